@@ -24,7 +24,15 @@ from tests.support.alert_contexts import (
 )
 from watchdog.domain import reasons
 from watchdog.domain.limits import ScheduledJobLimits
-from watchdog.domain.model import AlertMessageContext, Evidence, HealthState, IncidentEvent, Outcome, Severity
+from watchdog.domain.model import (
+    AlertMessageContext,
+    Evidence,
+    HealthState,
+    IncidentCauseChange,
+    IncidentEvent,
+    Outcome,
+    Severity,
+)
 from watchdog.domain.observations import McpTaskFacts, ScheduledJobFacts
 from watchdog.domain.schedule import CronSchedule
 from watchdog.notifiers.message import AlertMessage, compose_alert_message
@@ -87,8 +95,8 @@ def test_the_headline_has_state_probe_and_cause(name: str, headline: str) -> Non
             "[RECOVERED] API: task reindex is listed again after 12 min",
         ),
         (
-            *("preference", "elapsed_ms <= 800", "", "API: elapsed_ms <= 800 is met again · degraded 12 min"),
-            "[RECOVERED] API: elapsed_ms <= 800 is met again after 12 min",
+            *("preference", "elapsed_ms <= 800", "", "API recovered (was: x) · degraded 12 min"),
+            "[RECOVERED] API recovered after 12 min (was: x)",
         ),
         (
             *("stale", "", "", "API: results arrive again · no data for 12 min"),
@@ -141,7 +149,30 @@ def test_every_rule_has_a_phrase_for_its_recovery(
         ),
         (
             *("job", "nightly", "job.never_ran", "nightly has never run: due 03:00 UTC"),
-            "API: job nightly recovered (had never run: due 03:00 UTC)",
+            "API: job nightly has run for the first time",
+        ),
+        (
+            *("task", "reindex", "task.never_ran", "task reindex has never run: first listed 03:00 UTC, limit 1 min"),
+            "API: task reindex has run for the first time",
+        ),
+        (
+            *("preference", "cert_days >= 14", "preference.failed"),
+            "certificate expires in 5 days (4 Dec 2026 17:02 UTC), expected at least 14",
+            "API recovered (was: certificate expires in 5 days (4 Dec 2026 17:02 UTC))",
+        ),
+        (
+            *("preference", "elapsed_ms <= 800", "preference.failed", "elapsed_ms is 1204, expected <= 800"),
+            "API recovered (was: elapsed_ms is 1204)",
+        ),
+        (
+            *("availability", "", "canary.not_picked_up"),
+            "canary job not picked up for 2\xa0min 30\xa0s, limit 5\xa0s: 1 waiting, 0\xa0workers",
+            "API recovered (was: canary job not picked up within 5\xa0s: 1 waiting, 0\xa0workers)",
+        ),
+        (
+            *("availability", "", "canary.not_finished"),
+            "canary job picked up after 1\xa0s, but not finished for 30\xa0s, limit 2\xa0min 8\xa0s",
+            "API recovered (was: canary job picked up after 1\xa0s, but not finished within 2\xa0min 8\xa0s)",
         ),
         (
             *("job", "API", "job.lost", "API: the 03:00 UTC run never reported its end"),
@@ -412,11 +443,69 @@ def test_a_recovery_after_a_change_names_the_last_cause_and_the_first() -> None:
     )
     message = compose_alert_message(resolved)
     assert message.headline.startswith("API recovered (was: HTTP 503, expected 200, then: connection refused)")
-    assert (field(message, "Was"), field(message, "At first")) == (
-        "connection refused · 8 checks",
-        "HTTP 503, expected 200",
+    assert field(message, "Was") == "HTTP 503, expected 200; from 01:55:07 UTC: connection refused · 8 checks"
+    assert not {"What to do", "At first", "This cause since"} & {f.label for f in message.main_fields}
+
+
+@pytest.mark.parametrize(
+    ("count", "was"),
+    [
+        (0, "HTTP 503, expected 200; then: connection refused · 8 checks"),
+        (4, "HTTP 503, expected 200; from 01:49 UTC: x1; from 01:50 UTC: x2; from 01:51 UTC: x3; from 01:52 UTC: x4"),
+        (7, "HTTP 503, expected 200; 3 more; from 01:52 UTC: x4; from 01:53 UTC: x5; from 01:54 UTC: x6; "
+            "from 01:55 UTC: x7"),
+    ],
+)  # fmt: skip
+def test_a_recovery_lists_the_causes_in_their_order(count: int, was: str) -> None:
+    changes = tuple(
+        IncidentCauseChange(INCIDENT_SINCE + n * MINUTE_MS, "body.invalid", f"x{n}") for n in range(1, count + 1)
     )
-    assert "What to do" not in [f.label for f in message.main_fields]
+    resolved = replace(
+        CHANGED_ALERT,
+        event=IncidentEvent.RESOLVED,
+        now=INCIDENT_SINCE + 20 * MINUTE_MS,
+        incident=replace(CHANGED_ALERT.incident, resolved_at=INCIDENT_SINCE + 20 * MINUTE_MS),
+        cause_changes=changes,
+    )
+    assert field(compose_alert_message(resolved), "Was").removesuffix(" · 8 checks") == was.removesuffix(" · 8 checks")
+
+
+@pytest.mark.parametrize(
+    ("took_ms", "text"),
+    [(900, "900 ms"), (59_000, "59 s"), (106_000, "1 min 46 s"), (11 * MINUTE_MS + 5_000, "11 min")],
+)
+def test_a_duration_that_is_over_is_exact(took_ms: int, text: str) -> None:
+    incident = replace(RESOLVED_ALERT.incident, resolved_at=INCIDENT_SINCE + took_ms)
+    message = compose_alert_message(replace(RESOLVED_ALERT, incident=incident))
+    assert replace_nbsp(message.duration_text) == f"down {text}"
+    assert f"up again after {text} (" in message.email_subject
+
+
+@pytest.mark.parametrize(
+    ("reason", "running", "headline"),
+    [
+        ("job.overdue", True, "API: job nightly has started (was overdue: due 03:00 UTC)"),
+        ("job.overdue", False, "API: job nightly recovered (was overdue: due 03:00 UTC)"),
+        ("job.never_ran", True, "API: job nightly has started for the first time"),
+        ("job.never_ran", False, "API: job nightly has run for the first time"),
+        ("job.failed", True, "API: job nightly recovered (was overdue: due 03:00 UTC)"),
+    ],
+)
+def test_an_overdue_job_that_has_only_started_is_not_called_recovered(
+    reason: str, running: bool, headline: str
+) -> None:
+    context = with_incident("job", "nightly is overdue: due 03:00 UTC", subject="nightly", reason=reason)
+    facts = ScheduledJobFacts("nightly", last_start=INCIDENT_SINCE, running_since=INCIDENT_SINCE if running else None)
+    message = compose_alert_message(replace(resolve(context), latest_subject_facts=facts))
+    assert message.title == headline
+    title = headline.partition(" (")[0]
+    duration = "(down for 1 min)" if reason == "job.never_ran" else "after 1 min (was"
+    assert message.email_subject.startswith(f"[RECOVERED] {title} {duration}")
+
+
+def test_a_bar_of_a_preference_that_is_not_met_is_that_of_a_degraded_probe() -> None:
+    context = with_incident("preference", "x", subject="elapsed_ms <= 800", reason="preference.failed")
+    assert field(compose_alert_message(context), "Last 20 checks").endswith("▁▲▲▲ every 60 s")
 
 
 def test_what_the_destination_has_seen_is_the_previous_cause() -> None:
@@ -451,7 +540,10 @@ def test_an_incident_about_a_receiver_is_about_nothing_else() -> None:
     resolved = compose_alert_message(
         replace(alert, event=IncidentEvent.RESOLVED, incident=replace(incident, resolved_at=NOW))
     )
-    assert replace_nbsp(resolved.headline) == "API: receiver oncall/slack confirms notifications again · degraded 2 min"
+    assert (
+        replace_nbsp(resolved.headline)
+        == "API: receiver oncall/slack confirms notifications again · degraded 2 min 7 s"
+    )
 
 
 def test_expectations_that_are_broken_beside_the_status_are_listed() -> None:
@@ -496,7 +588,7 @@ def test_the_time_to_read_a_queue_is_shown_as_no_property_of_the_queue() -> None
     assert field(opened, "Since") == "01:48:00 UTC, 3 checks; last good 01:47:00 UTC"
     assert field(opened, "Last 20 checks").startswith("▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁✕✕✕")
     resolved = compose_alert_message(resolve(context, measurements={"waiting": 41, "consumers": 0}))
-    assert field(resolved, "Now") == "41 jobs waiting"
+    assert field(resolved, "Now") == "41 jobs waiting, 0 workers"
     assert field(compose_alert_message(resolve(context)), "Now") == "ok"
 
 
@@ -504,14 +596,22 @@ def test_the_time_to_read_a_queue_is_shown_as_no_property_of_the_queue() -> None
     ("subject", "now"),
     [
         ("cert_days >= 14", "certificate expires in 89 days"),
-        ("elapsed_ms <= 800", "ok, response time 190 ms"),
+        ("elapsed_ms <= 800", "HTTP 200, response time 190 ms"),
         ("body.n < 1", ""),
     ],
 )
 def test_a_preference_that_is_met_again_shows_the_new_value(subject: str, now: str) -> None:
     context = with_incident("preference", "x", subject=subject, reason="preference.failed")
-    message = compose_alert_message(resolve(context, measurements={"cert_days": 89}))
+    message = compose_alert_message(
+        resolve(context, measurements={"cert_days": 89}, evidence=Evidence({"status": 200}))
+    )
     assert field(message, "Now") == now
+
+
+def test_the_recovery_from_a_bad_certificate_shows_when_the_new_one_expires() -> None:
+    context = with_incident("availability", "TLS: certificate expired", reason="tls.expired")
+    message = compose_alert_message(resolve(context, measurements={"cert_days": 89}))
+    assert field(message, "Now") == "ok, response time 190 ms, certificate expires in 89 days"
 
 
 def test_a_certificate_preference_is_about_a_certificate() -> None:
@@ -533,6 +633,12 @@ def test_a_certificate_preference_is_about_a_certificate() -> None:
         (
             ScheduledJobFacts("nightly", last_start=INCIDENT_SINCE, last_end=INCIDENT_SINCE + 3_900, duration=3_900),
             "last run ended 01:48:03 UTC, took 3.9 s",
+        ),
+        (
+            ScheduledJobFacts(
+                "nightly", last_start=INCIDENT_SINCE, last_end=INCIDENT_SINCE + 3_900, last_ok=INCIDENT_SINCE + 3_900
+            ),
+            "last run succeeded at 01:48:03 UTC",
         ),
         (ScheduledJobFacts("nightly", last_start=INCIDENT_SINCE), "last run started 01:48:00 UTC"),
         (ScheduledJobFacts("nightly"), ""),

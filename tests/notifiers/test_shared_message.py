@@ -145,6 +145,7 @@ def test_two_tasks_with_one_problem_are_one_cause() -> None:
     assert fields["Since"].replace("\u00a0", " ") == "01:48:00 UTC, 3 checks; last good 01:47:00 UTC"
     assert message.evidence == "task prune: ok: true\ntask rotate_keys: ok: true"
     assert (message.incident_url, message.probe_url) == ("", OPENED_ALERT.probe_url), "one link cannot be to both"
+    assert [field.text for field in message.attribute_fields] == ["warning", OPENED_ALERT.probe.group]
 
 
 def test_a_task_that_recovered_is_not_stale() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections import deque
 from collections.abc import Iterator
@@ -89,6 +90,10 @@ def test_no_worker(api: FakeJobApi) -> None:
     api.worker_behavior = "nothing"
     with_started = run(job(api, started=STARTED), start_within="500ms")
     assert verdict(with_started) == (Outcome.FAIL, "canary.not_picked_up", f"canary job not picked up within 500{MS}")
+    assert with_started.evidence.facts["polled"] == f"{api.url}/jobs/{{job_id}}"
+    head, _, body = with_started.evidence.excerpt.partition("\n\n")
+    assert head.startswith("HTTP/1.0 200 OK")
+    assert json.loads(body)["status"] == "queued"
     without_started = run(job(api), 600)
     assert verdict(without_started) == (Outcome.FAIL, "canary.not_finished", f"canary job not finished within 600{MS}")
     assert outstanding_ids(without_started) == ["job/2"]
@@ -273,7 +278,8 @@ def test_lost_jobs(
     api: FakeJobApi, sentence: str, fields: dict[str, str], response: ScriptedResponse, is_lost: bool
 ) -> None:
     api.scripted_responses["GET"] = deque([response])
-    report = run(job(api, **fields), 300)
+    # A job that is not lost is polled until the end.
+    report = run(job(api, **fields), 10_000 if is_lost else 300)
     assert (report.result.reason == "canary.lost") is is_lost, (sentence, report.result.message)
     assert report.result.outcome is Outcome.FAIL
     assert (report.state_updates == {}) is is_lost

@@ -317,8 +317,7 @@ def test_an_empty_table_is_the_problem_and_not_each_watched_job(app: ExternalApp
     report = app.run({"export": {}})
     assert (report.result.measurements, report.problems) == ({"jobs": 0, "jobs_failing": 0}, {})
     assert report.result.reason == "job.none_listed"
-    period = "table scheduled_jobs contains no runs from the last 35\N{NO-BREAK SPACE}days"
-    assert report.result.message == f"no scheduled jobs are listed: {period}"
+    assert report.result.message == "no scheduled jobs are listed: table scheduled_jobs is empty"
     app.add("import", "completed", completed_at=HOUR)
     assert app.problems({"export": {}})["export"][0] == "job.gone"
 
@@ -329,7 +328,13 @@ def test_the_only_job_of_an_emptied_table_is_gone_with_the_table(app: ExternalAp
     app.execute("DELETE FROM scheduled_jobs")
     reason, message = app.problems()["import"]
     assert reason == "job.gone"
-    assert message.endswith(": table scheduled_jobs contains no runs from the last 35\N{NO-BREAK SPACE}days")
+    assert message.endswith(": table scheduled_jobs is empty")
+
+
+def test_a_table_with_old_runs_only_is_not_empty(app: ExternalApp) -> None:
+    app.add("import", "completed", started_at=1_000 * HOUR, completed_at=1_000 * HOUR)
+    period = "table scheduled_jobs contains no runs from the last 35\N{NO-BREAK SPACE}days"
+    assert app.run({"import": {}}).result.message == f"no scheduled jobs are listed: {period}"
 
 
 def test_an_emptied_table_and_its_rows_restored(app: ExternalApp) -> None:

@@ -164,7 +164,7 @@ def format_remediation(attempt: RemediationAttempt, now: int) -> tuple[str, str]
     return _REMEDIATION_STATE_LABELS[attempt.state], " · ".join(filter(None, (attempt.action, detail)))
 
 
-def format_runs_as_text_sparkline(runs: Sequence[RunSummary]) -> str:
+def format_runs_as_text_sparkline(runs: Sequence[RunSummary], failed_symbol: str = "✕") -> str:
     """One character per run, oldest first: "▁▁▂▁✕✕", with `?` for not judged and `·` for missed.
 
     A bar has its full height at the slowest run, or at eight times the median if no run is as slow, so that noise stays
@@ -172,7 +172,5 @@ def format_runs_as_text_sparkline(runs: Sequence[RunSummary]) -> str:
     """
     took = [run.duration for run in runs if run.outcome is Outcome.PASS and run.duration is not None]
     top = max(*took, 8 * median(took), 1) if took else 1
-    return "".join(
-        _SPARKLINE_SYMBOLS_BY_OUTCOME.get(run.outcome) or _SPARKLINE_BARS[int(7 * (run.duration or 0) / top)]
-        for run in runs
-    )
+    symbols = _SPARKLINE_SYMBOLS_BY_OUTCOME | {Outcome.FAIL: failed_symbol}
+    return "".join(symbols.get(run.outcome) or _SPARKLINE_BARS[int(7 * (run.duration or 0) / top)] for run in runs)

@@ -42,6 +42,8 @@ class CanaryJobPollResult(NamedTuple):
     """In the job's own unit."""
     job_id: str = ""
     """The system's id for the job, if it became known only after the job was sent."""
+    response_excerpt: str = ""
+    """What the system responded, if it was text. Untrusted."""
 
 
 class RecentlyEndedJobCounts(NamedTuple):

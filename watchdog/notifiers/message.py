@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from watchdog.domain.formatting import HEALTH_STATE_LABELS, HEALTH_STATE_SYMBOLS, format_duration_rounded
+from watchdog.domain.formatting import HEALTH_STATE_LABELS, HEALTH_STATE_SYMBOLS, format_duration
 from watchdog.domain.model import AlertMessageContext, HealthState, IncidentEvent
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE
 from watchdog.domain.rules.job import is_heartbeat_incident
@@ -14,7 +14,6 @@ from watchdog.notifiers.message_fields import (
     MAX_MESSAGE_NAME_CHARS,
     AlertMessageField,
     build_opened_alert_fields,
-    build_resolved_alert_fields,
     build_severity_and_group_and_location_fields,
     format_acknowledgement,
     replace_nbsp,
@@ -26,9 +25,11 @@ from watchdog.notifiers.message_recovery import (
     format_ended_cause_suffix,
     has_incident_recovered,
 )
+from watchdog.notifiers.message_recovery_fields import build_resolved_alert_fields
 from watchdog.notifiers.shared_message import (
     AlertMessageIncidentLine,
     build_multi_incident_alert_fields,
+    build_severity_and_group_of_incidents_fields,
     compute_incidents_time_span_ms,
     find_highest_incident_severity,
     find_worst_incident_health_state,
@@ -124,7 +125,7 @@ def _compose_multi_incident_message(context: AlertMessageContext) -> AlertMessag
         subject = f"[{label.upper()} {severity}] {title}"
     else:
         title = format_ended_incidents_title(context)
-        duration = format_duration_rounded(compute_incidents_time_span_ms(context))
+        duration = format_duration(compute_incidents_time_span_ms(context))
         duration_text = f"{label.lower()} for {duration}"
         recovered = has_recovered_incident(context)
         subject = f"[{'RECOVERED' if recovered else 'CLOSED'}] {title} after {duration}"
@@ -139,7 +140,7 @@ def _compose_multi_incident_message(context: AlertMessageContext) -> AlertMessag
         email_subject=replace_nbsp(subject),
         notice=format_merged_message_explanation(context),
         main_fields=build_multi_incident_alert_fields(context),
-        attribute_fields=(AlertMessageField("Severity", severity if is_open else f"was {severity}"),),
+        attribute_fields=build_severity_and_group_of_incidents_fields(context),
         evidence=format_multi_incident_evidence(context),
         evidence_title=format_alert_evidence_title(context),
         incident_url=context.incident_url if context.shared_cause and not is_about_single_probe(context) else "",
@@ -167,14 +168,14 @@ def _compose_incident_message(context: AlertMessageContext) -> AlertMessage:
             change_text = _format_acknowledgement_change(context)
         main_fields = build_opened_alert_fields(context, cause)
     else:
-        recovered = has_incident_recovered(incident)
-        duration = format_duration_rounded((incident.resolved_at or context.now) - incident.since)
+        recovered, facts = has_incident_recovered(incident), context.latest_subject_facts
+        duration = format_duration((incident.resolved_at or context.now) - incident.since)
         cause_text = format_ended_cause_suffix(context.probe, incident, cause, context.previous_cause)
-        title = f"{format_closing_title_omitting_cause(context.probe, incident)}{cause_text}"
+        title = f"{format_closing_title_omitting_cause(context.probe, incident, facts)}{cause_text}"
         needs_for = not recovered or state_label in ("No data", "Unknown")
         past_state = f"{'' if recovered else 'was '}{state_label.lower()}"
         duration_text = f"{past_state} for {duration}" if needs_for else f"{past_state} {duration}"
-        subject = format_closing_email_subject(context.probe, incident, duration) + cause_text
+        subject = format_closing_email_subject(context.probe, incident, duration, facts) + cause_text
         state, state_label = (HealthState.UP, "Up") if recovered else (HealthState.UNKNOWN, "Closed")
         main_fields = build_resolved_alert_fields(context, cause)
     return AlertMessage(

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from watchdog.domain import reasons
 from watchdog.domain.acts import Acknowledgement
 from watchdog.domain.formatting import (
+    HEALTH_STATE_SYMBOLS,
     NBSP,
     SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS,
     format_count_with_noun,
     format_duration,
-    format_remediation,
     format_runs_as_text_sparkline,
     format_time_in_zone,
     format_utc_timestamp,
@@ -22,15 +22,15 @@ from watchdog.domain.model import (
     LOCAL_LOCATION_NAME,
     AlertMessageContext,
     DeliveryState,
+    HealthState,
     Incident,
     IncidentEvent,
     Outcome,
     ProbeInfo,
-    RemediationAttemptState,
     ResultWithEvidence,
 )
-from watchdog.domain.observations import McpTaskFacts, ScheduledJobFacts
-from watchdog.domain.rules import job
+from watchdog.domain.observations import ScheduledJobFacts
+from watchdog.domain.rules import job, preference
 from watchdog.domain.text import (
     replace_invisible_characters,
     truncate_at_word,
@@ -119,7 +119,7 @@ def build_opened_alert_fields(context: AlertMessageContext, cause: str) -> tuple
         build_since_alert_field(context),
         *_build_acknowledged_alert_fields(context),
         *_build_cause_history_alert_fields(context),
-        *_build_recent_runs_alert_fields(context),
+        *build_recent_runs_alert_fields(context),
         *build_advice_alert_fields(context.incident, context.probe, context.latest or context.first_bad),
         *build_also_notified_alert_fields(context),
     )
@@ -147,7 +147,7 @@ def build_since_alert_field(context: AlertMessageContext) -> AlertMessageField:
     checks = f", {format_count_with_noun(context.bad_count, 'check')}" if counts else ""
     has_last_good = incident.rule != "service" and incident.reason not in _REASONS_WITHOUT_LAST_GOOD_RUN
     last_good = f"; {_format_last_good_result(context)}" if has_last_good else ""
-    return AlertMessageField("Since", f"{_format_incident_time(context, incident.since)}{checks}{last_good}")
+    return AlertMessageField("Since", f"{format_incident_time(context, incident.since)}{checks}{last_good}")
 
 
 def _build_cause_history_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
@@ -158,7 +158,7 @@ def _build_cause_history_alert_fields(context: AlertMessageContext) -> tuple[Ale
     first_cause = to_safe_single_line(incident.opening_cause_message, MAX_MESSAGE_CAUSE_CHARS)
     changes = [AlertMessageField("At first", first_cause)]
     if context.cause_changes:
-        changed_at = _format_incident_time(context, context.cause_changes[-1].changed_at)
+        changed_at = format_incident_time(context, context.cause_changes[-1].changed_at)
         changes.append(AlertMessageField("This cause since", changed_at))
     return tuple(changes)
 
@@ -204,11 +204,11 @@ def _format_last_good_result(context: AlertMessageContext) -> str:
     last_good = context.last_good
     if last_good is None:
         return f"no good {'run' if context.incident.rule == job.ALERT_RULE_NAME else 'result'} before"
-    duration = _describe_duration(context, last_good.duration)
-    return f"last good {_format_incident_time(context, last_good.slot)}{duration and f', {duration}'}"
+    duration = describe_run_duration(context, last_good.duration)
+    return f"last good {format_incident_time(context, last_good.slot)}{duration and f', {duration}'}"
 
 
-def _describe_duration(context: AlertMessageContext, duration: int | None) -> str:
+def describe_run_duration(context: AlertMessageContext, duration: int | None) -> str:
     """ "response time 182 ms", "took 3.9 s"; empty if it is not one of what the incident is about."""
     rule, kind = context.incident.rule, context.probe.kind
     if duration is None or rule in RULE_NAMES_INDEPENDENT_OF_RUNS or kind in KINDS_THAT_READ_A_STORE:
@@ -225,7 +225,7 @@ def find_incident_time_zone(context: AlertMessageContext) -> str:
     return job.find_job_time_zone(facts, limits)
 
 
-def _format_incident_time(context: AlertMessageContext, at: int) -> str:
+def format_incident_time(context: AlertMessageContext, at: int) -> str:
     """With seconds while the incident is young."""
     seconds = context.now - context.incident.since < SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS
     return format_time_in_zone(at, context.now, find_incident_time_zone(context), seconds=seconds)
@@ -301,75 +301,7 @@ def _build_job_schedule_alert_fields(context: AlertMessageContext) -> tuple[Aler
     return (AlertMessageField("Expected", f"· at most {format_duration(limits.grace)} late", schedule),)
 
 
-def build_resolved_alert_fields(context: AlertMessageContext, cause: str) -> tuple[AlertMessageField, ...]:
-    incident = context.incident
-    resolved_at = incident.resolved_at or context.now
-    counts = context.bad_count and incident.rule not in ("job", "service")
-    checks = f" · {format_count_with_noun(context.bad_count, 'check')}" if counts else ""
-    fields = [
-        *build_target_alert_fields(context, (incident.subject,)),
-        AlertMessageField("Was", f"{cause}{checks}"),
-        *_build_cause_history_alert_fields(context),
-    ]
-    zone = find_incident_time_zone(context)
-    fields.append(AlertMessageField("Time", format_time_range(incident.since, resolved_at, context.now, zone)))
-    attempts = sorted(
-        context.remediation_attempts,
-        key=lambda attempt: (attempt.state is not RemediationAttemptState.RATE_LIMITED, attempt.started_at),
-    )
-    for attempt in attempts[-1:]:
-        state, action = format_remediation(attempt, context.now)
-        text = f"{state} at {format_utc_timestamp(attempt.started_at, context.now)}: {action}"
-        fields.append(AlertMessageField("Remediation", to_safe_single_line(text, MAX_MESSAGE_CAUSE_CHARS)))
-    if incident.resolution not in INCIDENT_CLOSED_PHRASE_BY_RESOLUTION and (
-        now_text := _describe_current_state(context)
-    ):
-        fields.append(AlertMessageField("Now", now_text))
-    return (*fields, *_build_recent_runs_alert_fields(context), *build_also_notified_alert_fields(context))
-
-
-def _describe_current_state(context: AlertMessageContext) -> str:
-    """What the newest result observed of what the incident was about: "ok, response time 190 ms", "41 jobs waiting",
-    "last run 01:57:12 UTC". Empty if that is not known."""
-    incident, facts, latest = context.incident, context.latest_subject_facts, context.latest
-    if isinstance(facts, McpTaskFacts):
-        last_run_at = facts.last_run_at
-        return "" if last_run_at is None else f"last run {format_utc_timestamp(last_run_at, context.now, seconds=True)}"
-    if isinstance(facts, ScheduledJobFacts):
-        return _describe_newest_job_run(context, facts)
-    if incident.rule in RULE_NAMES_INDEPENDENT_OF_RUNS or latest is None or latest.outcome is not Outcome.PASS:
-        return ""
-    if incident.rule == "preference" and "elapsed_ms" not in incident.subject:
-        days = latest.measurements.get("cert_days") if "cert_days" in incident.subject else None
-        return f"certificate expires in {format_count_with_noun(days, 'day')}" if isinstance(days, int) else ""
-    for name, text in {"waiting": "{} waiting", "jobs": "{} listed"}.items():
-        count = latest.measurements.get(name) if context.probe.kind in KINDS_THAT_READ_A_STORE else None
-        if isinstance(count, int):
-            return text.format(format_count_with_noun(count, "job"))
-    duration = _describe_duration(context, latest.duration)
-    return f"ok{duration and f', {duration}'}"
-
-
-def _describe_newest_job_run(context: AlertMessageContext, facts: ScheduledJobFacts) -> str:
-    zone = find_incident_time_zone(context)
-    if facts.running_since is not None:
-        return f"running since {format_time_in_zone(facts.running_since, context.now, zone, seconds=True)}"
-    if facts.last_end is not None and facts.last_end >= (facts.last_start or 0):
-        took = "" if facts.duration is None else f", took {format_duration(facts.duration)}"
-        return f"last run ended {format_time_in_zone(facts.last_end, context.now, zone, seconds=True)}{took}"
-    if facts.last_start is not None:
-        return f"last run started {format_time_in_zone(facts.last_start, context.now, zone, seconds=True)}"
-    return ""
-
-
-def format_time_range(since: int, until: int, now: int, timezone: str = "UTC") -> str:
-    """ "01:48 to 02:42 UTC"; with seconds if it is short."""
-    is_short = until - since < SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS
-    start, end = (format_time_in_zone(at, now, timezone, seconds=is_short) for at in (since, until))
-    return f"{start.removesuffix(end[end.rindex(' ') :])} to {end}"
-
-
-def _build_recent_runs_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
+def build_recent_runs_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
     """The newest results of the probe; of a job, its newest runs."""
     runs = context.recent_runs
     if not runs or context.incident.rule in RULE_NAMES_INDEPENDENT_OF_RUNS:
@@ -383,4 +315,6 @@ def _build_recent_runs_alert_fields(context: AlertMessageContext) -> tuple[Alert
     legend = [schedule, *("? no verdict" for _ in range(any(run.outcome is Outcome.ERROR for run in runs)))]
     label = f"Last {len(runs)} checks" if len(runs) > 1 else "Last check"
     text = ", ".join(filter(None, legend))
-    return (AlertMessageField(label, text, format_runs_as_text_sparkline(runs)),)
+    is_preference = context.incident.rule == preference.ALERT_RULE_NAME
+    failed_symbol = HEALTH_STATE_SYMBOLS[HealthState.DEGRADED if is_preference else HealthState.DOWN]
+    return (AlertMessageField(label, text, format_runs_as_text_sparkline(runs, failed_symbol)),)

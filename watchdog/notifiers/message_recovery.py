@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from watchdog.domain import reasons
-from watchdog.domain.formatting import format_duration
-from watchdog.domain.model import Incident, ProbeInfo
-from watchdog.domain.rules import availability, job, no_verdict, task
+from watchdog.domain.formatting import HEALTH_STATE_LABELS, format_duration
+from watchdog.domain.model import Incident, ProbeInfo, SubjectFacts
+from watchdog.domain.observations import ScheduledJobFacts
+from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, availability, job, no_verdict, preference, task
 from watchdog.notifiers.message_fields import (
     INCIDENT_CLOSED_PHRASE_BY_RESOLUTION,
     INCIDENT_SUBJECT_DISPLAY_PREFIX_BY_RULE,
@@ -13,10 +14,10 @@ from watchdog.notifiers.message_fields import (
     MAX_MESSAGE_NAME_CHARS,
     to_safe_single_line,
 )
+from watchdog.notifiers.message_recovery_fields import format_past_canary_cause
 
 _RECOVERED_PHRASE_BY_RULE = {
     "missing": "is listed again",
-    "preference": "is met again",
     "stale": "results arrive again",
     "no_verdict": "checks lead to a verdict again",
     "source": "the jobs are listed again",
@@ -27,6 +28,7 @@ _RECOVERED_PHRASE_BY_REASON = {
     "watchdog.delivery_failing": "confirms notifications again",
     "watchdog.store_away": "can be used again",
 }
+_REASONS_BEFORE_THE_FIRST_RUN = ("task.never_ran", "job.never_ran")
 _PAST_TENSE_BY_BEGINNING = {"is ": "was ", "has ": "had ", "failed": "had failed", "ran ": "had run "}
 
 
@@ -35,8 +37,11 @@ def has_incident_recovered(incident: Incident) -> bool:
     return incident.resolution not in INCIDENT_CLOSED_PHRASE_BY_RESOLUTION
 
 
-def format_closing_title_omitting_cause(probe: ProbeInfo, incident: Incident) -> str:
-    """ "API recovered", "Search MCP: task reindex is no longer listed"."""
+def format_closing_title_omitting_cause(
+    probe: ProbeInfo, incident: Incident, subject_facts: SubjectFacts | None = None
+) -> str:
+    """ "API recovered", "Search MCP: task reindex is no longer listed". `subject_facts`: what is known of the job or
+    task now, if the caller has it."""
     name = to_safe_single_line(probe.name, MAX_MESSAGE_NAME_CHARS)
     closed = INCIDENT_CLOSED_PHRASE_BY_RESOLUTION.get(incident.resolution)
     if incident.resolution == "probe.removed":
@@ -45,20 +50,28 @@ def format_closing_title_omitting_cause(probe: ProbeInfo, incident: Incident) ->
         return f"{name}: each missing job {closed}"
     kind = INCIDENT_SUBJECT_DISPLAY_PREFIX_BY_RULE.get(incident.rule, "")
     subject = to_safe_single_line(incident.subject, MAX_MESSAGE_NAME_CHARS)
-    subject = f": {kind}{subject}" if subject not in ("", name) else ""
-    phrase = closed or _find_recovered_phrase(incident) or "recovered"
+    is_expression = not closed and incident.rule == preference.ALERT_RULE_NAME
+    subject = f": {kind}{subject}" if subject not in ("", name) and not is_expression else ""
+    phrase = closed or _find_recovered_phrase(incident, subject_facts) or "recovered"
+    if phrase == "recovered" and _has_only_started(incident, subject_facts):
+        phrase = "has started"
     return f"{name}{subject}{':' * (not subject and phrase != 'recovered')} {phrase}"
 
 
-def format_closing_email_subject(probe: ProbeInfo, incident: Incident, duration_text: str) -> str:
+def format_closing_email_subject(
+    probe: ProbeInfo, incident: Incident, duration_text: str, subject_facts: SubjectFacts | None = None
+) -> str:
     """Without the cause: "[RECOVERED] API: up again after 12 min"."""
-    title = format_closing_title_omitting_cause(probe, incident)
+    title = format_closing_title_omitting_cause(probe, incident, subject_facts)
     if not has_incident_recovered(incident):
         return f"[CLOSED] {title}"
     if incident.rule == availability.ALERT_RULE_NAME and probe.kind in KINDS_OF_SERVERS:
         return f"[RECOVERED] {to_safe_single_line(probe.name, MAX_MESSAGE_NAME_CHARS)}: up again after {duration_text}"
     if incident.rule == no_verdict.ALERT_RULE_NAME:
         return f"[RECOVERED] {title} (unknown for {duration_text})"
+    if incident.reason in _REASONS_BEFORE_THE_FIRST_RUN:
+        state = INCIDENT_HEALTH_STATE_BY_RULE[incident.rule]
+        return f"[RECOVERED] {title} ({HEALTH_STATE_LABELS[state].lower()} for {duration_text})"
     return f"[RECOVERED] {title} after {duration_text}"
 
 
@@ -74,9 +87,18 @@ def format_ended_cause_suffix(probe: ProbeInfo, incident: Incident, cause: str, 
     return f" ({text})"
 
 
-def _find_recovered_phrase(incident: Incident) -> str:
+def _find_recovered_phrase(incident: Incident, subject_facts: SubjectFacts | None = None) -> str:
     """What the subject does again; empty if "recovered" is all that can be stated."""
+    if incident.reason in _REASONS_BEFORE_THE_FIRST_RUN:
+        verb = "started" if _has_only_started(incident, subject_facts) else "run"
+        return f"has {verb} for the first time"
     return _RECOVERED_PHRASE_BY_REASON.get(incident.reason) or _RECOVERED_PHRASE_BY_RULE.get(incident.rule, "")
+
+
+def _has_only_started(incident: Incident, subject_facts: SubjectFacts | None) -> bool:
+    """Whether the overdue job is running, so that its success is not known yet."""
+    is_running = isinstance(subject_facts, ScheduledJobFacts) and subject_facts.running_since is not None
+    return is_running and incident.reason in job.OVERDUE_JOB_REASONS
 
 
 def _describe_ended_cause(probe: ProbeInfo, incident: Incident, cause: str) -> str:
@@ -94,10 +116,12 @@ def _describe_ended_cause(probe: ProbeInfo, incident: Incident, cause: str) -> s
     elif incident.rule == job.ALERT_RULE_NAME:
         text = _put_in_past_tense(cause, f"{subject} ").replace(f"was: {subject}: ", "was: ", 1)
         text = text.partition(", and a later run ")[0]  # of a lost run
+    elif incident.rule == preference.ALERT_RULE_NAME:
+        text = f"was: {cause.rpartition(', expected ')[0] or cause}"
     elif reasons.get_reason_family(incident.reason) == "http":
         text = f"was: {cause.removesuffix(', expected 2xx')}"
     else:
-        text = f"was: {cause}"
+        text = f"was: {format_past_canary_cause(incident, cause)}"
     return to_safe_single_line(text, MAX_MESSAGE_NAME_CHARS + len("was: "))
 
 

@@ -27,10 +27,10 @@ from watchdog.notifiers.message_fields import (
     build_also_notified_alert_fields,
     build_since_alert_field,
     build_target_alert_fields,
-    format_time_range,
     to_safe_single_line,
 )
 from watchdog.notifiers.message_recovery import format_closing_title_omitting_cause, format_ended_cause_suffix
+from watchdog.notifiers.message_recovery_fields import format_time_range
 
 MAX_LISTED_INCIDENT_CAUSE_CHARS, MAX_INCIDENT_LINE_CHARS = 120, 300
 
@@ -57,6 +57,18 @@ def find_worst_incident_health_state(context: AlertMessageContext) -> HealthStat
 def find_highest_incident_severity(context: AlertMessageContext) -> Severity:
     severities = [member.incident.severity for member in context.members] or [context.incident.severity]
     return max(severities, key=list(Severity).index)
+
+
+def build_severity_and_group_of_incidents_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
+    """The highest severity, and the group of the probes if they are in one."""
+    severity, groups = find_highest_incident_severity(context), {member.probe.group for member in context.members}
+    group = to_safe_single_line(groups.pop(), MAX_MESSAGE_NAME_CHARS) if len(groups) == 1 else ""
+    is_open = context.event is not IncidentEvent.RESOLVED
+    fields = (
+        AlertMessageField("Severity", severity if is_open else f"was {severity}"),
+        AlertMessageField("Group", group),
+    )
+    return tuple(field for field in fields if field.text)
 
 
 def has_recovered_incident(context: AlertMessageContext) -> bool:

@@ -365,7 +365,7 @@ class _CanaryRun:
             duration=None if tracker.finished_at is None else tracker.finished_at - tracker.sent_at,
             phases={**self.context.phase_timer.phase_durations_ms, **tracker.phase_durations_ms},
             measurements=QueueMeasurements(waiting=stats.waiting, consumers=stats.consumers).to_measurements(),
-            evidence=Evidence(facts, tracker.job_status.error),
+            evidence=Evidence(facts, tracker.job_status.error or tracker.job_status.response_excerpt),
             state_updates=self._build_state_updates(reason, is_cancelled),
         )
 

@@ -171,6 +171,7 @@ class _HttpCanaryConnection:
             response = await self._send_request(poll.model_copy(update={"url": url}), "", self.context.timeout_s)
         except ProbeError as error:
             raise _wrap_http_poll_error(error) from None
+        self.context.facts["polled"] = poll.target
         return await self._judge_response_within_timeout(build_poll_result_from_response, response, self.config)
 
     async def cancel(self, job_id: str) -> bool:
@@ -264,7 +265,12 @@ def build_poll_result_from_response(response: HttpResponse, config: HttpCanary) 
         stage = CanaryJobStage.QUEUED if config.started else CanaryJobStage.SENT
     elif stage is CanaryJobStage.FAILED:
         problem = _describe_canary_job_failure(config, values, body)
-    return CanaryJobPollResult(stage, error=problem, progress=progress and progress[0])
+    return CanaryJobPollResult(
+        stage,
+        error=problem,
+        progress=progress and progress[0],
+        response_excerpt="" if stage is CanaryJobStage.DONE else build_response_excerpt(response),
+    )
 
 
 def _wrap_http_poll_error(error: ProbeError) -> ProbeError:

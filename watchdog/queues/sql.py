@@ -164,9 +164,17 @@ class SqlJobSource(TableJobSource):
         if unknown := sorted({row.unknown for row in rows if row.unknown is not None}):
             facts["unmapped_statuses"] = ", ".join(unknown[:5])
         jobs = tuple(self._build_job_facts(row, time_formats) for row in rows)
-        location = f"table {self.table} contains no runs from the last {format_duration(self.since)}"
+        location = "" if rows else self._describe_lack_of_runs(connection, table)
         kept_since = self._find_oldest_stored_run_end(rows, time_formats, now)
         return JobSourceSnapshot(now, jobs, location=location, kept_since=kept_since), facts
+
+    def _describe_lack_of_runs(self, connection: Connection, table: TableClause) -> str:
+        """What a table without recent runs is like."""
+        import sqlalchemy as sa
+
+        if connection.execute(sa.select(sa.literal(1)).select_from(table).limit(1)).first() is None:
+            return f"table {self.table} is empty"
+        return f"table {self.table} contains no runs from the last {format_duration(self.since)}"
 
     def _find_oldest_stored_run_end(
         self, rows: Sequence[Row[Any]], time_formats: Mapping[str, ColumnTimestampFormat], now: int

@@ -224,7 +224,8 @@ _BROKER_AND_JOB_REASON_ENTRIES = (
         "Queue stalled",
         "Jobs are waiting, but no worker has taken one for longer than the limit. If the system shows only how many "
         "jobs are waiting, their number has not fallen for that long.",
-        "Check whether workers are running, whether the queue is paused, and what the workers are doing.",
+        "If there are no workers, find out why they stopped, and start them. Otherwise check whether the queue is "
+        "paused, and what the workers are doing.",
         sentence="{symptom} since {since}: {waiting} waiting",
     ),
     _failure_reason_entry(
@@ -246,7 +247,8 @@ _BROKER_AND_JOB_REASON_ENTRIES = (
         "Queue limit exceeded",
         "A metric exceeds its limit: `waiting`, `active`, `delayed` or `oldest`. The message shows each exceeded "
         "limit.",
-        "Check whether workers are running and keep up: add workers, or enqueue fewer jobs.",
+        "If there are no workers, find out why they stopped, and start them. If the workers do not keep up, add "
+        "workers, or enqueue fewer jobs.",
         sentence="{observed}, limit {limit}",
     ),
     _failure_reason_entry(
@@ -272,7 +274,8 @@ _BROKER_AND_JOB_REASON_ENTRIES = (
         "canary.not_picked_up",
         "Not picked up",
         "No worker took the canary job within `start_within`.",
-        "Check whether workers are running, and which queues they take jobs from.",
+        "If there are no workers, find out why they stopped, and start them. Otherwise check which queues they take "
+        "jobs from, and whether they are busy.",
         sentence="canary job not picked up {period}",
     ),
     _failure_reason_entry(
@@ -280,8 +283,8 @@ _BROKER_AND_JOB_REASON_ENTRIES = (
         "Not finished in time",
         "The canary job was not finished within `finish_within`. If the system does not show when a job is picked up, "
         "it is possible that no worker took it.",
-        "Check whether workers are running, and what they are doing. The message mentions a dead worker if the queue "
-        "shows one.",
+        "If there are no workers, find out why they stopped, and start them. Otherwise check what they are doing. The "
+        "message mentions a dead worker if the queue shows one.",
         sentence="canary job {progress}not finished {period}",
     ),
     _failure_reason_entry(
@@ -319,8 +322,8 @@ _BROKER_AND_JOB_REASON_ENTRIES = (
         "Most jobs gone",
         "At least two jobs, and more than half of those that the source has listed in the last day, are no longer "
         "listed. As long as this lasts, no incident about a missing job resolves.",
-        "Check whether the source was emptied, and whether the URL, database and queue are right. If the jobs were "
-        "removed on purpose, `watchdog jobs forget PROBE` ends the incident.",
+        "Check whether the table, queue or scheduler was emptied, and whether the probe reads the right one. If the "
+        "jobs were removed on purpose, `watchdog jobs forget PROBE` ends the incident.",
         sentence="{problem}: {names}",
     ),
     _failure_reason_entry(

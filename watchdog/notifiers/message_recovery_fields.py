@@ -1,0 +1,138 @@
+"""The fields of a message about an incident that ended: what was wrong and when, and what is observed now."""
+
+from __future__ import annotations
+
+import re
+
+from watchdog.domain import reasons
+from watchdog.domain.formatting import (
+    SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS,
+    format_count_with_noun,
+    format_duration,
+    format_remediation,
+    format_time_in_zone,
+    format_utc_timestamp,
+)
+from watchdog.domain.model import AlertMessageContext, Incident, Outcome, RemediationAttemptState, ResultWithEvidence
+from watchdog.domain.observations import McpTaskFacts, ScheduledJobFacts
+from watchdog.domain.rules import preference
+from watchdog.notifiers.message_fields import (
+    INCIDENT_CLOSED_PHRASE_BY_RESOLUTION,
+    KINDS_THAT_READ_A_STORE,
+    MAX_MESSAGE_CAUSE_CHARS,
+    RULE_NAMES_INDEPENDENT_OF_RUNS,
+    AlertMessageField,
+    build_also_notified_alert_fields,
+    build_recent_runs_alert_fields,
+    build_target_alert_fields,
+    describe_run_duration,
+    find_incident_time_zone,
+    format_incident_time,
+    to_safe_single_line,
+)
+
+MAX_CAUSE_CHANGES_IN_ALERT = 4
+"""Changes of the cause that the message about the end of an incident lists."""
+
+
+def build_resolved_alert_fields(context: AlertMessageContext, cause: str) -> tuple[AlertMessageField, ...]:
+    incident = context.incident
+    resolved_at = incident.resolved_at or context.now
+    counts = context.bad_count and incident.rule not in ("job", "service")
+    checks = f" · {format_count_with_noun(context.bad_count, 'check')}" if counts else ""
+    fields = [
+        *build_target_alert_fields(context, (incident.subject,)),
+        AlertMessageField("Was", f"{_list_causes_in_order(context, cause)}{checks}"),
+    ]
+    zone = find_incident_time_zone(context)
+    fields.append(AlertMessageField("Time", format_time_range(incident.since, resolved_at, context.now, zone)))
+    attempts = sorted(
+        context.remediation_attempts,
+        key=lambda attempt: (attempt.state is not RemediationAttemptState.RATE_LIMITED, attempt.started_at),
+    )
+    for attempt in attempts[-1:]:
+        state, action = format_remediation(attempt, context.now)
+        text = f"{state} at {format_utc_timestamp(attempt.started_at, context.now)}: {action}"
+        fields.append(AlertMessageField("Remediation", to_safe_single_line(text, MAX_MESSAGE_CAUSE_CHARS)))
+    if incident.resolution not in INCIDENT_CLOSED_PHRASE_BY_RESOLUTION and (
+        now_text := _describe_current_state(context)
+    ):
+        fields.append(AlertMessageField("Now", now_text))
+    return (*fields, *build_recent_runs_alert_fields(context), *build_also_notified_alert_fields(context))
+
+
+def _list_causes_in_order(context: AlertMessageContext, cause: str) -> str:
+    """ "HTTP 503, expected 2xx; from 16:34:32 UTC: connection refused": the causes of an incident that ended. Of many,
+    the first and the newest ones."""
+    incident, changes = context.incident, context.cause_changes
+    cause = format_past_canary_cause(incident, cause)
+    if not incident.first_reason or incident.opening_cause_message == incident.message:
+        return cause
+    causes = [to_safe_single_line(incident.opening_cause_message, MAX_MESSAGE_CAUSE_CHARS)]
+    if (omitted_count := len(changes) - MAX_CAUSE_CHANGES_IN_ALERT) > 0:
+        causes.append(f"{omitted_count} more")
+    for change in changes[-MAX_CAUSE_CHANGES_IN_ALERT:]:
+        text = to_safe_single_line(change.message, MAX_MESSAGE_CAUSE_CHARS)
+        causes.append(f"from {format_incident_time(context, change.changed_at)}: {text}")
+    return "; ".join(causes if changes else (*causes, f"then: {cause}"))
+
+
+def format_past_canary_cause(incident: Incident, cause: str) -> str:
+    """Without how long the job had been waiting when the cause was stated: "canary job not picked up within 5 s" of
+    "canary job not picked up for 30 s, limit 5 s". Any other cause stays as it is."""
+    if reasons.get_reason_family(incident.reason) != "canary":
+        return cause
+    return re.sub(r"\bfor [^,:]+, limit (\d+(?:\.\d+)?\s\w+(?: \d+\s\w+)*)", r"within \1", cause, count=1)
+
+
+def _describe_current_state(context: AlertMessageContext) -> str:
+    """What the newest result observed of what the incident was about: "ok, response time 190 ms", "41 jobs waiting",
+    "last run 01:57:12 UTC". Empty if that is not known."""
+    incident, facts, latest = context.incident, context.latest_subject_facts, context.latest
+    if isinstance(facts, McpTaskFacts):
+        last_run_at = facts.last_run_at
+        return "" if last_run_at is None else f"last run {format_utc_timestamp(last_run_at, context.now, seconds=True)}"
+    if isinstance(facts, ScheduledJobFacts):
+        return _describe_newest_job_run(context, facts)
+    if incident.rule in RULE_NAMES_INDEPENDENT_OF_RUNS or latest is None or latest.outcome is not Outcome.PASS:
+        return ""
+    if context.probe.kind in KINDS_THAT_READ_A_STORE:
+        return _describe_measured_jobs(latest) or "ok"
+    days = latest.measurements.get("cert_days")
+    is_about_certificate = "cert_days" in incident.subject or reasons.get_reason_family(incident.reason) == "tls"
+    certificate = f"certificate expires in {format_count_with_noun(days, 'day')}" if isinstance(days, int) else ""
+    if incident.rule == preference.ALERT_RULE_NAME and "elapsed_ms" not in incident.subject:
+        return certificate if is_about_certificate else ""
+    status, duration = latest.evidence.facts.get("status"), describe_run_duration(context, latest.duration)
+    outcome = f"HTTP {status}" if isinstance(status, int) else "ok"
+    return ", ".join(filter(None, (outcome, duration, certificate if is_about_certificate else "")))
+
+
+def _describe_measured_jobs(result: ResultWithEvidence) -> str:
+    """ "41 jobs waiting, 2 workers" of a queue, "4 jobs listed" of a source of jobs."""
+    counts = (("waiting", "job", " waiting"), ("consumers", "worker", ""), ("jobs", "job", " listed"))
+    return ", ".join(
+        f"{format_count_with_noun(count, noun)}{suffix}"
+        for name, noun, suffix in counts
+        if isinstance(count := result.measurements.get(name), int)
+    )
+
+
+def _describe_newest_job_run(context: AlertMessageContext, facts: ScheduledJobFacts) -> str:
+    zone = find_incident_time_zone(context)
+    if facts.running_since is not None:
+        return f"running since {format_time_in_zone(facts.running_since, context.now, zone, seconds=True)}"
+    if facts.last_end is not None and facts.last_end >= (facts.last_start or 0):
+        took = "" if facts.duration is None else f", took {format_duration(facts.duration)}"
+        verb = "succeeded at" if facts.last_ok == facts.last_end else "ended"
+        return f"last run {verb} {format_time_in_zone(facts.last_end, context.now, zone, seconds=True)}{took}"
+    if facts.last_start is not None:
+        return f"last run started {format_time_in_zone(facts.last_start, context.now, zone, seconds=True)}"
+    return ""
+
+
+def format_time_range(since: int, until: int, now: int, timezone: str = "UTC") -> str:
+    """ "01:48 to 02:42 UTC"; with seconds if it is short."""
+    is_short = until - since < SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS
+    start, end = (format_time_in_zone(at, now, timezone, seconds=is_short) for at in (since, until))
+    return f"{start.removesuffix(end[end.rindex(' ') :])} to {end}"
