@@ -88,7 +88,7 @@ async def _measure_latencies(
             target.up = number % 2 == 1
             slot = ClaimedSlot(probe_id, app.clock(), "local", previous_slot)
             previous_slot = slot.slot
-            service.run_executor.start_run(probe, slot, {})
+            service.run_executor.start_probe_run(probe, slot, {})
             end = time.monotonic() + 10
             while any(len(times()) <= number for times in arrival_times.values()) and time.monotonic() < end:
                 await asyncio.sleep(0.002)

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from watchdog.config_types import (
     FILE_BACKED_FIELD_MARKER,
-    ConfigLoadContext,
+    ConfigFileValidationContext,
     ConfigModel,
     Duration,
     HttpLink,
@@ -21,7 +21,7 @@ from watchdog.config_types import (
     SingleLineText,
     create_duration_bounds_validator,
     format_config_duration,
-    parse_duration,
+    parse_config_duration_ms,
 )
 from watchdog.config_values import slugify
 
@@ -34,7 +34,7 @@ from watchdog.config_values import slugify
     ],
 )  # fmt: skip
 def test_a_duration_means(text: str, ms: int) -> None:
-    assert parse_duration(text) == ms
+    assert parse_config_duration_ms(text) == ms
 
 
 @pytest.mark.parametrize(
@@ -52,13 +52,13 @@ def test_a_duration_means(text: str, ms: int) -> None:
 )
 def test_an_invalid_duration_is_rejected(value: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        parse_duration(value)
+        parse_config_duration_ms(value)
 
 
 @settings(deadline=None)
 @given(st.integers(1, 315_360_000_000))
 def test_a_duration_survives_formatting_and_parsing(ms: int) -> None:
-    assert parse_duration(format_config_duration(ms)) == ms
+    assert parse_config_duration_ms(format_config_duration(ms)) == ms
 
 
 @pytest.mark.parametrize(("ms", "text"), [(0, "0s"), (1_000, "1s"), (5_400_000, "1h30m"), (86_400_001, "1d1ms")])
@@ -118,8 +118,8 @@ class Target(ConfigModel):
     tls: Secret | None = None
 
 
-def target(folder: Path, **given: object) -> tuple[Target, ConfigLoadContext]:
-    reading = ConfigLoadContext(folder)
+def target(folder: Path, **given: object) -> tuple[Target, ConfigFileValidationContext]:
+    reading = ConfigFileValidationContext(folder)
     return Target.model_validate({"url": "u", **given}, context=reading), reading
 
 
@@ -153,7 +153,10 @@ def test_an_absolute_path_is_not_changed(tmp_path: Path) -> None:
 
 def test_a_marked_field_can_be_read_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "url").write_text("https://a.example/")
-    assert Target.model_validate({"url_file": "url"}, context=ConfigLoadContext(tmp_path)).url == "https://a.example/"
+    assert (
+        Target.model_validate({"url_file": "url"}, context=ConfigFileValidationContext(tmp_path)).url
+        == "https://a.example/"
+    )
 
 
 def test_a_field_that_ends_in_file_is_not_read(tmp_path: Path) -> None:

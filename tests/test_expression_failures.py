@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from watchdog.expression_failures import (
     UNEXPLAINED_FALSE_EXPRESSION_TEXT,
-    describe_evaluation_error,
+    describe_expression_evaluation_error,
     describe_false_expression,
 )
 from watchdog.expressions import CelExpressionError, compile_expression
@@ -102,7 +102,7 @@ def test_why_an_expression_cannot_be_evaluated(text: str, problem: str) -> None:
     expression = compile_expression(text, VARIABLES)
     with pytest.raises(CelExpressionError) as raised:
         expression.evaluate_bool({**VALUES, "items": ITEMS[:2]})
-    assert describe_evaluation_error(expression, str(raised.value), VALUES) == problem
+    assert describe_expression_evaluation_error(expression, str(raised.value), VALUES) == problem
 
 
 def test_of_a_huge_list_only_the_first_elements_are_searched() -> None:
@@ -134,7 +134,7 @@ def test_any_body_is_explained(body: Any) -> None:
     for text in TEXTS:
         expression = compile_expression(text, VARIABLES)
         assert describe_false_expression(expression, {"body": body})
-        assert describe_evaluation_error(expression, "an error", {"body": body})
+        assert describe_expression_evaluation_error(expression, "an error", {"body": body})
 
 
 @settings(deadline=None)
@@ -145,4 +145,4 @@ def test_any_expression_is_explained(text: str) -> None:
     except CelExpressionError:
         return
     assert describe_false_expression(expression, VALUES)
-    assert describe_evaluation_error(expression, "an error", VALUES)
+    assert describe_expression_evaluation_error(expression, "an error", VALUES)

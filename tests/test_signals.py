@@ -35,13 +35,13 @@ def test_run_reloads_on_a_hangup(config: Path) -> None:
 
 PROGRAM = """
 import asyncio, signal, sys
-from watchdog.signals import hold_back_hangup, install_shutdown_event
+from watchdog.signals import hold_back_sighup, install_shutdown_event
 
 if "nohup" in sys.argv:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 if "early" in sys.argv:
-    hold_back_hangup()
+    hold_back_sighup()
     signal.raise_signal(signal.SIGHUP)
 
 async def main():

@@ -18,7 +18,7 @@ from watchdog.config.load import LoadedConfig
 from watchdog.domain.client_addresses import TrustedProxies
 from watchdog.domain.config_changes import (
     ConfigChanges,
-    SectionSnapshot,
+    ConfigSectionSnapshot,
     compare_configs,
     list_restart_required_fields,
 )
@@ -28,19 +28,19 @@ from watchdog.net.connector import format_socket_address
 from watchdog.probes.base import Probe
 from watchdog.probes.service import WatchdogSelfProbe
 from watchdog.resources import find_resource_folder
-from watchdog.server import ConnectionGuard, ConnectionLimits, WebServer
+from watchdog.server import InboundConnectionGuard, InboundConnectionLimits, WebServer
 from watchdog.service.check_in_log import CheckInLog
-from watchdog.service.check_ins import CHECK_IN_FLUSH_INTERVAL_S, CheckInReceiver
+from watchdog.service.check_ins import CHECK_IN_FLUSH_INTERVAL_S, DurableCheckInReceiver
 from watchdog.service.clock import Clock, WatchdogClock, read_boot_clock_ms, read_wall_clock_ms
 from watchdog.service.clock_synchronizer import ClockGenerationSynchronizer
 from watchdog.service.composition import (
-    ServiceComposition,
+    ReloadableServiceParts,
     build_connectivity_check,
     build_store_absence_notifier,
     build_watchdog_self_probe,
     map_database_ids_to_probes,
     map_heartbeats_to_database_ids,
-    preload_probes,
+    preload_probe_modules,
 )
 from watchdog.service.config_reload import ConfigReloadCounts, ConfigReloader, FileSignatures, log_config_warnings
 from watchdog.service.connectivity import ConnectivityCheck
@@ -62,7 +62,7 @@ from watchdog.service.store_executor import StoreExecutor
 from watchdog.signals import install_shutdown_event
 from watchdog.store.database import Database
 from watchdog.store.migrate import upgrade_schema
-from watchdog.store.read.members import find_probe_id_by_token_digest
+from watchdog.store.read.members import find_probe_id_by_check_in_token_digest
 from watchdog.store.write.check_ins import CheckInStore
 from watchdog.store.write.claims import SlotClaimer
 from watchdog.store.write.members import WatchdogProcessConfiguration
@@ -70,7 +70,7 @@ from watchdog.store.write.outbox import NotificationOutbox
 from watchdog.store.write.probe_registry import InMemoryProbeRegistry
 from watchdog.store.write.recorder import ResultRecorder
 from watchdog.store.write.remediations import RemediationStore
-from watchdog.store.write.watermark import Watermark
+from watchdog.store.write.watermark import ClaimWatermark
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -94,9 +94,9 @@ class RunningWatchdogService:
     service: MonitoringService
     store_executor: StoreExecutor
     clock: Clock
-    check_in_receiver: CheckInReceiver
+    check_in_receiver: DurableCheckInReceiver
     network: NetworkAccess
-    started_sections: Mapping[str, SectionSnapshot]
+    started_sections: Mapping[str, ConfigSectionSnapshot]
     """The sections of this process alone, as of its start."""
     web_change_preparations: list[Callable[[LoadedConfig], WebChange]] = field(default_factory=list)
     """Each prepares the web server for another configuration, in any thread."""
@@ -109,7 +109,7 @@ class RunningWatchdogService:
         configured_probes = [*config.probes, build_watchdog_self_probe(self.store_executor, notifiers, self.clock)]
 
         def prepare() -> tuple[WatchdogProcessConfiguration, ConfigChanges, ConnectivityCheck, list[WebChange]]:
-            preload_probes(config)
+            preload_probe_modules(config)
             configuration = build_watchdog_process_configuration(loaded_config, configured_probes)
             before, after = map(build_config_snapshot, (membership.configuration, configuration))
             changes = compare_configs(before, after, parse_yaml_fields)
@@ -119,9 +119,9 @@ class RunningWatchdogService:
 
         configuration, changes, connectivity_check, web_changes = await asyncio.to_thread(prepare)
 
-        def compose() -> ServiceComposition:
+        def compose() -> ReloadableServiceParts:
             probes = map_database_ids_to_probes(membership.registry, configured_probes)
-            return ServiceComposition(probes, notifiers, config.server.public_url, connectivity_check)
+            return ReloadableServiceParts(probes, notifiers, config.server.public_url, connectivity_check)
 
         register = partial(membership.change_configuration, configuration)
         if not await self.service.change_configuration(register, compose):
@@ -135,7 +135,9 @@ class RunningWatchdogService:
         restart_fields = list_restart_required_fields(self.started_sections, configuration.own_sections)
         self.service.fault_reporter.set_restart_required_fields(restart_fields)
         needs_restart = {"restart_required": list(restart_fields)} if restart_fields else {}
-        log.info("config_reloaded", revision=membership.revision, **changes.count_by_kind(), **needs_restart)
+        log.info(
+            "config_reloaded", revision=membership.revision, **changes.count_config_changes_by_kind(), **needs_restart
+        )
         log_config_warnings(loaded_config)
 
 
@@ -149,13 +151,13 @@ async def open_running_watchdog_service(
     reached.
     """
     config, database = loaded_config.config, Database(loaded_config.config.storage.url)
-    watermark = Watermark(database, LOCAL_LOCATION_NAME)
+    watermark = ClaimWatermark(database, LOCAL_LOCATION_NAME)
     clock_synchronizer = ClockGenerationSynchronizer(WatchdogClock(wall_clock, monotonic_clock), watermark)
     store_executor = StoreExecutor(database, clock_synchronizer.adopt_clock_steps_and_read_time)
     try:
         await store_executor.run_write(upgrade_schema, database, find_resource_folder("migrations"))
         await store_executor.run_read(database.check_file)
-        await asyncio.to_thread(preload_probes, config)
+        await asyncio.to_thread(preload_probe_modules, config)
         async with NetworkAccess() as network, AsyncExitStack() as stack:
             network.preload()
             service = await register_probes_and_build_service(
@@ -195,7 +197,7 @@ async def register_probes_and_build_service(
     configured_probes = [*config.probes, build_watchdog_self_probe(store_executor, notifiers, clock)]
     lease_keeper = await join_as_watchdog_process(loaded_config, configured_probes, store_executor, clock)
     membership, registry = lease_keeper.membership, lease_keeper.membership.registry
-    watermark = clock_synchronizer.watermark if clock_synchronizer else Watermark(database, LOCAL_LOCATION_NAME)
+    watermark = clock_synchronizer.watermark if clock_synchronizer else ClaimWatermark(database, LOCAL_LOCATION_NAME)
     watermark.refuse_writes_in_another_clock_generation()
     probes = map_database_ids_to_probes(registry, configured_probes)
     claims = SlotClaimer(database, watermark, ResultRecorder(database, watermark, registry), registry)
@@ -261,9 +263,9 @@ def create_run_self_probe_soon_callback(
     return run_self_probe_soon
 
 
-def build_check_in_receiver(service: MonitoringService, loaded_config: LoadedConfig) -> CheckInReceiver:
+def build_check_in_receiver(service: MonitoringService, loaded_config: LoadedConfig) -> DurableCheckInReceiver:
     """The receiver of check-ins, also for heartbeats of other processes."""
-    return CheckInReceiver(
+    return DurableCheckInReceiver(
         check_in_log=CheckInLog(loaded_config.config.storage.check_in_log_path),
         store_executor=service.store_executor,
         check_in_store=CheckInStore(service.store_executor.database),
@@ -289,10 +291,10 @@ def create_asgi_app(app: RunningWatchdogService) -> ASGIApp:
     )
     started_server = app.loaded_config.config.server
     mcp_app = LazyMcpApp(context, *list_allowed_hosts_and_origins(started_server.listen, started_server.public_url))
-    web_app = ReplaceableAsgiApp(_create_pages_and_check_ins(app, app.loaded_config, mcp_app))
+    web_app = ReplaceableAsgiApp(_create_asgi_app_of_pages_and_check_ins(app, app.loaded_config, mcp_app))
 
     def prepare_change(loaded_config: LoadedConfig) -> WebChange:
-        config, replacement = loaded_config.config, _create_pages_and_check_ins(app, loaded_config, mcp_app)
+        config, replacement = loaded_config.config, _create_asgi_app_of_pages_and_check_ins(app, loaded_config, mcp_app)
 
         def change() -> None:
             web_app.current_app, context.probes = replacement, config.probes
@@ -304,7 +306,7 @@ def create_asgi_app(app: RunningWatchdogService) -> ASGIApp:
     return web_app
 
 
-def _create_pages_and_check_ins(
+def _create_asgi_app_of_pages_and_check_ins(
     app: RunningWatchdogService, loaded_config: LoadedConfig, mcp_app: McpAsgiApp
 ) -> ASGIApp:
     from watchdog.web.app import create_web_app
@@ -340,7 +342,7 @@ def _create_pages_and_check_ins(
 
     async def find_probe_id(token: str) -> str | None:
         digest, now = digest_json(token), app.clock()
-        return await app.store_executor.run_read_query(lambda c: find_probe_id_by_token_digest(c, digest, now))
+        return await app.store_executor.run_read_query(lambda c: find_probe_id_by_check_in_token_digest(c, digest, now))
 
     return CheckInMiddleware(
         pages, map_check_in_tokens_to_probe_ids(config.probes), accept_check_in, app.clock, find_probe_id
@@ -349,8 +351,8 @@ def _create_pages_and_check_ins(
 
 def create_web_server(app: RunningWatchdogService, listen_socket: socket.socket) -> WebServer:
     """The web server of a running service, which serves while its `async with` block runs."""
-    guard = ConnectionGuard(
-        ConnectionLimits.from_process_limits(), TrustedProxies(app.loaded_config.config.server.trusted_proxies)
+    guard = InboundConnectionGuard(
+        InboundConnectionLimits.from_process_limits(), TrustedProxies(app.loaded_config.config.server.trusted_proxies)
     )
 
     def prepare_change(loaded_config: LoadedConfig) -> WebChange:

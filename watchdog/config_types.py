@@ -52,7 +52,7 @@ DURATION_PATTERN = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+$"
 _MAX_DURATION_MS = 3650 * _MS_BY_DURATION_UNIT["d"]
 
 
-def parse_duration(value: Any) -> int:
+def parse_config_duration_ms(value: Any) -> int:
     """ "1h30m" -> 5_400_000 (milliseconds). Raises ValueError unless it is a positive duration with a unit."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         raise ValueError(f"a duration needs a unit, such as {value:g}s or {value:g}m")
@@ -78,7 +78,7 @@ def format_config_duration(ms: int) -> str:
 
 
 Duration = Annotated[
-    int, BeforeValidator(parse_duration), WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN})
+    int, BeforeValidator(parse_config_duration_ms), WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN})
 ]
 """Milliseconds, written as 30s, 5m, 1h30m, 2d."""
 
@@ -86,7 +86,7 @@ Duration = Annotated[
 def _parse_duration_or_zero(value: Any) -> int:
     if value in (0, "0s") and not isinstance(value, bool):
         return 0
-    return parse_duration(value)
+    return parse_config_duration_ms(value)
 
 
 DurationOrZero = Annotated[
@@ -98,7 +98,7 @@ DurationOrZero = Annotated[
 def create_duration_bounds_validator(minimum: str, maximum: str, explanation: str = "") -> AfterValidator:
     """Bounds for a Duration: `Annotated[Duration, create_duration_bounds_validator("1s", "1d")]`. Errors end with the
     explanation."""
-    minimum_ms, maximum_ms = parse_duration(minimum), parse_duration(maximum)
+    minimum_ms, maximum_ms = parse_config_duration_ms(minimum), parse_config_duration_ms(maximum)
     suffix = f": {explanation}" if explanation else ""
 
     def validate(ms: int) -> int:
@@ -196,7 +196,7 @@ TimezoneName = Annotated[str, AfterValidator(_validate_timezone_name)]
 
 # --- files
 @dataclass
-class ConfigLoadContext:
+class ConfigFileValidationContext:
     """The validation context of one configuration file: its folder, and the secrets read from files so far."""
 
     base_dir: Path = Path()
@@ -206,12 +206,12 @@ class ConfigLoadContext:
     regular_files_only: bool = False
 
 
-def _get_config_load_context(info: ValidationInfo) -> ConfigLoadContext:
-    return info.context if isinstance(info.context, ConfigLoadContext) else ConfigLoadContext()
+def _get_config_file_validation_context(info: ValidationInfo) -> ConfigFileValidationContext:
+    return info.context if isinstance(info.context, ConfigFileValidationContext) else ConfigFileValidationContext()
 
 
 def _resolve_path_relative_to_config_file(path: str, info: ValidationInfo) -> str:
-    return str(_get_config_load_context(info).base_dir / path) if path else path
+    return str(_get_config_file_validation_context(info).base_dir / path) if path else path
 
 
 LocalFilePath = Annotated[str, AfterValidator(_resolve_path_relative_to_config_file)]
@@ -274,7 +274,7 @@ class ConfigModel(BaseModel):
             f"{name}_file" in data for name in list_fields_readable_from_file(cls)
         ):
             return data
-        data, errors, context = dict(data), [], _get_config_load_context(info)
+        data, errors, context = dict(data), [], _get_config_file_validation_context(info)
         for name in list_fields_readable_from_file(cls):
             key = f"{name}_file"
             if (path := data.pop(key, None)) is None:
@@ -378,7 +378,7 @@ __all__ = [
     "DURATION_PATTERN",
     "FILE_BACKED_FIELD_MARKER",
     "INVALID_PERCENT_ENCODING_PATTERN",
-    "ConfigLoadContext",
+    "ConfigFileValidationContext",
     "ConfigModel",
     "CronExpression",
     "Duration",
@@ -392,7 +392,7 @@ __all__ = [
     "create_duration_bounds_validator",
     "format_config_duration",
     "list_fields_readable_from_file",
-    "parse_duration",
+    "parse_config_duration_ms",
     "require_exactly_one_of",
     "split_and_validate_url",
     "validate_secret_length",

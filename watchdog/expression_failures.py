@@ -18,9 +18,9 @@ from watchdog.expressions import CelExpression, CelExpressionError, compile_expr
 
 MAX_LIST_ELEMENTS_EVALUATED_TO_EXPLAIN = 1_000
 """Elements of a list that are evaluated one by one to find the first that breaks a condition."""
-MAX_EXPLANATION_DEPTH = 5
+MAX_FALSE_EXPRESSION_EXPLANATION_DEPTH = 5
 """How deep conditions inside conditions are explained."""
-MAX_EXPLANATION_CHARS = 500
+MAX_FALSE_EXPRESSION_EXPLANATION_CHARS = 500
 UNEXPLAINED_FALSE_EXPRESSION_TEXT = "an expression is false"
 _CEL_METHOD_PHRASES = {
     "contains": ("does not contain", "contains"),
@@ -71,11 +71,11 @@ def describe_false_expression(
     """
     scope = _ExpressionScope(expression.variable_types, values, templates, {})
     sentence = _describe_false_condition(expression.text, scope)
-    return truncate_to_single_line(sentence, MAX_EXPLANATION_CHARS)
+    return truncate_to_single_line(sentence, MAX_FALSE_EXPRESSION_EXPLANATION_CHARS)
 
 
 def _describe_false_condition(text: str, scope: _ExpressionScope) -> str:
-    if scope.depth > MAX_EXPLANATION_DEPTH:
+    if scope.depth > MAX_FALSE_EXPRESSION_EXPLANATION_DEPTH:
         return UNEXPLAINED_FALSE_EXPRESSION_TEXT
     text = _strip_cel_parentheses(text)
     try:
@@ -181,7 +181,7 @@ def _describe_false_macro(call: _CelCall, scope: _ExpressionScope) -> str:
     )
 
 
-def describe_evaluation_error(expression: CelExpression, error: str, values: Mapping[str, Json]) -> str:
+def describe_expression_evaluation_error(expression: CelExpression, error: str, values: Mapping[str, Json]) -> str:
     """Why it cannot be evaluated. If an element of a list is the reason, it is named: "body.items[3] has no field
     'ok'"."""
     call = _parse_cel_call_if_whole_text(_strip_cel_parentheses(expression.text))
@@ -195,7 +195,7 @@ def describe_evaluation_error(expression: CelExpression, error: str, values: Map
     return (
         error
         if sentence == UNEXPLAINED_FALSE_EXPRESSION_TEXT
-        else truncate_to_single_line(sentence, MAX_EXPLANATION_CHARS)
+        else truncate_to_single_line(sentence, MAX_FALSE_EXPRESSION_EXPLANATION_CHARS)
     )
 
 

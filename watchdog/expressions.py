@@ -197,7 +197,7 @@ _CEL_FUNCTION_NAMES = (
     "size", "contains", "startsWith", "endsWith", "matches", "has", "all", "exists", "exists_one", "filter", "map",
     "int", "uint", "double", "string", "bool", "duration", "timestamp", "type", "dyn",
 )  # fmt: skip
-_REWORDED_COMPILER_MESSAGES = {
+_REWORDED_CEL_COMPILER_MESSAGES = {
     "has() argument must be a field selection": "has() needs a field, as in has(body.items)",
     "invalid int literal": "the number is too large",
 }
@@ -223,11 +223,11 @@ def _describe_cel_compile_error(text: str, error: str, variables: Mapping[str, s
     start = sum(map(len, text.splitlines(keepends=True)[: line - 1])) + column - 1
     if dotted := re.match(r"undeclared reference to '(\w+(?:\.\w+)+)'", message):  # the column is that of its last dot
         start = max(text.rfind(dotted[1], 0, start + len(dotted[1])), 0)
-    problem = _reword_compiler_message(message, text[max(start, 0) :], text, variables)
+    problem = _reword_cel_compiler_message(message, text[max(start, 0) :], text, variables)
     return f"{_quote_cel_expression(text)} at character {start + 1}: {problem}"
 
 
-def _reword_compiler_message(message: str, rest: str, text: str, variables: Mapping[str, str]) -> str:
+def _reword_cel_compiler_message(message: str, rest: str, text: str, variables: Mapping[str, str]) -> str:
     if name := re.match(r"undeclared reference to '(.+?)'", message):
         return _describe_unknown_cel_name(name[1], text, variables)
     if operator := re.match(r"found no matching overload for '(.+?)' applied to '\((.*)\)'", message):
@@ -235,7 +235,7 @@ def _reword_compiler_message(message: str, rest: str, text: str, variables: Mapp
     if select := re.match(r"expression of type '(.+?)' cannot be the operand of a select", message):
         return f"{_describe_cel_type(select[1])} has no fields"
     if not message.startswith("Syntax error"):
-        return _REWORDED_COMPILER_MESSAGES.get(message, message)
+        return _REWORDED_CEL_COMPILER_MESSAGES.get(message, message)
     word = (re.match(r"[=<>&|]+|\w+|.", rest.strip(), re.DOTALL) or [""])[0]
     foreign_operators = re.findall(r"===|<>|=>|=<|\bnot\b|(?<![=!<>])=(?!=)", text)
     if operator := next((token for token in foreign_operators if token in _CEL_TOKEN_CORRECTIONS), None):
@@ -280,7 +280,7 @@ def _describe_cel_type_mismatch(function: str, arguments: str) -> str:
 def _describe_cel_runtime_error(error: str, text: str, values: Mapping[str, Json]) -> str:
     """The engine's error, reworded. For a missing field it names the path up to which the values exist."""
     if re.search("Key not found|SELECT|Invalid container", error) and (
-        missing_field := _describe_unresolved_path(text, values)
+        missing_field := _describe_unresolved_cel_path(text, values)
     ):
         return missing_field
     message = re.sub(r"^[A-Z_]+: ", "", error)
@@ -299,7 +299,7 @@ def _describe_cel_runtime_error(error: str, text: str, values: Mapping[str, Json
     return "a number is too large" if "out of range" in message else message[:200]
 
 
-def _describe_unresolved_path(text: str, values: Mapping[str, Json]) -> str:
+def _describe_unresolved_cel_path(text: str, values: Mapping[str, Json]) -> str:
     """The first path of the text that does not exist in the values: "body.queue has no field 'failed'"."""
     for path in re.findall(rf"(?<![\w.'\"])[A-Za-z_]\w*(?:{_CEL_FIELD_STEP_PATTERN})+", text):
         root, steps = re.split(r"\W", path, maxsplit=1)[0], re.findall(_CEL_FIELD_STEP_PATTERN, path)

@@ -54,11 +54,11 @@ class KindRegistry(Mapping[str, type[KindT]]):
             section.__name__, __base__=section, __doc__=section.__doc__, __module__=section.__module__, **fields
         )
 
-    def find_configured_values(self, section: BaseModel) -> dict[str, KindT]:
+    def find_configured_values_by_kind(self, section: BaseModel) -> dict[str, KindT]:
         """The kinds that a section with `add_kind_fields` gives, with their values."""
         return {kind: value for kind in self if (value := getattr(section, kind)) is not None}
 
-    def require_one_configured_value(self, section: BaseModel) -> KindT:
+    def require_exactly_one_configured_kind(self, section: BaseModel) -> KindT:
         """The value of the only kind that a section gives. Raises ValueError unless it gives exactly one."""
         value: KindT = require_exactly_one_of(section, self)
         return value

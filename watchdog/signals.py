@@ -12,7 +12,7 @@ SHUTDOWN_FORCED_EXIT_DELAY_S = 9
 """Seconds from the first shutdown signal until the process exits, even if a database or a name server blocks it."""
 
 
-def hold_back_hangup() -> None:
+def hold_back_sighup() -> None:
     """Keep a SIGHUP pending until `install_shutdown_event`: the service starts for a while, and would end by it."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
 

@@ -103,7 +103,7 @@ def test_the_clock_of_the_database_decides(harness: StoreHarness, monkeypatch: p
         see(harness, key, "pp")
     now = read_wall_clock_ms()
     monkeypatch.setattr("watchdog.service.clock.read_wall_clock_ms", lambda: now + 3 * 60 * MINUTE)
-    monkeypatch.setattr(Database, "read_clock", lambda _: now)
+    monkeypatch.setattr(Database, "read_database_server_clock_ms", lambda _: now)
     ran = invoke_command("status")
     assert (ran.exit_code, ran.stderr) == (0, "")
     assert "pass 1 min ago" in ran.stdout.replace("\N{NO-BREAK SPACE}", " ")
@@ -145,7 +145,7 @@ def add_finding(harness: StoreHarness, subject: str, message: str) -> str:
         subject=subject,
         reason="watchdog.delivery_failing",
     )
-    with harness.database.write_transaction() as connection:
+    with harness.database.open_write_transaction() as connection:
         rows.insert_into(connection)
     return str(rows.rows["incidents"][0]["id"])
 
@@ -238,7 +238,7 @@ def test_every_job_with_its_status(write: Write) -> None:
     read_at = now - 3 * DAY_MS
     book.add_result(silent, read_at, jobs=[ScheduledJobFacts("purge", last_start=read_at)])
     book.add_result(silent, now, Outcome.FAIL, "HTTP 503")
-    with database.write_transaction() as connection:
+    with database.open_write_transaction() as connection:
         book.insert_into(connection)
     ran = invoke_command("jobs")
     rows = [re.split(" {2,}", line.strip()) for line in ran.stdout.replace("\N{NO-BREAK SPACE}", " ").splitlines()]

@@ -9,7 +9,7 @@ import pytest
 
 from watchdog.config.load import load_config
 from watchdog.config.problems import ConfigError
-from watchdog.config.safe_problems import describe_problems_without_values
+from watchdog.config.safe_problems import describe_config_problems_without_values
 from watchdog.net.redact import SecretMask
 
 SECRET = "hunter2-Kx93"
@@ -18,7 +18,7 @@ SECRET = "hunter2-Kx93"
 def describe(text: str, tmp_path: Path, secrets: Sequence[str] = ()) -> str:
     with pytest.raises(ConfigError) as caught:
         load_config(tmp_path / "watchdog.yaml", text, {"TOKEN": SECRET, "SHORT": "4711"})
-    return describe_problems_without_values(caught.value.problems, SecretMask(secrets))
+    return describe_config_problems_without_values(caught.value.problems, SecretMask(secrets))
 
 
 @pytest.mark.parametrize(

@@ -14,4 +14,4 @@ def test_a_timeline_names_its_clock_generation(generation: int, timeline: str) -
 
 
 def test_the_distance_of_a_step_back_is_negative() -> None:
-    assert ClockStep(1, 5_000, 2_000).signed_distance_ms == -3_000
+    assert ClockStep(1, 5_000, 2_000).signed_clock_step_ms == -3_000

@@ -9,13 +9,13 @@ import pytest
 from watchdog.domain.config_changes import (
     ConfigChanges,
     ConfigFieldChange,
+    ConfigSectionSnapshot,
     ConfigSnapshot,
     OpenIncidentSnapshot,
-    ProbeChange,
+    ProbeConfigChange,
+    ProbeConfigSnapshot,
     ProbeRename,
-    ProbeSnapshot,
     RoutingChange,
-    SectionSnapshot,
     compare_configs,
     list_restart_required_fields,
 )
@@ -29,16 +29,16 @@ TO_CHAT = NotificationRoutingTable(RECEIVERS, (NotificationRoute(("chat",)),))
 
 def probe(
     id: str, target: str = "", *, content: str = "1", routing: str = "1", yaml: str = "", group: str = ""
-) -> ProbeSnapshot:
+) -> ProbeConfigSnapshot:
     info = ProbeInfo(0, id, id.title(), "http", group, target=target or f"https://{id}.example/")
-    return ProbeSnapshot(info, yaml, content, f"{content} {routing}")
+    return ProbeConfigSnapshot(info, yaml, content, f"{content} {routing}")
 
 
 def snapshot(
-    *probes: ProbeSnapshot,
+    *probes: ProbeConfigSnapshot,
     routes: NotificationRoutingTable = TO_ALL,
     destinations: Mapping[str, str] | None = None,
-    sections: Mapping[str, SectionSnapshot] | None = None,
+    sections: Mapping[str, ConfigSectionSnapshot] | None = None,
 ) -> ConfigSnapshot:
     return ConfigSnapshot({each.info.id: each for each in probes}, destinations or {}, routes, sections or {})
 
@@ -51,8 +51,8 @@ def compare(old: ConfigSnapshot, new: ConfigSnapshot, *incidents: OpenIncidentSn
     return compare_configs(old, new, parse_fields, incidents)
 
 
-def title(text: str, digest: str = "") -> dict[str, SectionSnapshot]:
-    return {"status_page": SectionSnapshot(digest or text, {"status_page.title": text})}
+def title(text: str, digest: str = "") -> dict[str, ConfigSectionSnapshot]:
+    return {"status_page": ConfigSectionSnapshot(digest or text, {"status_page.title": text})}
 
 
 API, SHOP = probe("api"), probe("shop")
@@ -77,7 +77,7 @@ API, SHOP = probe("api"), probe("shop")
             snapshot(probe("api", content="2", yaml="every=30s timeout=5s")),
             ConfigChanges(
                 changed=(
-                    ProbeChange(
+                    ProbeConfigChange(
                         "api",
                         (
                             ConfigFieldChange("every", "60s", "30s"),
@@ -92,14 +92,14 @@ API, SHOP = probe("api"), probe("shop")
             "a variable",
             snapshot(API),
             snapshot(probe("api", content="2")),
-            ConfigChanges(changed=(ProbeChange("api", ()),)),
+            ConfigChanges(changed=(ProbeConfigChange("api", ()),)),
         ),
         (
             "a digest that an earlier version did not store",
             snapshot(API._replace(content_digest="", definition="x")),
             snapshot(API),
             ConfigChanges(
-                changed=(ProbeChange("api", ()),),
+                changed=(ProbeConfigChange("api", ()),),
             ),
         ),
         (
@@ -132,7 +132,7 @@ API, SHOP = probe("api"), probe("shop")
             "a probe that also fits another route",
             snapshot(API, routes=TO_CHAT),
             snapshot(probe("api", content="2", routing="2", group="Shop"), routes=TO_CHAT),
-            ConfigChanges(changed=(ProbeChange("api", ()),)),
+            ConfigChanges(changed=(ProbeConfigChange("api", ()),)),
         ),
         (
             "destinations",
@@ -185,14 +185,14 @@ def test_open_incidents_show_who_was_notified_and_where_the_new_routes_lead() ->
 )
 def test_fields_that_need_a_restart(path: str, is_required: bool) -> None:
     section = path.partition(".")[0]
-    old, new = (snapshot(API, sections={section: SectionSnapshot(value, {path: value})}) for value in "12")
+    old, new = (snapshot(API, sections={section: ConfigSectionSnapshot(value, {path: value})}) for value in "12")
     assert compare(old, new).restart_required_fields == ((path,) if is_required else ())
 
 
 def test_fields_that_a_running_process_does_not_apply() -> None:
-    started = {"server": SectionSnapshot("1", {"server.listen": "1", "server.public_url": "1"})}
+    started = {"server": ConfigSectionSnapshot("1", {"server.listen": "1", "server.public_url": "1"})}
     current = {
-        "server": SectionSnapshot("2", {"server.listen": "2", "server.public_url": "2"}),
+        "server": ConfigSectionSnapshot("2", {"server.listen": "2", "server.public_url": "2"}),
         "access": started["server"],
     }
     assert list_restart_required_fields(started, current) == ("server.listen",)
@@ -200,5 +200,8 @@ def test_fields_that_a_running_process_does_not_apply() -> None:
 
 
 def test_a_log_line_counts_what_there_is() -> None:
-    assert compare(snapshot(API, SHOP), snapshot(API, probe("gone"))).count_by_kind() == {"added": 1, "removed": 1}
-    assert ConfigChanges().count_by_kind() == {}
+    assert compare(snapshot(API, SHOP), snapshot(API, probe("gone"))).count_config_changes_by_kind() == {
+        "added": 1,
+        "removed": 1,
+    }
+    assert ConfigChanges().count_config_changes_by_kind() == {}

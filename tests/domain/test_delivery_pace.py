@@ -13,7 +13,7 @@ from watchdog.domain.delivery_pace import (
     DestinationPace,
     DueAlertMessage,
     choose_next_messages_to_send,
-    slow_destination_pace,
+    slow_destination_pace_after_refusal,
     update_pace_after_message_confirmed,
 )
 
@@ -90,15 +90,15 @@ def test_a_destination_that_refuses_nothing_has_no_limit() -> None:
 
 
 def test_a_refusal_empties_the_bucket_until_its_pause_is_over() -> None:
-    pace = slow_destination_pace(DestinationPace(), NOW, 0)
+    pace = slow_destination_pace_after_refusal(DestinationPace(), NOW, 0)
     assert pace.next_message_at == NOW + FIRST_DESTINATION_MESSAGE_INTERVAL_MS
-    assert slow_destination_pace(DestinationPace(), NOW, 30_000).next_message_at == NOW + 30_000
+    assert slow_destination_pace_after_refusal(DestinationPace(), NOW, 30_000).next_message_at == NOW + 30_000
 
 
 def test_the_pause_doubles_up_to_a_minute() -> None:
     pace, pauses = DestinationPace(), []
     for _ in range(9):
-        pace = slow_destination_pace(pace, NOW, 0)
+        pace = slow_destination_pace_after_refusal(pace, NOW, 0)
         pauses.append((pace.next_message_at - NOW) // 1_000)
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
     assert pace.interval_ms == MAX_DESTINATION_MESSAGE_INTERVAL_MS
@@ -116,7 +116,7 @@ def test_messages_follow_one_another_after_a_calm_period_and_then_at_the_learnt_
 
 
 def test_a_destination_that_confirms_again_is_sent_more_and_more() -> None:
-    pace = slow_destination_pace(DestinationPace(), NOW, 0)
+    pace = slow_destination_pace_after_refusal(DestinationPace(), NOW, 0)
     for i in range(30):
         pace = update_pace_after_message_confirmed(pace, NOW + (i + 1) * NONCRITICAL_PAUSE_AFTER_MERGED_MESSAGE_MS)
     assert pace.interval_ms == 0

@@ -64,5 +64,5 @@ def test_facts_about_a_task_leave_out_all_tasks() -> None:
 def test_the_facts_of_a_queue_have_an_age_that_people_can_read() -> None:
     measurements = QueueMeasurements(waiting=3, oldest=2_001)
     assert measurements.to_measurements() == {"waiting": 3, "oldest": 2_001}
-    assert measurements.to_facts() == {"waiting": 3, "oldest": "2\N{NO-BREAK SPACE}s"}
-    assert QueueMeasurements(waiting=3).to_facts() == {"waiting": 3}
+    assert measurements.to_evidence_facts() == {"waiting": 3, "oldest": "2\N{NO-BREAK SPACE}s"}
+    assert QueueMeasurements(waiting=3).to_evidence_facts() == {"waiting": 3}

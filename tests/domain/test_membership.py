@@ -6,12 +6,12 @@ import pytest
 
 from watchdog.domain.formatting import HOUR_MS, MINUTE_MS
 from watchdog.domain.membership import (
-    MAX_PROCESS_CONFIG_DIFFERENCE_MS,
+    MAX_TOLERATED_PROCESS_CONFIG_DIFFERENCE_MS,
     WATCHDOG_PROCESS_LEASE_MS,
     ConfigDefinitionDigestsByRevision,
+    LiveProcessWithSupersededDefinitions,
     LiveWatchdogProcesses,
     WatchdogProcessRecord,
-    WatchdogProcessStatus,
     choose_process_to_run_probe,
     compute_probe_retirement_time,
     derive_live_watchdog_processes,
@@ -127,27 +127,27 @@ def test_each_member_knows_what_it_leaves_to_others() -> None:
     ended = lapsed("d", 4, 0, NOW - 1)
     status = derive_live_watchdog_processes([other, old, ended, new], definitions, NOW)
     assert status.members == (
-        WatchdogProcessStatus(old, {"changed": 2}, {"oncall/slack": 3}),
-        WatchdogProcessStatus(new),
-        WatchdogProcessStatus(other),
+        LiveProcessWithSupersededDefinitions(old, {"changed": 2}, {"oncall/slack": 3}),
+        LiveProcessWithSupersededDefinitions(new),
+        LiveProcessWithSupersededDefinitions(other),
     )
     assert status.differing_since == NOW
-    assert status.find_process_status("b") == WatchdogProcessStatus(new)
-    assert status.find_process_status("d") is None
+    assert status.find_live_process("b") == LiveProcessWithSupersededDefinitions(new)
+    assert status.find_live_process("d") is None
 
 
 def test_a_member_whose_revision_has_nothing_leaves_nothing_to_others() -> None:
     definitions = ConfigDefinitionDigestsByRevision(probes={2: {"api": "2"}}, destinations={})
     assert derive_live_watchdog_processes([live("a", 1), live("b", 2)], definitions, NOW).members == (
-        WatchdogProcessStatus(live("a", 1)),
-        WatchdogProcessStatus(live("b", 2)),
+        LiveProcessWithSupersededDefinitions(live("a", 1)),
+        LiveProcessWithSupersededDefinitions(live("b", 2)),
     )
 
 
 @pytest.mark.parametrize(("count", "rest"), [(1, "is"), (20, "are"), (21, "are")])
 def test_a_note_names_up_to_twenty_probes_and_none_to_the_public(count: int, rest: str) -> None:
-    left_to_others = WatchdogProcessStatus(live("a", 1), {f"p{n}": 2 for n in range(count)})
-    status = LiveWatchdogProcesses((left_to_others, WatchdogProcessStatus(live("b", 2))))
+    left_to_others = LiveProcessWithSupersededDefinitions(live("a", 1), {f"p{n}": 2 for n in range(count)})
+    status = LiveWatchdogProcesses((left_to_others, LiveProcessWithSupersededDefinitions(live("b", 2))))
     text = f"probe{'s' if count > 1 else ''} of this process {rest} run by processes with the newer revision 2"
     listed = ", ".join(f"p{n}" for n in range(min(count, 20))) + (", ..." if count > 20 else "")
     (named,), (public,) = (
@@ -161,8 +161,8 @@ def test_notes_name_what_a_member_leaves_to_others() -> None:
     many = {f"p{n}": 3 for n in range(25)}
     status = LiveWatchdogProcesses(
         (
-            WatchdogProcessStatus(live("a", 1), {"api": 2, **many}, {"oncall/slack": 3}),
-            WatchdogProcessStatus(live("b", 3)),
+            LiveProcessWithSupersededDefinitions(live("a", 1), {"api": 2, **many}, {"oncall/slack": 3}),
+            LiveProcessWithSupersededDefinitions(live("b", 3)),
         ),
         NOW - 1,
     )
@@ -176,11 +176,14 @@ def test_notes_name_what_a_member_leaves_to_others() -> None:
 
 
 def test_configurations_that_differ_for_long_are_a_warning() -> None:
-    members = (WatchdogProcessStatus(live("host-1", 1)), WatchdogProcessStatus(live("host-2", 2)))
+    members = (
+        LiveProcessWithSupersededDefinitions(live("host-1", 1)),
+        LiveProcessWithSupersededDefinitions(live("host-2", 2)),
+    )
     assert format_process_config_difference_warning(LiveWatchdogProcesses(members), NOW) == ""
     assert (
         format_process_config_difference_warning(
-            LiveWatchdogProcesses(members, NOW - MAX_PROCESS_CONFIG_DIFFERENCE_MS), NOW
+            LiveWatchdogProcesses(members, NOW - MAX_TOLERATED_PROCESS_CONFIG_DIFFERENCE_MS), NOW
         )
         == ""
     )

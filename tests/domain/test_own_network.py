@@ -85,9 +85,9 @@ def detector_with(runs: dict[int, str], *, hosts: int = 100, at: int = 1_000) ->
     """All of these probes passed, and then ran as given: probe -> the family of its failure, or empty."""
     detector = MassFailureDetector()
     for probe in runs:
-        detector.record_run(probe, "", "", at - 1_000)
+        detector.add_run_to_mass_failure_window(probe, "", "", at - 1_000)
     for probe, family in runs.items():
-        detector.record_run(probe, f"h{probe % hosts}", family, at)
+        detector.add_run_to_mass_failure_window(probe, f"h{probe % hosts}", family, at)
     return detector
 
 
@@ -125,15 +125,15 @@ def test_runs_leave_the_window() -> None:
 def test_a_probe_that_had_failed_before_does_not_count() -> None:
     detector = detector_with(runs_of(timeout=6))
     for probe in range(6):
-        detector.record_run(probe, f"h{probe}", "timeout", 1_000 + MASS_FAILURE_WINDOW_MS)
+        detector.add_run_to_mass_failure_window(probe, f"h{probe}", "timeout", 1_000 + MASS_FAILURE_WINDOW_MS)
     assert not detector.is_mass_failure("timeout", 1_000 + MASS_FAILURE_WINDOW_MS)
 
 
 def test_after_a_fault_of_the_own_network_the_next_failure_counts() -> None:
     detector = detector_with(runs_of(timeout=6))
     for probe in range(6):
-        detector.record_own_fault(probe)
-        detector.record_run(probe, f"h{probe}", "timeout", 1_000 + MASS_FAILURE_WINDOW_MS)
+        detector.record_run_failed_by_own_fault(probe)
+        detector.add_run_to_mass_failure_window(probe, f"h{probe}", "timeout", 1_000 + MASS_FAILURE_WINDOW_MS)
     assert detector.is_mass_failure("timeout", 1_000 + MASS_FAILURE_WINDOW_MS)
 
 
@@ -141,8 +141,8 @@ def test_a_probe_counts_with_its_newest_run() -> None:
     """Every 10 s, and the other half recovers in between."""
     detector = detector_with(runs_of(timeout=6))
     for probe in range(6):
-        detector.record_run(probe, f"h{probe}", "", 11_000)
-        detector.record_run(probe, f"h{probe}", "http" if probe % 2 else "", 21_000)
+        detector.add_run_to_mass_failure_window(probe, f"h{probe}", "", 11_000)
+        detector.add_run_to_mass_failure_window(probe, f"h{probe}", "http" if probe % 2 else "", 21_000)
     assert not detector.is_mass_failure("timeout", 21_000)
     assert not detector.is_mass_failure("http", 21_000)
 
@@ -157,26 +157,26 @@ def test_which_probes_fail_alike() -> None:
 def test_a_host_counts_while_one_of_its_probes_fails() -> None:
     detector = detector_with(runs_of(timeout=2 * MIN_HOSTS_OF_MASS_FAILURE), hosts=MIN_HOSTS_OF_MASS_FAILURE)
     for at in (2_000, 3_000):
-        detector.record_run(0, "h0", "", at)
+        detector.add_run_to_mass_failure_window(0, "h0", "", at)
     assert detector.is_mass_failure("timeout", 3_000)
     for at in (4_000, 5_000):
-        detector.record_run(MIN_HOSTS_OF_MASS_FAILURE, "h0", "", at)
+        detector.add_run_to_mass_failure_window(MIN_HOSTS_OF_MASS_FAILURE, "h0", "", at)
     assert not detector.is_mass_failure("timeout", 5_000)
 
 
 @pytest.mark.parametrize(
-    ("affects_runs_until", "now", "may_explain"),
+    ("affects_runs_until", "now", "may_explain_failed_result"),
     [(None, 99, True), (None, 100, False), (50, 99, True), (49, 99, False), (50, 100, False)],
 )
 def test_a_fault_may_explain_what_began_before_the_recovery(
-    affects_runs_until: int | None, now: int, may_explain: bool
+    affects_runs_until: int | None, now: int, may_explain_failed_result: bool
 ) -> None:
     fault = OwnNetworkFault(HELD.location, aftermath_ends_at=100, affects_runs_until=affects_runs_until)
-    assert fault.may_explain(HELD._replace(slot=50), now) is may_explain
+    assert fault.may_explain_failed_result(HELD._replace(slot=50), now) is may_explain_failed_result
 
 
 def test_only_a_lookup_outlasts_the_recovery_of_the_network() -> None:
-    assert {symptom: symptom.max_duration_after_recovery_ms for symptom in OwnNetworkFaultSymptom} == {
+    assert {symptom: symptom.max_symptom_duration_after_recovery_ms for symptom in OwnNetworkFaultSymptom} == {
         OwnNetworkFaultSymptom.NO_ROUTE: 0,
         OwnNetworkFaultSymptom.NO_NAME_SERVER: 10_000,
         OwnNetworkFaultSymptom.MASS_FAILURE: 0,
@@ -186,7 +186,7 @@ def test_only_a_lookup_outlasts_the_recovery_of_the_network() -> None:
 def test_a_fault_explains_nothing_after_a_step_of_the_clock() -> None:
     """Its instants have not come yet, or are long ago."""
     fault = OwnNetworkFault(HELD.location, aftermath_ends_at=7_200_100, affects_runs_until=7_200_050)
-    assert not fault.may_explain(HELD._replace(slot=50, location=f"{HELD.location}#1"), 60)
+    assert not fault.may_explain_failed_result(HELD._replace(slot=50, location=f"{HELD.location}#1"), 60)
 
 
 def test_runs_from_before_the_clock_was_set_back_are_forgotten() -> None:

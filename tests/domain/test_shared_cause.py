@@ -9,7 +9,7 @@ from watchdog.domain.model import ProbeInfo
 from watchdog.domain.shared_cause import (
     SharedIncidentCause,
     compute_incident_group_window_ms,
-    derive_grouping_cause_of_incident,
+    derive_shared_cause_of_incident,
     format_display_name_of_shared_cause,
 )
 
@@ -72,9 +72,7 @@ CAUSES: list[tuple[str, str, str, dict[str, object], SharedIncidentCause | None]
 def test_the_cause(
     rule: str, target: str, reason: str, facts: dict[str, object], cause: SharedIncidentCause | None
 ) -> None:
-    assert (
-        derive_grouping_cause_of_incident(ProbeInfo(1, "p", "P", "http", target=target), rule, reason, facts) == cause
-    )
+    assert derive_shared_cause_of_incident(ProbeInfo(1, "p", "P", "http", target=target), rule, reason, facts) == cause
 
 
 @pytest.mark.parametrize(
@@ -91,9 +89,7 @@ def test_the_cause(
 )
 def test_one_server_is_one_cause_however_its_url_is_written(targets: tuple[str, ...]) -> None:
     probes = [ProbeInfo(1, "p", "P", "queue", target=target) for target in targets]
-    assert (
-        len({derive_grouping_cause_of_incident(probe, "availability", "broker.refused", {}) for probe in probes}) == 1
-    )
+    assert len({derive_shared_cause_of_incident(probe, "availability", "broker.refused", {}) for probe in probes}) == 1
 
 
 @pytest.mark.parametrize(
@@ -109,7 +105,7 @@ def test_one_server_is_one_cause_however_its_url_is_written(targets: tuple[str, 
 def test_other_databases_and_ports_are_other_causes(targets: tuple[str, ...]) -> None:
     probes = [ProbeInfo(1, "p", "P", "queue", target=target) for target in targets]
     assert len(
-        {derive_grouping_cause_of_incident(probe, "availability", "broker.refused", {}) for probe in probes}
+        {derive_shared_cause_of_incident(probe, "availability", "broker.refused", {}) for probe in probes}
     ) == len(targets)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from watchdog.domain.acts import ActInterface, Actor
+from watchdog.domain.acts import Actor, OperatorInterfaceKind
 from watchdog.domain.model import IncidentEvent, ProbeInfo, Severity
 from watchdog.domain.routing import ProbeMatcher
 from watchdog.domain.silencing import (
@@ -15,7 +15,7 @@ from watchdog.domain.silencing import (
     Silence,
     SilenceMatcher,
     SilencingDecision,
-    SilencingReason,
+    SilencingDecisionReason,
     decide_notification_after_silence,
     decide_silencing,
     escape_subject_pattern,
@@ -49,7 +49,7 @@ def test_what_a_silence_holds_back(
     sentence: str, event: IncidentEvent, is_silenced: bool, is_notified: bool, is_held_back: bool, reason: str
 ) -> None:
     decision = decide_silencing(event, is_silenced=is_silenced, is_notified=is_notified)
-    assert decision == SilencingDecision(is_held_back, SilencingReason(reason)), sentence
+    assert decision == SilencingDecision(is_held_back, SilencingDecisionReason(reason)), sentence
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_what_is_sent_when_a_silence_ends(
 ) -> None:
     defaults = {"is_open": True, "is_still_silenced": False, "is_notified": False, "has_held_back_change": False}
     decision = decide_notification_after_silence(**{**defaults, "has_route": True, **facts})
-    assert decision == NotificationAfterSilence(event, SilencingReason(reason)), sentence
+    assert decision == NotificationAfterSilence(event, SilencingDecisionReason(reason)), sentence
 
 
 PROBE = ProbeInfo(1, "api", "API", "http", group="Core", tags=("prod", "eu"), severity=Severity.CRITICAL)
@@ -189,6 +189,6 @@ def test_a_matcher_in_words(matcher: SilenceMatcher, text: str) -> None:
 
 def test_the_label_of_a_silence_is_short_and_on_one_line() -> None:
     values: dict[str, Any] = {"id": "s-1", "matcher": SilenceMatcher(), "started_at": 0, "ends_at": 1}
-    silence = Silence(**values, actor=Actor("Ana\n" + "x" * 100, ActInterface.CLI))
+    silence = Silence(**values, actor=Actor("Ana\n" + "x" * 100, OperatorInterfaceKind.CLI))
     assert silence.label.startswith("silenced by s-1 (Ana xxx")
     assert len(silence.label) < 65

@@ -33,13 +33,13 @@ def counted(gaps: list[tuple[int, int]], instant: int) -> int:
 
 @given(gap_lists(), instants)
 def test_at_counts_the_ticks_outside_gaps(gaps: list[tuple[int, int]], instant: int) -> None:
-    assert UptimeClock(gaps).compute_uptime_at(instant) == counted(gaps, instant)
+    assert UptimeClock(gaps).convert_wall_time_to_uptime_ms(instant) == counted(gaps, instant)
 
 
 @given(gap_lists(), instants, distances, instants)
 def test_passed_is_a_duration_of_uptime(gaps: list[tuple[int, int]], instant: int, distance: int, now: int) -> None:
     passed = counted(gaps, now) - counted(gaps, instant) >= distance
-    assert UptimeClock(gaps).has_elapsed(instant, distance, now) is passed
+    assert UptimeClock(gaps).has_uptime_elapsed(instant, distance, now) is passed
 
 
 @given(gap_lists(), instants, distances)
@@ -47,9 +47,9 @@ def test_a_deadline_is_the_first_instant_at_which_it_has_passed(
     gaps: list[tuple[int, int]], instant: int, distance: int
 ) -> None:
     alive = UptimeClock(gaps)
-    due = alive.compute_deadline_after(instant, distance)
-    assert alive.has_elapsed(instant, distance, due)
-    assert not alive.has_elapsed(instant, distance, due - 1)
+    due = alive.compute_deadline_excluding_downtime(instant, distance)
+    assert alive.has_uptime_elapsed(instant, distance, due)
+    assert not alive.has_uptime_elapsed(instant, distance, due - 1)
 
 
 @given(gap_lists(), distances, instants)
@@ -57,24 +57,24 @@ def test_the_edge_is_the_last_instant_since_which_it_has_passed(
     gaps: list[tuple[int, int]], distance: int, now: int
 ) -> None:
     alive = UptimeClock(gaps)
-    edge = alive.compute_elapsed_cutoff(distance, now)
-    assert alive.has_elapsed(edge, distance, now)
-    assert not alive.has_elapsed(edge + 1, distance, now)
+    edge = alive.compute_cutoff_excluding_downtime(distance, now)
+    assert alive.has_uptime_elapsed(edge, distance, now)
+    assert not alive.has_uptime_elapsed(edge + 1, distance, now)
 
 
 @given(gap_lists(), instants)
 def test_a_gap_covers_instants_after_its_start_up_to_its_end(gaps: list[tuple[int, int]], instant: int) -> None:
-    gap_of_instant = UptimeClock(gaps).find_gap_at(instant)
+    gap_of_instant = UptimeClock(gaps).find_downtime_gap_at(instant)
     assert ([] if gap_of_instant is None else [gap_of_instant]) == [gap for gap in gaps if gap[0] < instant <= gap[1]]
 
 
 def test_without_gaps_uptime_is_wall_time() -> None:
     alive = UptimeClock()
     assert (
-        alive.compute_uptime_at(7),
-        alive.compute_deadline_after(7, 5),
-        alive.compute_elapsed_cutoff(5, 7),
-        alive.find_gap_at(7),
+        alive.convert_wall_time_to_uptime_ms(7),
+        alive.compute_deadline_excluding_downtime(7, 5),
+        alive.compute_cutoff_excluding_downtime(5, 7),
+        alive.find_downtime_gap_at(7),
     ) == (
         7,
         12,
@@ -96,4 +96,4 @@ def test_without_gaps_uptime_is_wall_time() -> None:
     ],
 )
 def test_a_duration_around_a_gap(sentence: str, instant: int, distance: int, now: int, passed: bool) -> None:
-    assert UptimeClock([(10, 110)]).has_elapsed(instant, distance, now) is passed, sentence
+    assert UptimeClock([(10, 110)]).has_uptime_elapsed(instant, distance, now) is passed, sentence

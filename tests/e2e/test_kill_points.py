@@ -29,7 +29,7 @@ def test_evaluation_of_deadlines_reaches_the_kill_points(
     monkeypatch.setattr(crash_child, "kill_self", raise_killed)
     # Set each to itself, so that monkeypatch restores it after arm_kill_point has wrapped it.
     monkeypatch.setattr(AlertEvaluator, "evaluate_probes", AlertEvaluator.evaluate_probes)
-    monkeypatch.setattr(Database, "write_transaction", Database.write_transaction)
+    monkeypatch.setattr(Database, "open_write_transaction", Database.open_write_transaction)
     with StoreHarness(f"sqlite:///{tmp_path}/w.db", [make_registered_probe(failure_threshold=1)]) as harness:
         harness.without_downtime().record_results(make_result(harness.database_ids[0], START_AT + INTERVAL_MS))
         crash_child.arm_kill_point(kill_point, IncidentEvent.OPENED, tmp_path)

@@ -16,7 +16,7 @@ from watchdog.mcp_server import remote_service
 from watchdog.mcp_server.context import McpToolContext
 from watchdog.mcp_server.remote_service import RemoteBackgroundTaskControl
 from watchdog.mcp_server.server import create_mcp_server
-from watchdog.mcp_server.tool_jobs import WatchdogMcpServerJobRunner
+from watchdog.mcp_server.tool_jobs import WatchdogMcpToolJobRunner
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.net.body_limits import MAX_BODY_BYTES_IN_EVENT_LOOP
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
@@ -36,7 +36,7 @@ async def connected_service(url: str, claimed_until: int | None = NOW) -> AsyncI
     async def run_no_query(_: Callable[[Any], Any]) -> Any:
         raise AssertionError
 
-    async with NetworkAccess() as network, EventLoopLagMonitor() as lag, WatchdogMcpServerJobRunner() as job_runner:
+    async with NetworkAccess() as network, EventLoopLagMonitor() as lag, WatchdogMcpToolJobRunner() as job_runner:
         service = RemoteBackgroundTaskControl(network, url, KEY, load_watermark, lambda: NOW)
         context = McpToolContext(
             run_no_query, ProbeRunner(network, SecretMask([KEY]), lambda: NOW, lag), (), service, lambda _: True

@@ -131,7 +131,7 @@ async def test_with_heartbeats_flushing_is_a_task(tmp_path: Path, monkeypatch: p
         def broken(limit: int) -> list[bytes]:
             raise CheckInLogError("check-ins.0 cannot be used: no such folder")
 
-        monkeypatch.setattr(app.check_in_receiver.check_in_log, "read_batch", broken)
+        monkeypatch.setattr(app.check_in_receiver.check_in_log, "read_check_in_batch", broken)
         await call_tool(client, "trigger_task", task="flush_check_ins")
         health = await call_tool(client, "health_check")
         (flush,) = (task for task in health["tasks"] if task["name"] == "flush_check_ins")
@@ -304,7 +304,7 @@ async def test_the_number_of_concurrent_jobs_is_limited(tmp_path: Path, monkeypa
 
 async def test_an_unavailable_database_is_reported(tmp_path: Path) -> None:
     async with running_watchdog(tmp_path, [IDLE]) as (app, url), connected_client(url) as client:
-        with app.store_executor.database.write_transaction() as connection:
+        with app.store_executor.database.open_write_transaction() as connection:
             connection.exec_driver_sql("ALTER TABLE incidents RENAME TO gone")
         message = await call_tool_error(client, "list_incidents")
         assert message.startswith("the database cannot be read at the moment")

@@ -463,7 +463,7 @@ def test_a_failed_lookup_is_not_cached(network: FakeNetwork, monkeypatch: pytest
 
 
 def test_only_so_many_slow_names_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(name_lookup, "MAX_REMEMBERED_SLOW_HOSTS", 3)
+    monkeypatch.setattr(name_lookup, "MAX_REMEMBERED_SLOW_DNS_HOSTS", 3)
     release = threading.Event()
     monkeypatch.setattr(name_lookup, "resolve_host_blocking", lambda _host, _port: release.wait(30) and [])
 

@@ -11,7 +11,7 @@ import pytest
 import zstandard
 
 from watchdog.net import ProbeError
-from watchdog.net.content_encoding import ContentDecoder, UnsupportedContentEncodingError
+from watchdog.net.content_encoding import ContentEncodingDecoder, UnsupportedContentEncodingError
 
 TEXT = b"hello " * 1_000
 RAW_DEFLATE = zlib.compress(TEXT)[2:-4]
@@ -44,7 +44,7 @@ ZSTD = zstandard.ZstdCompressor()
 )
 @pytest.mark.parametrize("chunk_bytes", [1, 7, 10_000])
 def test_a_body_is_decoded_in_chunks(encoding: str, body: bytes, chunk_bytes: int) -> None:
-    decoder = ContentDecoder(encoding, 10_000)
+    decoder = ContentEncodingDecoder(encoding, 10_000)
     chunks = [body[i : i + chunk_bytes] for i in range(0, len(body), chunk_bytes)]
     assert b"".join(decoder.decode(chunk) for chunk in chunks) == TEXT
     assert decoder.is_complete
@@ -62,7 +62,7 @@ def test_a_body_is_decoded_in_chunks(encoding: str, body: bytes, chunk_bytes: in
     ],
 )
 def test_the_limit_is_exceeded_by_one_byte_at_most(encoding: str, body: bytes) -> None:
-    assert len(ContentDecoder(encoding, 100).decode(body)) == 101
+    assert len(ContentEncodingDecoder(encoding, 100).decode(body)) == 101
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_the_limit_is_exceeded_by_one_byte_at_most(encoding: str, body: bytes) -
 def test_a_bomb_is_not_unpacked(encoding: str, bomb: bytes) -> None:
     tracemalloc.start()
     try:
-        decoder = ContentDecoder(encoding, 1_000)
+        decoder = ContentEncodingDecoder(encoding, 1_000)
         decoded = [decoder.decode(bomb[i : i + 16_384]) for i in range(0, len(bomb), 16_384)]
         assert sum(map(len, decoded)) == 1_001 or len(decoded[0]) == 1_001
         assert tracemalloc.get_traced_memory()[1] < 8_000_000
@@ -99,7 +99,7 @@ def test_a_bomb_is_not_unpacked(encoding: str, bomb: bytes) -> None:
     ],
 )
 def test_a_truncated_body_is_incomplete(encoding: str, body: bytes) -> None:
-    decoder = ContentDecoder(encoding, 10_000)
+    decoder = ContentEncodingDecoder(encoding, 10_000)
     decoder.decode(body[:-5])
     assert not decoder.is_complete
 
@@ -107,10 +107,10 @@ def test_a_truncated_body_is_incomplete(encoding: str, body: bytes) -> None:
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
 def test_data_that_is_not_compressed_is_an_error(encoding: str) -> None:
     with pytest.raises(ProbeError, match="not compressed as its headers state"):
-        ContentDecoder(encoding, 100).decode(b"<html>" + TEXT)
+        ContentEncodingDecoder(encoding, 100).decode(b"<html>" + TEXT)
 
 
 @pytest.mark.parametrize("encoding", ["compress", "gzip, rot13", "gzip, gzip, gzip, gzip, gzip"])
 def test_other_encodings_are_unsupported(encoding: str) -> None:
     with pytest.raises(UnsupportedContentEncodingError, match=encoding):
-        ContentDecoder(encoding, 100)
+        ContentEncodingDecoder(encoding, 100)

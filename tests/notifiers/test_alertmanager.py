@@ -25,7 +25,7 @@ from tests.support.alert_contexts import (
     notification_for,
 )
 from tests.support.fakes import CannedResponse, FakeWebhookReceiver
-from watchdog.domain.model import AlertMessageContext, AlertMessageIncident, IncidentEvent, Severity
+from watchdog.domain.model import AlertMessageContext, IncidentEvent, IncidentWithProbe, Severity
 from watchdog.notifiers.alertmanager import build_alertmanager_payload
 from watchdog.notifiers.webhook import WebhookNotifier
 
@@ -36,10 +36,10 @@ def build(context: AlertMessageContext) -> dict[str, Any]:
     return build_alertmanager_payload(notification_for(context, "pager/webhook"), context)
 
 
-def make_members(count: int, *, over: int = 0) -> tuple[AlertMessageIncident, ...]:
+def make_members(count: int, *, over: int = 0) -> tuple[IncidentWithProbe, ...]:
     """Incidents of different probes; the first `over` of them are over, and the last one is critical."""
     return tuple(
-        AlertMessageIncident(
+        IncidentWithProbe(
             make_incident(
                 "availability",
                 "connection refused",

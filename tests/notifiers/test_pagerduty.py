@@ -25,7 +25,7 @@ from tests.support.alert_contexts import (
 )
 from tests.support.fakes import CannedResponse, FakePagerDuty
 from tests.support.scripted_servers import running_server, send_parts
-from watchdog.domain.model import AlertMessageIncident, IncidentEvent, Severity
+from watchdog.domain.model import IncidentEvent, IncidentWithProbe, Severity
 from watchdog.domain.notification import Notification
 from watchdog.net import NetworkAccess
 from watchdog.net.redact import SecretMask
@@ -34,7 +34,7 @@ from watchdog.notifiers.pagerduty import PagerDutyNotifier, build_pagerduty_even
 
 KEY = "5d41402abc4b2a76b9719d91:oncall/slack"
 MEMBERS = tuple(
-    AlertMessageIncident(
+    IncidentWithProbe(
         make_incident(
             "availability",
             "connection refused",
@@ -164,7 +164,7 @@ def test_texts_of_any_length_stay_within_the_limits(pagerduty: FakePagerDuty, se
     incident = replace(CHANGED_ALERT.incident, message=text, reason=text, first_message=text)
     probe = replace(PROBE, name=text, group=text, target=text, runbook=f"https://wiki.acme.example/{text}")
     long = replace(CHANGED_ALERT, incident=incident, probe=probe, previous_cause=f"{text}!")
-    members = tuple(AlertMessageIncident(replace(incident, id=f"i{n}"), probe) for n in range(300))
+    members = tuple(IncidentWithProbe(replace(incident, id=f"i{n}"), probe) for n in range(300))
     for context in (long, replace(long, members=members, shared_cause=text)):
         send(notifier_for(pagerduty), context)
     assert pagerduty.alerts == {KEY: "triggered"}

@@ -18,7 +18,7 @@ from tests.support.alert_contexts import (
     result_with_evidence,
 )
 from tests.support.fakes import are_blocks_valid
-from watchdog.domain.model import AlertMessageContext, AlertMessageIncident, IncidentEvent, Outcome, Severity
+from watchdog.domain.model import AlertMessageContext, IncidentEvent, IncidentWithProbe, Outcome, Severity
 from watchdog.notifiers.blocks import build_slack_blocks
 from watchdog.notifiers.email_letter import render_email_html_part, render_email_text_part
 from watchdog.notifiers.message import compose_alert_message
@@ -36,16 +36,16 @@ def make_member(
     *,
     ended: bool = False,
     resolution: str = "",
-) -> AlertMessageIncident:
+) -> IncidentWithProbe:
     number = int(re.sub(r"\D", "", name) or 0)
     incident = make_incident(
         "availability", message, id=name, probe=number, severity=severity, reason="connection.refused",
         resolved_at=ENDED_AT if ended else None, resolution=resolution,
     )  # fmt: skip
-    return AlertMessageIncident(incident, replace(PROBE, database_id=number, name=name))
+    return IncidentWithProbe(incident, replace(PROBE, database_id=number, name=name))
 
 
-def make_context(members: Sequence[AlertMessageIncident], shared_cause: str = HOST) -> AlertMessageContext:
+def make_context(members: Sequence[IncidentWithProbe], shared_cause: str = HOST) -> AlertMessageContext:
     is_over = all(member.incident.resolved_at for member in members)
     return replace(
         OPENED_ALERT,
@@ -123,7 +123,7 @@ def make_task_group(*, ended: bool = False) -> AlertMessageContext:
     """Two stale tasks of one server."""
     probe = replace(PROBE, name="Ops MCP", kind="mcp")
     members = [
-        AlertMessageIncident(
+        IncidentWithProbe(
             make_incident(
                 "task", f"task {name} is stale: last run 00:5{n} UTC, limit 15 min", id=name, subject=name,
                 reason="task.stale", severity=Severity.WARNING, resolved_at=ENDED_AT if ended else None,
@@ -170,7 +170,7 @@ def test_a_task_that_recovered_is_not_stale() -> None:
 def test_the_end_of_incidents_of_one_probe_names_them(subjects: dict[str, str], resolution: str, title: str) -> None:
     group = make_task_group(ended=True)
     members = [
-        AlertMessageIncident(
+        IncidentWithProbe(
             replace(group.incident, id=str(n), rule=rule, subject=subject, resolution=resolution), group.probe
         )
         for n, (subject, rule) in enumerate(subjects.items())

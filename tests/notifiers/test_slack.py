@@ -48,7 +48,7 @@ from watchdog.notifiers.blocks import (
 )
 from watchdog.notifiers.message import compose_alert_message
 from watchdog.notifiers.slack import (
-    SLACK_ERROR_ADVICE,
+    SLACK_ADVICE_BY_ERROR_CODE,
     SLACK_LAYOUT_ERRORS,
     SLACK_REJECTED_CONTENT_ERRORS,
     SlackNotifier,
@@ -241,7 +241,7 @@ def test_a_task_is_named(slack: FakeSlack, send: SendFixture) -> None:
             (error, refused(error), f"slack.{error}", "never", None)
             for error in sorted(SLACK_REJECTED_CONTENT_ERRORS - SLACK_LAYOUT_ERRORS)
         ),
-        *((error, refused(error), f"slack.{error}", "an hour", None) for error in SLACK_ERROR_ADVICE),
+        *((error, refused(error), f"slack.{error}", "an hour", None) for error in SLACK_ADVICE_BY_ERROR_CODE),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

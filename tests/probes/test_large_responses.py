@@ -21,7 +21,7 @@ from tests.support.worker_functions import get_pid_of_judgement
 from watchdog.domain.model import ClaimedSlot, Observation, Outcome, ResultToRecord
 from watchdog.net import NetworkAccess, PhaseTimer, ProbeError
 from watchdog.net.body_limits import MAX_BODY_BYTES_IN_EVENT_LOOP
-from watchdog.net.content_encoding import ContentDecoder
+from watchdog.net.content_encoding import ContentEncodingDecoder
 from watchdog.net.http import HttpRequest, HttpResponse
 from watchdog.net.received_body import BoundedBodyCollector
 from watchdog.probes import HttpProbe
@@ -145,7 +145,7 @@ def test_the_same_faults_are_found_in_the_worker(encoding: str, damage: str, mon
 def test_a_compressed_body_that_was_not_read_to_its_end_is_too_long() -> None:
     body = BoundedBodyCollector("gzip", 1 << 20)
     body.feed(gzip.compress(os.urandom(200_000))[:150_000])
-    body.mark_too_long()
+    body.mark_body_too_long()
     body.finish()
     assert pickle.loads(pickle.dumps(body)).decompress() == body.decompress()
     assert body.problem is not None
@@ -155,9 +155,9 @@ def test_a_compressed_body_that_was_not_read_to_its_end_is_too_long() -> None:
 @pytest.mark.parametrize("encoding", [name for name in ENCODINGS if name != "identity"])
 def test_a_large_body_is_decoded_in_short_parts(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
     part_sizes: list[int] = []
-    decode = ContentDecoder.decode
+    decode = ContentEncodingDecoder.decode
 
-    def decode_recorded(self: ContentDecoder, data: bytes) -> bytes | bytearray:
+    def decode_recorded(self: ContentEncodingDecoder, data: bytes) -> bytes | bytearray:
         part_sizes.append(len(data))
         return decode(self, data)
 
@@ -165,7 +165,7 @@ def test_a_large_body_is_decoded_in_short_parts(encoding: str, monkeypatch: pyte
     body = BoundedBodyCollector(encoding, 1 << 20)
     body.feed(ENCODINGS[encoding](text))
     body.finish()
-    monkeypatch.setattr(ContentDecoder, "decode", decode_recorded)
+    monkeypatch.setattr(ContentEncodingDecoder, "decode", decode_recorded)
     assert body.decompress() == text
     assert sum(part_sizes) >= len(text)
     assert max(part_sizes) <= 16 << 10
@@ -177,7 +177,7 @@ def test_what_expands_beyond_64_kib_is_not_decoded_in_the_event_loop(encoding: s
     body.feed(ENCODINGS[encoding](b"\0" * (16 << 20)))
     body.finish()
     assert body.is_large
-    assert len(body.decompressed_beginning) <= MAX_BODY_BYTES_IN_EVENT_LOOP + 1
+    assert len(body.decompressed_body_start) <= MAX_BODY_BYTES_IN_EVENT_LOOP + 1
     assert len(body.decompress()) == 16 << 20
 
 

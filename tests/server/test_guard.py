@@ -11,8 +11,8 @@ import structlog
 
 from tests.support.guard_harness import CONNECTION_TIMEOUTS, LARGE_BODY_BYTES, LIMITS, running_guard
 from tests.support.polling import HANG_S, wait_until_async
-from watchdog.server import ConnectionGuard, ConnectionLimits
-from watchdog.server.guard import MIN_REPLACEABLE_CONNECTION_AGE_S
+from watchdog.server import InboundConnectionGuard, InboundConnectionLimits
+from watchdog.server.guard import MIN_REPLACEABLE_CONNECTION_IDLE_S
 from watchdog.server.turned_away import ConnectionTurnAwayReason
 
 
@@ -34,12 +34,12 @@ async def test_a_visitor_who_stops_sending(sent: str, deadline_s: float, reason:
     async with running_guard() as harness:
         visitor = await harness.connect()
         visitor.send(sent)
-        connection = harness.guard.find_connection(visitor.address)
+        connection = harness.guard.find_connection_of_peer(visitor.address)
         assert connection is not None
         await wait_until_async(lambda: connection.bytes_before_request)
         await wait_until_async(lambda: "read" not in sent or harness.started_paths)
         harness.pass_time(deadline_s - 1)
-        assert harness.guard.find_connection(visitor.address)
+        assert harness.guard.find_connection_of_peer(visitor.address)
         harness.pass_time(1)
         assert await visitor.is_closed()
         assert harness.counts == {reason: 1}
@@ -48,7 +48,7 @@ async def test_a_visitor_who_stops_sending(sent: str, deadline_s: float, reason:
 async def test_bytes_now_and_then_do_not_move_the_deadline() -> None:
     async with running_guard() as harness:
         visitor = await harness.connect()
-        connection = harness.guard.find_connection(visitor.address)
+        connection = harness.guard.find_connection_of_peer(visitor.address)
         assert connection is not None
         for number, sent in enumerate("GET "):
             visitor.send(sent)
@@ -71,9 +71,9 @@ async def test_a_visitor_who_does_not_read_the_response() -> None:
         visitor = await harness.request("/large")
         harness.pass_time(1)
         harness.pass_time(CONNECTION_TIMEOUTS.write_s - 1)
-        assert harness.guard.find_connection(visitor.address)
+        assert harness.guard.find_connection_of_peer(visitor.address)
         harness.pass_time(1)
-        assert harness.guard.find_connection(visitor.address) is None
+        assert harness.guard.find_connection_of_peer(visitor.address) is None
         assert harness.counts == {"write_timeout": 1}
 
 
@@ -202,7 +202,7 @@ async def test_a_connection_is_not_replaced_while_its_request_may_be_on_its_way(
 async def test_pages_leave_the_reserved_places_to_check_ins_and_health() -> None:
     async with running_guard() as harness:
         pages = [await harness.request("/wait") for _ in range(LIMITS.total - LIMITS.reserved)]
-        harness.pass_time(MIN_REPLACEABLE_CONNECTION_AGE_S)
+        harness.pass_time(MIN_REPLACEABLE_CONNECTION_IDLE_S)
         check_ins = [await harness.request(path) for path in ("/in/token/wait", "/healthz")]
         await harness.request("/another/wait")
         assert await pages[0].is_closed()
@@ -235,7 +235,7 @@ async def test_check_ins_that_use_more_than_the_reserved_places_are_replaced_too
 
 async def test_an_address_that_has_more_than_its_share_replaces_its_own_connection() -> None:
     async with running_guard(
-        ConnectionLimits(total=8, reserved=2, per_address=2, timeouts=CONNECTION_TIMEOUTS)
+        InboundConnectionLimits(total=8, reserved=2, per_address=2, timeouts=CONNECTION_TIMEOUTS)
     ) as harness:
         other = await harness.connect("127.0.0.2")
         harness.pass_time(1)
@@ -251,7 +251,7 @@ async def test_an_address_that_has_more_than_its_share_replaces_its_own_connecti
 
 async def test_no_address_loses_a_check_in_to_its_share() -> None:
     async with running_guard(
-        ConnectionLimits(total=8, reserved=2, per_address=2, timeouts=CONNECTION_TIMEOUTS)
+        InboundConnectionLimits(total=8, reserved=2, per_address=2, timeouts=CONNECTION_TIMEOUTS)
     ) as harness:
         check_ins = []
         for _ in range(6):
@@ -263,14 +263,14 @@ async def test_no_address_loses_a_check_in_to_its_share() -> None:
 
 
 def test_a_flood_is_one_line_a_minute(capsys: pytest.CaptureFixture[str]) -> None:
-    guard = ConnectionGuard(LIMITS)
+    guard = InboundConnectionGuard(LIMITS)
     structlog.configure(processors=[structlog.processors.JSONRenderer()])
     try:
         for second in range(90):
             for number in range(2_000):
                 guard.turned_away.record(ConnectionTurnAwayReason.REPLACED, f"10.0.{number // 200}.{number % 200}")
             guard.turned_away.record(ConnectionTurnAwayReason.PIPELINED, "10.0.0.1")
-            guard.turned_away.log_if_due(1_000.0 + second)
+            guard.turned_away.log_turned_away_counts_if_due(1_000.0 + second)
     finally:
         structlog.reset_defaults()
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

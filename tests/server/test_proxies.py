@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.support.guard_harness import CONNECTION_TIMEOUTS, running_guard
-from watchdog.server import ConnectionLimits
+from watchdog.server import InboundConnectionLimits
 
-LIMITS = ConnectionLimits(total=20, reserved=4, per_address=2, timeouts=CONNECTION_TIMEOUTS)
+LIMITS = InboundConnectionLimits(total=20, reserved=4, per_address=2, timeouts=CONNECTION_TIMEOUTS)
 PROXY = ("127.0.0.1",)
 
 

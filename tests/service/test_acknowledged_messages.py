@@ -7,11 +7,11 @@ from pathlib import Path
 from tests.support.acts import ANA, BEN
 from tests.support.delivery import DESTINATIONS, DeliveryHarness, Receivers
 from tests.support.store import INTERVAL_MS, make_registered_probe
-from watchdog.domain.acts import ActInterface, Actor
+from watchdog.domain.acts import Actor, OperatorInterfaceKind
 from watchdog.service.acts import acknowledge_incident, remove_acknowledgement
 from watchdog.store.tables import incidents
 
-HOSTILE = Actor("<!channel> *Eve* <https://evil.example|click>", ActInterface.API)
+HOSTILE = Actor("<!channel> *Eve* <https://evil.example|click>", OperatorInterfaceKind.API)
 
 
 def make_harness(folder: Path, receivers: Receivers) -> DeliveryHarness:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.acts import ANA, make_silence_request
 from tests.support.store import START_AT, StoreHarness, make_registered_probe
-from watchdog.domain.acts import ActInterface, Actor, ActRefusal, ActRefusedError
+from watchdog.domain.acts import Actor, OperatorActRefusalReason, OperatorActRefusedError, OperatorInterfaceKind
 from watchdog.domain.formatting import DAY_MS
 from watchdog.service.acts import acknowledge_incident, begin_silence
 from watchdog.store.read.acts import list_silences_in_effect
@@ -35,9 +35,9 @@ def harness(tmp_path: Path) -> Iterator[StoreHarness]:
     ],
 )
 def test_the_end_of_a_silence_is_bounded(harness: StoreHarness, ends_at: int, message: str) -> None:
-    with pytest.raises(ActRefusedError, match=message) as refused:
+    with pytest.raises(OperatorActRefusedError, match=message) as refused:
         begin_silence(harness.database, make_silence_request(ends_at, group="Core"), ANA, NOW)
-    assert refused.value.refusal is ActRefusal.INVALID
+    assert refused.value.refusal is OperatorActRefusalReason.INVALID
 
 
 def test_a_silence_may_last_for_a_year(harness: StoreHarness) -> None:
@@ -47,23 +47,23 @@ def test_a_silence_may_last_for_a_year(harness: StoreHarness) -> None:
 
 def test_everything_is_silenced_only_on_purpose(harness: StoreHarness) -> None:
     request = make_silence_request(NOW + 1)._replace(selects_everything=False)
-    with pytest.raises(ActRefusedError, match="nothing is selected: state an id, group, tag"):
+    with pytest.raises(OperatorActRefusedError, match="nothing is selected: state an id, group, tag"):
         begin_silence(harness.database, request, ANA, NOW)
     request = make_silence_request(NOW + 1, group="Core")._replace(selects_everything=True)
-    with pytest.raises(ActRefusedError, match="`all` silences everything: leave out"):
+    with pytest.raises(OperatorActRefusedError, match="`all` silences everything: leave out"):
         begin_silence(harness.database, request, ANA, NOW)
 
 
 @pytest.mark.parametrize("field", ["id", "group", "kind", "subject", "comment"])
 def test_the_length_of_each_text_is_bounded(harness: StoreHarness, field: str) -> None:
     values: dict[str, Any] = {"group": "Core", field: "x" * 501}
-    with pytest.raises(ActRefusedError, match=f"the {field} has 501 characters; at most 500 are possible"):
+    with pytest.raises(OperatorActRefusedError, match=f"the {field} has 501 characters; at most 500 are possible"):
         begin_silence(harness.database, make_silence_request(NOW + 1, **values), ANA, NOW)
     begin_silence(harness.database, make_silence_request(NOW + 1, **{**values, field: "x" * 500}), ANA, NOW)
 
 
 def test_a_long_tag_is_refused(harness: StoreHarness) -> None:
-    with pytest.raises(ActRefusedError, match="the tag has 501 characters"):
+    with pytest.raises(OperatorActRefusedError, match="the tag has 501 characters"):
         begin_silence(harness.database, make_silence_request(NOW + 1, tags=("x" * 501,)), ANA, NOW)
 
 
@@ -72,7 +72,7 @@ def test_a_long_tag_is_refused(harness: StoreHarness) -> None:
 )
 def test_the_name_of_the_author_is_a_short_line(harness: StoreHarness, name: str, stored: str) -> None:
     request = make_silence_request(NOW + 1, comment="\0 upgrade\ud800 ")
-    started = begin_silence(harness.database, request, Actor(name, ActInterface.API), NOW)
+    started = begin_silence(harness.database, request, Actor(name, OperatorInterfaceKind.API), NOW)
     assert started.silence.actor.name == stored
     with harness.database.open_read_transaction() as connection:
         assert list_silences_in_effect(connection) == [started.silence]
@@ -80,5 +80,5 @@ def test_the_name_of_the_author_is_a_short_line(harness: StoreHarness, name: str
 
 
 def test_a_comment_on_an_acknowledgement_is_bounded(harness: StoreHarness) -> None:
-    with pytest.raises(ActRefusedError, match="the comment has 501 characters"):
+    with pytest.raises(OperatorActRefusedError, match="the comment has 501 characters"):
         acknowledge_incident(harness.database, "any", ANA, "x" * 501, NOW)

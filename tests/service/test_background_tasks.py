@@ -14,7 +14,7 @@ from watchdog.api.service import serialize_background_task_health
 from watchdog.domain.formatting import HOUR_MS, NBSP, format_iso8601
 from watchdog.domain.rules.task import find_mcp_task_failure_or_staleness
 from watchdog.probes.mcp_tasks import parse_mcp_task_list
-from watchdog.service.background_tasks import BACKGROUND_TASK_OVERDUE_INTERVALS, BackgroundTask
+from watchdog.service.background_tasks import BACKGROUND_TASK_OVERDUE_AFTER_INTERVALS, BackgroundTask
 
 
 async def maintain() -> None:
@@ -30,23 +30,23 @@ OVERDUE = "no run has ended for 20 min; the task runs every 1 min"
 def test_a_hung_task_is_overdue_as_soon_as_without_a_step_of_the_clock(distance: int, has_run: bool) -> None:
     task = BackgroundTask("maintain", maintain, 60_000, START_AT)
     if has_run:
-        task.record_success(START_AT)
+        task.record_successful_task_run(START_AT)
     to = START_AT + distance
     for now in (to, to + 60_000):
-        task.count_from_clock_step(to, now)
+        task.restart_overdue_count_at_clock_step(to, now)
         assert task.status(now) in ("never", "success")
-    assert task.status(to + BACKGROUND_TASK_OVERDUE_INTERVALS * 60_000 + 1) == "overdue"
+    assert task.status(to + BACKGROUND_TASK_OVERDUE_AFTER_INTERVALS * 60_000 + 1) == "overdue"
 
 
 @pytest.mark.parametrize(
     ("sentence", "results", "later", "ok", "expected"),
     [
         ("it has just started", [], 0, True, NEVER),
-        ("its first run takes long", [], BACKGROUND_TASK_OVERDUE_INTERVALS * 60_000, True, NEVER),
-        ("its first run hangs", [], BACKGROUND_TASK_OVERDUE_INTERVALS * 60_000 + 1, False, ("overdue", OVERDUE)),
+        ("its first run takes long", [], BACKGROUND_TASK_OVERDUE_AFTER_INTERVALS * 60_000, True, NEVER),
+        ("its first run hangs", [], BACKGROUND_TASK_OVERDUE_AFTER_INTERVALS * 60_000 + 1, False, ("overdue", OVERDUE)),
         ("it results", [""], 59_000, True, OK),
-        ("its next run takes long", [""], BACKGROUND_TASK_OVERDUE_INTERVALS * 60_000, True, OK),
-        ("its next run hangs", [""], BACKGROUND_TASK_OVERDUE_INTERVALS * 60_000 + 1, False, ("overdue", OVERDUE)),
+        ("its next run takes long", [""], BACKGROUND_TASK_OVERDUE_AFTER_INTERVALS * 60_000, True, OK),
+        ("its next run hangs", [""], BACKGROUND_TASK_OVERDUE_AFTER_INTERVALS * 60_000 + 1, False, ("overdue", OVERDUE)),
         ("it failed", ["", "disk full"], 10, False, ("failed", "disk full")),
         ("it failed without a message", [" "], 10, False, ("failed", " ")),
         ("it failed, and its next run hangs", ["disk full"], 1_201_000, False, ("overdue", f"{OVERDUE}. disk full")),
@@ -59,7 +59,7 @@ def test_the_status_of_a_task(
 ) -> None:
     task = BackgroundTask("maintain", maintain, 60_000, START_AT)
     for result in results:
-        task.record_failure(START_AT, result) if result else task.record_success(START_AT)
+        task.record_failure(START_AT, result) if result else task.record_successful_task_run(START_AT)
     status = serialize_background_task_health(task, START_AT + later)
     error = status["last_run_error"]
     assert (status["ok"], status["last_run_status"], error and error.replace(NBSP, " ")) == (ok, *expected), sentence

@@ -31,11 +31,11 @@ def open_log(path: Path, limit: int = 1 << 20) -> Iterator[CheckInLog]:
 
 def drain(log: CheckInLog, limit: int = 100) -> list[bytes]:
     records_read = []
-    while (records := log.read_batch(limit)) or log.is_drained():
+    while (records := log.read_check_in_batch(limit)) or log.is_drain_file_fully_stored():
         records_read += records
         log.acknowledge()
-        if log.is_drained():
-            log.clear_drained()
+        if log.is_drain_file_fully_stored():
+            log.truncate_drained_log_file()
     return records_read
 
 
@@ -53,35 +53,35 @@ def test_records_are_read_in_order_until_they_are_acknowledged(path: Path) -> No
     with open_log(path) as log:
         log.append([b"one", b"two"])
         log.append(["drei, ü".encode()])
-        assert log.read_batch(2) == [b"one", b"two"] == log.read_batch(2)
+        assert log.read_check_in_batch(2) == [b"one", b"two"] == log.read_check_in_batch(2)
         log.acknowledge()
         assert drain(log) == ["drei, ü".encode()]
         assert files(path) == [b"", b""]
-        assert log.read_batch(2) == []
+        assert log.read_check_in_batch(2) == []
 
 
 def test_a_file_is_kept_until_it_is_cleared(path: Path) -> None:
     """Its records are in the database, but not yet synced to disk."""
     with open_log(path) as log:
         log.append([b"one"])
-        assert not log.is_drained()
-        assert log.read_batch(9) == [b"one"]
+        assert not log.is_drain_file_fully_stored()
+        assert log.read_check_in_batch(9) == [b"one"]
         log.acknowledge()
         log.append([b"two"])
-        assert log.is_drained()
-        assert log.read_batch(9) == []
+        assert log.is_drain_file_fully_stored()
+        assert log.read_check_in_batch(9) == []
     with open_log(path) as log:
         assert sorted(drain(log)) == [b"one", b"two"]
-        assert not log.is_drained()
+        assert not log.is_drain_file_fully_stored()
 
 
 def test_the_next_process_reads_what_is_not_acknowledged(path: Path) -> None:
     with open_log(path) as log:
         log.append([b"one", b"two", b"three"])
-        log.read_batch(1)
+        log.read_check_in_batch(1)
         log.acknowledge()
         log.append([b"four"])
-        log.read_batch(1)
+        log.read_check_in_batch(1)
     with open_log(path) as log:
         log.append([b"five"])
         assert sorted(drain(log)) == [b"five", b"four", b"one", b"three", b"two"]
@@ -93,10 +93,10 @@ def test_records_appended_during_a_drain_keep_their_order(path: Path) -> None:
         for n in range(50):
             log.append([b"%d" % n])
             if n % 7 == 0:
-                records_read += log.read_batch(3)
+                records_read += log.read_check_in_batch(3)
                 log.acknowledge()
-                if log.is_drained():
-                    log.clear_drained()
+                if log.is_drain_file_fully_stored():
+                    log.truncate_drained_log_file()
         records_read += drain(log)
     assert records_read == [b"%d" % n for n in range(50)]
 
@@ -116,7 +116,7 @@ def test_an_incomplete_line_is_ignored(path: Path, cut: int) -> None:
 def test_both_files_may_end_with_an_incomplete_line(path: Path) -> None:
     with open_log(path) as log:
         log.append([b"one"])
-        log.read_batch(1)
+        log.read_check_in_batch(1)
         log.append([b"two"])
     for n in (0, 1):
         with path.with_name(f"check-ins.{n}").open("ab") as file:
@@ -179,7 +179,7 @@ def test_what_a_process_that_has_ended_left_is_taken_over(path: Path) -> None:
         first.append([b"one"])
         with open_log(path) as second, open_log(path) as third:
             second.append([b"two"])
-            assert second.read_batch(10) == [b"two"]
+            assert second.read_check_in_batch(10) == [b"two"]
             second.append([b"three"])  # into the other file, then kill -9
             third.append([b"four"])
             second.close()
@@ -200,25 +200,25 @@ def test_a_running_process_takes_over_what_one_that_was_killed_left(path: Path) 
         running.append([b"two"])
         alive.append([b"three"])
         assert drain(running) == [b"two"]
-        running.take_over_abandoned_files()
+        running.take_over_abandoned_check_in_logs()
         assert drain(running) == [], "the others still run"
         killed.close()
         running.append([b"four"])
-        running.take_over_abandoned_files()
+        running.take_over_abandoned_check_in_logs()
         assert sorted(drain(running)) == [b"four", b"one"]
-        running.take_over_abandoned_files()
+        running.take_over_abandoned_check_in_logs()
         assert drain(running) == [], "once"
         assert drain(alive) == [b"three"]
 
 
 def test_a_process_without_check_ins_of_its_own_takes_over_as_well(path: Path) -> None:
     with open_log(path) as idle:
-        idle.take_over_abandoned_files()
+        idle.take_over_abandoned_check_in_logs()
         assert (idle.is_open, list(path.parent.iterdir())) == (False, []), "no files without need"
         with open_log(path) as killed, open_log(path) as second:
             killed.append([b"one"])
             second.append([b"two"])
-        idle.take_over_abandoned_files()
+        idle.take_over_abandoned_check_in_logs()
         assert sorted(drain(idle)) == [b"one", b"two"]
 
 
@@ -227,7 +227,7 @@ def test_what_does_not_fit_is_left_where_it_is(path: Path) -> None:
         killed.append([b"x" * 200])
         running.append([b"y" * 50])
         killed.close()
-        running.take_over_abandoned_files()
+        running.take_over_abandoned_check_in_logs()
         assert drain(running) == [b"y" * 50]
         with open_log(path) as restarted:
             assert drain(restarted) == [b"x" * 200]
@@ -245,10 +245,10 @@ def test_too_many_processes_are_refused(path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_missing_folder_is_reported(tmp_path: Path) -> None:
     with open_log(tmp_path / "no" / "check-ins") as log:
         with pytest.raises(CheckInLogError, match=r"no/check-ins cannot be used: no such file or directory"):
-            log.read_batch(1)
+            log.read_check_in_batch(1)
         (tmp_path / "no").mkdir()
         log.append([b"one"])
-        assert log.read_batch(1) == [b"one"]
+        assert log.read_check_in_batch(1) == [b"one"]
 
 
 def test_the_file_is_private(path: Path) -> None:

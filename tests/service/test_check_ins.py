@@ -19,7 +19,11 @@ from watchdog.domain.heartbeat import HEARTBEAT_STATE_KEY, CheckInKind, Received
 from watchdog.net import SecretMask
 from watchdog.service import check_ins as module
 from watchdog.service.check_in_log import CheckInLog
-from watchdog.service.check_ins import ABANDONED_LOG_SEARCH_INTERVAL_MS, MAX_CHECK_IN_OUTPUT_BYTES, CheckInReceiver
+from watchdog.service.check_ins import (
+    ABANDONED_CHECK_IN_LOG_SEARCH_INTERVAL_MS,
+    MAX_CHECK_IN_OUTPUT_BYTES,
+    DurableCheckInReceiver,
+)
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.tables import check_ins, probe_state, schedule
 from watchdog.store.write.check_ins import CheckInStore
@@ -41,7 +45,7 @@ class CheckInHarness:
         self.id = self.store.database_id("backup")
         self.store_executor = StoreExecutor(self.store.database, lambda: self.now)
         self.check_in_log = CheckInLog(folder / "check-ins")
-        self.receiver = CheckInReceiver(
+        self.receiver = DurableCheckInReceiver(
             check_in_log=self.check_in_log,
             store_executor=self.store_executor,
             check_in_store=CheckInStore(self.store.database),
@@ -103,7 +107,7 @@ async def test_an_accepted_check_in_is_on_disk(database_url: str, tmp_path: Path
     harness = CheckInHarness(database_url, tmp_path)
     assert await harness.send_check_in(CheckInKind.FAIL, body=b"disk full")
     with closing(CheckInLog(tmp_path / "check-ins")) as log:
-        assert log.read_batch(9) == []  # the first process holds the lock
+        assert log.read_check_in_batch(9) == []  # the first process holds the lock
     harness.check_in_log.close()
     async with open_harness(database_url, tmp_path, new=False) as next_harness:
         (row,) = next_harness.stored_check_ins()  # before it accepts check-ins, and before anything is evaluated
@@ -115,7 +119,7 @@ async def test_concurrent_flushes_wait_for_each_other(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     harness = CheckInHarness(database_url, tmp_path)
-    store_batch, concurrent, max_concurrent = harness.receiver._store_batch, 0, 0
+    store_batch, concurrent, max_concurrent = harness.receiver._store_check_in_batch, 0, 0
 
     async def counting_store_batch(batch: Any) -> set[int]:
         nonlocal concurrent, max_concurrent
@@ -127,7 +131,7 @@ async def test_concurrent_flushes_wait_for_each_other(
         finally:
             concurrent -= 1
 
-    monkeypatch.setattr(harness.receiver, "_store_batch", counting_store_batch)
+    monkeypatch.setattr(harness.receiver, "_store_check_in_batch", counting_store_batch)
     monkeypatch.setattr(module, "CHECK_IN_BATCH_SIZE", 10)
     async with harness.receiver:
         await asyncio.gather(*(harness.send_check_in(at=START_AT + n) for n in range(40)))
@@ -177,7 +181,7 @@ async def test_what_a_process_that_was_killed_left_is_stored_by_one_that_runs(
         killed.check_in_log.close()
         await asyncio.sleep(0.2)
         assert len(running.stored_check_ins()) == 1, "it looks every 30 seconds"
-        running.now += ABANDONED_LOG_SEARCH_INTERVAL_MS
+        running.now += ABANDONED_CHECK_IN_LOG_SEARCH_INTERVAL_MS
         await wait_until_async(lambda: len(running.stored_check_ins()) == 2)
         killed.store_executor.close()
 

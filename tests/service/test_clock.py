@@ -50,7 +50,7 @@ class Machine:
                 self.clock.measure_database_clock_offset(self.read_server_clock)
             except StoreUnavailableError:
                 assert self.is_away
-            if self.clock.has_lasting_step:
+            if self.clock.has_lasting_clock_step:
                 self.clock.step_to_database_clock_time(self.clock.estimate_database_clock_time() - self.clock())
             distances.append(self.clock() - START - self.elapsed)
         return distances

@@ -66,7 +66,9 @@ class Process:
         for slot in slots:
             result = make_result(slot.probe, slot.slot, previous_slot=slot.previous_slot, location=slot.location)
             self.harness.record_results(result, now=self.synchronizer.adopt_clock_steps_and_read_time())
-        self.harness.membership.renew_lease_and_update_probes(self.synchronizer.adopt_clock_steps_and_read_time())
+        self.harness.membership.renew_process_lease_and_update_probes(
+            self.synchronizer.adopt_clock_steps_and_read_time()
+        )
         self.harness.recorder.evaluate_deadlines(self.synchronizer.adopt_clock_steps_and_read_time())
         return len(slots)
 

@@ -107,12 +107,12 @@ async def test_on_signal_a_change_of_a_file_does_nothing(harness: ReloaderHarnes
     harness.write(CONFIG | {"reload": "on_signal"})
     assert await harness.reloader.reload() is ConfigReloadResult.APPLIED
     harness.write_named("B")
-    assert not await harness.reloader._have_files_changed_and_settled()
+    assert not await harness.reloader._have_config_files_changed_and_settled()
     harness.requested.set()
     async with harness.running():
         await wait_until_async(lambda: harness.applied_names() == ["A", "B"])
     harness.write_named("C")
-    assert await harness.reloader._have_files_changed_and_settled(), "B has the default again"
+    assert await harness.reloader._have_config_files_changed_and_settled(), "B has the default again"
 
 
 async def test_many_requests_are_few_reloads(harness: ReloaderHarness) -> None:
@@ -215,7 +215,7 @@ async def test_an_invalid_configuration_replaces_one_that_waits(harness: Reloade
     harness.write("probes: 7")
     assert await harness.reloader.reload() is ConfigReloadResult.INVALID
     harness.is_store_away = False
-    await harness.reloader._apply_postponed()
+    await harness.reloader._apply_postponed_config()
     assert harness.applied == []
 
 

@@ -44,7 +44,7 @@ class SwitchHarness:
         return self.target.request_count
 
     def insert(self, table: sa.Table, **values: Any) -> None:
-        with self.harness.store.database.write_transaction() as connection:
+        with self.harness.store.database.open_write_transaction() as connection:
             connection.execute(sa.insert(table).values(**values))
 
 
@@ -76,7 +76,7 @@ async def test_a_store_that_cannot_be_written_to(switch: SwitchHarness, monkeypa
     def fail(*_: object) -> None:
         raise StoreUnavailableError("disk full")
 
-    monkeypatch.setattr(switch.harness.service.lease_keeper.membership, "renew_lease_and_update_probes", fail)
+    monkeypatch.setattr(switch.harness.service.lease_keeper.membership, "renew_process_lease_and_update_probes", fail)
     with pytest.raises(StoreUnavailableError):
         await switch.switch.ping()
     assert switch.ping_count == 0

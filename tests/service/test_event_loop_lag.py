@@ -27,19 +27,19 @@ def test_a_punctual_loop_has_no_lag(clock: Any) -> None:
     monitor = EventLoopLagMonitor()
     for _ in range(20):
         clock.now += event_loop_lag.EVENT_LOOP_LAG_CHECK_INTERVAL_S
-        monitor.measure_and_record_lag()
+        monitor.measure_and_record_event_loop_lag()
         monitor._next_check_at = clock.now + event_loop_lag.EVENT_LOOP_LAG_CHECK_INTERVAL_S
-    assert monitor.max_lag_since(100.0) == 0.0
+    assert monitor.max_event_loop_lag_s_since(100.0) == 0.0
 
 
 def test_the_first_reader_notices_a_blocked_interval(clock: Any) -> None:
     monitor = EventLoopLagMonitor()
     clock.now += 2.5
-    assert monitor.max_lag_since(99.0) == pytest.approx(2.5)
+    assert monitor.max_event_loop_lag_s_since(99.0) == pytest.approx(2.5)
 
 
 def test_only_the_part_within_the_run_counts(clock: Any) -> None:
     monitor = EventLoopLagMonitor()
     clock.now += 2.0
-    assert monitor.max_lag_since(101.5) == pytest.approx(0.5)
-    assert monitor.max_lag_since(102.0) == 0.0
+    assert monitor.max_event_loop_lag_s_since(101.5) == pytest.approx(0.5)
+    assert monitor.max_event_loop_lag_s_since(102.0) == 0.0

@@ -50,7 +50,7 @@ async def test_no_run_waits_or_is_cancelled_because_the_clock_was_set_back() -> 
     run_executor = ProbeRunExecutor(
         runner, lambda: START_AT - HOUR_MS, recorded.append, ProbeRunLimiter(9, per_endpoint=1), lambda _: None
     )
-    run_executor.start_run(UnusedProbe(name="p", id="p"), ClaimedSlot(1, START_AT, "local", None), {})
+    run_executor.start_probe_run(UnusedProbe(name="p", id="p"), ClaimedSlot(1, START_AT, "local", None), {})
     async with asyncio.timeout(10):
         await run_executor.stop(grace_s=5)
     assert [each.result.outcome for each in recorded] == [Outcome.PASS]
@@ -71,7 +71,7 @@ async def test_a_stopped_run_is_missed(sentence: str, ahead: int, started: bool,
     run_executor = ProbeRunExecutor(
         runner, lambda: START_AT, recorded.append, ProbeRunLimiter(9, per_endpoint=1), lambda _: None
     )
-    run_executor.start_run(UnusedProbe(name="p", id="p"), ClaimedSlot(1, START_AT + ahead, "local", None), {})
+    run_executor.start_probe_run(UnusedProbe(name="p", id="p"), ClaimedSlot(1, START_AT + ahead, "local", None), {})
     if started:
         await asyncio.sleep(0.01)
     await run_executor.stop(grace_s=0)
@@ -93,7 +93,7 @@ async def test_a_stopped_run_of_a_cron_schedule_is_a_finding(ahead: int, reason:
         runner, lambda: START_AT, recorded.append, ProbeRunLimiter(9, per_endpoint=1), lambda _: None
     )
     probe = UnusedProbe(name="p", id="p", schedule="@daily")
-    run_executor.start_run(probe, ClaimedSlot(1, START_AT + ahead, "local", None), {})
+    run_executor.start_probe_run(probe, ClaimedSlot(1, START_AT + ahead, "local", None), {})
     await asyncio.sleep(0.01)
     await run_executor.stop(grace_s=0)
     (missed,) = [r.result for r in recorded]
@@ -123,7 +123,7 @@ async def test_a_run_without_a_free_place_is_no_verdict(
         runner, lambda: START_AT, recorded.put_nowait, ProbeRunLimiter(9, per_endpoint=1), overloads.append
     )
     for number in (1, 2):
-        run_executor.start_run(
+        run_executor.start_probe_run(
             RemoteProbe(name="p", id="p", timeout="5m", schedule=schedule),
             ClaimedSlot(number, START_AT, "local", None),
             {},
@@ -150,7 +150,9 @@ async def test_a_probe_that_timed_out_uses_the_places_of_slow_probes() -> None:
     run_executor = ProbeRunExecutor(runner, lambda: START_AT, recorded.put_nowait, ProbeRunLimiter(9), lambda _: None)
     slow_after = []
     for number in range(4):
-        run_executor.start_run(UnusedProbe(name="p", id="p"), ClaimedSlot(1, START_AT + number, "local", None), {})
+        run_executor.start_probe_run(
+            UnusedProbe(name="p", id="p"), ClaimedSlot(1, START_AT + number, "local", None), {}
+        )
         await recorded.get()
         slow_after.append(1 in run_executor._slow_probes)
     assert slow_after == [True, False, True, False]
@@ -172,7 +174,7 @@ async def test_a_run_gets_the_state_of_a_run_that_ended_after_its_slot_was_claim
     )
     as_claimed = {"first": True, "other": 7}
     for slot, previous_slot in ((1_000, None), (2_000, 1_000), (4_000, 3_000)):
-        run_executor.start_run(
+        run_executor.start_probe_run(
             UnusedProbe(name="p", id="p"), ClaimedSlot(1, slot, "local", previous_slot), dict(as_claimed)
         )
         await asyncio.sleep(0.01)
@@ -200,7 +202,7 @@ async def test_a_run_does_not_build_on_jobs_that_a_late_result_has_shown() -> No
     max_lateness = build_registered_probe(probe, "").policy.max_lateness
     for slot, previous_slot, started_at in ((1_000, None, 1_000), (2_000, 1_000, 2_000), (3_000, 2_000, None)):
         now = started_at or 2_000 + max_lateness + 1
-        run_executor.start_run(probe, ClaimedSlot(1, slot, "local", previous_slot), {key: {"lost_since": 1}})
+        run_executor.start_probe_run(probe, ClaimedSlot(1, slot, "local", previous_slot), {key: {"lost_since": 1}})
         await asyncio.sleep(0.01)
     await run_executor.stop(grace_s=0)
     assert received == [

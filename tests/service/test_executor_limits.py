@@ -49,8 +49,8 @@ async def test_a_run_never_starts_before_its_slot() -> None:
     runner: Any = BlockingRunner()
     run_executor = make_executor(runner, read_wall_clock_ms)
     slot = read_wall_clock_ms() + 300
-    run_executor.start_run(scripted_probe(), ClaimedSlot(1, slot, "here", None), {})
-    run_executor.start_run(scripted_probe(), ClaimedSlot(2, slot - 5_000, "here", None), {})
+    run_executor.start_probe_run(scripted_probe(), ClaimedSlot(1, slot, "here", None), {})
+    run_executor.start_probe_run(scripted_probe(), ClaimedSlot(2, slot - 5_000, "here", None), {})
     await wait_until_async(lambda: len(runner.started) == 2)
     await run_executor.stop(0)
     (first, first_started_at), (second, second_started_at) = runner.started
@@ -65,7 +65,7 @@ async def test_limits() -> None:
     run_executor = make_executor(runner, on_result=recorded.append)
     hosts = ["a"] * 6 + ["b"] * 6 + [""] * 6
     for number, host in enumerate(hosts):
-        run_executor.start_run(
+        run_executor.start_probe_run(
             scripted_probe(endpoint_name=host, timeout="5m"), ClaimedSlot(number, START_AT, "here", None), {}
         )
     await wait_until_async(lambda: len(runner.started) == 5)
@@ -80,11 +80,11 @@ async def test_a_host_that_hangs_does_not_block_others() -> None:
     runner: Any = BlockingRunner()
     run_executor = make_executor(runner)
     for number in range(20):
-        run_executor.start_run(
+        run_executor.start_probe_run(
             scripted_probe(endpoint_name="hangs", timeout="5m"), ClaimedSlot(number, START_AT, "here", None), {}
         )
     await wait_until_async(lambda: len(runner.started) == 2)
-    run_executor.start_run(
+    run_executor.start_probe_run(
         scripted_probe(endpoint_name="fine", timeout="5m"), ClaimedSlot(99, START_AT, "here", None), {}
     )
     await wait_until_async(lambda: len(runner.started) == 3)
@@ -129,7 +129,7 @@ async def test_targets_that_hang_take_no_verdict_from_others(monkeypatch: pytest
         recorded.clear()
         for number in range(100):
             probe = scripted_probe(endpoint_name=endpoint, timeout="5m")
-            run_executor.start_run(probe, ClaimedSlot(number, START_AT - 99 + round_number, "here", None), {})
+            run_executor.start_probe_run(probe, ClaimedSlot(number, START_AT - 99 + round_number, "here", None), {})
         await wait_until_async(lambda: len(recorded) + len(runner.hanging) == 100)
         await runner.end_all()
         await wait_until_async(lambda: len(recorded) == 100)

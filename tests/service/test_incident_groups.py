@@ -15,7 +15,7 @@ from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.routing import NotificationRoute, NotificationRoutingTable, ProbeMatcher
 from watchdog.domain.schedule import IntervalSchedule
 from watchdog.domain.shared_cause import MIN_GROUP_WINDOW_MS
-from watchdog.service.notifications import MAX_UNCONFIRMED_NOTIFICATION_COPIES
+from watchdog.service.notifications import MAX_SENDS_BEFORE_NOTIFICATION_IS_UNCONFIRMED
 from watchdog.store.outbox_filters import MIN_GROUP_MESSAGE_EDIT_INTERVAL_MS
 from watchdog.store.read.destinations import load_stuck_destinations
 from watchdog.store.tables import incident_groups, outbox
@@ -454,14 +454,14 @@ async def test_a_later_message_that_is_confirmed_ends_the_copies_of_the_first(
     async with DeliveryHarness(database_url, receivers, make_dead_host(2), ("pager/webhook",)) as harness:
         first, second = harness.store.database_ids
         login_page = CannedResponse(200, b"<html>please log in</html>")
-        harness.pager.canned_responses.extend([login_page] * MAX_UNCONFIRMED_NOTIFICATION_COPIES)
+        harness.pager.canned_responses.extend([login_page] * MAX_SENDS_BEFORE_NOTIFICATION_IS_UNCONFIRMED)
         harness.record([first], "fail", **REFUSED)
         await harness.advance(10_000)
-        assert list_events(harness) == ["opened"] * MAX_UNCONFIRMED_NOTIFICATION_COPIES
+        assert list_events(harness) == ["opened"] * MAX_SENDS_BEFORE_NOTIFICATION_IS_UNCONFIRMED
         harness.record([second], "fail", **REFUSED)
         await harness.advance(2 * INTERVAL_MS)
         await harness.advance(3 * HOUR_MS, 600_000)
-        assert list_events(harness) == ["opened"] * MAX_UNCONFIRMED_NOTIFICATION_COPIES + ["changed"]
+        assert list_events(harness) == ["opened"] * MAX_SENDS_BEFORE_NOTIFICATION_IS_UNCONFIRMED + ["changed"]
 
 
 async def test_a_group_that_waits_makes_no_destination_look_stuck(database_url: str, receivers: Receivers) -> None:

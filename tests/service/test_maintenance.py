@@ -32,13 +32,16 @@ async def test_an_hour_that_comes_again_is_rolled_up_when_it_is_over(
             store.advance_watermark(end)
 
         record_passes(first, to + 3 * HOUR_MS)
-        run_write_with_now, record_lost_runs = executor.run_write_with_now, store.slot_claimer.record_lost_runs
+        run_write_with_now, record_lost_runs_and_get_settled_until = (
+            executor.run_write_with_now,
+            store.slot_claimer.record_lost_runs_and_get_settled_until,
+        )
         has_recorded = False
 
         def note_recorded(now: int) -> int:
             nonlocal has_recorded
             has_recorded = True
-            return record_lost_runs(now)
+            return record_lost_runs_and_get_settled_until(now)
 
         async def step_afterwards(func: Callable[[int], Any]) -> Any:
             written = await run_write_with_now(func)
@@ -48,7 +51,7 @@ async def test_an_hour_that_comes_again_is_rolled_up_when_it_is_over(
                 harness.now = to
             return written
 
-        monkeypatch.setattr(store.slot_claimer, "record_lost_runs", note_recorded)
+        monkeypatch.setattr(store.slot_claimer, "record_lost_runs_and_get_settled_until", note_recorded)
         monkeypatch.setattr(executor, "run_write_with_now", step_afterwards)
         await harness.service.run_maintenance()
         record_passes(to + INTERVAL_MS, to + 3 * HOUR_MS)

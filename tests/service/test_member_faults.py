@@ -40,7 +40,7 @@ class FaultHarness:
 
     def facts(self) -> dict[str, WatchdogFaultFacts]:
         if self.has_lease:
-            self.store.membership.renew_lease_and_update_probes(self.now)
+            self.store.membership.renew_process_lease_and_update_probes(self.now)
         with self.store.database.open_read_transaction() as connection:
             return load_watchdog_fault_facts(connection, [], self.now)
 

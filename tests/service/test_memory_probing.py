@@ -34,7 +34,7 @@ from watchdog.store.write.absences import STORE_ABSENCE_FAULT_NAME
 from watchdog.store.write.claims import SlotClaimer
 from watchdog.store.write.member_faults import WatchdogProcessFault, replace_watchdog_process_faults
 from watchdog.store.write.recorder import ResultRecorder
-from watchdog.store.write.watermark import Watermark
+from watchdog.store.write.watermark import ClaimWatermark
 
 STEP_MS = 15 * SECOND_MS
 
@@ -86,7 +86,7 @@ class AwayHarness:
         writes = (
             (SlotClaimer, "claim_due_slots"),
             (ResultRecorder, "record_results"),
-            (Watermark, "record_downtime_gap"),
+            (ClaimWatermark, "record_downtime_gap"),
         )
         self.refused_writes = {name for _, name in writes}
         """What the store refuses while it is away."""
@@ -273,7 +273,7 @@ async def test_slots_are_missed_only_once_every_member_has_stored_its_runs(
     other = StoreHarness(
         database_url, store.registry.configured.values(), now=harness.harness.now, create_schema=False
     )  # fmt: skip
-    store.membership.renew_lease_and_update_probes(harness.harness.now)
+    store.membership.renew_process_lease_and_update_probes(harness.harness.now)
     await harness.pass_time(2 * INTERVAL_MS)
     harness.away = True
     await harness.pass_time(5 * INTERVAL_MS)
@@ -343,12 +343,12 @@ def test_the_oldest_passes_are_dropped_first_and_counted(monkeypatch: pytest.Mon
     result_count = len(buffer)
     assert 5 < result_count < 15
     taken = buffer.take(500)
-    buffer.put_back(taken)
+    buffer.put_back_oldest_results(taken)
     batch = buffer.relink_results_after_dropped(buffer.take(500))
     assert batch[0].result.outcome is Outcome.FAIL, "a failure is kept longer than any pass"
     assert [each.result.previous_slot for each in batch] == [None, *(each.result.slot for each in batch[:-1])]
     assert batch[0].state_updates["newest"] == 99 - (result_count - 1)
-    (dropped,) = buffer.confirm_stored_and_take_dropped(batch).values()
+    (dropped,) = buffer.confirm_stored_results_and_take_dropped(batch).values()
     assert (dropped.first_slot, dropped.count) == (2, 99 - result_count)
     buffer.add(make_waiting_result(1, 100))
     assert buffer.relink_results_after_dropped(buffer.take(1))[0].result.previous_slot == 99, "as it is"

@@ -446,7 +446,7 @@ async def test_a_notification_for_an_unknown_destination_waits_and_becomes_undel
     await harness.sender.give_up_orphaned_notifications()
     assert [(row["state"], row["attempts"]) for row in harness.rows()] == [("waiting", 0)]
     harness.now += ENDED_WATCHDOG_PROCESS_RETENTION_MS
-    harness.store.membership.renew_lease_and_update_probes(harness.now)
+    harness.store.membership.renew_process_lease_and_update_probes(harness.now)
     await harness.sender.give_up_orphaned_notifications()
     assert harness.rows()[0]["state"] == "waiting", "a destination that a process has is notified, however late"
     harness.now += WATCHDOG_PROCESS_LEASE_MS + ENDED_WATCHDOG_PROCESS_RETENTION_MS

@@ -94,7 +94,7 @@ def test_large_blocks_are_returned_to_the_system() -> None:
 HEAP_PROGRAM = """
 import asyncio, gc, pathlib, resource, sys
 from watchdog.service import process_resources
-process_resources.HEAP_FREEZE_DELAY_AFTER_START_S = process_resources.MEMORY_RETURN_INTERVAL_S = 0.01
+process_resources.HEAP_FREEZE_DELAY_AFTER_START_S = process_resources.MALLOC_TRIM_INTERVAL_S = 0.01
 def resident_mb():
     return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 async def run():

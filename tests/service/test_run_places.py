@@ -32,7 +32,7 @@ class Runs:
 
     async def _run(self, probe: int, endpoint: str, *, is_slow: bool, wait_s: float) -> None:
         try:
-            async with self.places.occupy(probe, endpoint, is_slow=is_slow, wait_s=wait_s):
+            async with self.places.occupy_run_place(probe, endpoint, is_slow=is_slow, wait_s=wait_s):
                 ended = self.running[probe] = asyncio.Event()
                 try:
                     await ended.wait()
@@ -137,7 +137,7 @@ async def test_no_place_is_lost(runs: Runs) -> None:
     assert runs.running.keys() == {3}
     await runs.end(3)
     with suppress(ZeroDivisionError):
-        async with runs.places.occupy(4, "a:1", is_slow=True, wait_s=LONG_S):
+        async with runs.places.occupy_run_place(4, "a:1", is_slow=True, wait_s=LONG_S):
             raise ZeroDivisionError
-    async with runs.places.occupy(5, "a:1", is_slow=False, wait_s=SHORT_S):
+    async with runs.places.occupy_run_place(5, "a:1", is_slow=False, wait_s=SHORT_S):
         pass

@@ -375,7 +375,7 @@ async def test_runs_in_progress_finish_or_are_recorded_as_missed(
         await harness.service.start()
         harness.now = START_AT + INTERVAL_MS
         await harness.service.claim_due_slots()
-        harness.run_executor.start_run(
+        harness.run_executor.start_probe_run(
             scripted_probe("c-ahead"),
             ClaimedSlot(harness.store.database_ids[2], START_AT + INTERVAL_MS + 900, LOCATION, None),
             {},
@@ -408,7 +408,9 @@ async def test_a_shutdown_ends_if_the_schema_is_gone(
     async with open_harness(scripted_probe()) as harness:
         await harness.service.start()
         monkeypatch.setattr(
-            harness.service.lease_keeper, "release_lease", AsyncMock(side_effect=WatchdogDatabaseSchemaError("gone"))
+            harness.service.lease_keeper,
+            "release_process_lease",
+            AsyncMock(side_effect=WatchdogDatabaseSchemaError("gone")),
         )
         await harness.service.stop()
         assert all(task.done() for task in harness.service._loop_tasks)

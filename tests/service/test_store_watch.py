@@ -14,8 +14,8 @@ from tests.support.store import INTERVAL_MS, START_AT
 from watchdog.domain.formatting import HOUR_MS, SECOND_MS
 from watchdog.service.background_tasks import BackgroundTask
 from watchdog.service.store_watch import (
-    MAX_STORE_SILENCE_MS,
-    STORE_NOT_RESPONDING_ERROR,
+    STORE_NOT_RESPONDING_AFTER_MS,
+    STORE_NOT_RESPONDING_ERROR_TEXT,
     StoreAbsence,
     StoreAbsenceDetector,
 )
@@ -53,14 +53,14 @@ async def test_a_store_that_refuses_is_away_until_it_accepts(
 ) -> None:
     async with harness:
         await run_task(harness, "claim")
-        assert harness.service.store_watch.find_absence() is None
+        assert harness.service.store_watch.find_store_absence() is None
         began = harness.now = harness.now + SECOND_MS
         with monkeypatch.context() as away, capture_logs() as entries:
             away.setattr(SlotClaimer, "claim_due_slots", refuse(error))
             for _ in range(30):
                 await run_task(harness, "claim")
                 harness.now += SECOND_MS
-            absence = harness.service.store_watch.find_absence()
+            absence = harness.service.store_watch.find_store_absence()
             assert absence is not None
             assert (absence.since, str(error) in absence.error) == (began, True)
             assert harness.service.describe_not_ready_reason() == (
@@ -69,7 +69,7 @@ async def test_a_store_that_refuses_is_away_until_it_accepts(
         assert len([entry for entry in entries if entry["log_level"] == "error"]) == 1, "logged once"
         with capture_logs() as entries:
             await run_task(harness, "claim")
-        assert harness.service.store_watch.find_absence() is None
+        assert harness.service.store_watch.find_store_absence() is None
         assert harness.service.describe_not_ready_reason() == ""
         assert {"store_available_again", "task_recovered"} <= {entry["event"] for entry in entries}
 
@@ -81,11 +81,11 @@ async def test_a_store_that_stores_no_results_is_away(harness: ServiceHarness, m
         monkeypatch.setattr(ResultRecorder, "record_results", refuse(StoreUnavailableError("disk full")))
         await run_task(harness, "record")
         await run_task(harness, "claim")
-        assert harness.service.store_watch.find_absence() is not None
+        assert harness.service.store_watch.find_store_absence() is not None
         monkeypatch.undo()
         await run_task(harness, "record")
         await run_task(harness, "claim")
-        assert harness.service.store_watch.find_absence() is None
+        assert harness.service.store_watch.find_store_absence() is None
 
 
 @pytest.mark.parametrize("task_name", ["record", "flush_check_ins"])
@@ -121,7 +121,7 @@ async def test_other_errors_are_no_absence(harness: ServiceHarness, monkeypatch:
         monkeypatch.setattr(SlotClaimer, "claim_due_slots", refuse(KeyError("a bug")))
         await run_task(harness, "claim")
         assert harness.service.tasks["claim"].consecutive_failures
-        assert harness.service.store_watch.find_absence() is None
+        assert harness.service.store_watch.find_store_absence() is None
 
 
 async def test_a_store_that_does_not_answer_is_away(harness: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,18 +137,18 @@ async def test_a_store_that_does_not_answer_is_away(harness: ServiceHarness, mon
         claim = asyncio.create_task(harness.service.trigger_task("claim"))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        harness.now += MAX_STORE_SILENCE_MS
-        assert harness.service.store_watch.find_absence() is None
+        harness.now += STORE_NOT_RESPONDING_AFTER_MS
+        assert harness.service.store_watch.find_store_absence() is None
         harness.now += 1
         with capture_logs() as entries:
             for _ in range(3):
                 await harness.service.watch_store()
         assert [entry["event"] for entry in entries] == ["store_unavailable", "probing_from_memory"], "each once"
-        assert entries[0]["error"] == STORE_NOT_RESPONDING_ERROR
-        assert harness.service.store_watch.find_absence() == StoreAbsence(began, STORE_NOT_RESPONDING_ERROR)
+        assert entries[0]["error"] == STORE_NOT_RESPONDING_ERROR_TEXT
+        assert harness.service.store_watch.find_store_absence() == StoreAbsence(began, STORE_NOT_RESPONDING_ERROR_TEXT)
         answer.set()
         await claim
-        assert harness.service.store_watch.find_absence() is None
+        assert harness.service.store_watch.find_store_absence() is None
 
 
 @pytest.mark.parametrize("distance", [-2 * HOUR_MS, HOUR_MS])
@@ -159,10 +159,10 @@ def test_what_began_before_a_step_of_the_clock_counts_from_there(distance: int) 
     watch = StoreAbsenceDetector({"claim": task}, lambda: now, lambda: START_AT + distance)
     with task.track_run_in_progress(START_AT):
         assert watch.can_claim_slots_in_store()
-        assert watch.find_absence() is None
-        now += MAX_STORE_SILENCE_MS + 1
+        assert watch.find_store_absence() is None
+        now += STORE_NOT_RESPONDING_AFTER_MS + 1
         assert not watch.can_claim_slots_in_store()
-        assert watch.find_absence() == StoreAbsence(START_AT + distance, STORE_NOT_RESPONDING_ERROR)
+        assert watch.find_store_absence() == StoreAbsence(START_AT + distance, STORE_NOT_RESPONDING_ERROR_TEXT)
 
 
 async def unused_run() -> None:

@@ -79,11 +79,11 @@ def find_unaccounted_slots(
             while left > 0:
                 accounted.add(slot)
                 counts_gaps = row.outcome != Outcome.MISSED or row.reason == MISSED_BECAUSE_OF_CLOCK_STEP_REASON
-                left -= counts_gaps or clock.find_gap_at(slot) is None
+                left -= counts_gaps or clock.find_downtime_gap_at(slot) is None
                 slot = registered.schedule.find_next_slot_after(slot)
         kept_since = 0 if keep_results_ms is None else now - keep_results_ms * 3 // 4
         slot = registered.schedule.find_next_slot_after(max(rows[0].slot, kept_since))
         while slot < now - UNSETTLED_MS:
-            if slot not in accounted and clock.find_gap_at(slot) is None:
+            if slot not in accounted and clock.find_downtime_gap_at(slot) is None:
                 yield f"nothing accounts for the slot {slot} of {probe_id}"
             slot = registered.schedule.find_next_slot_after(slot)

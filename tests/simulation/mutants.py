@@ -17,7 +17,7 @@ from watchdog.store.database import Database
 from watchdog.store.tables import watermarks
 from watchdog.store.write.outbox import NotificationOutbox
 from watchdog.store.write.outbox_lease import LeasedNotification
-from watchdog.store.write.watermark import Watermark
+from watchdog.store.write.watermark import ClaimWatermark
 
 
 def mark_before_sending(patches: pytest.MonkeyPatch) -> None:
@@ -59,11 +59,11 @@ def follow_the_wall_clock(patches: pytest.MonkeyPatch) -> None:
 def forget_downtime(patches: pytest.MonkeyPatch) -> None:
     """Downtime is not stored, and what did not arrive in it counts as missing."""
 
-    def advance_only(watermark: Watermark, now: int, *, advance: bool = False) -> None:
-        with watermark.database.write_transaction() as connection:
+    def advance_only(watermark: ClaimWatermark, now: int, *, advance: bool = False) -> None:
+        with watermark.database.open_write_transaction() as connection:
             connection.execute(sa.update(watermarks).values(claimed_until=now))
 
-    patches.setattr(Watermark, "record_downtime_gap", advance_only)
+    patches.setattr(ClaimWatermark, "record_downtime_gap", advance_only)
 
 
 MUTANTS: Mapping[str, Mutation] = {

@@ -49,7 +49,7 @@ REPLACED_CONSTANTS = {
     "STORE_WATCH_INTERVAL_S": 10.0,
     "SILENCE_END_CHECK_INTERVAL_S": 300.0,
     "DATABASE_FILE_CHECK_INTERVAL_S": 120.0,
-    "ABANDONED_LOG_SEARCH_INTERVAL_MS": 300_000,
+    "ABANDONED_CHECK_IN_LOG_SEARCH_INTERVAL_MS": 300_000,
     "EVENT_LOOP_LAG_CHECK_INTERVAL_S": 60.0,
     "MAX_CLOCK_MEASUREMENT_PAUSE_MS": 120_000,
     "MIN_DOWNTIME_GAP_MS": 40_000,
@@ -112,7 +112,7 @@ def _replace_world(patches: pytest.MonkeyPatch, world: World) -> None:
         return await fetch_queue_stats(world, source.queue, context)
 
     patches.setattr(mcp, "McpSessionRunner", build_session)
-    patches.setattr(SqlJobSource, "fetch_snapshot", snapshot)
+    patches.setattr(SqlJobSource, "fetch_job_source_snapshot", snapshot)
     patches.setattr(BullmqQueueStatsSource, "fetch_queue_stats", stats)
     patches.setattr(app, "NetworkAccess", lambda: SimulatedNetwork(world))
     patches.setattr(composition, "WatchdogSelfProbe", _RareSelfProbe)

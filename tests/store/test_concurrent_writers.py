@@ -132,7 +132,7 @@ def test_every_operation_at_once(databases: DatabasePair) -> None:
             harness.recorder.record_results([ResultToRecord(r) for r in new_results], now + 300)
             harness.slot_claimer.reschedule_sooner({r.probe: r.slot + 3 * SECOND_MS for r in reversed(new_results)})
             harness.recorder.evaluate_deadlines(now)
-            harness.slot_claimer.record_lost_runs(now)
+            harness.slot_claimer.record_lost_runs_and_get_settled_until(now)
             for leased in harness.lease_notifications(now):
                 harness.outbox.mark_sent(leased, {}, now)
 
@@ -153,7 +153,7 @@ def test_processes_that_open_a_new_database_at_once(tmp_path: Path) -> None:
         databases = [Database(f"sqlite:///{tmp_path / f'new{k}.db'}") for _ in range(6)]
 
         def write(database: Database) -> None:
-            with database.write_transaction() as connection:
+            with database.open_write_transaction() as connection:
                 connection.exec_driver_sql("CREATE TABLE IF NOT EXISTS x (y INTEGER)")
             database.close()
 
@@ -163,7 +163,7 @@ def test_processes_that_open_a_new_database_at_once(tmp_path: Path) -> None:
 def test_readers_see_committed_rows_during_a_write(databases: DatabasePair) -> None:
     harness = StoreHarness(databases.first, [make_registered_probe()])
     harness.record_results(make_result(harness.database_ids[0], START_AT + 60 * SECOND_MS))
-    with databases.second.write_transaction() as connection:
+    with databases.second.open_write_transaction() as connection:
         connection.execute(results.delete())
         assert len(harness.select_rows(results)) == 1
     assert harness.select_rows(results) == []

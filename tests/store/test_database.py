@@ -51,7 +51,7 @@ def test_the_queries_of_a_reading_transaction_see_the_same_moment(databases: Dat
         before = connection.execute(query).scalar_one()
         harness.record_results(make_result(harness.database_ids[0], START_AT + INTERVAL_MS))
         assert connection.execute(query).scalar_one() == before == 0
-    with databases.second.write_transaction() as connection:
+    with databases.second.open_write_transaction() as connection:
         assert connection.execute(query).scalar_one() == 1
 
 
@@ -60,7 +60,7 @@ def test_reading_connections_of_sqlite_keep_little_in_memory(tmp_path: Path) -> 
     try:
         with database.open_read_transaction() as connection:
             assert connection.exec_driver_sql("PRAGMA cache_size").scalar() == -SQLITE_READER_CACHE_KIB
-        with database.write_transaction() as connection:
+        with database.open_write_transaction() as connection:
             cache_kib = -connection.exec_driver_sql("PRAGMA cache_size").scalar_one()
             assert cache_kib > SQLITE_READER_CACHE_KIB, "its cache stays valid"
     finally:
@@ -71,7 +71,7 @@ def test_only_its_owner_reads_the_database(tmp_path: Path) -> None:
     file, mask = tmp_path / "watchdog.db", os.umask(0o022)
     database = Database(f"sqlite:///{file}")
     try:
-        with database.write_transaction() as connection:
+        with database.open_write_transaction() as connection:
             connection.exec_driver_sql("CREATE TABLE t (x)")
         modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
     finally:
@@ -87,7 +87,7 @@ def test_the_mode_of_an_existing_database_stays(tmp_path: Path) -> None:
     file.chmod(0o640)
     database = Database(f"sqlite:///{file}")
     try:
-        with database.write_transaction() as connection:
+        with database.open_write_transaction() as connection:
             connection.exec_driver_sql("CREATE TABLE t (x)")
     finally:
         database.close()
@@ -98,14 +98,14 @@ def test_what_runs_after_commit_does_not_run_after_a_rollback(database: Database
     done: list[str] = []
 
     def write_and_fail() -> None:
-        with database.write_transaction() as connection:
+        with database.open_write_transaction() as connection:
             run_after_commit(connection, lambda: done.append("rolled back"))
             raise LookupError
 
     with pytest.raises(LookupError):
         write_and_fail()
     assert not done
-    with database.write_transaction() as connection:
+    with database.open_write_transaction() as connection:
         run_after_commit(connection, lambda: done.append("committed"))
         assert not done
     assert done == ["committed"]

@@ -21,7 +21,7 @@ from watchdog.store.tables import metadata, outbox, watermarks
 
 def run_statements(database: Database, *statements: str, pause_s: float = 0) -> None:
     """Run the statements in one transaction, with a pause after each."""
-    with database.write_transaction() as connection:
+    with database.open_write_transaction() as connection:
         for statement in statements:
             connection.execute(sa.text(statement))
             sleep(pause_s)
@@ -51,7 +51,7 @@ def test_a_value_that_fits_no_column_passes_through(databases: DatabasePair) -> 
 
 
 def test_an_error_contains_no_values(database: Database) -> None:
-    with pytest.raises(DBAPIError) as caught, database.write_transaction() as connection:
+    with pytest.raises(DBAPIError) as caught, database.open_write_transaction() as connection:
         connection.execute(sa.insert(watermarks).values(location="hush-hush", claimed_until=None))
     assert "hush-hush" not in str(caught.value).split("DETAIL")[0]
 
@@ -145,5 +145,5 @@ def test_an_exhausted_pool_is_unavailable(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [KeyError("x"), OverflowError(), psycopg.OperationalError("raw")])
 def test_other_exceptions_pass_through(database: Database, error: Exception) -> None:
-    with pytest.raises(type(error)), database.write_transaction():
+    with pytest.raises(type(error)), database.open_write_transaction():
         raise error

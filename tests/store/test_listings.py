@@ -140,6 +140,6 @@ def test_an_incident_of_a_job_opens_and_resolves_over_differences(harness: Store
 
 def test_a_row_whose_base_is_deleted_has_no_listing(harness: StoreHarness) -> None:
     harness.record_each(look(harness, START, "a"), look(harness, START + MINUTE, "a", previous=START))
-    with harness.database.write_transaction() as connection:
+    with harness.database.open_write_transaction() as connection:
         connection.execute(sa.delete(results).where(results.c.slot == START))
     assert [result.listings for result in read_all(harness)] == [{}]

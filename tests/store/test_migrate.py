@@ -104,7 +104,7 @@ def fill_first_schema(database: Database, folder: Path, revision: str = FIRST) -
         table.name: [{column.name: sample_value(column, n) for column in table.columns} for n in (1, 2)]
         for table in schema.sorted_tables
     }
-    with database.write_transaction() as connection:
+    with database.open_write_transaction() as connection:
         for table in schema.sorted_tables:
             connection.execute(sa.insert(table), rows[table.name])
     assert read_rows(database, rows) == rows
@@ -152,7 +152,7 @@ def migrated_results(database: Database) -> list[tuple[int, bool]]:
 def test_upgrade_from_nothing_and_again(fresh: Database) -> None:
     assert upgrade_schema(fresh, find_resource_folder("migrations")) == ("", HEAD)
     assert tables(fresh) == {*metadata.tables, SCHEMA_VERSION_TABLE_NAME}
-    with fresh.write_transaction() as connection:
+    with fresh.open_write_transaction() as connection:
         connection.execute(
             sa.insert(probes).values(probe_id="a", name="", kind="", info="", config_yaml="", created_at=1)
         )
@@ -249,7 +249,7 @@ def test_a_kill_in_the_middle_of_an_upgrade_changes_nothing(fresh: Database, dat
 
 def test_a_newer_schema_is_refused(fresh: Database) -> None:
     upgrade_schema(fresh, find_resource_folder("migrations"))
-    with fresh.write_transaction() as connection:
+    with fresh.open_write_transaction() as connection:
         connection.exec_driver_sql(f"UPDATE {SCHEMA_VERSION_TABLE_NAME} SET version_num = '4711'")
     with pytest.raises(
         WatchdogDatabaseSchemaError, match=r"at schema 4711, which this version does not support: .* run that version"
@@ -259,7 +259,7 @@ def test_a_newer_schema_is_refused(fresh: Database) -> None:
 
 
 def test_tables_of_other_programs_are_not_changed(fresh: Database) -> None:
-    with fresh.write_transaction() as connection:
+    with fresh.open_write_transaction() as connection:
         connection.exec_driver_sql("CREATE TABLE procrastinate_jobs (id INTEGER)")
         connection.exec_driver_sql("INSERT INTO procrastinate_jobs VALUES (7)")
     upgrade_schema(fresh, find_resource_folder("migrations"))
@@ -268,7 +268,7 @@ def test_tables_of_other_programs_are_not_changed(fresh: Database) -> None:
 
 
 def test_a_conflicting_table_of_another_program_is_named(fresh: Database) -> None:
-    with fresh.write_transaction() as connection:
+    with fresh.open_write_transaction() as connection:
         connection.exec_driver_sql("CREATE TABLE results (id INTEGER)")
     with pytest.raises(WatchdogDatabaseSchemaError, match="not Watchdog's: results; give it its own database"):
         upgrade_schema(fresh, find_resource_folder("migrations"))
@@ -284,7 +284,7 @@ def test_a_folder_with_a_percent_sign_is_found(fresh: Database, tmp_path: Path) 
 def test_an_upgrade_keeps_the_messages_that_open_incidents_have(fresh: Database, tmp_path: Path) -> None:
     """Their end edits the Slack message, or replies to the email, that an earlier version sent."""
     fill_first_schema(fresh, tmp_path)
-    with fresh.write_transaction() as connection:
+    with fresh.open_write_transaction() as connection:
         connection.exec_driver_sql(
             "UPDATE outbox SET incident = 'text 1', state = 'sent', event = 'opened', receipt = '{\"ts\":\"1\"}'"
         )

@@ -114,15 +114,15 @@ def run_every_operation(harness: StoreHarness) -> None:
     harness.recorder.record_results(batch, now)
     harness.evaluate_deadlines(now + DAY_MS)
     harness.slot_claimer.reschedule_sooner(dict.fromkeys(harness.database_ids, now + 1))
-    harness.slot_claimer.record_lost_runs(now + DAY_MS)
+    harness.slot_claimer.record_lost_runs_and_get_settled_until(now + DAY_MS)
     check_ins = [ProbeCheckIn(p, CheckIn("x", now, CheckInKind.FAIL)) for p in harness.database_ids]
     assert CheckInStore(harness.database).save_check_ins(check_ins) == set(harness.database_ids)
     send_notifications(harness, now + DAY_MS)
     harness.outbox.give_up_orphaned_notifications(now + DAY_MS)
     with harness.database.open_read_transaction() as connection:
-        assert harness.membership.is_renewal_due(connection, now + DAY_MS)
+        assert harness.membership.is_process_lease_renewal_due(connection, now + DAY_MS)
         load_shared_metrics(connection)
-    harness.membership.renew_lease_and_update_probes(now + DAY_MS)
+    harness.membership.renew_process_lease_and_update_probes(now + DAY_MS)
     delete_ended_watchdog_processes(harness.database, now + DAY_MS)
     roll_up_hours(harness.database, now + DAY_MS)
     delete_expired_rows(harness.database, now + 3 * DAY_MS, DAY_MS, 90 * DAY_MS)

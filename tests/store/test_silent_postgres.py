@@ -51,7 +51,7 @@ def run_in_thread(function: Any) -> list[BaseException | None]:
 
 
 def execute(database: Database, statement: str) -> Any:
-    with database.write_transaction() as connection:
+    with database.open_write_transaction() as connection:
         return connection.execute(sa.text(statement)).scalar()
 
 
@@ -59,7 +59,7 @@ def test_a_statement_during_which_the_server_is_stopped(own_postgres: PostgresSe
     with ExitStack() as stack:
 
         def execute_twice() -> None:
-            with database.write_transaction() as connection:
+            with database.open_write_transaction() as connection:
                 connection.execute(sa.text("SELECT 1"))
                 stack.enter_context(stopped_postgres(own_postgres))
                 connection.execute(sa.text("SELECT 2"))
@@ -74,7 +74,7 @@ def test_a_commit_during_which_the_server_is_stopped(own_postgres: PostgresServe
     with ExitStack() as stack:
 
         def write_and_stop() -> None:
-            with database.write_transaction() as connection:
+            with database.open_write_transaction() as connection:
                 connection.execute(sa.text("CREATE TABLE t (x int)"))
                 stack.enter_context(stopped_postgres(own_postgres))
 
@@ -86,7 +86,7 @@ def test_a_pooled_connection_to_a_stopped_server(own_postgres: PostgresServer, d
     """Before it is used, it is tested: that waits for the server, too."""
     execute(database, "SELECT 1")
     with stopped_postgres(own_postgres):
-        for transaction in (database.write_transaction, database.open_read_transaction):
+        for transaction in (database.open_write_transaction, database.open_read_transaction):
 
             def read(transaction: Any = transaction) -> None:
                 with transaction() as connection:
@@ -121,7 +121,7 @@ def test_the_server_ends_a_statement_that_takes_too_long(database: Database) -> 
 def test_a_long_statement_that_is_expected_may_take_longer(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgres_connection, "POSTGRES_STATEMENT_TIMEOUT_S", 1)
     short = Database(database.writer.url.render_as_string(hide_password=False))
-    with short.write_transaction() as connection, short.allow_long_statements(connection):
+    with short.open_write_transaction() as connection, short.allow_long_statements(connection):
         connection.execute(sa.text("SELECT pg_sleep(2.5)"))
     with pytest.raises(StoreUnavailableError, match="statement timeout"):
         execute(short, "SELECT pg_sleep(60)")
@@ -132,7 +132,7 @@ def test_waiting_for_another_process_s_lock_is_no_silence(database: Database) ->
     entered = threading.Event()
 
     def hold() -> None:
-        with database.write_transaction() as connection:
+        with database.open_write_transaction() as connection:
             database.acquire_advisory_lock(connection, -7)
             entered.set()
             connection.execute(sa.text("SELECT pg_sleep(0.9)"))
@@ -141,7 +141,7 @@ def test_waiting_for_another_process_s_lock_is_no_silence(database: Database) ->
     thread = threading.Thread(target=hold)
     thread.start()
     assert entered.wait(HANG_S)
-    with database.write_transaction() as connection:
+    with database.open_write_transaction() as connection:
         database.acquire_advisory_lock(connection, -7)
     thread.join(HANG_S)
 

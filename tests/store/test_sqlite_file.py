@@ -45,7 +45,7 @@ def database(file: Path) -> Iterator[Database]:
 
 
 def write(database: Database, claimed_until: int) -> None:
-    with database.write_transaction() as connection:
+    with database.open_write_transaction() as connection:
         connection.execute(sa.delete(watermarks))
         connection.execute(sa.insert(watermarks).values(location="here", claimed_until=claimed_until))
 
@@ -143,7 +143,7 @@ def test_a_file_in_use_passes_however_it_changes(file: Path, database: Database)
         database.check_file()
         checkpoint(database)
         database.check_file()
-    with database.write_transaction() as connection:
+    with database.open_write_transaction() as connection:
         connection.exec_driver_sql("CREATE TABLE big (x)")
         connection.exec_driver_sql(
             "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i + 1 FROM n WHERE i < 3000)"
@@ -152,7 +152,7 @@ def test_a_file_in_use_passes_however_it_changes(file: Path, database: Database)
     database.check_file()
     checkpoint(database)
     database.check_file()
-    with database.write_transaction() as connection:
+    with database.open_write_transaction() as connection:
         connection.exec_driver_sql("DROP TABLE big")
     with database.open_autocommit_connection() as connection:
         connection.exec_driver_sql("VACUUM")
@@ -171,7 +171,7 @@ def test_a_file_that_another_program_locks_is_not_damaged(file: Path, database: 
 
 def test_a_check_does_not_release_the_locks_of_sqlite(file: Path, database: Database) -> None:
     """Closing a descriptor of the file would: then another process could delete the log of this one."""
-    with database.write_transaction() as connection:
+    with database.open_write_transaction() as connection:
         connection.execute(sa.delete(watermarks))
         database.check_file()
         code = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.support.store import StoreHarness
-from watchdog.domain.acts import ActInterface, Actor
+from watchdog.domain.acts import Actor, OperatorInterfaceKind
 from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.model import Severity
 from watchdog.domain.routing import ProbeMatcher
@@ -14,8 +14,8 @@ from watchdog.service.acts import SilenceRequest, begin_silence
 from watchdog.store.tables import incidents, outbox
 from watchdog.store.write.silence_ends import end_expired_silences
 
-ANA = Actor("Ana", ActInterface.PAGE)
-BEN = Actor("Ben", ActInterface.CLI)
+ANA = Actor("Ana", OperatorInterfaceKind.PAGE)
+BEN = Actor("Ben", OperatorInterfaceKind.CLI)
 
 
 def make_silence_request(

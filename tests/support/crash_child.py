@@ -82,7 +82,7 @@ def kill_around_call(
 def kill_after_commit(marker: Path, should_kill: Callable[[Any], bool]) -> None:
     """Kill the process after the transaction that evaluated the transition, whichever function ran it."""
     armed = False
-    evaluate_probes, write_transaction = AlertEvaluator.evaluate_probes, Database.write_transaction
+    evaluate_probes, open_write_transaction = AlertEvaluator.evaluate_probes, Database.open_write_transaction
 
     def evaluate(*args: Any, **kwargs: Any) -> Any:
         nonlocal armed
@@ -92,13 +92,13 @@ def kill_after_commit(marker: Path, should_kill: Callable[[Any], bool]) -> None:
 
     @contextmanager
     def commit(database: Database, *, is_checked: bool = True) -> Iterator[Any]:
-        with write_transaction(database, is_checked=is_checked) as connection:
+        with open_write_transaction(database, is_checked=is_checked) as connection:
             yield connection
         if armed:
             kill_self(marker)
 
     AlertEvaluator.evaluate_probes = evaluate  # type: ignore[method-assign]
-    Database.write_transaction = commit  # type: ignore[assignment, method-assign]
+    Database.open_write_transaction = commit  # type: ignore[assignment, method-assign]
 
 
 def arm_kill_point(kill_point: str, event: IncidentEvent, marker: Path) -> None:

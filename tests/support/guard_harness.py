@@ -10,11 +10,11 @@ from typing import Any
 
 from tests.support.polling import HANG_S, wait_until_async
 from watchdog.domain.client_addresses import TrustedProxies
-from watchdog.server import ConnectionGuard, ConnectionLimits, WebServer, open_listen_socket
-from watchdog.server.connections import ConnectionTimeouts
+from watchdog.server import InboundConnectionGuard, InboundConnectionLimits, WebServer, open_listen_socket
+from watchdog.server.connections import InboundConnectionTimeouts
 
-CONNECTION_TIMEOUTS = ConnectionTimeouts(head_s=1_000, body_s=3_000, write_s=2_000)
-LIMITS = ConnectionLimits(total=8, reserved=2, per_address=8, timeouts=CONNECTION_TIMEOUTS)
+CONNECTION_TIMEOUTS = InboundConnectionTimeouts(head_s=1_000, body_s=3_000, write_s=2_000)
+LIMITS = InboundConnectionLimits(total=8, reserved=2, per_address=8, timeouts=CONNECTION_TIMEOUTS)
 LARGE_BODY_BYTES = 16_000_000
 """More than the buffers of both sockets hold."""
 
@@ -22,9 +22,9 @@ LARGE_BODY_BYTES = 16_000_000
 class GuardHarness:
     """A server whose application answers at once, except for paths that state otherwise."""
 
-    def __init__(self, limits: ConnectionLimits = LIMITS, trusted_proxies: tuple[str, ...] = ()):
+    def __init__(self, limits: InboundConnectionLimits = LIMITS, trusted_proxies: tuple[str, ...] = ()):
         self.now = 10_000.0
-        self.guard = ConnectionGuard(limits, TrustedProxies(trusted_proxies), lambda: self.now)
+        self.guard = InboundConnectionGuard(limits, TrustedProxies(trusted_proxies), lambda: self.now)
         self.started_paths: list[str] = []
         self.clients: list[tuple[str, str]] = []
         """The address and the scheme of each request."""
@@ -59,7 +59,7 @@ class GuardHarness:
         )
         visitor = Visitor(reader, writer)
         self.visitors.append(visitor)
-        await wait_until_async(lambda: self.guard.find_connection(visitor.address) or reader.at_eof())
+        await wait_until_async(lambda: self.guard.find_connection_of_peer(visitor.address) or reader.at_eof())
         return visitor
 
     async def request(self, path: str, source: str = "127.0.0.1", headers: str = "") -> Visitor:
@@ -103,7 +103,7 @@ class Visitor:
 
 @asynccontextmanager
 async def running_guard(
-    limits: ConnectionLimits = LIMITS, trusted_proxies: tuple[str, ...] = ()
+    limits: InboundConnectionLimits = LIMITS, trusted_proxies: tuple[str, ...] = ()
 ) -> AsyncIterator[GuardHarness]:
     harness = GuardHarness(limits, trusted_proxies)
     with open_listen_socket("127.0.0.1", 0) as listen_socket:

@@ -67,7 +67,7 @@ class IgnoringLagMonitor(EventLoopLagMonitor):
     """Reports no lag. The event loop of a test may be late on a busy machine, which would turn a timeout that the test
     expects into an error."""
 
-    def max_lag_since(self, start: float) -> float:
+    def max_event_loop_lag_s_since(self, start: float) -> float:
         return 0.0
 
 

@@ -34,7 +34,7 @@ from watchdog.store.write.members import WatchdogProcessConfiguration, WatchdogP
 from watchdog.store.write.outbox import NotificationOutbox
 from watchdog.store.write.outbox_lease import LeasedNotification
 from watchdog.store.write.recorder import ResultRecorder
-from watchdog.store.write.watermark import Watermark
+from watchdog.store.write.watermark import ClaimWatermark
 
 START_AT = 1_700_000_040_000
 """A whole minute."""
@@ -102,13 +102,13 @@ def describe_probe(probe: RegisteredProbe) -> str:
 
 def end_all_members(database: Database, now: int) -> None:
     """Every member has left in order, so long ago that what no other has is retired at once."""
-    with database.write_transaction() as connection:
+    with database.open_write_transaction() as connection:
         connection.execute(sa.update(members).values(lease_until=now - LEASE_MS, left_in_order=True))
 
 
 def delete_all_rows(database: Database) -> None:
     """Empty every table."""
-    with database.write_transaction(is_checked=False) as connection:
+    with database.open_write_transaction(is_checked=False) as connection:
         for table in metadata.sorted_tables:
             connection.execute(sa.delete(table))
 
@@ -146,7 +146,7 @@ class StoreHarness:
             if self._owns_database:
                 metadata.create_all(self.database.writer)
             delete_all_rows(self.database)
-        self.watermark = Watermark(self.database, LOCATION)
+        self.watermark = ClaimWatermark(self.database, LOCATION)
         self.watermark.refuse_writes_in_another_clock_generation()
         configuration = make_member_configuration(probes, self.routes)
         self.membership = WatchdogProcessMembership(
@@ -224,7 +224,7 @@ class StoreHarness:
 
     def advance_watermark(self, now: int) -> None:
         """Move the watermark, as a claim of every due slot does."""
-        with self.database.write_transaction() as connection:
+        with self.database.open_write_transaction() as connection:
             connection.execute(sa.update(watermarks).where(watermarks.c.claimed_until < now).values(claimed_until=now))
 
     def evaluate_deadlines(self, now: int) -> list[IncidentTransition]:

@@ -33,7 +33,7 @@ def filled_database(url: str, rows: FixtureRows) -> Iterator[Database]:
     database = Database(url)
     try:
         metadata.create_all(database.writer)
-        with database.write_transaction() as connection:
+        with database.open_write_transaction() as connection:
             rows.insert_into(connection)
         yield database
     finally:

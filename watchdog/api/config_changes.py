@@ -8,7 +8,7 @@ from watchdog.domain.config_changes import ConfigChanges, ConfigFieldChange, Rou
 from watchdog.domain.model import Json
 from watchdog.domain.text import map_json_strings, replace_invisible_characters, truncate_with_ellipsis
 
-MAX_CONFIG_VALUE_CHARS = 120
+MAX_CONFIG_VALUE_CHARS_IN_CHANGE_LINE = 120
 UNSHOWN_VALUES_CHANGE_TEXT = "the values of variables, or masked values"
 """What differs if no field does as it is written."""
 
@@ -41,7 +41,7 @@ def serialize_config_changes(changes: ConfigChanges, mask: Callable[[str], str])
         ],
         "restart_required": list(changes.restart_required_fields),
     }
-    return map_json_strings(body, lambda text: _make_presentable(text, mask))
+    return map_json_strings(body, lambda text: _mask_and_flatten_change_line(text, mask))
 
 
 def _serialize_field_change(change: ConfigFieldChange) -> Json:
@@ -54,10 +54,10 @@ def _serialize_routing_change(change: RoutingChange) -> dict[str, Json]:
 
 def format_config_changes(changes: ConfigChanges, mask: Callable[[str], str]) -> list[str]:
     """A line for each change, in the order in which they matter; empty: nothing changes."""
-    return [_make_presentable(line, mask) for line in _iter_config_change_lines(changes)]
+    return [_mask_and_flatten_change_line(line, mask) for line in _iter_config_change_lines(changes)]
 
 
-def _make_presentable(text: str, mask: Callable[[str], str]) -> str:
+def _mask_and_flatten_change_line(text: str, mask: Callable[[str], str]) -> str:
     return replace_invisible_characters(mask(text)).replace("\n", " ")
 
 
@@ -77,11 +77,13 @@ def _iter_config_change_lines(changes: ConfigChanges) -> Iterator[str]:
     yield from (f"- destination {name}" for name in changes.removed_destinations)
     yield from (f"~ destination {name}" for name in changes.changed_destinations)
     for routing in changes.rerouted:
-        yield f"~ routing of probe {routing.probe_id}: {_join(routing.before)} -> {_join(routing.after)}"
+        before, after = _join_destinations_or_no_one(routing.before), _join_destinations_or_no_one(routing.after)
+        yield f"~ routing of probe {routing.probe_id}: {before} -> {after}"
     for routing in changes.rerouted_incidents:
+        before, after = _join_destinations_or_no_one(routing.before), _join_destinations_or_no_one(routing.after)
         yield (
-            f"~ open incident {routing.incident} of probe {routing.probe_id}: notified {_join(routing.before)}; the "
-            f"new routes lead to {_join(routing.after)}"
+            f"~ open incident {routing.incident} of probe {routing.probe_id}: notified {before}; the new routes lead "
+            f"to {after}"
         )
     yield from (f"! {path} takes effect after a restart" for path in changes.restart_required_fields)
 
@@ -94,7 +96,7 @@ def _iter_field_change_lines(
         yield f"~ {subject}: {UNSHOWN_VALUES_CHANGE_TEXT}"
     for change in fields:
         path = change.path if is_part_of_path else f"{subject}: {change.path}"
-        before, after = map(_quote_value, (change.before, change.after))
+        before, after = map(_format_config_value_in_change_line, (change.before, change.after))
         if change.before is None:
             yield f"~ {path}: added {after}"
         elif change.after is None:
@@ -103,9 +105,9 @@ def _iter_field_change_lines(
             yield f"~ {path}: {before} -> {after}"
 
 
-def _quote_value(value: str | None) -> str:
-    return truncate_with_ellipsis(value or "''", MAX_CONFIG_VALUE_CHARS)
+def _format_config_value_in_change_line(value: str | None) -> str:
+    return truncate_with_ellipsis(value or "''", MAX_CONFIG_VALUE_CHARS_IN_CHANGE_LINE)
 
 
-def _join(destinations: Iterable[str]) -> str:
+def _join_destinations_or_no_one(destinations: Iterable[str]) -> str:
     return ", ".join(destinations) or "no one"

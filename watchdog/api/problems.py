@@ -9,12 +9,12 @@ from typing import NotRequired
 from pydantic import with_config
 from typing_extensions import TypedDict
 
-from watchdog.api.serializers.results import DESCRIBED
+from watchdog.api.serializers.results import FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 
 
-@with_config(DESCRIBED)
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
 class InvalidParameterJson(TypedDict):
     """A part of a request that is not valid."""
 
@@ -26,8 +26,8 @@ class InvalidParameterJson(TypedDict):
     """What is expected."""
 
 
-@with_config(DESCRIBED)
-class ProblemJson(TypedDict):
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
+class ProblemDetailsJson(TypedDict):
     """Why a request failed, and what to do about it."""
 
     type: str
@@ -44,11 +44,11 @@ class ProblemJson(TypedDict):
     """Each part of the request that is not valid."""
 
 
-def build_problem_body(
+def build_problem_details_body(
     status_code: int, detail: str, *, reason: str = "", errors: Sequence[InvalidParameterJson] = ()
-) -> ProblemJson:
+) -> ProblemDetailsJson:
     """`detail`: for people: what is wrong, and what to do."""
-    body: ProblemJson = {
+    body: ProblemDetailsJson = {
         "type": "about:blank",
         "title": HTTPStatus(status_code).phrase,
         "status": status_code,

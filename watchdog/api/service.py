@@ -8,15 +8,15 @@ from pydantic import with_config
 from typing_extensions import TypedDict
 
 from watchdog.api.serializers.findings import WatchdogFindingJson, serialize_watchdog_finding
-from watchdog.api.serializers.results import DESCRIBED
+from watchdog.api.serializers.results import FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG
 from watchdog.domain.formatting import format_iso8601
-from watchdog.domain.membership import LiveWatchdogProcesses, WatchdogProcessStatus
+from watchdog.domain.membership import LiveProcessWithSupersededDefinitions, LiveWatchdogProcesses
 from watchdog.domain.model import Incident, Json
 from watchdog.service.background_tasks import BackgroundTask
 
 
-@with_config(DESCRIBED)
-class TaskHealthJson(TypedDict):
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
+class BackgroundTaskHealthJson(TypedDict):
     """How one of the internal tasks of a process last went."""
 
     name: str
@@ -30,8 +30,8 @@ class TaskHealthJson(TypedDict):
     last_run_error: str | None
 
 
-@with_config(DESCRIBED)
-class MemberJson(TypedDict):
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
+class WatchdogProcessJson(TypedDict):
     """A live process that shares the database."""
 
     id: str
@@ -44,8 +44,8 @@ class MemberJson(TypedDict):
     superseded_destinations: list[str]
 
 
-@with_config(DESCRIBED)
-class ServiceJson(TypedDict):
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
+class WatchdogServiceJson(TypedDict):
     """Watchdog itself, as this process sees it."""
 
     version: str
@@ -59,12 +59,12 @@ class ServiceJson(TypedDict):
     """What else to know about this process."""
     config_warnings: list[str]
     """What in its configuration has no effect."""
-    members: list[MemberJson]
-    tasks: list[TaskHealthJson]
+    members: list[WatchdogProcessJson]
+    tasks: list[BackgroundTaskHealthJson]
     """The internal tasks of this process."""
 
 
-def serialize_service(
+def serialize_watchdog_service(
     *,
     version: str,
     not_ready_reason: str,
@@ -72,8 +72,8 @@ def serialize_service(
     notes: Sequence[str],
     config_warnings: Sequence[str],
     members: LiveWatchdogProcesses,
-    tasks: Sequence[TaskHealthJson],
-) -> ServiceJson:
+    tasks: Sequence[BackgroundTaskHealthJson],
+) -> WatchdogServiceJson:
     return {
         "version": version,
         "ready": not not_ready_reason,
@@ -81,12 +81,12 @@ def serialize_service(
         "findings": [serialize_watchdog_finding(finding) for finding in findings],
         "notes": list(notes),
         "config_warnings": list(config_warnings),
-        "members": [_serialize_member(status) for status in members.members],
+        "members": [_serialize_watchdog_process(status) for status in members.members],
         "tasks": list(tasks),
     }
 
 
-def _serialize_member(status: WatchdogProcessStatus) -> MemberJson:
+def _serialize_watchdog_process(status: LiveProcessWithSupersededDefinitions) -> WatchdogProcessJson:
     member = status.member
     return {
         "id": member.id,
@@ -113,15 +113,15 @@ def build_readiness_body(
     return readiness | {name: entries for name, entries in lists.items() if entries}
 
 
-def build_health_check_tool_result(tasks: Sequence[TaskHealthJson], note: str = "") -> Json:
+def build_health_check_tool_result(tasks: Sequence[BackgroundTaskHealthJson], note: str = "") -> Json:
     """The answer of a `health_check` tool, by the convention that docs/health-check.md describes."""
     return {"healthy": all(task["ok"] for task in tasks), "tasks": list(tasks)} | ({"note": note} if note else {})
 
 
-def serialize_background_task_health(task: BackgroundTask, now: int) -> TaskHealthJson:
+def serialize_background_task_health(task: BackgroundTask, now: int) -> BackgroundTaskHealthJson:
     """One entry of `build_health_check_tool_result`."""
     status = task.status(now)
-    return _serialize_task_health(
+    return _serialize_background_task_health(
         name=task.name,
         status=status,
         ok=status in ("success", "never"),
@@ -133,17 +133,17 @@ def serialize_background_task_health(task: BackgroundTask, now: int) -> TaskHeal
 
 def serialize_slot_claim_task_health(
     *, last_run_at: int | None, staleness_ms: int | None, error: str
-) -> TaskHealthJson:
+) -> BackgroundTaskHealthJson:
     """The task `claim`, as far as the watermark in the store shows it."""
     status = "overdue" if error else "success"
-    return _serialize_task_health(
+    return _serialize_background_task_health(
         name="claim", status=status, ok=not error, last_run_at=last_run_at, staleness_ms=staleness_ms, error=error
     )
 
 
-def _serialize_task_health(
+def _serialize_background_task_health(
     *, name: str, status: str, ok: bool, last_run_at: int | None, staleness_ms: int | None, error: str
-) -> TaskHealthJson:
+) -> BackgroundTaskHealthJson:
     return {
         "name": name,
         "ok": ok,

@@ -30,6 +30,6 @@ def serialize_mcp_tool_job_status(*, status: str, progress: float, result: Json,
     return {"status": status, "progress": progress, **outcome}
 
 
-def serialize_mcp_server_job(job_id: str, status: dict[str, Json]) -> dict[str, Json]:
+def serialize_mcp_tool_job_answer(job_id: str, status: dict[str, Json]) -> dict[str, Json]:
     """The answer of a tool whose work may take longer than the call. `status`: from `serialize_mcp_tool_job_status`."""
     return {"job_id": job_id, "poll_resource": f"job:{job_id}", **status}

@@ -23,12 +23,12 @@ ActCommentOption = Annotated[str, typer.Option("--comment", help="Why, for other
 def open_database_to_act(config_path: Path) -> Iterator[tuple[Database, Actor, int]]:
     """The configured database, the user and the time by the database's clock. Exits with one line if an act is refused,
     and as `open_database_or_exit` does."""
-    from watchdog.domain.acts import ActRefusedError
+    from watchdog.domain.acts import OperatorActRefusedError
 
     with open_database_or_exit(load_config_or_exit(config_path)) as database:
         try:
             yield database, read_operating_system_user(), read_database_clock(database)
-        except ActRefusedError as e:
+        except OperatorActRefusedError as e:
             exit_with_error(str(e))
 
 
@@ -36,7 +36,7 @@ def read_operating_system_user() -> Actor:
     """By the id of the process, and not by the environment, which anyone may set."""
     import os
 
-    from watchdog.domain.acts import ActInterface, Actor
+    from watchdog.domain.acts import Actor, OperatorInterfaceKind
 
     try:
         import pwd
@@ -44,4 +44,4 @@ def read_operating_system_user() -> Actor:
         name = pwd.getpwuid(os.getuid()).pw_name
     except (ImportError, KeyError):  # not on this system, or a container without an entry for the user
         name = f"uid {os.getuid()}" if hasattr(os, "getuid") else os.getlogin()
-    return Actor(name, ActInterface.CLI)
+    return Actor(name, OperatorInterfaceKind.CLI)

@@ -105,7 +105,7 @@ def read_database_clock(database: Database) -> int:
     from watchdog.service.clock import WatchdogClock, read_wall_clock_ms
 
     clock = WatchdogClock(read_wall_clock_ms)
-    clock.measure_database_clock_offset(database.read_clock)
+    clock.measure_database_clock_offset(database.read_database_server_clock_ms)
     return clock()
 
 

@@ -54,7 +54,7 @@ def diff_command(
     loaded = load_config_or_exit(config)
     mask = loaded.mask
     if against == AGAINST_RUNNING:
-        old, incidents = _load_running_config_or_exit(loaded)
+        old, incidents = _load_running_config_and_incidents_or_exit(loaded)
     else:
         other = load_config_or_exit(Path(against))
         old, incidents, mask = build_loaded_config_snapshot(other), (), loaded.mask.including(other.mask)
@@ -66,7 +66,9 @@ def diff_command(
     raise typer.Exit(ExitCode.OK if changes.is_empty() else ExitCode.DOWN)
 
 
-def _load_running_config_or_exit(loaded: LoadedConfig) -> tuple[ConfigSnapshot, Sequence[OpenIncidentSnapshot]]:
+def _load_running_config_and_incidents_or_exit(
+    loaded: LoadedConfig,
+) -> tuple[ConfigSnapshot, Sequence[OpenIncidentSnapshot]]:
     from watchdog.store.read.running_config import load_open_incidents_with_destinations, load_running_config
 
     with open_database_or_exit(loaded) as database:

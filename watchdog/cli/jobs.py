@@ -65,12 +65,12 @@ def jobs_forget_command(
     """
     loaded_config = load_config_or_exit(config)
 
-    from watchdog.service.run_once import find_probe
+    from watchdog.service.run_once import find_probe_by_name_or_id
     from watchdog.store.write.forgotten_jobs import mark_missing_jobs_as_forgotten
 
     with open_database_or_exit(loaded_config) as database:
         try:
-            probe_id = find_probe(loaded_config.config.probes, probe).id
+            probe_id = find_probe_by_name_or_id(loaded_config.config.probes, probe).id
             names = mark_missing_jobs_as_forgotten(database, probe_id, job, read_database_clock(database))
         except LookupError as e:
             exit_with_error(e.args[0])
@@ -88,13 +88,13 @@ def _print_jobs_and_exit(config: Path, output: CliOutputFormat) -> None:
         jobs,
         to_json=serialize_job_summary,
         headings=("status", "job", "probe", "schedule", "last run", "next run due", "problem"),
-        to_row=lambda job: _format_job_row(job, now),
+        to_row=lambda job: _format_job_cli_row(job, now),
         empty_text="no jobs",
     )
     raise typer.Exit(ExitCode.DOWN if any(job.reason for job in jobs) else ExitCode.OK)
 
 
-def _format_job_row(job: JobSummary, now: int) -> tuple[str, ...]:
+def _format_job_cli_row(job: JobSummary, now: int) -> tuple[str, ...]:
     from watchdog.domain.formatting import format_time_ago, format_utc_timestamp_without_zone
 
     read = f"since {format_utc_timestamp_without_zone(job.read_at, now)}"

@@ -49,10 +49,10 @@ def configure_logging(mask: SecretMask, *, quiet: bool = False) -> None:
 
 def configure_logging_on_first_record(mask: SecretMask) -> None:
     """For a command that logs only if something goes wrong: loading structlog would take a tenth of its start."""
-    logging.getLogger().handlers[:] = [_ConfigureOnFirstRecordHandler(mask)]
+    logging.getLogger().handlers[:] = [_ConfigureLoggingOnFirstRecordHandler(mask)]
 
 
-class _ConfigureOnFirstRecordHandler(logging.Handler):
+class _ConfigureLoggingOnFirstRecordHandler(logging.Handler):
     def __init__(self, mask: SecretMask):
         super().__init__()
         self._mask = mask

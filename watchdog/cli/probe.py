@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from watchdog.config.load import LoadedConfig
     from watchdog.probes.base import Probe
 
-OUTCOME_SGR_CODES = {"pass": "1;32", "fail": "1;31"}
+SGR_CODE_BY_OUTCOME = {"pass": "1;32", "fail": "1;31"}
 GREY_SGR_CODE = "90"
 
 
@@ -78,7 +78,7 @@ async def _run_and_serialize_probe(loaded_config: LoadedConfig, probe: Probe) ->
 def _print_on_demand_run(result: dict[str, Any]) -> None:
     from watchdog.domain.formatting import format_duration
 
-    outcome = _colour_if_terminal(result["outcome"], OUTCOME_SGR_CODES.get(result["outcome"], GREY_SGR_CODE))
+    outcome = _colour_if_terminal(result["outcome"], SGR_CODE_BY_OUTCOME.get(result["outcome"], GREY_SGR_CODE))
     message = f": {result['message']}" if result["message"] else ""
     duration = "" if result["duration_ms"] is None else f" · {format_duration(result['duration_ms'])}"
     print(f"{outcome} {result['probe']} ({result['kind']}){message}{duration}")

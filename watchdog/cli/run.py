@@ -24,9 +24,9 @@ def run_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     \b
     Example: watchdog run -c /etc/watchdog/watchdog.yaml
     """
-    from watchdog.signals import hold_back_hangup
+    from watchdog.signals import hold_back_sighup
 
-    hold_back_hangup()
+    hold_back_sighup()
     loaded_config = load_config_or_exit(config)
 
     from watchdog.config.config_files import read_config_file_signatures

@@ -76,10 +76,10 @@ def _parse_severity(text: str) -> Severity | None:
 
 
 def _parse_duration_ms(text: str) -> int:
-    from watchdog.config_types import parse_duration
+    from watchdog.config_types import parse_config_duration_ms
 
     try:
-        return parse_duration(text)
+        return parse_config_duration_ms(text)
     except ValueError as e:
         exit_with_error(f"--for {text}: {e}")
 

@@ -40,13 +40,13 @@ def status_command(
     from watchdog.api.serializers.probes import serialize_probe_status
     from watchdog.domain.rules import service
     from watchdog.domain.watermark import describe_outdated_watermark_with_advice
-    from watchdog.store.read.members import load_watchdog_process_status
+    from watchdog.store.read.members import load_live_watchdog_processes
     from watchdog.store.read.status import list_probe_statuses, load_watchdog_status
 
     with open_read_connection_or_exit(config) as (connection, now):
         statuses, watchdog_status = list_probe_statuses(connection), load_watchdog_status(connection)
         own_statuses = list_probe_statuses(connection, service.WATCHDOG_SELF_PROBE_ID)
-        membership = load_watchdog_process_status(connection, now)
+        membership = load_live_watchdog_processes(connection, now)
     member_lines = list(_list_watchdog_process_notes(membership))
     findings = watchdog_status.findings
     own_rows = [serialize_watchdog_self_probe(status, findings, member_lines) for status in own_statuses]

@@ -29,10 +29,10 @@ def read_config_file_signatures(files: ConfigFiles) -> Mapping[Path, ConfigFileS
     for folder, pattern in files.include_patterns:
         with suppress(TooManyFolderEntriesError):
             paths.update(finder.find_files(folder, pattern))
-    return {path: _read_signature(path) for path in paths}
+    return {path: _read_config_file_signature(path) for path in paths}
 
 
-def _read_signature(path: Path) -> ConfigFileSignature | None:
+def _read_config_file_signature(path: Path) -> ConfigFileSignature | None:
     try:
         status = path.stat()
     except (OSError, ValueError):

@@ -18,7 +18,7 @@ INCLUDABLE_SECTIONS = ("probes", "receivers", "routes", "include", "version")
 """The sections that an included file can hold."""
 
 
-def cross_validate_and_resolve(config: Config, sources: MergedConfigSources) -> Config:
+def cross_validate_config_and_resolve_references(config: Config, sources: MergedConfigSources) -> Config:
     """The configuration with its references resolved. Problems are added to those of the sources."""
     _report_main_file_sections_in_includes(sources)
     _check_unique_probe_names_and_ids(sources)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from watchdog.config.yaml_tree import YamlNode
-from watchdog.config_types import parse_duration
+from watchdog.config_types import parse_config_duration_ms
 from watchdog.probes import PROBE_KINDS, ProbeDefaults
 
 
@@ -45,6 +45,6 @@ def _list_defaults_inapplicable_to_probe(
 
 def _parse_yaml_duration_ms(node: YamlNode) -> int:
     try:
-        return parse_duration(node.value)
+        return parse_config_duration_ms(node.value)
     except ValueError:
         return 0

@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, SecretStr
 
 from watchdog.config.secret_uses import MIN_MASKED_SECRET_CHARS, mask_literal_secret_url_parameters
-from watchdog.domain.config_changes import SectionSnapshot
+from watchdog.domain.config_changes import ConfigSectionSnapshot
 from watchdog.domain.text import map_json_strings
 from watchdog.net.redact import MASK_PLACEHOLDER, SECRET_NAME_PATTERN
 
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from watchdog.config.load import LoadedConfig
     from watchdog.domain.model import Json
 
-SECTIONS_OF_ONE_PROCESS = frozenset({"server", "storage", "access", "connectivity", "dead_mans_switch", "reload"})
-SECTIONS_NOT_IN_CONFIG_DIGEST = SECTIONS_OF_ONE_PROCESS | {"version", "include", "defaults"}
+CONFIG_SECTIONS_OF_ONE_PROCESS = frozenset(
+    {"server", "storage", "access", "connectivity", "dead_mans_switch", "reload"}
+)
+SECTIONS_NOT_IN_CONFIG_DIGEST = CONFIG_SECTIONS_OF_ONE_PROCESS | {"version", "include", "defaults"}
 """Sections that concern one process, or that others already contain."""
 _URL_CREDENTIALS_PATTERN = re.compile(r"(?<=://)[^/@\s]*@")
 _UNNAMED_SECRET_PLACEHOLDER = "secret"
@@ -57,17 +59,17 @@ class ConfigDigests:
         """Probe id -> digest of the probe."""
         return {probe.id: digest_json(self._to_secretless_json(probe)) for probe in self._config.probes}
 
-    def build_section_snapshots(self, *, of_one_process: bool) -> dict[str, SectionSnapshot]:
+    def build_config_section_snapshots(self, *, of_one_process: bool) -> dict[str, ConfigSectionSnapshot]:
         """The sections that concern this process alone, or all others except for the probes."""
         names = type(self._config).model_fields.keys() - {"probes"}
-        names = names & SECTIONS_OF_ONE_PROCESS if of_one_process else names - SECTIONS_NOT_IN_CONFIG_DIGEST
+        names = names & CONFIG_SECTIONS_OF_ONE_PROCESS if of_one_process else names - SECTIONS_NOT_IN_CONFIG_DIGEST
         sections = {name: self._to_secretless_json(getattr(self._config, name), name) for name in sorted(names)}
         snapshots = {}
         for name, value in sections.items():
             fields = dict(_iter_leaf_fields(map_json_strings(value, self._mask_value), name))
             if isinstance(value, list | dict):
                 fields.pop(name, None)  # the section is empty
-            snapshots[name] = SectionSnapshot(digest_json(value), fields)
+            snapshots[name] = ConfigSectionSnapshot(digest_json(value), fields)
         return snapshots
 
     def _mask_value(self, text: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from watchdog.config.cross_checks import cross_validate_and_resolve
+from watchdog.config.cross_checks import cross_validate_config_and_resolve_references
 from watchdog.config.defaults import apply_probe_defaults
 from watchdog.config.error_messages import coerce_config_variables, list_yaml_field_names, translate_validation_errors
 from watchdog.config.models import Config, NotificationReceiverSettings, NotificationRouteSettings
@@ -29,12 +29,12 @@ from watchdog.config.secrets import (
     collect_secrets,
     mask_displayed_config_fields,
     mask_yaml_tree,
-    redact_problems,
+    redact_config_problems,
 )
 from watchdog.config.sources import MergedConfigSources, load_config_sources
 from watchdog.config.warnings import find_config_warnings
 from watchdog.config.yaml_tree import YamlNode, format_yaml_key_for_message
-from watchdog.config_types import ConfigLoadContext, ConfigModel
+from watchdog.config_types import ConfigFileValidationContext, ConfigModel
 from watchdog.net.redact import SecretMask
 from watchdog.probes import PROBE_KINDS, Probe
 
@@ -72,23 +72,23 @@ def load_config(
     sources.probes = [apply_probe_defaults(sources.root.get("defaults"), probe) for probe in sources.probes]
     builder = _ConfigModelBuilder(sources)
     probes = {probe.id: (node, probe) for node in sources.probes if (probe := builder.build_probe(node)) is not None}
-    sections = {name: value for name in sources.root if (value := builder.build_section(name)) is not None}
+    sections = {name: value for name in sources.root if (value := builder.build_config_section_value(name)) is not None}
     sections["probes"] = tuple(probe for _, probe in probes.values())
     sections["receivers"] = {
-        name: value for name in sources.receivers if (value := builder.build_receiver(name)) is not None
+        name: value for name in sources.receivers if (value := builder.build_receiver_settings(name)) is not None
     }
     sections["routes"] = tuple(
         route
         for node in sources.routes
-        if (route := builder.build_model_of_node(NotificationRouteSettings, node, "routes"))
+        if (route := builder.build_config_model_of_yaml_node(NotificationRouteSettings, node, "routes"))
     )
-    config = cross_validate_and_resolve(Config.model_construct(**sections), sources)
+    config = cross_validate_config_and_resolve_references(Config.model_construct(**sections), sources)
     files = ConfigFiles(
         frozenset(chain(sources.watched_paths, *(each.watched_paths for each in builder.load_contexts.values()))),
         frozenset(sources.include_patterns),
     )
     if sources.problems:
-        raise ConfigError(redact_problems(sources, builder.load_contexts.values()), files)
+        raise ConfigError(redact_config_problems(sources, builder.load_contexts.values()), files)
     secrets = collect_secrets(sources, builder.load_contexts.values(), config)
     mask = SecretMask(secrets.by_value, secrets.in_target)
     probe_yaml = {id: _dump_yaml(mask_yaml_tree(node, mask)) for id, (node, _) in probes.items()}
@@ -109,11 +109,11 @@ class _ConfigModelBuilder:
     def __init__(self, sources: MergedConfigSources):
         self.sources = sources
         self.load_contexts = {
-            file: ConfigLoadContext(folder, regular_files_only=sources.regular_files_only)
+            file: ConfigFileValidationContext(folder, regular_files_only=sources.regular_files_only)
             for file, folder in sources.base_folders.items()
         }
 
-    def build_model_of_node(self, model: type[ModelT], node: YamlNode, section: str) -> ModelT | None:
+    def build_config_model_of_yaml_node(self, model: type[ModelT], node: YamlNode, section: str) -> ModelT | None:
         """The model of a node, or None if it is invalid. `section`: the field that holds the node."""
         while True:
             try:
@@ -123,16 +123,20 @@ class _ConfigModelBuilder:
                     self.sources.problems += translate_validation_errors(e, model, node, section)
                     return None
 
-    def build_section(self, name: str) -> Any:
+    def build_config_section_value(self, name: str) -> Any:
         """The value of a section of the main file. None for sections that included files can hold, too."""
         if name in ("probes", "receivers", "routes"):
             return None
         node = self.sources.root[name]
-        config = self.build_model_of_node(Config, YamlNode({name: node}, node.key_location, "", node.key_location), "")
+        config = self.build_config_model_of_yaml_node(
+            Config, YamlNode({name: node}, node.key_location, "", node.key_location), ""
+        )
         return config and getattr(config, name)
 
-    def build_receiver(self, name: str) -> Any:
-        return self.build_model_of_node(NotificationReceiverSettings, self.sources.receivers[name], "receivers")
+    def build_receiver_settings(self, name: str) -> Any:
+        return self.build_config_model_of_yaml_node(
+            NotificationReceiverSettings, self.sources.receivers[name], "receivers"
+        )
 
     def build_probe(self, node: YamlNode) -> Probe | None:
         if not isinstance(node.value, dict):
@@ -141,7 +145,7 @@ class _ConfigModelBuilder:
             return None
         kinds = [kind for kind in PROBE_KINDS if kind in node.entries]
         if len(kinds) == 1:
-            return self.build_model_of_node(PROBE_KINDS[kinds[0]], node, "probes")
+            return self.build_config_model_of_yaml_node(PROBE_KINDS[kinds[0]], node, "probes")
         if kinds:
             second = node.entries[kinds[1]]
             message = f"a probe has exactly one kind, and this one already has {kinds[0]}: remove one of them"
@@ -169,5 +173,7 @@ class _ConfigModelBuilder:
         }
         kind_path = f"{node.path}.{kind}"
         first_new = len(self.sources.problems)
-        self.build_model_of_node(model, YamlNode(validated, node.location, node.path, node.key_location), "probes")
+        self.build_config_model_of_yaml_node(
+            model, YamlNode(validated, node.location, node.path, node.key_location), "probes"
+        )
         self.sources.problems[first_new:] = [p for p in self.sources.problems[first_new:] if p.path != kind_path]

@@ -112,7 +112,7 @@ class StorageSettings(ConfigModel):
         return Path(self.check_in_log or (f"{file}-check-ins" if kind == "sqlite" else "watchdog-check-ins"))
 
     @property
-    def absence_record_path(self) -> Path:
+    def store_absence_record_path(self) -> Path:
         """Beside the check-in log: which receivers were notified that the database is away."""
         return self.check_in_log_path.with_name(f"{self.check_in_log_path.name}-absence")
 
@@ -130,7 +130,7 @@ class NotificationReceiverSettings(ConfigModel):
 
     @model_validator(mode="after")
     def _require_notifier(self) -> Self:
-        if not NOTIFIER_KINDS.find_configured_values(self):
+        if not NOTIFIER_KINDS.find_configured_values_by_kind(self):
             raise ValueError(f"no notifier: add at least one of {', '.join(NOTIFIER_KINDS)}")
         return self
 
@@ -138,7 +138,7 @@ class NotificationReceiverSettings(ConfigModel):
         """Destination, such as "oncall/slack" -> its notifier."""
         return {
             f"{receiver_name}/{kind}{suffix}": notifier
-            for kind, configured in NOTIFIER_KINDS.find_configured_values(self).items()
+            for kind, configured in NOTIFIER_KINDS.find_configured_values_by_kind(self).items()
             for suffix, notifier in configured.split_into_destinations().items()
         }
 

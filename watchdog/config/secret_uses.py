@@ -72,7 +72,7 @@ class ConfigValuesBySensitivity:
         return {value for name, value in self.shown_variables.items() if value and name in self.secret_variables}
 
 
-def sort_config_values_by_sensitivity(
+def classify_config_values_by_sensitivity(
     trees: Iterable[YamlNode], file_contents: Mapping[str, Sequence[str]]
 ) -> ConfigValuesBySensitivity:
     """`file_contents`: path as written -> what the files of fields that end in `_file` hold."""

@@ -19,16 +19,16 @@ from watchdog.config.models import Config, ProbeMatchSettings
 from watchdog.config.problems import ConfigProblem
 from watchdog.config.secret_uses import (
     MIN_MASKED_SECRET_CHARS,
+    classify_config_values_by_sensitivity,
     find_embedded_secret_spans,
     find_secret_argument_nodes,
     get_yaml_text_as_written,
     is_field_named_like_secret,
     mask_literal_secret_url_parameters,
-    sort_config_values_by_sensitivity,
 )
 from watchdog.config.sources import MergedConfigSources
 from watchdog.config.yaml_tree import YamlNode
-from watchdog.config_types import ConfigLoadContext
+from watchdog.config_types import ConfigFileValidationContext
 from watchdog.domain.model import Json
 from watchdog.net.redact import MASK_PLACEHOLDER, SecretMask
 from watchdog.net.secret_fields import Span, replace_spans_with_placeholder
@@ -56,10 +56,10 @@ class CollectedSecrets(NamedTuple):
 
 
 def collect_secrets(
-    sources: MergedConfigSources, load_contexts: Iterable[ConfigLoadContext], config: Config
+    sources: MergedConfigSources, load_contexts: Iterable[ConfigFileValidationContext], config: Config
 ) -> CollectedSecrets:
     """What to mask, and a warning for each secret that cannot be masked by value."""
-    uses = sort_config_values_by_sensitivity(sources.trees, _group_secrets_by_file_path(load_contexts))
+    uses = classify_config_values_by_sensitivity(sources.trees, _group_secrets_by_file_path(load_contexts))
     values = {*_find_config_model_secrets(config), *uses.secret_values}
     values |= {text for text in uses.other - uses.visible if len(text) >= MIN_MASKED_SECRET_CHARS}
     by_value = frozenset(value for value in values if can_mask_secret_everywhere(value))
@@ -79,7 +79,7 @@ def collect_secrets(
     return CollectedSecrets(by_value, in_target, tuple(dict.fromkeys(warnings)))
 
 
-def _group_secrets_by_file_path(load_contexts: Iterable[ConfigLoadContext]) -> dict[str, list[str]]:
+def _group_secrets_by_file_path(load_contexts: Iterable[ConfigFileValidationContext]) -> dict[str, list[str]]:
     """Path as written -> what the files with this path hold."""
     contents: dict[str, list[str]] = {}
     for context in load_contexts:
@@ -130,7 +130,7 @@ def _mask_yaml_scalar(node: YamlNode, secrets: list[Span], mask: SecretMask) -> 
 
 
 def collect_placeholders_by_secret(
-    sources: MergedConfigSources, load_contexts: Iterable[ConfigLoadContext]
+    sources: MergedConfigSources, load_contexts: Iterable[ConfigFileValidationContext]
 ) -> dict[str, str]:
     """Value -> where it is from, as written: `${NAME}`, or the path of a file."""
     names: dict[str, str] = {}
@@ -171,7 +171,9 @@ def mask_displayed_config_fields(config: Config, mask: SecretMask) -> Config:
     )
 
 
-def redact_problems(sources: MergedConfigSources, load_contexts: Iterable[ConfigLoadContext]) -> list[ConfigProblem]:
+def redact_config_problems(
+    sources: MergedConfigSources, load_contexts: Iterable[ConfigFileValidationContext]
+) -> list[ConfigProblem]:
     """The problems in reading order, without duplicates, with `${NAME}` instead of the value of a variable."""
     placeholders: dict[str, str] = {}
     for node in _find_yaml_nodes_with_variables(sources):
@@ -180,7 +182,7 @@ def redact_problems(sources: MergedConfigSources, load_contexts: Iterable[Config
             placeholders.setdefault(node.interpolated_text, str(node.raw_value))
     load_contexts = list(load_contexts)
     contents = {text for context in load_contexts for secret in context.secrets for text in (secret, secret.strip())}
-    uses = sort_config_values_by_sensitivity(sources.trees, _group_secrets_by_file_path(load_contexts))
+    uses = classify_config_values_by_sensitivity(sources.trees, _group_secrets_by_file_path(load_contexts))
     hidden = {*contents, *uses.secret_values, *uses.visible, *uses.other}
     mask = SecretMask(value for value in hidden if can_mask_secret_everywhere(value))
     nodes = {(*node.location, node.path): node for node in _find_yaml_nodes_with_variables(sources)}

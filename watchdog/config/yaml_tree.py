@@ -87,7 +87,7 @@ def parse_yaml(text: str, file: str, env: Mapping[str, str]) -> tuple[YamlNode |
     reader = _YamlTreeBuilder(file, env)
     if not reader.check_alias_expansion(root):
         return None, reader.problems
-    node = reader.build_node(root, "", None)
+    node = reader.build_yaml_node(root, "", None)
     return node, reader.problems
 
 
@@ -209,43 +209,43 @@ class _YamlTreeBuilder:
                     root, f"aliases (*) expand to more than {MAX_YAML_ALIAS_EXPANDED_VALUES:,} values"
                 )
         except _YamlAliasExpansionError as e:
-            self.add_problem(self.get_node_location(e.node), "", e.args[1])
+            self.add_problem(self.get_yaml_node_location(e.node), "", e.args[1])
             return False
         return True
 
     def add_problem(self, location: ConfigSourceLocation, path: str, message: str) -> None:
         self.problems.append(ConfigProblem(*location, path, message))
 
-    def get_node_location(self, node: yaml.Node) -> ConfigSourceLocation:
+    def get_yaml_node_location(self, node: yaml.Node) -> ConfigSourceLocation:
         return ConfigSourceLocation(self.file, node.start_mark.line + 1, node.start_mark.column + 1)
 
-    def build_node(self, node: yaml.Node, path: str, key_location: ConfigSourceLocation | None) -> YamlNode:
-        mark = self.get_node_location(node)
+    def build_yaml_node(self, node: yaml.Node, path: str, key_location: ConfigSourceLocation | None) -> YamlNode:
+        mark = self.get_yaml_node_location(node)
         tree = YamlNode(None, mark, path, key_location or mark)
         if isinstance(node, yaml.ScalarNode):
-            self.parse_scalar_into(node, tree)
+            self.parse_yaml_scalar_into_node(node, tree)
         elif node.tag not in ("map", "seq", f"{_YAML_TAG_PREFIX}map", f"{_YAML_TAG_PREFIX}seq"):
-            self.reject_unknown_tag(node, tree)
+            self.reject_unknown_yaml_tag(node, tree)
         elif isinstance(node, yaml.MappingNode):
-            tree.value = self.build_mapping(node, path)
+            tree.value = self.build_yaml_mapping_entries(node, path)
         else:
             tree.value = [
-                self.build_node(item, f"{path}.{i}" if path else str(i), None) for i, item in enumerate(node.value)
+                self.build_yaml_node(item, f"{path}.{i}" if path else str(i), None) for i, item in enumerate(node.value)
             ]
         return tree
 
-    def reject_unknown_tag(self, node: yaml.Node, tree: YamlNode) -> None:
+    def reject_unknown_yaml_tag(self, node: yaml.Node, tree: YamlNode) -> None:
         tree.invalid = True
         tag = node.tag.replace(_YAML_TAG_PREFIX, "!!")
         self.add_problem(tree.location, tree.path, f"unsupported tag {tag}: use text, numbers, lists and mappings only")
 
-    def parse_scalar_into(self, node: yaml.ScalarNode, tree: YamlNode) -> None:
+    def parse_yaml_scalar_into_node(self, node: yaml.ScalarNode, tree: YamlNode) -> None:
         tag, text = node.tag, node.value
         tree.raw_value = text
         if tag not in (_PLAIN_SCALAR_TAG, _QUOTED_SCALAR_TAG) and (
             not tag.startswith(_YAML_TAG_PREFIX) or tag.removeprefix(_YAML_TAG_PREFIX) not in _YAML_SCALAR_TAG_SUFFIXES
         ):
-            return self.reject_unknown_tag(node, tree)
+            return self.reject_unknown_yaml_tag(node, tree)
         try:
             if "$" in text:
                 text, tree.variables = interpolate_config_variables(text, self.env)
@@ -267,11 +267,11 @@ class _YamlTreeBuilder:
             self.add_problem(tree.location, tree.path, str(e))
         return None
 
-    def build_mapping(self, node: yaml.MappingNode, path: str) -> dict[str, YamlNode]:
+    def build_yaml_mapping_entries(self, node: yaml.MappingNode, path: str) -> dict[str, YamlNode]:
         entries: dict[str, YamlNode] = {}
         for key, value in node.value:
-            mark = self.get_node_location(key)
-            name = self.parse_mapping_key(key, path)
+            mark = self.get_yaml_node_location(key)
+            name = self.parse_yaml_mapping_key(key, path)
             if name is None:
                 continue
             entry_path = f"{path}.{format_yaml_key_for_message(name)}" if path else format_yaml_key_for_message(name)
@@ -279,12 +279,12 @@ class _YamlTreeBuilder:
                 message = f"duplicate key: already set on line {entries[name].key_location.line}"
                 self.add_problem(mark, entry_path, message)
             else:
-                entries[name] = self.build_node(value, entry_path, mark)
+                entries[name] = self.build_yaml_node(value, entry_path, mark)
         return entries
 
-    def parse_mapping_key(self, key: yaml.Node, path: str) -> str | None:
+    def parse_yaml_mapping_key(self, key: yaml.Node, path: str) -> str | None:
         """The key of a mapping. None if it is not text; the problem is then added."""
-        mark = self.get_node_location(key)
+        mark = self.get_yaml_node_location(key)
         if not isinstance(key, yaml.ScalarNode) or key.tag not in (
             _PLAIN_SCALAR_TAG,
             _QUOTED_SCALAR_TAG,

@@ -9,7 +9,7 @@ MAX_ACT_COMMENT_CHARS = 500
 MAX_ACTOR_NAME_CHARS = 100
 
 
-class ActKind(StrEnum):
+class OperatorActKind(StrEnum):
     """What a person did."""
 
     ACKNOWLEDGE = "acknowledge"
@@ -18,7 +18,7 @@ class ActKind(StrEnum):
     UNSILENCE = "unsilence"
 
 
-class ActInterface(StrEnum):
+class OperatorInterfaceKind(StrEnum):
     """Through what a person acted."""
 
     PAGE = "page"
@@ -32,7 +32,7 @@ class Actor(NamedTuple):
     """A person or a program that acts, and through what."""
 
     name: str
-    interface: ActInterface
+    interface: OperatorInterfaceKind
 
 
 class Acknowledgement(NamedTuple):
@@ -44,10 +44,10 @@ class Acknowledgement(NamedTuple):
     comment: str = ""
 
 
-class RecordedAct(NamedTuple):
+class OperatorAuditLogEntry(NamedTuple):
     """An entry of the audit log."""
 
-    kind: ActKind
+    kind: OperatorActKind
     occurred_at: int
     """Epoch ms."""
     actor: Actor
@@ -58,7 +58,7 @@ class RecordedAct(NamedTuple):
     comment: str
 
 
-class ActRefusal(StrEnum):
+class OperatorActRefusalReason(StrEnum):
     """Why an act is refused, for programs."""
 
     NOT_FOUND = "not_found"
@@ -68,9 +68,9 @@ class ActRefusal(StrEnum):
     """A value is missing, too long or out of range."""
 
 
-class ActRefusedError(Exception):
+class OperatorActRefusedError(Exception):
     """An act is refused; nothing was stored. The message states why, and what to do."""
 
-    def __init__(self, refusal: ActRefusal, message: str):
+    def __init__(self, refusal: OperatorActRefusalReason, message: str):
         super().__init__(message)
         self.refusal = refusal

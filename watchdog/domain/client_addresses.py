@@ -24,7 +24,7 @@ class TrustedProxies:
     def __init__(self, networks: Iterable[str] = ()):
         self._networks = [ip_network(network) for network in networks]
 
-    def is_trusted(self, address: str) -> bool:
+    def is_trusted_proxy(self, address: str) -> bool:
         parsed = _parse_ip_address(address) if self._networks else None
         return parsed is not None and any(parsed in network for network in self._networks)
 
@@ -37,7 +37,7 @@ class TrustedProxies:
         client = peer
         for entry in reversed(list(forwarded_for)):
             if (
-                not self.is_trusted(client)
+                not self.is_trusted_proxy(client)
                 or (parsed := _parse_ip_address(_strip_port_from_address(entry.strip()))) is None
             ):
                 break

@@ -19,7 +19,7 @@ class ClockStep(NamedTuple):
     stepped_to: int
 
     @property
-    def signed_distance_ms(self) -> int:
+    def signed_clock_step_ms(self) -> int:
         """In ms; negative if the clock was set back."""
         return self.stepped_to - self.stepped_from
 

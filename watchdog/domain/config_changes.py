@@ -19,7 +19,7 @@ RESTART_REQUIRED_FIELD_PREFIXES = ("server.listen", "storage.")
 """Fields that a running process does not apply."""
 
 
-class ProbeSnapshot(NamedTuple):
+class ProbeConfigSnapshot(NamedTuple):
     """A configured probe."""
 
     info: ProbeInfo
@@ -31,7 +31,7 @@ class ProbeSnapshot(NamedTuple):
     """A digest of its own configuration and of the routes that apply to it."""
 
 
-class SectionSnapshot(NamedTuple):
+class ConfigSectionSnapshot(NamedTuple):
     """A section of the configuration other than `probes`."""
 
     digest: str
@@ -43,12 +43,12 @@ class SectionSnapshot(NamedTuple):
 class ConfigSnapshot:
     """A configuration, as far as configurations are compared."""
 
-    probes: Mapping[str, ProbeSnapshot]
+    probes: Mapping[str, ProbeConfigSnapshot]
     """By id, without the built-in one."""
     destinations: Mapping[str, str]
     """Destination -> a digest of how it is notified."""
     routes: NotificationRoutingTable
-    sections: Mapping[str, SectionSnapshot]
+    sections: Mapping[str, ConfigSectionSnapshot]
     """By name; one that is missing is not known."""
 
 
@@ -70,7 +70,7 @@ class ConfigFieldChange(NamedTuple):
     after: str | None
 
 
-class ProbeChange(NamedTuple):
+class ProbeConfigChange(NamedTuple):
     """A probe with another configuration. Without fields: the values of variables differ."""
 
     probe_id: str
@@ -103,7 +103,7 @@ class ConfigChanges:
     added: tuple[str, ...] = ()
     """Probe ids, as in `removed`."""
     removed: tuple[str, ...] = ()
-    changed: tuple[ProbeChange, ...] = ()
+    changed: tuple[ProbeConfigChange, ...] = ()
     renamed: tuple[ProbeRename, ...] = ()
     """Also in `added` and `removed`."""
     rerouted: tuple[RoutingChange, ...] = ()
@@ -122,7 +122,7 @@ class ConfigChanges:
     def is_empty(self) -> bool:
         return self == ConfigChanges()
 
-    def count_by_kind(self) -> dict[str, int]:
+    def count_config_changes_by_kind(self) -> dict[str, int]:
         """For a log line: what there is, such as {"added": 1}."""
         counts = {
             "added": len(self.added),
@@ -143,7 +143,9 @@ def compare_configs(
     """What a reload from `old` to `new` does. `parse_fields`: the fields of a probe's YAML, by path."""
     added = tuple(probe_id for probe_id in new.probes if probe_id not in old.probes)
     removed = tuple(probe_id for probe_id in old.probes if probe_id not in new.probes)
-    changed_ids = [id for id in new.probes if id in old.probes and _is_probe_changed(old.probes[id], new.probes[id])]
+    changed_ids = [
+        id for id in new.probes if id in old.probes and _is_probe_config_changed(old.probes[id], new.probes[id])
+    ]
     changed_destinations = [
         name for name, digest in new.destinations.items() if old.destinations.get(name, digest) != digest
     ]
@@ -151,10 +153,12 @@ def compare_configs(
         added=added,
         removed=removed,
         changed=tuple(
-            ProbeChange(
+            ProbeConfigChange(
                 id,
                 tuple(
-                    compare_fields(parse_fields(old.probes[id].config_yaml), parse_fields(new.probes[id].config_yaml))
+                    list_config_field_changes(
+                        parse_fields(old.probes[id].config_yaml), parse_fields(new.probes[id].config_yaml)
+                    )
                 ),
             )
             for id in changed_ids
@@ -166,7 +170,7 @@ def compare_configs(
         removed_destinations=tuple(sorted(old.destinations.keys() - new.destinations.keys())),
         changed_destinations=tuple(sorted(changed_destinations)),
         sections={
-            name: tuple(compare_fields(old.sections[name].fields, section.fields))
+            name: tuple(list_config_field_changes(old.sections[name].fields, section.fields))
             for name, section in sorted(new.sections.items())
             if name in old.sections and old.sections[name].digest != section.digest
         },
@@ -174,10 +178,13 @@ def compare_configs(
 
 
 def list_restart_required_fields(
-    started: Mapping[str, SectionSnapshot], current: Mapping[str, SectionSnapshot]
+    started: Mapping[str, ConfigSectionSnapshot], current: Mapping[str, ConfigSectionSnapshot]
 ) -> tuple[str, ...]:
     """The fields that differ from those that a process was started with, and that it does not apply."""
-    changes = (compare_fields(started[name].fields, current[name].fields) for name in started.keys() & current.keys())
+    changes = (
+        list_config_field_changes(started[name].fields, current[name].fields)
+        for name in started.keys() & current.keys()
+    )
     return tuple(sorted(_filter_restart_required_fields(chain.from_iterable(changes))))
 
 
@@ -185,13 +192,13 @@ def _filter_restart_required_fields(changes: Iterable[ConfigFieldChange]) -> tup
     return tuple(change.path for change in changes if change.path.startswith(RESTART_REQUIRED_FIELD_PREFIXES))
 
 
-def _is_probe_changed(old: ProbeSnapshot, new: ProbeSnapshot) -> bool:
+def _is_probe_config_changed(old: ProbeConfigSnapshot, new: ProbeConfigSnapshot) -> bool:
     if old.content_digest and new.content_digest:
         return old.content_digest != new.content_digest
     return old.definition != new.definition
 
 
-def compare_fields(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[ConfigFieldChange]:
+def list_config_field_changes(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[ConfigFieldChange]:
     """The fields that differ, in the order of the new ones; those that were removed follow."""
     for path in [*new, *(path for path in old if path not in new)]:
         if old.get(path) != new.get(path):

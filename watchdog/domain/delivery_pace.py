@@ -39,7 +39,7 @@ class DestinationPace(NamedTuple):
         return max(self.retry_at, self.full_at - (DESTINATION_BURST_MESSAGES - 1) * self.interval_ms)
 
 
-def slow_destination_pace(pace: DestinationPace, now: int, requested_pause_ms: int) -> DestinationPace:
+def slow_destination_pace_after_refusal(pace: DestinationPace, now: int, requested_pause_ms: int) -> DestinationPace:
     """The destination refused a message because it gets too many. `requested_pause_ms`: its `Retry-After`, or 0. The
     bucket is empty until the pause is over, which is at least one interval."""
     interval = min(

@@ -26,7 +26,7 @@ class QueueMeasurements(QueueMetrics):
     def to_measurements(self) -> dict[str, JsonScalar]:
         return _drop_none_values(asdict(self))
 
-    def to_facts(self) -> dict[str, Json]:
+    def to_evidence_facts(self) -> dict[str, Json]:
         """For the evidence: as measurements, with durations that people can read."""
         facts: dict[str, Json] = self.to_measurements()
         return facts if self.oldest is None else facts | {"oldest": format_duration(self.oldest)}

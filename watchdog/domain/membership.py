@@ -26,9 +26,9 @@ PROBE_RETENTION_AFTER_PROCESS_LAPSE_MS = HOUR_MS
 """How long a probe outlives its last member, if that did not leave in order: it may start again."""
 ENDED_WATCHDOG_PROCESS_RETENTION_MS = DAY_MS
 """How long a member that has ended is remembered."""
-LEFT_WATCHDOG_PROCESS_RETENTION_MS = HOUR_MS
+DEREGISTERED_WATCHDOG_PROCESS_RETENTION_MS = HOUR_MS
 """How long a member is remembered that has left in order, by a stop or a reload: what it had is retired by then."""
-MAX_PROCESS_CONFIG_DIFFERENCE_MS = 5 * MINUTE_MS
+MAX_TOLERATED_PROCESS_CONFIG_DIFFERENCE_MS = 5 * MINUTE_MS
 """Live members may have different configurations for this long, as in a rolling deploy, without a warning."""
 
 MAX_NAMES_IN_PROCESS_NOTE = 20
@@ -59,7 +59,7 @@ class ConfigDefinitionDigestsByRevision(NamedTuple):
     destinations: Mapping[int, Mapping[str, str]]
 
 
-class WatchdogProcessStatus(NamedTuple):
+class LiveProcessWithSupersededDefinitions(NamedTuple):
     """A live member, and what it leaves to others."""
 
     member: WatchdogProcessRecord
@@ -72,11 +72,11 @@ class WatchdogProcessStatus(NamedTuple):
 class LiveWatchdogProcesses(NamedTuple):
     """The live members at an instant."""
 
-    members: tuple[WatchdogProcessStatus, ...] = ()
+    members: tuple[LiveProcessWithSupersededDefinitions, ...] = ()
     differing_since: int | None = None
     """Since when they have different configurations; None: they have the same."""
 
-    def find_process_status(self, member_id: str) -> WatchdogProcessStatus | None:
+    def find_live_process(self, member_id: str) -> LiveProcessWithSupersededDefinitions | None:
         return next((status for status in self.members if status.member.id == member_id), None)
 
 
@@ -144,7 +144,7 @@ def derive_live_watchdog_processes(
         return {name: governing[name] for name in own if by_revision[governing[name]][name] != own[name]}
 
     statuses = [
-        WatchdogProcessStatus(
+        LiveProcessWithSupersededDefinitions(
             member,
             superseded(member.revision, definitions.probes),
             superseded(member.revision, definitions.destinations),
@@ -159,7 +159,7 @@ def list_process_conflict_notes(status: LiveWatchdogProcesses, member_id: str, *
 
     `show_names`: name probes, destinations and members.
     """
-    own = status.find_process_status(member_id)
+    own = status.find_live_process(member_id)
     notes: list[str] = []
     if own is not None:
         notes += _list_superseded_definition_notes(own.superseded_probes, "probe", "run", show_names=show_names)
@@ -191,7 +191,7 @@ def describe_process_config_revisions(status: LiveWatchdogProcesses) -> str:
 
 def format_process_config_difference_warning(status: LiveWatchdogProcesses, now: int) -> str:
     """That live members have had different configurations for too long; empty if they do not."""
-    if status.differing_since is None or now - status.differing_since <= MAX_PROCESS_CONFIG_DIFFERENCE_MS:
+    if status.differing_since is None or now - status.differing_since <= MAX_TOLERATED_PROCESS_CONFIG_DIFFERENCE_MS:
         return ""
     since = format_duration_rounded(now - status.differing_since)
     revisions = describe_process_config_revisions(status)

@@ -336,7 +336,7 @@ class ResultWithEvidence:
     measurements: Mapping[str, JsonScalar] = field(default_factory=dict)
 
 
-class AlertMessageIncident(NamedTuple):
+class IncidentWithProbe(NamedTuple):
     """One of several incidents that a message is about."""
 
     incident: Incident
@@ -380,7 +380,7 @@ class AlertMessageContext:
     """The cause that the destination's message states so far; empty if it has none."""
     is_test: bool = False
     """Sent by `watchdog test-alert`, and marked as a test."""
-    members: tuple[AlertMessageIncident, ...] = ()
+    members: tuple[IncidentWithProbe, ...] = ()
     """All incidents that the message is about, if there are several."""
     shared_cause: str = ""
     """What broke for all members; empty if they share nothing, because their messages were merged."""

@@ -36,7 +36,7 @@ class OwnNetworkFaultSymptom(StrEnum):
         return self is OwnNetworkFaultSymptom.NO_NAME_SERVER
 
     @property
-    def max_duration_after_recovery_ms(self) -> int:
+    def max_symptom_duration_after_recovery_ms(self) -> int:
         """How long a run that starts after the recovery may show it: it may wait for a lookup that began before."""
         return MAX_DNS_LOOKUP_DURATION_MS if self.is_checked_by_name_lookup else 0
 
@@ -66,7 +66,7 @@ class OwnNetworkFault(NamedTuple):
     affects_runs_until: int | None = None
     """Runs that start later use the network as it is since its recovery; None: no recovery was found yet."""
 
-    def may_explain(self, result: ProbeResult, now: int) -> bool:
+    def may_explain_failed_result(self, result: ProbeResult, now: int) -> bool:
         """Whether a failure may be a part of it: the fault was found not long ago, and affects the run."""
         is_affected = self.affects_runs_until is None or result.slot <= self.affects_runs_until
         return result.location == self.timeline and now < self.aftermath_ends_at and is_affected
@@ -114,7 +114,7 @@ class MassFailureDetector:
         self._failing_hosts: defaultdict[str, Counter[str]] = defaultdict(Counter)
         """Family -> host -> how many of these runs failed."""
 
-    def record_run(self, probe: int, host: str, family: str, now: int) -> None:
+    def add_run_to_mass_failure_window(self, probe: int, host: str, family: str, now: int) -> None:
         """`family`: of the reason of a failure; empty: the run passed."""
         self._forget_old_runs(now)
         if probe in self._passed:
@@ -124,7 +124,7 @@ class MassFailureDetector:
                 self._failing_hosts[family][host] += 1
         (self._passed.discard if family else self._passed.add)(probe)
 
-    def record_own_fault(self, probe: int) -> None:
+    def record_run_failed_by_own_fault(self, probe: int) -> None:
         """The newest run failed by a fault of Watchdog's own: the next failure counts as one after a pass."""
         self._passed.add(probe)
 

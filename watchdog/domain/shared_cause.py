@@ -31,8 +31,8 @@ _DEFAULT_HTTP_PORTS = {"http": 80, "https": 443}
 _DEFAULT_BROKER_PORTS = {
     "amqp": 5672, "amqps": 5671, "mariadb": 3306, "mysql": 3306, "postgresql": 5432, "redis": 6379, "rediss": 6379,
 }  # fmt: skip
-_DEFAULT_BROKER_PATHS = {"redis": "/0", "rediss": "/0"}
-_SCHEME_ALIASES = {"postgres": "postgresql"}
+_DEFAULT_URL_PATH_BY_BROKER_SCHEME = {"redis": "/0", "rediss": "/0"}
+_CANONICAL_SCHEME_BY_ALIAS = {"postgres": "postgresql"}
 _TARGET_URL_PARTS_PATTERN = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>\[[^/\[\]]+\]|[^/:\[\]]*)(:(?P<port>\d+))?(?P<path>/.*)?"
 )
@@ -48,7 +48,7 @@ class SharedIncidentCause(NamedTuple):
     """Of the reasons, if there was a response; a family alone is no shared cause."""
 
 
-def derive_grouping_cause_of_incident(
+def derive_shared_cause_of_incident(
     probe: ProbeInfo, rule: str, reason: str, facts: Mapping[str, Json]
 ) -> SharedIncidentCause | None:
     """None if it is unknown what broke. `facts`: the evidence of the result that opened the incident.
@@ -108,10 +108,12 @@ def _parse_target_url(target: str) -> _ParsedTargetUrl | None:
     match = _TARGET_URL_PARTS_PATTERN.fullmatch(target.partition(", ")[0].rstrip("/"))
     if match is None or not (match["host"] or match["path"]):
         return None
-    scheme = _SCHEME_ALIASES.get(match["scheme"], match["scheme"])
+    scheme = _CANONICAL_SCHEME_BY_ALIAS.get(match["scheme"], match["scheme"])
     default_port = (_DEFAULT_HTTP_PORTS | _DEFAULT_BROKER_PORTS).get(scheme)
     port = int(match["port"]) if match["port"] else default_port
-    return _ParsedTargetUrl(scheme, match["host"], port, match["path"] or _DEFAULT_BROKER_PATHS.get(scheme, ""))
+    return _ParsedTargetUrl(
+        scheme, match["host"], port, match["path"] or _DEFAULT_URL_PATH_BY_BROKER_SCHEME.get(scheme, "")
+    )
 
 
 def _extract_sorted_ip_addresses(fact: Json) -> str:

@@ -19,15 +19,15 @@ from watchdog.domain.text import truncate_to_single_line
 
 MAX_SILENCE_DURATION_MS = 365 * DAY_MS
 MAX_ACTIVE_SILENCES = 1_000
-MAX_SUBJECT_PATTERN_CHARS = 500
-MATCHES_EVERY_PROBE = ProbeMatcher()
+MAX_SILENCE_SUBJECT_PATTERN_CHARS = 500
+EVERY_PROBE_MATCHER = ProbeMatcher()
 
 
 @dataclass(frozen=True, slots=True)
 class SilenceMatcher:
     """Selects incidents. An empty field matches every incident."""
 
-    probe: ProbeMatcher = MATCHES_EVERY_PROBE
+    probe: ProbeMatcher = EVERY_PROBE_MATCHER
     subject_pattern: str = ""
     """For the incident's subject, such as a job or a task. `*` stands for any text, `\\*` for a star, `\\\\` for a
     backslash."""
@@ -35,7 +35,7 @@ class SilenceMatcher:
     @property
     def is_empty(self) -> bool:
         """Whether it selects every incident."""
-        return self.probe == MATCHES_EVERY_PROBE and not self.subject_pattern
+        return self.probe == EVERY_PROBE_MATCHER and not self.subject_pattern
 
     def describe_mismatch(self, probe: ProbeInfo, subject: str) -> str:
         """Why an incident is not selected, in words; empty if it is selected.
@@ -126,7 +126,7 @@ class Silence:
         return f"silenced by {self.id} ({truncate_to_single_line(self.actor.name, 40)})"
 
 
-class SilencingReason(StrEnum):
+class SilencingDecisionReason(StrEnum):
     """Why a notification is held back, sent now, or not sent."""
 
     NOT_SILENCED = "not_silenced"
@@ -149,26 +149,26 @@ class SilencingDecision(NamedTuple):
     """Whether a notification is held back, and why."""
 
     is_held_back: bool
-    reason: SilencingReason
+    reason: SilencingDecisionReason
 
 
 def decide_silencing(event: IncidentEvent, *, is_silenced: bool, is_notified: bool) -> SilencingDecision:
     """`is_silenced`: a silence that is in effect selects the incident. `is_notified`: the destination was sent that it
     opened."""
     if not is_silenced:
-        return SilencingDecision(False, SilencingReason.NOT_SILENCED)
+        return SilencingDecision(False, SilencingDecisionReason.NOT_SILENCED)
     if event in (IncidentEvent.OPENED, IncidentEvent.CHANGED):
-        return SilencingDecision(True, SilencingReason.SILENCED)
+        return SilencingDecision(True, SilencingDecisionReason.SILENCED)
     if is_notified:
-        return SilencingDecision(False, SilencingReason.DESTINATION_KNOWS_INCIDENT)
-    return SilencingDecision(True, SilencingReason.OPENING_NOT_SENT)
+        return SilencingDecision(False, SilencingDecisionReason.DESTINATION_KNOWS_INCIDENT)
+    return SilencingDecision(True, SilencingDecisionReason.OPENING_NOT_SENT)
 
 
 class NotificationAfterSilence(NamedTuple):
     """What a destination is sent when a silence ends, and why. No event: nothing."""
 
     event: IncidentEvent | None
-    reason: SilencingReason
+    reason: SilencingDecisionReason
 
 
 def decide_notification_after_silence(
@@ -177,13 +177,13 @@ def decide_notification_after_silence(
     """For one incident that the silence selected, and one destination. `has_route`: the routes that are in force now
     lead to it."""
     if not is_open:
-        return NotificationAfterSilence(None, SilencingReason.INCIDENT_IS_OVER)
+        return NotificationAfterSilence(None, SilencingDecisionReason.INCIDENT_IS_OVER)
     if is_still_silenced:
-        return NotificationAfterSilence(None, SilencingReason.STILL_SILENCED)
+        return NotificationAfterSilence(None, SilencingDecisionReason.STILL_SILENCED)
     if is_notified and has_held_back_change:
-        return NotificationAfterSilence(IncidentEvent.CHANGED, SilencingReason.CAUSE_CHANGED_WHILE_SILENCED)
+        return NotificationAfterSilence(IncidentEvent.CHANGED, SilencingDecisionReason.CAUSE_CHANGED_WHILE_SILENCED)
     if is_notified:
-        return NotificationAfterSilence(None, SilencingReason.ALREADY_NOTIFIED)
+        return NotificationAfterSilence(None, SilencingDecisionReason.ALREADY_NOTIFIED)
     if not has_route:
-        return NotificationAfterSilence(None, SilencingReason.NO_ROUTE)
-    return NotificationAfterSilence(IncidentEvent.OPENED, SilencingReason.SILENCE_ENDED)
+        return NotificationAfterSilence(None, SilencingDecisionReason.NO_ROUTE)
+    return NotificationAfterSilence(IncidentEvent.OPENED, SilencingDecisionReason.SILENCE_ENDED)

@@ -28,7 +28,7 @@ _INVISIBLE_CHARACTERS_PATTERN = re.compile(
     "|(?<![^\x00-\x7f\u200c\u200d])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f\u200c\u200d])"
 )
 """Unicode categories Cc, Cf, Co, Cs, Zl and Zp and all that is ignorable by default, except emoji style selectors."""
-_UNSTORABLE_CHARACTERS = re.compile("[\0\ud800-\udfff]")
+_UNSTORABLE_CHARACTERS_PATTERN = re.compile("[\0\ud800-\udfff]")
 _PYTHON_TRACEBACK_HEADING = "Traceback (most recent call last)"
 _STACK_FRAME_LINE_PATTERN = re.compile(r"\s+(at |\.\.\. \d+ more)")
 """A line of a stack in JavaScript or Java."""
@@ -46,7 +46,7 @@ def replace_invisible_characters(text: str) -> str:
 def replace_unstorable_characters(text: str) -> str:
     """Replaces NUL, which PostgreSQL cannot hold, and lone surrogates, which UTF-8 cannot encode, by `�`. Otherwise a
     single one of them would keep its whole batch from being stored, on every attempt."""
-    return _UNSTORABLE_CHARACTERS.sub(REPLACEMENT_CHARACTER, text)
+    return _UNSTORABLE_CHARACTERS_PATTERN.sub(REPLACEMENT_CHARACTER, text)
 
 
 def truncate_to_single_line(text: str, max_chars: int = MAX_QUOTED_ERROR_CHARS) -> str:

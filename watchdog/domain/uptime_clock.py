@@ -29,29 +29,29 @@ class UptimeClock:
         self._uptime_at_gap_start: list[int] = list(map(sub, self._gap_starts, self._downtime_before_gap))
         """The uptime at each gap, which is the same from its start to its stop."""
 
-    def compute_uptime_at(self, instant: int) -> int:
+    def convert_wall_time_to_uptime_ms(self, instant: int) -> int:
         """The uptime at a wall instant."""
         started = bisect_left(self._gap_starts, instant)
-        if self.find_gap_at(instant) is not None:
+        if self.find_downtime_gap_at(instant) is not None:
             return self._uptime_at_gap_start[started - 1]
         return instant - self._downtime_before_gap[started]
 
-    def compute_deadline_after(self, instant: int, duration: int) -> int:
+    def compute_deadline_excluding_downtime(self, instant: int, duration: int) -> int:
         """The earliest wall instant at which `duration` has passed since `instant`."""
-        target = self.compute_uptime_at(instant) + duration
+        target = self.convert_wall_time_to_uptime_ms(instant) + duration
         # A deadline that falls on the start of a gap is met at that start: bisect_left leaves the gap out.
         return target + self._downtime_before_gap[bisect_left(self._uptime_at_gap_start, target)]
 
-    def has_elapsed(self, instant: int, duration: int, now: int) -> bool:
-        return self.compute_uptime_at(now) - self.compute_uptime_at(instant) >= duration
+    def has_uptime_elapsed(self, instant: int, duration: int, now: int) -> bool:
+        return self.convert_wall_time_to_uptime_ms(now) - self.convert_wall_time_to_uptime_ms(instant) >= duration
 
-    def compute_elapsed_cutoff(self, duration: int, now: int) -> int:
+    def compute_cutoff_excluding_downtime(self, duration: int, now: int) -> int:
         """The newest wall instant since which `duration` has passed."""
-        target = self.compute_uptime_at(now) - duration
+        target = self.convert_wall_time_to_uptime_ms(now) - duration
         # All instants of a gap have the same uptime: bisect_right includes the gap, for the newest of them.
         return target + self._downtime_before_gap[bisect_right(self._uptime_at_gap_start, target)]
 
-    def find_gap_at(self, instant: int) -> DowntimeGap | None:
+    def find_downtime_gap_at(self, instant: int) -> DowntimeGap | None:
         """The gap that an instant falls into. A gap contains its stop, but not its start."""
         started = bisect_left(self._gap_starts, instant)
         return self.gaps[started - 1] if started and instant <= self.gaps[started - 1][1] else None

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from watchdog.config_values import split_listen_address
 from watchdog.domain.local_hosts import LOOPBACK_NAMES, is_wildcard_host
 from watchdog.mcp_server.context import McpToolContext
-from watchdog.mcp_server.tool_jobs import WatchdogMcpServerJobRunner
+from watchdog.mcp_server.tool_jobs import WatchdogMcpToolJobRunner
 
 if TYPE_CHECKING:
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
@@ -45,7 +45,7 @@ class LazyMcpApp:
         self._context = context
         self._allowed_hosts, self._allowed_origins = list(allowed_hosts), list(allowed_origins)
         self._security: TransportSecuritySettings | None = None
-        self._job_runner = WatchdogMcpServerJobRunner()
+        self._job_runner = WatchdogMcpToolJobRunner()
         self._start_lock = asyncio.Lock()
         self._manager: StreamableHTTPSessionManager | None = None
         self._manager_task: asyncio.Task[None] | None = None

@@ -16,7 +16,7 @@ from watchdog.api.probe_run import serialize_on_demand_run
 from watchdog.api.serializers.incidents import serialize_incident_detail
 from watchdog.api.tools import (
     serialize_incident_list,
-    serialize_mcp_server_job,
+    serialize_mcp_tool_job_answer,
     serialize_mcp_tool_job_status,
     serialize_probe_list,
     serialize_watchdog_finding_list,
@@ -24,9 +24,13 @@ from watchdog.api.tools import (
 from watchdog.domain.model import IncidentEvent, Json
 from watchdog.domain.notification import Notification
 from watchdog.mcp_server.context import McpToolContext
-from watchdog.mcp_server.tool_jobs import McpToolRequestError, WatchdogMcpServerJob, WatchdogMcpServerJobRunner
+from watchdog.mcp_server.tool_jobs import McpToolRequestError, WatchdogMcpToolJob, WatchdogMcpToolJobRunner
 from watchdog.probes.base import Probe
-from watchdog.service.run_once import find_probe, find_runnable_probe, run_probe_on_demand_without_recording
+from watchdog.service.run_once import (
+    find_probe_by_name_or_id,
+    find_runnable_probe,
+    run_probe_on_demand_without_recording,
+)
 from watchdog.store.read import status
 from watchdog.store.read.alert_context import load_alert_message_context
 from watchdog.store.read.destinations import list_destination_names
@@ -52,7 +56,7 @@ ProbeNameParameter = Annotated[str, Field(description="A probe's id or name, as 
 class McpTools:
     """The methods are the tools; their docstrings are the descriptions that clients see."""
 
-    def __init__(self, context: McpToolContext, job_runner: WatchdogMcpServerJobRunner):
+    def __init__(self, context: McpToolContext, job_runner: WatchdogMcpToolJobRunner):
         self._context, self._job_runner = context, job_runner
 
     async def health_check(self) -> McpToolResult:
@@ -187,7 +191,9 @@ class McpTools:
         if not self._context.is_operator(ctx.request_context.request):
             raise ToolError("this requires an API key with the operator role; this key has the reader role")
 
-    def _find_probe(self, name: str, find_by_name: Callable[[Sequence[Probe], str], Probe] = find_probe) -> Probe:
+    def _find_probe(
+        self, name: str, find_by_name: Callable[[Sequence[Probe], str], Probe] = find_probe_by_name_or_id
+    ) -> Probe:
         try:
             return find_by_name(self._context.probes, name)
         except LookupError as e:
@@ -203,13 +209,13 @@ class McpTools:
         self, ctx: McpRequestContext, description: str, timeout_s: float, work: Callable[[], Coroutine[Any, Any, Json]]
     ) -> McpToolResult:
         try:
-            job = self._job_runner.start_job(description, timeout_s, work)
+            job = self._job_runner.start_mcp_tool_job(description, timeout_s, work)
         except McpToolRequestError as e:
             raise self._to_tool_error(e) from None
         await self._job_runner.report_progress_while_waiting(job, ctx.report_progress)
         if job.error:
             raise self._to_tool_error(McpToolRequestError(job.error))
-        return self._mask_secrets(serialize_mcp_server_job(job.id, _serialize_tool_job_status(job)))
+        return self._mask_secrets(serialize_mcp_tool_job_answer(job.id, _serialize_tool_job_status(job)))
 
     def _to_tool_error(self, error: McpToolRequestError | LookupError) -> ToolError:
         return ToolError(self._context.runner.mask(str(error.args[0])))
@@ -220,13 +226,13 @@ class McpTools:
         return masked
 
 
-def _serialize_tool_job_status(job: WatchdogMcpServerJob) -> McpToolResult:
+def _serialize_tool_job_status(job: WatchdogMcpToolJob) -> McpToolResult:
     return serialize_mcp_tool_job_status(
         status=job.status, progress=job.elapsed_timeout_share, result=job.result, error=job.error
     )
 
 
-def create_mcp_server(context: McpToolContext, job_runner: WatchdogMcpServerJobRunner) -> MCPServer[Any]:
+def create_mcp_server(context: McpToolContext, job_runner: WatchdogMcpToolJobRunner) -> MCPServer[Any]:
     """A server with all tools, not yet connected to a transport."""
     server: MCPServer[Any] = MCPServer(
         "Watchdog",

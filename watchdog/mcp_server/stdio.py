@@ -12,7 +12,7 @@ from watchdog.config.models import Config
 from watchdog.config_values import build_local_base_url
 from watchdog.mcp_server.context import McpToolContext
 from watchdog.mcp_server.remote_service import RemoteBackgroundTaskControl
-from watchdog.mcp_server.tool_jobs import WatchdogMcpServerJobRunner
+from watchdog.mcp_server.tool_jobs import WatchdogMcpToolJobRunner
 from watchdog.net import NetworkAccess
 from watchdog.service.clock import read_wall_clock_ms
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
@@ -58,7 +58,7 @@ def _find_most_privileged_api_key(config: Config) -> str:
 async def _serve_tools_over_stdio(context: McpToolContext, stop: asyncio.Event) -> bool:
     from watchdog.mcp_server.server import create_mcp_server
 
-    async with WatchdogMcpServerJobRunner() as job_runner:
+    async with WatchdogMcpToolJobRunner() as job_runner:
         server = create_mcp_server(context, job_runner)
         server_task = asyncio.create_task(server.run_stdio_async(), name="mcp")
         stop_task = asyncio.create_task(stop.wait())

@@ -24,7 +24,7 @@ FINISHED_MCP_TOOL_JOB_TTL_S = 600.0
 MAX_WAIT_FOR_MCP_TOOL_JOB_S = 20.0
 """How long a call waits for its job; afterwards the client reads the job's resource."""
 MCP_TOOL_JOB_PROGRESS_INTERVAL_S = 1.0
-MCP_TOOL_JOB_SHUTDOWN_GRACE_S = 2.0
+MAX_WAIT_FOR_CANCELLED_MCP_TOOL_JOBS_S = 2.0
 """How long running jobs may take to end at shutdown."""
 
 ProgressCallback = Callable[[float, float, str], Awaitable[None]]
@@ -36,7 +36,7 @@ class McpToolRequestError(Exception):
 
 
 @dataclass(slots=True)
-class WatchdogMcpServerJob:
+class WatchdogMcpToolJob:
     """Fails after `timeout_s`. Has ended once `ended_monotonic` is set, with a `result` or an `error`."""
 
     description: str
@@ -64,11 +64,11 @@ class WatchdogMcpServerJob:
         return round(min(self.elapsed_s / self.timeout_s, 0.99), 2) if self.ended_monotonic is None else 1
 
 
-class WatchdogMcpServerJobRunner:
+class WatchdogMcpToolJobRunner:
     """Runs a few jobs at a time and keeps finished ones for a while. Leaving the block cancels running jobs."""
 
     def __init__(self) -> None:
-        self._jobs: dict[str, WatchdogMcpServerJob] = {}
+        self._jobs: dict[str, WatchdogMcpToolJob] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
 
     async def __aenter__(self) -> Self:
@@ -79,25 +79,25 @@ class WatchdogMcpServerJobRunner:
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks, timeout=MCP_TOOL_JOB_SHUTDOWN_GRACE_S)
+            await asyncio.wait(tasks, timeout=MAX_WAIT_FOR_CANCELLED_MCP_TOOL_JOBS_S)
 
-    def start_job(
+    def start_mcp_tool_job(
         self, description: str, timeout_s: float, work: Callable[[], Coroutine[Any, Any, Json]]
-    ) -> WatchdogMcpServerJob:
+    ) -> WatchdogMcpToolJob:
         """Raises McpToolRequestError if too many jobs are running."""
         if len(self._running) >= MAX_CONCURRENT_MCP_TOOL_JOBS:
             running = ", ".join(self._jobs[id].description for id in self._running)
             raise McpToolRequestError(
                 f"{MAX_CONCURRENT_MCP_TOOL_JOBS} jobs are running ({running}): try again when one of them has ended"
             )
-        self._evict_finished()
-        job = WatchdogMcpServerJob(description, timeout_s)
+        self._evict_finished_mcp_tool_jobs()
+        job = WatchdogMcpToolJob(description, timeout_s)
         self._jobs[job.id] = job
-        task = self._running[job.id] = asyncio.create_task(self._run_job(job, work), name=description)
+        task = self._running[job.id] = asyncio.create_task(self._run_mcp_tool_job(job, work), name=description)
         task.add_done_callback(lambda _: self._running.pop(job.id))
         return job
 
-    async def _run_job(self, job: WatchdogMcpServerJob, work: Callable[[], Coroutine[Any, Any, Json]]) -> None:
+    async def _run_mcp_tool_job(self, job: WatchdogMcpToolJob, work: Callable[[], Coroutine[Any, Any, Json]]) -> None:
         try:
             async with asyncio.timeout(job.timeout_s):
                 job.result = await work()
@@ -114,7 +114,7 @@ class WatchdogMcpServerJobRunner:
         finally:
             job.ended_monotonic = monotonic()
 
-    def _evict_finished(self) -> None:
+    def _evict_finished_mcp_tool_jobs(self) -> None:
         """Drops jobs that finished long ago, and the oldest ones beyond MAX_FINISHED_MCP_TOOL_JOBS."""
         finished = [job for job in self._jobs.values() if job.ended_monotonic is not None]
         for index, job in enumerate(reversed(finished)):
@@ -122,11 +122,11 @@ class WatchdogMcpServerJobRunner:
             if index >= MAX_FINISHED_MCP_TOOL_JOBS - 1 or age_s > FINISHED_MCP_TOOL_JOB_TTL_S:
                 del self._jobs[job.id]
 
-    def find(self, id: str) -> WatchdogMcpServerJob | None:
-        self._evict_finished()
+    def find(self, id: str) -> WatchdogMcpToolJob | None:
+        self._evict_finished_mcp_tool_jobs()
         return self._jobs.get(id)
 
-    async def report_progress_while_waiting(self, job: WatchdogMcpServerJob, report_progress: ProgressCallback) -> None:
+    async def report_progress_while_waiting(self, job: WatchdogMcpToolJob, report_progress: ProgressCallback) -> None:
         """Reports progress until the job ends, for at most MAX_WAIT_FOR_MCP_TOOL_JOB_S."""
         task = self._running.get(job.id)
         deadline = monotonic() + MAX_WAIT_FOR_MCP_TOOL_JOB_S

@@ -32,7 +32,7 @@ _NON_PUBLIC_NETWORKS = {
         *("100::/64", "2001:2::/48", "2001:db8::/32", "3fff::/20", "5f00::/16"),
     ),
 }
-_BLOCKED_NETWORKS = {
+_BLOCKED_NETWORKS_BY_ALLOW_PRIVATE_ADDRESSES = {
     allow_private: [(kind, ip_network(network)) for kind, networks in kinds.items() for network in networks]
     for allow_private, kinds in (
         (True, _ALWAYS_BLOCKED_NETWORKS),
@@ -61,7 +61,7 @@ def find_blocked_address_category(address: str, allow_private_addresses: bool) -
     return next(
         (
             kind
-            for kind, network in _BLOCKED_NETWORKS[allow_private_addresses]
+            for kind, network in _BLOCKED_NETWORKS_BY_ALLOW_PRIVATE_ADDRESSES[allow_private_addresses]
             if any(form in network for form in forms)
         ),
         None,

@@ -35,13 +35,13 @@ class Certificate(NamedTuple):
     """It states where the certificate of its issuer can be fetched, as public authorities do."""
 
     @property
-    def validity_text(self) -> str:
+    def validity_period_text(self) -> str:
         return (
             f"valid from {format_certificate_time(self.valid_from)} to {format_certificate_time(self.expires_at)} UTC"
         )
 
     @property
-    def valid_names_suffix(self) -> str:
+    def valid_hosts_message_suffix(self) -> str:
         """What it is valid for, to follow "certificate is not valid for x": "; it is valid for a.example"."""
         if not self.names:
             return "; it has no subject alternative name"
@@ -118,7 +118,7 @@ def _read_x509_name_attribute(name: x509.Name, oid: x509.ObjectIdentifier) -> st
     return str(values[0].value) if values else ""
 
 
-def read_certificate_chain(ssl_object: Any, *, verified: bool) -> tuple[bytes, ...]:
+def read_peer_certificate_chain(ssl_object: Any, *, verified: bool) -> tuple[bytes, ...]:
     """The DER certificates of a handshake, the server's own first.
 
     `verified`: the path to the trusted authority that OpenSSL built, else what the server sent. Python 3.13 publishes

@@ -38,7 +38,7 @@ def find_secret_spans_by_argument_index(arguments: Sequence[str]) -> dict[int, l
         if index in secrets:
             continue
         if index and _SHELL_COMMAND_OPTION_PATTERN.fullmatch(arguments[index - 1]) and len(argument.split()) > 1:
-            spans = _find_secrets_in_script(argument)
+            spans = _find_secret_spans_in_shell_script(argument)
         elif match and SECRET_NAME_PATTERN.search(match["name"]):
             is_value = argument.startswith("-") and match["value"] is None
             spans = [match.span("value")] if match["value"] else []
@@ -53,7 +53,7 @@ def find_secret_spans_by_argument_index(arguments: Sequence[str]) -> dict[int, l
     return secrets
 
 
-def _find_secrets_in_script(script: str) -> list[Span]:
+def _find_secret_spans_in_shell_script(script: str) -> list[Span]:
     words = list(_WORD_IN_SHELL_SCRIPT_PATTERN.finditer(script))
     secrets = find_secret_spans_by_argument_index([word[0].rstrip("'\"") for word in words])
     spans = {

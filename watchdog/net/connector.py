@@ -20,7 +20,7 @@ from watchdog.net.own_network import (
     read_default_route_families,
 )
 from watchdog.net.phases import PhaseTimer
-from watchdog.net.tls import TlsConfig, TlsFileVersions, create_ssl_context, read_tls_file_versions
+from watchdog.net.tls import TlsConfig, TlsFileVersions, create_ssl_context, read_tls_file_change_stamps
 
 HAPPY_EYEBALLS_DELAY_S = 0.25
 """Head start of an address before the next one is tried in parallel (RFC 8305)."""
@@ -41,7 +41,7 @@ class TcpConnector:
         """The shared context for these options; another one once a file of theirs has been replaced. Raises ProbeError
         (internal) if one of their files is unusable."""
         tls = tls.model_copy(update={"server_name": ""})  # belongs to the connection, not to the context
-        versions, cached = read_tls_file_versions(tls), self._ssl_contexts.get(tls)
+        versions, cached = read_tls_file_change_stamps(tls), self._ssl_contexts.get(tls)
         if cached is None or cached[0] != versions:
             cached = self._ssl_contexts[tls] = versions, create_ssl_context(tls)
         return cached[1]
@@ -111,7 +111,7 @@ def _build_ip_literal_socket_addresses(host: str, port: int) -> Sequence[SocketA
     return ((socket.AF_INET, (host, port)),) if version == 4 else ((socket.AF_INET6, (host, port, 0, 0)),)
 
 
-_BLOCKED_CATEGORY_DESCRIPTIONS = {
+_DESCRIPTION_BY_BLOCKED_ADDRESS_CATEGORY = {
     "metadata": "a cloud metadata address",
     "link_local": "a link-local address",
     "multicast": "a multicast address",
@@ -126,7 +126,8 @@ def _build_address_blocked_error(address: str, allow_private_addresses: bool) ->
     category = always_blocked or find_blocked_address_category(address, allow_private_addresses) or ""
     rule = "always refused" if always_blocked else "refused by `allow_private_addresses: false`"
     return ProbeError(
-        "connection.address_blocked", f"{address} is {_BLOCKED_CATEGORY_DESCRIPTIONS[category]}, which is {rule}"
+        "connection.address_blocked",
+        f"{address} is {_DESCRIPTION_BY_BLOCKED_ADDRESS_CATEGORY[category]}, which is {rule}",
     )
 
 

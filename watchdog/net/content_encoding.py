@@ -20,7 +20,7 @@ class UnsupportedContentEncodingError(ValueError):
     """A Content-Encoding that cannot be decoded."""
 
 
-class ContentDecoder:
+class ContentEncodingDecoder:
     """Decodes a body chunk by chunk and stops at `max_bytes`, so that a small response cannot fill the memory.
 
     Raises UnsupportedContentEncodingError when it is created.
@@ -43,7 +43,7 @@ class ContentDecoder:
         return decoded
 
     @property
-    def is_uncompressed(self) -> bool:
+    def is_body_uncompressed(self) -> bool:
         """Whether the data is not compressed."""
         return not self._decompressors
 

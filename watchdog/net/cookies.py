@@ -33,7 +33,7 @@ class RunCookieJar:
             elif len(cookies) < MAX_COOKIES_PER_ORIGIN or key in cookies:
                 cookies[key] = value
 
-    def header_for(self, url: ParsedHttpUrl) -> str:
+    def build_cookie_header(self, url: ParsedHttpUrl) -> str:
         """The value of the Cookie header; empty: there is none to send."""
         path = url.path_and_query.partition("?")[0]
         matching = [

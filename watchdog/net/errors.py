@@ -227,7 +227,7 @@ def build_own_network_error(problem: str) -> ProbeError:
 
 
 _NETWORK_EXCEPTION_LIBRARY_NAMES = {"httpx", "httpx2", "httpcore", "httpcore2", "h11", "anyio"}
-_ERROR_BY_EXCEPTION_NAME = {
+_REASON_MESSAGE_AND_PHASE_BY_EXCEPTION_NAME = {
     "ConnectTimeout": ("timeout.connect", "timed out while connecting", "connect"),
     "ReadTimeout": ("timeout.first_byte", "timed out while waiting for a response", "first_byte"),
     "WriteTimeout": ("timeout.first_byte", "timed out while sending the request", "first_byte"),
@@ -285,7 +285,7 @@ def _build_probe_error_from_library_exception(error: BaseException) -> ProbeErro
         return None
     if name == "RemoteProtocolError":
         return _build_probe_error_from_h11_message(str(error))
-    if name not in _ERROR_BY_EXCEPTION_NAME:
+    if name not in _REASON_MESSAGE_AND_PHASE_BY_EXCEPTION_NAME:
         return None
-    reason, message, phase = _ERROR_BY_EXCEPTION_NAME[name]
+    reason, message, phase = _REASON_MESSAGE_AND_PHASE_BY_EXCEPTION_NAME[name]
     return ProbeError(reason, message, phase, retryable=get_reason_family(reason) in ("timeout", "connection"))

@@ -14,7 +14,7 @@ from watchdog.net.certificates import (
     format_certificate_time,
     is_intermediate_certificate_missing,
     parse_certificates,
-    read_certificate_chain,
+    read_peer_certificate_chain,
 )
 from watchdog.net.connector import TcpConnector
 from watchdog.net.errors import ProbeError, build_probe_error_from_exception, refine_probe_error_until_deadline
@@ -42,7 +42,7 @@ class EarliestCertificateExpiry(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _UnverifiedHandshakeResult:
+class _UnverifiedTlsHandshakeResult:
     """What the server shows to a client that accepts everything."""
 
     chain: tuple[Certificate, ...] = ()
@@ -84,7 +84,7 @@ class TlsHandshake:
                 explained if explained is not lost else ProbeError.from_reason("tls.closed", "tls", retryable=True)
             ) from None
         phase_timer.end_phase("tls")
-        chain = read_certificate_chain(writer.get_extra_info("ssl_object"), verified=self.tls.verify)
+        chain = read_peer_certificate_chain(writer.get_extra_info("ssl_object"), verified=self.tls.verify)
         return self._find_earliest_certificate_expiry(parse_certificates(chain))
 
     def _find_earliest_certificate_expiry(self, chain: tuple[Certificate, ...]) -> EarliestCertificateExpiry | None:
@@ -110,11 +110,11 @@ class TlsHandshake:
         )
         if inspection.chain:
             own = inspection.chain[0]
-            explained.facts |= {"certificate": own.validity_text, "subject": own.subject, "issuer": own.issuer}
+            explained.facts |= {"certificate": own.validity_period_text, "subject": own.subject, "issuer": own.issuer}
         return explained
 
     def _explain_handshake_refusal(
-        self, error: ProbeError, inspection: _UnverifiedHandshakeResult
+        self, error: ProbeError, inspection: _UnverifiedTlsHandshakeResult
     ) -> ProbeError | None:
         """Up to TLS 1.2 a server that misses the client certificate refuses the handshake without a reason."""
         if error.reason != "tls.handshake_refused" or not inspection.requests_client_certificate:
@@ -154,15 +154,15 @@ class TlsHandshake:
         return ProbeError.from_reason("protocol.tls_required")
 
     def _explain_certificate_error(
-        self, error: ProbeError, inspection: _UnverifiedHandshakeResult
+        self, error: ProbeError, inspection: _UnverifiedTlsHandshakeResult
     ) -> ProbeError | None:
         if not inspection.chain:
             return None
         own, reason = inspection.chain[0], error.reason
         if reason in ("tls.expired", "tls.not_yet_valid"):
-            return self._explain_validity_error(inspection.chain)
+            return self._explain_certificate_date_error(inspection.chain)
         if reason == "tls.hostname":
-            return ProbeError.from_reason(reason, "tls", host=self._server_name, names=own.valid_names_suffix)
+            return ProbeError.from_reason(reason, "tls", host=self._server_name, names=own.valid_hosts_message_suffix)
         if reason == "tls.untrusted":
             last = inspection.chain[-1]
             if is_intermediate_certificate_missing(inspection.chain, self._list_ca_file_authorities()):
@@ -172,7 +172,7 @@ class TlsHandshake:
             return ProbeError.from_reason(reason, "tls", authority=f": {last.issuer_common_name}")
         return None
 
-    def _explain_validity_error(self, chain: tuple[Certificate, ...]) -> ProbeError:
+    def _explain_certificate_date_error(self, chain: tuple[Certificate, ...]) -> ProbeError:
         """`chain`: as the server sent it. What is invalid may also be an authority that it does not send."""
         own = chain[0]
         if own.expires_at < self.now:
@@ -183,7 +183,7 @@ class TlsHandshake:
             when = f" before {format_certificate_time(own.valid_from)} UTC"
             return ProbeError.from_reason("tls.not_yet_valid", "tls", when=when)
         authority = next((c for c in chain[1:] if not c.valid_from <= self.now <= c.expires_at), None)
-        detail = f": {authority.common_name} ({authority.validity_text})" if authority else ""
+        detail = f": {authority.common_name} ({authority.validity_period_text})" if authority else ""
         return ProbeError.from_reason("tls.chain_expired", "tls", authority=detail)
 
     def _list_ca_file_authorities(self) -> tuple[Certificate, ...]:
@@ -192,20 +192,22 @@ class TlsHandshake:
             return ()
         return parse_certificates(self.connector.get_ssl_context(self.tls).get_ca_certs(binary_form=True))
 
-    async def _inspect_server_without_verification(self) -> _UnverifiedHandshakeResult:
+    async def _inspect_server_without_verification(self) -> _UnverifiedTlsHandshakeResult:
         recorder = ClientCertificateRequestRecorder()
         chain: tuple[Certificate, ...] = ()
         with suppress(OSError, ProbeError):  # only the wording depends on it; TimeoutError is an OSError
             async with asyncio.timeout(TLS_INSPECTION_TIMEOUT_S):
-                chain = await self._fetch_unverified_chain(recorder)
-        return _UnverifiedHandshakeResult(chain, recorder.requested)
+                chain = await self._fetch_unverified_certificate_chain(recorder)
+        return _UnverifiedTlsHandshakeResult(chain, recorder.requested)
 
-    async def _fetch_unverified_chain(self, recorder: ClientCertificateRequestRecorder) -> tuple[Certificate, ...]:
+    async def _fetch_unverified_certificate_chain(
+        self, recorder: ClientCertificateRequestRecorder
+    ) -> tuple[Certificate, ...]:
         sock = await self.connector.connect(self.url.host, self.url.port, PhaseTimer(), self.allow_private_addresses)
         _, writer = await asyncio.open_connection(sock=sock)
         try:
             await writer.start_tls(create_unverified_ssl_context(self.tls, recorder), server_hostname=self._server_name)
-            return parse_certificates(read_certificate_chain(writer.get_extra_info("ssl_object"), verified=False))
+            return parse_certificates(read_peer_certificate_chain(writer.get_extra_info("ssl_object"), verified=False))
         finally:
             writer.transport.abort()
 

@@ -90,7 +90,7 @@ class HttpResponse:
     def needs_worker_process(self, *, loops: bool = False) -> bool:
         """Whether the body must not be judged in the event loop. `loops`: the judgement evaluates an expression for
         each element of the body."""
-        return self.received_body.is_large or (loops and self.received_body.has_many_elements)
+        return self.received_body.is_large or (loops and self.received_body.has_many_json_elements)
 
     @property
     def encoded_body_size_bytes(self) -> int:
@@ -118,7 +118,7 @@ async def send_http_request(connector: TcpConnector, request: HttpRequest) -> Ht
         if hop:
             request.phase_timer.facts["redirected_to"] = strip_url_to_scheme_host_and_path(url.url_without_credentials)
         try:
-            response = await _send_single_request(connector, request, url, cookies.header_for(url))
+            response = await _send_single_request(connector, request, url, cookies.build_cookie_header(url))
         except ProbeError as error:
             if hop:
                 error.facts["redirected_to"] = strip_url_to_scheme_host_and_path(url.url_without_credentials)

@@ -41,7 +41,7 @@ class HttpResponseReader:
         if self._body is None:
             return Evidence({}, self._response_start.decode(errors="replace"))
         facts = {"status": self._status, "received": self._body.progress}
-        body_start = self._body.decompressed_beginning[:MAX_RESPONSE_BODY_EXCERPT_BYTES].decode(errors="replace")
+        body_start = self._body.decompressed_body_start[:MAX_RESPONSE_BODY_EXCERPT_BYTES].decode(errors="replace")
         return Evidence(facts, f"{self._head_text}\n\n{body_start}".rstrip())
 
     async def read(self) -> tuple[h11.Response, dict[str, str], BoundedBodyCollector]:
@@ -76,7 +76,7 @@ class HttpResponseReader:
         while isinstance(event := await self._read_next_h11_event(), h11.Data):
             body.feed(event.data)
             if self._raw_bytes_read >= max_raw_bytes:
-                body.mark_too_long()
+                body.mark_body_too_long()
                 break
         body.finish()
         return body

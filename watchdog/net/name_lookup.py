@@ -17,7 +17,7 @@ SocketAddress: TypeAlias = tuple[socket.AddressFamily, tuple[Any, ...]]
 MAX_CONCURRENT_DNS_LOOKUPS = 64
 MAX_CONCURRENT_SLOW_HOST_LOOKUPS = 16
 """Of names that did not resolve in time when they were last looked up."""
-MAX_REMEMBERED_SLOW_HOSTS = 1_000
+MAX_REMEMBERED_SLOW_DNS_HOSTS = 1_000
 """Redirects can lead to ever new names. Beyond this, the name that was slow longest ago is forgotten."""
 
 
@@ -54,7 +54,7 @@ class SharedDnsResolver:
 
     async def resolve(self, host: str, port: int, phase_timer: PhaseTimer) -> Sequence[SocketAddress]:
         """Times the phase `dns`, and `lookup_queue` if no thread is free. Raises socket.gaierror."""
-        lookup = self._lookups.get(host) or self._start_lookup(host)
+        lookup = self._lookups.get(host) or self._start_dns_lookup(host)
         await asyncio.sleep(0)  # starts a lookup that finds a free thread
         if not lookup.started.is_set():
             phase_timer.start_phase("lookup_queue")
@@ -65,7 +65,7 @@ class SharedDnsResolver:
             await asyncio.wait([lookup.task])  # which goes on if this run is cancelled
         except asyncio.CancelledError:
             if not lookup.task.done():
-                self._remember_slow_host(host)
+                self._remember_slow_dns_host(host)
             raise
         self._slow_hosts.pop(host, None)
         addresses = lookup.task.result()
@@ -76,28 +76,28 @@ class SharedDnsResolver:
         for lookup in self._lookups.values():
             lookup.task.cancel()
 
-    def _remember_slow_host(self, host: str) -> None:
+    def _remember_slow_dns_host(self, host: str) -> None:
         self._slow_hosts.pop(host, None)
         self._slow_hosts[host] = None
-        if len(self._slow_hosts) > MAX_REMEMBERED_SLOW_HOSTS:
+        if len(self._slow_hosts) > MAX_REMEMBERED_SLOW_DNS_HOSTS:
             del self._slow_hosts[next(iter(self._slow_hosts))]
 
-    def _start_lookup(self, host: str) -> _SharedDnsLookup:
+    def _start_dns_lookup(self, host: str) -> _SharedDnsLookup:
         lookup = self._lookups[host] = _SharedDnsLookup()
-        lookup.task = asyncio.ensure_future(self._run_lookup(lookup, host))
+        lookup.task = asyncio.ensure_future(self._run_dns_lookup(lookup, host))
         # Reading the exception keeps asyncio from logging it as never retrieved when every waiter has left.
         lookup.task.add_done_callback(
             lambda done: (self._lookups.pop(host, None), done.cancelled() or done.exception())
         )
         return lookup
 
-    async def _run_lookup(self, lookup: _SharedDnsLookup, host: str) -> Sequence[SocketAddress]:
+    async def _run_dns_lookup(self, lookup: _SharedDnsLookup, host: str) -> Sequence[SocketAddress]:
         if host not in self._slow_hosts:
-            return await self._run_lookup_in_thread(lookup, host)
+            return await self._run_dns_lookup_in_thread(lookup, host)
         async with self._slow_threads:
-            return await self._run_lookup_in_thread(lookup, host)
+            return await self._run_dns_lookup_in_thread(lookup, host)
 
-    async def _run_lookup_in_thread(self, lookup: _SharedDnsLookup, host: str) -> Sequence[SocketAddress]:
+    async def _run_dns_lookup_in_thread(self, lookup: _SharedDnsLookup, host: str) -> Sequence[SocketAddress]:
         async with self._threads:
             lookup.started.set()
             return await run_in_daemon_thread(partial(resolve_host_blocking, host, 0), f"resolve {host}")

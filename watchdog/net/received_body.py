@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from watchdog.net.body_limits import MAX_BODY_BYTES_IN_EVENT_LOOP, MAX_JSON_ELEMENTS_IN_EVENT_LOOP
-from watchdog.net.content_encoding import ContentDecoder, UnsupportedContentEncodingError
+from watchdog.net.content_encoding import ContentEncodingDecoder, UnsupportedContentEncodingError
 from watchdog.net.errors import ProbeError
 
 _DECODE_CHUNK_BYTES = 16 << 10
@@ -33,13 +33,13 @@ class BoundedBodyCollector:
         self._content_encoding, self._declared_length = content_encoding, declared_length
         self._encoded, self._decoded = bytearray(), bytearray()
         self._is_cut = self._is_undecoded = False
-        self._decoder: ContentDecoder | None = None
+        self._decoder: ContentEncodingDecoder | None = None
         try:
-            self._decoder = ContentDecoder(content_encoding, min(max_bytes, MAX_BODY_BYTES_IN_EVENT_LOOP))
+            self._decoder = ContentEncodingDecoder(content_encoding, min(max_bytes, MAX_BODY_BYTES_IN_EVENT_LOOP))
         except UnsupportedContentEncodingError as error:
             message = f"the body is encoded as {error}, which Watchdog cannot decode"
             self.problem = BodyNotFullyReadProblem("body.unsupported_encoding", message)
-        self._is_identity = self._decoder is not None and self._decoder.is_uncompressed
+        self._is_identity = self._decoder is not None and self._decoder.is_body_uncompressed
 
     @property
     def progress(self) -> str:
@@ -47,7 +47,7 @@ class BoundedBodyCollector:
         return f"{self.encoded_bytes}{f' of {self._declared_length}' if self._declared_length else ''} bytes"
 
     @property
-    def decompressed_beginning(self) -> bytes:
+    def decompressed_body_start(self) -> bytes:
         """What is decoded so far."""
         return bytes(self._encoded[:MAX_BODY_BYTES_IN_EVENT_LOOP] if self._is_identity else self._decoded)
 
@@ -58,9 +58,9 @@ class BoundedBodyCollector:
         return self._is_undecoded or (self._is_identity and len(self._encoded) > MAX_BODY_BYTES_IN_EVENT_LOOP)
 
     @property
-    def has_many_elements(self) -> bool:
+    def has_many_json_elements(self) -> bool:
         """Whether a loop over the elements of its JSON may take long. Meaningless for any other text."""
-        decoded = self.decompressed_beginning
+        decoded = self.decompressed_body_start
         return sum(decoded.count(character) for character in (b",", b"[", b"{")) > MAX_JSON_ELEMENTS_IN_EVENT_LOOP
 
     def feed(self, data: bytes | bytearray) -> None:
@@ -71,15 +71,15 @@ class BoundedBodyCollector:
         self._encoded += data
         if self._is_identity:
             if len(self._encoded) > self.max_bytes:
-                self.mark_too_long()
+                self.mark_body_too_long()
         elif self._decoder is not None and not self._is_undecoded:
             self._decoded += self._decoder.decode(data)
             if len(self._decoded) > self.max_bytes:
-                self.mark_too_long()
+                self.mark_body_too_long()
             else:
                 self._is_undecoded = max(len(self._decoded), len(self._encoded)) > MAX_BODY_BYTES_IN_EVENT_LOOP
 
-    def mark_too_long(self) -> None:
+    def mark_body_too_long(self) -> None:
         """Records that the rest of the body is not read."""
         self._is_cut = True
         if self._is_undecoded:
@@ -100,19 +100,19 @@ class BoundedBodyCollector:
         """The body, decoded, at most `max_bytes`; `problem` explains why it is not the whole. May take long if it is
         large. Raises ProbeError."""
         if self._is_undecoded:
-            decoder = ContentDecoder(self._content_encoding, self.max_bytes)
+            decoder = ContentEncodingDecoder(self._content_encoding, self.max_bytes)
             decoded = bytearray()
             for start in range(0, len(self._encoded), _DECODE_CHUNK_BYTES):
                 decoded += decoder.decode(self._encoded[start : start + _DECODE_CHUNK_BYTES])
             self._decoded, self._is_undecoded = decoded, False
             if self._is_cut or len(self._decoded) > self.max_bytes:
-                self.mark_too_long()
+                self.mark_body_too_long()
             else:
                 self._check_compressed_data_end(decoder)
             self._encoded.clear()
         return bytes(self._encoded if self._is_identity else self._decoded)
 
-    def _check_compressed_data_end(self, decoder: ContentDecoder | None) -> None:
+    def _check_compressed_data_end(self, decoder: ContentEncodingDecoder | None) -> None:
         if self.problem or decoder is None or not self.encoded_bytes or decoder.is_complete:
             return
         raise ProbeError.from_reason("body.truncated", retryable=True, problem="the compressed data is incomplete")

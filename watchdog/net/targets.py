@@ -90,7 +90,7 @@ class HttpTarget(ConfigModel):
         """Host and port."""
         return parse_http_url(self.url).host_and_port
 
-    def build_request(
+    def build_http_request(
         self, idempotency_key: str, allow_private_addresses: bool, phase_timer: PhaseTimer, now: int
     ) -> HttpRequest:
         """An empty `idempotency_key` is not sent. `now`: in ms since the epoch."""
@@ -100,7 +100,7 @@ class HttpTarget(ConfigModel):
             self.url,
             method=self.method,
             headers=self.build_request_headers(idempotency_key),
-            body=self.encoded_body,
+            body=self.request_body_bytes,
             tls=self.tls,
             follow_redirects=self.follow_redirects,
             max_body_bytes=self.max_body,
@@ -122,7 +122,7 @@ class HttpTarget(ConfigModel):
         return {k: v for k, v in defaults.items() if k.lower() not in configured} | self.headers
 
     @property
-    def encoded_body(self) -> bytes:
+    def request_body_bytes(self) -> bytes:
         if "json_body" in self.model_fields_set:
             return json.dumps(self.json_body).encode()
         return (self.body or "").encode()
@@ -175,7 +175,7 @@ class McpTarget(ConfigModel):
         return redact_command(self.command) if self.command else strip_url_to_scheme_host_and_path(self.url or self.sse)
 
     @property
-    def identity_digest(self) -> str:
+    def server_identity_digest(self) -> str:
         """A digest that changes with the server: with its URL, or with the command, its arguments and environment."""
         return compute_short_digest(json.dumps([self.url, self.sse, self.command, self.env, self.cwd]))
 

@@ -49,11 +49,11 @@ TlsFileVersions: TypeAlias = tuple[tuple[int, ...], ...]
 """Equal as long as no file is replaced."""
 
 
-def read_tls_file_versions(tls: TlsConfig) -> TlsFileVersions:
-    return tuple(_read_file_version(path) for path in (tls.ca_file, tls.cert_file, tls.key_file) if path)
+def read_tls_file_change_stamps(tls: TlsConfig) -> TlsFileVersions:
+    return tuple(_read_file_change_stamp(path) for path in (tls.ca_file, tls.cert_file, tls.key_file) if path)
 
 
-def _read_file_version(path: str) -> tuple[int, ...]:
+def _read_file_change_stamp(path: str) -> tuple[int, ...]:
     try:
         status = Path(path).stat()
     except OSError:  # reading the file raises the error that states why
@@ -76,11 +76,11 @@ def create_ssl_context(tls: TlsConfig) -> ssl.SSLContext:
     if not tls.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    _configure_versions_and_ciphers(context, tls)
+    _configure_tls_versions_and_ciphers(context, tls)
     return context
 
 
-def _configure_versions_and_ciphers(context: ssl.SSLContext, tls: TlsConfig) -> None:
+def _configure_tls_versions_and_ciphers(context: ssl.SSLContext, tls: TlsConfig) -> None:
     """Versions and ciphers as wide as OpenSSL's own defaults, which curl uses; Python's list is narrower."""
     import ssl
 
@@ -127,7 +127,7 @@ def create_unverified_ssl_context(tls: TlsConfig, recorder: ClientCertificateReq
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    _configure_versions_and_ciphers(context, tls.model_copy(update={"allow_legacy": True}))
+    _configure_tls_versions_and_ciphers(context, tls.model_copy(update={"allow_legacy": True}))
     context._msg_callback = recorder  # type: ignore[attr-defined] # the only hook that shows what a server requests
     return context
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 
 from watchdog.domain.formatting import format_iso8601
-from watchdog.domain.model import AlertMessageContext, AlertMessageIncident, IncidentEvent, Json
+from watchdog.domain.model import AlertMessageContext, IncidentEvent, IncidentWithProbe, Json
 from watchdog.domain.notification import Notification
 from watchdog.notifiers.message import AlertMessage, compose_alert_message
 from watchdog.notifiers.message_fields import (
@@ -25,9 +25,9 @@ ALERTMANAGER_TIME_OF_NO_END = "0001-01-01T00:00:00Z"
 
 def build_alertmanager_payload(notification: Notification, context: AlertMessageContext) -> dict[str, Json]:
     """The JSON to post: one alert for each incident that the message is about."""
-    incidents = context.members or (AlertMessageIncident(context.incident, context.probe),)
+    incidents = context.members or (IncidentWithProbe(context.incident, context.probe),)
     public_url = context.incident_url.removesuffix(f"/incidents/{context.incident.id}")
-    alerts = [_build_alert(member, context, public_url) for member in incidents]
+    alerts = [_build_alertmanager_alert(member, context, public_url) for member in incidents]
     common_labels = _find_common_entries([alert["labels"] for alert in alerts])
     return {
         "version": ALERTMANAGER_PAYLOAD_VERSION,
@@ -43,13 +43,15 @@ def build_alertmanager_payload(notification: Notification, context: AlertMessage
     }
 
 
-def _build_alert(member: AlertMessageIncident, context: AlertMessageContext, public_url: str) -> dict[str, Json]:
-    incident, labels = member.incident, _build_alert_labels(member)
+def _build_alertmanager_alert(
+    member: IncidentWithProbe, context: AlertMessageContext, public_url: str
+) -> dict[str, Json]:
+    incident, labels = member.incident, _build_alertmanager_labels(member)
     is_over = context.event is IncidentEvent.RESOLVED or (bool(context.members) and incident.resolved_at is not None)
     return {
         "status": "resolved" if is_over else "firing",
         "labels": labels,
-        "annotations": _build_alert_annotations(member, context),
+        "annotations": _build_alertmanager_annotations(member, context),
         "startsAt": format_iso8601(incident.since),
         "endsAt": format_iso8601(incident.resolved_at or context.now) if is_over else ALERTMANAGER_TIME_OF_NO_END,
         "generatorURL": f"{public_url}/incidents/{incident.id}" if public_url else "",
@@ -57,7 +59,7 @@ def _build_alert(member: AlertMessageIncident, context: AlertMessageContext, pub
     }
 
 
-def _build_alert_labels(member: AlertMessageIncident) -> dict[str, str]:
+def _build_alertmanager_labels(member: IncidentWithProbe) -> dict[str, str]:
     """They identify the alert, so nothing is among them that changes while the incident is open."""
     incident, probe = member
     labels = {
@@ -74,7 +76,7 @@ def _build_alert_labels(member: AlertMessageIncident) -> dict[str, str]:
     return {name: value for name, value in labels.items() if value}
 
 
-def _build_alert_annotations(member: AlertMessageIncident, context: AlertMessageContext) -> dict[str, str]:
+def _build_alertmanager_annotations(member: IncidentWithProbe, context: AlertMessageContext) -> dict[str, str]:
     """What people read. The description is left out of the alerts of a message about several incidents."""
     incident, probe = member
     name = to_safe_single_line(probe.name, MAX_MESSAGE_NAME_CHARS)

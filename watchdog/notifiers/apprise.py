@@ -74,7 +74,7 @@ class AppriseNotifier(Notifier):
 
     @model_validator(mode="before")
     @classmethod
-    def _expand_list(cls, data: Any) -> Any:
+    def _wrap_url_list_in_mapping(cls, data: Any) -> Any:
         return {"urls": data} if isinstance(data, list) else data
 
     @field_validator("urls")
@@ -90,7 +90,7 @@ class AppriseNotifier(Notifier):
         return urls
 
     @model_validator(mode="after")
-    def _require_library(self) -> Self:
+    def _require_apprise_library(self) -> Self:
         if find_spec("apprise") is None:
             raise ValueError(
                 "the package apprise is not installed: install it with `pip install 'watchdog-monitor[apprise]'`"
@@ -151,7 +151,7 @@ class _AppriseDelivery:
 
     def run(self) -> None:
         """Raises NotificationDeliveryError unless the service has accepted the message."""
-        with _AppriseThreadLog() as log:
+        with _AppriseThreadLogHandler() as log:
             service = _create_apprise_service(self.url, log)
             if not self._permit_to_start.acquire(blocking=False):
                 return
@@ -166,12 +166,12 @@ class _AppriseDelivery:
                 has_several_targets = len(service) > 1
                 raise NotificationDeliveryError(
                     "apprise.not_accepted",
-                    log.describe_failure(self.url) or "the service did not accept the message",
+                    log.format_last_masked_warning(self.url) or "the service did not accept the message",
                     maybe_delivered=has_several_targets or log.names_lost_response,
                 )
 
 
-class _AppriseThreadLog(logging.Handler):
+class _AppriseThreadLogHandler(logging.Handler):
     """What the library logs on this thread. It goes nowhere else, because it may quote a part of the URL."""
 
     def __init__(self) -> None:
@@ -201,7 +201,7 @@ class _AppriseThreadLog(logging.Handler):
     def add(self, warning: str) -> None:
         self._warnings.append(warning)
 
-    def describe_failure(self, url: str) -> str:
+    def format_last_masked_warning(self, url: str) -> str:
         """The last warning, without any part of the URL; empty if there is none."""
         mask = SecretMask(_list_apprise_url_parts(url))
         return to_safe_single_line(mask(self._warnings[-1]), MAX_MESSAGE_CAUSE_CHARS) if self._warnings else ""
@@ -212,13 +212,13 @@ def neutralize_mentions_and_links(text: str) -> str:
     return _MENTION_OR_LINK_PATTERN.sub(lambda match: _MENTION_OR_LINK_LOOKALIKES[match[0]], text)
 
 
-def _create_apprise_service(url: str, log: _AppriseThreadLog) -> NotifyBase:
+def _create_apprise_service(url: str, log: _AppriseThreadLogHandler) -> NotifyBase:
     """Loads the library, which takes long the first time. Raises NotificationDeliveryError."""
     from apprise import Apprise
 
     service = Apprise.instantiate(url)
     if service is None:
-        detail = log.describe_failure(url)
+        detail = log.format_last_masked_warning(url)
         raise NotificationDeliveryError(
             "apprise.invalid_url",
             f"Apprise cannot use the URL{detail and f': {detail}'}",

@@ -37,10 +37,10 @@ SMTP_COMMAND_TIMEOUT_S = 10.0
 SMTP_TIMEOUT_S, SMTP_QUIT_TIMEOUT_S = 18.0, 1.0
 """Until the server has accepted the email, and for its farewell. Together less than a delivery may take, so that an
 email that was sent counts as such, however slow the server is."""
-DEFAULT_SMTP_PORTS = {"starttls": 587, "tls": 465, "none": 25}
+DEFAULT_SMTP_PORT_BY_SECURITY = {"starttls": 587, "tls": 465, "none": 25}
 MIN_SMTP_STATUS_CODE = 200
 """The SMTP library reports a response that is none as a lower code."""
-SMTP_LOGIN_PROBLEMS = {
+SMTP_LOGIN_PROBLEM_BY_CODE = {
     530: "the server requires encryption before the login",
     534: "the server requires another way to log in, such as an app password",
     538: "the server requires encryption before the login",
@@ -142,7 +142,7 @@ class SmtpServerSettings(ConfigModel):
 
         from watchdog.notifiers.email_smtp import SendTrackingSmtpClient
 
-        port = self.port or DEFAULT_SMTP_PORTS[self.security]
+        port = self.port or DEFAULT_SMTP_PORT_BY_SECURITY[self.security]
         client = SendTrackingSmtpClient(
             hostname=self.host,
             port=port,
@@ -282,13 +282,13 @@ def _build_smtp_login_error(code: int) -> NotificationDeliveryError:
         return NotificationDeliveryError(
             "smtp.auth_failed", f"SMTP {code}: the server cannot check the login at the moment"
         )
-    problem = SMTP_LOGIN_PROBLEMS.get(code, "the server rejects the user name or the password")
+    problem = SMTP_LOGIN_PROBLEM_BY_CODE.get(code, "the server rejects the user name or the password")
     return NotificationDeliveryError(
         "smtp.auth_failed", f"SMTP {code}: {problem}", retry_for_s=DELIVERY_CONFIG_ERROR_RETRY_DURATION_S
     )
 
 
-_UNSUPPORTED_SMTP_FEATURE_PROBLEMS = {
+_REASON_AND_MESSAGE_BY_UNSUPPORTED_SMTP_FEATURE = {
     "AUTH": ("smtp.auth_unavailable", "the server offers no authentication on this connection"),
     "authentication": ("smtp.auth_unavailable", "the server offers no supported authentication method"),
     "STARTTLS": ("smtp.starttls_missing", "the server does not offer STARTTLS, which is required"),
@@ -312,7 +312,7 @@ def _delivery_error_from_smtp_error(
     if network_error := build_probe_error_from_exception(error):
         return build_notification_receiver_unreachable_error(network_error, host, port)
     if isinstance(error, aiosmtplib.SMTPException):
-        for word, (reason, message) in _UNSUPPORTED_SMTP_FEATURE_PROBLEMS.items():
+        for word, (reason, message) in _REASON_AND_MESSAGE_BY_UNSUPPORTED_SMTP_FEATURE.items():
             if word in str(error):
                 return NotificationDeliveryError(reason, message)
         return NotificationDeliveryError("smtp.protocol_error", "the server violates the SMTP protocol")

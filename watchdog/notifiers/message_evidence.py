@@ -26,7 +26,9 @@ def format_alert_evidence(context: AlertMessageContext, subjects: Sequence[str])
     """The evidence of the newest bad result, else that of the first. `subjects`: the jobs or tasks that the message is
     about, among those of its probe."""
     latest = _find_latest_bad_result(context)
-    texts = (_format_alert_result_evidence(context, result, subjects) for result in (latest, _find_first_bad(context)))
+    texts = (
+        _format_alert_result_evidence(context, result, subjects) for result in (latest, _find_first_bad_result(context))
+    )
     return next((text for text in texts if text), "")
 
 
@@ -45,7 +47,7 @@ def _find_latest_bad_result(context: AlertMessageContext) -> ResultWithEvidence 
     return None if is_good else latest
 
 
-def _find_first_bad(context: AlertMessageContext) -> ResultWithEvidence | None:
+def _find_first_bad_result(context: AlertMessageContext) -> ResultWithEvidence | None:
     return None if context.incident.first_reason else context.first_bad  # it is about the first cause
 
 

@@ -50,9 +50,9 @@ INCIDENT_CLOSED_PHRASE_BY_RESOLUTION = {
 """How an incident ended that did not recover, by its resolution."""
 
 
-KINDS_OF_SERVERS = ("http", "mcp")
+PROBE_KINDS_OF_SERVERS = ("http", "mcp")
 """Kinds of probes whose target is up or down, and whose duration is a response time."""
-KINDS_THAT_READ_A_STORE = ("queue", "jobs")
+PROBE_KINDS_READING_BROKER_OR_DATABASE = ("queue", "jobs")
 """Kinds of probes whose duration is that of reading a broker or database: it is none of the queue or the jobs."""
 RULE_NAMES_INDEPENDENT_OF_RUNS = ("service", "task", "missing", "tool", "schedule")
 """Rules about subjects that are independent of the runs of the probe and of their durations."""
@@ -211,9 +211,9 @@ def _format_last_good_result(context: AlertMessageContext) -> str:
 def describe_run_duration(context: AlertMessageContext, duration: int | None) -> str:
     """ "response time 182 ms", "took 3.9 s"; empty if it is not one of what the incident is about."""
     rule, kind = context.incident.rule, context.probe.kind
-    if duration is None or rule in RULE_NAMES_INDEPENDENT_OF_RUNS or kind in KINDS_THAT_READ_A_STORE:
+    if duration is None or rule in RULE_NAMES_INDEPENDENT_OF_RUNS or kind in PROBE_KINDS_READING_BROKER_OR_DATABASE:
         return ""
-    return f"{'response time' if kind in KINDS_OF_SERVERS else 'took'} {format_duration(duration)}"
+    return f"{'response time' if kind in PROBE_KINDS_OF_SERVERS else 'took'} {format_duration(duration)}"
 
 
 def find_incident_time_zone(context: AlertMessageContext) -> str:
@@ -309,7 +309,7 @@ def build_recent_runs_alert_fields(context: AlertMessageContext) -> tuple[AlertM
     if context.incident.rule == job.ALERT_RULE_NAME:
         label = f"Last {len(runs)} runs" if len(runs) > 1 else "Last run"
         return (AlertMessageField(label, "oldest first" * (len(runs) > 1), format_runs_as_text_sparkline(runs)),)
-    if context.probe.kind in KINDS_THAT_READ_A_STORE:
+    if context.probe.kind in PROBE_KINDS_READING_BROKER_OR_DATABASE:
         runs = tuple(run._replace(duration=None) for run in runs)
     schedule = to_safe_single_line(context.probe.schedule_text, MAX_MESSAGE_NAME_CHARS)
     legend = [schedule, *("? no verdict" for _ in range(any(run.outcome is Outcome.ERROR for run in runs)))]

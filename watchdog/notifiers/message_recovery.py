@@ -10,8 +10,8 @@ from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, availability, j
 from watchdog.notifiers.message_fields import (
     INCIDENT_CLOSED_PHRASE_BY_RESOLUTION,
     INCIDENT_SUBJECT_DISPLAY_PREFIX_BY_RULE,
-    KINDS_OF_SERVERS,
     MAX_MESSAGE_NAME_CHARS,
+    PROBE_KINDS_OF_SERVERS,
     to_safe_single_line,
 )
 from watchdog.notifiers.message_recovery_fields import format_past_canary_cause
@@ -65,7 +65,7 @@ def format_closing_email_subject(
     title = format_closing_title_omitting_cause(probe, incident, subject_facts)
     if not has_incident_recovered(incident):
         return f"[CLOSED] {title}"
-    if incident.rule == availability.ALERT_RULE_NAME and probe.kind in KINDS_OF_SERVERS:
+    if incident.rule == availability.ALERT_RULE_NAME and probe.kind in PROBE_KINDS_OF_SERVERS:
         return f"[RECOVERED] {to_safe_single_line(probe.name, MAX_MESSAGE_NAME_CHARS)}: up again after {duration_text}"
     if incident.rule == no_verdict.ALERT_RULE_NAME:
         return f"[RECOVERED] {title} (unknown for {duration_text})"

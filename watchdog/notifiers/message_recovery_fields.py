@@ -18,8 +18,8 @@ from watchdog.domain.observations import McpTaskFacts, ScheduledJobFacts
 from watchdog.domain.rules import preference
 from watchdog.notifiers.message_fields import (
     INCIDENT_CLOSED_PHRASE_BY_RESOLUTION,
-    KINDS_THAT_READ_A_STORE,
     MAX_MESSAGE_CAUSE_CHARS,
+    PROBE_KINDS_READING_BROKER_OR_DATABASE,
     RULE_NAMES_INDEPENDENT_OF_RUNS,
     AlertMessageField,
     build_also_notified_alert_fields,
@@ -96,7 +96,7 @@ def _describe_current_state(context: AlertMessageContext) -> str:
         return _describe_newest_job_run(context, facts)
     if incident.rule in RULE_NAMES_INDEPENDENT_OF_RUNS or latest is None or latest.outcome is not Outcome.PASS:
         return ""
-    if context.probe.kind in KINDS_THAT_READ_A_STORE:
+    if context.probe.kind in PROBE_KINDS_READING_BROKER_OR_DATABASE:
         return _describe_measured_jobs(latest) or "ok"
     days = latest.measurements.get("cert_days")
     is_about_certificate = "cert_days" in incident.subject or reasons.get_reason_family(incident.reason) == "tls"

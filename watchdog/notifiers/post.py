@@ -103,10 +103,10 @@ async def post_notification_json_without_status_check(
 
 def _decompress_notification_response(data: bytearray, content_encoding: str) -> bytes | bytearray:
     """What a proxy has compressed, although the request asks for no compression. Other data is returned as it is."""
-    from watchdog.net.content_encoding import ContentDecoder, UnsupportedContentEncodingError
+    from watchdog.net.content_encoding import ContentEncodingDecoder, UnsupportedContentEncodingError
 
     with suppress(UnsupportedContentEncodingError, ProbeError):
-        return ContentDecoder(content_encoding, MAX_NOTIFICATION_RESPONSE_BYTES).decode(data)
+        return ContentEncodingDecoder(content_encoding, MAX_NOTIFICATION_RESPONSE_BYTES).decode(data)
     return data
 
 

@@ -13,7 +13,7 @@ from watchdog.domain.formatting import (
     format_number,
     format_utc_timestamp,
 )
-from watchdog.domain.model import AlertMessageContext, AlertMessageIncident, HealthState, IncidentEvent, Severity
+from watchdog.domain.model import AlertMessageContext, HealthState, IncidentEvent, IncidentWithProbe, Severity
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE
 from watchdog.domain.rules.job import is_heartbeat_incident
 from watchdog.notifiers.message_evidence import format_alert_evidence
@@ -99,10 +99,10 @@ def format_open_incidents_title(context: AlertMessageContext) -> str:
     return f"{count} {noun} ({_format_shared_incident_cause(context)}): {cause}{suffix}"
 
 
-def _group_incidents_by_cause(members: Iterable[AlertMessageIncident]) -> list[list[AlertMessageIncident]]:
+def _group_incidents_by_cause(members: Iterable[IncidentWithProbe]) -> list[list[IncidentWithProbe]]:
     """Incidents with one cause are together: with the same sentence, or about several tasks or jobs with the same
     problem."""
-    groups: dict[str, list[AlertMessageIncident]] = {}
+    groups: dict[str, list[IncidentWithProbe]] = {}
     for member in members:
         has_plural = bool(reasons.get_reason_sentence_for_several(member.incident.reason))
         key = member.incident.reason if has_plural else _format_listed_incident_cause(member)
@@ -110,7 +110,7 @@ def _group_incidents_by_cause(members: Iterable[AlertMessageIncident]) -> list[l
     return list(groups.values())
 
 
-def _format_cause_of_incidents(members: Sequence[AlertMessageIncident]) -> str:
+def _format_cause_of_incidents(members: Sequence[IncidentWithProbe]) -> str:
     """ "2 tasks are stale: prune, rotate_keys"."""
     plural = reasons.get_reason_sentence_for_several(members[0].incident.reason)
     if len(members) == 1 or not plural:
@@ -141,15 +141,15 @@ def compute_incidents_time_span_ms(context: AlertMessageContext) -> int:
 def format_merged_message_incident_lines(context: AlertMessageContext) -> tuple[AlertMessageIncidentLine, ...]:
     """Open incidents first, and of these the critical ones. Those with the same cause are named together:
     "✕ Checkout: HTTP 503, expected 2xx · critical", "✕ connection refused, 37 probes: API 8 (critical), API 4"."""
-    alike: dict[tuple[str, str], list[AlertMessageIncident]] = {}
+    alike: dict[tuple[str, str], list[IncidentWithProbe]] = {}
     for member in _sort_incidents_of_message(context):
         alike.setdefault((_format_incident_state_symbol(member), _format_listed_incident_cause(member)), []).append(
             member
         )
-    return tuple(line for members in alike.values() for line in _format_incidents_alike(members))
+    return tuple(line for members in alike.values() for line in _format_lines_of_incidents_with_same_cause(members))
 
 
-def _sort_incidents_of_message(context: AlertMessageContext) -> list[AlertMessageIncident]:
+def _sort_incidents_of_message(context: AlertMessageContext) -> list[IncidentWithProbe]:
     """Open incidents first, then by severity; among equals, the incident whose evidence the message can show comes
     first. The headline and the advice are about the first one."""
     by_severity = list(Severity).index
@@ -213,22 +213,22 @@ def _format_shared_incident_cause(context: AlertMessageContext) -> str:
     return to_safe_single_line(names.pop() if len(names) == 1 else context.shared_cause, MAX_MESSAGE_NAME_CHARS)
 
 
-def _choose_probes_or_incidents_noun(members: Sequence[AlertMessageIncident]) -> str:
+def _choose_probes_or_incidents_noun(members: Sequence[IncidentWithProbe]) -> str:
     """ "probes" if each incident is about another probe."""
     return "probes" if len({member.incident.probe for member in members}) == len(members) else "incidents"
 
 
-def _format_listed_incident_cause(member: AlertMessageIncident) -> str:
+def _format_listed_incident_cause(member: IncidentWithProbe) -> str:
     return to_safe_single_line(member.incident.message or member.incident.reason, MAX_MESSAGE_CAUSE_CHARS)
 
 
-def _format_incident_probe_and_cause(member: AlertMessageIncident, max_cause_chars: int) -> str:
+def _format_incident_probe_and_cause(member: IncidentWithProbe, max_cause_chars: int) -> str:
     cause = to_safe_single_line(member.incident.message or member.incident.reason, max_cause_chars)
     name = to_safe_single_line(member.probe.name, MAX_MESSAGE_NAME_CHARS)
     return cause if is_heartbeat_incident(member.probe, member.incident) else f"{name}: {cause}"
 
 
-def _format_incident_state_symbol(member: AlertMessageIncident) -> str:
+def _format_incident_state_symbol(member: IncidentWithProbe) -> str:
     """The symbol of an open incident; of one that ended, with how: "✓ recovered"."""
     incident = member.incident
     if incident.resolved_at is None:
@@ -237,7 +237,7 @@ def _format_incident_state_symbol(member: AlertMessageIncident) -> str:
     return f"{HEALTH_STATE_SYMBOLS[HealthState.UP]} {phrase}"
 
 
-def _format_single_incident(member: AlertMessageIncident) -> str:
+def _format_single_incident(member: IncidentWithProbe) -> str:
     """ "Ops MCP: task prune is stale: last run 00:53 UTC"; of one that ended "Ops MCP: task prune recovered (was stale:
     last run 00:53 UTC)"."""
     if member.incident.resolved_at is None:
@@ -247,7 +247,9 @@ def _format_single_incident(member: AlertMessageIncident) -> str:
     return f"{title}{format_ended_cause_suffix(member.probe, member.incident, cause)}"
 
 
-def _format_incidents_alike(members: Sequence[AlertMessageIncident]) -> Iterator[AlertMessageIncidentLine]:
+def _format_lines_of_incidents_with_same_cause(
+    members: Sequence[IncidentWithProbe],
+) -> Iterator[AlertMessageIncidentLine]:
     """Incidents of one state and cause, as many on a line as fit."""
     symbol, _, phrase = _format_incident_state_symbol(members[0]).partition(" ")
     if len(members) == 1:
@@ -273,5 +275,5 @@ def _format_incidents_alike(members: Sequence[AlertMessageIncident]) -> Iterator
     yield AlertMessageIncidentLine(text, count)
 
 
-def _is_open_and_critical(member: AlertMessageIncident) -> bool:
+def _is_open_and_critical(member: IncidentWithProbe) -> bool:
     return member.incident.resolved_at is None and member.incident.severity is Severity.CRITICAL

@@ -29,7 +29,7 @@ from watchdog.notifiers.post import (
 )
 from watchdog.notifiers.shared_message import is_merged_message
 
-SLACK_ERROR_ADVICE = {
+SLACK_ADVICE_BY_ERROR_CODE = {
     "access_denied": "the app is not allowed to post",
     "account_inactive": "the bot token's app or user was removed",
     "action_prohibited": "an administrator forbids posting to this channel",
@@ -110,7 +110,7 @@ class SlackNotifier(Notifier):
         body = {"text": format_slack_fallback_text(message), "blocks": build_slack_blocks(message)}
         root = {key: request.previous_receipt.get(key, "") for key in ("channel", "ts")}
         if self.webhook is not None or request.notification.event is IncidentEvent.OPENED or not all(root.values()):
-            return await self._post_message(request, body)
+            return await self._post_slack_message(request, body)
         try:
             root_message = replace(message, change_text="")
             root_body = {"text": format_slack_fallback_text(root_message), "blocks": build_slack_blocks(root_message)}
@@ -122,10 +122,12 @@ class SlackNotifier(Notifier):
         except NotificationDeliveryError as error:
             if error.reason.removeprefix("slack.") not in SLACK_MISSING_MESSAGE_ERRORS:
                 raise
-            return await self._post_message(request, body)
+            return await self._post_slack_message(request, body)
         return root
 
-    async def _post_message(self, request: NotificationDeliveryRequest, body: Mapping[str, Json]) -> dict[str, Json]:
+    async def _post_slack_message(
+        self, request: NotificationDeliveryRequest, body: Mapping[str, Json]
+    ) -> dict[str, Json]:
         options = {"unfurl_links": False, "unfurl_media": False}
         if self.webhook is not None:
             await self._call_slack_api(request, "", {**body, **options})
@@ -148,13 +150,13 @@ class SlackNotifier(Notifier):
             request.network, url, json.dumps(body).encode(), headers, now=request.alert_context.now
         )
         try:
-            return self._require_accepted_response(response)
+            return self._require_slack_accepted_message(response)
         except NotificationDeliveryError as error:
             if error.reason.removeprefix("slack.") in SLACK_LAYOUT_ERRORS and "blocks" in body:
                 return await self._call_slack_api(request, method, {k: v for k, v in body.items() if k != "blocks"})
             raise
 
-    def _require_accepted_response(self, response: NotificationResponse) -> dict[str, Json]:
+    def _require_slack_accepted_message(self, response: NotificationResponse) -> dict[str, Json]:
         """The body of a response that confirms the delivery. Raises NotificationDeliveryError for any other
         response."""
         status_error = build_delivery_error_from_status(response)
@@ -192,7 +194,7 @@ def _build_delivery_error_from_slack(
     advice = ""
     if error in SLACK_REJECTED_CONTENT_ERRORS:
         retry_for_s, advice = 0, "Slack rejects the message"
-    elif error in SLACK_ERROR_ADVICE:
-        retry_for_s, advice = DELIVERY_CONFIG_ERROR_RETRY_DURATION_S, SLACK_ERROR_ADVICE[error]
+    elif error in SLACK_ADVICE_BY_ERROR_CODE:
+        retry_for_s, advice = DELIVERY_CONFIG_ERROR_RETRY_DURATION_S, SLACK_ADVICE_BY_ERROR_CODE[error]
     message = f"Slack error {error}{advice and f': {advice}'}"
     return NotificationDeliveryError(f"slack.{error}", message, retry_for_s=retry_for_s, retry_after_s=retry_after_s)

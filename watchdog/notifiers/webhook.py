@@ -15,8 +15,8 @@ from watchdog.config_types import FieldValidationError, Secret
 from watchdog.domain.formatting import format_iso8601
 from watchdog.domain.model import (
     AlertMessageContext,
-    AlertMessageIncident,
     Incident,
+    IncidentWithProbe,
     Json,
     ResultWithEvidence,
     RunSummary,
@@ -147,7 +147,7 @@ def build_webhook_payload(idempotency_key: str, context: AlertMessageContext) ->
     }
 
 
-def _serialize_webhook_member(member: AlertMessageIncident) -> dict[str, Json]:
+def _serialize_webhook_member(member: IncidentWithProbe) -> dict[str, Json]:
     incident, probe = member
     return {
         "incident": _serialize_webhook_incident_summary(incident),

@@ -34,7 +34,7 @@ from watchdog.domain.rules.canary import (
     CanaryLimits,
     find_blocking_canary_job,
     find_canary_problem,
-    give_up_oldest_canary_job,
+    give_up_oldest_canary_job_if_too_many,
 )
 from watchdog.net.errors import ProbeError
 from watchdog.probes.base import ProbeAttemptContext, ProbeWithQueueDriver, derive_slot_idempotency_key
@@ -67,7 +67,7 @@ class CanarySettings(ConfigModel):
 
     @model_validator(mode="after")
     def _validate_limits(self) -> Self:
-        CANARY_DRIVERS.require_one_configured_value(self)
+        CANARY_DRIVERS.require_exactly_one_configured_kind(self)
         errors: list[tuple[FieldPath, str]] = []
         driver = self.queue_driver
         if self.start_within is not None and self.start_within > self.finish_within:
@@ -85,7 +85,7 @@ class CanarySettings(ConfigModel):
 
     @property
     def queue_driver(self) -> CanaryDriver:
-        return CANARY_DRIVERS.require_one_configured_value(self)
+        return CANARY_DRIVERS.require_exactly_one_configured_kind(self)
 
     @property
     def limits(self) -> CanaryLimits:
@@ -197,7 +197,7 @@ class _CanaryRun:
                 tracker = self._create_tracker_of_earlier_canary_job(record)
                 outstanding = outstanding._replace(records=tuple(r for r in outstanding.records if r is not record))
             self.tracker = tracker
-            given_up, self.others = give_up_oldest_canary_job(outstanding, self.context.slot)
+            given_up, self.others = give_up_oldest_canary_job_if_too_many(outstanding, self.context.slot)
             if given_up:
                 self._facts["no_longer_awaited"] = given_up.job_id
         await self._poll_canary_job_until_finished(connection, tracker)
@@ -355,7 +355,7 @@ class _CanaryRun:
         sending_ms = tracker.sent_at - self.context.started_at if was_cut_short else 0
         reason, message = find_canary_problem(limits, tracker, stats, sending_ms)
         facts = self._build_evidence_facts(tracker)
-        facts |= QueueMeasurements.from_queue_metrics(stats).to_facts()
+        facts |= QueueMeasurements.from_queue_metrics(stats).to_evidence_facts()
         if stats.paused:
             facts["paused"] = True
         return Observation(

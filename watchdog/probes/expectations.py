@@ -9,11 +9,11 @@ from typing import NamedTuple
 from watchdog.domain.model import Evidence, Json, Observation, Outcome, SubjectListing
 from watchdog.domain.reasons import ReasonCatalogueSection, get_reason_entry
 from watchdog.domain.rules import preference
-from watchdog.expression_failures import describe_evaluation_error, describe_false_expression
+from watchdog.expression_failures import describe_expression_evaluation_error, describe_false_expression
 from watchdog.expressions import CelBudgetExceededError, CelExpression, CelExpressionError
 from watchdog.net.errors import ProbeError
 from watchdog.net.phases import PhaseTimer
-from watchdog.probes.partial_text import evaluate_on_text_beginning
+from watchdog.probes.partial_text import evaluate_expression_on_text_beginning
 
 
 class ExpectationResult(NamedTuple):
@@ -57,7 +57,7 @@ class ExpressionEvaluationContext:
             if problem := self._find_missing_value_problem(expression):
                 return _build_unevaluated_expectation_result(problem)
             if expression.used_variables & self.unavailable_variables.keys():
-                return self._evaluate_on_text_beginning(expression)
+                return self._evaluate_expectation_on_text_beginning(expression)
             if expression.evaluate_bool(self.variables):
                 return ExpectationResult("", "", "true")
         except CelBudgetExceededError as error:
@@ -69,7 +69,7 @@ class ExpressionEvaluationContext:
             if malformed:
                 problem = self.malformed_variables[malformed[0]]
                 return ExpectationResult(problem.reason, problem.message, f"cannot be evaluated: {problem.message}")
-            text = describe_evaluation_error(expression, str(error), self.variables)
+            text = describe_expression_evaluation_error(expression, str(error), self.variables)
             return _build_unevaluated_expectation_result(
                 ExpressionVariableValueProblem("expectation.evaluation_failed", text)
             )
@@ -86,9 +86,9 @@ class ExpressionEvaluationContext:
         missing = sorted(expression.used_variables & self.unavailable_variables.keys() - self.beginnings.keys())
         return self.unavailable_variables[missing[0]] if missing else None
 
-    def _evaluate_on_text_beginning(self, expression: CelExpression) -> ExpectationResult:
+    def _evaluate_expectation_on_text_beginning(self, expression: CelExpression) -> ExpectationResult:
         [variable, *_] = sorted(expression.used_variables & self.unavailable_variables.keys())
-        result = evaluate_on_text_beginning(
+        result = evaluate_expression_on_text_beginning(
             expression, variable, self.beginnings[variable], self.variables, expression.variable_types
         )
         if result is None:

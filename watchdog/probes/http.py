@@ -99,7 +99,7 @@ class HttpProbe(Probe):
 
     async def observe(self, context: ProbeAttemptContext) -> Observation:
         phase_timer, criteria = context.phase_timer, self._response_criteria
-        request = self.http.build_request(
+        request = self.http.build_http_request(
             context.idempotency_key, self.allow_private_addresses, phase_timer, context.started_at
         )
         try:

@@ -119,12 +119,12 @@ class JobsSettings(ConfigModel):
 
     @model_validator(mode="after")
     def _require_one_source(self) -> Self:
-        JOB_SOURCES.require_one_configured_value(self)
+        JOB_SOURCES.require_exactly_one_configured_kind(self)
         return self
 
     @property
     def job_source(self) -> JobSource:
-        return JOB_SOURCES.require_one_configured_value(self)
+        return JOB_SOURCES.require_exactly_one_configured_kind(self)
 
     @property
     def job_limits(self) -> dict[str, ScheduledJobLimits]:
@@ -186,7 +186,7 @@ class JobsProbe(ProbeWithQueueDriver):
         connect_context = self.create_queue_connect_context(context, JOB_SOURCE_CALL_TIMEOUT_S)
         try:
             context.phase_timer.start_phase("read")
-            snapshot = await self.queue_driver.fetch_snapshot(connect_context)
+            snapshot = await self.queue_driver.fetch_job_source_snapshot(connect_context)
             context.phase_timer.end_phase("read")
             if len(snapshot.jobs) > self.queue_driver.max_jobs:
                 raise ProbeError.from_reason("watchdog.too_many_jobs", limit=f"{self.queue_driver.max_jobs:,}")

@@ -148,7 +148,7 @@ class McpProbe(Probe):
             result.detach(),
             McpSessionCriteria(self.mcp, self.expectation_expressions, self.preference_expressions),
             McpSessionJudgementContext(context.started_at, context.slot, remembered.get(NEVER_RUN_MCP_TASKS_STATE_KEY)),
-            in_worker=bool(result.large_results) or (self._has_looping_expression and result.has_many_elements),
+            in_worker=bool(result.large_results) or (self._has_looping_expression and result.has_many_json_elements),
         )
         return replace(
             observation,
@@ -164,10 +164,10 @@ class McpProbe(Probe):
         self, context: ProbeAttemptContext
     ) -> tuple[Mapping[str, Json], dict[str, Json]]:
         """What earlier runs remembered of this server, and the state updates that forget another server."""
-        if context.probe_state.get(MCP_TARGET_DIGEST_STATE_KEY) == self.mcp.identity_digest:
+        if context.probe_state.get(MCP_TARGET_DIGEST_STATE_KEY) == self.mcp.server_identity_digest:
             return context.probe_state, {}
         forgotten: dict[str, Json] = {key: None for key in _MCP_SERVER_STATE_KEYS if key in context.probe_state}
-        return {}, {MCP_TARGET_DIGEST_STATE_KEY: self.mcp.identity_digest, **forgotten}
+        return {}, {MCP_TARGET_DIGEST_STATE_KEY: self.mcp.server_identity_digest, **forgotten}
 
     def _build_failed_observation(
         self, error: ProbeError, session: McpSessionResult, context: ProbeAttemptContext, state_updates: dict[str, Json]

@@ -81,16 +81,16 @@ def limit_evidence_facts_size(facts: Mapping[str, Json]) -> dict[str, Json]:
     for name, value in facts.items():
         match value:
             case dict():
-                limited[name] = dict(entries := list(_take_up_to_json_bytes(value.items(), remaining)))
+                limited[name] = dict(entries := list(_take_entries_up_to_json_bytes(value.items(), remaining)))
             case list():
-                limited[name] = entries = list(_take_up_to_json_bytes(value, remaining))
+                limited[name] = entries = list(_take_entries_up_to_json_bytes(value, remaining))
             case _:
                 limited[name], entries = value, [value]
         remaining -= len(json.dumps(entries))
     return limited
 
 
-def _take_up_to_json_bytes(entries: Iterable[T], max_bytes: int) -> Iterator[T]:
+def _take_entries_up_to_json_bytes(entries: Iterable[T], max_bytes: int) -> Iterator[T]:
     for entry in entries:
         max_bytes -= len(json.dumps(entry))
         if max_bytes < 0:
@@ -244,7 +244,7 @@ def _build_mcp_task_measurements(task_list: McpTaskList | None) -> dict[str, Jso
 
 def build_interrupted_mcp_session_evidence(session: McpSessionResult) -> Evidence:
     """What is known of a session that has not come to its end."""
-    output = session.describe_output()
+    output = session.build_server_output_evidence()
     return Evidence({**_build_mcp_session_evidence_facts(session), **output.facts}, output.excerpt)
 
 

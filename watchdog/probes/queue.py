@@ -102,7 +102,7 @@ class QueueThresholdSettings(ConfigModel):
     next, the queue counts as stalled while the number of waiting jobs does not fall."""
 
     @model_validator(mode="after")
-    def _require_any_rule(self) -> Self:
+    def _require_any_queue_rule(self) -> Self:
         if not self.thresholds:
             raise ValueError(f"no rule: add at least one of {', '.join(type(self).model_fields)}")
         return self
@@ -110,11 +110,11 @@ class QueueThresholdSettings(ConfigModel):
     @property
     def thresholds(self) -> tuple[QueueThreshold, ...]:
         """In order of priority."""
-        rules = {name: getattr(self, name) for name in QUEUE_THRESHOLD_NAMES_BY_PRIORITY}
+        rules = {name: getattr(self, name) for name in QUEUE_THRESHOLD_NAMES_IN_PRIORITY_ORDER}
         return tuple(_to_queue_threshold(name, rule) for name, rule in rules.items() if rule is not None)
 
 
-QUEUE_THRESHOLD_NAMES_BY_PRIORITY = (
+QUEUE_THRESHOLD_NAMES_IN_PRIORITY_ORDER = (
     "consumers",
     "stalled",
     "failure_ratio",
@@ -150,12 +150,12 @@ class QueueSettings(ConfigModel):
 
     @model_validator(mode="after")
     def _require_one_driver(self) -> Self:
-        QUEUE_STATS_SOURCES.require_one_configured_value(self)
+        QUEUE_STATS_SOURCES.require_exactly_one_configured_kind(self)
         return self
 
     @property
     def queue_driver(self) -> QueueStatsSource:
-        return QUEUE_STATS_SOURCES.require_one_configured_value(self)
+        return QUEUE_STATS_SOURCES.require_exactly_one_configured_kind(self)
 
 
 # --- the probe
@@ -265,7 +265,7 @@ def _build_queue_measurements(
 def _build_queue_evidence_facts(
     threshold_states: Iterable[EvaluatedQueueThreshold], stats: QueueStats
 ) -> dict[str, Json]:
-    facts = QueueMeasurements.from_queue_metrics(stats).to_facts()
+    facts = QueueMeasurements.from_queue_metrics(stats).to_evidence_facts()
     if stats.completed is not None:
         facts["completed"] = f"{stats.completed.failed} failed, {stats.completed.succeeded} succeeded"
     return {**facts, "paused": True} if stats.paused else facts

@@ -31,7 +31,7 @@ class ApschedulerJobSource(TableJobSource):
     table: SqlTableName = "apscheduler_jobs"
     """The name of the table, as `table` or `schema.table`."""
 
-    def read_snapshot(self, connection: Connection) -> tuple[JobSourceSnapshot, dict[str, Json]]:
+    def read_job_source_snapshot(self, connection: Connection) -> tuple[JobSourceSnapshot, dict[str, Json]]:
         """A job without a next run is paused."""
         import sqlalchemy as sa
 
@@ -50,7 +50,7 @@ class ApschedulerJobSource(TableJobSource):
             for id, due in rows
         )
         snapshot = JobSourceSnapshot(
-            self.database.read_clock_ms(connection),
+            self.database.read_external_database_clock_ms(connection),
             tuple(facts),
             SchedulerLiveness("APScheduler"),
             location=f"table {self.table} is empty",

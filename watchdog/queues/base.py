@@ -212,7 +212,7 @@ class JobSource(QueueSystemConfig):
         return ""
 
     @abstractmethod
-    async def fetch_snapshot(self, context: QueueConnectContext) -> JobSourceSnapshot:
+    async def fetch_job_source_snapshot(self, context: QueueConnectContext) -> JobSourceSnapshot:
         """All jobs that it knows. Raises ProbeError."""
 
 

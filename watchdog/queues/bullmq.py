@@ -31,7 +31,7 @@ from watchdog.queues.base import (
     build_canary_job_poll_result,
 )
 from watchdog.queues.clients.redis import (
-    RedisQueueDriver,
+    RedisQueueSystemConfig,
     open_redis_client,
     open_redis_client_mapping_errors,
     parse_redis_time_ms,
@@ -50,7 +50,7 @@ MAX_REDIS_CLIENT_LIST_CHARS = 8_000_000
 """10,000 connections, the default limit of Redis, take 4 MB."""
 
 
-class BullmqQueueDriver(RedisQueueDriver):
+class BullmqQueueConfig(RedisQueueSystemConfig):
     """A BullMQ queue."""
 
     kind: ClassVar[str] = "bullmq"
@@ -75,7 +75,7 @@ class BullmqQueueDriver(RedisQueueDriver):
             raise ProbeError("queue.missing", f"queue {self.queue!r} with prefix {self.prefix!r} does not exist")
 
 
-class BullmqCanary(BullmqQueueDriver, CanaryDriver):
+class BullmqCanary(BullmqQueueConfig, CanaryDriver):
     """A canary job in a BullMQ queue."""
 
     example: ClassVar[str] = """
@@ -98,7 +98,7 @@ class BullmqCanary(BullmqQueueDriver, CanaryDriver):
             yield _BullmqCanaryConnection(self, client)
 
 
-class BullmqQueueStatsSource(BullmqQueueDriver, QueueStatsSource):
+class BullmqQueueStatsSource(BullmqQueueConfig, QueueStatsSource):
     """A BullMQ queue. `failure_ratio` ignores jobs that ended before the oldest completed job that the queue still
     keeps. `oldest` checks two jobs: the next one without a priority and the next one with a priority."""
 
@@ -171,7 +171,7 @@ class _BullmqCanaryConnection:
             return await _fetch_bullmq_queue_stats(self.config, self.client)
 
 
-async def _fetch_bullmq_queue_stats(config: BullmqQueueDriver, client: Any, window_ms: int | None = None) -> QueueStats:
+async def _fetch_bullmq_queue_stats(config: BullmqQueueConfig, client: Any, window_ms: int | None = None) -> QueueStats:
     """The next job is the last one of `wait` (of `paused` in older versions). Only when these are empty, it is the
     first one of `prioritized`."""
     key = config.redis_key
@@ -229,7 +229,7 @@ def _parse_bullmq_job_ready_since(fields: list[str | None]) -> int | None:
 
 
 async def _count_recently_ended_bullmq_jobs(
-    config: BullmqQueueDriver, client: Any, since: int
+    config: BullmqQueueConfig, client: Any, since: int
 ) -> RecentlyEndedJobCounts:
     """Counts from `since`, or from the oldest completed job that is still kept."""
     oldest = await client.zrange(config.redis_key("completed"), 0, 0, withscores=True)
@@ -241,7 +241,7 @@ async def _count_recently_ended_bullmq_jobs(
     return RecentlyEndedJobCounts(failed, completed if oldest else None)
 
 
-async def _count_bullmq_workers(config: BullmqQueueDriver, client: Any) -> int | None:
+async def _count_bullmq_workers(config: BullmqQueueConfig, client: Any) -> int | None:
     """Workers set the queue's name as the name of their connection. None: this Redis does not list connections."""
     from redis.exceptions import RedisError
 

@@ -9,7 +9,7 @@ from watchdog.domain.observations import JobSourceSnapshot, ScheduledJobFacts
 from watchdog.domain.timestamps import parse_positive_ms
 from watchdog.net.redact import strip_url_to_scheme_host_and_path
 from watchdog.queues.base import JobSource, QueueConnectContext, select_job_run_in_progress
-from watchdog.queues.bullmq import BullmqQueueDriver
+from watchdog.queues.bullmq import BullmqQueueConfig
 from watchdog.queues.clients.redis import open_redis_client_mapping_errors, parse_redis_time_ms
 
 MAX_ACTIVE_BULLMQ_JOBS_READ = 2_000
@@ -17,7 +17,7 @@ MAX_FINISHED_BULLMQ_JOBS_READ = 500
 """The newest completed and the newest failed jobs that are searched for runs of job schedulers."""
 
 
-class BullmqSchedulerJobSource(BullmqQueueDriver, JobSource):
+class BullmqSchedulerJobSource(BullmqQueueConfig, JobSource):
     """The job schedulers of a BullMQ queue."""
 
     example: ClassVar[str] = """
@@ -26,7 +26,7 @@ class BullmqSchedulerJobSource(BullmqQueueDriver, JobSource):
             jobs: {bullmq: {redis: "${REDIS_URL}", queue: email}}
     """
 
-    async def fetch_snapshot(self, context: QueueConnectContext) -> JobSourceSnapshot:
+    async def fetch_job_source_snapshot(self, context: QueueConnectContext) -> JobSourceSnapshot:
         async with open_redis_client_mapping_errors(self.redis, context) as client:
             return await self._read_jobs_snapshot(client)
 
@@ -76,11 +76,11 @@ class BullmqSchedulerJobSource(BullmqQueueDriver, JobSource):
             if facts.final and (created_at is None or picked_up_at is not None):
                 facts = facts._replace(cron="", every=None, next_due=None)
             jobs.append(facts._replace(paused=is_paused == "1"))
-        jobs = await self._clear_recovered_failures(client, jobs, runs)
+        jobs = await self._clear_job_failures_followed_by_success(client, jobs, runs)
         location = f"{self.redis_key('repeat')} does not exist in {strip_url_to_scheme_host_and_path(self.redis)}"
         return JobSourceSnapshot(parse_redis_time_ms(time), tuple(jobs), location=location)
 
-    async def _clear_recovered_failures(
+    async def _clear_job_failures_followed_by_success(
         self, client: Any, jobs: list[ScheduledJobFacts], runs: dict[str, list[_BullmqJobRun]]
     ) -> list[ScheduledJobFacts]:
         """Applications often remove completed jobs at once and keep failed ones. So a run that was due after the newest

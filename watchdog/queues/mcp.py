@@ -302,7 +302,7 @@ class _McpToolCallCanaryConnection:
             find_canary_stage_of_true_expression,
             expressions,
             values,
-            in_worker=loops and session.has_many_elements,
+            in_worker=loops and session.has_many_json_elements,
         )
 
     def _build_poll_result_from_resource(

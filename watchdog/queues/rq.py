@@ -30,7 +30,7 @@ from watchdog.queues.base import (
     build_canary_job_poll_result,
 )
 from watchdog.queues.clients.redis import (
-    RedisQueueDriver,
+    RedisQueueSystemConfig,
     open_redis_client,
     open_redis_client_mapping_errors,
     parse_redis_time_ms,
@@ -49,7 +49,7 @@ MAX_DECOMPRESSED_RQ_TRACEBACK_BYTES = 100_000
 RQ_WORKERS_PER_REQUEST = 1_000
 
 
-class RqRedisDriver(RedisQueueDriver):
+class RqRedisConfig(RedisQueueSystemConfig):
     """A Redis in which RQ keeps its jobs."""
 
     kind: ClassVar[str] = "rq"
@@ -61,7 +61,7 @@ class RqRedisDriver(RedisQueueDriver):
         return ":".join(("rq", *parts))
 
 
-class RqQueueDriver(RqRedisDriver):
+class RqQueueConfig(RqRedisConfig):
     """An RQ queue."""
 
     queue: SingleLineText
@@ -83,7 +83,7 @@ class RqQueueDriver(RqRedisDriver):
 # --- canary jobs
 
 
-class RqCanary(RqQueueDriver, CanaryDriver):
+class RqCanary(RqQueueConfig, CanaryDriver):
     """A canary job in an RQ queue."""
 
     example: ClassVar[str] = """
@@ -201,7 +201,7 @@ class _RqCanaryConnection:
 # --- queue statistics
 
 
-class RqQueueStatsSource(RqQueueDriver, QueueStatsSource):
+class RqQueueStatsSource(RqQueueConfig, QueueStatsSource):
     """An RQ queue. `failure_ratio` is not available."""
 
     example: ClassVar[str] = """
@@ -220,7 +220,7 @@ class RqQueueStatsSource(RqQueueDriver, QueueStatsSource):
             return await _fetch_rq_queue_stats(self, client)
 
 
-async def _fetch_rq_queue_stats(config: RqQueueDriver, client: Any) -> QueueStats:
+async def _fetch_rq_queue_stats(config: RqQueueConfig, client: Any) -> QueueStats:
     key, queue = config.redis_key, config.queue
     async with client.pipeline(transaction=True) as pipe:
         pipe.time()
@@ -246,7 +246,7 @@ async def _fetch_rq_queue_stats(config: RqQueueDriver, client: Any) -> QueueStat
     )
 
 
-async def count_live_rq_workers(client: Any, driver: RqRedisDriver, workers: list[str]) -> int:
+async def count_live_rq_workers(client: Any, driver: RqRedisConfig, workers: list[str]) -> int:
     """The workers that listen for commands: RQ lists a killed worker for minutes."""
     channels = [driver.redis_key("pubsub", worker) for worker in workers]
     count = 0

@@ -16,7 +16,7 @@ from watchdog.queues.base import JobSource, QueueConnectContext, select_job_run_
 from watchdog.queues.clients.redis import open_redis_client_mapping_errors, parse_redis_time_ms
 from watchdog.queues.rq import (
     CANARY_STAGE_BY_FINAL_RQ_STATUS,
-    RqRedisDriver,
+    RqRedisConfig,
     count_live_rq_workers,
     extract_last_rq_traceback_line,
 )
@@ -25,16 +25,16 @@ RQ_CRON_RUN_EXPIRED_IN_QUEUE_STATUS = "expired in its queue"
 """Our own status for a run that is no longer kept but is in its queue: its `ttl` ended before a worker took it."""
 RQ_CRON_RUN_SUCCESS_NOT_KEPT_STATUS = "expired"
 """Our own status for a run that is no longer kept. It succeeded: failed runs are kept for longer, by default a year."""
-RQ_SCHEDULER_TIMEOUT_MS = 120_000
+RQ_SCHEDULER_HEARTBEAT_TIMEOUT_MS = 120_000
 """A scheduler reports at least once a minute. RQ gives it up after this time."""
 MAX_RQ_SCHEDULER_REPORTING_DELAY_MS = 5_000
 """How long after a job was due its scheduler has reported, at the latest."""
-MAX_RUNS_PER_RQ_CRON_JOB = 10
+MAX_RUNS_READ_PER_RQ_CRON_JOB = 10
 MAX_QUEUED_RQ_RUNS_READ = 1_000
 """The newest of a queue."""
 
 
-class RqCronJobSource(RqRedisDriver, JobSource):
+class RqCronJobSource(RqRedisConfig, JobSource):
     """RQ cron jobs and the schedulers that enqueue them."""
 
     example: ClassVar[str] = """
@@ -48,7 +48,7 @@ class RqCronJobSource(RqRedisDriver, JobSource):
     def target(self) -> str:
         return strip_url_to_scheme_host_and_path(self.redis)
 
-    async def fetch_snapshot(self, context: QueueConnectContext) -> JobSourceSnapshot:
+    async def fetch_job_source_snapshot(self, context: QueueConnectContext) -> JobSourceSnapshot:
         async with open_redis_client_mapping_errors(self.redis, context) as client:
             return await self._read_jobs_snapshot(client)
 
@@ -75,7 +75,7 @@ class RqCronJobSource(RqRedisDriver, JobSource):
             for run_id in await client.lrange(self.redis_key("queue", queue), -MAX_QUEUED_RQ_RUNS_READ, -1)
         }
         facts = [
-            _build_rq_cron_job_facts(name, job, await self._read_runs(client, job, queued))._replace(
+            _build_rq_cron_job_facts(name, job, await self._read_rq_cron_job_runs(client, job, queued))._replace(
                 paused=bool(is_suspended)
             )
             for name, job in jobs.items()
@@ -83,11 +83,13 @@ class RqCronJobSource(RqRedisDriver, JobSource):
         # The time at which a job was last queued remains when no scheduler is registered any more.
         seconds = [heartbeat_s for _, heartbeat_s in schedulers or newest_job]
         heartbeat_at = max((parse_positive_ms(at * 1000) or 0 for at in seconds), default=None)
-        scheduler = SchedulerLiveness("RQ scheduler", RQ_SCHEDULER_TIMEOUT_MS, heartbeat_at, lists_jobs=True)
+        scheduler = SchedulerLiveness("RQ scheduler", RQ_SCHEDULER_HEARTBEAT_TIMEOUT_MS, heartbeat_at, lists_jobs=True)
         location = f"no RQ scheduler is registered in {strip_url_to_scheme_host_and_path(self.redis)}"
         return JobSourceSnapshot(now, tuple(facts), scheduler, location=location)
 
-    async def _read_runs(self, client: Any, job: Mapping[str, Any], queued: Container[str]) -> list[_RqJobRun]:
+    async def _read_rq_cron_job_runs(
+        self, client: Any, job: Mapping[str, Any], queued: Container[str]
+    ) -> list[_RqJobRun]:
         """Runs that are still listed, newest first: up to the newest, or up to the first that waits if many wait."""
         jobs_key = self.redis_key("cron_job", _get_rq_cron_job_name(job), "jobs")
         run_ids = await self._read_newest_or_longest_waiting_run_ids(client, jobs_key, queued)
@@ -120,10 +122,10 @@ class RqCronJobSource(RqRedisDriver, JobSource):
     ) -> list[str]:
         """Newest first. The newest do not show since when runs wait if all of them do. Runs start in their order, so
         the first that waits is found by bisection."""
-        newest: list[str] = await client.zrange(jobs_key, 0, MAX_RUNS_PER_RQ_CRON_JOB - 1, desc=True)
-        if len(newest) < MAX_RUNS_PER_RQ_CRON_JOB or not await self._is_run_waiting(client, newest[-1], queued):
+        newest: list[str] = await client.zrange(jobs_key, 0, MAX_RUNS_READ_PER_RQ_CRON_JOB - 1, desc=True)
+        if len(newest) < MAX_RUNS_READ_PER_RQ_CRON_JOB or not await self._is_run_waiting(client, newest[-1], queued):
             return newest
-        first, known_to_wait = 0, max(await client.zcard(jobs_key) - MAX_RUNS_PER_RQ_CRON_JOB, 0)
+        first, known_to_wait = 0, max(await client.zcard(jobs_key) - MAX_RUNS_READ_PER_RQ_CRON_JOB, 0)
         while first < known_to_wait:
             middle = (first + known_to_wait) // 2
             ids = await client.zrange(jobs_key, middle, middle)
@@ -131,7 +133,7 @@ class RqCronJobSource(RqRedisDriver, JobSource):
                 known_to_wait = middle
             else:
                 first = middle + 1
-        ids = await client.zrange(jobs_key, max(first - MAX_RUNS_PER_RQ_CRON_JOB + 1, 0), first)
+        ids = await client.zrange(jobs_key, max(first - MAX_RUNS_READ_PER_RQ_CRON_JOB + 1, 0), first)
         return list(reversed(ids))
 
     async def _is_run_waiting(self, client: Any, run_id: str, queued: Container[str]) -> bool:
@@ -166,7 +168,7 @@ class _RegisteredRqCronScheduler(NamedTuple):
         due_times = (parse_iso8601(job.get("next_enqueue_time")) for job in self.jobs.values())
         next_due = min((at for at in due_times if at is not None), default=None)
         is_late = next_due is not None and self.heartbeat_at < next_due < now - MAX_RQ_SCHEDULER_REPORTING_DELAY_MS
-        return is_late or now - self.heartbeat_at > RQ_SCHEDULER_TIMEOUT_MS
+        return is_late or now - self.heartbeat_at > RQ_SCHEDULER_HEARTBEAT_TIMEOUT_MS
 
 
 def _merge_jobs_of_rq_schedulers(

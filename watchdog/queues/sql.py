@@ -153,10 +153,10 @@ class SqlJobSource(TableJobSource):
     def reports_job_run_ids(self) -> bool:
         return self.columns.id is not None and self.columns.started is not None
 
-    def read_snapshot(self, connection: Connection) -> tuple[JobSourceSnapshot, dict[str, Json]]:
+    def read_job_source_snapshot(self, connection: Connection) -> tuple[JobSourceSnapshot, dict[str, Json]]:
         table, time_formats = self._inspect_job_table(connection)
         facts = self.database.build_write_access_note(connection, table)
-        now = self.database.read_clock_ms(connection)
+        now = self.database.read_external_database_clock_ms(connection)
         rows = connection.execute(_JobAggregateQuery(self, table, time_formats, now).statement).all()
         if len(rows) > self.max_jobs:
             message = f"column {self.columns.type} has over {self.max_jobs:,} different values: they are not job names"

@@ -66,7 +66,7 @@ class HttpRemediation(HttpTarget, RemediationAction):
     ) -> str:
         if dry_run:
             return "would send the request"
-        request = self._substitute_parameters(context).build_request(
+        request = self._substitute_parameters(context).build_http_request(
             f"wd-{context.incident}-{context.reason}-{quote(context.id)}",
             connect_context.allow_private_addresses,
             connect_context.phase_timer,

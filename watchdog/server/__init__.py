@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from watchdog.server.guard import ConnectionGuard, ConnectionLimits
+from watchdog.server.guard import InboundConnectionGuard, InboundConnectionLimits
 from watchdog.server.web_server import WebServer, open_listen_socket
 
-__all__ = ["ConnectionGuard", "ConnectionLimits", "WebServer", "open_listen_socket"]
+__all__ = ["InboundConnectionGuard", "InboundConnectionLimits", "WebServer", "open_listen_socket"]

@@ -24,7 +24,7 @@ _REQUEST_HEAD_TOO_LONG_RESPONSE = (
 
 
 @dataclass(frozen=True, slots=True)
-class ConnectionTimeouts:
+class InboundConnectionTimeouts:
     """Seconds. A request must begin within `head_s` of the connection or the previous response; its body must be
     complete after `body_s`, which is longer than check-ins and forms take by their own deadlines; and a visitor must
     read MIN_RESPONSE_WRITE_PROGRESS_BYTES of a response within `write_s`."""
@@ -46,7 +46,7 @@ class HttpRequestInProgress:
         self.is_body_incomplete = body_bytes != 0
 
     @property
-    def is_last_of_connection(self) -> bool:
+    def is_last_request_of_connection(self) -> bool:
         """What follows a complete body without a stated length may already be in the server's queue of requests."""
         return self.body_bytes is None and not self.is_body_incomplete
 
@@ -62,19 +62,21 @@ class _AwaitedRequestPart(Enum):
     """The request is complete. A further request is not passed on to the server."""
 
 
-class ConnectionRegistry(Protocol):
+class InboundConnectionRegistry(Protocol):
     """What a connection reports to the guard."""
 
-    def add(self, connection: GuardedConnection) -> None: ...
+    def add(self, connection: GuardedInboundConnection) -> None: ...
 
-    def note_progress(self, connection: GuardedConnection) -> None: ...
+    def note_connection_progress(self, connection: GuardedInboundConnection) -> None: ...
 
-    def drop(self, connection: GuardedConnection, reason: ConnectionTurnAwayReason, response: bytes = b"") -> None: ...
+    def drop(
+        self, connection: GuardedInboundConnection, reason: ConnectionTurnAwayReason, response: bytes = b""
+    ) -> None: ...
 
-    def remove(self, connection: GuardedConnection) -> None: ...
+    def remove(self, connection: GuardedInboundConnection) -> None: ...
 
 
-class GuardedConnection(asyncio.BufferedProtocol):
+class GuardedInboundConnection(asyncio.BufferedProtocol):
     """A connection between its transport and the protocol of the ASGI server, which gets one request at a time."""
 
     _receive_buffer = memoryview(bytearray(CONNECTION_RECEIVE_BUFFER_BYTES))
@@ -82,7 +84,7 @@ class GuardedConnection(asyncio.BufferedProtocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, registry: ConnectionRegistry, server_protocol: asyncio.Protocol):
+    def __init__(self, registry: InboundConnectionRegistry, server_protocol: asyncio.Protocol):
         self._registry, self._server_protocol = registry, server_protocol
         self.peer: tuple[str, int] = ("", 0)
         self.address = ""
@@ -115,7 +117,7 @@ class GuardedConnection(asyncio.BufferedProtocol):
         return self._receive_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._registry.note_progress(self)
+        self._registry.note_connection_progress(self)
         if self.request is None and not self._count_bytes_within_limit_before_request(nbytes):
             return
         self._pass_on_received_bytes(bytes(self._receive_buffer[:nbytes]))
@@ -149,15 +151,15 @@ class GuardedConnection(asyncio.BufferedProtocol):
         """Pass on what belongs to one request, and hold what follows."""
         while received:
             if self._awaited is _AwaitedRequestPart.HEAD:
-                received = self._pass_on_head(received)
+                received = self._pass_on_request_head(received)
             elif self._awaited is _AwaitedRequestPart.BODY:
-                received = self._pass_on_body_and_return_rest(received)
+                received = self._pass_on_request_body_and_return_rest(received)
             else:
                 self._held += received
                 self.transport.pause_reading()
                 return
 
-    def _pass_on_head(self, received: bytes) -> bytes:
+    def _pass_on_request_head(self, received: bytes) -> bytes:
         """Returns what follows the head."""
         if not self._head_tail:
             received = received.lstrip(b"\r\n")  # allowed before a request
@@ -169,7 +171,7 @@ class GuardedConnection(asyncio.BufferedProtocol):
         self._server_protocol.data_received(received[:head_bytes])
         return received[head_bytes:]
 
-    def _pass_on_body_and_return_rest(self, received: bytes) -> bytes:
+    def _pass_on_request_body_and_return_rest(self, received: bytes) -> bytes:
         """Returns what follows the body."""
         if self._missing_body_bytes is None:
             self._server_protocol.data_received(received)
@@ -219,7 +221,7 @@ class GuardedConnection(asyncio.BufferedProtocol):
     def count_sent_bytes(self, count: int) -> None:
         self._bytes_sent += count
 
-    def find_passed_deadline(self, timeouts: ConnectionTimeouts, now: float) -> ConnectionTurnAwayReason | None:
+    def find_passed_deadline(self, timeouts: InboundConnectionTimeouts, now: float) -> ConnectionTurnAwayReason | None:
         """The deadline that has passed. Notes progress in reading a response, which transports do not report."""
         if unread := self.transport.get_write_buffer_size():
             return self._note_write_progress_or_find_timeout(self._bytes_sent - unread, timeouts, now)
@@ -230,13 +232,13 @@ class GuardedConnection(asyncio.BufferedProtocol):
         return ConnectionTurnAwayReason.BODY_TIMEOUT if is_late else None
 
     def _note_write_progress_or_find_timeout(
-        self, bytes_read: int, timeouts: ConnectionTimeouts, now: float
+        self, bytes_read: int, timeouts: InboundConnectionTimeouts, now: float
     ) -> ConnectionTurnAwayReason | None:
         self.waiting_since = now  # the next request is awaited once the response is read
         bytes_read_before, measured_at = self._write_progress
         if not measured_at or bytes_read - bytes_read_before >= MIN_RESPONSE_WRITE_PROGRESS_BYTES:
             if measured_at:
-                self._registry.note_progress(self)
+                self._registry.note_connection_progress(self)
             self._write_progress = (bytes_read, now)
             return None
         return ConnectionTurnAwayReason.WRITE_TIMEOUT if now - measured_at >= timeouts.write_s else None

@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from watchdog.domain.client_addresses import TrustedProxies
 from watchdog.server.connections import HttpRequestInProgress
-from watchdog.server.guard import ConnectionGuard
+from watchdog.server.guard import InboundConnectionGuard
 
 PRIORITY_REQUEST_PATHS = ("/healthz", "/readyz")
 PRIORITY_REQUEST_PATH_PREFIXES = ("/in/",)
@@ -17,11 +17,11 @@ _PIPELINING_REJECTED_RESPONSE = PlainTextResponse("Send one request at a time.\n
 class RequestConcurrencyLimitMiddleware:
     """Passes requests on to `app` when there is a place for them."""
 
-    def __init__(self, app: ASGIApp, guard: ConnectionGuard):
+    def __init__(self, app: ASGIApp, guard: InboundConnectionGuard):
         self._app, self._guard = app, guard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        connection = self._guard.find_connection(scope.get("client")) if scope["type"] == "http" else None
+        connection = self._guard.find_connection_of_peer(scope.get("client")) if scope["type"] == "http" else None
         if connection is None:  # the visitor has left
             await self._app(scope, receive, send)
             return
@@ -40,7 +40,7 @@ class RequestConcurrencyLimitMiddleware:
 
         async def send_and_watch_response(message: Message) -> None:
             connection.count_sent_bytes(len(message.get("body", b"")))
-            if message["type"] == "http.response.start" and request.is_last_of_connection:
+            if message["type"] == "http.response.start" and request.is_last_request_of_connection:
                 message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
             await send(message)
             if message["type"] == "http.response.body" and not message.get("more_body"):
@@ -62,7 +62,7 @@ def is_priority_path(path: str) -> bool:
 def apply_forwarded_headers(scope: Scope, trusted_proxies: TrustedProxies) -> Scope:
     """The scope with the client and the scheme that a trusted proxy states; of any other peer, the scope itself."""
     peer = scope["client"][0]
-    if not trusted_proxies.is_trusted(peer):
+    if not trusted_proxies.is_trusted_proxy(peer):
         return scope
     client = trusted_proxies.find_client_address(peer, _list_header_elements(scope, b"x-forwarded-for"))
     scheme = (_list_header_elements(scope, b"x-forwarded-proto") or [""])[-1].lower()

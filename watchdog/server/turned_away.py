@@ -47,7 +47,7 @@ class TurnedAwayConnectionCounts:
         if address in self._address_counts or len(self._address_counts) < MAX_COUNTED_TURNED_AWAY_ADDRESSES:
             self._address_counts[address] += 1
 
-    def log_if_due(self, now: float) -> None:
+    def log_turned_away_counts_if_due(self, now: float) -> None:
         """Log what was counted since the last line. `now`: monotonic seconds."""
         counts = self.counts - self._logged_counts
         is_due = self._last_logged_at is None or now - self._last_logged_at >= TURNED_AWAY_LOG_INTERVAL_S

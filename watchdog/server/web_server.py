@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Self
 import uvicorn
 
 from watchdog.server.guard import (
-    ConnectionGuard,
-    ConnectionLimits,
+    InboundConnectionGuard,
+    InboundConnectionLimits,
     accept_connections,
     drop_overdue_connections_repeatedly,
 )
@@ -29,8 +29,8 @@ LISTEN_BACKLOG_CONNECTIONS = 1_024
 class WebServer(uvicorn.Server):
     """Serves an ASGI app on an open socket while its `async with` block runs."""
 
-    def __init__(self, asgi_app: ASGIApp, listen_socket: socket.socket, guard: ConnectionGuard | None = None):
-        self.guard = guard or ConnectionGuard(ConnectionLimits.from_process_limits())
+    def __init__(self, asgi_app: ASGIApp, listen_socket: socket.socket, guard: InboundConnectionGuard | None = None):
+        self.guard = guard or InboundConnectionGuard(InboundConnectionLimits.from_process_limits())
         super().__init__(
             uvicorn.Config(
                 RequestConcurrencyLimitMiddleware(asgi_app, self.guard),

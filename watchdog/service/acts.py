@@ -1,7 +1,7 @@
 """What people on call do: the one place that pages, commands, the API, Slack and tools call.
 
 Each act checks its input, is stored in one transaction with an entry in the audit log, and takes effect in all
-processes on the database. All of them raise ActRefusedError, whose message a person can act on, and
+processes on the database. All of them raise OperatorActRefusedError, whose message a person can act on, and
 StoreUnavailableError.
 """
 
@@ -17,14 +17,14 @@ from watchdog.domain.acts import (
     MAX_ACTOR_NAME_CHARS,
     Acknowledgement,
     Actor,
-    ActRefusal,
-    ActRefusedError,
+    OperatorActRefusalReason,
+    OperatorActRefusedError,
 )
 from watchdog.domain.formatting import DAY_MS, format_number
 from watchdog.domain.routing import ProbeMatcher
 from watchdog.domain.silencing import (
     MAX_SILENCE_DURATION_MS,
-    MAX_SUBJECT_PATTERN_CHARS,
+    MAX_SILENCE_SUBJECT_PATTERN_CHARS,
     Silence,
     SilenceMatcher,
 )
@@ -61,38 +61,44 @@ def acknowledge_incident(
     database: Database, incident: str, actor: Actor, comment: str, now: int
 ) -> tuple[Acknowledgement, bool]:
     """Returns the acknowledgement that the incident then has, and whether it is this one: the first stays."""
-    return acknowledgements.acknowledge_incident(database, incident, _clean_actor(actor), _check_comment(comment), now)
+    return acknowledgements.acknowledge_incident(
+        database, incident, _clean_actor_name(actor), _validate_and_clean_act_comment(comment), now
+    )
 
 
 def remove_acknowledgement(database: Database, incident: str, actor: Actor, comment: str, now: int) -> bool:
     """Returns whether the incident was acknowledged."""
     return acknowledgements.remove_acknowledgement(
-        database, incident, _clean_actor(actor), _check_comment(comment), now
+        database, incident, _clean_actor_name(actor), _validate_and_clean_act_comment(comment), now
     )
 
 
 def begin_silence(database: Database, request: SilenceRequest, actor: Actor, now: int) -> StartedSilence:
     """Hold back the notifications of matching incidents from now until `ends_at`."""
-    matcher = _check_matcher(request.matcher, selects_everything=request.selects_everything)
+    matcher = _validate_silence_matcher(request.matcher, selects_everything=request.selects_everything)
     if request.ends_at <= now:
-        raise ActRefusedError(ActRefusal.INVALID, "the silence would end in the past: choose a later end")
+        raise OperatorActRefusedError(
+            OperatorActRefusalReason.INVALID, "the silence would end in the past: choose a later end"
+        )
     if request.ends_at - now > MAX_SILENCE_DURATION_MS:
         days = MAX_SILENCE_DURATION_MS // DAY_MS
-        raise ActRefusedError(ActRefusal.INVALID, f"a silence may last for {days} days at most: choose an earlier end")
+        raise OperatorActRefusedError(
+            OperatorActRefusalReason.INVALID, f"a silence may last for {days} days at most: choose an earlier end"
+        )
     silence = Silence(
         id=f"s-{uuid4().hex[:10]}",
         matcher=matcher,
         started_at=now,
         ends_at=request.ends_at,
-        actor=_clean_actor(actor),
-        comment=_check_comment(request.comment),
+        actor=_clean_actor_name(actor),
+        comment=_validate_and_clean_act_comment(request.comment),
     )
     return StartedSilence(silence, silences.begin_silence(database, silence))
 
 
 def end_silence(database: Database, silence: str, actor: Actor, now: int) -> None:
     """End a silence before its time. What it held back about open incidents is sent at once."""
-    silence_ends.end_silence(database, silence, _clean_actor(actor), now)
+    silence_ends.end_silence(database, silence, _clean_actor_name(actor), now)
 
 
 async def end_expired_silences_and_send(
@@ -107,14 +113,16 @@ async def end_expired_silences_and_send(
         await sender.start_sending_due_notifications()
 
 
-def _check_matcher(matcher: SilenceMatcher, *, selects_everything: bool) -> SilenceMatcher:
+def _validate_silence_matcher(matcher: SilenceMatcher, *, selects_everything: bool) -> SilenceMatcher:
     if matcher.is_empty and not selects_everything:
-        raise ActRefusedError(
-            ActRefusal.INVALID,
+        raise OperatorActRefusedError(
+            OperatorActRefusalReason.INVALID,
             "nothing is selected: state an id, group, tag, kind, severity or subject, or `all` to silence everything",
         )
     if not matcher.is_empty and selects_everything:
-        raise ActRefusedError(ActRefusal.INVALID, "`all` silences everything: leave out the other conditions")
+        raise OperatorActRefusedError(
+            OperatorActRefusalReason.INVALID, "`all` silences everything: leave out the other conditions"
+        )
     probe = matcher.probe
     for name, text in (
         ("id", probe.probe),
@@ -122,8 +130,8 @@ def _check_matcher(matcher: SilenceMatcher, *, selects_everything: bool) -> Sile
         ("kind", probe.kind),
         *(("tag", t) for t in probe.tags),
     ):
-        _check_length(name, text, MAX_SUBJECT_PATTERN_CHARS)
-    _check_length("subject", matcher.subject_pattern, MAX_SUBJECT_PATTERN_CHARS)
+        _require_act_text_within_limit(name, text, MAX_SILENCE_SUBJECT_PATTERN_CHARS)
+    _require_act_text_within_limit("subject", matcher.subject_pattern, MAX_SILENCE_SUBJECT_PATTERN_CHARS)
     return SilenceMatcher(
         ProbeMatcher(
             probe.severity,
@@ -136,20 +144,20 @@ def _check_matcher(matcher: SilenceMatcher, *, selects_everything: bool) -> Sile
     )
 
 
-def _check_comment(comment: str) -> str:
+def _validate_and_clean_act_comment(comment: str) -> str:
     """Without characters that are invisible or cannot be stored."""
-    _check_length("comment", comment, MAX_ACT_COMMENT_CHARS)
+    _require_act_text_within_limit("comment", comment, MAX_ACT_COMMENT_CHARS)
     return replace_invisible_characters(comment).strip()
 
 
-def _check_length(name: str, text: str, max_chars: int) -> None:
+def _require_act_text_within_limit(name: str, text: str, max_chars: int) -> None:
     if len(text) > max_chars:
-        raise ActRefusedError(
-            ActRefusal.INVALID,
+        raise OperatorActRefusedError(
+            OperatorActRefusalReason.INVALID,
             f"the {name} has {format_number(len(text))} characters; at most {format_number(max_chars)} are possible",
         )
 
 
-def _clean_actor(actor: Actor) -> Actor:
+def _clean_actor_name(actor: Actor) -> Actor:
     name = truncate_to_single_line(replace_invisible_characters(actor.name), MAX_ACTOR_NAME_CHARS)
     return actor._replace(name=name or "unknown")

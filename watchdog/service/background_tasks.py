@@ -9,10 +9,10 @@ from time import monotonic
 
 from watchdog.domain.formatting import format_duration, format_duration_rounded
 from watchdog.domain.text import replace_invisible_characters, truncate_to_single_line
-from watchdog.service.counters import TICK_DURATION_BOUNDS_S, DurationHistogram
+from watchdog.service.counters import BACKGROUND_TASK_DURATION_BUCKET_BOUNDS_S, DurationHistogram
 from watchdog.store.errors import describe_store_error
 
-BACKGROUND_TASK_OVERDUE_INTERVALS = 20
+BACKGROUND_TASK_OVERDUE_AFTER_INTERVALS = 20
 """A task is overdue after this many intervals without a run that ended."""
 MAX_BACKGROUND_TASK_ERROR_CHARS = 300
 
@@ -40,7 +40,9 @@ class BackgroundTask:
     """When the first of the last runs began that failed because the store did; None: the last run did not."""
     store_damaged: bool = False
     """The last run failed because the store is damaged."""
-    run_durations: DurationHistogram = field(default_factory=lambda: DurationHistogram(TICK_DURATION_BOUNDS_S))
+    run_durations: DurationHistogram = field(
+        default_factory=lambda: DurationHistogram(BACKGROUND_TASK_DURATION_BUCKET_BOUNDS_S)
+    )
     """Of all runs, successful or not."""
     _running_since: list[int] = field(default_factory=list)
 
@@ -60,7 +62,7 @@ class BackgroundTask:
             self.run_durations.observe(monotonic() - monotonic_start_s)
             self._running_since.remove(started_at)
 
-    def record_success(self, now: int) -> int:
+    def record_successful_task_run(self, now: int) -> int:
         """Returns the number of consecutive failures before this run."""
         failures, self.consecutive_failures, self.last_error, self.last_ended_at = self.consecutive_failures, 0, "", now
         self.store_failing_since, self.store_damaged = None, False
@@ -75,7 +77,7 @@ class BackgroundTask:
         if store_failed_at is None or self.store_failing_since is None:
             self.store_failing_since = store_failed_at
 
-    def count_from_clock_step(self, instant: int, now: int) -> None:
+    def restart_overdue_count_at_clock_step(self, instant: int, now: int) -> None:
         """The clock was set to `instant`: nothing is overdue for longer than since then, and what was before is not in
         the future."""
         self.first_due_at = min(max(self.first_due_at, instant), now)
@@ -88,7 +90,7 @@ class BackgroundTask:
 
     def status(self, now: int) -> str:
         """success, failed, overdue, or never (has not run yet, which is no problem)."""
-        if self.ms_since_last_run_ended(now) > BACKGROUND_TASK_OVERDUE_INTERVALS * self.interval_ms:
+        if self.ms_since_last_run_ended(now) > BACKGROUND_TASK_OVERDUE_AFTER_INTERVALS * self.interval_ms:
             return "overdue"
         return "failed" if self.consecutive_failures else "never" if self.last_ended_at is None else "success"
 

@@ -62,10 +62,10 @@ class CheckInLog:
     """Owns the two files `<path>.0` and `<path>.1`, and a lock that keeps other processes from using them.
 
     If another process uses them, as on a shared SQLite file, it takes `<path>-2` and so on. What processes that have
-    ended left in such files is taken over when a log is opened, and by `take_over_abandoned_files`.
+    ended left in such files is taken over when a log is opened, and by `take_over_abandoned_check_in_logs`.
 
-    A record that was appended is returned by `read_batch` until it is acknowledged, across restarts. Records keep
-    their order. Methods raise CheckInLogError.
+    A record that was appended is returned by `read_check_in_batch` until it is acknowledged, across restarts. Records
+    keep their order. Methods raise CheckInLogError.
     """
 
     def __init__(self, path: Path, max_bytes: int = MAX_CHECK_IN_LOG_BYTES):
@@ -77,7 +77,7 @@ class CheckInLog:
 
     def append(self, records: Iterable[bytes]) -> None:
         """Returns once the records are on disk. Raises CheckInLogError, and then none of them is."""
-        self._open()
+        self._open_check_in_log_if_closed()
         lines = b"".join(b"%08x %s\n" % (crc32(record), record) for record in records)
         if sum(file.size for file in self._files) + len(lines) > self.max_bytes:
             raise CheckInLogError(f"{self.path} is full: {self.max_bytes >> 20} MiB are waiting for the database")
@@ -86,13 +86,13 @@ class CheckInLog:
         except OSError as e:
             raise CheckInLogError(f"{self.path} cannot be written: {(e.strerror or str(e)).lower()}") from None
 
-    def read_batch(self, max_records: int) -> list[bytes]:
+    def read_check_in_batch(self, max_records: int) -> list[bytes]:
         """The oldest records; the same again until they are acknowledged. Raises CheckInLogError.
 
         Empty if there are none, or once a file is drained. What arrives meanwhile is in the other file, and waits
         there until this one has been cleared.
         """
-        self._open()
+        self._open_check_in_log_if_closed()
         if not self._drain_file.size:
             self._append_file, self._drain_file = self._drain_file, self._append_file
         while self._acknowledged_offset < self._drain_file.size:
@@ -106,11 +106,11 @@ class CheckInLog:
         """Mark the last batch as stored."""
         self._acknowledged_offset = self._read_offset
 
-    def is_drained(self) -> bool:
-        """Whether everything in a file is stored. Sync the database to disk, then call `clear_drained`."""
+    def is_drain_file_fully_stored(self) -> bool:
+        """Whether everything in a file is stored. Sync the database to disk, then call `truncate_drained_log_file`."""
         return 0 < self._drain_file.size <= self._acknowledged_offset
 
-    def clear_drained(self) -> None:
+    def truncate_drained_log_file(self) -> None:
         """Empty the file whose content is stored."""
         self._drain_file.truncate()
         self._acknowledged_offset = self._read_offset = 0
@@ -124,7 +124,7 @@ class CheckInLog:
         """Whether the log has been used."""
         return self._append_file.fd >= 0
 
-    def _open(self) -> None:
+    def _open_check_in_log_if_closed(self) -> None:
         if self.is_open:
             return
         try:
@@ -138,7 +138,7 @@ class CheckInLog:
             self._acknowledged_offset = self._read_offset = 0
             if self._append_file.size:
                 self._append_file.append(b"\n")  # the next record must not continue an incomplete line
-            self._append_abandoned_records()
+            self._append_abandoned_check_in_records()
         except OSError as e:
             self.close()
             if isinstance(e, BlockingIOError):
@@ -164,20 +164,20 @@ class CheckInLog:
                 return files
         raise BlockingIOError
 
-    def take_over_abandoned_files(self) -> None:
+    def take_over_abandoned_check_in_logs(self) -> None:
         """Take over what other logs hold whose process has ended: it may never start again. Opens this log only if
         there is something. Raises CheckInLogError."""
         try:
             if self.is_open:
-                self._append_abandoned_records()
+                self._append_abandoned_check_in_records()
             elif any(
                 _are_log_files_abandoned(_build_check_in_log_files(path)) for path in self._list_possible_log_paths()
             ):
-                self._open()
+                self._open_check_in_log_if_closed()
         except OSError as e:
             raise CheckInLogError(f"{self.path} cannot be used: {(e.strerror or str(e)).lower()}") from None
 
-    def _append_abandoned_records(self) -> None:
+    def _append_abandoned_check_in_records(self) -> None:
         """Append what other logs hold whose process has ended, as far as there is room. Raises OSError."""
         for path in self._list_possible_log_paths():
             files = _build_check_in_log_files(path)

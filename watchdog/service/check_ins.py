@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 CHECK_IN_FLUSH_INTERVAL_S = 0.5
 """How often check-ins are stored, as a batch."""
-ABANDONED_LOG_SEARCH_INTERVAL_MS = 30_000
+ABANDONED_CHECK_IN_LOG_SEARCH_INTERVAL_MS = 30_000
 """How often this process looks for check-ins that processes which have ended left on this machine."""
 CHECK_IN_BATCH_SIZE = 500
 CHECK_IN_FLUSH_TIMEOUT_S = 2.0
@@ -37,7 +37,7 @@ MAX_CHECK_IN_OUTPUT_BYTES = 10_240
 """Stored bytes of a job's output: its end."""
 
 
-class CheckInReceiver:
+class DurableCheckInReceiver:
     """Owns the check-in log, and the thread that writes it.
 
     A check-in that `accept_check_in` accepted is on disk and reaches the database, possibly after a restart, and
@@ -88,7 +88,7 @@ class CheckInReceiver:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._pending.append((record, done))
         if not self._writing:
-            self._append_pending_to_log()
+            self._append_pending_check_ins_to_log()
         try:
             await done
         except CheckInLogError as e:
@@ -107,7 +107,7 @@ class CheckInReceiver:
         text = replace_invisible_characters(self.mask(output.decode("utf-8", "replace")))
         return text.encode("utf-8", "replace")[-MAX_CHECK_IN_OUTPUT_BYTES:].decode("utf-8", "ignore")
 
-    def _append_pending_to_log(self) -> None:
+    def _append_pending_check_ins_to_log(self) -> None:
         """Write everything that arrived while the disk was busy, with one sync."""
         group, self._pending = self._pending, []
         records = [record for record, _ in group]
@@ -125,29 +125,29 @@ class CheckInReceiver:
                     written.set_exception(error)
             self._writing = False
             if self._pending:
-                self._append_pending_to_log()
+                self._append_pending_check_ins_to_log()
 
         write.add_done_callback(finish)
 
     async def flush_check_ins(self) -> None:
         """Store what is on disk when this begins. Raises what prevents it."""
         in_disk_thread = asyncio.get_running_loop().run_in_executor
-        if not 0 <= (now := self.clock()) - self._took_over_at < ABANDONED_LOG_SEARCH_INTERVAL_MS:
+        if not 0 <= (now := self.clock()) - self._took_over_at < ABANDONED_CHECK_IN_LOG_SEARCH_INTERVAL_MS:
             self._took_over_at = now
-            await in_disk_thread(self._disk_executor, self.check_in_log.take_over_abandoned_files)
+            await in_disk_thread(self._disk_executor, self.check_in_log.take_over_abandoned_check_in_logs)
         if not self.database_id_by_probe and not self.check_in_log.is_open:
             return  # no check-in of another process's heartbeat has come yet
         async with self._flush_lock:
             while records := await in_disk_thread(
-                self._disk_executor, self.check_in_log.read_batch, CHECK_IN_BATCH_SIZE
+                self._disk_executor, self.check_in_log.read_check_in_batch, CHECK_IN_BATCH_SIZE
             ):
-                urgent_probes = await self._store_batch(await self._parse_records_of_active_probes(records))
+                urgent_probes = await self._store_check_in_batch(await self._parse_check_ins_of_active_probes(records))
                 await in_disk_thread(self._disk_executor, self.check_in_log.acknowledge)
                 if urgent_probes:  # a run that is already claimed may not see these check-ins: one more runs after it
                     await self._schedule_runs_soon(urgent_probes)
-            if self.check_in_log.is_drained():
+            if self.check_in_log.is_drain_file_fully_stored():
                 await self.store_executor.run_write(self.store_executor.database.sync_to_disk)
-                await in_disk_thread(self._disk_executor, self.check_in_log.clear_drained)
+                await in_disk_thread(self._disk_executor, self.check_in_log.truncate_drained_log_file)
 
     async def _schedule_runs_soon(self, probes: Iterable[int]) -> None:
         await self.store_executor.run_write_with_now(
@@ -160,9 +160,9 @@ class CheckInReceiver:
                 await self.flush_check_ins()  # each call empties one of the two files
                 await self.flush_check_ins()
 
-    async def _parse_records_of_active_probes(self, records: Iterable[bytes]) -> list[ProbeCheckIn]:
+    async def _parse_check_ins_of_active_probes(self, records: Iterable[bytes]) -> list[ProbeCheckIn]:
         """The check-ins of probes that are not retired."""
-        parsed = [check_in for record in records if (check_in := self._parse_record(record))]
+        parsed = [check_in for record in records if (check_in := self._parse_check_in_record(record))]
         database_ids = dict(self.database_id_by_probe)
         if others := {probe_id for probe_id, _ in parsed} - database_ids.keys():
             database_ids |= await self.store_executor.run_read_query(
@@ -174,7 +174,7 @@ class CheckInReceiver:
             ProbeCheckIn(database_ids[probe_id], check_in) for probe_id, check_in in parsed if probe_id in database_ids
         ]
 
-    def _parse_record(self, record: bytes) -> tuple[str, CheckIn] | None:
+    def _parse_check_in_record(self, record: bytes) -> tuple[str, CheckIn] | None:
         try:
             probe_id, id, occurred_at, kind, *rest = json.loads(record)
             if self.claims.watermark.generation:  # the clock may have been set back since the check-in was received
@@ -189,7 +189,7 @@ class CheckInReceiver:
             return None
         return str(probe_id), check_in
 
-    async def _store_batch(self, batch: Sequence[ProbeCheckIn]) -> set[int]:
+    async def _store_check_in_batch(self, batch: Sequence[ProbeCheckIn]) -> set[int]:
         """Store a batch; if its content is refused, store each check-in by itself and drop those that are refused.
 
         If every check-in is refused, the content is not the reason, and the whole batch waits. Returns the probes

@@ -71,9 +71,9 @@ class WatchdogClock:
         if reference is None:
             started_at, reference = self._monotonic_clock(), self._wall_clock()
         ended_at = self._monotonic_clock()
-        self._consider(reference - (started_at + ended_at) // 2, ended_at - started_at, ended_at)
+        self._apply_clock_offset_measurement(reference - (started_at + ended_at) // 2, ended_at - started_at, ended_at)
 
-    def _consider(self, offset: int, uncertainty: int, measured_at: int) -> None:
+    def _apply_clock_offset_measurement(self, offset: int, uncertainty: int, measured_at: int) -> None:
         """`uncertainty`: the duration of the measurement."""
         if not self._is_anchored:
             self._offset, self._is_anchored = offset, True
@@ -91,7 +91,7 @@ class WatchdogClock:
         self._measured_at = measured_at
 
     @property
-    def has_lasting_step(self) -> bool:
+    def has_lasting_clock_step(self) -> bool:
         """Whether the reference clock was set, and has stayed so for CLOCK_STEP_ADOPTION_DELAY_MS."""
         pending = self._pending
         return pending is not None and self._monotonic_clock() - pending.since >= CLOCK_STEP_ADOPTION_DELAY_MS

@@ -13,7 +13,7 @@ from watchdog.store.write.clock_steps import (
     adopt_clock_step,
     load_database_clock_and_watermark,
 )
-from watchdog.store.write.watermark import Watermark
+from watchdog.store.write.watermark import ClaimWatermark
 
 log = structlog.get_logger()
 
@@ -25,7 +25,7 @@ class ClockGenerationSynchronizer:
     gets a time of the generation before.
     """
 
-    def __init__(self, clock: WatchdogClock, watermark: Watermark):
+    def __init__(self, clock: WatchdogClock, watermark: ClaimWatermark):
         self.clock, self.watermark = clock, watermark
         self._has_started = False
 
@@ -35,9 +35,9 @@ class ClockGenerationSynchronizer:
         if not self._has_started:
             self._start_in_database_clock_generation(stored)
         elif stored.generation != self.watermark.generation:
-            self._follow_database()
-        elif self.clock.has_lasting_step and stored.watermark is not None:
-            self._adopt_step(stored.generation, self.clock())
+            self._follow_clock_step_of_other_process()
+        elif self.clock.has_lasting_clock_step and stored.watermark is not None:
+            self._adopt_reference_clock_step(stored.generation, self.clock())
         return self.clock()
 
     def _load_database_clock_and_measure_offset(self) -> DatabaseClockAndWatermark:
@@ -56,23 +56,25 @@ class ClockGenerationSynchronizer:
         ahead of it is downtime."""
         self.watermark.follow_database_clock_generation()
         if stored.watermark is not None and self.clock() < stored.watermark - MAX_CLOCK_DEVIATION_MS:
-            self._adopt_step(stored.generation, None)
+            self._adopt_reference_clock_step(stored.generation, None)
         self._has_started = True
 
-    def _adopt_step(self, generation: int, now: int | None) -> None:
+    def _adopt_reference_clock_step(self, generation: int, now: int | None) -> None:
         watermark, to = self.watermark, self.clock.estimate_database_clock_time()
         step = adopt_clock_step(watermark.database, watermark.location, generation=generation, to=to, now=now)
         if step is None:
-            self._follow_database()
+            self._follow_clock_step_of_other_process()
             return
         watermark.follow_database_clock_generation(
-            partial(self.clock.step_to_database_clock_time, step.signed_distance_ms)
+            partial(self.clock.step_to_database_clock_time, step.signed_clock_step_ms)
         )
         start, end = (format_utc_timestamp(instant, step.stepped_to, seconds=True) for instant in step[1:])
-        distance = format_duration(abs(step.signed_distance_ms))
-        log.warning("clock_step", step_from=start, step_to=end, distance=distance, forward=step.signed_distance_ms > 0)
+        distance = format_duration(abs(step.signed_clock_step_ms))
+        log.warning(
+            "clock_step", step_from=start, step_to=end, distance=distance, forward=step.signed_clock_step_ms > 0
+        )
 
-    def _follow_database(self) -> None:
+    def _follow_clock_step_of_other_process(self) -> None:
         """Another process has adopted a step, which this one sees by itself at about the same time."""
         self.watermark.follow_database_clock_generation(
             lambda: self.clock.step_to_database_clock_time(self.clock.estimate_database_clock_time() - self.clock())

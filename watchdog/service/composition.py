@@ -25,7 +25,7 @@ from watchdog.store.write.probe_registry import InMemoryProbeRegistry
 
 
 @dataclass(frozen=True, slots=True)
-class ServiceComposition:
+class ReloadableServiceParts:
     """Immutable: a reload replaces it as a whole, at one point between two claims."""
 
     probes: Mapping[int, Probe]
@@ -57,7 +57,7 @@ def build_connectivity_check(config: Config, network: NetworkAccess, clock: Cloc
     return ConnectivityCheck(network, targets, hosts, clock)
 
 
-def preload_probes(config: Config) -> None:
+def preload_probe_modules(config: Config) -> None:
     """Import what the probes and their remediations need, before anything runs."""
     for probe in config.probes:
         probe.preload()
@@ -68,7 +68,9 @@ def preload_probes(config: Config) -> None:
 def map_database_ids_to_probes(registry: InMemoryProbeRegistry, configured_probes: Iterable[Probe]) -> dict[int, Probe]:
     """Those that are registered."""
     by_id = {probe.id: probe for probe in configured_probes}
-    return {database_id: by_id[probe.info.id] for database_id, probe in registry.configured_by_database_id.items()}
+    return {
+        database_id: by_id[probe.info.id] for database_id, probe in registry.configured_probes_by_database_id.items()
+    }
 
 
 def map_heartbeats_to_database_ids(probes: Mapping[int, Probe]) -> dict[str, int]:
@@ -86,7 +88,7 @@ def build_store_absence_notifier(
         mask=loaded_config.mask,
         clock=clock,
         member=membership.member_id,
-        record_file=StoreAbsenceRecordFile(loaded_config.config.storage.absence_record_path),
+        record_file=StoreAbsenceRecordFile(loaded_config.config.storage.store_absence_record_path),
         is_lowest_member=membership.is_lowest_live_process,
         may_notify=membership.has_newest_definition_of_destination,
     )

@@ -15,7 +15,7 @@ import structlog
 from watchdog.config.config_files import ConfigFileSignature, read_config_file_signatures
 from watchdog.config.load import LoadedConfig, load_config
 from watchdog.config.problems import ConfigError, ConfigFiles, ConfigProblem
-from watchdog.config.safe_problems import describe_problems_without_values
+from watchdog.config.safe_problems import describe_config_problems_without_values
 from watchdog.domain.formatting import HOUR_MS
 from watchdog.net import SecretMask
 from watchdog.net.threads import run_in_daemon_thread
@@ -28,7 +28,7 @@ log = structlog.get_logger()
 CONFIG_FILE_CHECK_INTERVAL_S = 0.5
 CONFIG_WRITE_SETTLING_TIME_S = 0.2
 """How long the files must not have changed before they are read: a program may still be writing them."""
-MAX_CONFIG_WRITE_CHECKS = 50
+MAX_CONFIG_WRITE_SETTLING_CHECKS = 50
 """Then they are read although they still change."""
 CONFIG_LOAD_TIMEOUT_S = 30.0
 """A network file system may hang."""
@@ -103,65 +103,65 @@ class ConfigReloader:
     async def run_forever(self) -> None:
         """Reload whenever it is requested, the files have changed, or the database is back for a postponed one."""
         while True:
-            await self._wait_for_request_or_tick()
+            await self._wait_for_reload_request_or_tick()
             try:
-                if self._requested.is_set() or await self._have_files_changed_and_settled():
+                if self._requested.is_set() or await self._have_config_files_changed_and_settled():
                     self._requested.clear()
                     await self.reload()
                     await asyncio.sleep(CONFIG_FILE_CHECK_INTERVAL_S)  # a storm of requests leads to few reloads
                 elif self._postponed is not None:
-                    await self._apply_postponed()
+                    await self._apply_postponed_config()
             except Exception:  # a bug: the next change may load all the same
                 log.exception("reload_failed")
                 await asyncio.sleep(RELOAD_RETRY_INTERVAL_S)
 
-    async def _wait_for_request_or_tick(self) -> None:
+    async def _wait_for_reload_request_or_tick(self) -> None:
         try:
             async with asyncio.timeout(CONFIG_FILE_CHECK_INTERVAL_S):
                 await self._requested.wait()
         except TimeoutError:
             pass
 
-    async def _have_files_changed_and_settled(self) -> bool:
+    async def _have_config_files_changed_and_settled(self) -> bool:
         """Whether they differ from what was read last. Waits until they have not changed for a moment."""
         if self.loaded_config.config.reload != "on_change":
             return False
-        signatures = await self._read_signatures(self._files)
+        signatures = await self._read_config_file_signatures(self._files)
         if signatures == self._signatures:
             return False
-        for _ in range(MAX_CONFIG_WRITE_CHECKS):
+        for _ in range(MAX_CONFIG_WRITE_SETTLING_CHECKS):
             await asyncio.sleep(CONFIG_WRITE_SETTLING_TIME_S)
-            previous, signatures = signatures, await self._read_signatures(self._files)
+            previous, signatures = signatures, await self._read_config_file_signatures(self._files)
             if signatures == previous:
                 break
         return signatures != self._signatures
 
-    async def _read_signatures(self, files: ConfigFiles) -> FileSignatures:
+    async def _read_config_file_signatures(self, files: ConfigFiles) -> FileSignatures:
         return await run_in_daemon_thread(partial(read_config_file_signatures, files), "config-files")
 
     async def reload(self) -> ConfigReloadResult:
         """Read the files and apply them. Not interrupted if the caller is cancelled."""
-        return await asyncio.shield(asyncio.ensure_future(self._reload()))
+        return await asyncio.shield(asyncio.ensure_future(self._load_and_apply_configuration()))
 
-    async def _reload(self) -> ConfigReloadResult:
+    async def _load_and_apply_configuration(self) -> ConfigReloadResult:
         async with self._reload_lock:
             try:
-                loaded = await self._load_and_note_files()
+                loaded = await self._load_config_and_note_its_files()
             except ConfigError as e:
                 self._postponed = None
-                self._report_invalid(e)
+                self._report_invalid_config(e)
                 self._on_result(ConfigReloadResult.INVALID)
                 return ConfigReloadResult.INVALID
             self._postponed = loaded
-            return await self._try_to_apply(loaded)
+            return await self._try_to_apply_config(loaded)
 
-    async def _load_and_note_files(self) -> LoadedConfig:
+    async def _load_config_and_note_its_files(self) -> LoadedConfig:
         """Raises ConfigError. If it names other files than before, they are read once more: a change of a file between
         its reading and the first look at its signature would not be noticed."""
         for attempt in (1, 2):
             files = self._files
-            self._signatures = await self._read_signatures(files)
-            outcome = await self._load()
+            self._signatures = await self._read_config_file_signatures(files)
+            outcome = await self._load_config_in_thread()
             if isinstance(outcome, LoadedConfig):
                 self._files = outcome.files
             else:  # a file that only the former configuration names may be what has to be corrected
@@ -169,13 +169,13 @@ class ConfigReloader:
                 self._files = ConfigFiles(paths | files.paths, patterns | files.include_patterns)
             if self._files == files or attempt == 2:
                 break
-        signatures = await self._read_signatures(self._files)
+        signatures = await self._read_config_file_signatures(self._files)
         self._signatures = {path: self._signatures.get(path, signature) for path, signature in signatures.items()}
         if isinstance(outcome, ConfigError):
             raise outcome
         return outcome
 
-    async def _load(self) -> LoadedConfig | ConfigError:
+    async def _load_config_in_thread(self) -> LoadedConfig | ConfigError:
         load = partial(load_config, self.path, env=self._env, regular_files_only=True)
         try:
             async with asyncio.timeout(CONFIG_LOAD_TIMEOUT_S):
@@ -186,19 +186,19 @@ class ConfigReloader:
             message = f"the files could not be read within {CONFIG_LOAD_TIMEOUT_S:g} s"
             return ConfigError([ConfigProblem(str(self.path), 0, 0, "", message)])
 
-    def _report_invalid(self, error: ConfigError) -> None:
-        problem = describe_problems_without_values(error.problems, self._mask)
+    def _report_invalid_config(self, error: ConfigError) -> None:
+        problem = describe_config_problems_without_values(error.problems, self._mask)
         log.error("config_invalid", detail=problem, advice="`watchdog validate` shows every problem")
         self._fault_reporter.set_config_problem(problem)
 
-    async def _apply_postponed(self) -> None:
+    async def _apply_postponed_config(self) -> None:
         async with self._reload_lock:
             if self._postponed is not None:
-                await self._try_to_apply(self._postponed)
+                await self._try_to_apply_config(self._postponed)
 
-    async def _try_to_apply(self, loaded: LoadedConfig) -> ConfigReloadResult:
+    async def _try_to_apply_config(self, loaded: LoadedConfig) -> ConfigReloadResult:
         new_secrets = loaded.mask
-        self._mask_secrets_of_both(new_secrets)
+        self._mask_new_and_former_secrets(new_secrets)
         is_first_attempt = loaded is not self._last_attempted
         self._last_attempted = loaded
         try:
@@ -217,7 +217,7 @@ class ConfigReloader:
         self._on_result(ConfigReloadResult.APPLIED)
         return ConfigReloadResult.APPLIED
 
-    def _mask_secrets_of_both(self, new_secrets: SecretMask) -> None:
+    def _mask_new_and_former_secrets(self, new_secrets: SecretMask) -> None:
         """Mask the new secrets from now on, and those of former configurations for a while."""
         now = self._clock()
         self._former_masks = [

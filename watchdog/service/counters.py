@@ -10,8 +10,8 @@ from enum import StrEnum
 from watchdog.domain.model import Outcome, ProbeResult
 from watchdog.domain.reasons import get_reason_family
 
-RUN_DURATION_BOUNDS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-TICK_DURATION_BOUNDS_S = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
+RUN_DURATION_BUCKET_BOUNDS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+BACKGROUND_TASK_DURATION_BUCKET_BOUNDS_S = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
 
 
 class DurationHistogram:
@@ -45,7 +45,7 @@ class ProbeRunCounts:
     """In slots: a result may stand for several that were missed."""
     failure_count_by_family: Counter[str] = field(default_factory=Counter)
     """By family of the reason: the runs that failed, and those without a verdict."""
-    durations: DurationHistogram = field(default_factory=lambda: DurationHistogram(RUN_DURATION_BOUNDS_S))
+    durations: DurationHistogram = field(default_factory=lambda: DurationHistogram(RUN_DURATION_BUCKET_BOUNDS_S))
     """Of the runs that reached their target."""
 
     def add(self, result: ProbeResult) -> None:

@@ -48,7 +48,7 @@ class DeadMansSwitch:
         now = self.service.clock()
         if now < self._last_ping_at:  # the clock was set back
             self._last_ping_at = 0
-        if problem := await self._find_problem(now):
+        if problem := await self._find_reason_not_to_ping(now):
             raise DeadMansSwitchNotPingedError(f"not pinged: {problem}")
         request = HttpRequest(self.url, headers={"User-Agent": "watchdog-monitor"}, now=now, max_body_bytes=0)
         try:
@@ -60,7 +60,7 @@ class DeadMansSwitch:
             raise DeadMansSwitchNotPingedError(f"ping failed: HTTP {response.status}")
         self._last_ping_at = now
 
-    async def _find_problem(self, now: int) -> str:
+    async def _find_reason_not_to_ping(self, now: int) -> str:
         """Why Watchdog does not work; empty if it does."""
         if self.service.last_claim_at <= self._last_ping_at:
             return "no slot was claimed since the last ping"
@@ -69,7 +69,7 @@ class DeadMansSwitch:
             if task.status(now) in ("failed", "overdue"):
                 return f"the background task {name} does not work: {task.describe_problem(now)}"
         if self.service.last_recorded_at <= self._last_ping_at:
-            await self.service.lease_keeper.renew_lease_now()
+            await self.service.lease_keeper.renew_process_lease_now()
         stuck = await self.service.store_executor.run_read_query(lambda c: load_stuck_destinations(c, now))
         if self.destinations and stuck.issuperset(self.destinations):
             return "no receiver gets its notifications"

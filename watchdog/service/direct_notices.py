@@ -35,7 +35,7 @@ STORE_ABSENCE_NOTICE_REPEAT_INTERVAL_MS = 10 * MINUTE_MS
 STORE_BACK_NOTICE_DELAY_MS = 10 * SECOND_MS
 """The database is back once it has worked for this long; a shorter time is part of the absence."""
 MAX_STORE_ABSENCE_NOTICE_RETRY_DELAY_MS = MINUTE_MS
-MAX_ABSENCES = 16
+MAX_REMEMBERED_STORE_ABSENCES = 16
 """Whose end is still reported to destinations that could not be reached."""
 MAX_TARGETS_IN_NOTICE, MAX_ERROR_CHARS_IN_NOTICE = 10, 100
 
@@ -87,11 +87,13 @@ class StoreAbsenceNotifier:
         else:
             self._back_since = None
             if not self._records or self._records[-1].ended_at is not None:
-                self._records = [*self._records, StoreAbsenceRecord(absence.since, self.member)][-MAX_ABSENCES:]
+                self._records = [*self._records, StoreAbsenceRecord(absence.since, self.member)][
+                    -MAX_REMEMBERED_STORE_ABSENCES:
+                ]
             self._records[-1].error, self._records[-1].is_damaged = absence.error, absence.is_damaged
-        self._report_ends(now)
+        self._start_sending_absence_end_notices(now)
         if absence is not None:
-            self._report_absence(self._records[-1], sorted(failing_targets), now)
+            self._start_sending_due_absence_notices(self._records[-1], sorted(failing_targets), now)
 
     def _end_absence_if_back_long_enough(self, now: int) -> None:
         if self._back_since is None or self._back_since > now:  # the clock was set back
@@ -100,22 +102,22 @@ class StoreAbsenceNotifier:
         if has_ended and self._records and self._records[-1].ended_at is None:
             self._records[-1].ended_at = self._back_since
 
-    def _report_ends(self, now: int) -> None:
+    def _start_sending_absence_end_notices(self, now: int) -> None:
         """The earlier ones first: a destination receives nothing of a later absence before."""
         for record in self._records:
             if record.ended_at is not None:
                 for destination in list(record.notices):
                     if destination in self.notifiers:
-                        self._start_sending(record, destination, IncidentEvent.RESOLVED, (), now)
+                        self._start_sending_absence_notice(record, destination, IncidentEvent.RESOLVED, (), now)
                     else:
                         del record.notices[destination]  # it is no longer configured
         ongoing = [record for record in self._records if record.notices or record.ended_at is None]
         if len(ongoing) < len(self._records) and not self._tasks:
             self._records = ongoing
             if self._is_on_disk:
-                self._save()
+                self._save_absence_records()
 
-    def _report_absence(self, record: StoreAbsenceRecord, failing: list[str], now: int) -> None:
+    def _start_sending_due_absence_notices(self, record: StoreAbsenceRecord, failing: list[str], now: int) -> None:
         delay = NOTICE_DELAY_MS if self._is_lowest_member() else BACKUP_NOTICE_DELAY_MS
         if now - record.since < delay:
             return
@@ -124,13 +126,13 @@ class StoreAbsenceNotifier:
             if any(destination in earlier.notices for earlier in self._records if earlier is not record):
                 continue
             if notice is None:
-                self._start_sending(record, destination, IncidentEvent.OPENED, failing, now)
+                self._start_sending_absence_notice(record, destination, IncidentEvent.OPENED, failing, now)
             elif now - notice.sent_at >= STORE_ABSENCE_NOTICE_REPEAT_INTERVAL_MS and not set(failing) <= set(
                 notice.named_targets
             ):
-                self._start_sending(record, destination, IncidentEvent.CHANGED, failing, now)
+                self._start_sending_absence_notice(record, destination, IncidentEvent.CHANGED, failing, now)
 
-    def _start_sending(
+    def _start_sending_absence_notice(
         self, record: StoreAbsenceRecord, destination: str, event: IncidentEvent, failing: Collection[str], now: int
     ) -> None:
         _, due_at = self._failures.get(destination, (0, 0))
@@ -150,7 +152,7 @@ class StoreAbsenceNotifier:
         previous, notifier = record.notices.get(destination), self.notifiers.get(destination)
         if notifier is None:
             return  # a reload has just removed it
-        context = self._build_context(record, event, failing, now)
+        context = self._build_absence_notice_context(record, event, failing, now)
         sequence = 0 if previous is None else previous.sequence + 1
         notification = Notification(context.incident.id, destination, sequence, event)
         receipt: dict[str, Json] = {} if previous is None else previous.receipt
@@ -170,7 +172,7 @@ class StoreAbsenceNotifier:
         else:
             record.notices[destination] = SentStoreAbsenceNotice(now, failing, sequence, receipt)
         log.info("direct_notice_sent", destination=destination, incident_event=event)
-        self._save()
+        self._save_absence_records()
 
     def _record_notice_failure(self, destination: str, error: str) -> None:
         failures = self._failures.get(destination, (0, 0))[0] + 1
@@ -179,7 +181,7 @@ class StoreAbsenceNotifier:
         if failures == 1:
             log.warning("direct_notice_failed", destination=destination, error=error)
 
-    def _build_context(
+    def _build_absence_notice_context(
         self, record: StoreAbsenceRecord, event: IncidentEvent, failing: list[str], now: int
     ) -> AlertMessageContext:
         is_over = event is IncidentEvent.RESOLVED
@@ -192,13 +194,15 @@ class StoreAbsenceNotifier:
             since=record.since,
             opened_at=now,
             reason="watchdog.store_away",
-            message=self._compose_message(record, failing, now, is_over=is_over),
+            message=self._compose_absence_notice_message(record, failing, now, is_over=is_over),
             resolved_at=record.ended_at if is_over else None,
         )
         probe = ProbeInfo(0, service.WATCHDOG_SELF_PROBE_ID, "Watchdog", service.WATCHDOG_SELF_PROBE_KIND)
         return AlertMessageContext(event, incident, probe, now, bad_count=1, threshold=1)
 
-    def _compose_message(self, record: StoreAbsenceRecord, failing: list[str], now: int, *, is_over: bool) -> str:
+    def _compose_absence_notice_message(
+        self, record: StoreAbsenceRecord, failing: list[str], now: int, *, is_over: bool
+    ) -> str:
         error = f" ({truncate_at_word(record.error, MAX_ERROR_CHARS_IN_NOTICE)})" if record.error else ""
         if is_over:
             return f"the database was unavailable{error}; alerts that were delayed follow"
@@ -210,7 +214,7 @@ class StoreAbsenceNotifier:
             return f"the database has been unreliable since {since}{error}, and alerts may be lost{targets}"
         return f"the database has been unavailable since {since}{error}, so alerts are delayed{targets}"
 
-    def _save(self) -> None:
+    def _save_absence_records(self) -> None:
         """In a thread, because a disk may hang."""
         self._is_on_disk = bool(self._records)
         self._disk_executor.submit(self._record_file.write, encode_store_absence_records(self._records))

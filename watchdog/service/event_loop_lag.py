@@ -20,27 +20,27 @@ class EventLoopLagMonitor:
         self._next_check_at = monotonic()
 
     async def __aenter__(self) -> Self:
-        self._monitor_task = asyncio.create_task(self.monitor_forever(), name="event-loop-lag")
+        self._monitor_task = asyncio.create_task(self.monitor_event_loop_lag_forever(), name="event-loop-lag")
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._monitor_task.cancel()
 
-    async def monitor_forever(self) -> None:
+    async def monitor_event_loop_lag_forever(self) -> None:
         """Check at an interval until cancelled. Unless this runs, idle time counts as blocked."""
         while True:
-            self.measure_and_record_lag()
+            self.measure_and_record_event_loop_lag()
             self._next_check_at = monotonic() + EVENT_LOOP_LAG_CHECK_INTERVAL_S
             await asyncio.sleep(EVENT_LOOP_LAG_CHECK_INTERVAL_S)
 
-    def measure_and_record_lag(self) -> None:
-        """Check now: after a blocked interval, another task may resume before `monitor_forever` does."""
+    def measure_and_record_event_loop_lag(self) -> None:
+        """Check now: after a blocked interval, another task may resume before `monitor_event_loop_lag_forever` does."""
         now = monotonic()
         if now - self._next_check_at > MAX_EVENT_LOOP_LAG_S:
             self._blocked_intervals.append((self._next_check_at, now))
             self._next_check_at = now
 
-    def max_lag_since(self, start: float) -> float:
+    def max_event_loop_lag_s_since(self, start: float) -> float:
         """The longest blocked interval after `start`, in seconds; 0 if there was none."""
-        self.measure_and_record_lag()
+        self.measure_and_record_event_loop_lag()
         return max((end - max(begin, start) for begin, end in self._blocked_intervals if end > start), default=0.0)

@@ -24,7 +24,7 @@ once a second."""
 MAX_WAIT_FOR_FREE_RUN_PLACE_S = 20.0
 """How long a run waits for a free place: a run that starts later could end too late to be evaluated."""
 
-CRON_MISS_PROBLEM_BY_REASON = {
+CRON_REASON_AND_MESSAGE_BY_MISSED_REASON = {
     WATCHDOG_OVERLOADED_REASON: (missed_run.NOT_RUN_REASON, "did not take place: too many runs were in progress"),
     "missed.shutdown_before_run": (missed_run.NOT_RUN_REASON, "did not take place: Watchdog was stopped before it"),
     "missed.shutdown_during_run": (missed_run.MAY_HAVE_RUN_REASON, "was cut short, because Watchdog was stopped"),
@@ -61,7 +61,7 @@ class ProbeRunExecutor:
         self._slow_probes = {id for id in self._slow_probes if id in probes}
         self._latest_updates = {id: latest for id, latest in self._latest_updates.items() if id in probes}
 
-    def start_run(self, probe: Probe, slot: ClaimedSlot, probe_state: Mapping[str, Json]) -> None:
+    def start_probe_run(self, probe: Probe, slot: ClaimedSlot, probe_state: Mapping[str, Json]) -> None:
         """Run the probe at its slot, which may be up to MAX_RUN_START_BEFORE_SLOT_MS in the future."""
         task = asyncio.create_task(self._run_at_slot(probe, slot, probe_state), name=f"run {probe.id}")
         self._slot_by_task[task] = slot
@@ -74,7 +74,7 @@ class ProbeRunExecutor:
                 # The clock may have been set back.
                 await asyncio.sleep(min(wait_ms, MAX_RUN_START_BEFORE_SLOT_MS) / 1000)
             is_slow = slot.probe in self._slow_probes
-            async with self.places.occupy(
+            async with self.places.occupy_run_place(
                 slot.probe,
                 probe.network_endpoint,
                 is_slow=is_slow,
@@ -87,15 +87,15 @@ class ProbeRunExecutor:
             timed_out = get_reason_family(recorded_result.result.reason) == "timeout"
             (self._slow_probes.add if timed_out else self._slow_probes.discard)(slot.probe)
             self._latest_updates[slot.probe] = slot.slot, recorded_result.state_updates
-            self._count_and_hand_on(recorded_result)
+            self._count_and_hand_on_result(recorded_result)
         except ProbeRunLimitReachedError as e:
-            self._count_and_hand_on(self._build_overload_result(probe, slot, str(e)))
+            self._count_and_hand_on_result(self._build_overload_result(probe, slot, str(e)))
         except asyncio.CancelledError:
             reason = "missed.shutdown_during_run" if started else "missed.shutdown_before_run"
-            self._count_and_hand_on(self._build_missed_run_result(probe, slot, reason))
+            self._count_and_hand_on_result(self._build_missed_run_result(probe, slot, reason))
             raise
 
-    def _count_and_hand_on(self, recorded: ResultToRecord) -> None:
+    def _count_and_hand_on_result(self, recorded: ResultToRecord) -> None:
         self.counts_by_probe.setdefault(recorded.result.probe, ProbeRunCounts()).add(recorded.result)
         self.on_result(recorded)
 
@@ -104,7 +104,7 @@ class ProbeRunExecutor:
         schedule, and it is never run again, so there it is a finding."""
         result = build_missed_result(slot, reason)
         if probe.schedule is not None:
-            missed_reason, what = CRON_MISS_PROBLEM_BY_REASON[reason]
+            missed_reason, what = CRON_REASON_AND_MESSAGE_BY_MISSED_REASON[reason]
             run = missed_run.format_cron_run(slot.slot, self.clock(), probe.timezone)
             result = result._replace(reason=missed_reason, message=f"{run} {what}")
         return ResultToRecord(result)

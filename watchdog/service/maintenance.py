@@ -23,7 +23,9 @@ async def maintain_store(store_executor: StoreExecutor, claims: SlotClaimer, ret
     """Roll up whole hours, record lost runs, and delete what has expired. Raises StoreUnavailableError."""
     database = store_executor.database
     await store_executor.run_write_with_now(partial(delete_ended_watchdog_processes, database))
-    while await store_executor.run_write_with_now(lambda now: roll_up_hours(database, claims.record_lost_runs(now))):
+    while await store_executor.run_write_with_now(
+        lambda now: roll_up_hours(database, claims.record_lost_runs_and_get_settled_until(now))
+    ):
         pass
     while await store_executor.run_write_with_now(
         lambda now: delete_expired_rows(database, now, retention.results_ms, retention.rollups_ms)

@@ -23,7 +23,7 @@ WATCHDOG_NETWORK_FAULT_ENDS_AFTER_MS = 60_000
 again."""
 WATCHDOG_STORE_FAULT_ENDS_AFTER_MS = 60_000
 """How long after its end an absence of the store is a fault: it could not be stored before."""
-FAULTS_LOGGED_BY_RELOAD = frozenset({"configuration", "restart"})
+PROCESS_FAULT_NAMES_LOGGED_BY_RELOAD = frozenset({"configuration", "restart"})
 MAX_NETWORK_FAULT_EVIDENCE_AGE_MS = 600_000
 """After this, a probe that has not run again shows nothing about the network any more."""
 
@@ -131,9 +131,9 @@ class WatchdogProcessFaultReporter:
             replace_watchdog_process_faults, self.store_executor.database, self.member, faults
         )
         started, ended = faults.keys() - self._stored.keys(), self._stored.keys() - faults.keys()
-        for name in started - FAULTS_LOGGED_BY_RELOAD:
+        for name in started - PROCESS_FAULT_NAMES_LOGGED_BY_RELOAD:
             log.error(f"{name}_started", detail=faults[name].detail)
-        for name in ended - FAULTS_LOGGED_BY_RELOAD:
+        for name in ended - PROCESS_FAULT_NAMES_LOGGED_BY_RELOAD:
             log.info(f"{name}_ended")
         self._stored = faults
         if started or ended:

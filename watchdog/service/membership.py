@@ -32,7 +32,7 @@ class ProcessLeaseKeeper:
         self._logged_notes: list[str] = []
         self._warned = False
 
-    async def acquire_lease(self) -> None:
+    async def acquire_process_lease(self) -> None:
         """Become a member, before anything is claimed."""
         await self.store_executor.run_write_with_now(self.membership.join)
         self._log_process_conflict_changes(self.clock())
@@ -40,15 +40,17 @@ class ProcessLeaseKeeper:
     async def renew_lease_if_due(self) -> None:
         """Renew the lease if it is time, or if a member has come or ended."""
         now = self.clock()
-        if await self.store_executor.run_read_query(lambda connection: self.membership.is_renewal_due(connection, now)):
-            await self.renew_lease_now()
+        if await self.store_executor.run_read_query(
+            lambda connection: self.membership.is_process_lease_renewal_due(connection, now)
+        ):
+            await self.renew_process_lease_now()
         self._log_process_conflict_changes(self.clock())
 
-    async def renew_lease_now(self) -> None:
+    async def renew_process_lease_now(self) -> None:
         """Renew the lease, whether or not it is time."""
-        await self.store_executor.run_write_with_now(self.membership.renew_lease_and_update_probes)
+        await self.store_executor.run_write_with_now(self.membership.renew_process_lease_and_update_probes)
 
-    async def release_lease(self) -> None:
+    async def release_process_lease(self) -> None:
         """Let other members take over, because this process claims nothing any more."""
         await self.store_executor.run_write_with_now(self.membership.leave)
 

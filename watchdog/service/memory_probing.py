@@ -26,7 +26,7 @@ from watchdog.store.write.members import WatchdogProcessMembership
 log = structlog.get_logger()
 
 
-class ProbingWithoutStore:
+class StoreAbsenceProbeScheduler:
     """Owns what is needed to run probes without the store: their newest slots, and what they remember.
 
     Only probes run that change nothing and need nothing of the store. Members that were live when it went away divide
@@ -125,7 +125,7 @@ class ProbingWithoutStore:
             first = runs.first_slot if runs is not None and runs.timeline == timeline else slot
             self.runs_by_probe[id] = ProbeSlotsRunWithoutStore(first, slot, timeline)
             claimed = ClaimedSlot(id, slot, timeline, previous)
-            self.run_executor.start_run(self.probes[id], claimed, self._states.get(id, {}))
+            self.run_executor.start_probe_run(self.probes[id], claimed, self._states.get(id, {}))
 
     def _list_own_probes(self) -> list[int]:
         registry, own = self.claims.registry, self.membership.member_id
@@ -179,7 +179,7 @@ class ProbingWithoutStore:
         """The store is away again, or still."""
         self._returning_since = None
 
-    def end_and_forget_runs(self) -> None:
+    def end_probing_without_store(self) -> None:
         """The store is back, and everything is accounted for."""
         self.runs_by_probe.clear()
         self._members, self._returning_since = (), None

@@ -34,7 +34,7 @@ from watchdog.store.write.recorder import ResultRecorder
 
 log = structlog.get_logger()
 
-UNRECORDED_RESULT_RETRY_DELAY_S = 0.2
+HELD_RESULT_DECISION_RETRY_DELAY_S = 0.2
 """Between attempts to store a decision about a result that is not stored yet."""
 
 
@@ -76,12 +76,12 @@ class NetworkFaultDecider:
         self.check, self.endpoint_hosts = check, _map_probes_to_hosts(probes)
         self._failures = {id: result for id, result in self._failures.items() if id in self.endpoint_hosts}
 
-    def hold_if_doubtful(self, recorded: ResultToRecord) -> ResultToRecord:
+    def hold_result_if_network_doubtful(self, recorded: ResultToRecord) -> ResultToRecord:
         """The result of a run, held if it has to be decided whose fault it is; then a check is started or joined."""
         result = recorded.result
-        symptom = self._find_symptom(recorded)
+        symptom = self._find_network_fault_symptom(recorded)
         if symptom is None or not (symptom in self._checks or self._list_names_or_urls_to_check(symptom, [result])):
-            self._count_result(result)
+            self._note_result_that_counts(result)
             return recorded
         result = result._replace(held_until=self.clock() + MAX_RESULT_HOLD_FOR_NETWORK_CHECK_MS)
         self._held.setdefault(symptom, []).append(result)
@@ -92,19 +92,19 @@ class NetworkFaultDecider:
             task.add_done_callback(self._tasks.discard)
         return recorded._replace(result=result)
 
-    def _find_symptom(self, recorded: ResultToRecord) -> OwnNetworkFaultSymptom | None:
+    def _find_network_fault_symptom(self, recorded: ResultToRecord) -> OwnNetworkFaultSymptom | None:
         """Why the network of this machine may be at fault; None: it is not, or the run leads to no verdict."""
         result, host, now = recorded.result, self.endpoint_hosts.get(recorded.result.probe), self.clock()
         if result.outcome not in (Outcome.PASS, Outcome.FAIL):
             return None
         family = get_reason_family(recorded.transport_reason)
         if host:
-            self._mass_failures.record_run(result.probe, host, family, now)
+            self._mass_failures.add_run_to_mass_failure_window(result.probe, host, family, now)
         if symptom := find_own_network_fault_symptom_of_reason(recorded.transport_reason):
             return symptom
         if not host or not family:
             return None
-        is_related = family in TRANSPORT_AND_RESPONSE_REASON_FAMILIES and self._may_be_own_fault(
+        is_related = family in TRANSPORT_AND_RESPONSE_REASON_FAMILIES and self._may_be_own_network_fault(
             OwnNetworkFaultSymptom.MASS_FAILURE, result
         )
         return (
@@ -113,10 +113,10 @@ class NetworkFaultDecider:
             else None
         )
 
-    def _may_be_own_fault(self, symptom: OwnNetworkFaultSymptom, result: ProbeResult) -> bool:
+    def _may_be_own_network_fault(self, symptom: OwnNetworkFaultSymptom, result: ProbeResult) -> bool:
         """Whether the newest fault of the own network that was found may explain a failure."""
         fault = self._own_faults.get(symptom.is_checked_by_name_lookup)
-        return fault is not None and fault.may_explain(result, self.clock())
+        return fault is not None and fault.may_explain_failed_result(result, self.clock())
 
     def _list_names_or_urls_to_check(
         self, symptom: OwnNetworkFaultSymptom, held: Sequence[ProbeResult]
@@ -126,14 +126,14 @@ class NetworkFaultDecider:
             symptom, hosts, [self.endpoint_hosts[probe] for probe in self._failures]
         )
 
-    def _count_result(self, result: ProbeResult) -> None:
+    def _note_result_that_counts(self, result: ProbeResult) -> None:
         if result.outcome is Outcome.FAIL and result.probe in self.endpoint_hosts:
             self._failures[result.probe] = result
         elif result.outcome is Outcome.PASS:
             self._failures.pop(result.probe, None)
         elif result.reason == WATCHDOG_NETWORK_FAULT_REASON:
             self._failures.pop(result.probe, None)
-            self._mass_failures.record_own_fault(result.probe)
+            self._mass_failures.record_run_failed_by_own_fault(result.probe)
         self._note_result(result)
 
     async def _decide_held_results(self, symptom: OwnNetworkFaultSymptom) -> None:
@@ -153,8 +153,8 @@ class NetworkFaultDecider:
         del self._checks[symptom]
         held = self._held.pop(symptom)
         if works is not None:
-            self._note_check(symptom, works=works)
-        decisions = [self._choose_decision(symptom, result, works) for result in held]
+            self._note_connectivity_check_result(symptom, works=works)
+        decisions = [self._choose_network_fault_decision(symptom, result, works) for result in held]
         log.info(
             "network_checked",
             symptom=symptom,
@@ -168,25 +168,27 @@ class NetworkFaultDecider:
         if symptom is OwnNetworkFaultSymptom.MASS_FAILURE and NetworkFaultDecision.OWN in decisions:
             await self._withdraw_earlier_failures([result.probe for result in held])
         for result in decided:
-            self._count_result(result)
+            self._note_result_that_counts(result)
         await self._store_decided_results(decided, max(result.held_until or 0 for result in held))
 
-    def _note_check(self, symptom: OwnNetworkFaultSymptom, *, works: bool) -> None:
+    def _note_connectivity_check_result(self, symptom: OwnNetworkFaultSymptom, *, works: bool) -> None:
         now, fault = self.clock(), self._own_faults.get(symptom.is_checked_by_name_lookup)
         if not works:
             timeline, ends_at = self.recorder.watermark.clock_timeline_id, now + OWN_NETWORK_FAULT_AFTERMATH_MS
             self._own_faults[symptom.is_checked_by_name_lookup] = OwnNetworkFault(timeline, ends_at)
         elif fault is not None and fault.affects_runs_until is None:
-            until = now + symptom.max_duration_after_recovery_ms
+            until = now + symptom.max_symptom_duration_after_recovery_ms
             self._own_faults[symptom.is_checked_by_name_lookup] = fault._replace(affects_runs_until=until)
 
-    def _choose_decision(
+    def _choose_network_fault_decision(
         self, symptom: OwnNetworkFaultSymptom, result: ProbeResult, works: bool | None
     ) -> NetworkFaultDecision:
         """`works`: what the check found; None: nothing."""
         if works is None:
             return NetworkFaultDecision.UNDECIDED
-        return NetworkFaultDecision.OWN if self._may_be_own_fault(symptom, result) else NetworkFaultDecision.TARGET
+        return (
+            NetworkFaultDecision.OWN if self._may_be_own_network_fault(symptom, result) else NetworkFaultDecision.TARGET
+        )
 
     async def _withdraw_earlier_failures(self, probes: Iterable[int]) -> None:
         """Those that belong to the mass failure of these probes, but were counted before it was one."""
@@ -198,13 +200,13 @@ class NetworkFaultDecider:
         earlier = [
             apply_network_fault_decision(result, NetworkFaultDecision.OWN)
             for result in alike
-            if self._may_be_own_fault(OwnNetworkFaultSymptom.MASS_FAILURE, result)
+            if self._may_be_own_network_fault(OwnNetworkFaultSymptom.MASS_FAILURE, result)
         ]
         with suppress(StoreUnavailableError):
             withdrawn = await self.store_executor.run_write(withdraw_recorded_failures, self.recorder, earlier)
             for result in earlier:
                 if result[:3] in withdrawn:
-                    self._count_result(result)
+                    self._note_result_that_counts(result)
 
     async def _store_decided_results(self, decided: Sequence[ProbeResult], until: int) -> None:
         """Waits for those that are not recorded yet, until their hold ends."""
@@ -218,7 +220,7 @@ class NetworkFaultDecider:
             is_held = 0 < until - self.clock() <= MAX_RESULT_HOLD_FOR_NETWORK_CHECK_MS  # more: the clock was set back
             decided = [result for result in decided if result[:3] in unrecorded and is_held]
             if decided:
-                await asyncio.sleep(UNRECORDED_RESULT_RETRY_DELAY_S)
+                await asyncio.sleep(HELD_RESULT_DECISION_RETRY_DELAY_S)
 
     async def stop(self, grace_s: float) -> None:
         """End the checks: what they have not decided counts as observed. All results must be recorded by now."""

@@ -34,7 +34,7 @@ FIRST_NOTIFICATION_RETRY_DELAY_MS, MAX_NOTIFICATION_RETRY_DELAY_MS = 1_000, 600_
 """Delay before the second attempt, doubled for each further attempt up to the maximum."""
 NOTIFICATION_DATABASE_BUSY_DELAY_MS = 1_000
 """Delay after an attempt that failed because Watchdog's own database was busy."""
-MAX_UNCONFIRMED_NOTIFICATION_COPIES = 3
+MAX_SENDS_BEFORE_NOTIFICATION_IS_UNCONFIRMED = 3
 """A notification is sent this often before it counts as unconfirmed: once, and two extra copies."""
 UNCONFIRMED_NOTIFICATION_RESEND_INTERVAL_MS = HOUR_MS
 MAX_NOTIFICATION_AGE_MS = 3 * DAY_MS
@@ -63,8 +63,8 @@ class NotificationSender:
 
     A notification is marked as sent only after its receiver has confirmed it. A crash in between sends it again: at
     least once, with at most one extra copy. Failures are retried with growing delays until the notification is too old.
-    If no response shows whether it arrived, it is sent up to MAX_UNCONFIRMED_NOTIFICATION_COPIES times, and then once
-    an hour while its incident is open.
+    If no response shows whether it arrived, it is sent up to MAX_SENDS_BEFORE_NOTIFICATION_IS_UNCONFIRMED times, and
+    then once an hour while its incident is open.
     """
 
     def __init__(
@@ -242,7 +242,7 @@ class NotificationSender:
         detail = self.mask(str(error))
         fields = {"incident": n.incident, "destination": n.destination, "attempts": attempts, "error": detail}
         unconfirmed_copies = leased.unconfirmed_copies + error.maybe_delivered
-        if unconfirmed_copies >= MAX_UNCONFIRMED_NOTIFICATION_COPIES:
+        if unconfirmed_copies >= MAX_SENDS_BEFORE_NOTIFICATION_IS_UNCONFIRMED:
             self.delivery_counts[n.destination, DeliveryResult.UNCONFIRMED] += 1
             await self._mark_unconfirmed(leased, error, message, detail)
             log.error("notification_unconfirmed", **fields)
@@ -250,7 +250,7 @@ class NotificationSender:
             await self._run_receiver_health_change_callback()
             return
         refused_since = None if math.isinf(error.retry_for_s) else leased.refused_since or now
-        if self._should_give_up(leased, error, refused_since, now):
+        if self._should_give_up_notification(leased, error, refused_since, now):
             delivered = {**leased.partial_receipt, **error.partial_receipt}
             if delivered.get("completed"):  # others received it: only these recipients did not
                 self.delivery_counts[n.destination, DeliveryResult.SENT] += 1
@@ -265,9 +265,9 @@ class NotificationSender:
             return
         self.delivery_counts[n.destination, DeliveryResult.FAILED] += 1
         self._failing_destinations.add(n.destination)
-        delay_ms = await self._choose_retry_delay_ms(n.destination, error, attempts)
+        delay_ms = await self._choose_notification_retry_delay_ms(n.destination, error, attempts)
         await self.store_executor.run_write_with_now(
-            lambda now: self.outbox.schedule_retry(
+            lambda now: self.outbox.schedule_notification_retry(
                 leased,
                 now + delay_ms,
                 detail,
@@ -280,7 +280,9 @@ class NotificationSender:
         )
         log.warning("notification_retry_scheduled", retry_in_ms=delay_ms, **fields)
 
-    async def _choose_retry_delay_ms(self, destination: str, error: NotificationDeliveryError, attempts: int) -> int:
+    async def _choose_notification_retry_delay_ms(
+        self, destination: str, error: NotificationDeliveryError, attempts: int
+    ) -> int:
         """In ms. A short `Retry-After` does not shorten the delay; a destination that gets too many messages decides it
         alone, because the notification has no fault."""
         requested_ms = round((error.retry_after_s or 0.0) * 1000)
@@ -310,7 +312,7 @@ class NotificationSender:
             )
         )
 
-    def _should_give_up(
+    def _should_give_up_notification(
         self, leased: LeasedNotification, error: NotificationDeliveryError, refused_since: int | None, now: int
     ) -> bool:
         """Whether the notification is too old, or has been refused for as long as such an error is retried."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from watchdog.config.definitions import ConfigDigests, digest_json
 from watchdog.config.load import LoadedConfig
-from watchdog.domain.config_changes import ConfigSnapshot, ProbeSnapshot
+from watchdog.domain.config_changes import ConfigSnapshot, ProbeConfigSnapshot
 from watchdog.domain.model import LOCAL_LOCATION_NAME
 from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.domain.rules.service import WATCHDOG_SELF_PROBE_ID
@@ -43,8 +43,8 @@ def build_watchdog_process_configuration(
         routes,
         destinations=destinations,
         check_in_tokens=token_digests,
-        sections=definitions.build_section_snapshots(of_one_process=False),
-        own_sections=definitions.build_section_snapshots(of_one_process=True),
+        sections=definitions.build_config_section_snapshots(of_one_process=False),
+        own_sections=definitions.build_config_section_snapshots(of_one_process=True),
     )
 
 
@@ -78,7 +78,7 @@ def build_config_snapshot(configuration: WatchdogProcessConfiguration) -> Config
     """What a configuration is compared by."""
     return ConfigSnapshot(
         {
-            probe.info.id: ProbeSnapshot(probe.info, probe.config_yaml, probe.content_digest, probe.definition)
+            probe.info.id: ProbeConfigSnapshot(probe.info, probe.config_yaml, probe.content_digest, probe.definition)
             for probe in configuration.probes
             if probe.info.id != WATCHDOG_SELF_PROBE_ID
         },
@@ -100,5 +100,5 @@ async def join_as_watchdog_process(
         store_executor.database, make_watchdog_process_id(), configuration, LOCAL_LOCATION_NAME
     )
     lease_keeper = ProcessLeaseKeeper(membership, store_executor, clock)
-    await lease_keeper.acquire_lease()
+    await lease_keeper.acquire_process_lease()
     return lease_keeper

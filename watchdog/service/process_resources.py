@@ -19,7 +19,7 @@ MAX_WEB_SERVER_CONNECTIONS = 256
 
 
 MAX_MALLOC_ARENAS = 2
-MIN_MAPPED_BLOCK_BYTES = 256 << 10
+MALLOC_MMAP_THRESHOLD_BYTES = 256 << 10
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
 """Parameters of glibc's mallopt()."""
 
@@ -54,7 +54,7 @@ def compute_run_and_connection_limits(limit: int) -> RunAndConnectionLimits:
 
 HEAP_FREEZE_DELAY_AFTER_START_S = 60.0
 """By then the first run of each probe has imported what it needs."""
-MEMORY_RETURN_INTERVAL_S = 60.0
+MALLOC_TRIM_INTERVAL_S = 60.0
 
 
 async def keep_heap_small() -> None:
@@ -68,7 +68,7 @@ async def keep_heap_small() -> None:
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
     while malloc_trim is not None:
         malloc_trim(0)
-        await asyncio.sleep(MEMORY_RETURN_INTERVAL_S)
+        await asyncio.sleep(MALLOC_TRIM_INTERVAL_S)
 
 
 def limit_heap_fragmentation() -> None:
@@ -81,4 +81,4 @@ def limit_heap_fragmentation() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have no such parameters
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, MAX_MALLOC_ARENAS)
-        mallopt(_M_MMAP_THRESHOLD, MIN_MAPPED_BLOCK_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, MALLOC_MMAP_THRESHOLD_BYTES)

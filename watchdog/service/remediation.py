@@ -59,7 +59,7 @@ class RemediationRunner:
         self.change_probes(probes)
 
     @property
-    def has_actions(self) -> bool:
+    def has_remediation_actions(self) -> bool:
         """Whether a probe has a remediation."""
         return bool(self._actions)
 
@@ -106,7 +106,7 @@ class RemediationRunner:
         if probe is None or spec is None or action is None:
             return  # a reload has just removed it
         pending = await self.store_executor.run_write_with_now(
-            lambda now: self.store.start_next_remediation(database_id, spec, now)
+            lambda now: self.store.mark_next_remediation_started(database_id, spec, now)
         )
         if pending is None:
             return
@@ -117,19 +117,19 @@ class RemediationRunner:
             "incident": pending.incident,
         }
         log.info("remediation_started", action=spec.action, **fields)
-        detail, state = await self._execute_action_safely(action, probe, pending, dry_run=spec.dry_run)
+        detail, state = await self._execute_remediation_action_safely(action, probe, pending, dry_run=spec.dry_run)
         await self.store_executor.run_write_with_now(
-            lambda now: self.store.finish_remediation(pending, state, detail, now)
+            lambda now: self.store.store_remediation_result(pending, state, detail, now)
         )
         log.info("remediation_finished", state=state, detail=detail, **fields)
 
-    async def _execute_action_safely(
+    async def _execute_remediation_action_safely(
         self, action: RemediationAction, probe: Probe, pending: PendingRemediation, *, dry_run: bool
     ) -> tuple[str, RemediationAttemptState]:
         """Returns the detail and the state to store."""
         try:
             async with asyncio.timeout(REMEDIATION_TIMEOUT_S):
-                detail = await self._execute_action(action, probe, pending, dry_run=dry_run)
+                detail = await self._execute_remediation_action(action, probe, pending, dry_run=dry_run)
         except TimeoutError:
             timeout = format_duration(REMEDIATION_TIMEOUT_S * 1000)
             return f"not finished after {timeout}; its outcome is unknown", RemediationAttemptState.FAILED
@@ -143,7 +143,7 @@ class RemediationRunner:
             detail
         ), RemediationAttemptState.DRY_RUN if dry_run else RemediationAttemptState.SUCCEEDED
 
-    async def _execute_action(
+    async def _execute_remediation_action(
         self, action: RemediationAction, probe: Probe, pending: PendingRemediation, *, dry_run: bool
     ) -> str:
         context = RemediationParameters(pending.run_id, pending.subject, pending.reason, probe.id, pending.incident)

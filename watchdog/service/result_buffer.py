@@ -22,7 +22,7 @@ BYTES_PER_RESULT_CHARACTER, BYTES_PER_RESULT, BYTES_PER_LISTED_SUBJECT = 2, 3_00
 
 
 @dataclass(slots=True)
-class DroppedResultsOfProbe:
+class DroppedResultsSummary:
     """What was dropped of a probe."""
 
     first_slot: int
@@ -46,7 +46,7 @@ class ResultBuffer:
         """The numbers of results that passed, ascending; some may be gone."""
         self._sizes: dict[int, int] = {}
         self._bytes = self._next_number = 0
-        self._dropped: dict[int, DroppedResultsOfProbe] = {}
+        self._dropped: dict[int, DroppedResultsSummary] = {}
         self._stored_slots: dict[int, int | None] = {}
         """Probes of which something was dropped -> the newest slot that was stored since."""
 
@@ -70,17 +70,17 @@ class ResultBuffer:
             if each not in self._sizes:
                 self._add_result_size(each, self._results[each])
         while self._bytes > self.max_bytes and len(self._results) > 1:
-            self._drop_one()
+            self._drop_one_result()
 
     def take(self, count: int) -> list[tuple[int, ResultToRecord]]:
-        """Remove the oldest results; `put_back` takes them as they are."""
+        """Remove the oldest results; `put_back_oldest_results` takes them as they are."""
         numbers = list(self._results)[:count]
         taken = [(number, self._results.pop(number)) for number in numbers]
         for number in numbers:
             self._bytes -= self._sizes.pop(number, 0)
         return taken
 
-    def put_back(self, taken: Sequence[tuple[int, ResultToRecord]]) -> None:
+    def put_back_oldest_results(self, taken: Sequence[tuple[int, ResultToRecord]]) -> None:
         """Return results that could not be stored: they are the oldest."""
         self._results = dict(taken) | self._results
         self._passes = deque(n for n, each in self._results.items() if each.result.outcome is Outcome.PASS)
@@ -104,7 +104,9 @@ class ResultBuffer:
             batch.append(each)
         return batch
 
-    def confirm_stored_and_take_dropped(self, batch: Sequence[ResultToRecord]) -> Mapping[int, DroppedResultsOfProbe]:
+    def confirm_stored_results_and_take_dropped(
+        self, batch: Sequence[ResultToRecord]
+    ) -> Mapping[int, DroppedResultsSummary]:
         """The batch is stored. Returns what was dropped since the last call, by probe."""
         for (probe, slot, *_), *_ in batch:
             if probe in self._stored_slots:
@@ -119,7 +121,7 @@ class ResultBuffer:
         self._sizes[number] = BYTES_PER_RESULT + listed + BYTES_PER_RESULT_CHARACTER * len(repr(result))
         self._bytes += self._sizes[number]
 
-    def _drop_one(self) -> None:
+    def _drop_one_result(self) -> None:
         while self._passes and self._passes[0] not in self._results:
             self._passes.popleft()
         number = self._passes.popleft() if self._passes else next(iter(self._results))
@@ -130,7 +132,7 @@ class ResultBuffer:
             log.error(
                 "results_dropped", detail="the database has been unavailable for too long; the oldest are dropped"
             )
-        dropped = self._dropped.setdefault(result.probe, DroppedResultsOfProbe(result.slot, result.location))
+        dropped = self._dropped.setdefault(result.probe, DroppedResultsSummary(result.slot, result.location))
         self._stored_slots.setdefault(result.probe, None)
         dropped.count += 1
         dropped.state_updates.update(state_updates)

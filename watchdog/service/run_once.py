@@ -17,7 +17,7 @@ TASK_AND_JOB_RULE_NAMES = (task.ALERT_RULE_NAME, missing.ALERT_RULE_NAME, job.AL
 """Rules about the tasks and jobs that a result lists."""
 
 
-def find_probe(probes: Sequence[Probe], name_or_id: str) -> Probe:
+def find_probe_by_name_or_id(probes: Sequence[Probe], name_or_id: str) -> Probe:
     """Find a probe by name or id. Raises LookupError with a message for the user."""
     for probe in probes:
         if name_or_id in (probe.name, probe.id):
@@ -31,7 +31,7 @@ def find_probe(probes: Sequence[Probe], name_or_id: str) -> Probe:
 
 def find_runnable_probe(probes: Sequence[Probe], name_or_id: str) -> Probe:
     """Find a probe that runs on demand. Raises LookupError also for a probe that only receives data."""
-    probe = find_probe(probes, name_or_id)
+    probe = find_probe_by_name_or_id(probes, name_or_id)
     if probe.passive_source:
         raise LookupError(
             f"{probe.name} cannot be run on demand, because {probe.passive_source}; look at its status instead"

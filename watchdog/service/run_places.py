@@ -56,7 +56,7 @@ class ProbeRunLimiter:
         self._number = 0
 
     @asynccontextmanager
-    async def occupy(self, probe: int, endpoint: str, *, is_slow: bool, wait_s: float) -> AsyncIterator[None]:
+    async def occupy_run_place(self, probe: int, endpoint: str, *, is_slow: bool, wait_s: float) -> AsyncIterator[None]:
         """Hold a place. `endpoint`: empty for a probe without one. Raises ProbeRunLimitReachedError after `wait_s`
         seconds."""
         self._number += 1
@@ -64,7 +64,7 @@ class ProbeRunLimiter:
         insort(self._waiting, run)
         self._start_waiting_runs()
         try:
-            await self._wait_for_place(run, wait_s)
+            await self._wait_for_run_place(run, wait_s)
             self._last_started[probe] = run.number
             yield
         finally:
@@ -74,7 +74,7 @@ class ProbeRunLimiter:
             else:
                 self._waiting.remove(run)
 
-    async def _wait_for_place(self, run: _WaitingRun, wait_s: float) -> None:
+    async def _wait_for_run_place(self, run: _WaitingRun, wait_s: float) -> None:
         if run.started.is_set():
             return
         try:

@@ -52,14 +52,14 @@ class ProbeRunner:
     async def run(self, probe: Probe, slot: ClaimedSlot, probe_state: Mapping[str, Json]) -> ResultToRecord:
         """Run a probe for a slot. Returns a result in every case; raises only when it is cancelled."""
         started = monotonic()
-        observation = await self._run_with_retries(probe, slot, probe_state, started)
-        lag_s = self.lag_monitor.max_lag_since(started)
+        observation = await self._run_probe_with_retries(probe, slot, probe_state, started)
+        lag_s = self.lag_monitor.max_event_loop_lag_s_since(started)
         if lag_s > MAX_EVENT_LOOP_LAG_S and get_reason_family(observation.reason) == "timeout":
             message = f"no verdict: Watchdog's event loop was blocked for {format_duration(round(lag_s * 1000))}"
             observation = replace(observation, outcome=Outcome.ERROR, reason="watchdog.loop_late", message=message)
         return self.build_result_to_record(slot, observation)
 
-    async def _run_with_retries(
+    async def _run_probe_with_retries(
         self, probe: Probe, slot: ClaimedSlot, probe_state: Mapping[str, Json], started_monotonic: float
     ) -> Observation:
         generation = parse_clock_generation_of_timeline_id(slot.location)
@@ -79,7 +79,7 @@ class ProbeRunner:
                 gaps=self.gaps(),
                 check_ins_until=slot.slot - MAX_CHECK_IN_VISIBILITY_DELAY_MS,
             )
-            observation = await self._run_attempt(probe, context)
+            observation = await self._run_probe_attempt(probe, context)
             delay = FIRST_PROBE_RETRY_DELAY_S * 2**retries
             out_of_time = probe.run_time_limit_ms / 1000 - (monotonic() - started_monotonic) <= delay
             if not observation.retryable or retries == probe.retries or out_of_time:
@@ -89,7 +89,7 @@ class ProbeRunner:
             return observation
         return replace(observation, measurements={**observation.measurements, "attempts": retries + 1})
 
-    async def _run_attempt(self, probe: Probe, context: ProbeAttemptContext) -> Observation:
+    async def _run_probe_attempt(self, probe: Probe, context: ProbeAttemptContext) -> Observation:
         deadline = asyncio.timeout(context.remaining_s)
         try:
             async with deadline:

@@ -28,7 +28,7 @@ from watchdog.service.acts import SILENCE_END_CHECK_INTERVAL_S, end_expired_sile
 from watchdog.service.background_tasks import BackgroundTask, format_background_task_error
 from watchdog.service.batch_recording import compute_rerun_times, record_result_batch
 from watchdog.service.clock import Clock
-from watchdog.service.composition import ServiceComposition
+from watchdog.service.composition import ReloadableServiceParts
 from watchdog.service.connectivity import ConnectivityCheck
 from watchdog.service.direct_notices import NOTICE_DELAY_MS, StoreAbsenceNotifier
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
@@ -36,7 +36,7 @@ from watchdog.service.executor import ProbeRunExecutor
 from watchdog.service.maintenance import RetentionPolicy, maintain_store
 from watchdog.service.member_faults import PROCESS_FAULT_WRITE_INTERVAL_S, WatchdogProcessFaultReporter
 from watchdog.service.membership import LEASE_RENEWAL_CHECK_INTERVAL_S, ProcessLeaseKeeper
-from watchdog.service.memory_probing import ProbingWithoutStore
+from watchdog.service.memory_probing import StoreAbsenceProbeScheduler
 from watchdog.service.network_faults import NetworkFaultDecider
 from watchdog.service.newest_verdicts import NewestVerdicts
 from watchdog.service.notifications import NotificationSender
@@ -110,7 +110,7 @@ class MonitoringService:
             ProbeRunLimiter(read_run_and_connection_limits().run_places),
             fault_reporter.record_overload,
         )
-        self.memory_probing = ProbingWithoutStore(
+        self.memory_probing = StoreAbsenceProbeScheduler(
             probes=probes, claims=claims, membership=lease_keeper.membership,
             run_executor=self.run_executor, store_executor=store_executor, clock=clock,
         )  # fmt: skip
@@ -142,7 +142,7 @@ class MonitoringService:
         self._add_or_remove_remediation_task()
 
     def _add_or_remove_remediation_task(self) -> None:
-        if self._remediation_runner is None or not self._remediation_runner.has_actions:
+        if self._remediation_runner is None or not self._remediation_runner.has_remediation_actions:
             self.remove_background_task("remediate")
         elif "remediate" not in self.tasks:
             run = self._remediation_runner.run_remediations
@@ -165,14 +165,14 @@ class MonitoringService:
         if self._direct_notices is not None:
             await self._direct_notices.load()
         self._timers.start()
-        loops = self._lag_monitor.monitor_forever(), self._record_urgent_results_forever()
+        loops = self._lag_monitor.monitor_event_loop_lag_forever(), self._record_urgent_results_forever()
         self._loop_tasks = [asyncio.create_task(loop) for loop in loops]
         await self._run_background_task(self.tasks["claim"])
 
     def describe_not_ready_reason(self) -> str:
         """Why the service is not ready; empty if it is."""
         now, watermark, event = self.clock(), self.claims.watermark.claimed_until, "no run has been scheduled"
-        absence, claimed_at = self.store_watch.find_absence(), self.last_claim_at
+        absence, claimed_at = self.store_watch.find_store_absence(), self.last_claim_at
         is_long = absence is not None and now - min(claimed_at, absence.since) > MAX_SLOT_CLAIM_AGE_WHEN_READY_MS
         if absence and claimed_at and (absence.is_damaged or is_long):
             return ": ".join(filter(None, (absence.describe(now), self.describe_probing_without_store())))
@@ -206,7 +206,7 @@ class MonitoringService:
             log.error(event, task=task.name, error=task.last_error)
             log.debug("task_failed_traceback", exc_info=True)
         else:
-            if failures := task.record_success(self.clock()):
+            if failures := task.record_successful_task_run(self.clock()):
                 log.info("task_recovered", task=task.name, failures=failures)
 
     async def trigger_task(self, task_name: str) -> None:
@@ -235,28 +235,28 @@ class MonitoringService:
             finally:
                 self.memory_probing.is_paused = False
             if returns:
-                self.memory_probing.end_and_forget_runs()
+                self.memory_probing.end_probing_without_store()
             self.last_claim_at = self.clock()
             for task in self.tasks.values():  # none is overdue because the clock was set forward
-                task.count_from_clock_step(self.claims.watermark.restarted_at, self.last_claim_at)
+                task.restart_overdue_count_at_clock_step(self.claims.watermark.restarted_at, self.last_claim_at)
             self.claims.store_was_away = self.memory_probing.is_active  # it began while this claim got no answer
 
     async def change_configuration(
-        self, register: Callable[[int], None], get_composition: Callable[[], ServiceComposition]
+        self, register: Callable[[int], None], get_composition: Callable[[], ReloadableServiceParts]
     ) -> bool:
         """Between two claims, register a configuration and work with it: what is due by then is claimed by the former
         one. Raises StoreUnavailableError if the former one stays. False: the service stops. Must not be cancelled."""
         async with self._claim_lock:
             if self._stopping:
                 return False
-            if self.memory_probing.is_active or self.store_watch.find_absence():
+            if self.memory_probing.is_active or self.store_watch.find_store_absence():
                 raise StoreUnavailableError("the database is unavailable")
             await self._claim_and_start_due_runs()
             await self.store_executor.run_write_with_now(register)
-            self._work_with(get_composition())
+            self._use_reloaded_service_parts(get_composition())
             return True
 
-    def _work_with(self, composition: ServiceComposition) -> None:
+    def _use_reloaded_service_parts(self, composition: ReloadableServiceParts) -> None:
         """The only place where a configuration replaces another one. Nothing else runs in between."""
         self.probes = composition.probes
         self.memory_probing.change_probes(composition.probes)
@@ -277,7 +277,7 @@ class MonitoringService:
             )
             self.memory_probing.remember_slots_claimed_from_store(slots, states)
             for slot in slots:
-                self.run_executor.start_run(self.probes[slot.probe], slot, states.get(slot.probe, {}))
+                self.run_executor.start_probe_run(self.probes[slot.probe], slot, states.get(slot.probe, {}))
             if len(slots) < MAX_RESULTS_PER_RECORDED_BATCH:
                 break
 
@@ -293,7 +293,7 @@ class MonitoringService:
             self._return_clock = None
         probing.is_paused = True  # until the next slots are claimed: no slot may be run twice
         await probing.write_run_slots_to_returned_store(return_clock)
-        everyone_was_away = self.claims.watermark.uptime_clock.find_gap_at(probing.started_at) is not None
+        everyone_was_away = self.claims.watermark.uptime_clock.find_downtime_gap_at(probing.started_at) is not None
         if everyone_was_away and probing.has_other_members:
             error = self.store_watch.noticed.error if self.store_watch.noticed else ""
             self.fault_reporter.record_store_absence(probing.started_at, error)
@@ -303,7 +303,7 @@ class MonitoringService:
 
     def buffer_result(self, recorded_result: ResultToRecord) -> None:
         """Take a run's result, to be recorded with the next batch: at once if it is bad or may end something bad."""
-        recorded_result = self.network_fault_decider.hold_if_doubtful(recorded_result)
+        recorded_result = self.network_fault_decider.hold_result_if_network_doubtful(recorded_result)
         self.memory_probing.remember_state_updates_of_result(recorded_result)
         self._result_buffer.add(recorded_result)
         if self._newest_verdicts.note_result(recorded_result.result):
@@ -311,7 +311,7 @@ class MonitoringService:
 
     async def watch_store(self) -> None:
         """Notify receivers directly while the store is away; afterwards, the absence is a fault of this process."""
-        ended, absence = self.store_watch.noticed, self.store_watch.find_absence_and_log_change()
+        ended, absence = self.store_watch.noticed, self.store_watch.find_store_absence_and_log_change()
         if ended and not absence and self.clock() - ended.since >= NOTICE_DELAY_MS:
             self.fault_reporter.record_store_absence(ended.since, ended.error)
         if self.memory_probing.is_active or not self.store_watch.can_claim_slots_in_store():
@@ -338,10 +338,10 @@ class MonitoringService:
                     self.store_executor, self.recorder, batch, self.probes, read_time=self._return_clock
                 )
             except BaseException:
-                self._result_buffer.put_back(taken)
+                self._result_buffer.put_back_oldest_results(taken)
                 raise
         self.last_recorded_at = self.clock()
-        if dropped := self._result_buffer.confirm_stored_and_take_dropped(batch):
+        if dropped := self._result_buffer.confirm_stored_results_and_take_dropped(batch):
             log.error("results_dropped", count=sum(each.count for each in dropped.values()))
             counts = {probe: (each.first_slot, each.timeline, each.count) for probe, each in dropped.items()}
             await self.store_executor.run_write_with_now(partial(record_dropped_results_as_missed, self.claims, counts))
@@ -377,7 +377,7 @@ class MonitoringService:
             async with asyncio.timeout(1), self._claim_lock:
                 pass
         with suppress(StoreUnavailableError, WatchdogDatabaseSchemaError):  # otherwise the lease ends by itself
-            await self.lease_keeper.release_lease()
+            await self.lease_keeper.release_process_lease()
         remediating = (
             [self._remediation_runner.stop(WATCHDOG_SHUTDOWN_GRACE_S)] if self._remediation_runner is not None else []
         )

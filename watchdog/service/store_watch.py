@@ -17,9 +17,9 @@ log = structlog.get_logger()
 STORE_WATCH_INTERVAL_S = 1.0
 STORE_WRITING_BACKGROUND_TASK_NAMES = ("claim", "record", "flush_check_ins")
 """The background tasks that show whether the store works: they write to it twice a second."""
-MAX_STORE_SILENCE_MS = 8 * SECOND_MS
+STORE_NOT_RESPONDING_AFTER_MS = 8 * SECOND_MS
 """A task that waits for the store for longer counts as failed: a server may be stopped, or a file locked."""
-STORE_NOT_RESPONDING_ERROR = "the database does not respond"
+STORE_NOT_RESPONDING_ERROR_TEXT = "the database does not respond"
 
 
 class StoreAbsence(NamedTuple):
@@ -40,8 +40,8 @@ class StoreAbsence(NamedTuple):
 
 
 class StoreAbsenceDetector:
-    """Judges by the background tasks whether the store is away. `find_absence_and_log_change` must be called at an
-    interval.
+    """Judges by the background tasks whether the store is away. `find_store_absence_and_log_change` must be called at
+    an interval.
 
     `read_restart`: when the clock was last set, or 0: what began before that is counted from there.
     """
@@ -49,9 +49,9 @@ class StoreAbsenceDetector:
     def __init__(self, tasks: Mapping[str, BackgroundTask], clock: Clock, read_restart: Clock = lambda: 0):
         self.tasks, self.clock, self._read_restart = tasks, clock, read_restart
         self.noticed: StoreAbsence | None = None
-        """The absence as of the last call of `find_absence_and_log_change`."""
+        """The absence as of the last call of `find_store_absence_and_log_change`."""
 
-    def find_absence(self) -> StoreAbsence | None:
+    def find_store_absence(self) -> StoreAbsence | None:
         """The absence that lasts at present; None: the store works, as far as is known."""
         now, absences = self.clock(), []
         for task in self.tasks.values():
@@ -62,8 +62,8 @@ class StoreAbsenceDetector:
                 absences.append(StoreAbsence(since, task.last_error, task.store_damaged))
             elif task.running_since is not None:
                 since = self._clamp_start_to_last_clock_step(task.running_since, now)
-                if now - since > MAX_STORE_SILENCE_MS:
-                    absences.append(StoreAbsence(since, STORE_NOT_RESPONDING_ERROR))
+                if now - since > STORE_NOT_RESPONDING_AFTER_MS:
+                    absences.append(StoreAbsence(since, STORE_NOT_RESPONDING_ERROR_TEXT))
         return min(absences, key=lambda absence: (not absence.is_damaged, absence.since), default=None)
 
     def raise_if_store_refuses_writes(self) -> None:
@@ -81,7 +81,7 @@ class StoreAbsenceDetector:
             return False
         return (
             task.running_since is None
-            or now - self._clamp_start_to_last_clock_step(task.running_since, now) <= MAX_STORE_SILENCE_MS
+            or now - self._clamp_start_to_last_clock_step(task.running_since, now) <= STORE_NOT_RESPONDING_AFTER_MS
         )
 
     def _clamp_start_to_last_clock_step(self, since: int, now: int) -> int:
@@ -89,11 +89,11 @@ class StoreAbsenceDetector:
         restart = self._read_restart()
         return since if restart <= since <= now else restart
 
-    def find_absence_and_log_change(self) -> StoreAbsence | None:
-        """The absence, as `find_absence`. Logs that the store does not respond, and that it is back; that it refuses
-        is logged by the task that it refuses."""
-        absence = self.find_absence()
-        if absence and not self.noticed and absence.error == STORE_NOT_RESPONDING_ERROR:
+    def find_store_absence_and_log_change(self) -> StoreAbsence | None:
+        """The absence, as `find_store_absence`. Logs that the store does not respond, and that it is back; that it
+        refuses is logged by the task that it refuses."""
+        absence = self.find_store_absence()
+        if absence and not self.noticed and absence.error == STORE_NOT_RESPONDING_ERROR_TEXT:
             log.error("store_unavailable", error=absence.error)
         elif self.noticed and not absence:
             log.info("store_available_again", unavailable_for=format_duration(self.clock() - self.noticed.since))

@@ -9,10 +9,10 @@ from watchdog.store.metadata import AUTOINCREMENT_ID_TYPE, metadata
 acts = Table(  # the audit log
     "acts", metadata,
     Column("id", AUTOINCREMENT_ID_TYPE, primary_key=True, autoincrement=True),
-    Column("kind", Text, nullable=False),  # an ActKind
+    Column("kind", Text, nullable=False),  # an OperatorActKind
     Column("occurred_at", BigInteger, nullable=False, index=True),
     Column("author", Text, nullable=False),
-    Column("interface", Text, nullable=False),  # an ActInterface
+    Column("interface", Text, nullable=False),  # an OperatorInterfaceKind
     Column("incident", Text, nullable=False, index=True),  # empty: it is about a silence
     Column("silence", Text, nullable=False),  # empty: it is about an incident
     Column("comment", Text, nullable=False),
@@ -25,7 +25,7 @@ silences = Table(
     Column("started_at", BigInteger, nullable=False),
     Column("ends_at", BigInteger, nullable=False),
     Column("author", Text, nullable=False),
-    Column("interface", Text, nullable=False),  # an ActInterface
+    Column("interface", Text, nullable=False),  # an OperatorInterfaceKind
     Column("comment", Text, nullable=False),
     Column("ended_at", BigInteger),  # when its end was carried out
     Column("ended_by", Text, nullable=False),  # empty: it expired

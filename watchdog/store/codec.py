@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from watchdog.domain.config_changes import SectionSnapshot
+from watchdog.domain.config_changes import ConfigSectionSnapshot
 from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.model import Json, Outcome, ProbeInfo, ProbeResult, Severity
 from watchdog.domain.registered_probe import RegisteredProbe, make_staleness_threshold_function
@@ -83,7 +83,7 @@ def decode_probe_info(database_id: int, text: str) -> ProbeInfo:
     return ProbeInfo(database_id=database_id, **values)
 
 
-def encode_probe_policy(registered: RegisteredProbe) -> str:
+def encode_probe_schedule_and_policy(registered: RegisteredProbe) -> str:
     """How a probe is scheduled and evaluated: what a member needs that does not have it."""
     policy, schedule = registered.policy, registered.schedule
     return encode_storable_json(
@@ -100,7 +100,7 @@ def encode_probe_policy(registered: RegisteredProbe) -> str:
 def decode_registered_probe(
     info: ProbeInfo, policy: str, config_yaml: str, definition: str, routes: NotificationRoutingTable
 ) -> RegisteredProbe:
-    """`policy`: of encode_probe_policy."""
+    """`policy`: of encode_probe_schedule_and_policy."""
     values = decode_nullable_json(policy)
     schedule_values = values["schedule"]
     schedule = IntervalSchedule(**schedule_values) if "every" in schedule_values else CronSchedule(**schedule_values)
@@ -159,10 +159,10 @@ def decode_notification_routing_table(text: str) -> NotificationRoutingTable:
     return NotificationRoutingTable(receivers, tuple(routes), frozenset(values["without_resolved"]))
 
 
-def encode_section_snapshots(sections: Mapping[str, SectionSnapshot]) -> str:
+def encode_config_section_snapshots(sections: Mapping[str, ConfigSectionSnapshot]) -> str:
     return encode_storable_json({name: [section.digest, dict(section.fields)] for name, section in sections.items()})
 
 
-def decode_section_snapshots(text: str | None) -> dict[str, SectionSnapshot]:
+def decode_config_section_snapshots(text: str | None) -> dict[str, ConfigSectionSnapshot]:
     """Empty if an earlier version has stored none."""
-    return {name: SectionSnapshot(*values) for name, values in (decode_nullable_json(text) or {}).items()}
+    return {name: ConfigSectionSnapshot(*values) for name, values in (decode_nullable_json(text) or {}).items()}

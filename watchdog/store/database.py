@@ -119,7 +119,7 @@ class Database:
         self._file_watch.check()
 
     @contextmanager
-    def write_transaction(self, *, is_checked: bool = True) -> Iterator[sa.Connection]:
+    def open_write_transaction(self, *, is_checked: bool = True) -> Iterator[sa.Connection]:
         """A transaction that commits everything or nothing. Raises StoreUnavailableError and
         WatchdogDatabaseSchemaError. `is_checked`: after `check_before_write`."""
         actions: list[Callable[[], None]] = []
@@ -168,7 +168,7 @@ class Database:
         if self.is_postgres or not file:
             return
         if self._file_watch is not None:
-            self._file_watch.check_identity()
+            self._file_watch.require_file_not_deleted_or_replaced()
         try:
             for path in (f"{file}-wal", str(Path(file).parent)):
                 _fsync_path(path)
@@ -177,7 +177,7 @@ class Database:
                 f"the database cannot be synced to disk: {(e.strerror or str(e)).lower()}"
             ) from e
 
-    def read_clock(self) -> int | None:
+    def read_database_server_clock_ms(self) -> int | None:
         """The server's clock, epoch ms; None for SQLite, which has no server."""
         if not self.is_postgres:
             return None

@@ -33,7 +33,7 @@ ResultKey = tuple[int, int, str]
 """(probe, slot, location)"""
 
 
-class CachedSubjectListings(NamedTuple):
+class SubjectListingCacheEntry(NamedTuple):
     """The listings of one result, with the base of its chain."""
 
     base_slot: int
@@ -44,29 +44,29 @@ class SubjectListingCache:
     """The listings of the newest results that this process stored: the next ones are written as differences from them
     and judged without being read back.
 
-    An entry counts as committed only once its transaction is: `stage`, then `commit` or `discard_staged`. A miss costs
-    a row that holds all facts, or a query.
+    An entry counts as committed only once its transaction is: `stage`, then `commit` or `discard_staged_listings`. A
+    miss costs a row that holds all facts, or a query.
     """
 
     def __init__(self) -> None:
-        self._committed: dict[tuple[int, str], dict[int, CachedSubjectListings]] = {}
-        self._staged: dict[ResultKey, CachedSubjectListings] = {}
+        self._committed: dict[tuple[int, str], dict[int, SubjectListingCacheEntry]] = {}
+        self._staged: dict[ResultKey, SubjectListingCacheEntry] = {}
 
-    def get_committed(self, key: ResultKey) -> CachedSubjectListings | None:
+    def get_committed_listings(self, key: ResultKey) -> SubjectListingCacheEntry | None:
         probe, slot, location = key
         return self._committed.get((probe, location), {}).get(slot)
 
-    def get(self, key: ResultKey) -> CachedSubjectListings | None:
+    def get(self, key: ResultKey) -> SubjectListingCacheEntry | None:
         """Committed, or staged in the current transaction."""
-        return self._staged.get(key) or self.get_committed(key)
+        return self._staged.get(key) or self.get_committed_listings(key)
 
-    def stage(self, key: ResultKey, stored: CachedSubjectListings) -> None:
+    def stage(self, key: ResultKey, stored: SubjectListingCacheEntry) -> None:
         self._staged[key] = stored
 
-    def discard_staged(self) -> None:
+    def discard_staged_listings(self) -> None:
         self._staged.clear()
 
-    def commit_staged(self) -> None:
+    def commit_staged_listings(self) -> None:
         for (probe, slot, location), stored in self._staged.items():
             entries = self._committed.setdefault((probe, location), {})
             entries[slot] = stored
@@ -77,7 +77,7 @@ class SubjectListingCache:
 
 def encode_result_listings_and_cache_entry(
     result: ProbeResult, cache: SubjectListingCache
-) -> tuple[CachedSubjectListings | None, str | None]:
+) -> tuple[SubjectListingCacheEntry | None, str | None]:
     """The result's listings as the text of `results.facts`, with what to cache once they are committed."""
     if not result.listings:
         return None, None
@@ -86,13 +86,13 @@ def encode_result_listings_and_cache_entry(
         result.previous_slot is not None
         and result.previous_slot // FULL_STORED_LISTING_INTERVAL_MS == result.slot // FULL_STORED_LISTING_INTERVAL_MS
     ):
-        previous = cache.get_committed((result.probe, result.previous_slot, result.location))
+        previous = cache.get_committed_listings((result.probe, result.previous_slot, result.location))
     base_slot, base = (result.slot, {}) if previous is None else previous
     value = encode_subject_listings_as_diff(result.listings, base)
     text, listings = encode_storable_json(value), result.listings
     if text != encode_compact_json(value):  # characters were replaced: what is judged is what is stored
         listings = decode_subject_listings_from_diff(decode_nullable_json(text), base, SUBJECT_FACTS_CLASS_BY_RULE)
-    return CachedSubjectListings(base_slot, listings), text
+    return SubjectListingCacheEntry(base_slot, listings), text
 
 
 def build_results_from_rows(

@@ -32,7 +32,7 @@ def upgrade_schema(database: Database, migrations: Path) -> tuple[str, str]:
     config.set_main_option("script_location", str(migrations).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     head = ScriptDirectory.from_config(config).get_current_head() or ""
-    with database.write_transaction() as connection:
+    with database.open_write_transaction() as connection:
         database.acquire_advisory_lock(connection, MIGRATION_LOCK_KEY)
         context = MigrationContext.configure(connection, opts={"version_table": SCHEMA_VERSION_TABLE_NAME})
         before = context.get_current_revision() or ""

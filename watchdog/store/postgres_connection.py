@@ -26,9 +26,9 @@ class BoundedWaitPostgresConnection(psycopg.Connection[Any]):
 
     def wait(self, gen: Generator[Any, Any, ReturnT], *args: Any, **kwargs: Any) -> ReturnT:
         """Raises psycopg.OperationalError if the server does not answer in time."""
-        return super().wait(self._limit_wait(gen), *args, **kwargs)
+        return super().wait(self._fail_if_postgres_stops_responding(gen), *args, **kwargs)
 
-    def _limit_wait(self, gen: Generator[Any, Any, ReturnT]) -> Generator[Any, Any, ReturnT]:
+    def _fail_if_postgres_stops_responding(self, gen: Generator[Any, Any, ReturnT]) -> Generator[Any, Any, ReturnT]:
         """The driver sends 0 at an interval while there is no answer."""
         deadline = monotonic() + self.max_wait_s
         try:

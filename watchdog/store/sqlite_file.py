@@ -13,7 +13,7 @@ from pathlib import Path
 from watchdog.store.errors import SQLITE_DAMAGE_MESSAGES, WatchdogDatabaseDamagedError
 from watchdog.store.tables import metadata
 
-SQLITE_HEADER_BYTES = 100
+SQLITE_HEADER_SIZE_BYTES = 100
 SQLITE_FILE_MAGIC_BYTES = b"SQLite format 3\0"
 SQLITE_WAL_FORMAT_VERSION_BYTES = b"\x02\x02"
 """Bytes 18 and 19 of the header of a database in WAL mode."""
@@ -35,15 +35,15 @@ class SqliteFileWatch:
 
     def check(self) -> None:
         """Raises WatchdogDatabaseDamagedError, which states what has happened to the file."""
-        self.check_identity()
-        self._check_header()
-        self._check_schema()
+        self.require_file_not_deleted_or_replaced()
+        self._require_undamaged_sqlite_header()
+        self._require_readable_sqlite_schema()
 
     def close(self) -> None:
         """Only after the database is closed."""
         os.close(self._fd)
 
-    def check_identity(self) -> None:
+    def require_file_not_deleted_or_replaced(self) -> None:
         """Raises WatchdogDatabaseDamagedError if the file was deleted or replaced."""
         opened = os.fstat(self._fd)
         try:
@@ -58,10 +58,10 @@ class SqliteFileWatch:
         if not self.path.with_name(f"{self.path.name}-wal").exists():  # it exists as long as the database is open
             raise WatchdogDatabaseDamagedError("the write-ahead log of the database file was deleted")
 
-    def _check_header(self) -> None:
+    def _require_undamaged_sqlite_header(self) -> None:
         header = self._read_header()
         if (
-            len(header) < SQLITE_HEADER_BYTES
+            len(header) < SQLITE_HEADER_SIZE_BYTES
             or not header.startswith(SQLITE_FILE_MAGIC_BYTES)
             or header[16:18] != self._page_bytes
             or header[18:20] != SQLITE_WAL_FORMAT_VERSION_BYTES
@@ -75,7 +75,7 @@ class SqliteFileWatch:
         if was_truncated and self._seemed_truncated:  # once: SQLite writes the header first when the file grows
             raise WatchdogDatabaseDamagedError(f"the database file was truncated: {size:,} of {expected_bytes:,} bytes")
 
-    def _check_schema(self) -> None:
+    def _require_readable_sqlite_schema(self) -> None:
         """With a new connection: those that are open remember the schema."""
         try:
             uri = f"{self.path.absolute().as_uri()}?mode=rw"
@@ -94,4 +94,4 @@ class SqliteFileWatch:
             raise WatchdogDatabaseDamagedError(f"the database file lacks the table {min(missing)}")
 
     def _read_header(self) -> bytes:
-        return os.pread(self._fd, SQLITE_HEADER_BYTES, 0)
+        return os.pread(self._fd, SQLITE_HEADER_SIZE_BYTES, 0)

@@ -35,11 +35,11 @@ class ChartWindow(NamedTuple):
     def length(self) -> int:
         return self.stop - self.start
 
-    def find_point_index(self, at: int) -> int:
+    def find_chart_point_index(self, at: int) -> int:
         """The point that an instant belongs to; the first or last one for instants outside the window."""
         return min(max((at - self.start) // self.step, 0), self.point_count - 1)
 
-    def get_point_start_ms(self, index: int) -> int:
+    def get_chart_point_start_ms(self, index: int) -> int:
         return self.start + index * self.step
 
 

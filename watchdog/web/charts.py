@@ -25,7 +25,7 @@ SparklineValue: TypeAlias = float | Literal["x"] | None
 AxisMapping: TypeAlias = Callable[[float], float]
 """From a value or an index to a coordinate."""
 
-DAY_BAR_HEIGHTS = {HealthState.UP: 18, HealthState.DEGRADED: 25, HealthState.DOWN: 32, HealthState.UNKNOWN: 3}
+DAY_BAR_HEIGHT_BY_STATE = {HealthState.UP: 18, HealthState.DEGRADED: 25, HealthState.DOWN: 32, HealthState.UNKNOWN: 3}
 """The worse the day, the taller its bar; no data is a stub."""
 
 CHART_HEIGHT, COUNT_CHART_HEIGHT = 216, 150
@@ -50,11 +50,11 @@ def render_day_bars(days: Sequence[tuple[HealthState, str]], label: str) -> Mark
 
     To keep the page small, all good days share one path, and so do days without data.
     """
-    width, gap, height = 10, 2.4, DAY_BAR_HEIGHTS[HealthState.DOWN]
+    width, gap, height = 10, 2.4, DAY_BAR_HEIGHT_BY_STATE[HealthState.DOWN]
     paths: dict[HealthState, list[str]] = {HealthState.UP: [], HealthState.UNKNOWN: []}
     titled: list[Markup] = []
     for i, (state, title) in enumerate(days):
-        h, w = DAY_BAR_HEIGHTS[state], format_svg_number(width - gap)
+        h, w = DAY_BAR_HEIGHT_BY_STATE[state], format_svg_number(width - gap)
         d = f"M{format_svg_number(i * width + gap / 2)} {height - h}h{w}v{h}h-{w}z"
         if state in paths:
             paths[state].append(d)

@@ -12,7 +12,7 @@ from watchdog.domain.rules.canary import (
     CanaryLimits,
     find_blocking_canary_job,
     find_canary_problem,
-    give_up_oldest_canary_job,
+    give_up_oldest_canary_job_if_too_many,
 )
 
 SENT = 1_000_000
@@ -262,9 +262,12 @@ def test_an_earlier_sentinel_blocks_at_most_two_slots(
 
 def test_the_oldest_of_three_is_given_up_for_a_fourth() -> None:
     two, three = OutstandingCanaryJobs(records(2, 2)), OutstandingCanaryJobs(records(2, 2, 2), 5)
-    assert give_up_oldest_canary_job(OutstandingCanaryJobs(), SLOT) == (None, OutstandingCanaryJobs())
-    assert give_up_oldest_canary_job(two, SLOT) == (None, two)
-    assert give_up_oldest_canary_job(three, SLOT) == (three.records[0], OutstandingCanaryJobs(three.records[1:], SLOT))
+    assert give_up_oldest_canary_job_if_too_many(OutstandingCanaryJobs(), SLOT) == (None, OutstandingCanaryJobs())
+    assert give_up_oldest_canary_job_if_too_many(two, SLOT) == (None, two)
+    assert give_up_oldest_canary_job_if_too_many(three, SLOT) == (
+        three.records[0],
+        OutstandingCanaryJobs(three.records[1:], SLOT),
+    )
 
 
 def test_a_day_without_workers_leaves_three_sentinels_and_few_of_their_followers() -> None:
@@ -275,7 +278,7 @@ def test_a_day_without_workers_leaves_three_sentinels_and_few_of_their_followers
             blocked = record._replace(blocked_slots=record.blocked_slots + 1)
             outstanding = outstanding._replace(records=(*outstanding.records[:-1], blocked))
         else:
-            _, outstanding = give_up_oldest_canary_job(outstanding, slot)
+            _, outstanding = give_up_oldest_canary_job_if_too_many(outstanding, slot)
             sent = OutstandingCanaryJobRecord(f"job-{slot}", slot, slot)
             outstanding = outstanding._replace(records=(*outstanding.records, sent))
             sent_count += 1

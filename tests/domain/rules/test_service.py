@@ -71,8 +71,8 @@ def test_each_receiver_is_a_subject_that_opens_and_resolves_by_itself() -> None:
 
 
 def test_the_destination_of_a_subject() -> None:
-    assert service.parse_destination_from_subject("receiver oncall/slack") == "oncall/slack"
-    assert service.parse_destination_from_subject("clock") == ""
+    assert service.parse_destination_of_finding_subject("receiver oncall/slack") == "oncall/slack"
+    assert service.parse_destination_of_finding_subject("clock") == ""
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_whether_anyone_can_be_notified(sentence: str, failing_for_ms: dict[str,
 )
 def test_the_configurations_of_processes(sentence: str, facts: WatchdogFaultFacts, is_bad: bool) -> None:
     result = make_result("p", 1)._replace(
-        listings={"service": SubjectListing(NOW, {service.PROCESS_CONFIG_DIFFERENCE_SUBJECT: facts})}
+        listings={"service": SubjectListing(NOW, {service.PROCESS_CONFIG_DIFFERENCE_FINDING_SUBJECT: facts})}
     )
     (finding,) = service.evaluate_result(alert_policy(), result)
     assert (finding.subject, finding.bad) == ("configurations", is_bad), sentence

@@ -315,7 +315,10 @@ def test_a_server_over_stdio_that_changed_its_era_passes_at_once(remembered: str
                 {"name": "Server", "mcp": {"command": [sys.executable, "-c", REFUSES, former, how]}}
             )
             record = NegotiatedMcpEraRecord(remembered, read_wall_clock_ms()).to_json()
-            state = {NEGOTIATED_MCP_ERA_STATE_KEY: record, MCP_TARGET_DIGEST_STATE_KEY: probe.mcp.identity_digest}
+            state = {
+                NEGOTIATED_MCP_ERA_STATE_KEY: record,
+                MCP_TARGET_DIGEST_STATE_KEY: probe.mcp.server_identity_digest,
+            }
             runner = McpProbeRunner(network, state)
             return await runner.run_probe({"command": probe.mcp.command}, timeout_s=8), runner.probe_state
 
@@ -353,7 +356,10 @@ def test_a_deadline_while_negotiating_discards_the_remembered_era(
             probe = McpProbe.model_validate({"name": "Server", "mcp": raw.url, "timeout": "1s"})
             at = read_wall_clock_ms()
             record = NegotiatedMcpEraRecord(era, at).to_json()
-            state = {NEGOTIATED_MCP_ERA_STATE_KEY: record, MCP_TARGET_DIGEST_STATE_KEY: probe.mcp.identity_digest}
+            state = {
+                NEGOTIATED_MCP_ERA_STATE_KEY: record,
+                MCP_TARGET_DIGEST_STATE_KEY: probe.mcp.server_identity_digest,
+            }
             return await run_probe(probe, at, probe_state=state)
 
     recorded = asyncio.run(go())
@@ -366,7 +372,7 @@ def test_a_negotiated_era_is_remembered_although_the_run_timed_out() -> None:
         async with running_raw_server({"tools/list": RawMcpResponse(hang=True)}) as raw:
             probe = McpProbe.model_validate({"name": "Server", "mcp": raw.url, "timeout": "2s"})
             recorded = await run_probe(probe)
-            assert recorded.state_updates[MCP_TARGET_DIGEST_STATE_KEY] == probe.mcp.identity_digest
+            assert recorded.state_updates[MCP_TARGET_DIGEST_STATE_KEY] == probe.mcp.server_identity_digest
             return recorded
 
     recorded = asyncio.run(go())

@@ -248,7 +248,7 @@ def test_the_context_outlives_the_probe_and_its_results(database: Database) -> N
     (opened,) = harness.record_each(*make_results(harness.database_ids[0], "f"))
     end_all_members(database, at(5))
     StoreHarness(database, [], now=at(5), create_schema=False)
-    with harness.database.write_transaction() as connection:
+    with harness.database.open_write_transaction() as connection:
         connection.execute(sa.delete(results))
         connection.execute(sa.delete(evidence))
     context = context_of(harness, opened.incident, IncidentEvent.RESOLVED)
@@ -315,7 +315,7 @@ def test_of_a_heartbeat_the_check_ins_are_the_runs(database: Database) -> None:
     harness = StoreHarness(database, [make_registered_probe()])
     probe = harness.database_ids[0]
     entries = [("start", 1, None), ("ok", 2, 60_000), ("log", 3, None), ("start", 4, None), ("fail", 5, 61_000)]
-    with database.write_transaction() as connection:
+    with database.open_write_transaction() as connection:
         for kind, minute, duration in entries:
             row = {"probe": probe, "occurred_at": at(minute), "id": kind + str(minute), "kind": kind}
             connection.execute(sa.insert(check_ins).values(**row, run_id="", duration=duration, output=""))
@@ -328,7 +328,7 @@ def test_a_lost_run_of_a_heartbeat_is_among_its_runs(database: Database) -> None
     harness = StoreHarness(database, [make_registered_probe()])
     probe = harness.database_ids[0]
     lost = HeartbeatState(lost_runs=(LostHeartbeatRun("", at(3), at(4)),))
-    with database.write_transaction() as connection:
+    with database.open_write_transaction() as connection:
         row = {"probe": probe, "occurred_at": at(2), "id": "ok2", "kind": "ok"}
         connection.execute(sa.insert(check_ins).values(**row, run_id="", duration=60_000, output=""))
         state = {"probe": probe, "key": HEARTBEAT_STATE_KEY, "value": encode_storable_json(lost.to_json())}
@@ -342,6 +342,6 @@ def test_a_lost_run_that_a_source_lists_is_among_the_runs_of_its_job(database: D
     probe = harness.database_ids[0]
     facts = ScheduledJobFacts("backup", last_end=at(2), last_ok=at(2), duration=1, lost_since=at(3), failures=1)
     harness.record_results(make_result(probe, at(5), jobs=[facts]), now=at(5))
-    with database.write_transaction() as connection:
+    with database.open_write_transaction() as connection:
         runs = list_job_runs(connection, probe, "jobs", "backup", 20)
     assert [(run.slot, run.outcome) for run in runs][-1] == (at(3), FAIL)

@@ -8,7 +8,12 @@ from watchdog.domain.formatting import MINUTE_MS
 from watchdog.domain.measurements import CanaryStageDurations, QueueMeasurements
 from watchdog.domain.model import Outcome, Severity
 from watchdog.store.database import Database
-from watchdog.store.read.metrics import MAX_RESULTS_SEARCHED_PER_PROBE, ProbeMetrics, SharedMetrics, load_shared_metrics
+from watchdog.store.read.metrics import (
+    MAX_RESULTS_SEARCHED_FOR_NEWEST_VERDICT,
+    ProbeMetrics,
+    SharedMetrics,
+    load_shared_metrics,
+)
 
 
 def load(url: str, rows: FixtureRows) -> SharedMetrics:
@@ -38,8 +43,8 @@ def test_the_newest_verdict_counts_as_long_as_it_is_current(database_url: str) -
         "Passing": (Outcome.FAIL, Outcome.PASS),
         "Failing": (Outcome.PASS, Outcome.FAIL),
         "Failing without a verdict since": (Outcome.PASS, Outcome.FAIL, *no_verdict),
-        "Missed": (Outcome.PASS, *[Outcome.MISSED] * MAX_RESULTS_SEARCHED_PER_PROBE),
-        "Long without a verdict": (Outcome.PASS, *[Outcome.ERROR] * MAX_RESULTS_SEARCHED_PER_PROBE),
+        "Missed": (Outcome.PASS, *[Outcome.MISSED] * MAX_RESULTS_SEARCHED_FOR_NEWEST_VERDICT),
+        "Long without a verdict": (Outcome.PASS, *[Outcome.ERROR] * MAX_RESULTS_SEARCHED_FOR_NEWEST_VERDICT),
         "New": (),
     }
     for name, outcomes in histories.items():

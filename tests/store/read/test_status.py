@@ -215,7 +215,7 @@ def test_jobs_of_the_configured_probes(database: Database) -> None:
     rows.add_result(backup, listed_at, jobs=[ScheduledJobFacts("Backup")])
     rows.add_result(shop, NOW - SECOND_MS, Outcome.FAIL)
     rows.add_result(tools, NOW - MINUTE_MS, tasks={"t": task_aged(2 * HOUR_MS, NOW - MINUTE_MS)})
-    with database.write_transaction() as connection:
+    with database.open_write_transaction() as connection:
         rows.insert_into(connection)
     with database.open_read_transaction() as connection:
         jobs = list_jobs(connection)
@@ -248,7 +248,7 @@ def test_check_ins_newest_first(database: Database) -> None:
             1, NOW + i, kind, run_id="r", exit_code=3 if kind == "fail" else None, duration=2 if i == 2 else None
         )
     rows.add_check_in(2, NOW, "ok")
-    with database.write_transaction() as connection:
+    with database.open_write_transaction() as connection:
         rows.insert_into(connection)
     with database.open_read_transaction() as connection:
         (failed, duration), (logged, _) = history.list_newest_check_ins_of_probe(connection, 1, 2)
@@ -263,7 +263,7 @@ def test_days_with_data_come_from_roll_ups_and_the_last_two_from_results(databas
     rows.add_rollup_history(2, days=4, skip_days=(2,))
     rows.add_result(2, epoch_ms("23:50", 1))
     rows.add_result(2, epoch_ms("00:01", 3), Outcome.FAIL)
-    with database.write_transaction() as connection:
+    with database.open_write_transaction() as connection:
         rows.insert_into(connection)
     with database.open_read_transaction() as connection:
         days = history.load_days_with_judged_results(connection, [1, 2], (today - 89) * DAY_MS, NOW)
@@ -274,7 +274,7 @@ def test_an_hour_without_verdicts_is_no_data(database: Database) -> None:
     rows = FixtureRows()
     rows.add_passing_rollup(2, epoch_ms("05:00", 5))
     rows.rows["rollups"][0] |= {"passed": 0, "errors": 30, "missed": 30}
-    with database.write_transaction() as connection:
+    with database.open_write_transaction() as connection:
         rows.insert_into(connection)
     with database.open_read_transaction() as connection:
         assert history.load_days_with_judged_results(connection, [2], NOW - 90 * DAY_MS, NOW) == {2: set()}

@@ -9,12 +9,12 @@ import pytest
 
 from tests.support.acts import ANA, BEN, list_outbox, send_due, silence
 from tests.support.store import INTERVAL_MS, START_AT, DatabasePair, StoreHarness, make_registered_probe, make_result
-from watchdog.domain.acts import Acknowledgement, ActRefusal, ActRefusedError
+from watchdog.domain.acts import Acknowledgement, OperatorActRefusalReason, OperatorActRefusedError
 from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.service.acts import acknowledge_incident, remove_acknowledgement
 from watchdog.store.act_tables import acts
 from watchdog.store.database import Database
-from watchdog.store.read.acts import list_acts_about_incident
+from watchdog.store.read.acts import list_operator_acts_about_incident
 from watchdog.store.read.status import list_incidents
 from watchdog.store.tables import alert_states, incidents, outbox
 from watchdog.store.write.clock_steps import adopt_clock_step
@@ -50,7 +50,7 @@ def test_an_acknowledgement_is_stored_with_the_incident_and_in_the_log(database:
     assert is_new
     assert load_acknowledgement(database) == stored == Acknowledgement(SLOT + 1_000, ANA, "on it")
     with database.open_read_transaction() as connection:
-        (act,) = list_acts_about_incident(connection, incident)
+        (act,) = list_operator_acts_about_incident(connection, incident)
     assert (act.kind, act.occurred_at, act.actor, act.comment) == ("acknowledge", SLOT + 1_000, ANA, "on it")
     assert harness.select_rows(alert_states) == states, "the fold does not read it"
     assert harness.select_row(incidents)["resolved_at"] is None
@@ -92,18 +92,18 @@ def test_a_resolved_incident_cannot_be_acknowledged(database: Database) -> None:
     harness, incident = open_incident(database)
     harness.record_results(make_result(harness.database_ids[0], SLOT + INTERVAL_MS), now=SLOT + INTERVAL_MS)
     for act in (acknowledge_incident, remove_acknowledgement):
-        with pytest.raises(ActRefusedError, match=r"was resolved at .* UTC: only an open incident") as refused:
+        with pytest.raises(OperatorActRefusedError, match=r"was resolved at .* UTC: only an open incident") as refused:
             act(database, incident, ANA, "", SLOT + 2 * INTERVAL_MS)
-        assert refused.value.refusal is ActRefusal.CONFLICT
+        assert refused.value.refusal is OperatorActRefusalReason.CONFLICT
     assert harness.select_rows(acts) == []
 
 
 @pytest.mark.parametrize("incident", ["", "nothing", "a\0b", "\ud800", "' OR 1=1 --", "x" * 100_000])
 def test_an_unknown_incident_is_refused(database: Database, incident: str) -> None:
     open_incident(database)
-    with pytest.raises(ActRefusedError, match="no incident has the id") as refused:
+    with pytest.raises(OperatorActRefusedError, match="no incident has the id") as refused:
         acknowledge_incident(database, incident, ANA, "", SLOT + 1)
-    assert refused.value.refusal is ActRefusal.NOT_FOUND
+    assert refused.value.refusal is OperatorActRefusalReason.NOT_FOUND
 
 
 def test_a_message_that_can_be_edited_is_edited(database: Database) -> None:

@@ -154,9 +154,9 @@ def test_a_run_that_was_claimed_and_lost_is_never_run_again(database: Database) 
     back_at = FIRST + 20 * MINUTE_MS
     assert harness.claim_slots(back_at) == [], "a gap until now"
     harness.without_downtime()
-    harness.slot_claimer.record_lost_runs(back_at + 39_000)
+    harness.slot_claimer.record_lost_runs_and_get_settled_until(back_at + 39_000)
     assert harness.select_rows(incidents) == [], "its result may still come"
-    harness.slot_claimer.record_lost_runs(back_at + 41_000)
+    harness.slot_claimer.record_lost_runs_and_get_settled_until(back_at + 41_000)
     incident = harness.select_row(incidents)
     assert (incident["reason"], incident["since"]) == (missed_run.MAY_HAVE_RUN_REASON, FIRST)
     assert incident["message"] == "the 23:00 UTC run was started, and may have taken place"
@@ -205,9 +205,9 @@ class Neighbour:
     def run_until(self, until: int) -> None:
         while self.at < until:
             self.at = min(self.at + 15 * SECOND_MS, until)
-            self.harness.membership.renew_lease_and_update_probes(self.at)
+            self.harness.membership.renew_process_lease_and_update_probes(self.at)
             self.harness.claim_slots(self.at)
-            self.harness.slot_claimer.record_lost_runs(self.at)
+            self.harness.slot_claimer.record_lost_runs_and_get_settled_until(self.at)
             self.harness.evaluate_deadlines(self.at)
 
 
@@ -218,7 +218,7 @@ def restart(database: Database, probe: RegisteredProbe, now: int) -> StoreHarnes
 def run_until_killed(database: Database, probe: RegisteredProbe, at: int = FIRST - 2 * MINUTE_MS) -> StoreHarness:
     """A process that is killed before the first slot."""
     harness = restart(database, probe, START_AT)
-    harness.membership.renew_lease_and_update_probes(at)
+    harness.membership.renew_process_lease_and_update_probes(at)
     return harness
 
 
@@ -387,7 +387,7 @@ def test_an_hour_is_rolled_up_after_its_runs_are_caught_up(databases: DatabasePa
     neighbour.run_until(back_at)
 
     def count_rolled_up_passes(now: int) -> list[int]:
-        settled_until = neighbour.harness.slot_claimer.record_lost_runs(now)
+        settled_until = neighbour.harness.slot_claimer.record_lost_runs_and_get_settled_until(now)
         while roll_up_hours(databases.second, settled_until):
             pass
         return [row["passed"] for row in neighbour.harness.select_rows(rollups, rollups.c.probe == id)]

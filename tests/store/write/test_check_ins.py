@@ -101,7 +101,7 @@ def test_which_probes_run_at_once(jobs: CheckInHarness) -> None:
 
 
 def test_other_state_is_kept_and_unknown_probes_get_none(jobs: CheckInHarness) -> None:
-    with jobs.harness.database.write_transaction() as connection:
+    with jobs.harness.database.open_write_transaction() as connection:
         connection.execute(sa.insert(probe_state).values(probe=jobs.backup, key="job:Backup", value='{"since":1}'))
     jobs.store.save_check_ins([check_in(jobs.backup, "a", 0), check_in(4711, "b", 0)])
     rows = jobs.harness.select_rows(probe_state)

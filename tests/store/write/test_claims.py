@@ -216,14 +216,14 @@ def test_lost_runs_are_recorded_without_waiting_for_the_next_claim(database: Dat
     start = harness.select_row(schedule, schedule.c.probe == harness.database_id("daily"))["next_due"]
     harness.claim_slots(start)  # a gap until then
     harness.without_downtime()
-    harness.slot_claimer.record_lost_runs(start + 39_999)
+    harness.slot_claimer.record_lost_runs_and_get_settled_until(start + 39_999)
     assert harness.select_rows(results) == []
     harness.record_results(make_result(harness.database_id("often"), start), now=start + 300)
-    harness.slot_claimer.record_lost_runs(start + 40_000)
+    harness.slot_claimer.record_lost_runs_and_get_settled_until(start + 40_000)
     assert [
         (row["probe"], row["reason"]) for row in harness.select_rows(results, results.c.outcome == Outcome.MISSED)
     ] == [(harness.database_id("daily"), "missed.may_have_run")]
-    harness.slot_claimer.record_lost_runs(start + 80_000)
+    harness.slot_claimer.record_lost_runs_and_get_settled_until(start + 80_000)
     assert len(harness.select_rows(results)) == 2
 
 
@@ -231,10 +231,12 @@ def test_results_are_settled_after_the_longest_max_lateness_of_uptime_and_a_hold
     harness = StoreHarness(
         database, [make_registered_probe("a", lateness_ms=31_000), make_registered_probe("b", lateness_ms=50_000)]
     )
-    assert harness.slot_claimer.record_lost_runs(START_AT + 1_000) == START_AT - 59_000
-    assert harness.slot_claimer.record_lost_runs(START_AT + 601_000) == START_AT - 60_000, "a gap from START_AT"
+    assert harness.slot_claimer.record_lost_runs_and_get_settled_until(START_AT + 1_000) == START_AT - 59_000
+    assert harness.slot_claimer.record_lost_runs_and_get_settled_until(START_AT + 601_000) == START_AT - 60_000, (
+        "a gap from START_AT"
+    )
     harness.without_downtime()
-    assert harness.slot_claimer.record_lost_runs(START_AT + 661_000) == START_AT + 601_000
+    assert harness.slot_claimer.record_lost_runs_and_get_settled_until(START_AT + 661_000) == START_AT + 601_000
 
 
 def test_cron_uses_its_time_zone_and_continues_after_the_newest_slot(database: Database) -> None:
@@ -340,6 +342,6 @@ def test_probes_of_another_configuration_are_left_to_its_process(databases: Data
     )
     claimed = [slot for _ in range(4) for slot in own.claim_slots(SLOT, 2)]
     assert [s.probe for s in claimed] == own.database_ids
-    own.slot_claimer.record_lost_runs(SLOT + INTERVAL_MS)
+    own.slot_claimer.record_lost_runs_and_get_settled_until(SLOT + INTERVAL_MS)
     assert [row["probe"] for row in own.select_rows(results)] == own.database_ids
     assert len(other.claim_slots(SLOT)) == 5

@@ -211,7 +211,7 @@ def test_a_cron_slot_does_not_run_again_but_one_that_did_not_run_does(database: 
     before = process.slots(process.first)
     assert len(before) >= 3
     missed = before[-2][1]
-    with database.write_transaction() as connection:
+    with database.open_write_transaction() as connection:
         connection.execute(sa.delete(results).where(results.c.slot == missed))
     to = process.step(-25 * INTERVAL_MS)
     process.run(to + 60 * INTERVAL_MS)
@@ -299,7 +299,7 @@ def test_instants_of_notifications_about_open_incidents_keep_their_order(databas
     process.failing_probes = {process.first}
     process.run(START_AT + 250_000)
     sent = {"state": "sent", "finished_at": process.now - 1_000}
-    with database.write_transaction() as connection:
+    with database.open_write_transaction() as connection:
         connection.execute(sa.update(outbox).values(**sent))
     process.step(-2 * HOUR_MS)
     assert {row["finished_at"] for row in process.harness.select_rows(outbox)} == {process.now - 1_000}
@@ -309,7 +309,7 @@ def test_check_ins_count_at_the_latest_at_the_step(database: Database) -> None:
     probe = make_registered_probe("job")
     process = SteppingProcess(database, probe)
     state = HeartbeatState(last_ok=START_AT + HOUR_MS, last_end=START_AT, open_runs=(("a", START_AT + HOUR_MS),))
-    with database.write_transaction() as connection:
+    with database.open_write_transaction() as connection:
         connection.execute(sa.text("UPDATE probes SET kind = 'heartbeat'"))
         row = {"probe": process.first, "key": HEARTBEAT_STATE_KEY, "value": encode_storable_json(state.to_json())}
         connection.execute(sa.insert(probe_state).values(**row))

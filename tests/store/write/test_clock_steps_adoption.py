@@ -100,7 +100,7 @@ def test_the_limit_of_a_remediation_counts_the_time_that_passed(
         process.run(process.now + 5 * INTERVAL_MS)
         process.failing_probes = {process.first}
         process.run(process.now + 3 * INTERVAL_MS)
-        return store.start_next_remediation(process.first, spec, process.now) is not None
+        return store.mark_next_remediation_started(process.first, spec, process.now) is not None
 
     assert start_next_in_new_incident()
     if not is_open:

@@ -82,7 +82,7 @@ def test_a_run_that_was_lost_is_not_started_again(database: Database, back_ms: i
     process.run(FIRST + 2 * SECOND_MS)
     process.probes_without_results = {process.first}
     process.run(FIRST + PERIOD_MS + (2 * SECOND_MS if back_ms < TENTH_MS else 2 * TENTH_MS))
-    process.harness.slot_claimer.record_lost_runs(process.now)
+    process.harness.slot_claimer.record_lost_runs_and_get_settled_until(process.now)
     process.probes_without_results = ()
     process.step(-back_ms)
     process.run(FIRST + 3 * PERIOD_MS)
@@ -113,7 +113,7 @@ def test_a_run_that_was_lost_in_a_step_is_reported(database: Database, distance:
     process.probes_without_results = ()
     to = process.step(distance)
     process.run(to + 5 * TENTH_MS)
-    process.harness.slot_claimer.record_lost_runs(process.now)
+    process.harness.slot_claimer.record_lost_runs_and_get_settled_until(process.now)
     process.run(to + 31 * TENTH_MS)
     (incident,) = process.harness.select_rows(incidents)
     assert (incident["rule"], incident["reason"]) == (missed_run.ALERT_RULE_NAME, missed_run.MAY_HAVE_RUN_REASON)
@@ -125,7 +125,7 @@ def test_a_run_that_was_lost_in_a_step_is_reported(database: Database, distance:
 def test_a_run_that_was_never_started_is_started(database: Database) -> None:
     process = start(database)
     process.run(FIRST + 2 * PERIOD_MS + TENTH_MS)
-    with database.write_transaction() as connection:
+    with database.open_write_transaction() as connection:
         not_run = {"outcome": Outcome.MISSED, "reason": missed_run.NOT_RUN_REASON}
         connection.execute(sa.update(results).where(results.c.slot == FIRST + PERIOD_MS).values(**not_run))
     process.step(-15 * TENTH_MS)

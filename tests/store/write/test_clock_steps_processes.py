@@ -25,13 +25,13 @@ from watchdog.store.write.retention import delete_expired_rows
 
 WRITES: dict[str, Callable[[StoreHarness, int], object]] = {
     "claim": lambda other, now: other.claim_slots(now),
-    "lost runs": lambda other, now: other.slot_claimer.record_lost_runs(now),
+    "lost runs": lambda other, now: other.slot_claimer.record_lost_runs_and_get_settled_until(now),
     "run soon": lambda other, now: other.slot_claimer.reschedule_sooner(dict.fromkeys(other.database_ids, now)),
     "deadlines": lambda other, now: other.recorder.evaluate_deadlines(now),
     "dropped": lambda other, now: record_dropped_results_as_missed(
         other.slot_claimer, dict.fromkeys(other.database_ids, (now, LOCATION, 3)), now
     ),
-    "lease": lambda other, now: other.membership.renew_lease_and_update_probes(now),
+    "lease": lambda other, now: other.membership.renew_process_lease_and_update_probes(now),
     "leave": lambda other, now: other.membership.leave(now),
     "ended members": lambda other, now: delete_ended_watchdog_processes(other.database, now + HOUR_MS),
     "notifications": lambda other, now: other.lease_notifications(now),
@@ -179,7 +179,7 @@ def test_only_the_adoption_waits_for_other_writes(databases: DatabasePair) -> No
     process, other = processes.process, processes.other
     process.run(START_AT + 100_000)
     adoption = threading.Thread(target=process.step, args=(-2 * HOUR_MS,))
-    with databases.second.write_transaction():
+    with databases.second.open_write_transaction():
         process.harness.watermark.record_downtime_gap(process.now, advance=True)
         adoption.start()
         adoption.join(0.5)

@@ -36,7 +36,7 @@ def test_only_missing_jobs_are_forgotten(database: Database) -> None:
         }
         for name, state in states.items()
     ]
-    with database.write_transaction() as connection:
+    with database.open_write_transaction() as connection:
         upsert_probe_state(database, connection, rows)
     for name in ("a", "other"):
         with pytest.raises(LookupError, match=f"{name} is not missing"):

@@ -16,7 +16,11 @@ from watchdog.domain.own_network import (
     apply_network_fault_decision,
 )
 from watchdog.store.tables import incidents, outbox, results
-from watchdog.store.write.held_results import HeldResultsOutcome, store_decided_held_results, withdraw_recorded_failures
+from watchdog.store.write.held_results import (
+    UnrecordedResultsAndIncidentTransitions,
+    store_decided_held_results,
+    withdraw_recorded_failures,
+)
 
 OPENED, RESOLVED = IncidentEvent.OPENED, IncidentEvent.RESOLVED
 OWN, TARGET, UNDECIDED = NetworkFaultDecision
@@ -46,7 +50,7 @@ def held(store: StoreHarness, number: int) -> ProbeResult:
 
 def decide(
     store: StoreHarness, result: ProbeResult, decision: NetworkFaultDecision, after_ms: int = 2_000
-) -> HeldResultsOutcome:
+) -> UnrecordedResultsAndIncidentTransitions:
     decided = [apply_network_fault_decision(result, decision)]
     return store_decided_held_results(store.recorder, decided, result.slot + RECORDING_DELAY_MS + after_ms)
 

@@ -26,7 +26,7 @@ from watchdog.domain.rules import service
 from watchdog.domain.schedule import IntervalSchedule
 from watchdog.store.database import Database
 from watchdog.store.read.destinations import load_watchdog_fault_facts
-from watchdog.store.read.members import find_probe_id_by_token_digest
+from watchdog.store.read.members import find_probe_id_by_check_in_token_digest
 from watchdog.store.tables import (
     alert_states,
     incidents,
@@ -54,7 +54,7 @@ def renew_all(harnesses: Iterable[StoreHarness], start: int, end: int) -> None:
     """Let members renew their leases, just in time."""
     for now in range(start, end, WATCHDOG_PROCESS_LEASE_MS - 1):
         for harness in harnesses:
-            harness.membership.renew_lease_and_update_probes(now)
+            harness.membership.renew_process_lease_and_update_probes(now)
 
 
 def active_probes(harness: StoreHarness) -> set[str]:
@@ -91,7 +91,7 @@ def test_a_probe_is_retired_one_lease_after_its_last_process_left_in_order(datab
     old.membership.leave(SLOT)
     renew_all([new], SLOT, SLOT + WATCHDOG_PROCESS_LEASE_MS - 1)
     assert open_incidents(new) == [opened.incident]
-    new.membership.renew_lease_and_update_probes(SLOT + WATCHDOG_PROCESS_LEASE_MS)
+    new.membership.renew_process_lease_and_update_probes(SLOT + WATCHDOG_PROCESS_LEASE_MS)
     assert active_probes(new) == {"a1", "b"}
     row = new.select_row(incidents)
     assert (row["resolved_at"], row["resolution"]) == (SLOT + WATCHDOG_PROCESS_LEASE_MS, "probe.removed")
@@ -104,7 +104,7 @@ def test_the_next_process_with_the_probe_keeps_it(databases: DatabasePair) -> No
     old.record_results(make_result(old.database_id("up"), SLOT, "fail"))
     renew_all([old, new], START_AT, SLOT)
     old.membership.leave(SLOT)
-    new.membership.renew_lease_and_update_probes(SLOT + WATCHDOG_PROCESS_LEASE_MS - 1)
+    new.membership.renew_process_lease_and_update_probes(SLOT + WATCHDOG_PROCESS_LEASE_MS - 1)
     restarted = join(databases.first, A1, UP, now=SLOT + WATCHDOG_PROCESS_LEASE_MS - 1)
     renew_all([new, restarted], SLOT + WATCHDOG_PROCESS_LEASE_MS, SLOT + 10 * WATCHDOG_PROCESS_LEASE_MS)
     assert len(open_incidents(new)) == 1
@@ -126,9 +126,9 @@ def test_a_probe_outlives_a_crash_for_an_hour(databases: DatabasePair) -> None:
         "oncall/email",
         "oncall/slack",
     ], "the routes of its own configuration"
-    new.membership.renew_lease_and_update_probes(lease_ends_at + HOUR_MS - 1)
+    new.membership.renew_process_lease_and_update_probes(lease_ends_at + HOUR_MS - 1)
     assert {opened.incident, stale.incident} <= set(open_incidents(new))
-    new.membership.renew_lease_and_update_probes(lease_ends_at + HOUR_MS)
+    new.membership.renew_process_lease_and_update_probes(lease_ends_at + HOUR_MS)
     assert not {opened.incident, stale.incident} & set(open_incidents(new))
     assert active_probes(new) == {"a1", "b"}
 
@@ -136,8 +136,8 @@ def test_a_probe_outlives_a_crash_for_an_hour(databases: DatabasePair) -> None:
 def test_a_slot_of_a_killed_process_is_recorded_as_lost_by_any_other(databases: DatabasePair) -> None:
     old, new = join(databases.first, UP), join(databases.second, A1)
     assert claimed_probes(old, SLOT) == {"up"}  # then kill -9
-    new.membership.renew_lease_and_update_probes(SLOT + 60_000)
-    new.slot_claimer.record_lost_runs(SLOT + 60_000)
+    new.membership.renew_process_lease_and_update_probes(SLOT + 60_000)
+    new.slot_claimer.record_lost_runs_and_get_settled_until(SLOT + 60_000)
     row = new.select_row(results, results.c.probe == old.database_id("up"))
     assert (row["slot"], row["outcome"], row["reason"]) == (SLOT, "missed", "missed.result_lost")
 
@@ -149,7 +149,7 @@ def test_a_process_that_was_paused_for_hours_gets_its_retired_probes_back(databa
     assert active_probes(other) == {"a1"}
     now = START_AT + 2 * HOUR_MS
     assert claimed_probes(paused, now) <= {"a1"}, "it does not claim what is retired"
-    paused.membership.renew_lease_and_update_probes(now)
+    paused.membership.renew_process_lease_and_update_probes(now)
     assert active_probes(paused) == {"a1", "up"}
     assert paused.database_id("up") == up
     assert "up" in claimed_probes(paused, now + INTERVAL_MS)
@@ -158,7 +158,7 @@ def test_a_process_that_was_paused_for_hours_gets_its_retired_probes_back(databa
 def test_a_lone_process_that_was_suspended_retires_nothing(database: Database) -> None:
     harness = join(database, A1, UP)
     harness.record_results(make_result(harness.database_id("up"), SLOT, "fail"))
-    harness.membership.renew_lease_and_update_probes(SLOT + 30 * DAY_MS)
+    harness.membership.renew_process_lease_and_update_probes(SLOT + 30 * DAY_MS)
     assert len(open_incidents(harness)) == 1
     assert active_probes(harness) == {"a1", "up"}
 
@@ -170,14 +170,14 @@ def test_the_newer_revision_runs_a_probe_that_is_defined_differently(databases: 
     old = join(databases.first, A1, UP)
     new = join(databases.second, A1, CHANGED_UP, now=START_AT + 1_000)
     assert claimed_probes(old, SLOT) == {"a1"}, "at once, even before the old process has noticed"
-    old.membership.renew_lease_and_update_probes(START_AT + 2_000)
+    old.membership.renew_process_lease_and_update_probes(START_AT + 2_000)
     assert claimed_probes(new, SLOT) == {"up"}
     up = old.database_id("up")
     assert old.registry[up].schedule == new.registry[up].schedule == IntervalSchedule(30_000)
-    own = old.membership.status.find_process_status(old.membership.member_id)
+    own = old.membership.status.find_live_process(old.membership.member_id)
     assert own is not None
     assert own.superseded_probes == {"up": new.membership.revision}
-    assert new.membership.status.find_process_status(new.membership.member_id).superseded_probes == {}  # type: ignore[union-attr] # it lives
+    assert new.membership.status.find_live_process(new.membership.member_id).superseded_probes == {}  # type: ignore[union-attr] # it lives
 
 
 @pytest.mark.parametrize("left_in_order", [True, False])
@@ -187,17 +187,17 @@ def test_a_process_takes_over_when_the_lease_of_the_newer_revision_has_ended(
     """The rollback of a deploy, and the crash of its last process."""
     old = join(databases.first, UP)
     new = join(databases.second, CHANGED_UP, now=START_AT + 1_000)
-    new.membership.renew_lease_and_update_probes(SLOT)
-    old.membership.renew_lease_and_update_probes(SLOT)
+    new.membership.renew_process_lease_and_update_probes(SLOT)
+    old.membership.renew_process_lease_and_update_probes(SLOT)
     ends_at = SLOT if left_in_order else SLOT + WATCHDOG_PROCESS_LEASE_MS
     if left_in_order:
         new.membership.leave(SLOT)
     else:
-        old.membership.renew_lease_and_update_probes(ends_at - 1)
+        old.membership.renew_process_lease_and_update_probes(ends_at - 1)
         assert claimed_probes(old, ends_at - 1) == set()
     with old.database.open_read_transaction() as connection:
-        assert old.membership.is_renewal_due(connection, ends_at)
-    old.membership.renew_lease_and_update_probes(ends_at)
+        assert old.membership.is_process_lease_renewal_due(connection, ends_at)
+    old.membership.renew_process_lease_and_update_probes(ends_at)
     assert old.registry[old.database_id("up")].schedule == UP.schedule
     assert claimed_probes(old, ends_at + INTERVAL_MS) == {"up"}
 
@@ -208,7 +208,7 @@ def test_a_crash_looping_old_revision_never_wins(databases: DatabasePair) -> Non
     new.record_results(make_result(new.database_id("up"), START_AT + 30_000, "fail"))
     for now in range(START_AT + 31_000, START_AT + HOUR_MS // 4, 20_000):
         old = join(databases.first, A1, UP, now=now)
-        new.membership.renew_lease_and_update_probes(now)
+        new.membership.renew_process_lease_and_update_probes(now)
         assert "up" not in claimed_probes(old, now)
     assert active_probes(new) == {"a1", "up", "b"}
     assert len(open_incidents(new)) == 1
@@ -230,7 +230,7 @@ def test_a_changed_threshold_and_a_changed_route_are_other_definitions(databases
     slack = NotificationRoutingTable({"night": ("night/slack",)})
     patient = make_registered_probe("up", failure_threshold=2, success_threshold=1)
     new = join(databases.second, patient, now=START_AT + 1_000, routes=slack)
-    old.membership.renew_lease_and_update_probes(START_AT + 2_000)
+    old.membership.renew_process_lease_and_update_probes(START_AT + 2_000)
     up = old.database_id("up")
     assert old.record_results(make_result(up, SLOT, "fail")) == []
     (opened,) = old.record_results(make_result(up, SLOT + INTERVAL_MS, "fail", previous_slot=SLOT))
@@ -258,15 +258,15 @@ def test_a_probe_whose_kind_differs_starts_anew_with_the_newer_revision(database
 
 def test_a_member_leaves_a_destination_that_a_newer_revision_defines_differently(databases: DatabasePair) -> None:
     old, new = join(databases.first, UP), join(databases.second, A1, now=START_AT + 1_000)
-    old.membership.renew_lease_and_update_probes(START_AT + 2_000)
+    old.membership.renew_process_lease_and_update_probes(START_AT + 2_000)
     assert old.membership.has_newest_definition_of_destination("oncall/slack"), "both define it alike"
     moved = replace(new.membership.configuration, digest="moved", destinations={"oncall/slack": "another channel"})
     new.membership.configuration = moved
     new.membership.join(START_AT + 3_000)
-    with databases.second.write_transaction() as connection:
+    with databases.second.open_write_transaction() as connection:
         connection.execute(sa.delete(members).where(members.c.id == new.membership.member_id))
-    new.membership.renew_lease_and_update_probes(START_AT + 3_500)
-    old.membership.renew_lease_and_update_probes(START_AT + 4_000)
+    new.membership.renew_process_lease_and_update_probes(START_AT + 3_500)
+    old.membership.renew_process_lease_and_update_probes(START_AT + 4_000)
     assert not old.membership.has_newest_definition_of_destination("oncall/slack")
     assert old.membership.has_newest_definition_of_destination("oncall/email")
     assert new.membership.has_newest_definition_of_destination("oncall/slack")
@@ -280,14 +280,14 @@ def test_a_renewal_is_due_when_something_has_changed(databases: DatabasePair) ->
 
     def is_due(now: int) -> bool:
         with databases.first.open_read_transaction() as connection:
-            return first.membership.is_renewal_due(connection, now)
+            return first.membership.is_process_lease_renewal_due(connection, now)
 
     assert not is_due(START_AT + 1)
     assert is_due(START_AT + WATCHDOG_PROCESS_LEASE_RENEWAL_INTERVAL_MS)
     assert is_due(START_AT - 1), "the clock was set back"
     second = join(databases.second, B, now=START_AT + 2_000)
     assert is_due(START_AT + 2_001), "a member has come"
-    first.membership.renew_lease_and_update_probes(START_AT + 2_001)
+    first.membership.renew_process_lease_and_update_probes(START_AT + 2_001)
     assert not is_due(START_AT + 2_002)
     second.membership.leave(START_AT + 3_000)
     assert is_due(START_AT + 3_001), "a member has left"
@@ -296,20 +296,20 @@ def test_a_renewal_is_due_when_something_has_changed(databases: DatabasePair) ->
 def test_a_member_that_has_left_does_not_come_back(database: Database) -> None:
     harness = join(database, A1)
     harness.membership.leave(START_AT + 1_000)
-    harness.membership.renew_lease_and_update_probes(START_AT + 2_000)
+    harness.membership.renew_process_lease_and_update_probes(START_AT + 2_000)
     row = harness.select_row(members)
     assert (row["lease_until"], row["left_in_order"]) == (START_AT + 1_000, True)
 
 
 def test_members_are_forgotten_a_day_after_they_ended(databases: DatabasePair) -> None:
     first, second = join(databases.first, A1), join(databases.second, B)
-    second.membership.renew_lease_and_update_probes(START_AT + DAY_MS)
+    second.membership.renew_process_lease_and_update_probes(START_AT + DAY_MS)
     assert delete_ended_watchdog_processes(databases.second, START_AT + WATCHDOG_PROCESS_LEASE_MS + DAY_MS) == 0
     assert delete_ended_watchdog_processes(databases.second, START_AT + WATCHDOG_PROCESS_LEASE_MS + DAY_MS + 1) == 1
     for table in (members, revision_probes, revision_destinations):
         assert {row["revision"] for row in second.select_rows(table)} == {second.membership.revision}
     assert len(second.select_rows(revisions)) == 2
-    first.membership.renew_lease_and_update_probes(START_AT + 2 * DAY_MS)  # it was suspended
+    first.membership.renew_process_lease_and_update_probes(START_AT + 2 * DAY_MS)  # it was suspended
     for table in (members, revision_probes, revision_destinations):
         assert first.membership.revision in {row["revision"] for row in first.select_rows(table)}
 
@@ -324,7 +324,7 @@ def test_the_watermark_of_a_new_database_starts_with_the_first_member(database: 
 def test_a_probe_of_an_earlier_version_is_given_up_as_after_a_crash(database: Database) -> None:
     """Its rows have no policy, and no member had it."""
     first = join(database, A1, UP)
-    with database.write_transaction() as connection:
+    with database.open_write_transaction() as connection:
         connection.execute(sa.update(probes).values(policy=None, revision=None))
         for table in (members, revision_probes, revision_destinations, revisions):
             connection.execute(sa.delete(table))
@@ -339,15 +339,15 @@ def test_a_probe_of_an_earlier_version_is_given_up_as_after_a_crash(database: Da
 def join_with_token(database: Database, digest: str, *configured: RegisteredProbe, now: int = START_AT) -> StoreHarness:
     harness = join(database, *configured, now=now)
     harness.membership.configuration = replace(harness.membership.configuration, check_in_tokens={digest: "up"})
-    with database.write_transaction() as connection:
+    with database.open_write_transaction() as connection:
         connection.execute(sa.delete(members).where(members.c.id == harness.membership.member_id))
-    harness.membership.renew_lease_and_update_probes(now)
+    harness.membership.renew_process_lease_and_update_probes(now)
     return harness
 
 
 def find_token(harness: StoreHarness, digest: str, now: int) -> str | None:
     with harness.database.open_read_transaction() as connection:
-        return find_probe_id_by_token_digest(connection, digest, now)
+        return find_probe_id_by_check_in_token_digest(connection, digest, now)
 
 
 def test_any_member_knows_the_token_of_a_probe_that_is_not_retired(databases: DatabasePair) -> None:
@@ -356,7 +356,7 @@ def test_any_member_knows_the_token_of_a_probe_that_is_not_retired(databases: Da
     assert find_token(new, "unknown", START_AT + 1) is None
     old.membership.leave(START_AT + 1_000)
     assert find_token(new, "d1", START_AT + 2_000) == "up", "until it is retired"
-    new.membership.renew_lease_and_update_probes(START_AT + 1_000 + WATCHDOG_PROCESS_LEASE_MS)
+    new.membership.renew_process_lease_and_update_probes(START_AT + 1_000 + WATCHDOG_PROCESS_LEASE_MS)
     assert find_token(new, "d1", START_AT + 2_000 + WATCHDOG_PROCESS_LEASE_MS) is None
 
 
@@ -394,7 +394,7 @@ def test_configurations_that_differ_for_too_long_are_a_finding_until_they_agree(
     events = []
     for now in range(SLOT, differing_until, 20 * SECOND_MS):
         for process in (old, new):
-            process.membership.renew_lease_and_update_probes(now)
+            process.membership.renew_process_lease_and_update_probes(now)
         events += [(now - SLOT, *event) for event in observe_service(new, now)]
     assert events == [(5 * MINUTE_MS + 20 * SECOND_MS, IncidentEvent.OPENED, "configurations")]
     incident = new.select_row(incidents)

@@ -183,7 +183,7 @@ def test_a_merged_message_that_fails_is_retried_and_given_up_as_a_whole(database
     harness = make_storm(database)
     record_outcome(harness, harness.database_ids, "fail", SLOT)
     (leased,) = lease(harness, SLOT)
-    harness.outbox.schedule_retry(leased, SLOT + 5_000, "HTTP 500", failed_at=SLOT)
+    harness.outbox.schedule_notification_retry(leased, SLOT + 5_000, "HTTP 500", failed_at=SLOT)
     assert lease(harness, SLOT + 4_999) == []
     (again,) = lease(harness, SLOT + 5_000)
     assert again == replace(leased, lease_token=again.lease_token, attempts=1)
@@ -197,7 +197,7 @@ def test_a_destination_that_gets_too_many_is_sent_nothing_until_its_pause_is_ove
     (leased,) = lease(harness, SLOT)
     again_at = harness.outbox.slow_destination_down("oncall/slack", SLOT, 7_000)
     assert again_at == SLOT + 7_000
-    harness.outbox.schedule_retry(leased, again_at, "ratelimited", failed_at=SLOT)
+    harness.outbox.schedule_notification_retry(leased, again_at, "ratelimited", failed_at=SLOT)
     assert lease(harness, again_at - 1) == []
     (first,) = lease(harness, again_at)
     harness.outbox.mark_sent(first, {}, again_at)

@@ -155,13 +155,13 @@ def test_resolved_waits_while_opened_is_being_sent(database: Database) -> None:
 
 def test_resolved_waits_for_the_retry_of_opened(database: Database) -> None:
     harness = open_incident(database)
-    harness.outbox.schedule_retry(lease_one(harness, SLOT), SLOT + 10 * INTERVAL_MS, "HTTP 500")
+    harness.outbox.schedule_notification_retry(lease_one(harness, SLOT), SLOT + 10 * INTERVAL_MS, "HTTP 500")
     now = resolve_incident(harness)
     assert harness.lease_notifications(now) == []
     leased = lease_one(harness, SLOT + 10 * INTERVAL_MS)
     assert leased.merged
     assert leased.attempts == 1
-    harness.outbox.schedule_retry(leased, SLOT + 11 * INTERVAL_MS, "HTTP 500")
+    harness.outbox.schedule_notification_retry(leased, SLOT + 11 * INTERVAL_MS, "HTTP 500")
     assert [row["attempts"] for row in harness.select_rows(outbox)] == [2, 2]
     assert [row["due_at"] for row in harness.select_rows(outbox)] == [SLOT + 11 * INTERVAL_MS] * 2
     assert lease_one(harness, SLOT + 11 * INTERVAL_MS).merged
@@ -207,7 +207,7 @@ def test_an_expired_lease_can_be_taken_by_any_process(database: Database) -> Non
 def marking_functions(harness: StoreHarness) -> dict[str, Callable[[LeasedNotification], None]]:
     return {
         "sent": lambda leased: harness.outbox.mark_sent(leased, {"late": 1}, SLOT + LEASE_MS + 1),
-        "retry": lambda leased: harness.outbox.schedule_retry(
+        "retry": lambda leased: harness.outbox.schedule_notification_retry(
             leased, SLOT + 99 * INTERVAL_MS, "late", failed_at=SLOT + LEASE_MS + 1
         ),
         "unconfirmed": lambda leased: harness.outbox.mark_unconfirmed(
@@ -240,7 +240,7 @@ def test_a_sender_without_the_lease_changes_nothing(database: Database, mark: st
 def test_a_released_notification_cannot_be_marked_by_its_former_sender(database: Database) -> None:
     harness = open_incident(database)
     leased = lease_one(harness, SLOT)
-    harness.outbox.schedule_retry(leased, SLOT + INTERVAL_MS, "interrupted")
+    harness.outbox.schedule_notification_retry(leased, SLOT + INTERVAL_MS, "interrupted")
     harness.outbox.mark_sent(leased, {}, SLOT + 1_000)
     assert outbox_states(harness) == ["waiting"]
 
@@ -330,10 +330,10 @@ def test_a_notification_for_an_unknown_destination_is_given_up(database: Databas
     incident = harness.select_rows(outbox)[0]["incident"]
     email_only = NotificationRoutingTable({"oncall": ("oncall/email",)})
     other = StoreHarness(database, [make_registered_probe()], routes=email_only, now=SLOT, create_schema=False)
-    harness.membership.renew_lease_and_update_probes(SLOT + HOUR_MS)
+    harness.membership.renew_process_lease_and_update_probes(SLOT + HOUR_MS)
     ended_at = SLOT + HOUR_MS + LEASE_MS
     assert other.outbox.give_up_orphaned_notifications(ended_at + DAY_MS - 1) == [], "a member had it a day ago"
-    other.membership.renew_lease_and_update_probes(ended_at + DAY_MS)
+    other.membership.renew_process_lease_and_update_probes(ended_at + DAY_MS)
     assert other.outbox.give_up_orphaned_notifications(ended_at + DAY_MS) == [(incident, "oncall/slack")]
     assert outbox_states(harness) == ["waiting", "undelivered"]
     row = harness.select_rows(outbox)[1]
@@ -363,7 +363,7 @@ def test_a_notification_outlives_a_member_that_left_for_less_than_a_day(database
 def test_a_new_notification_for_an_unknown_destination_waits(database: Database) -> None:
     """The history of members may be younger than the incident whose end it reports."""
     harness = open_incident(database)
-    with database.write_transaction() as connection:
+    with database.open_write_transaction() as connection:
         connection.execute(sa.delete(members))
     assert harness.outbox.give_up_orphaned_notifications(SLOT + DAY_MS - 1) == []
 
@@ -371,7 +371,7 @@ def test_a_new_notification_for_an_unknown_destination_waits(database: Database)
 def test_a_leased_notification_is_not_given_up(database: Database) -> None:
     harness = open_incident(database)
     leased = lease_one(harness, SLOT + 1)
-    with database.write_transaction() as connection:
+    with database.open_write_transaction() as connection:
         connection.execute(sa.delete(members))
         connection.execute(sa.update(outbox).values(created_at=SLOT - DAY_MS))
     assert harness.outbox.give_up_orphaned_notifications(SLOT + LEASE_MS) == []
@@ -426,7 +426,7 @@ def test_a_long_queue_does_not_delay_other_destinations(database: Database) -> N
 
 def test_a_retry_is_due_at_its_time(database: Database) -> None:
     harness = open_incident(database)
-    harness.outbox.schedule_retry(lease_one(harness, SLOT), SLOT + 4_000, "HTTP 500")
+    harness.outbox.schedule_notification_retry(lease_one(harness, SLOT), SLOT + 4_000, "HTTP 500")
     assert harness.lease_notifications(SLOT + 3_999) == []
     leased = lease_one(harness, SLOT + 4_000)
     assert leased.attempts == 1
@@ -441,8 +441,8 @@ def test_a_partial_receipt_is_passed_to_the_next_attempt_only(database: Database
     leased = next(
         leased for leased in harness.lease_notifications(now) if leased.notification.destination == "oncall/email"
     )
-    harness.outbox.schedule_retry(leased, now, "not taken yet", partial_receipt={"settled": ["ann"]})
-    harness.outbox.schedule_retry(second := harness.lease_notifications(now)[0], now, "connection refused")
+    harness.outbox.schedule_notification_retry(leased, now, "not taken yet", partial_receipt={"settled": ["ann"]})
+    harness.outbox.schedule_notification_retry(second := harness.lease_notifications(now)[0], now, "connection refused")
     assert second.partial_receipt == {"settled": ["ann"]}
     third = harness.lease_notifications(now)[0]
     assert (third.partial_receipt, third.previous_receipt) == ({"settled": ["ann"]}, {})
@@ -458,14 +458,16 @@ def test_a_partial_receipt_is_passed_to_the_next_attempt_only(database: Database
 
 def test_a_retry_does_not_delay_other_notifications(database: Database) -> None:
     harness = open_incidents(database, 2)
-    harness.outbox.schedule_retry(lease_one(harness, SLOT + 1_000), SLOT + INTERVAL_MS, "HTTP 500")
+    harness.outbox.schedule_notification_retry(lease_one(harness, SLOT + 1_000), SLOT + INTERVAL_MS, "HTTP 500")
     assert len(harness.lease_notifications(SLOT + 2_000)) == 1
 
 
 def test_nothing_is_sent_to_a_destination_during_its_pause(database: Database) -> None:
     harness = open_incidents(database, 3, EMAIL_AND_SLACK)
     leased = {n.notification.destination: n for n in harness.lease_notifications(SLOT + 1_000)}
-    harness.outbox.schedule_retry(leased["oncall/slack"], SLOT + 9_000, "ratelimited", retry_at=SLOT + 9_000)
+    harness.outbox.schedule_notification_retry(
+        leased["oncall/slack"], SLOT + 9_000, "ratelimited", retry_at=SLOT + 9_000
+    )
     harness.outbox.mark_sent(leased["oncall/email"], {}, SLOT + 1_000)
     assert [n.notification.destination for n in harness.lease_notifications(SLOT + 8_999)] == ["oncall/email"]
     again = [n for n in harness.lease_notifications(SLOT + 9_000) if n.notification.destination == "oncall/slack"]
@@ -476,15 +478,15 @@ def test_a_pause_never_gets_shorter(database: Database) -> None:
     """Two were sent concurrently, and the destination asked for a longer pause in one response."""
     harness = open_incidents(database, 3)
     first, second = lease_one(harness, SLOT + 1_000), lease_one(harness, SLOT + 1_000)
-    harness.outbox.schedule_retry(first, SLOT + 60_000, "ratelimited", retry_at=SLOT + 60_000)
-    harness.outbox.schedule_retry(second, SLOT + 2_000, "ratelimited", retry_at=SLOT + 2_000)
+    harness.outbox.schedule_notification_retry(first, SLOT + 60_000, "ratelimited", retry_at=SLOT + 60_000)
+    harness.outbox.schedule_notification_retry(second, SLOT + 2_000, "ratelimited", retry_at=SLOT + 2_000)
     assert harness.select_row(destination_backoff)["retry_at"] == SLOT + 60_000
     assert harness.lease_notifications(SLOT + 59_999) == []
 
 
 def test_responses_may_contain_unstorable_characters(database: Database) -> None:
     harness = open_incidents(database, 2)
-    harness.outbox.schedule_retry(lease_one(harness, SLOT + 1_000), SLOT + 1_000, "nul \0 \ud800")
+    harness.outbox.schedule_notification_retry(lease_one(harness, SLOT + 1_000), SLOT + 1_000, "nul \0 \ud800")
     harness.outbox.mark_sent(lease_one(harness, SLOT + 1_001), {"ts": "\0\ud800"}, SLOT + 1_001)
     harness.outbox.mark_undelivered(lease_one(harness, SLOT + 1_001), "\0", SLOT + 1_001)
     rows = harness.select_rows(outbox)
@@ -734,9 +736,11 @@ def test_a_destination_fails_from_its_first_error_until_it_confirms(database: Da
     harness = open_incident(database, EMAIL_AND_SLACK)
     email, slack = harness.lease_notifications(SLOT)
     harness.outbox.mark_sent(email, {}, SLOT)
-    harness.outbox.schedule_retry(slack, SLOT + 1_000, "refused", failed_at=SLOT + 5)
+    harness.outbox.schedule_notification_retry(slack, SLOT + 1_000, "refused", failed_at=SLOT + 5)
     assert failing(harness) == {"oncall/slack": WatchdogFaultFacts(SLOT + 5, False, "refused")}
-    harness.outbox.schedule_retry(lease_one(harness, SLOT + 1_000), SLOT + 2_000, "timeout", failed_at=SLOT + 1_005)
+    harness.outbox.schedule_notification_retry(
+        lease_one(harness, SLOT + 1_000), SLOT + 2_000, "timeout", failed_at=SLOT + 1_005
+    )
     assert failing(harness) == {"oncall/slack": WatchdogFaultFacts(SLOT + 5, False, "timeout")}
     harness.outbox.mark_undelivered(lease_one(harness, SLOT + 2_000), "rejected", SLOT + 2_005)
     assert failing(harness) == {"oncall/slack": WatchdogFaultFacts(SLOT + 5, True, "rejected")}
@@ -747,12 +751,14 @@ def test_a_destination_fails_from_its_first_error_until_it_confirms(database: Da
 
 def test_an_interrupted_attempt_is_no_failure_of_the_destination(database: Database) -> None:
     harness = open_incident(database)
-    harness.outbox.schedule_retry(lease_one(harness, SLOT), SLOT + 1_000, "stopped while sending")
+    harness.outbox.schedule_notification_retry(lease_one(harness, SLOT), SLOT + 1_000, "stopped while sending")
     assert failing(harness) == {}
 
 
 def test_a_failure_stays_given_up_until_the_destination_confirms(database: Database) -> None:
     harness = open_incidents(database, 2)
     harness.outbox.mark_undelivered(lease_one(harness, SLOT + 1_000), "rejected", SLOT)
-    harness.outbox.schedule_retry(lease_one(harness, SLOT + 1_000), SLOT + 2_000, "busy", failed_at=SLOT + 1)
+    harness.outbox.schedule_notification_retry(
+        lease_one(harness, SLOT + 1_000), SLOT + 2_000, "busy", failed_at=SLOT + 1
+    )
     assert failing(harness) == {"oncall/slack": WatchdogFaultFacts(SLOT, True, "busy")}

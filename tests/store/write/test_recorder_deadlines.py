@@ -279,7 +279,7 @@ def test_a_probe_that_is_being_written_is_left_for_the_next_evaluation(databases
         return  # SQLite has one writer at a time
     harnesses[0].evaluate_deadlines(START_AT)
     harnesses[0].advance_watermark(START_AT + STALENESS_THRESHOLD_MS)
-    with harnesses[0].database.write_transaction() as connection:
+    with harnesses[0].database.open_write_transaction() as connection:
         harnesses[0].database.lock_probes(connection, harnesses[0].database_ids)
         assert harnesses[1].recorder.evaluate_deadlines(START_AT + STALENESS_THRESHOLD_MS) == (1, [])
     assert len(harnesses[1].recorder.evaluate_deadlines(START_AT + STALENESS_THRESHOLD_MS)[1]) == 1

@@ -80,7 +80,7 @@ def histories(draw: st.DrawFn) -> History:
     previous_slot = None
     for k in range(1, draw(st.integers(5, 25))):
         slot = START_AT + k * INTERVAL_MS
-        if clock.find_gap_at(slot):
+        if clock.find_downtime_gap_at(slot):
             continue
         outcome = draw(
             st.sampled_from([Outcome.PASS, Outcome.PASS, Outcome.FAIL, Outcome.FAIL, Outcome.ERROR, None, None])
@@ -90,7 +90,12 @@ def histories(draw: st.DrawFn) -> History:
             if draw(st.booleans()):
                 lost = ProbeResult(1, slot, LOCATION, Outcome.MISSED, "missed.result_lost")
                 arrivals.append(
-                    (clock.compute_deadline_after(slot, lateness + draw(st.integers(0, 2 * INTERVAL_MS))), lost)
+                    (
+                        clock.compute_deadline_excluding_downtime(
+                            slot, lateness + draw(st.integers(0, 2 * INTERVAL_MS))
+                        ),
+                        lost,
+                    )
                 )
             continue
         tasks = None
@@ -107,7 +112,7 @@ def histories(draw: st.DrawFn) -> History:
             else ""
         )
         result = ProbeResult(1, slot, LOCATION, outcome, reason, "x", 100, listings=listings, previous_slot=before)
-        at = clock.compute_deadline_after(slot, draw(st.integers(0, int(lateness * 1.2))))  # some are late
+        at = clock.compute_deadline_excluding_downtime(slot, draw(st.integers(0, int(lateness * 1.2))))  # some are late
         arrivals += [(at, result)] + [(at + draw(st.integers(0, 2 * INTERVAL_MS)), result)] * draw(st.integers(0, 1))
     arrivals.sort(key=lambda arrival: arrival[0])
     return History(probe, arrivals, draw(st.integers(0, 2**30)), gaps)

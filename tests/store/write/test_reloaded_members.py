@@ -18,11 +18,11 @@ from tests.support.store import (
     make_result,
 )
 from watchdog.domain.formatting import HOUR_MS, MINUTE_MS
-from watchdog.domain.membership import LEFT_WATCHDOG_PROCESS_RETENTION_MS, WATCHDOG_PROCESS_LEASE_MS
+from watchdog.domain.membership import DEREGISTERED_WATCHDOG_PROCESS_RETENTION_MS, WATCHDOG_PROCESS_LEASE_MS
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.schedule import CronSchedule, IntervalSchedule
 from watchdog.store.errors import StoreUnavailableError
-from watchdog.store.read.members import find_probe_id_by_token_digest, load_watchdog_process_status
+from watchdog.store.read.members import find_probe_id_by_check_in_token_digest, load_live_watchdog_processes
 from watchdog.store.tables import incidents, members, probes, revision_probes, schedule
 from watchdog.store.write.members import delete_ended_watchdog_processes
 
@@ -61,7 +61,7 @@ def next_due(harness: StoreHarness, probe_id: str) -> int:
 
 def renew(harnesses: Iterable[StoreHarness], now: int) -> None:
     for harness in harnesses:
-        harness.membership.renew_lease_and_update_probes(now)
+        harness.membership.renew_process_lease_and_update_probes(now)
 
 
 def test_what_it_no_longer_has_is_retired_one_lease_later(databases: DatabasePair) -> None:
@@ -125,7 +125,7 @@ def test_two_members_are_reloaded_one_after_the_other(databases: DatabasePair) -
     first, second = join(databases, API, SHOP), join(databases, API, SHOP, second=True)
     reload(first, SLOT, API, CHANGED_SHOP)
     renew([second], SLOT + 1)
-    assert second.membership.status.find_process_status(second.membership.member_id).superseded_probes == {  # type: ignore[union-attr]
+    assert second.membership.status.find_live_process(second.membership.member_id).superseded_probes == {  # type: ignore[union-attr]
         "shop": first.membership.revision
     }
     assert not second.registry.runs(second.database_id("shop"))
@@ -134,7 +134,7 @@ def test_two_members_are_reloaded_one_after_the_other(databases: DatabasePair) -
     assert first.membership.revision == second.membership.revision
     assert all(harness.registry.runs(harness.database_id("shop")) for harness in (first, second))
     with databases.first.open_read_transaction() as connection:
-        status = load_watchdog_process_status(connection, SLOT + 4)
+        status = load_live_watchdog_processes(connection, SLOT + 4)
     assert (len(status.members), status.differing_since) == (2, None)
 
 
@@ -151,7 +151,9 @@ def test_back_to_the_former_configuration_while_another_process_has_the_newer(da
     assert first.registry.runs(first.database_id("shop"))
 
 
-@pytest.mark.parametrize("failing_step", ["_register_config_revision", "_update_processes_and_probes", "_renew_lease"])
+@pytest.mark.parametrize(
+    "failing_step", ["_register_config_revision", "_update_processes_and_probes", "_renew_process_lease"]
+)
 def test_a_reload_that_fails_changes_nothing_for_long(
     databases: DatabasePair, failing_step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,7 +169,7 @@ def test_a_reload_that_fails_changes_nothing_for_long(
             reload(harness, SLOT, API, NEW)
     assert harness.membership.revision == former
     with databases.first.open_read_transaction() as connection:
-        assert harness.membership.is_renewal_due(connection, SLOT + 1)
+        assert harness.membership.is_process_lease_renewal_due(connection, SLOT + 1)
     renew([harness], SLOT + 1)
     assert {registered.info.id for registered in harness.registry.values()} == {"api", "shop"}
     [live] = harness.select_rows(members, ~members.c.left_in_order)
@@ -191,7 +193,7 @@ def test_tokens(databases: DatabasePair) -> None:
 
     def find(digest: str, now: int) -> str | None:
         with databases.first.open_read_transaction() as connection:
-            return find_probe_id_by_token_digest(connection, digest, now)
+            return find_probe_id_by_check_in_token_digest(connection, digest, now)
 
     reload(harness, SLOT, API, SHOP, tokens={"t1": "api", "t2": "shop"})
     assert (find("t1", SLOT), find("t2", SLOT)) == ("api", "shop")
@@ -207,7 +209,7 @@ def test_many_reloads_leave_little_behind(databases: DatabasePair) -> None:
         now += MINUTE_MS
         policy = replace(SHOP.policy, failure_threshold=number + 1)
         reload(harness, now, API, replace(SHOP, policy=policy))
-    now += LEFT_WATCHDOG_PROCESS_RETENTION_MS
+    now += DEREGISTERED_WATCHDOG_PROCESS_RETENTION_MS
     renew([harness], now)
     delete_ended_watchdog_processes(databases.first, now + 1)
     assert len(harness.select_rows(members)) == 1

@@ -45,7 +45,7 @@ class RemediationHarness:
         """Start the next attempt, as the service does."""
         store = store or self.store
         started = (
-            store.start_next_remediation(probe, self.specs[probe], now)
+            store.mark_next_remediation_started(probe, self.specs[probe], now)
             for probe in store.list_probes_to_remediate(self.specs, now)
         )
         return next(filter(None, started), None)
@@ -70,7 +70,7 @@ def test_each_run_is_remediated_once(service: RemediationHarness) -> None:
         "ledger",
     )
     assert service.start_next() is None
-    service.store.finish_remediation(pending, RemediationAttemptState.SUCCEEDED, "changed 1 row", SLOT + 2_000)
+    service.store.store_remediation_result(pending, RemediationAttemptState.SUCCEEDED, "changed 1 row", SLOT + 2_000)
     service.record_jobs(SLOT + INTERVAL_MS, ledger=("job.stuck", "7"))
     assert service.start_next(SLOT + INTERVAL_MS) is None
     service.record_jobs(SLOT + 2 * INTERVAL_MS, ledger=("job.stuck", "8"))
@@ -184,7 +184,7 @@ def test_an_attempt_starts_once_it_is_no_longer_a_dry_run(service: RemediationHa
     service.record_jobs(ledger=("job.stuck", "7"))
     pending = service.start_next()
     assert pending is not None
-    service.store.finish_remediation(pending, RemediationAttemptState.DRY_RUN, "would change 1 row", SLOT + 1_000)
+    service.store.store_remediation_result(pending, RemediationAttemptState.DRY_RUN, "would change 1 row", SLOT + 1_000)
     assert service.start_next(SLOT + 2_000) is None
     service.specs = {service.jobs: spec}
     assert service.start_next(SLOT + 3_000) == pending
@@ -226,8 +226,8 @@ def test_only_a_started_attempt_is_finished(service: RemediationHarness) -> None
     service.record_jobs(ledger=("job.stuck", "7"))
     pending = service.start_next()
     assert pending is not None
-    service.store.finish_remediation(pending, RemediationAttemptState.FAILED, "no such column \0", SLOT + 2_000)
-    service.store.finish_remediation(pending, RemediationAttemptState.SUCCEEDED, "changed 1 row", SLOT + 3_000)
+    service.store.store_remediation_result(pending, RemediationAttemptState.FAILED, "no such column \0", SLOT + 2_000)
+    service.store.store_remediation_result(pending, RemediationAttemptState.SUCCEEDED, "changed 1 row", SLOT + 3_000)
     [row] = service.harness.select_rows(remediations)
     assert (row["state"], row["detail"], row["ended_at"]) == ("failed", "no such column �", SLOT + 2_000)
 

@@ -125,11 +125,11 @@ def test_an_hour_waits_for_results_that_can_still_be_evaluated(database: Databas
     harness.claim_slots(slot - 1_000)  # the slots before it are too old
     assert [s.slot for s in harness.claim_slots(slot - 1_000)] == [slot]
     after_gap = slot + 2 * HOUR_MS
-    assert roll_up_all(database, harness.slot_claimer.record_lost_runs(after_gap)) == 0
+    assert roll_up_all(database, harness.slot_claimer.record_lost_runs_and_get_settled_until(after_gap)) == 0
     harness.record_results(make_result(harness.database_ids[0], slot, "fail"), now=after_gap + 300)
     for now in (after_gap + 1_000, after_gap + 30_000, after_gap + 60_000):
         harness.advance_watermark(now)
-        roll_up_all(database, harness.slot_claimer.record_lost_runs(now))
+        roll_up_all(database, harness.slot_claimer.record_lost_runs_and_get_settled_until(now))
     assert rollup_values(harness) == {(harness.database_ids[0], 0): (0, 1, 0, 58, 0, None)}
 
 

@@ -110,7 +110,7 @@ def test_a_silence_ends_after_it_selected_very_many_incidents(database: Database
     id = silence(harness, SLOT - 1)
     record(harness, "fail", SLOT)
     row = {**harness.select_row(incidents), "resolved_at": SLOT, "resolved_slot": SLOT}
-    with database.write_transaction() as connection:
+    with database.open_write_transaction() as connection:
         insert_copies(connection, incidents, MORE_INCIDENTS_THAN_PARAMETERS, row, "id")
         selection = {"incident": "", "silence": id, "since": SLOT}
         insert_copies(connection, silenced_incidents, MORE_INCIDENTS_THAN_PARAMETERS, selection, "incident")
@@ -122,7 +122,7 @@ def test_a_silence_holds_back_very_many_notifications(database: Database) -> Non
     harness = make_harness(database, NotificationRoutingTable({"oncall": (SLACK,)}))
     record(harness, "fail", SLOT)
     silence(harness, SLOT + 1)
-    with database.write_transaction() as connection:
+    with database.open_write_transaction() as connection:
         insert_copies(connection, outbox, MORE_ROWS_THAN_PARAMETERS, select_only_row(connection, outbox), "destination")
     assert harness.lease_notifications(SLOT + 2) == []
     assert {row["state"] for row in harness.select_rows(outbox)} == {"silenced"}

@@ -21,7 +21,7 @@ from tests.support.store import (
     make_registered_probe,
     make_result,
 )
-from watchdog.domain.acts import ActRefusal, ActRefusedError
+from watchdog.domain.acts import OperatorActRefusalReason, OperatorActRefusedError
 from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.model import Severity
 from watchdog.domain.registered_probe import RegisteredProbe
@@ -143,7 +143,7 @@ def test_a_delivery_that_fails_during_a_silence_is_held_back_and_not_retried(dat
     record(harness, "fail", SLOT)
     (leased,) = harness.lease_notifications(SLOT)
     id = silence(harness, SLOT + 1)
-    harness.outbox.schedule_retry(leased, SLOT + 2, "HTTP 500", failed_at=SLOT + 1)
+    harness.outbox.schedule_notification_retry(leased, SLOT + 2, "HTTP 500", failed_at=SLOT + 1)
     assert send_due(harness, SLOT + 5_000) == []
     record(harness, "pass", SLOT + INTERVAL_MS)
     assert send_due(harness, SLOT + INTERVAL_MS) == [], "no one knows of it"
@@ -213,7 +213,7 @@ def test_the_incident_of_a_retired_probe_is_over(database: Database) -> None:
     assert send_due(harness, SLOT) == []
     end_all_members(database, SLOT)
     other = make_harness(database, "web", create_schema=False)
-    other.membership.renew_lease_and_update_probes(SLOT + 3 * HOUR_MS)
+    other.membership.renew_process_lease_and_update_probes(SLOT + 3 * HOUR_MS)
     assert harness.select_row(incidents)["resolution"] == "probe.removed"
     assert end_expired(other, SLOT + 3 * HOUR_MS) != []
     assert send_due(other, SLOT + 3 * HOUR_MS) == []
@@ -360,7 +360,7 @@ def test_a_silenced_row_that_another_transaction_has_locked_is_not_sent(on_postg
     harness = make_harness(databases.first)
     record(harness, "fail", SLOT)
     silence(harness, SLOT + 1)
-    with databases.second.write_transaction() as connection:
+    with databases.second.open_write_transaction() as connection:
         connection.execute(sa.select(outbox).with_for_update())
         assert harness.lease_notifications(SLOT + 2) == []
     assert list_outbox(harness) == [(SLACK, "opened", "waiting")]
@@ -376,12 +376,12 @@ def test_who_ended_a_silence_is_stored_and_a_second_end_is_refused(database: Dat
         assert list_silences_in_effect(connection) == []
         (ended,) = list_ended_silences(connection)
     assert (ended.id, ended.ended_at, ended.ended_by, ended.comment) == (id, SLOT + 1_000, "Ben", "upgrade")
-    with pytest.raises(ActRefusedError, match=rf"the silence {id} ended at .* UTC, by Ben") as refused:
+    with pytest.raises(OperatorActRefusedError, match=rf"the silence {id} ended at .* UTC, by Ben") as refused:
         end_silence(database, id, ANA, SLOT + 2_000)
-    assert refused.value.refusal is ActRefusal.CONFLICT
-    with pytest.raises(ActRefusedError, match="no silence has the id s-0\0'") as refused:
+    assert refused.value.refusal is OperatorActRefusalReason.CONFLICT
+    with pytest.raises(OperatorActRefusedError, match="no silence has the id s-0\0'") as refused:
         end_silence(database, "s-0\0'", ANA, SLOT + 2_000)
-    assert refused.value.refusal is ActRefusal.NOT_FOUND
+    assert refused.value.refusal is OperatorActRefusalReason.NOT_FOUND
     log = [(row["kind"], row["author"], row["interface"], row["silence"]) for row in harness.select_rows(acts)]
     assert log == [("silence", "Ana", "page", id), ("unsilence", "Ben", "cli", id)]
 
@@ -392,7 +392,7 @@ def test_there_are_at_most_so_many_silences(database: Database, monkeypatch: pyt
     harness = make_harness(database)
     silence(harness, SLOT)
     silence(harness, SLOT)
-    with pytest.raises(ActRefusedError, match="2 silences are in effect, and no more are possible"):
+    with pytest.raises(OperatorActRefusedError, match="2 silences are in effect, and no more are possible"):
         silence(harness, SLOT)
     end_expired(harness, SLOT + HOUR_MS)
     silence(harness, SLOT + HOUR_MS)
@@ -402,7 +402,7 @@ def test_an_end_that_cannot_get_its_locks_is_tried_again(database: Database, mon
     harness = make_harness(database)
     id = silence(harness, SLOT - 1)
     record(harness, "fail", SLOT)
-    monkeypatch.setattr(silence_ends, "_lock_for_end", lambda *_: False)
+    monkeypatch.setattr(silence_ends, "_lock_rows_to_end_silences", lambda *_: False)
     assert end_expired(harness, SLOT + HOUR_MS) == []
     monkeypatch.undo()
     assert end_expired(harness, SLOT + HOUR_MS + 1) == [id]

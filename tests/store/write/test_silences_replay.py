@@ -23,7 +23,7 @@ from tests.support.store import (
     make_registered_probe,
     make_result,
 )
-from watchdog.domain.acts import ActRefusedError
+from watchdog.domain.acts import OperatorActRefusedError
 from watchdog.domain.model import IncidentTransition
 from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.service.acts import acknowledge_incident, begin_silence, end_silence, remove_acknowledgement
@@ -86,7 +86,7 @@ class LiveRun:
         if which < len(rows):
             try:
                 act(rows[which]["id"])
-            except ActRefusedError:
+            except OperatorActRefusedError:
                 return
 
     def send(self, how: str) -> None:
@@ -95,7 +95,7 @@ class LiveRun:
             for each in leased:
                 self.check_not_silenced(each.main_incident, each.notification.destination, each.notification.event)
                 if how == "refused":
-                    self.harness.outbox.schedule_retry(each, self.now + 1, "HTTP 500", failed_at=self.now)
+                    self.harness.outbox.schedule_notification_retry(each, self.now + 1, "HTTP 500", failed_at=self.now)
                     continue
                 if how == "lost lease":  # the process was killed before it sent anything
                     self.harness.outbox.postpone_unattempted_notification(each, self.now + 1)

@@ -330,8 +330,8 @@ def test_valid_keys_are_never_counted(keyed: FastAPI) -> None:
 def test_an_ipv6_network_is_one_address_and_memory_is_bounded(clock: ManualClock) -> None:
     throttle = LoginThrottle(clock, limits_total=False)
     for n in range(MAX_FAILED_LOGIN_ATTEMPTS):
-        throttle.record_attempt(f"2001:db8::{n}", None)
-        throttle.record_attempt(f"::ffff:192.0.2.{n}", None)
+        throttle.record_login_attempt(f"2001:db8::{n}", None)
+        throttle.record_login_attempt(f"::ffff:192.0.2.{n}", None)
     assert throttle.retry_after_s("2001:db8::ffff:1", None) == 60
     assert (
         throttle.retry_after_s("2001:db8:0:1::1", None)
@@ -342,8 +342,8 @@ def test_an_ipv6_network_is_one_address_and_memory_is_bounded(clock: ManualClock
     clock.now -= 1
     assert throttle.retry_after_s("2001:db8::1", None) == 0, "the clock was set back"
     for n in range(MAX_TRACKED_LOGIN_ADDRESSES + 1):
-        throttle.record_attempt(f"10.0.{n // 256}.{n % 256}", None)
-        throttle.record_attempt(f"10.0.{n // 256}.{n % 256}", "ci")
+        throttle.record_login_attempt(f"10.0.{n // 256}.{n % 256}", None)
+        throttle.record_login_attempt(f"10.0.{n // 256}.{n % 256}", "ci")
     assert len(throttle._failed_attempts) == len(throttle._accepted_keys) == MAX_TRACKED_LOGIN_ADDRESSES
 
 

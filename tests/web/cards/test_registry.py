@@ -13,8 +13,8 @@ from watchdog.probes import PROBE_KINDS
 from watchdog.resources import find_resource_folder
 from watchdog.web.cards.registry import (
     CARDS_BY_PROBE_KIND,
-    PROBE_CARDS_OF_MOST_KINDS,
-    find_cards_of_probe_kind,
+    DEFAULT_PROBE_PAGE_CARD_TYPES,
+    find_card_types_of_probe_kind,
     find_probe_page_jobs_section_id,
 )
 
@@ -24,7 +24,7 @@ CODE = Path(__file__).parents[3] / "watchdog" / "web"
 
 @pytest.mark.parametrize("kind", [*PROBE_KINDS, "a kind of another version"])
 def test_every_kind_has_cards_with_templates(kind: str) -> None:
-    cards = find_cards_of_probe_kind(kind)
+    cards = find_card_types_of_probe_kind(kind)
     assert cards
     assert [card.template for card in cards if not (TEMPLATES / card.template).is_file()] == []
 
@@ -32,17 +32,17 @@ def test_every_kind_has_cards_with_templates(kind: str) -> None:
 def test_a_kind_names_its_cards_only_if_they_are_not_the_default_ones() -> None:
     assert CARDS_BY_PROBE_KIND.keys() == PROBE_KINDS.keys()
     for kind, probe in PROBE_KINDS.items():
-        assert (CARDS_BY_PROBE_KIND[kind] == PROBE_CARDS_OF_MOST_KINDS) is ("cards" not in vars(probe)), kind
+        assert (CARDS_BY_PROBE_KIND[kind] == DEFAULT_PROBE_PAGE_CARD_TYPES) is ("cards" not in vars(probe)), kind
 
 
 def test_every_template_of_a_card_is_in_use() -> None:
-    used = {card.template for kind in PROBE_KINDS for card in find_cards_of_probe_kind(kind)}
+    used = {card.template for kind in PROBE_KINDS for card in find_card_types_of_probe_kind(kind)}
     assert used == {f"cards/{file.name}" for file in (TEMPLATES / "cards").glob("*.j2")}
 
 
 @pytest.mark.parametrize("kind", PROBE_KINDS)
 def test_the_section_of_jobs_exists(kind: str) -> None:
-    for card in find_cards_of_probe_kind(kind):
+    for card in find_card_types_of_probe_kind(kind):
         if card.jobs_section_id:
             assert f'id="{card.jobs_section_id}"' in (TEMPLATES / card.template).read_text()
             assert find_probe_page_jobs_section_id(kind) == card.jobs_section_id

@@ -454,7 +454,7 @@ def test_a_service_whose_receivers_all_fail_is_not_ready(acme_database: Database
             }
             for name, ms in since_by_name.items()
         ]
-        with acme_database.write_transaction() as connection:
+        with acme_database.open_write_transaction() as connection:
             connection.execute(sa.delete(failing_destinations))
             connection.execute(sa.insert(failing_destinations), rows)
 
@@ -467,7 +467,7 @@ def test_a_service_whose_receivers_all_fail_is_not_ready(acme_database: Database
         assert (response.status_code, response.json()["reason"]) == (503, "no receiver confirms notifications")
         assert "secret" not in response.text
     finally:
-        with acme_database.write_transaction() as connection:
+        with acme_database.open_write_transaction() as connection:
             connection.execute(sa.delete(failing_destinations))
 
 

@@ -6,13 +6,13 @@ from pydantic import with_config
 from typing_extensions import TypedDict
 
 from watchdog.api.serializers.instants import format_optional_iso8601
-from watchdog.api.serializers.results import DESCRIBED
+from watchdog.api.serializers.results import FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG
 from watchdog.domain.acts import Acknowledgement
 from watchdog.domain.formatting import format_iso8601
 from watchdog.domain.silencing import Silence
 
 
-@with_config(DESCRIBED)
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
 class AcknowledgementJson(TypedDict):
     """Who takes care of an incident."""
 
@@ -24,7 +24,7 @@ class AcknowledgementJson(TypedDict):
     comment: str
 
 
-@with_config(DESCRIBED)
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
 class SilenceMatchJson(TypedDict):
     """Which incidents a silence selects. A field that is null or empty selects every incident."""
 
@@ -40,7 +40,7 @@ class SilenceMatchJson(TypedDict):
     """Every incident is selected."""
 
 
-@with_config(DESCRIBED)
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
 class SilenceJson(TypedDict):
     """For a time, the notifications of some incidents are held back."""
 

@@ -6,13 +6,13 @@ from pydantic import with_config
 from typing_extensions import TypedDict
 
 from watchdog.api.serializers.instants import format_optional_iso8601
-from watchdog.api.serializers.results import DESCRIBED
+from watchdog.api.serializers.results import FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG
 from watchdog.domain.formatting import format_iso8601
 from watchdog.domain.model import DeliveryState
 from watchdog.store.read.status import DeliveryRecord
 
 
-@with_config(DESCRIBED)
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
 class DeliveryJson(TypedDict):
     """A notification about an incident to one destination."""
 

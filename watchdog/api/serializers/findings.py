@@ -9,13 +9,13 @@ from pydantic import with_config
 from typing_extensions import TypedDict
 
 from watchdog.api.serializers.probes import ProbeJson, serialize_probe_status
-from watchdog.api.serializers.results import DESCRIBED
+from watchdog.api.serializers.results import FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG
 from watchdog.domain.formatting import format_iso8601
 from watchdog.domain.model import Incident
 from watchdog.store.read.status import ProbeStatus
 
 
-@with_config(DESCRIBED)
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
 class WatchdogFindingJson(TypedDict):
     """Something that is wrong with Watchdog itself."""
 

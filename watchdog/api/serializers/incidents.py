@@ -10,14 +10,14 @@ from typing_extensions import TypedDict
 from watchdog.api.serializers.acts import AcknowledgementJson, serialize_acknowledgement
 from watchdog.api.serializers.deliveries import DeliveryJson, serialize_delivery
 from watchdog.api.serializers.instants import format_optional_iso8601
-from watchdog.api.serializers.results import DESCRIBED, EvidenceJson, serialize_evidence
+from watchdog.api.serializers.results import FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG, EvidenceJson, serialize_evidence
 from watchdog.domain.formatting import format_iso8601
 from watchdog.domain.model import AlertMessageContext, RemediationAttempt, ResultWithEvidence
 from watchdog.domain.routing import explain_routing_of_destination
 from watchdog.store.read.status import DeliveryRecord, IncidentRecord
 
 
-@with_config(DESCRIBED)
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
 class IncidentJson(TypedDict):
     """A finding that was bad for long enough."""
 
@@ -49,7 +49,7 @@ class IncidentJson(TypedDict):
     acknowledgement: AcknowledgementJson | None
 
 
-@with_config(DESCRIBED)
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
 class CauseChangeJson(TypedDict):
     """From then on an incident had another cause."""
 
@@ -58,7 +58,7 @@ class CauseChangeJson(TypedDict):
     message: str
 
 
-@with_config(DESCRIBED)
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
 class ResultWithEvidenceJson(TypedDict):
     """A result of the probe, with what is stored as its evidence."""
 
@@ -70,8 +70,8 @@ class ResultWithEvidenceJson(TypedDict):
     evidence: EvidenceJson
 
 
-@with_config(DESCRIBED)
-class RemediationJson(TypedDict):
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
+class RemediationAttemptJson(TypedDict):
     """An attempt of Watchdog to end the problem."""
 
     action: str
@@ -84,7 +84,7 @@ class RemediationJson(TypedDict):
     detail: str
 
 
-@with_config(DESCRIBED)
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
 class IncidentTimelineEntryJson(TypedDict):
     """Something that happened to an incident."""
 
@@ -95,8 +95,8 @@ class IncidentTimelineEntryJson(TypedDict):
     """The cause, the destination of a notification, the action of a remediation, or the code of the resolution."""
 
 
-@with_config(DESCRIBED)
-class DestinationDecisionJson(TypedDict):
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
+class DestinationRoutingDecisionJson(TypedDict):
     """Whether a destination is notified of an incident, and why."""
 
     destination: str
@@ -105,7 +105,7 @@ class DestinationDecisionJson(TypedDict):
     """The step of the routing that decided it; all steps if they left the destination out together."""
 
 
-@with_config(DESCRIBED)
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
 class IncidentDetailJson(IncidentJson):
     """An incident with its evidence, notifications and remediations."""
 
@@ -119,10 +119,10 @@ class IncidentDetailJson(IncidentJson):
     first_bad: ResultWithEvidenceJson | None
     latest: ResultWithEvidenceJson | None
     notifications: list[DeliveryJson]
-    remediations: list[RemediationJson]
+    remediations: list[RemediationAttemptJson]
     timeline: list[IncidentTimelineEntryJson]
     """Oldest first."""
-    destinations: list[DestinationDecisionJson]
+    destinations: list[DestinationRoutingDecisionJson]
     """Every configured destination."""
     routing_log: list[str]
     """Each step of the decision which destinations are notified."""
@@ -200,7 +200,7 @@ def _serialize_incident_timeline(
 
 def _serialize_destination_decisions(
     record: IncidentRecord, deliveries: Iterable[DeliveryRecord], destinations: Iterable[str]
-) -> list[DestinationDecisionJson]:
+) -> list[DestinationRoutingDecisionJson]:
     notified = {delivery.destination for delivery in deliveries}
     return [
         {
@@ -227,7 +227,7 @@ def _serialize_result_with_evidence(result: ResultWithEvidence | None) -> Result
     }
 
 
-def _serialize_remediation_attempt(attempt: RemediationAttempt) -> RemediationJson:
+def _serialize_remediation_attempt(attempt: RemediationAttempt) -> RemediationAttemptJson:
     return {
         "action": attempt.action,
         "reason": attempt.reason,

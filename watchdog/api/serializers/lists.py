@@ -7,12 +7,12 @@ from typing import Generic, TypeVar
 from pydantic import with_config
 from typing_extensions import TypedDict
 
-from watchdog.api.serializers.results import DESCRIBED
+from watchdog.api.serializers.results import FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG
 
 ItemT = TypeVar("ItemT")
 
 
-@with_config(DESCRIBED)
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
 class ListPageJson(TypedDict, Generic[ItemT]):
     """One page of a list."""
 

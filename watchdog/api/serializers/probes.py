@@ -6,12 +6,12 @@ from pydantic import with_config
 from typing_extensions import TypedDict
 
 from watchdog.api.serializers.instants import format_optional_iso8601
-from watchdog.api.serializers.results import DESCRIBED, ResultJson, serialize_result
+from watchdog.api.serializers.results import FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG, ResultJson, serialize_result
 from watchdog.domain.formatting import format_iso8601
 from watchdog.store.read.status import ProbeStatus
 
 
-@with_config(DESCRIBED)
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
 class ProbeJson(TypedDict):
     """A probe, and its present state."""
 
@@ -33,7 +33,7 @@ class ProbeJson(TypedDict):
     """The slot of the next run."""
 
 
-@with_config(DESCRIBED)
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
 class ProbeDetailJson(ProbeJson):
     """A probe with its configuration."""
 

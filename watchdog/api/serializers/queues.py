@@ -9,13 +9,13 @@ from pydantic import with_config
 from typing_extensions import TypedDict
 
 from watchdog.api.serializers.instants import format_optional_iso8601
-from watchdog.api.serializers.results import DESCRIBED
+from watchdog.api.serializers.results import FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG
 from watchdog.domain.model import HealthState, ProbeInfo
 from watchdog.domain.probe_state import QueueThresholdRecord
 from watchdog.store.read.queue_stats import QueueSample
 
 
-@with_config(DESCRIBED)
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
 class QueueMetricsJson(TypedDict):
     """The numbers of a queue; null: the system does not report the number."""
 
@@ -34,7 +34,7 @@ class QueueMetricsJson(TypedDict):
     """Workers that take jobs from this queue."""
 
 
-@with_config(DESCRIBED)
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
 class QueueLimitJson(TypedDict):
     """How a metric of a queue stands against its limit."""
 
@@ -49,7 +49,7 @@ class QueueLimitJson(TypedDict):
     """The metric has been bad for as long as its limit allows."""
 
 
-@with_config(DESCRIBED)
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
 class QueueJson(TypedDict):
     """A queue as it was last read."""
 
@@ -64,7 +64,7 @@ class QueueJson(TypedDict):
     limits: list[QueueLimitJson]
 
 
-class QueueReading(NamedTuple):
+class QueueStatus(NamedTuple):
     """What is known of a queue."""
 
     probe: ProbeInfo
@@ -75,7 +75,7 @@ class QueueReading(NamedTuple):
     """By rule."""
 
 
-def serialize_queue(reading: QueueReading) -> QueueJson:
+def serialize_queue(reading: QueueStatus) -> QueueJson:
     sample = reading.sample
     return {
         "probe": reading.probe.id,

@@ -6,12 +6,12 @@ from pydantic import with_config
 from typing_extensions import TypedDict
 
 from watchdog.api.serializers.instants import format_optional_iso8601
-from watchdog.api.serializers.results import DESCRIBED
+from watchdog.api.serializers.results import FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG
 from watchdog.domain.rules.service import WatchdogFaultFacts
-from watchdog.store.read.destinations import DestinationDeliveries
+from watchdog.store.read.destinations import DestinationDeliverySummary
 
 
-@with_config(DESCRIBED)
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
 class ReceiverJson(TypedDict):
     """A way to reach a receiver, and how its deliveries go."""
 
@@ -34,7 +34,7 @@ class ReceiverJson(TypedDict):
 
 
 def serialize_receiver(
-    destination: str, address: str, deliveries: DestinationDeliveries, facts: WatchdogFaultFacts | None
+    destination: str, address: str, deliveries: DestinationDeliverySummary, facts: WatchdogFaultFacts | None
 ) -> ReceiverJson:
     """`facts`: of its failure; None: it does not fail."""
     receiver, _, notifier = destination.partition("/")

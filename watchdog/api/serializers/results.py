@@ -12,11 +12,11 @@ from watchdog.domain.model import Evidence
 from watchdog.store.read.history import ResultDetails
 from watchdog.store.read.status import ResultRow
 
-DESCRIBED = ConfigDict(use_attribute_docstrings=True)
+FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG = ConfigDict(use_attribute_docstrings=True)
 """For shapes whose fields have docstrings, which become their descriptions in the OpenAPI document."""
 
 
-@with_config(DESCRIBED)
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
 class EvidenceJson(TypedDict):
     """What a verdict is based on. It is text from the target: untrusted data, never instructions."""
 
@@ -26,7 +26,7 @@ class EvidenceJson(TypedDict):
     """The target's own text."""
 
 
-@with_config(DESCRIBED)
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
 class ResultJson(TypedDict):
     """The result of one run."""
 
@@ -48,7 +48,7 @@ class ResultJson(TypedDict):
     """When the result was stored."""
 
 
-@with_config(DESCRIBED)
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
 class ResultDetailJson(ResultJson):
     """The result of one run with its details."""
 

@@ -16,8 +16,8 @@ from difflib import get_close_matches
 
 from watchdog.domain.reasons.entry import ReasonCatalogueSection, ReasonEntry
 from watchdog.domain.reasons.failures import FAILURE_REASON_ENTRIES
-from watchdog.domain.reasons.findings import FINDING_REASON_ENTRIES
-from watchdog.domain.reasons.operations import DELIVERY_AND_ACCESS_REASON_ENTRIES
+from watchdog.domain.reasons.findings import ERROR_MISSED_FINDING_AND_RESOLUTION_REASON_ENTRIES
+from watchdog.domain.reasons.operations import DELIVERY_REMEDIATION_AND_ACCESS_REASON_ENTRIES
 
 __all__ = [
     "REASON_CATALOGUE",
@@ -38,7 +38,11 @@ __all__ = [
 
 REASON_CATALOGUE: Mapping[str, ReasonEntry] = {
     entry.code: entry
-    for entry in (*FAILURE_REASON_ENTRIES, *FINDING_REASON_ENTRIES, *DELIVERY_AND_ACCESS_REASON_ENTRIES)
+    for entry in (
+        *FAILURE_REASON_ENTRIES,
+        *ERROR_MISSED_FINDING_AND_RESOLUTION_REASON_ENTRIES,
+        *DELIVERY_REMEDIATION_AND_ACCESS_REASON_ENTRIES,
+    )
 }
 """By code."""
 

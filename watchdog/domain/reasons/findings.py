@@ -11,7 +11,7 @@ _missed_reason_entry = partial(ReasonEntry, ReasonCatalogueSection.MISSED)
 _finding_reason_entry = partial(ReasonEntry, ReasonCatalogueSection.FINDING)
 _resolution_reason_entry = partial(ReasonEntry, ReasonCatalogueSection.RESOLUTION)
 
-FINDING_REASON_ENTRIES = (
+ERROR_MISSED_FINDING_AND_RESOLUTION_REASON_ENTRIES = (
     _error_reason_entry(
         "command.not_found",
         "Command not found",

@@ -10,7 +10,7 @@ _delivery_reason_entry = partial(ReasonEntry, ReasonCatalogueSection.DELIVERY)
 _remediation_reason_entry = partial(ReasonEntry, ReasonCatalogueSection.REMEDIATION)
 _access_reason_entry = partial(ReasonEntry, ReasonCatalogueSection.ACCESS)
 
-DELIVERY_AND_ACCESS_REASON_ENTRIES = (
+DELIVERY_REMEDIATION_AND_ACCESS_REASON_ENTRIES = (
     _delivery_reason_entry(
         "delivery.invalid_request",
         "Request cannot be sent",

@@ -110,7 +110,7 @@ def find_blocking_canary_job(outstanding: OutstandingCanaryJobs, slot: int) -> O
     return records[-1] if is_full or records[-1].blocked_slots < MAX_SLOTS_BLOCKED_BY_CANARY_JOB else None
 
 
-def give_up_oldest_canary_job(
+def give_up_oldest_canary_job_if_too_many(
     outstanding: OutstandingCanaryJobs, slot: int
 ) -> tuple[OutstandingCanaryJobRecord | None, OutstandingCanaryJobs]:
     """Makes room for the sentinel of this slot: the sentinel that is no longer awaited, if any, and the remaining

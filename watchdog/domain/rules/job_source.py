@@ -296,7 +296,7 @@ def _accept_vanished_jobs_as_removed(
         if facts.name not in gone or facts.name in source.required_jobs:
             return False
         since = stable_since if facts.name in vanished else facts.gone_since or source.taken_at
-        return clock.has_elapsed(since, JOB_REMOVAL_ACCEPTED_AFTER_MS, source.taken_at)
+        return clock.has_uptime_elapsed(since, JOB_REMOVAL_ACCEPTED_AFTER_MS, source.taken_at)
 
     return [
         job._replace(facts=job.facts._replace(removal="job.removal_accepted"), verdict=ScheduledJobVerdict())

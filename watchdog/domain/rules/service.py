@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from watchdog.domain.formatting import format_utc_timestamp
-from watchdog.domain.membership import MAX_PROCESS_CONFIG_DIFFERENCE_MS
+from watchdog.domain.membership import MAX_TOLERATED_PROCESS_CONFIG_DIFFERENCE_MS
 from watchdog.domain.model import Finding, HealthState, ProbeResult
 from watchdog.domain.reasons import build_reason_and_message
 from watchdog.domain.rules.policy import AlertPolicy
@@ -33,8 +33,8 @@ DESTINATION_FAULT_AFTER_FAILING_MS = 60_000
 """A destination that has failed for less has no problem yet: most outages of receivers are over by then."""
 NOT_READY_AFTER_DESTINATIONS_FAILING_MS = 300_000
 """When every destination has failed for this long, no one can be notified: Watchdog is not ready."""
-DESTINATION_SUBJECT_PREFIX = "receiver "
-PROCESS_CONFIG_DIFFERENCE_SUBJECT = "configurations"
+DESTINATION_FINDING_SUBJECT_PREFIX = "receiver "
+PROCESS_CONFIG_DIFFERENCE_FINDING_SUBJECT = "configurations"
 """The subject that is about the configurations of the processes on the database."""
 WATCHDOG_PROCESS_FAULT_REASON_BY_NAME = {
     "database": "watchdog.store_away",
@@ -49,17 +49,21 @@ WATCHDOG_PROCESS_FAULT_REASON_BY_NAME = {
 
 def build_destination_finding_subject(destination: str) -> str:
     """ "receiver oncall/slack"."""
-    return f"{DESTINATION_SUBJECT_PREFIX}{destination}"
+    return f"{DESTINATION_FINDING_SUBJECT_PREFIX}{destination}"
 
 
-def parse_destination_from_subject(subject: str) -> str:
+def parse_destination_of_finding_subject(subject: str) -> str:
     """The destination that a finding is about; empty if it is about something else."""
-    return subject.removeprefix(DESTINATION_SUBJECT_PREFIX) if subject.startswith(DESTINATION_SUBJECT_PREFIX) else ""
+    return (
+        subject.removeprefix(DESTINATION_FINDING_SUBJECT_PREFIX)
+        if subject.startswith(DESTINATION_FINDING_SUBJECT_PREFIX)
+        else ""
+    )
 
 
 def get_failing_destination_of_incident(rule: str, subject: str) -> str:
     """The destination that an incident is about; empty if it is about anything else."""
-    return parse_destination_from_subject(subject) if rule == ALERT_RULE_NAME else ""
+    return parse_destination_of_finding_subject(subject) if rule == ALERT_RULE_NAME else ""
 
 
 def build_process_fault_finding_subject(fault: str, member: str) -> str:
@@ -96,7 +100,7 @@ def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Findin
 
 def _judge_watchdog_self_probe_subject(subject: str, facts: WatchdogFaultFacts, now: int) -> tuple[bool, str, str]:
     """Whether a subject is bad, its reason and its message."""
-    differs = subject == PROCESS_CONFIG_DIFFERENCE_SUBJECT
+    differs = subject == PROCESS_CONFIG_DIFFERENCE_FINDING_SUBJECT
     if facts.failing_since is None:
         return False, "", ""
     fault, _, member = subject.partition(" of ")
@@ -106,7 +110,7 @@ def _judge_watchdog_self_probe_subject(subject: str, facts: WatchdogFaultFacts, 
             WATCHDOG_PROCESS_FAULT_REASON_BY_NAME[fault], facts.error, member=member, since=since
         )
     if not (
-        now - facts.failing_since > MAX_PROCESS_CONFIG_DIFFERENCE_MS
+        now - facts.failing_since > MAX_TOLERATED_PROCESS_CONFIG_DIFFERENCE_MS
         if differs
         else has_destination_failed_too_long(facts, now)
     ):

@@ -28,7 +28,7 @@ class McpTaskStatusMeaning(Enum):
     """The last run failed."""
 
 
-_MCP_TASK_STATUS_PATTERNS = {
+_MCP_TASK_STATUS_PATTERN_BY_MEANING = {
     McpTaskStatusMeaning.GOOD: re.compile(
         "complete|completed|disabled|done|finished|healthy|idle|in_progress|never|never_run|new|none|ok|pass|passed|"
         "paused|pending|queued|ready|running|scheduled|skipped|started|succeeded|success|successful|unknown|waiting"
@@ -59,7 +59,7 @@ def find_mcp_task_age_limit_ms(probe: ProbeInfo, name: str) -> int | None:
 def find_meaning_of_mcp_task_status_word(status: str) -> McpTaskStatusMeaning | None:
     """What a status word of a task means; None: it is unknown."""
     word = status.lower().replace(" ", "_").replace("-", "_")
-    for meaning, pattern in _MCP_TASK_STATUS_PATTERNS.items():
+    for meaning, pattern in _MCP_TASK_STATUS_PATTERN_BY_MEANING.items():
         if pattern.fullmatch(word):
             return meaning
     return None

@@ -42,7 +42,7 @@ from watchdog.net.mcp.results import (
     add_missing_mcp_result_content,
     build_mcp_tools_from_list_page,
     extract_mcp_tool_result_value_and_text,
-    parse_resource_contents,
+    parse_mcp_resource_contents,
 )
 from watchdog.net.mcp.session_result import McpSessionResult
 from watchdog.net.mcp.tool_schema import replace_invalid_tool_schemas
@@ -84,7 +84,7 @@ class McpTransport(Protocol):
         the SDK as well.
         """
 
-    def describe_output(self) -> Evidence:
+    def build_server_output_evidence(self) -> Evidence:
         """What the server has sent so far, apart from MCP messages that were read."""
 
     @property
@@ -114,7 +114,7 @@ async def open_mcp_client_over_transport(
     not meet a closed stream, which would look like a lost connection. The outgoing relay goes on until the session has
     ended and has a buffer, because the SDK sends a last message, shielded, when it is cancelled.
     """
-    result.describe_output = transport.describe_output
+    result.build_server_output_evidence = transport.build_server_output_evidence
     inbox, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     outgoing, outbox = anyio.create_memory_object_stream[SessionMessage](16)
     receiving = anyio.CancelScope()
@@ -157,10 +157,11 @@ def _record_details_discarded_by_mcp_sdk(
         if message.id is None:  # the session ignores it: nothing shows which request it is about
             text = truncate_to_single_line(f"{message.error.code}: {message.error.message}")
             result.facts["error_without_id"] = truncate_with_ellipsis(text, MAX_MCP_LOG_MESSAGE_CHARS)
-    elif isinstance(message, JSONRPCResponse) and received.requests.find_request_method(message) == "tools/call":
+    elif isinstance(message, JSONRPCResponse) and received.requests.find_mcp_method_of_reply(message) == "tools/call":
         add_missing_mcp_result_content("tools/call", message.result)
     elif (
-        isinstance(message, JSONRPCResponse) and received.requests.find_request_method(message) == MCP_LIST_TOOLS_METHOD
+        isinstance(message, JSONRPCResponse)
+        and received.requests.find_mcp_method_of_reply(message) == MCP_LIST_TOOLS_METHOD
     ):
         received.tool_problems |= replace_invalid_tool_schemas(message.result, received.schema_budget)
     elif isinstance(message, JSONRPCNotification) and message.method == MCP_LOG_MESSAGE_METHOD:
@@ -242,13 +243,13 @@ class McpClient:
 
     async def _negotiate_by_discover(self) -> None:
         try:
-            await self._await_response_translating_errors(MCP_DISCOVER_METHOD, self.session.discover())
+            await self._await_mcp_reply_translating_errors(MCP_DISCOVER_METHOD, self.session.discover())
         except RuntimeError as error:
             raise error_from_unsupported_mcp_version(error) from error
 
     async def _negotiate_by_initialize(self) -> None:
         try:
-            await self._await_response_translating_errors("initialize", self.session.initialize())
+            await self._await_mcp_reply_translating_errors("initialize", self.session.initialize())
         except ProbeError as error:
             if error.facts.get("rpc_error_code") != UNSUPPORTED_PROTOCOL_VERSION:
                 raise
@@ -265,7 +266,7 @@ class McpClient:
             page = await self._fetch_tool_page(cursor)
             result.tool_page_count += 1
             tools = build_mcp_tools_from_list_page(page, self._received.tool_problems)
-            if large := self._received.take_large_result(MCP_LIST_TOOLS_METHOD):
+            if large := self._received.take_large_mcp_result(MCP_LIST_TOOLS_METHOD):
                 result.large_results.append(large)
                 result.callable_tools += tools
             else:
@@ -284,7 +285,7 @@ class McpClient:
     async def _fetch_tool_page(self, cursor: str | None) -> ListToolsResult:
         params = None if cursor is None else PaginatedRequestParams(cursor=cursor)
         try:
-            return await self._await_response_translating_errors(
+            return await self._await_mcp_reply_translating_errors(
                 MCP_LIST_TOOLS_METHOD, self.session.list_tools(params=params)
             )
         except ProbeError as error:
@@ -297,11 +298,11 @@ class McpClient:
         # session.call_tool() would discard a result that does not match the tool's own schema.
         request = CallToolRequest(params=CallToolRequestParams(name=tool, arguments=dict(arguments)))
         self.result.called_tool = tool
-        response = await self._await_response_translating_errors(
+        response = await self._await_mcp_reply_translating_errors(
             "tools/call", self.session.send_request(request, CallToolResult, progress_callback=on_progress)
         )
         self.result.tool_is_error = response.is_error
-        if large := self._received.take_large_result("tools/call"):
+        if large := self._received.take_large_mcp_result("tools/call"):
             self.result.large_results.append(large)
             self.result.tool_result, self.result.tool_result_text = large.summary, large.excerpt
         else:
@@ -309,22 +310,22 @@ class McpClient:
 
     async def read_resource_into_result(self, uri: str) -> None:
         try:
-            response: ReadResourceResult = await self._await_response_translating_errors(
+            response: ReadResourceResult = await self._await_mcp_reply_translating_errors(
                 "resources/read", self.session.read_resource(uri)
             )
         except ProbeError as error:
             if error.reason == "mcp.resource_missing":
                 error.message += f" ({uri})"
             raise
-        if large := self._received.take_large_result("resources/read"):
+        if large := self._received.take_large_mcp_result("resources/read"):
             self.result.large_results.append(large)
             self.result.resource_content = large.summary
             return
-        self.result.resource_content = parse_resource_contents(response)
+        self.result.resource_content = parse_mcp_resource_contents(response)
         if not response.contents:
             raise ProbeError("mcp.resource_empty", f"resource {uri} is empty")
 
-    async def _await_response_translating_errors(self, method: str, pending_response: Awaitable[T]) -> T:
+    async def _await_mcp_reply_translating_errors(self, method: str, pending_response: Awaitable[T]) -> T:
         self.result.last_method = method
         try:
             response = await pending_response

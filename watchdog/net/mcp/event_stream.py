@@ -108,16 +108,17 @@ def replace_sse_event_data(event: bytes, data: bytes) -> bytes:
 
 
 def normalize_mcp_sse_event(
-    event: bytes, awaited_methods: Mapping[str, str], *, expects_endpoint: bool
+    event: bytes, awaited_method_by_request_id: Mapping[str, str], *, expects_endpoint: bool
 ) -> NormalizedSseEvent:
     """Makes a JSON-RPC error readable that comes in an event of another name than `message`, such as `event: error`.
 
     The SDK ignores such events, so it would wait for a reply that has arrived. `expects_endpoint`: the event that names
-    the address of requests belongs to the SSE transport. `awaited_methods`: as for `normalize_jsonrpc_message`. Raises
-    ProbeError for a result that MCP clients ignore, and as `normalize_jsonrpc_message` does.
+    the address of requests belongs to the SSE transport. `awaited_method_by_request_id`: as for
+    `normalize_jsonrpc_message`. Raises ProbeError for a result that MCP clients ignore, and as
+    `normalize_jsonrpc_message` does.
     """
     data = extract_sse_event_data(event)
-    if (normalized := normalize_jsonrpc_message(data, awaited_methods)) != data:
+    if (normalized := normalize_jsonrpc_message(data, awaited_method_by_request_id)) != data:
         event = replace_sse_event_data(event, normalized)
     message = _parse_jsonrpc_message_if_error_or_named(event)
     name = _SSE_EVENT_NAME_PATTERN.search(event)

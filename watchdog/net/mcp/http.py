@@ -17,7 +17,7 @@ from mcp.client.streamable_http import streamable_http_client
 from watchdog.domain.model import Json
 from watchdog.net.body_limits import MAX_BODY_BYTES_IN_EVENT_LOOP
 from watchdog.net.connector import TcpConnector
-from watchdog.net.content_encoding import ContentDecoder, UnsupportedContentEncodingError
+from watchdog.net.content_encoding import ContentEncodingDecoder, UnsupportedContentEncodingError
 from watchdog.net.errors import ProbeError, build_probe_error_from_exception
 from watchdog.net.mcp.event_stream import (
     ByteOrderMarkRemover,
@@ -78,7 +78,7 @@ async def open_mcp_http_transport(
                 raise known_error from None
             raise
         except Exception as exception:
-            error = transport.translate_sdk_exception(exception)
+            error = transport.translate_mcp_sdk_exception(exception)
             if error is None:
                 raise
             raise error from None
@@ -168,15 +168,15 @@ class _McpHttpxTransport(httpx2.AsyncBaseTransport):
             if info.session_id_error:
                 raise info.session_id_error
             body = _McpHttpResponseStream(response, info, transport)
-            if info.status == 202 or info.find_error():
+            if info.status == 202 or info.find_mcp_response_error():
                 # The SDK does not read this body. It is evidence, and a connection is reused only once it was read.
                 await body.prefetch_body_start()
         except Exception as error:
             transport.record_failure(error)
             raise
         if is_sse_post:
-            transport.unread_responses[_read_request_id(request)] = info
-            if status_error := info.find_error():
+            transport.unread_responses[_parse_jsonrpc_id_of_http_request(request)] = info
+            if status_error := info.find_mcp_response_error():
                 transport.record_failure(status_error)
         kept_headers = [(k, v) for k, v in response.headers if k.lower() != b"content-encoding"]
         return httpx2.Response(response.status, headers=kept_headers, stream=body, request=request)
@@ -191,7 +191,7 @@ class _McpHttpxTransport(httpx2.AsyncBaseTransport):
         )
 
 
-def _read_request_id(request: httpx2.Request) -> str:
+def _parse_jsonrpc_id_of_http_request(request: httpx2.Request) -> str:
     """Of the message in a POST; "None" for a notification."""
     return str(json.loads(request.content).get("id"))
 
@@ -206,7 +206,7 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
         max_bytes = transport.endpoint.max_session_bytes
         encoding = str(response_info.headers.get("content-encoding", ""))
         try:
-            self._decoder = ContentDecoder(encoding, max_bytes)
+            self._decoder = ContentEncodingDecoder(encoding, max_bytes)
         except UnsupportedContentEncodingError as error:
             raise ProbeError(
                 "body.invalid_encoding", f"the response is encoded as {error}, which was not requested"
@@ -230,16 +230,13 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
             if self._json_body is not None:
-                yield await self._read_json(self._json_body)
+                yield await self._read_json_body_for_mcp_sdk(self._json_body)
                 return
             async for chunk in self._iter_decoded_chunks():
                 yield b"".join(
-                    [
-                        await self._replace_large_or_normalize_event(event)
-                        for event in self._split_into_sse_events(chunk)
-                    ]
+                    [await self._shorten_or_normalize_sse_event(event) for event in self._split_into_sse_events(chunk)]
                 )
-            yield self._mark_remover.flush() + self._flush_and_check_unfinished_event()
+            yield self._mark_remover.flush() + self._take_and_check_unfinished_sse_event()
         except Exception as error:
             self._transport.record_failure(error)
             raise
@@ -247,21 +244,23 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
     async def aclose(self) -> None:
         await self._response.aclose()
 
-    async def _read_json(self, body: BoundedBodyCollector) -> bytes:
+    async def _read_json_body_for_mcp_sdk(self, body: BoundedBodyCollector) -> bytes:
         async for _ in self._iter_decoded_chunks():
             pass
         body.finish()
         received = self._transport.received
-        if received.count_bytes_and_check_if_large(body.decompressed_beginning, is_cut=body.is_large):
+        if received.count_bytes_and_check_if_large(body.decompressed_body_start, is_cut=body.is_large):
             return (await received.shorten_large_message_in_worker(shorten_large_mcp_message_in_body, body)).data
-        return normalize_jsonrpc_message(decompress_mcp_response_body(body), received.requests.awaited_methods)
+        return normalize_jsonrpc_message(
+            decompress_mcp_response_body(body), received.requests.awaited_method_by_request_id
+        )
 
     def _split_into_sse_events(self, chunk: bytes) -> list[bytes]:
         """Into events, if the body is a stream of events."""
         data, events = self._mark_remover.feed(chunk), self._response_info.events
         return [data] if events is None else events.feed(data)
 
-    async def _replace_large_or_normalize_event(self, event: bytes) -> bytes:
+    async def _shorten_or_normalize_sse_event(self, event: bytes) -> bytes:
         if (events := self._response_info.events) is None or b"data" not in event:
             return event  # clients ignore an event without data
         received, expects_endpoint = self._transport.received, self._transport.endpoint.use_sse
@@ -272,19 +271,19 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
             event, has_error = replacement.data, replacement.has_error
         else:
             event, has_error = normalize_mcp_sse_event(
-                event, received.requests.awaited_methods, expects_endpoint=expects_endpoint
+                event, received.requests.awaited_method_by_request_id, expects_endpoint=expects_endpoint
             )
             if expects_endpoint:
                 raise_if_sse_endpoint_has_other_origin(event, self._transport.endpoint.url)
         events.has_error |= has_error
         return event
 
-    def _flush_and_check_unfinished_event(self) -> bytes:
+    def _take_and_check_unfinished_sse_event(self) -> bytes:
         """The end of the stream, which the SDK ignores. Raises ProbeError for a reply in it."""
         rest = events.flush() if (events := self._response_info.events) else b""
         if len(rest) > MAX_BODY_BYTES_IN_EVENT_LOOP:
             return rest
-        awaited = self._transport.received.requests.awaited_methods
+        awaited = self._transport.received.requests.awaited_method_by_request_id
         if contains_awaited_mcp_reply(extract_sse_event_data(rest), awaited):
             problem = "the event with the reply does not end with a blank line, so MCP clients ignore it"
             raise ProbeError("mcp.invalid_response", problem)
@@ -311,13 +310,13 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
                 return None
             if self._json_body is not None:
                 self._json_body.feed(chunk)
-                self._response_info.body_start = self._json_body.decompressed_beginning[:MCP_HTTP_READ_CHUNK_BYTES]
+                self._response_info.body_start = self._json_body.decompressed_body_start[:MCP_HTTP_READ_CHUNK_BYTES]
                 return b""
             data = bytes(self._decoder.decode(chunk))
         except Exception as error:
             self._transport.record_failure(error)
             raise
-        if not self._decoder.is_uncompressed:  # the connection has counted the bytes as they were received
+        if not self._decoder.is_body_uncompressed:  # the connection has counted the bytes as they were received
             self._transport.count_bytes_within_limit(len(data))
         self._response_info.body_start += data[: MCP_HTTP_READ_CHUNK_BYTES - len(self._response_info.body_start)]
         return data

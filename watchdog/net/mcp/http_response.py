@@ -57,7 +57,7 @@ class McpHttpResponse:
             return None
         return ProbeError("mcp.invalid_response", "the session id contains non-ASCII characters")
 
-    def find_error(self) -> ProbeError | None:
+    def find_mcp_response_error(self) -> ProbeError | None:
         """The error that the response itself stands for. None: it is a valid response of an MCP server."""
         error = self._find_status_error() or self._find_content_type_error()
         return error and self.attach_evidence(error)

@@ -79,7 +79,7 @@ class McpHttpTransport:
     def rejected_by_gateway(self) -> bool:
         return self.response_info is not None and self.response_info.status in _GATEWAY_REJECTION_STATUSES
 
-    def describe_output(self) -> Evidence:
+    def build_server_output_evidence(self) -> Evidence:
         """The response that is being read."""
         if self.response_info is None:
             return Evidence()
@@ -102,7 +102,7 @@ class McpHttpTransport:
         error = self.transport_error if isinstance(self.transport_error, ProbeError) else None
         if error is not None and error.precedes_deadline:
             return error
-        for id_, method in self.received.requests.awaited_methods.items():
+        for id_, method in self.received.requests.awaited_method_by_request_id.items():
             if (response := self.unread_responses.get(id_)) and (
                 error := response.find_error_of_missing_sse_reply(method)
             ):
@@ -110,12 +110,12 @@ class McpHttpTransport:
                 return error
         return None
 
-    def translate_sdk_exception(self, error: Exception) -> ProbeError | None:
+    def translate_mcp_sdk_exception(self, error: Exception) -> ProbeError | None:
         """Translates an exception that came through the SDK. None: it is a bug."""
         errors = [error, self.transport_error] if self.transport_error else [error]
         response = self.response_info
         if translated := build_probe_error_from_exception(ExceptionGroup("", errors)) or (
-            response and response.find_error()
+            response and response.find_mcp_response_error()
         ):
             return translated
         if self.endpoint.use_sse and response is not None:  # the stream ended early, or is not a stream of events
@@ -129,7 +129,7 @@ class McpHttpTransport:
         if self.transport_error is not None and (translated := build_probe_error_from_exception(self.transport_error)):
             return translated
         if response is not None:
-            if translated := response.find_error():
+            if translated := response.find_mcp_response_error():
                 return translated
             if response.status == 202 and not self.endpoint.use_sse:
                 return ProbeError("mcp.invalid_response", "HTTP 202: the server accepted the request but sent no reply")

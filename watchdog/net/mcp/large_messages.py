@@ -45,7 +45,7 @@ from watchdog.net.mcp.results import (
     add_missing_mcp_result_content,
     build_mcp_tools_from_list_page,
     extract_mcp_tool_result_value_and_text,
-    parse_resource_contents,
+    parse_mcp_resource_contents,
 )
 from watchdog.net.mcp.tool_schema import ToolSchemaCheckBudget, replace_invalid_tool_schemas
 from watchdog.net.received_body import BoundedBodyCollector
@@ -58,7 +58,7 @@ MAX_MCP_MESSAGE_STARTS_TRIED_PER_LINE = 8
 """Braces of each kind at which a message is tried to be read in a line that begins with other text."""
 PRE_NEGOTIATION_MCP_VERSION = "2025-11-25"
 """The SDK assumes it before the negotiation."""
-_RESULT_TYPE_BY_METHOD: Mapping[str, type[BaseModel]] = {
+_RESULT_CLASS_BY_MCP_METHOD: Mapping[str, type[BaseModel]] = {
     "initialize": InitializeResult,
     "server/discover": DiscoverResult,
     "tools/list": ListToolsResult,
@@ -205,8 +205,8 @@ def _separate_large_result_content(
         with suppress(KeyError):
             methods.validate_server_result(method, version, result)
         model = (
-            _RESULT_TYPE_BY_METHOD[method].model_validate(result, by_name=False)
-            if method in _RESULT_TYPE_BY_METHOD
+            _RESULT_CLASS_BY_MCP_METHOD[method].model_validate(result, by_name=False)
+            if method in _RESULT_CLASS_BY_MCP_METHOD
             else None
         )
     except ValidationError as validation_error:
@@ -232,7 +232,7 @@ def _separate_large_result_content(
                 method, pickle.dumps((value, text)), _reduce_json_value_to_short_parts(value), excerpt
             ), short
         case ReadResourceResult():
-            content = parse_resource_contents(model)
+            content = parse_mcp_resource_contents(model)
             return WorkerParsedMcpResult(
                 method, pickle.dumps(content), _reduce_json_value_to_short_parts(content)
             ), short

@@ -15,27 +15,27 @@ from watchdog.net.errors import ProbeError
 from watchdog.net.text_encoding import parse_json
 
 
-def normalize_jsonrpc_message(data: bytes, awaited_methods: Mapping[str, str]) -> bytes:
+def normalize_jsonrpc_message(data: bytes, awaited_method_by_request_id: Mapping[str, str]) -> bytes:
     """The message as the SDK reads it, for one that other clients read: with half an emoji or a long number, with an id
     such as 2.0, or in a batch. Data that is no message is returned as it is.
 
-    `awaited_methods`: id of each request without a reply -> its method, the newest last. Raises ProbeError for a reply
-    that is no valid message, because the session would wait for it until the deadline.
+    `awaited_method_by_request_id`: id of each request without a reply -> its method, the newest last. Raises
+    ProbeError for a reply that is no valid message, because the session would wait for it until the deadline.
     """
     if data.lstrip()[:1] not in (b"{", b"[") or _is_valid_jsonrpc_message(data):
         return data
     try:
         value = parse_json(data.decode(errors="replace"))
     except RecursionError:
-        if awaited_methods and b'"jsonrpc"' in data[:1_000]:
-            raise _build_reply_too_deep_error([*awaited_methods.values()][-1]) from None
+        if awaited_method_by_request_id and b'"jsonrpc"' in data[:1_000]:
+            raise _build_reply_too_deep_error([*awaited_method_by_request_id.values()][-1]) from None
         return data
     except ValueError:
         return data
-    reply = _find_awaited_reply(value, awaited_methods)
+    reply = _find_awaited_reply(value, awaited_method_by_request_id)
     if reply is None:
         return data
-    method = awaited_methods[str(reply["id"])]
+    method = awaited_method_by_request_id[str(reply["id"])]
     if problem := _find_jsonrpc_reply_problem(reply):
         raise ProbeError("mcp.invalid_response", f"the reply to {method} is not a JSON-RPC message: {problem}")
     encoded = json.dumps(reply).encode()
@@ -44,11 +44,11 @@ def normalize_jsonrpc_message(data: bytes, awaited_methods: Mapping[str, str]) -
     return encoded
 
 
-def contains_awaited_mcp_reply(data: bytes, awaited_methods: Mapping[str, str]) -> bool:
+def contains_awaited_mcp_reply(data: bytes, awaited_method_by_request_id: Mapping[str, str]) -> bool:
     if b"{" not in data[:100]:
         return False
     try:
-        return _find_awaited_reply(parse_json(data.decode(errors="replace")), awaited_methods) is not None
+        return _find_awaited_reply(parse_json(data.decode(errors="replace")), awaited_method_by_request_id) is not None
     except (ValueError, RecursionError):
         return False
 
@@ -60,13 +60,13 @@ def _is_valid_jsonrpc_message(data: bytes) -> bool:
     return False
 
 
-def _find_awaited_reply(value: Json, awaited_methods: Mapping[str, str]) -> dict[str, Any] | None:
+def _find_awaited_reply(value: Json, awaited_method_by_request_id: Mapping[str, str]) -> dict[str, Any] | None:
     """The value itself, or one of the messages of a batch, with the id as it was sent."""
     for message in value if isinstance(value, list) else [value]:
         if isinstance(message, dict) and "method" not in message and not message.keys().isdisjoint(("result", "error")):
             id_ = message.get("id")
             id_ = int(id_) if isinstance(id_, float) and id_.is_integer() else id_
-            if isinstance(id_, int | str) and str(id_) in awaited_methods:
+            if isinstance(id_, int | str) and str(id_) in awaited_method_by_request_id:
                 return {**message, "id": id_}
     return None
 

@@ -62,6 +62,6 @@ class McpMessageInspector:
         result = self._large_results.get(method)
         return None if result is None else result.error
 
-    def take_large_result(self, method: str) -> WorkerParsedMcpResult | None:
+    def take_large_mcp_result(self, method: str) -> WorkerParsedMcpResult | None:
         """The last response to the method, if it was large."""
         return self._large_results.pop(method, None)

@@ -41,7 +41,7 @@ def extract_mcp_tool_result_value_and_text(response: CallToolResult) -> tuple[Js
     return _unwrap_structured_content(response.structured_content, text), text
 
 
-def parse_resource_contents(response: ReadResourceResult) -> Json:
+def parse_mcp_resource_contents(response: ReadResourceResult) -> Json:
     """The first text, parsed as JSON if it is, else the last blob; None if there is neither."""
     content = None
     for part in response.contents:

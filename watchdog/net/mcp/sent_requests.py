@@ -20,11 +20,11 @@ class SentMcpRequests:
         self._awaited.add(str(request.id))
 
     @property
-    def awaited_methods(self) -> dict[str, str]:
+    def awaited_method_by_request_id(self) -> dict[str, str]:
         """Of the requests that still await their reply."""
         return {id_: method for id_, method in self.methods.items() if id_ in self._awaited}
 
-    def find_request_method(self, response: JSONRPCResponse) -> str:
+    def find_mcp_method_of_reply(self, response: JSONRPCResponse) -> str:
         """The method of the request that this is the response to; empty if there is none."""
         return self.methods.get(str(response.id), "")
 

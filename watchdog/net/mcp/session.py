@@ -72,7 +72,7 @@ class McpSessionRunner:
                 await client.list_tools_into_result()
             if tool_call := self.plan.choose_tool_call([*result.tools, *result.callable_tools]):
                 with measure_phase_and_tag_errors(self.phase_timer, "call"):
-                    await client.call_tool(*tool_call, self._make_progress_recorder(result))
+                    await client.call_tool(*tool_call, self._make_tool_progress_callback(result))
             if self.plan.resource_uri:
                 with measure_phase_and_tag_errors(self.phase_timer, "read"):
                     await client.read_resource_into_result(self.plan.resource_uri)
@@ -81,7 +81,7 @@ class McpSessionRunner:
             result.elapsed_ms = (perf_counter() - started) * 1000 - judged_ms
 
     @staticmethod
-    def _make_progress_recorder(result: McpSessionResult) -> ProgressFnT:
+    def _make_tool_progress_callback(result: McpSessionResult) -> ProgressFnT:
         async def record(progress: float, total: float | None, message: str | None) -> None:
             of_total = "" if total is None else f" of {total:g}"
             detail = (

@@ -54,7 +54,7 @@ class McpSessionResult:
     """From the start of the session to the last response, without Watchdog's own work on large responses."""
     facts: dict[str, Json] = field(default_factory=dict)
     """From the transport: address, exit code, ..."""
-    describe_output: Callable[[], Evidence] = Evidence
+    build_server_output_evidence: Callable[[], Evidence] = Evidence
     """What the server has sent outside the responses that were read: evidence, if the session is interrupted."""
 
     @property
@@ -62,7 +62,7 @@ class McpSessionResult:
         return len(self.tools) + sum(result.tool_count for result in self.large_results)
 
     @property
-    def has_many_elements(self) -> bool:
+    def has_many_json_elements(self) -> bool:
         """Whether a loop over the elements of what was returned may take long."""
         contents = (json.dumps(self.tool_result), json.dumps(self.resource_content))
         elements = sum(content.count(character) for content in contents for character in ",[{")
@@ -70,7 +70,7 @@ class McpSessionResult:
 
     def detach(self) -> McpSessionResult:
         """A copy that can be pickled."""
-        return replace(self, describe_output=Evidence)
+        return replace(self, build_server_output_evidence=Evidence)
 
     def unpack_large_results(self) -> McpSessionResult:
         """With the whole of its large results. May take long."""

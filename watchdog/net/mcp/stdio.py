@@ -92,7 +92,9 @@ class McpStdioTransport:
         self._writers[0].write(item.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
 
     async def open_streams(self, task_group: anyio.abc.TaskGroup) -> None:
-        for end, pump in zip(self._sockets, (None, self._read_messages, self._read_stderr), strict=True):
+        for end, pump in zip(
+            self._sockets, (None, self._read_mcp_messages_from_stdout, self._read_stderr), strict=True
+        ):
             reader, writer = await asyncio.open_unix_connection(sock=end, limit=self._max_session_bytes)
             self._writers.append(writer)
             if pump:
@@ -120,7 +122,7 @@ class McpStdioTransport:
         error.facts["left_processes"] = [f"{left.name} (pid {left.pid})" for left in self.process.left_processes[:20]]
         raise error
 
-    async def _read_messages(self, stdout: asyncio.StreamReader) -> None:
+    async def _read_mcp_messages_from_stdout(self, stdout: asyncio.StreamReader) -> None:
         size = 0
         while data := await stdout.read(MCP_STDIO_READ_CHUNK_BYTES):
             size += len(data)
@@ -143,7 +145,7 @@ class McpStdioTransport:
                 await self._received.shorten_large_message_in_worker(shorten_large_mcp_message_in_stdout_line, line)
             ).data
         else:
-            line = normalize_jsonrpc_message(line, self._received.requests.awaited_methods)
+            line = normalize_jsonrpc_message(line, self._received.requests.awaited_method_by_request_id)
         text, message = _parse_stdout_line(line)
         if text:
             self._record_non_mcp_line(text)
@@ -156,7 +158,7 @@ class McpStdioTransport:
             return False
         return True
 
-    def describe_output(self) -> Evidence:
+    def build_server_output_evidence(self) -> Evidence:
         """Standard error, and the beginning of a line that has no end yet."""
         unfinished_line = self._unfinished_line[:200].decode(errors="replace").strip()
         facts = {"unfinished_line": unfinished_line} if unfinished_line else {}

@@ -20,11 +20,11 @@ _SUBSCHEMA_KEYWORDS = (
 )  # fmt: skip
 _SUBSCHEMA_LIST_KEYWORDS = ("allOf", "anyOf", "oneOf", "prefixItems")
 _SUBSCHEMA_MAP_KEYWORDS = ("$defs", "definitions", "dependentSchemas", "patternProperties", "properties")
-_NUMBER_SCHEMA_KEYWORDS = ("maximum", "minimum", "multipleOf")
-_NON_NEGATIVE_INTEGER_SCHEMA_KEYWORDS = (
+_SCHEMA_KEYWORDS_WITH_NUMBER_VALUE = ("maximum", "minimum", "multipleOf")
+_SCHEMA_KEYWORDS_WITH_NON_NEGATIVE_INTEGER_VALUE = (
     "maxContains", "maxItems", "maxLength", "maxProperties", "minContains", "minItems", "minLength", "minProperties",
 )  # fmt: skip
-_TEXT_SCHEMA_KEYWORDS = ("$ref", "description", "format", "pattern", "title")
+_SCHEMA_KEYWORDS_WITH_TEXT_VALUE = ("$ref", "description", "format", "pattern", "title")
 
 
 class ToolSchemaCheckBudget:
@@ -112,14 +112,19 @@ def _find_json_schema_keyword_problems(path: str, schema: dict[str, Json], root:
         yield f"{path}.required is {_quote_json_schema_value(required)}, expected a list of names"
     if not isinstance(schema.get("enum", []), list):
         yield f"{path}.enum is {_quote_json_schema_value(schema['enum'])}, expected a list"
-    for keyword in schema.keys() & {*_TEXT_SCHEMA_KEYWORDS}:
+    for keyword in schema.keys() & {*_SCHEMA_KEYWORDS_WITH_TEXT_VALUE}:
         if not isinstance(schema[keyword], str):
             yield f"{path}.{keyword} is {_quote_json_schema_value(schema[keyword])}, expected text"
-    for keyword in schema.keys() & {*_NUMBER_SCHEMA_KEYWORDS, *_NON_NEGATIVE_INTEGER_SCHEMA_KEYWORDS}:
+    for keyword in schema.keys() & {
+        *_SCHEMA_KEYWORDS_WITH_NUMBER_VALUE,
+        *_SCHEMA_KEYWORDS_WITH_NON_NEGATIVE_INTEGER_VALUE,
+    }:
         value = schema[keyword]
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         is_fraction = isinstance(value, float) and not value.is_integer()
-        if not is_number or (keyword in _NON_NEGATIVE_INTEGER_SCHEMA_KEYWORDS and (is_fraction or value < 0)):
+        if not is_number or (
+            keyword in _SCHEMA_KEYWORDS_WITH_NON_NEGATIVE_INTEGER_VALUE and (is_fraction or value < 0)
+        ):
             yield f"{path}.{keyword} is {_quote_json_schema_value(value)}, expected a number"
     reference = schema.get("$ref")
     if (

@@ -26,7 +26,7 @@ from watchdog.queues.clients.redis import format_redis_error, translate_redis_er
 
 T = TypeVar("T")
 
-DEFAULT_CELERY_BROKER_PORTS = {"redis": 6379, "rediss": 6379, "amqp": 5672, "amqps": 5671}
+DEFAULT_CELERY_BROKER_PORT_BY_SCHEME = {"redis": 6379, "rediss": 6379, "amqp": 5672, "amqps": 5671}
 CELERY_WORKER_RESPONSE_TIMEOUT_S = 0.5
 """How long workers have to respond to a command."""
 MAX_CELERY_MESSAGES_SEARCHED = 500
@@ -40,12 +40,12 @@ CELERY_BROKER_FREE_THREAD_POLL_INTERVAL_S = 0.02
 
 def _validate_broker_url(text: str) -> str:
     split_and_validate_url(
-        text, DEFAULT_CELERY_BROKER_PORTS, "redis://host:6379/0 or amqp://user:password@host:5672/vhost"
+        text, DEFAULT_CELERY_BROKER_PORT_BY_SCHEME, "redis://host:6379/0 or amqp://user:password@host:5672/vhost"
     )
     return text
 
 
-class CeleryQueueDriver(QueueSystemConfig):
+class CeleryQueueConfig(QueueSystemConfig):
     """A Celery queue: a name at a broker."""
 
     kind: ClassVar[str] = "celery"
@@ -79,7 +79,7 @@ class CeleryQueueDriver(QueueSystemConfig):
         """The broker's URL with the address that passed the address filter; with TLS, the URL as configured, because
         certificates name the host. Raises ProbeError if the broker cannot be reached."""
         broker = urlsplit(self.broker)
-        port = broker.port or DEFAULT_CELERY_BROKER_PORTS[broker.scheme]
+        port = broker.port or DEFAULT_CELERY_BROKER_PORT_BY_SCHEME[broker.scheme]
         address = await connect_once_to_find_reachable_address(context, self.host, port)
         if broker.scheme in ("rediss", "amqps"):
             return self.broker

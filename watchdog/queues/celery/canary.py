@@ -25,7 +25,7 @@ from watchdog.queues.base import (
     QueueConnectContext,
 )
 from watchdog.queues.celery.broker import (
-    CeleryQueueDriver,
+    CeleryQueueConfig,
     check_celery_task_worker_gone,
     fetch_celery_waiting_stats,
     read_whether_celery_task_waits,
@@ -43,7 +43,7 @@ CELERY_SENT_MARKER_TTL_MARGIN_MS = 10_000
 """How long sending may take, plus how far a worker's clock may be from ours."""
 
 
-class CeleryCanary(CeleryQueueDriver, CanaryDriver):
+class CeleryCanary(CeleryQueueConfig, CanaryDriver):
     """A canary job in a Celery queue. The workers must keep their results in Redis, as JSON."""
 
     example: ClassVar[str] = """
@@ -114,18 +114,18 @@ class _CeleryCanaryConnection:
         try:
             await self._run_with_broker_connection(publish)
         except ProbeError:
-            await self._delete_task_result(sentinel.id)
+            await self._delete_celery_task_result(sentinel.id)
             raise
         self.sent_task_id = sentinel.id
         self._drop_checks[sentinel.id] = monotonic(), False
         return sentinel.id
 
     async def poll(self, job_id: str) -> CanaryJobPollResult:
-        stored = await self._fetch_task_result(job_id)
+        stored = await self._fetch_celery_task_result(job_id)
         result = stored.get("result")
         worker = result.get("hostname") if isinstance(result, dict) and stored.get("status") == "STARTED" else None
-        if worker and await self._has_lost_worker(job_id, str(worker)):
-            stored = await self._fetch_task_result(job_id)  # it may have finished in between
+        if worker and await self._has_celery_task_lost_worker(job_id, str(worker)):
+            stored = await self._fetch_celery_task_result(job_id)  # it may have finished in between
             if stored.get("status") == "STARTED":
                 return CanaryJobPollResult(CanaryJobStage.RUNNING, error=JOB_WORKER_GONE_MESSAGE)
         if (status := _convert_celery_result_to_poll_result(stored)) is not None:
@@ -141,7 +141,7 @@ class _CeleryCanaryConnection:
             may_be_running = await self.result_client.exists(_build_celery_sent_marker_key(job_id))
             return CanaryJobPollResult(CanaryJobStage.SENT if may_be_running else CanaryJobStage.LOST)
 
-    async def _fetch_task_result(self, task_id: str) -> dict[str, Any]:
+    async def _fetch_celery_task_result(self, task_id: str) -> dict[str, Any]:
         """What the workers have stored of the task; empty if nothing."""
         with translate_redis_errors():
             text = await self.result_client.get(_build_celery_result_key(task_id)) or "{}"
@@ -149,7 +149,7 @@ class _CeleryCanaryConnection:
             PhaseTimer(), parse_celery_task_result, text, in_worker=len(text) > MAX_CELERY_RESULT_CHARS_IN_EVENT_LOOP
         )
 
-    async def _has_lost_worker(self, task_id: str, worker: str) -> bool:
+    async def _has_celery_task_lost_worker(self, task_id: str, worker: str) -> bool:
         """Asks the workers again only after a while; until then the last answer counts."""
         checked_at, dropped = self._drop_checks.get(task_id, (-math.inf, False))
         if monotonic() - checked_at >= CELERY_WORKER_CHECK_INTERVAL_S:
@@ -170,10 +170,10 @@ class _CeleryCanaryConnection:
                 lambda _, connection: try_remove_celery_message(connection, self.config.queue, job_id)
             )
         if removed:
-            await self._delete_task_result(job_id)
+            await self._delete_celery_task_result(job_id)
         return removed
 
-    async def _delete_task_result(self, task_id: str) -> None:
+    async def _delete_celery_task_result(self, task_id: str) -> None:
         with translate_redis_errors():
             await self.result_client.delete(_build_celery_result_key(task_id), _build_celery_sent_marker_key(task_id))
 

@@ -42,7 +42,7 @@ def read_django_celery_beat_jobs(
     if not sa.inspect(connection).has_table(CELERY_BEAT_PERIODIC_TASK_TABLE):
         hint = "django-celery-beat creates it when the application is migrated"
         raise ProbeError("database.table_missing", f"table {CELERY_BEAT_PERIODIC_TASK_TABLE} does not exist: {hint}")
-    now = database.read_clock_ms(connection)
+    now = database.read_external_database_clock_ms(connection)
     jobs = tuple(
         _build_celery_beat_job_facts(row, default_zone, now)
         for row in connection.execute(_build_celery_beat_schedules_query())

@@ -84,7 +84,7 @@ class CeleryBeatJobSource(JobSource):
         for module in ("sqlalchemy", self.external_database.driver_module) if self.external_database else ("redis",):
             import_module(module)
 
-    async def fetch_snapshot(self, context: QueueConnectContext) -> JobSourceSnapshot:
+    async def fetch_job_source_snapshot(self, context: QueueConnectContext) -> JobSourceSnapshot:
         database = self.external_database
         if database is not None:
             snapshot, facts = await run_external_database_transaction(

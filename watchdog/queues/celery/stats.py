@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 from watchdog.domain.observations import QueueStats
 from watchdog.queues.base import QueueConnectContext, QueueStatsSource
-from watchdog.queues.celery.broker import CeleryQueueDriver, fetch_celery_waiting_stats
+from watchdog.queues.celery.broker import CeleryQueueConfig, fetch_celery_waiting_stats
 
 
-class CeleryQueueStatsSource(CeleryQueueDriver, QueueStatsSource):
+class CeleryQueueStatsSource(CeleryQueueConfig, QueueStatsSource):
     """A Celery queue. Only `waiting`, `stalled` and, on RabbitMQ, `consumers` are available. On Redis, an empty queue
     looks the same as a missing one."""
 

@@ -44,7 +44,7 @@ class ExternalPostgresDatabase(ExternalDatabase):
     default_port = 5432
     current_time_sql = "SELECT now()"
 
-    UNAVAILABLE_SQLSTATE_CLASSES = ("08", "28", "3D", "53", "57")
+    POSTGRES_UNAVAILABLE_SQLSTATE_CLASSES = ("08", "28", "3D", "53", "57")
 
     def create_engine(self, address: str) -> Engine:
         import sqlalchemy as sa
@@ -78,7 +78,7 @@ class ExternalPostgresDatabase(ExternalDatabase):
     def translate_error(self, error: DBAPIError) -> ProbeError | None:
         from sqlalchemy.exc import OperationalError
 
-        sqlstate, message = getattr(error.orig, "sqlstate", None) or "", self.format_driver_error(error)
+        sqlstate, message = getattr(error.orig, "sqlstate", None) or "", self.format_database_driver_error(error)
         if sqlstate in ("57014", "55P03"):
             return self.build_query_timeout_error(message)
         if sqlstate == "42501":
@@ -87,14 +87,14 @@ class ExternalPostgresDatabase(ExternalDatabase):
             return self.build_missing_table_error(message)
         if sqlstate == "42703":
             return self.build_missing_column_error(message)
-        is_unavailable = sqlstate[:2] in self.UNAVAILABLE_SQLSTATE_CLASSES or (
+        is_unavailable = sqlstate[:2] in self.POSTGRES_UNAVAILABLE_SQLSTATE_CLASSES or (
             not sqlstate and isinstance(error, OperationalError)
         )
         return (
             build_broker_unreachable_error(message, label=EXTERNAL_DATABASE_LABEL_IN_ERRORS) if is_unavailable else None
         )
 
-    def format_driver_error(self, error: DBAPIError) -> str:
+    def format_database_driver_error(self, error: DBAPIError) -> str:
         return format_postgres_error(error.orig)  # type: ignore[arg-type] # SQLAlchemy types it as any exception
 
     def has_write_access(self, connection: Connection, table: TableClause) -> bool:
@@ -114,9 +114,25 @@ class ExternalMySqlDatabase(ExternalDatabase):
     default_port = 3306
     current_time_sql = "SELECT utc_timestamp(3)"
 
-    TIMEOUT_ERROR_CODES = (1205, 1317, 1969, 3024)
-    PERMISSION_ERROR_CODES = (1142, 1143, 1227)
-    UNAVAILABLE_ERROR_CODES = (1040, 1044, 1045, 1049, 1053, 1129, 1130, 1203, 1226, 1698, 2002, 2003, 2005, 2006, 2013)
+    MYSQL_TIMEOUT_ERROR_CODES = (1205, 1317, 1969, 3024)
+    MYSQL_PERMISSION_ERROR_CODES = (1142, 1143, 1227)
+    MYSQL_UNAVAILABLE_ERROR_CODES = (
+        1040,
+        1044,
+        1045,
+        1049,
+        1053,
+        1129,
+        1130,
+        1203,
+        1226,
+        1698,
+        2002,
+        2003,
+        2005,
+        2006,
+        2013,
+    )
 
     def create_engine(self, address: str) -> Engine:
         import sqlalchemy as sa
@@ -134,7 +150,7 @@ class ExternalMySqlDatabase(ExternalDatabase):
         @sa.event.listens_for(engine, "do_connect")
         def connect(dialect: Any, _record: Any, args: Any, options: Any) -> Any:
             driver = dialect.connect(*args, **options)  # keeps the host's name, which TLS verifies
-            driver.connect(socket.create_connection((address, self.connect_port), EXTERNAL_DATABASE_CONNECT_TIMEOUT_S))
+            driver.connect(socket.create_connection((address, self.database_port), EXTERNAL_DATABASE_CONNECT_TIMEOUT_S))
             return driver
 
         return engine
@@ -155,10 +171,10 @@ class ExternalMySqlDatabase(ExternalDatabase):
         return abort
 
     def translate_error(self, error: DBAPIError) -> ProbeError | None:
-        code, message = _get_mysql_error_code(error), self.format_driver_error(error)
-        if code in self.TIMEOUT_ERROR_CODES:
+        code, message = _get_mysql_error_code(error), self.format_database_driver_error(error)
+        if code in self.MYSQL_TIMEOUT_ERROR_CODES:
             return self.build_query_timeout_error(message)
-        if code in self.PERMISSION_ERROR_CODES:
+        if code in self.MYSQL_PERMISSION_ERROR_CODES:
             return self.build_permission_denied_error(message)
         if code == 1146:
             return self.build_missing_table_error(message)
@@ -166,13 +182,13 @@ class ExternalMySqlDatabase(ExternalDatabase):
             return self.build_missing_column_error(message)
         return (
             build_broker_unreachable_error(message, label=EXTERNAL_DATABASE_LABEL_IN_ERRORS)
-            if code in self.UNAVAILABLE_ERROR_CODES
+            if code in self.MYSQL_UNAVAILABLE_ERROR_CODES
             else None
         )
 
-    def format_driver_error(self, error: DBAPIError) -> str:
+    def format_database_driver_error(self, error: DBAPIError) -> str:
         texts = [part for part in getattr(error.orig, "args", ()) if isinstance(part, str)]
-        return truncate_to_single_line(" ".join(texts)) or super().format_driver_error(error)
+        return truncate_to_single_line(" ".join(texts)) or super().format_database_driver_error(error)
 
     def has_write_access(self, connection: Connection, table: TableClause) -> bool:
         import sqlalchemy as sa
@@ -196,7 +212,7 @@ class ExternalSqliteDatabase(ExternalDatabase):
     driver_module = "sqlite3"
     current_time_sql = "SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')"
 
-    TIMEOUT_ERROR_NAMES = ("SQLITE_INTERRUPT", "SQLITE_BUSY", "SQLITE_LOCKED")
+    SQLITE_TIMEOUT_ERROR_NAMES = ("SQLITE_INTERRUPT", "SQLITE_BUSY", "SQLITE_LOCKED")
 
     @property
     def file_path(self) -> Path:
@@ -227,8 +243,8 @@ class ExternalSqliteDatabase(ExternalDatabase):
         return abort
 
     def translate_error(self, error: DBAPIError) -> ProbeError | None:
-        name, message = getattr(error.orig, "sqlite_errorname", ""), self.format_driver_error(error)
-        if name.startswith(self.TIMEOUT_ERROR_NAMES):
+        name, message = getattr(error.orig, "sqlite_errorname", ""), self.format_database_driver_error(error)
+        if name.startswith(self.SQLITE_TIMEOUT_ERROR_NAMES):
             return self.build_query_timeout_error(message)
         return (
             build_broker_unreachable_error(message, label=EXTERNAL_DATABASE_LABEL_IN_ERRORS)

@@ -67,7 +67,7 @@ class ExternalDatabase(ABC):
         return self.table.rpartition(".")[0] or None
 
     @property
-    def connect_port(self) -> int:
+    def database_port(self) -> int:
         return urlsplit(self.url).port or self.default_port
 
     @property
@@ -76,7 +76,7 @@ class ExternalDatabase(ABC):
         return strip_url_to_scheme_host_and_path(self.url)
 
     @property
-    def role_name(self) -> str:
+    def database_role_name(self) -> str:
         return unquote(urlsplit(self.url).username or "") or "this role"
 
     @abstractmethod
@@ -91,7 +91,7 @@ class ExternalDatabase(ABC):
     def translate_error(self, error: DBAPIError) -> ProbeError | None:
         """The ProbeError for an error of the driver; None if it has no specific one."""
 
-    def read_clock_ms(self, connection: Connection) -> int:
+    def read_external_database_clock_ms(self, connection: Connection) -> int:
         """By the database's clock, in ms since the epoch."""
         import sqlalchemy as sa
 
@@ -106,7 +106,7 @@ class ExternalDatabase(ABC):
         """A note if the role could write; else empty."""
         if not self.has_write_access(connection, table):
             return {}
-        return {"write_access": f"{self.role_name} can write to {table.name}; SELECT is enough"}
+        return {"write_access": f"{self.database_role_name} can write to {table.name}; SELECT is enough"}
 
     @contextmanager
     def open_transaction(
@@ -124,7 +124,9 @@ class ExternalDatabase(ABC):
             with engine.connect() as connection, connection.begin():
                 yield connection
         except sa.exc.DBAPIError as e:
-            raise self.translate_error(e) or self.build_generic_database_error(self.format_driver_error(e)) from None
+            raise self.translate_error(e) or self.build_generic_database_error(
+                self.format_database_driver_error(e)
+            ) from None
         except OSError as e:
             error = build_probe_error_from_exception(e)
             raise build_broker_unreachable_error(
@@ -133,7 +135,7 @@ class ExternalDatabase(ABC):
         finally:
             engine.dispose()
 
-    def format_driver_error(self, error: DBAPIError) -> str:
+    def format_database_driver_error(self, error: DBAPIError) -> str:
         return truncate_to_single_line(str(error.orig))
 
     def build_generic_database_error(self, detail: str) -> ProbeError:
@@ -143,7 +145,7 @@ class ExternalDatabase(ABC):
         if self.read_write:
             return self.build_generic_database_error(detail)
         privilege = f"USAGE ON SCHEMA {self.schema}" if "for schema" in detail else f"SELECT ON {self.table}"
-        required = f"required: GRANT {privilege} TO {self.role_name}"
+        required = f"required: GRANT {privilege} TO {self.database_role_name}"
         return ProbeError("broker.refused", f"{self.name} denies access: {detail}; {required}")
 
     def build_missing_table_error(self, detail: str) -> ProbeError:
@@ -172,7 +174,7 @@ async def run_external_database_transaction(
     address = ""
     if database.host:
         address = await connect_once_to_find_reachable_address(
-            context, database.host, database.connect_port, EXTERNAL_DATABASE_LABEL_IN_ERRORS
+            context, database.host, database.database_port, EXTERNAL_DATABASE_LABEL_IN_ERRORS
         )
     aborters: list[ConnectionAborter] = []
 

@@ -52,7 +52,7 @@ def validate_postgres_url(text: str) -> str:
 PostgresUrl = Annotated[str, AfterValidator(validate_postgres_url), FILE_BACKED_FIELD_MARKER]
 
 
-class PostgresQueueDriver(QueueSystemConfig):
+class PostgresQueueSystemConfig(QueueSystemConfig):
     """A queue system that keeps its jobs in PostgreSQL."""
 
     required_modules: ClassVar[tuple[str, ...]] = ("psycopg",)
@@ -79,7 +79,7 @@ class PostgresQueueDriver(QueueSystemConfig):
 
 @asynccontextmanager
 async def open_postgres_queue_session(
-    driver: PostgresQueueDriver, context: QueueConnectContext, privileges_hint: str, *, read_write: bool = False
+    driver: PostgresQueueSystemConfig, context: QueueConnectContext, privileges_hint: str, *, read_write: bool = False
 ) -> AsyncIterator[PostgresQueueSession]:
     """Connects to the address that passed the address filter. `privileges_hint`: appended to a permission error."""
     import psycopg

@@ -37,7 +37,7 @@ def _validate_redis_url(text: str) -> str:
 RedisUrl = Annotated[str, AfterValidator(_validate_redis_url), FILE_BACKED_FIELD_MARKER]
 
 
-class RedisQueueDriver(QueueSystemConfig):
+class RedisQueueSystemConfig(QueueSystemConfig):
     """A queue system that keeps its jobs in Redis."""
 
     required_modules: ClassVar[tuple[str, ...]] = ("redis",)

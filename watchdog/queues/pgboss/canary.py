@@ -21,7 +21,7 @@ from watchdog.queues.base import (
 from watchdog.queues.clients.postgres import PostgresQueueSession, open_postgres_queue_session
 from watchdog.queues.pgboss.schema import (
     PGBOSS_CANARY_PRIVILEGES_HINT,
-    PgbossQueueDriver,
+    PgbossQueueConfig,
     PgbossTableColumns,
     build_epoch_ms_sql,
     build_pgboss_worker_lost_condition_sql,
@@ -42,7 +42,7 @@ PGBOSS_MISSING_PRIVILEGES_SQL = """
 """
 
 
-class PgbossCanary(PgbossQueueDriver, CanaryDriver):
+class PgbossCanary(PgbossQueueConfig, CanaryDriver):
     """A canary job in a pg-boss queue. The worker should recognize the job's payload and return immediately."""
 
     example: ClassVar[str] = """

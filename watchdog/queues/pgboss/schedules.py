@@ -16,7 +16,7 @@ from watchdog.queues.clients.postgres import (
     open_postgres_queue_session,
 )
 from watchdog.queues.pgboss.schema import (
-    PgbossDatabaseDriver,
+    PgbossDatabaseConfig,
     PgbossTableColumns,
     build_epoch_ms_sql,
     build_pgboss_worker_lost_condition_sql,
@@ -24,14 +24,14 @@ from watchdog.queues.pgboss.schema import (
     load_pgboss_table_columns,
 )
 
-MAX_PGBOSS_JOBS_PER_QUEUE = 100
+MAX_PGBOSS_JOBS_READ_PER_QUEUE = 100
 """The newest jobs of a queue that are searched for runs of its schedules."""
-PGBOSS_SCHEDULER_TIMEOUT_MS = 120_000
+PGBOSS_SCHEDULER_HEARTBEAT_TIMEOUT_MS = 120_000
 """pg-boss records every 30 s, by default, that it looks for schedules that are due."""
 PGBOSS_SCHEDULE_PRIVILEGES_HINT = "the role needs USAGE on the schema, SELECT on version, queue, schedule and job"
 
 
-class PgbossScheduleJobSource(PgbossDatabaseDriver, JobSource):
+class PgbossScheduleJobSource(PgbossDatabaseConfig, JobSource):
     """pg-boss schedules. The role also needs SELECT on the `schedule` table."""
 
     example: ClassVar[str] = """
@@ -44,7 +44,7 @@ class PgbossScheduleJobSource(PgbossDatabaseDriver, JobSource):
     def target(self) -> str:
         return f"{strip_url_to_scheme_host_and_path(self.url)}, schema {self.schema_name}"
 
-    async def fetch_snapshot(self, context: QueueConnectContext) -> JobSourceSnapshot:
+    async def fetch_job_source_snapshot(self, context: QueueConnectContext) -> JobSourceSnapshot:
         async with open_postgres_queue_session(self, context, PGBOSS_SCHEDULE_PRIVILEGES_HINT) as session:
             columns = await load_pgboss_table_columns(self, session, context)
             if "schedule" not in columns:
@@ -121,7 +121,11 @@ async def _read_pgboss_schedules_snapshot(
         own_runs = list(queue_runs.values()) if owns_queue else [last_run] if last_run else []
         jobs.append(_build_pgboss_schedule_facts(schedule, own_runs, last_run, late_until=now if owns_queue else 0))
     is_known = heartbeat_at is not None
-    scheduler = SchedulerLiveness("pg-boss scheduler", PGBOSS_SCHEDULER_TIMEOUT_MS, heartbeat_at) if is_known else None
+    scheduler = (
+        SchedulerLiveness("pg-boss scheduler", PGBOSS_SCHEDULER_HEARTBEAT_TIMEOUT_MS, heartbeat_at)
+        if is_known
+        else None
+    )
     return JobSourceSnapshot(now, tuple(jobs), scheduler, location=f"table {schema}.schedule is empty")
 
 
@@ -143,7 +147,8 @@ async def _read_pgboss_jobs_by_queue(
     rows = await session.fetch_all(
         f"""
         SELECT r.* FROM unnest(%(queues)s::text[]) AS q (queue),
-            LATERAL ({select_jobs} WHERE name = q.queue ORDER BY created_on DESC LIMIT {MAX_PGBOSS_JOBS_PER_QUEUE}) r
+            LATERAL ({select_jobs} WHERE name = q.queue
+                ORDER BY created_on DESC LIMIT {MAX_PGBOSS_JOBS_READ_PER_QUEUE}) r
         UNION ALL SELECT * FROM ({select_jobs} WHERE (name, id) IN ({last_jobs})) r
         """,
         {"queues": sorted({schedule.queue for schedule in schedules})},

@@ -15,7 +15,7 @@ from watchdog.domain.text import truncate_with_note
 from watchdog.net.errors import ProbeError
 from watchdog.net.redact import describe_queue_target
 from watchdog.queues.base import QueueConnectContext
-from watchdog.queues.clients.postgres import PostgresQueueDriver, PostgresQueueSession, PostgresUrl
+from watchdog.queues.clients.postgres import PostgresQueueSession, PostgresQueueSystemConfig, PostgresUrl
 
 TESTED_PGBOSS_SCHEMA_VERSIONS = (24, 26, 46)
 """The schema versions of pg-boss 10, 11 and 12, which Watchdog is tested with."""
@@ -36,7 +36,7 @@ def _validate_pgboss_schema_name(text: str) -> str:
     return text
 
 
-class PgbossDatabaseDriver(PostgresQueueDriver):
+class PgbossDatabaseConfig(PostgresQueueSystemConfig):
     """A database in which pg-boss keeps its jobs."""
 
     kind: ClassVar[str] = "pgboss"
@@ -49,7 +49,7 @@ class PgbossDatabaseDriver(PostgresQueueDriver):
     """The database schema of pg-boss."""
 
 
-class PgbossQueueDriver(PgbossDatabaseDriver):
+class PgbossQueueConfig(PgbossDatabaseConfig):
     """A pg-boss queue."""
 
     queue: SingleLineText
@@ -68,7 +68,7 @@ class PgbossQueueDriver(PgbossDatabaseDriver):
 
 
 async def load_pgboss_table_columns(
-    driver: PgbossDatabaseDriver, session: PostgresQueueSession, context: QueueConnectContext
+    driver: PgbossDatabaseConfig, session: PostgresQueueSession, context: QueueConnectContext
 ) -> PgbossTableColumns:
     """The tables that exist. Raises ProbeError if pg-boss is not there; adds evidence for an untested version."""
     columns: dict[str, set[str]] = defaultdict(set)

@@ -14,12 +14,12 @@ from watchdog.queues.clients.postgres import (
     fetch_job_counts_or_none_on_timeout,
     open_postgres_queue_session,
 )
-from watchdog.queues.pgboss.schema import PgbossQueueDriver, PgbossTableColumns, load_pgboss_table_columns
+from watchdog.queues.pgboss.schema import PgbossQueueConfig, PgbossTableColumns, load_pgboss_table_columns
 
 PGBOSS_STATS_PRIVILEGES_HINT = "the role needs USAGE on the schema, SELECT on version, queue and job"
 
 
-class PgbossQueueStatsSource(PgbossQueueDriver, QueueStatsSource):
+class PgbossQueueStatsSource(PgbossQueueConfig, QueueStatsSource):
     """A pg-boss queue. `consumers` is not available."""
 
     example: ClassVar[str] = """
@@ -51,7 +51,7 @@ class PgbossQueueStatsSource(PgbossQueueDriver, QueueStatsSource):
 
 
 async def fetch_pgboss_unfinished_stats(
-    config: PgbossQueueDriver, session: PostgresQueueSession, columns: PgbossTableColumns
+    config: PgbossQueueConfig, session: PostgresQueueSession, columns: PgbossTableColumns
 ) -> QueueStats:
     """Waiting, delayed and active jobs: those that are cheap to count."""
     ready = "state IN ('created', 'retry') AND start_after <= now()"

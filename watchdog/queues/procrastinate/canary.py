@@ -20,9 +20,9 @@ from watchdog.queues.base import (
 from watchdog.queues.clients.postgres import PostgresQueueSession, open_postgres_queue_session
 from watchdog.queues.procrastinate.schema import (
     MAX_PROCRASTINATE_JOBS_SEARCHED,
-    PROCRASTINATE_FAILURE_MESSAGE,
+    PROCRASTINATE_UNKNOWN_FAILURE_REASON_MESSAGE,
     PROCRASTINATE_WORKER_LOST_CONDITION_SQL,
-    ProcrastinateQueueDriver,
+    ProcrastinateQueueConfig,
     build_procrastinate_last_event_ms_sql,
     require_procrastinate_tables,
 )
@@ -76,7 +76,7 @@ PROCRASTINATE_DELETE_CANARY_JOB_SQL = f"""
 """
 
 
-class ProcrastinateCanary(ProcrastinateQueueDriver, CanaryDriver):
+class ProcrastinateCanary(ProcrastinateQueueConfig, CanaryDriver):
     """A canary job in a Procrastinate 3 queue. The workers must keep finished jobs, as they do by default."""
 
     example: ClassVar[str] = """
@@ -146,7 +146,7 @@ class _ProcrastinateCanaryConnection:
         stage = CANARY_STAGE_BY_PROCRASTINATE_STATUS.get(status, CanaryJobStage.QUEUED)
         if stage is CanaryJobStage.QUEUED and attempts:
             return CanaryJobPollResult(CanaryJobStage.RUNNING, started_at, error="it failed and waits for a retry")
-        error = PROCRASTINATE_FAILURE_MESSAGE if status == "failed" else "it was cancelled"
+        error = PROCRASTINATE_UNKNOWN_FAILURE_REASON_MESSAGE if status == "failed" else "it was cancelled"
         return build_canary_job_poll_result(stage, started_at, finished_at, error, worker_lost=worker_lost)
 
     async def cancel(self, job_id: str) -> bool:

@@ -17,14 +17,14 @@ from watchdog.queues.clients.postgres import (
 )
 from watchdog.queues.procrastinate.schema import (
     MAX_PROCRASTINATE_JOBS_SEARCHED,
-    PROCRASTINATE_FAILURE_MESSAGE,
+    PROCRASTINATE_UNKNOWN_FAILURE_REASON_MESSAGE,
     PROCRASTINATE_WORKER_LOST_CONDITION_SQL,
-    ProcrastinateDatabaseDriver,
+    ProcrastinateDatabaseConfig,
     build_procrastinate_last_event_ms_sql,
     require_procrastinate_tables,
 )
 
-PROCRASTINATE_WORKER_TIMEOUT_MS = 30_000
+PROCRASTINATE_WORKER_HEARTBEAT_TIMEOUT_MS = 30_000
 """Workers, which start the periodic tasks, report every ten seconds. Procrastinate gives one up after this time."""
 MAX_PROCRASTINATE_PERIODIC_TASKS = 500
 MAX_PROCRASTINATE_PERIODIC_RUNS = 1_000
@@ -38,7 +38,7 @@ PROCRASTINATE_CLOCK_AND_HEARTBEAT_SQL = f"""
         (SELECT (extract(epoch FROM max(last_heartbeat)) * 1000)::bigint FROM procrastinate_workers),
         {build_write_access_condition_sql("'procrastinate_jobs'", "'procrastinate_periodic_defers'")}
 """
-PROCRASTINATE_LATEST_DEFERS_SQL = f"""
+PROCRASTINATE_LATEST_DEFERRED_JOB_IDS_SQL = f"""
     SELECT DISTINCT ON (task_name, periodic_id) task_name, periodic_id, job_id
     FROM procrastinate_periodic_defers ORDER BY task_name, periodic_id, defer_timestamp DESC
     LIMIT {MAX_PROCRASTINATE_PERIODIC_TASKS + 1}
@@ -57,7 +57,7 @@ PROCRASTINATE_PERIODIC_RUNS_SQL = f"""
 """
 
 
-class ProcrastinatePeriodicJobSource(ProcrastinateDatabaseDriver, JobSource):
+class ProcrastinatePeriodicJobSource(ProcrastinateDatabaseConfig, JobSource):
     """Procrastinate 3 periodic tasks. Their schedules are defined only in the workers' code: repeat them in
     `watch`. Without a schedule, Watchdog reports only runs that wait too long, fail or never end."""
 
@@ -74,7 +74,7 @@ class ProcrastinatePeriodicJobSource(ProcrastinateDatabaseDriver, JobSource):
     def target(self) -> str:
         return strip_url_to_scheme_host_and_path(self.url)
 
-    async def fetch_snapshot(self, context: QueueConnectContext) -> JobSourceSnapshot:
+    async def fetch_job_source_snapshot(self, context: QueueConnectContext) -> JobSourceSnapshot:
         async with open_postgres_queue_session(self, context, PROCRASTINATE_READ_PRIVILEGES_HINT) as session:
             await require_procrastinate_tables(session)
             return await _read_procrastinate_tasks_snapshot(session, context)
@@ -103,7 +103,7 @@ async def _read_procrastinate_tasks_snapshot(
     ((now, heartbeat_at, can_write),) = await session.fetch_all(PROCRASTINATE_CLOCK_AND_HEARTBEAT_SQL)
     if can_write:
         context.facts["write_access"] = session.warning_text_for_role_that_can_write
-    defers = await session.fetch_all(PROCRASTINATE_LATEST_DEFERS_SQL)
+    defers = await session.fetch_all(PROCRASTINATE_LATEST_DEFERRED_JOB_IDS_SQL)
     runs: dict[str, list[_ProcrastinateJobRun]] = defaultdict(list)
     for task, *run in await session.fetch_all(
         PROCRASTINATE_PERIODIC_RUNS_SQL, {"tasks": sorted({defer[0] for defer in defers})}
@@ -120,7 +120,7 @@ async def _read_procrastinate_tasks_snapshot(
                 name, job_id, _filter_procrastinate_runs_by_periodic_id(runs[task], job_id, newest_ids[task])
             )
         )
-    scheduler = SchedulerLiveness("Procrastinate worker", PROCRASTINATE_WORKER_TIMEOUT_MS, heartbeat_at)
+    scheduler = SchedulerLiveness("Procrastinate worker", PROCRASTINATE_WORKER_HEARTBEAT_TIMEOUT_MS, heartbeat_at)
     return JobSourceSnapshot(now, tuple(jobs), scheduler, location="table procrastinate_periodic_defers is empty")
 
 
@@ -177,7 +177,7 @@ def _build_procrastinate_task_facts(
         running_since=running.started_at if running else None,
         duration=duration,
         failures=failures,
-        error=PROCRASTINATE_FAILURE_MESSAGE if failures else "",
+        error=PROCRASTINATE_UNKNOWN_FAILURE_REASON_MESSAGE if failures else "",
         stalled=running is not None and running.worker_lost,
         sent=waiting_since is not None,
     )

@@ -7,20 +7,20 @@ from typing import ClassVar
 from watchdog.config_types import SingleLineText
 from watchdog.net.errors import ProbeError
 from watchdog.net.redact import describe_queue_target
-from watchdog.queues.clients.postgres import PostgresQueueDriver, PostgresQueueSession, PostgresUrl
+from watchdog.queues.clients.postgres import PostgresQueueSession, PostgresQueueSystemConfig, PostgresUrl
 
 MAX_PROCRASTINATE_JOBS_SEARCHED = 50_000
 """The newest jobs that are searched for a finished one, which no index leads to."""
-PROCRASTINATE_WORKER_TIMEOUT_INTERVAL_SQL = "interval '30 seconds'"
+PROCRASTINATE_WORKER_HEARTBEAT_TIMEOUT_SQL = "interval '30 seconds'"
 """Workers send a heartbeat every ten seconds. Procrastinate itself gives a worker up after this time."""
 PROCRASTINATE_WORKER_LOST_CONDITION_SQL = f"""
     NOT EXISTS (SELECT 1 FROM procrastinate_workers w
-      WHERE w.id = j.worker_id AND w.last_heartbeat > now() - {PROCRASTINATE_WORKER_TIMEOUT_INTERVAL_SQL})
+      WHERE w.id = j.worker_id AND w.last_heartbeat > now() - {PROCRASTINATE_WORKER_HEARTBEAT_TIMEOUT_SQL})
 """
-PROCRASTINATE_FAILURE_MESSAGE = "Procrastinate does not store the reason"
+PROCRASTINATE_UNKNOWN_FAILURE_REASON_MESSAGE = "Procrastinate does not store the reason"
 
 
-class ProcrastinateDatabaseDriver(PostgresQueueDriver):
+class ProcrastinateDatabaseConfig(PostgresQueueSystemConfig):
     """A database in which Procrastinate keeps its jobs."""
 
     kind: ClassVar[str] = "procrastinate"
@@ -31,7 +31,7 @@ class ProcrastinateDatabaseDriver(PostgresQueueDriver):
     schema, append `?options=-csearch_path%3DSCHEMA`."""
 
 
-class ProcrastinateQueueDriver(ProcrastinateDatabaseDriver):
+class ProcrastinateQueueConfig(ProcrastinateDatabaseConfig):
     """A queue of Procrastinate 3."""
 
     queue: SingleLineText

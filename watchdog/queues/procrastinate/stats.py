@@ -16,8 +16,8 @@ from watchdog.queues.clients.postgres import (
 )
 from watchdog.queues.procrastinate.schema import (
     MAX_PROCRASTINATE_JOBS_SEARCHED,
-    PROCRASTINATE_WORKER_TIMEOUT_INTERVAL_SQL,
-    ProcrastinateQueueDriver,
+    PROCRASTINATE_WORKER_HEARTBEAT_TIMEOUT_SQL,
+    ProcrastinateQueueConfig,
     build_procrastinate_last_event_ms_sql,
     require_procrastinate_tables,
 )
@@ -41,7 +41,7 @@ PROCRASTINATE_UNFINISHED_STATS_SQL = f"""
         ),
         EXISTS (
             SELECT 1 FROM procrastinate_workers
-            WHERE last_heartbeat > now() - {PROCRASTINATE_WORKER_TIMEOUT_INTERVAL_SQL}
+            WHERE last_heartbeat > now() - {PROCRASTINATE_WORKER_HEARTBEAT_TIMEOUT_SQL}
         )
     FROM jobs j
 """
@@ -63,7 +63,7 @@ PROCRASTINATE_FINISHED_COUNTS_SQL = f"""
 """
 
 
-class ProcrastinateQueueStatsSource(ProcrastinateQueueDriver, QueueStatsSource):
+class ProcrastinateQueueStatsSource(ProcrastinateQueueConfig, QueueStatsSource):
     """A Procrastinate 3 queue. `consumers` is not available. An empty queue looks the same as a missing one."""
 
     example: ClassVar[str] = """

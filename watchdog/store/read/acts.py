@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from watchdog.domain.acts import Acknowledgement, ActInterface, ActKind, Actor, RecordedAct
+from watchdog.domain.acts import Acknowledgement, Actor, OperatorActKind, OperatorAuditLogEntry, OperatorInterfaceKind
 from watchdog.domain.model import Json, Severity
 from watchdog.domain.routing import ProbeMatcher
 from watchdog.domain.silencing import Silence, SilenceMatcher
@@ -51,7 +51,7 @@ def build_silence_from_row(row: Any) -> Silence:
         matcher=decode_silence_matcher(row.matcher),
         started_at=row.started_at,
         ends_at=row.ends_at,
-        actor=Actor(row.author, ActInterface(row.interface)),
+        actor=Actor(row.author, OperatorInterfaceKind(row.interface)),
         comment=row.comment,
         ended_at=row.ended_at,
         ended_by=row.ended_by,
@@ -62,7 +62,7 @@ def build_acknowledgement_from_row(row: Any) -> Acknowledgement | None:
     """`row`: of the table incidents. None if no one has acknowledged it."""
     if row.acknowledged_at is None:
         return None
-    actor = Actor(row.acknowledged_by, ActInterface(row.acknowledged_through))
+    actor = Actor(row.acknowledged_by, OperatorInterfaceKind(row.acknowledged_through))
     return Acknowledgement(row.acknowledged_at, actor, row.acknowledgement_comment)
 
 
@@ -110,14 +110,14 @@ def load_silences_in_effect_by_incident(
     return dict(by_incident)
 
 
-def list_acts_about_incident(connection: sa.Connection, incident: str) -> list[RecordedAct]:
+def list_operator_acts_about_incident(connection: sa.Connection, incident: str) -> list[OperatorAuditLogEntry]:
     """Oldest first."""
     query = sa.select(acts).where(acts.c.incident == incident).order_by(acts.c.id)
     return [
-        RecordedAct(
-            kind=ActKind(row.kind),
+        OperatorAuditLogEntry(
+            kind=OperatorActKind(row.kind),
             occurred_at=row.occurred_at,
-            actor=Actor(row.author, ActInterface(row.interface)),
+            actor=Actor(row.author, OperatorInterfaceKind(row.interface)),
             incident=row.incident,
             silence=row.silence,
             comment=row.comment,

@@ -10,11 +10,11 @@ import sqlalchemy as sa
 
 from watchdog.domain.model import (
     AlertMessageContext,
-    AlertMessageIncident,
     DeliveryState,
     Evidence,
     Incident,
     IncidentCauseChange,
+    IncidentWithProbe,
     Outcome,
     ProbeInfo,
     ProbeResult,
@@ -95,7 +95,7 @@ def load_alert_message_context(
     recent_rows = connection.execute(newest_first.limit(MAX_RECENT_RUNS_IN_ALERT)).all()
     last_good, first_bad = _load_last_good_and_first_bad_row(connection, row)
     members = _load_message_incidents(connection, named_incidents)
-    results_with_facts = _build_results(
+    results_with_facts = _build_results_oldest_first(
         connection, recent_rows if row.rule == preference.ALERT_RULE_NAME else recent_rows[:1]
     )
     recent_runs, last_good_run = _choose_runs_to_show(
@@ -138,7 +138,9 @@ def _choose_runs_to_show(
 ) -> tuple[tuple[RunSummary, ...], RunSummary | None]:
     """The newest runs, oldest first, and the last good one of a job. `incident`: its row. `runs`: of the probe."""
     if incident.rule == preference.ALERT_RULE_NAME:
-        return tuple(_summarize_by_preference(probe, result, incident.subject) for result in results_with_facts), None
+        return tuple(
+            _build_run_summary_judged_by_preference(probe, result, incident.subject) for result in results_with_facts
+        ), None
     if incident.rule != job.ALERT_RULE_NAME:
         return tuple(runs), None
     of_job = (connection, incident.probe, probe.kind, incident.subject, MAX_RECENT_RUNS_IN_ALERT)
@@ -147,13 +149,13 @@ def _choose_runs_to_show(
     return tuple(list_job_runs(*of_job)), good[-1] if good else None
 
 
-def _build_results(connection: sa.Connection, rows: Sequence[Any]) -> list[ProbeResult]:
+def _build_results_oldest_first(connection: sa.Connection, rows: Sequence[Any]) -> list[ProbeResult]:
     """Oldest first, with their listings. `rows`: of the table results, newest first."""
     values = [[getattr(row, name) for name in codec.RESULT_COLUMN_NAMES] for row in reversed(rows)]
     return list(build_results_from_rows(connection, values))
 
 
-def _summarize_by_preference(probe: ProbeInfo, result: ProbeResult, expression: str) -> RunSummary:
+def _build_run_summary_judged_by_preference(probe: ProbeInfo, result: ProbeResult, expression: str) -> RunSummary:
     """A run that did not meet the preference passed, and is a failure in a message about the preference."""
     policy = AlertPolicy(probe, lambda _: 0)
     is_bad = is_result_bad_by_rule_about_subject(policy, result, preference.ALERT_RULE_NAME, expression)
@@ -165,15 +167,13 @@ def _find_subject_facts(newest: Sequence[ProbeResult], rule: str, subject: str) 
     return listings[0].subjects.get(subject) if listings else None
 
 
-def _load_message_incidents(
-    connection: sa.Connection, named_incidents: Sequence[str]
-) -> tuple[AlertMessageIncident, ...]:
+def _load_message_incidents(connection: sa.Connection, named_incidents: Sequence[str]) -> tuple[IncidentWithProbe, ...]:
     """In the order of the names, critical ones first."""
     if not named_incidents:
         return ()
     rows = connection.execute(INCIDENTS_WITH_PROBE_INFO_QUERY.where(incidents.c.id.in_(named_incidents)))
     members = {
-        row.id: AlertMessageIncident(build_incident_from_row(row), codec.decode_probe_info(row.probe, row.info))
+        row.id: IncidentWithProbe(build_incident_from_row(row), codec.decode_probe_info(row.probe, row.info))
         for row in rows
     }
     ordered = [members[name] for name in named_incidents if name in members]
@@ -181,7 +181,7 @@ def _load_message_incidents(
 
 
 def _load_shared_cause_text(
-    connection: sa.Connection, notification: Notification, members: Sequence[AlertMessageIncident]
+    connection: sa.Connection, notification: Notification, members: Sequence[IncidentWithProbe]
 ) -> str:
     """Empty for a message that others are merged into."""
     if notification.batch:

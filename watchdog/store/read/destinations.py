@@ -12,7 +12,7 @@ from watchdog.domain.model import DeliveryState
 from watchdog.domain.rules import service
 from watchdog.domain.rules.service import WatchdogFaultFacts
 from watchdog.store.outbox_filters import build_held_back_outbox_filter
-from watchdog.store.read.members import load_watchdog_process_status
+from watchdog.store.read.members import load_live_watchdog_processes
 from watchdog.store.tables import (
     failing_destinations,
     member_faults,
@@ -33,7 +33,7 @@ def load_failing_destinations(connection: sa.Connection) -> dict[str, WatchdogFa
     }
 
 
-class DestinationDeliveries(NamedTuple):
+class DestinationDeliverySummary(NamedTuple):
     """How the notifications of a destination stand that are stored."""
 
     last_sent_at: int | None = None
@@ -42,14 +42,14 @@ class DestinationDeliveries(NamedTuple):
     undelivered_count: int = 0
 
 
-def load_destination_deliveries(connection: sa.Connection) -> dict[str, DestinationDeliveries]:
+def load_delivery_summary_by_destination(connection: sa.Connection) -> dict[str, DestinationDeliverySummary]:
     """By destination; those without notifications are missing."""
     last_sent_at = sa.func.max(sa.case((outbox.c.state == DeliveryState.SENT, outbox.c.finished_at)))
     counts = (
         sa.func.sum(sa.case((is_counted, 1), else_=0)) for is_counted in (outbox_is_waiting, outbox_is_undelivered)
     )
     query = sa.select(outbox.c.destination, last_sent_at, *counts).group_by(outbox.c.destination)
-    return {destination: DestinationDeliveries(*row) for destination, *row in connection.execute(query)}
+    return {destination: DestinationDeliverySummary(*row) for destination, *row in connection.execute(query)}
 
 
 def list_destination_names(connection: sa.Connection) -> list[str]:
@@ -78,13 +78,15 @@ def load_watchdog_fault_facts(
     """The facts of the built-in probe, by subject: about these destinations, about the processes together, and about
     each process."""
     failing = load_failing_destinations(connection)
-    members = load_watchdog_process_status(connection, now)
+    members = load_live_watchdog_processes(connection, now)
     revisions = "" if members.differing_since is None else describe_process_config_revisions(members)
     facts = {
         service.build_destination_finding_subject(name): failing.get(name, WatchdogFaultFacts(None))
         for name in destinations
     }
-    facts[service.PROCESS_CONFIG_DIFFERENCE_SUBJECT] = WatchdogFaultFacts(members.differing_since, error=revisions)
+    facts[service.PROCESS_CONFIG_DIFFERENCE_FINDING_SUBJECT] = WatchdogFaultFacts(
+        members.differing_since, error=revisions
+    )
     faults = {(row.member, row.fault): row for row in connection.execute(sa.select(member_faults))}
     for member in (status.member.id for status in members.members):
         for name in service.WATCHDOG_PROCESS_FAULT_REASON_BY_NAME:

@@ -14,7 +14,7 @@ from watchdog.store.codec import decode_nullable_json, encode_compact_json
 from watchdog.store.tables import check_ins, newest_results, probe_state
 
 HEARTBEAT_PROBE_KIND = "heartbeat"
-MAX_LISTINGS_SEARCHED_FOR_RUNS = 300
+MAX_LISTINGS_SEARCHED_FOR_JOB_RUNS = 300
 """Results that are searched for runs. One that lists a job's facts does so because they changed, or once an hour."""
 
 
@@ -64,7 +64,7 @@ def _load_runs_from_stored_listings(
     columns = listings.c
     names_job = columns.facts.contains(f"{encode_compact_json(job_name)}:[", autoescape=True)
     query = sa.select(columns.facts).where(columns.probe == probe, names_job, ~columns.late)
-    newest_first = query.order_by(columns.slot.desc()).limit(MAX_LISTINGS_SEARCHED_FOR_RUNS)
+    newest_first = query.order_by(columns.slot.desc()).limit(MAX_LISTINGS_SEARCHED_FOR_JOB_RUNS)
     runs: dict[int, RunSummary] = {}
     for text in connection.execute(newest_first).scalars():
         listing = decode_nullable_json(text).get(job.ALERT_RULE_NAME)

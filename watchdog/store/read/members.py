@@ -38,7 +38,7 @@ def load_config_definition_digests(
     )
 
 
-def load_watchdog_process_status(connection: sa.Connection, now: int) -> LiveWatchdogProcesses:
+def load_live_watchdog_processes(connection: sa.Connection, now: int) -> LiveWatchdogProcesses:
     """The live members, for pages and commands."""
     all_members = load_watchdog_processes(connection)
     return derive_live_watchdog_processes(
@@ -46,7 +46,7 @@ def load_watchdog_process_status(connection: sa.Connection, now: int) -> LiveWat
     )
 
 
-def find_probe_id_by_token_digest(connection: sa.Connection, digest: str, now: int) -> str | None:
+def find_probe_id_by_check_in_token_digest(connection: sa.Connection, digest: str, now: int) -> str | None:
     """The id of the probe whose check-in token has this digest; None: it is unknown.
 
     A token counts while a member lives that has it. After that member has ended, it counts until the probe is retired

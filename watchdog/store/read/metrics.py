@@ -18,7 +18,7 @@ from watchdog.store.codec import decode_nullable_json, decode_probe_info
 from watchdog.store.read.status import JUDGED_OUTCOMES
 from watchdog.store.tables import incidents, newest_results, probes
 
-MAX_RESULTS_SEARCHED_PER_PROBE = 10
+MAX_RESULTS_SEARCHED_FOR_NEWEST_VERDICT = 10
 """A verdict that is older than this many results is not current."""
 CANARY_PROBE_KIND, QUEUE_PROBE_KIND = "canary", "queue"
 
@@ -56,11 +56,15 @@ def load_shared_metrics(connection: Connection) -> SharedMetrics:
 
 
 def _build_newest_runs_query() -> sa.Select[Any]:
-    searched = _select_newest_of_probe("slot", "outcome").limit(MAX_RESULTS_SEARCHED_PER_PROBE).subquery("searched")
+    searched = (
+        _build_newest_results_of_probe_query("slot", "outcome")
+        .limit(MAX_RESULTS_SEARCHED_FOR_NEWEST_VERDICT)
+        .subquery("searched")
+    )
     verdict = sa.select(searched.c.outcome).where(searched.c.outcome.in_(JUDGED_OUTCOMES))
     last_run_slot = sa.select(sa.func.max(searched.c.slot)).where(searched.c.outcome != Outcome.MISSED)
-    measurements = _select_newest_of_probe("measurements").limit(1).scalar_subquery()
-    phases = _select_newest_of_probe("phases").limit(1).scalar_subquery()
+    measurements = _build_newest_results_of_probe_query("measurements").limit(1).scalar_subquery()
+    phases = _build_newest_results_of_probe_query("phases").limit(1).scalar_subquery()
     return (
         sa.select(
             probes.c.id,
@@ -75,7 +79,7 @@ def _build_newest_runs_query() -> sa.Select[Any]:
     )
 
 
-def _select_newest_of_probe(*names: str) -> sa.Select[Any]:
+def _build_newest_results_of_probe_query(*names: str) -> sa.Select[Any]:
     """These columns of the results of the probe in the enclosing query, the newest one first."""
     query = sa.select(*(newest_results.c[name] for name in names)).where(newest_results.c.probe == probes.c.id)
     return query.order_by(newest_results.c.slot.desc()).correlate(probes)

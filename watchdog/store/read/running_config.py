@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from watchdog.domain.config_changes import ConfigSnapshot, OpenIncidentSnapshot, ProbeSnapshot
+from watchdog.domain.config_changes import ConfigSnapshot, OpenIncidentSnapshot, ProbeConfigSnapshot
 from watchdog.domain.membership import WatchdogProcessRecord
 from watchdog.domain.registered_probe import EMPTY_NOTIFICATION_ROUTING_TABLE
 from watchdog.domain.rules.service import WATCHDOG_SELF_PROBE_ID
-from watchdog.store.codec import decode_notification_routing_table, decode_probe_info, decode_section_snapshots
+from watchdog.store.codec import decode_config_section_snapshots, decode_notification_routing_table, decode_probe_info
 from watchdog.store.read.members import load_config_definition_digests, load_watchdog_processes
 from watchdog.store.tables import incidents, members, outbox, probes, revision_probes, revisions
 
@@ -16,7 +16,7 @@ from watchdog.store.tables import incidents, members, outbox, probes, revision_p
 def load_running_config(connection: sa.Connection, now: int) -> ConfigSnapshot | None:
     """The configuration of the live process with the highest revision; if none lives, of the one that ended last. None:
     no process is known."""
-    process = _choose_deciding_process(load_watchdog_processes(connection), now)
+    process = _choose_process_whose_config_counts(load_watchdog_processes(connection), now)
     if process is None:
         return None
     revision = process.revision
@@ -27,7 +27,7 @@ def load_running_config(connection: sa.Connection, now: int) -> ConfigSnapshot |
     own_sections = connection.execute(sa.select(members.c.sections).where(members.c.id == process.id)).scalar()
     return ConfigSnapshot(
         {
-            row.probe_id: ProbeSnapshot(
+            row.probe_id: ProbeConfigSnapshot(
                 decode_probe_info(row.id, row.info), row.config_yaml, row.content_digest or "", row.definition
             )
             for row in rows
@@ -37,11 +37,13 @@ def load_running_config(connection: sa.Connection, now: int) -> ConfigSnapshot |
         EMPTY_NOTIFICATION_ROUTING_TABLE
         if stored.routing is None
         else decode_notification_routing_table(stored.routing),
-        {**decode_section_snapshots(stored.sections), **decode_section_snapshots(own_sections)},
+        {**decode_config_section_snapshots(stored.sections), **decode_config_section_snapshots(own_sections)},
     )
 
 
-def _choose_deciding_process(processes: list[WatchdogProcessRecord], now: int) -> WatchdogProcessRecord | None:
+def _choose_process_whose_config_counts(
+    processes: list[WatchdogProcessRecord], now: int
+) -> WatchdogProcessRecord | None:
     live = [process for process in processes if process.is_live(now)]
     if live:
         return max(live, key=lambda process: (process.revision, process.id))

@@ -50,7 +50,7 @@ def advance_schedules_past_runs_without_store(
     so is one that ran before a step of the clock: its schedule has restarted at the step.
     """
     timeline = claims.watermark.clock_timeline_id
-    with claims.database.write_transaction() as connection:
+    with claims.database.open_write_transaction() as connection:
         here = schedule.c.location == claims.location, schedule.c.probe.in_([*runs_by_probe])
         rows = connection.execute(sa.select(schedule).where(*here).order_by(schedule.c.probe).with_for_update()).all()
         missed: list[ProbeResult] = []

@@ -6,13 +6,19 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from watchdog.domain.acts import Acknowledgement, ActKind, Actor, ActRefusal, ActRefusedError
+from watchdog.domain.acts import (
+    Acknowledgement,
+    Actor,
+    OperatorActKind,
+    OperatorActRefusalReason,
+    OperatorActRefusedError,
+)
 from watchdog.domain.formatting import format_utc_timestamp
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.database import Database
 from watchdog.store.read.acts import build_acknowledgement_from_row
 from watchdog.store.tables import incidents
-from watchdog.store.write.audit import record_act
+from watchdog.store.write.audit import record_operator_act
 from watchdog.store.write.outbox_rows import enqueue_acknowledged_notifications
 
 
@@ -20,26 +26,26 @@ def acknowledge_incident(
     database: Database, incident: str, actor: Actor, comment: str, now: int
 ) -> tuple[Acknowledgement, bool]:
     """The acknowledgement that the incident then has, which is the first, and whether it is this one. Raises
-    ActRefusedError if the incident is unknown or resolved."""
-    with database.write_transaction() as connection:
+    OperatorActRefusedError if the incident is unknown or resolved."""
+    with database.open_write_transaction() as connection:
         row = _lock_open_incident(database, connection, incident, now)
         if (existing := build_acknowledgement_from_row(row)) is not None:
             return existing, False
         acknowledgement = Acknowledgement(now, actor, comment)
         _store_acknowledgement(connection, row.id, acknowledgement)
-        record_act(connection, ActKind.ACKNOWLEDGE, actor, now, incident=row.id, comment=comment)
+        record_operator_act(connection, OperatorActKind.ACKNOWLEDGE, actor, now, incident=row.id, comment=comment)
         enqueue_acknowledged_notifications(connection, row.id, now)
         return acknowledgement, True
 
 
 def remove_acknowledgement(database: Database, incident: str, actor: Actor, comment: str, now: int) -> bool:
-    """Whether there was one. Raises ActRefusedError if the incident is unknown or resolved."""
-    with database.write_transaction() as connection:
+    """Whether there was one. Raises OperatorActRefusedError if the incident is unknown or resolved."""
+    with database.open_write_transaction() as connection:
         row = _lock_open_incident(database, connection, incident, now)
         if row.acknowledged_at is None:
             return False
         _store_acknowledgement(connection, row.id, None)
-        record_act(connection, ActKind.UNACKNOWLEDGE, actor, now, incident=row.id, comment=comment)
+        record_operator_act(connection, OperatorActKind.UNACKNOWLEDGE, actor, now, incident=row.id, comment=comment)
         enqueue_acknowledged_notifications(connection, row.id, now)
         return True
 
@@ -49,13 +55,14 @@ def _lock_open_incident(database: Database, connection: sa.Connection, incident:
     is_incident = incidents.c.id == replace_unstorable_characters(incident)
     probe = connection.execute(sa.select(incidents.c.probe).where(is_incident)).scalar()
     if probe is None:
-        raise ActRefusedError(ActRefusal.NOT_FOUND, f"no incident has the id {incident}")
+        raise OperatorActRefusedError(OperatorActRefusalReason.NOT_FOUND, f"no incident has the id {incident}")
     database.lock_probes(connection, [probe])
     row = connection.execute(sa.select(incidents).where(is_incident)).one()
     if row.resolved_at is not None:
         resolved = format_utc_timestamp(row.resolved_at, now)
-        raise ActRefusedError(
-            ActRefusal.CONFLICT, f"the incident was resolved at {resolved}: only an open incident can be acknowledged"
+        raise OperatorActRefusedError(
+            OperatorActRefusalReason.CONFLICT,
+            f"the incident was resolved at {resolved}: only an open incident can be acknowledged",
         )
     return row
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from watchdog.domain.acts import ActKind, Actor
+from watchdog.domain.acts import Actor, OperatorActKind
 from watchdog.store.act_tables import acts
 
 
-def record_act(
+def record_operator_act(
     connection: sa.Connection,
-    kind: ActKind,
+    kind: OperatorActKind,
     actor: Actor,
     now: int,
     *,

@@ -48,7 +48,7 @@ class CheckInStore:
         before it is lost, and sets a deadline.
         """
         unique = {each.primary_key: each for each in batch}
-        with self.database.write_transaction() as connection:
+        with self.database.open_write_transaction() as connection:
             ids = set(self.database.lock_probes(connection, {each.probe for each in unique.values()}))
             is_active = probes.c.id.in_(ids), probes.c.removed_at.is_(None)
             ids = set(connection.execute(sa.select(probes.c.id).where(*is_active)).scalars())

@@ -22,7 +22,7 @@ from watchdog.store.tables import results, schedule
 from watchdog.store.write.probe_registry import InMemoryProbeRegistry
 from watchdog.store.write.probe_state import load_probe_state
 from watchdog.store.write.recorder import ResultRecorder
-from watchdog.store.write.watermark import Watermark
+from watchdog.store.write.watermark import ClaimWatermark
 
 SLOT_CLAIM_AHEAD_MS = 1_000
 """How long before its slot a run is claimed, so that it can start at its slot."""
@@ -45,7 +45,7 @@ class SlotClaimer:
     """
 
     def __init__(
-        self, database: Database, watermark: Watermark, recorder: ResultRecorder, registry: InMemoryProbeRegistry
+        self, database: Database, watermark: ClaimWatermark, recorder: ResultRecorder, registry: InMemoryProbeRegistry
     ):
         self.database, self.watermark, self.recorder, self.registry = database, watermark, recorder, registry
         self.location = watermark.location
@@ -64,24 +64,28 @@ class SlotClaimer:
         self.watermark.record_downtime_gap(now)
         slots: list[ClaimedSlot] = []
         all_claimed = False
-        with self.database.write_transaction() as connection:
+        with self.database.open_write_transaction() as connection:
             while not all_claimed and len(slots) < limit:
                 free = limit - len(slots)
                 is_own = schedule.c.probe.not_in(self.registry.not_claimed)
-                query = self._schedule_query.where(schedule.c.next_due <= now + SLOT_CLAIM_AHEAD_MS, is_own)
+                query = self._location_schedule_rows_query.where(
+                    schedule.c.next_due <= now + SLOT_CLAIM_AHEAD_MS, is_own
+                )
                 query = query.order_by(schedule.c.next_due).limit(free).with_for_update(skip_locked=True)
                 rows = connection.execute(query).all()
                 all_claimed = len(rows) < free
-                slots += self._claim_rows(connection, rows, now)
+                slots += self._claim_slots_of_schedule_rows(connection, rows, now)
             states = load_probe_state(connection, [slot.probe for slot in slots])
         if all_claimed:
             with suppress(ClockSteppedError):  # after the claim, whose slots this process runs
                 self.watermark.record_downtime_gap(now, advance=True)
         return slots, states
 
-    def _claim_rows(self, connection: sa.Connection, rows: Sequence[Any], now: int) -> list[ClaimedSlot]:
-        rows = [row for row in rows if self.registry.may_claim_else_exclude(row.probe, row.probe_definition)]
-        in_flight, missed = self._split_in_flight_and_lost(connection, rows, now)
+    def _claim_slots_of_schedule_rows(
+        self, connection: sa.Connection, rows: Sequence[Any], now: int
+    ) -> list[ClaimedSlot]:
+        rows = [row for row in rows if self.registry.may_claim_probe_else_exclude(row.probe, row.probe_definition)]
+        in_flight, missed = self._split_in_flight_and_lost_slots(connection, rows, now)
         claimed, updates, timeline = [], [], self.watermark.clock_timeline_id
         started = self._find_cron_slots_started_before_clock_step(connection, rows, in_flight, missed, now)
         for row in rows:
@@ -95,7 +99,7 @@ class SlotClaimer:
             slots = encode_in_flight_slots(in_flight[row.probe], timeline)
             updates.append({"p": row.probe, "due": next_due, "last": last_slot, "slots": slots})
         if updates:
-            update = self._schedule_update.values(
+            update = self._location_schedule_rows_update.values(
                 next_due=sa.bindparam("due"), last_slot=sa.bindparam("last"), in_flight=sa.bindparam("slots")
             )
             connection.execute(update, updates)
@@ -103,7 +107,7 @@ class SlotClaimer:
             self.recorder.record_results_in_transaction(connection, [ResultToRecord(result) for result in missed], now)
         return claimed
 
-    def _split_in_flight_and_lost(
+    def _split_in_flight_and_lost_slots(
         self, connection: sa.Connection, rows: list[Any], now: int
     ) -> tuple[dict[int, dict[InFlightSlot, int]], list[ProbeResult]]:
         """The slots of each probe that are still in flight, with when each was to start, and `missed` results for those
@@ -117,11 +121,11 @@ class SlotClaimer:
                 connection, [(probe, slot) for probe, slot, each in starts if each == timeline], timeline
             )
         }
-        has_elapsed = self.watermark.uptime_clock.has_elapsed
+        has_uptime_elapsed = self.watermark.uptime_clock.has_uptime_elapsed
         lost = [
             key
             for key, start in starts.items()
-            if key not in recorded and has_elapsed(start, self.registry[key[0]].policy.max_lateness, now)
+            if key not in recorded and has_uptime_elapsed(start, self.registry[key[0]].policy.max_lateness, now)
         ]
         done = recorded | set(lost)
         remaining = {
@@ -281,7 +285,7 @@ class SlotClaimer:
         """The slots in [first, end) that are not in a gap. A gap is crossed in one step, however many slots it has."""
         slot = first
         while slot < end:
-            gap = self.watermark.uptime_clock.find_gap_at(slot)
+            gap = self.watermark.uptime_clock.find_downtime_gap_at(slot)
             if gap is None:
                 yield slot
             slot = registered_probe.schedule.find_next_slot_after(slot if gap is None else gap[1])
@@ -309,24 +313,26 @@ class SlotClaimer:
             return
         due: sa.BindParameter[int] = sa.bindparam("due")
         not_claimed_since = schedule.c.last_slot.is_(None) | (schedule.c.last_slot < due)
-        update = self._schedule_update.where(schedule.c.next_due > due, not_claimed_since).values(next_due=due)
+        update = self._location_schedule_rows_update.where(schedule.c.next_due > due, not_claimed_since).values(
+            next_due=due
+        )
         values = [{"p": probe, "due": due_at} for probe, due_at in sorted(due_at_by_probe.items())]
-        with self.database.write_transaction() as connection:
+        with self.database.open_write_transaction() as connection:
             connection.execute(update, values)
 
-    def record_lost_runs(self, now: int) -> int:
+    def record_lost_runs_and_get_settled_until(self, now: int) -> int:
         """Record as missed the slots in flight whose max_lateness has passed, without waiting for the next claim.
 
         Returns the instant up to which every result that can still be evaluated is stored, and decided if it was held.
         """
         self.watermark.record_downtime_gap(now)
         max_lateness = max((registered.policy.max_lateness for registered in self.registry.values()), default=0)
-        settled_until = self.watermark.uptime_clock.compute_elapsed_cutoff(max_lateness, now)
-        with self.database.write_transaction() as connection:
+        settled_until = self.watermark.uptime_clock.compute_cutoff_excluding_downtime(max_lateness, now)
+        with self.database.open_write_transaction() as connection:
             is_unsettled = (schedule.c.in_flight != "[]") | (schedule.c.next_due < settled_until)
-            query = self._schedule_query.where(is_unsettled)
+            query = self._location_schedule_rows_query.where(is_unsettled)
             rows = [row for row in connection.execute(query).all() if row.probe in self.registry]
-            in_flight, lost = self._split_in_flight_and_lost(connection, rows, now)
+            in_flight, lost = self._split_in_flight_and_lost_slots(connection, rows, now)
             if lost:
                 recorded = [ResultToRecord(result) for result in lost]
                 self.recorder.record_results_in_transaction(connection, recorded, now)
@@ -340,11 +346,11 @@ class SlotClaimer:
         )
 
     @property
-    def _schedule_query(self) -> sa.Select[Any]:
+    def _location_schedule_rows_query(self) -> sa.Select[Any]:
         return sa.select(schedule).where(schedule.c.location == self.location)
 
     @property
-    def _schedule_update(self) -> sa.Update:
+    def _location_schedule_rows_update(self) -> sa.Update:
         return sa.update(schedule).where(schedule.c.probe == sa.bindparam("p"), schedule.c.location == self.location)
 
 

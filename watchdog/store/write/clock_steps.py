@@ -44,7 +44,7 @@ from watchdog.store.write.probe_registry import InMemoryProbeRegistry
 from watchdog.store.write.probe_rows import load_active_probes
 from watchdog.store.write.probe_state import upsert_probe_state
 from watchdog.store.write.recorder import ResultRecorder
-from watchdog.store.write.watermark import MIN_DOWNTIME_GAP_MS, Watermark, store_gap
+from watchdog.store.write.watermark import MIN_DOWNTIME_GAP_MS, ClaimWatermark, store_downtime_gap
 
 MISSED_BECAUSE_OF_CLOCK_STEP_REASON = "missed.clock_step"
 CLOCK_STEP_SHIFTED_COLUMNS = (
@@ -87,7 +87,7 @@ def load_database_clock_and_watermark(database: Database, location: str) -> Data
     server_clock = sa.text("CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)")
     database_time = sa.select(server_clock if database.is_postgres else sa.null()).scalar_subquery()
     query = sa.select(database_time, watermarks.c.generation, watermarks.c.claimed_until)
-    with database.write_transaction(is_checked=False) as connection:
+    with database.open_write_transaction(is_checked=False) as connection:
         row = connection.execute(query.where(watermarks.c.location == location)).first()
         return (
             DatabaseClockAndWatermark(*row)
@@ -106,7 +106,7 @@ def adopt_clock_step(
     `to`; the slots that a step forward skips become one `missed` row of each probe; leases, deadlines of the outbox and
     the beginnings of open incidents keep their distance from now.
     """
-    with database.write_transaction(is_checked=False) as connection:
+    with database.open_write_transaction(is_checked=False) as connection:
         here = watermarks.c.location == location
         row = connection.execute(sa.select(watermarks).where(here).with_for_update()).one()
         if row.generation != generation:
@@ -119,15 +119,15 @@ def adopt_clock_step(
         database.lock_probes(connection, registered)
         if step.stepped_from - row.claimed_until > MIN_DOWNTIME_GAP_MS:
             ended = build_clock_timeline_id(location, generation)
-            store_gap(database, connection, ended, row.claimed_until, step.stepped_from)
+            store_downtime_gap(database, connection, ended, row.claimed_until, step.stepped_from)
         _evaluate_pending_results_before_clock_step(database, connection, location, registered, step)
         _store_clock_step(database, connection, location, step)
         connection.execute(sa.update(watermarks).where(here).values(claimed_until=to, generation=step.generation))
         _restart_schedules_after_clock_step(connection, location, rows, registered, step)
         _restart_evaluation_after_clock_step(connection, step)
-        _shift_deadlines(connection, step.signed_distance_ms)
-        if step.signed_distance_ms > 0:
-            watermark = Watermark(database, location)
+        _shift_stored_instants_by_clock_step(connection, step.signed_clock_step_ms)
+        if step.signed_clock_step_ms > 0:
+            watermark = ClaimWatermark(database, location)
             watermark.load_clock_generation(connection)
             recorder = ResultRecorder(database, watermark, _build_probe_registry(registered))
             recorder.record_results_in_transaction(
@@ -147,10 +147,10 @@ def _evaluate_pending_results_before_clock_step(
 ) -> None:
     """Fold the results that wait for others: after the step, nothing of the earlier generation is evaluated. A result
     that is held counts as one that was in flight: late."""
-    watermark = Watermark(database, location)
+    watermark = ClaimWatermark(database, location)
     watermark.load_clock_generation(connection)
     evaluator = AlertEvaluator(database, watermark, _build_probe_registry(registered), gives_up_awaited=True)
-    cursors = evaluator.load_cursors(connection, registered, evaluation_cursors.c.awaiting_slot)
+    cursors = evaluator.load_evaluation_cursors(connection, registered, evaluation_cursors.c.awaiting_slot)
     if cursors:
         slot = results.c.probe == sa.bindparam("p"), results.c.slot > sa.bindparam("s")
         is_held = results.c.location == watermark.clock_timeline_id, results.c.held_until > step.stepped_from
@@ -171,9 +171,9 @@ def _store_clock_step(database: Database, connection: sa.Connection, location: s
     ended = build_clock_timeline_id(location, step.generation - 1)
     values = {"ended_timeline": ended, "location": location, "valid_until": step.stepped_to, **step._asdict()}
     connection.execute(sa.insert(clock_steps).values(values))
-    if step.signed_distance_ms > 0:
+    if step.signed_clock_step_ms > 0:
         timeline = build_clock_timeline_id(location, step.generation)
-        store_gap(database, connection, timeline, step.stepped_from, step.stepped_to)
+        store_downtime_gap(database, connection, timeline, step.stepped_from, step.stepped_to)
 
 
 def _restart_schedules_after_clock_step(
@@ -189,10 +189,10 @@ def _restart_schedules_after_clock_step(
     values = []
     for row in rows:
         in_flight = decode_in_flight_slots(row.in_flight, ended)
-        shifted = {key: start + step.signed_distance_ms for key, start in in_flight.items()}
+        shifted = {key: start + step.signed_clock_step_ms for key, start in in_flight.items()}
         slots = registered[row.probe].schedule if row.probe in registered else None
         next_due = step.stepped_to if slots is None else slots.find_next_slot_after(step.stepped_to)
-        if step.signed_distance_ms < 0:  # what was due before, and not claimed yet, is still due
+        if step.signed_clock_step_ms < 0:  # what was due before, and not claimed yet, is still due
             next_due = min(next_due, row.next_due)
         values.append({"p": row.probe, "due": next_due, "slots": encode_in_flight_slots(shifted, started)})
     if values:
@@ -211,12 +211,12 @@ def _restart_evaluation_after_clock_step(connection: sa.Connection, step: ClockS
         )
     )
     connection.execute(sa.update(probes).where(probes.c.created_at > to).values(created_at=to))
-    if step.signed_distance_ms < 0:
+    if step.signed_clock_step_ms < 0:
         # The hours that come again are rolled up again, without the results that no longer count.
         connection.execute(sa.delete(rollups).where(rollups.c.hour >= to // HOUR_MS * HOUR_MS))
 
 
-def _shift_deadlines(connection: sa.Connection, distance: int) -> None:
+def _shift_stored_instants_by_clock_step(connection: sa.Connection, distance: int) -> None:
     for table in {column.table for column in CLOCK_STEP_SHIFTED_COLUMNS}:
         columns = [column for column in CLOCK_STEP_SHIFTED_COLUMNS if column.table is table]
         update = sa.update(table).values({column.name: column + distance for column in columns})
@@ -227,7 +227,7 @@ def _shift_deadlines(connection: sa.Connection, distance: int) -> None:
 
 
 def _build_results_of_slots_skipped_by_clock_step(
-    rows: Iterable[Any], registered: Mapping[int, RegisteredProbe], step: ClockStep, watermark: Watermark
+    rows: Iterable[Any], registered: Mapping[int, RegisteredProbe], step: ClockStep, watermark: ClaimWatermark
 ) -> list[ResultToRecord]:
     """A `missed` row for the slots of each probe that are never due. `rows`: of the schedule, before the step."""
     skipped = []

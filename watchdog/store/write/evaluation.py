@@ -24,12 +24,12 @@ from watchdog.domain.rules import (
 from watchdog.domain.silencing import Silence
 from watchdog.store.database import Database, run_after_commit
 from watchdog.store.listings import SubjectListingCache, build_results_from_rows
-from watchdog.store.tables import END_OF_TIME, alert_states, evaluation_cursors, results, staleness_events
+from watchdog.store.tables import END_OF_TIME_EPOCH_MS, alert_states, evaluation_cursors, results, staleness_events
 from watchdog.store.write.incident_groups import INCIDENT_GROUPS_LOCK_KEY
 from watchdog.store.write.incidents import change_incident_cause, open_incident, resolve_incident
 from watchdog.store.write.probe_registry import InMemoryProbeRegistry
 from watchdog.store.write.silences import load_silences_for_new_incidents
-from watchdog.store.write.watermark import Watermark
+from watchdog.store.write.watermark import ClaimWatermark
 
 log = structlog.get_logger()
 
@@ -68,7 +68,7 @@ class PendingEvaluationWrites:
     cursor_updates: list[dict[str, Any]] = field(default_factory=list)
     expired_holds: list[dict[str, Any]] = field(default_factory=list)
 
-    def add_expired_holds(self, rows: Iterable[ProbeResult], evaluated_until: int) -> None:
+    def add_expired_result_holds(self, rows: Iterable[ProbeResult], evaluated_until: int) -> None:
         """The results that were evaluated although they are held: no decision came in time."""
         self.expired_holds += [
             {"p": row.probe, "s": row.slot, "l": row.location}
@@ -97,7 +97,7 @@ class AlertEvaluator:
     def __init__(
         self,
         database: Database,
-        watermark: Watermark,
+        watermark: ClaimWatermark,
         registry: InMemoryProbeRegistry,
         *,
         gives_up_awaited: bool = False,
@@ -109,9 +109,11 @@ class AlertEvaluator:
 
     def find_newest_settled_slot(self, probe: int, now: int) -> int:
         """The newest slot whose max_lateness has passed: no result up to it can still be evaluated."""
-        return self.watermark.uptime_clock.compute_elapsed_cutoff(self.registry[probe].policy.max_lateness, now)
+        return self.watermark.uptime_clock.compute_cutoff_excluding_downtime(
+            self.registry[probe].policy.max_lateness, now
+        )
 
-    def load_cursors(
+    def load_evaluation_cursors(
         self, connection: sa.Connection, ids: Iterable[int], condition: Any = None
     ) -> dict[int, EvaluationCursor]:
         """The cursors of these probes, by probe. `condition`: of which rows of evaluation_cursors."""
@@ -147,7 +149,7 @@ class AlertEvaluator:
         no cursor and is no longer evaluated.
         """
         if missing := ids - cursors.keys():
-            cursors = {**self.load_cursors(connection, missing), **cursors}
+            cursors = {**self.load_evaluation_cursors(connection, missing), **cursors}
         starts: dict[int, int] = {}
         for probe in sorted(ids & cursors.keys()):
             start = cursors[probe].evaluated_until
@@ -189,16 +191,16 @@ class AlertEvaluator:
     ) -> None:
         probe, clock = cursor.probe, self.watermark.uptime_clock
         policy, generation = self.registry[probe].policy, self.watermark.generation
-        states, waits_until = dict(states_before), END_OF_TIME if self._gives_up_awaited else now
-        lateness_passed = partial(clock.has_elapsed, duration=policy.max_lateness, now=waits_until)
+        states, waits_until = dict(states_before), END_OF_TIME_EPOCH_MS if self._gives_up_awaited else now
+        lateness_passed = partial(clock.has_uptime_elapsed, duration=policy.max_lateness, now=waits_until)
         fold = fold_results_into_alert_states(
             policy, states, start, rows, lateness_passed, now=waits_until, generation=generation
         )
-        writes.add_expired_holds(rows, fold.evaluated_until)
+        writes.add_expired_result_holds(rows, fold.evaluated_until)
         changed, until = fold.alert_states_changed, fold.evaluated_until
         if newest_slot is not None and stale.STALE_ALERT_STATE_KEY not in states:
             threshold = policy.staleness_threshold(newest_slot)
-            if clock.has_elapsed(newest_slot, threshold, now):
+            if clock.has_uptime_elapsed(newest_slot, threshold, now):
                 event = StalenessEvent(probe, newest_slot, self.watermark.clock_timeline_id, threshold, detected_at=now)
                 writes.staleness_events.append(event._asdict())
                 finding = stale.build_stale_finding(threshold)
@@ -213,10 +215,10 @@ class AlertEvaluator:
         elif newest_slot is not None or stale.STALE_ALERT_STATE_KEY in states_before:
             if newest_slot is None:
                 newest_slot = max(row.slot for row in rows if row.outcome is not Outcome.MISSED)
-            wake_at = clock.compute_deadline_after(newest_slot, policy.staleness_threshold(newest_slot))
+            wake_at = clock.compute_deadline_excluding_downtime(newest_slot, policy.staleness_threshold(newest_slot))
         wait_ends_at = fold.held_until
         if fold.awaited_slot is not None:
-            wait_ends_at = clock.compute_deadline_after(fold.awaited_slot, policy.max_lateness)
+            wait_ends_at = clock.compute_deadline_excluding_downtime(fold.awaited_slot, policy.max_lateness)
         wake_at = min((at for at in (wake_at, wait_ends_at) if at is not None), default=None)
         awaiting = wait_ends_at is not None
         active = bool(states) or awaiting

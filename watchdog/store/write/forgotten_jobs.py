@@ -20,7 +20,7 @@ def mark_missing_jobs_as_forgotten(database: Database, probe_id: str, job: str |
 
     Returns the names of these jobs. Raises LookupError if no job, or not this one, is missing.
     """
-    with database.write_transaction() as connection:
+    with database.open_write_transaction() as connection:
         row = sa.select(probes.c.id).where(probes.c.probe_id == probe_id, probes.c.removed_at.is_(None))
         probe = connection.execute(row).scalar()
         missing = {} if probe is None else _load_missing_jobs(connection, probe)

@@ -16,7 +16,7 @@ from watchdog.store.tables import alert_states, evaluation_cursors, incidents, r
 from watchdog.store.write.recorder import ResultRecorder
 
 
-class HeldResultsOutcome(NamedTuple):
+class UnrecordedResultsAndIncidentTransitions(NamedTuple):
     """What a decision led to."""
 
     unrecorded: set[ResultKey]
@@ -26,14 +26,14 @@ class HeldResultsOutcome(NamedTuple):
 
 def store_decided_held_results(
     recorder: ResultRecorder, decided: Sequence[ProbeResult], now: int
-) -> HeldResultsOutcome:
+) -> UnrecordedResultsAndIncidentTransitions:
     """Store how results count that were held, and evaluate them, in one transaction.
 
     Results whose hold has expired are evaluated already, and stay as they are.
     """
     database = recorder.database
     unrecorded, evaluable = set(), set()
-    with database.write_transaction() as connection:
+    with database.open_write_transaction() as connection:
         database.lock_probes(connection, {result.probe for result in decided})
         for result in decided:
             row = connection.execute(sa.select(results.c.held_until).where(*_build_result_key_filter(result))).first()
@@ -44,7 +44,7 @@ def store_decided_held_results(
                 evaluable.add(result.probe)
         evaluable = {probe for probe in evaluable if probe in recorder.registry}
         transitions = recorder.evaluator.evaluate_probes(connection, evaluable, {}, now) if evaluable else []
-    return HeldResultsOutcome(unrecorded, transitions)
+    return UnrecordedResultsAndIncidentTransitions(unrecorded, transitions)
 
 
 def withdraw_recorded_failures(recorder: ResultRecorder, decided: Sequence[ProbeResult]) -> set[ResultKey]:
@@ -55,9 +55,12 @@ def withdraw_recorded_failures(recorder: ResultRecorder, decided: Sequence[Probe
     """
     database, evaluator = recorder.database, recorder.evaluator
     ids, withdrawn = {result.probe for result in decided}, set()
-    with database.write_transaction() as connection:
+    with database.open_write_transaction() as connection:
         database.lock_probes(connection, ids)
-        cursors, states_by_probe = evaluator.load_cursors(connection, ids), evaluator.load_alert_states(connection, ids)
+        cursors, states_by_probe = (
+            evaluator.load_evaluation_cursors(connection, ids),
+            evaluator.load_alert_states(connection, ids),
+        )
         for result in decided:
             cursor, states = cursors.get(result.probe), states_by_probe[result.probe]
             state = states.get((availability.ALERT_RULE_NAME, ""))

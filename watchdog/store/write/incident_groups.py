@@ -11,7 +11,7 @@ from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.shared_cause import (
     SharedIncidentCause,
     compute_incident_group_window_ms,
-    derive_grouping_cause_of_incident,
+    derive_shared_cause_of_incident,
 )
 from watchdog.store import codec
 from watchdog.store.tables import evidence, incident_groups, incidents, outbox
@@ -28,7 +28,7 @@ def derive_grouping_cause_from_stored_evidence(
         evidence.c.probe == transition.probe, evidence.c.slot == transition.slot
     )  # fmt: skip
     facts: Mapping[str, Json] = codec.decode_nullable_json(connection.execute(query.limit(1)).scalar()) or {}
-    return derive_grouping_cause_of_incident(registered.info, transition.rule, transition.reason, facts)
+    return derive_shared_cause_of_incident(registered.info, transition.rule, transition.reason, facts)
 
 
 def add_incident_to_group_per_destination(

@@ -25,7 +25,7 @@ def replace_watchdog_process_faults(
 ) -> None:
     """Store the faults of a member; those that it no longer has are deleted. `faults`: by name."""
     rows = [{"member": member, "fault": name, **fault._asdict()} for name, fault in faults.items()]
-    with database.write_transaction() as connection:
+    with database.open_write_transaction() as connection:
         connection.execute(sa.delete(member_faults).where(member_faults.c.member == member))
         if rows:
             connection.execute(sa.insert(member_faults), rows)

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
-from watchdog.domain.config_changes import SectionSnapshot
+from watchdog.domain.config_changes import ConfigSectionSnapshot
 from watchdog.domain.formatting import SECOND_MS
 from watchdog.domain.membership import (
+    DEREGISTERED_WATCHDOG_PROCESS_RETENTION_MS,
     ENDED_WATCHDOG_PROCESS_RETENTION_MS,
-    LEFT_WATCHDOG_PROCESS_RETENTION_MS,
     WATCHDOG_PROCESS_LEASE_MS,
     ConfigDefinitionDigestsByRevision,
     LiveWatchdogProcesses,
@@ -22,7 +22,7 @@ from watchdog.domain.membership import (
 )
 from watchdog.domain.registered_probe import EMPTY_NOTIFICATION_ROUTING_TABLE, RegisteredProbe
 from watchdog.domain.routing import NotificationRoutingTable
-from watchdog.store.codec import encode_notification_routing_table, encode_section_snapshots
+from watchdog.store.codec import encode_config_section_snapshots, encode_notification_routing_table
 from watchdog.store.database import Database
 from watchdog.store.read.members import load_config_definition_digests, load_watchdog_processes
 from watchdog.store.tables import (
@@ -63,9 +63,9 @@ class WatchdogProcessConfiguration:
     """Destination -> a digest of how it is notified."""
     check_in_tokens: Mapping[str, str] = field(default_factory=dict)
     """Digest of a token -> probe id."""
-    sections: Mapping[str, SectionSnapshot] = field(default_factory=dict)
+    sections: Mapping[str, ConfigSectionSnapshot] = field(default_factory=dict)
     """The sections that count as content, except for the probes, to compare configurations."""
-    own_sections: Mapping[str, SectionSnapshot] = field(default_factory=dict)
+    own_sections: Mapping[str, ConfigSectionSnapshot] = field(default_factory=dict)
     """Those that concern this process alone."""
 
 
@@ -88,7 +88,7 @@ class WatchdogProcessMembership:
     def join(self, now: int) -> None:
         """Become a member, and register the probes of this process."""
         self._started_at = now
-        with self.database.write_transaction() as connection:
+        with self.database.open_write_transaction() as connection:
             self.database.acquire_advisory_lock(connection, PROBE_REGISTRATION_LOCK_KEY)
             self.revision = self._register_config_revision(connection, now)
         self._update_processes_and_probes(now, joining=True)
@@ -100,7 +100,7 @@ class WatchdogProcessMembership:
             return
         former = self.configuration, self.registry.configured, self.revision, self._started_at
         try:
-            with self.database.write_transaction() as connection:
+            with self.database.open_write_transaction() as connection:
                 self.database.acquire_advisory_lock(connection, PROBE_REGISTRATION_LOCK_KEY)
                 self._keep_record_of_left_revision(connection, set(configuration.check_in_tokens.values()), now)
                 self.configuration = configuration
@@ -126,7 +126,7 @@ class WatchdogProcessMembership:
         connection.execute(sa.update(check_in_tokens).where(is_own_token).values(member=left))
         connection.execute(sa.update(members).where(own).values(id=left, lease_until=now, left_in_order=True))
 
-    def is_renewal_due(self, connection: sa.Connection, now: int) -> bool:
+    def is_process_lease_renewal_due(self, connection: sa.Connection, now: int) -> bool:
         """Whether `renew` has something to do. Reads only."""
         if (
             not self._renewed_at
@@ -137,7 +137,7 @@ class WatchdogProcessMembership:
         live = [member for member in load_watchdog_processes(connection) if member.is_live(now)]
         return {member.id for member in live} != {member.id for member, *_ in self.status.members}
 
-    def renew_lease_and_update_probes(self, now: int) -> None:
+    def renew_process_lease_and_update_probes(self, now: int) -> None:
         """Renew the lease, take over the probes whose member has ended, and retire those that no member has."""
         if not self._has_left:
             self._update_processes_and_probes(now)
@@ -145,7 +145,7 @@ class WatchdogProcessMembership:
     def leave(self, now: int) -> None:
         """End the lease, because this process stops: from now on other members decide about its probes."""
         self._has_left = True
-        with self.database.write_transaction() as connection:
+        with self.database.open_write_transaction() as connection:
             ended = sa.update(members).where(members.c.id == self.member_id)
             connection.execute(ended.values(lease_until=now, left_in_order=True))
 
@@ -155,12 +155,12 @@ class WatchdogProcessMembership:
 
     def has_newest_definition_of_destination(self, destination: str) -> bool:
         """Whether this member notifies a destination that it has: none with a higher revision defines it otherwise."""
-        own = self.status.find_process_status(self.member_id)
+        own = self.status.find_live_process(self.member_id)
         return own is None or destination not in own.superseded_destinations
 
     def _register_config_revision(self, connection: sa.Connection, now: int) -> int:
         """The number of this configuration; a new one if the database has never seen it."""
-        configuration, sections = self.configuration, encode_section_snapshots(self.configuration.sections)
+        configuration, sections = self.configuration, encode_config_section_snapshots(self.configuration.sections)
         query = sa.select(revisions.c.number, revisions.c.sections).where(revisions.c.digest == configuration.digest)
         if (known_revision := connection.execute(query).first()) is not None:
             if known_revision.sections != sections:  # masked by other secrets, or registered by an earlier version
@@ -177,7 +177,7 @@ class WatchdogProcessMembership:
         return int(connection.execute(insert).scalar_one())
 
     def _update_processes_and_probes(self, now: int, *, joining: bool = False) -> None:
-        with self.database.write_transaction() as connection:
+        with self.database.open_write_transaction() as connection:
             self.database.acquire_advisory_lock(connection, PROBE_REGISTRATION_LOCK_KEY)
             all_members, definitions = self._load_all_processes_and_definitions(connection, now)
             mark_probes_retired(connection, self._list_probes_to_retire(connection, all_members, definitions, now), now)
@@ -186,9 +186,9 @@ class WatchdogProcessMembership:
             )
         # A crash may have interrupted an earlier removal; a probe that returns has to start without its alert states.
         stop_alerting_for_retired_probes(self.database, now)
-        with self.database.write_transaction() as connection:
+        with self.database.open_write_transaction() as connection:
             self.database.acquire_advisory_lock(connection, PROBE_REGISTRATION_LOCK_KEY)
-            self._renew_lease(connection, now)
+            self._renew_process_lease(connection, now)
             all_members, definitions = self._load_all_processes_and_definitions(connection, now)
             start = max(now, _initialize_claim_watermark(self.database, connection, now, self.location))
             written = upsert_probes(
@@ -205,7 +205,7 @@ class WatchdogProcessMembership:
         self._next_change_at = self._find_next_process_change_at(all_members, definitions, now)
         schedule_immediate_deadline_evaluation(self.database, written, now)
 
-    def _renew_lease(self, connection: sa.Connection, now: int) -> None:
+    def _renew_process_lease(self, connection: sa.Connection, now: int) -> None:
         """Extend the lease, or take a new one if this member has been forgotten meanwhile."""
         lease = {"lease_until": now + WATCHDOG_PROCESS_LEASE_MS, "left_in_order": False}
         revision, is_own = self.revision, members.c.id == self.member_id
@@ -215,7 +215,7 @@ class WatchdogProcessMembership:
         connection.execute(sa.delete(members).where(is_own))
         connection.execute(sa.delete(check_in_tokens).where(check_in_tokens.c.member == self.member_id))
         values = {"id": self.member_id, "revision": revision, "started_at": self._started_at, **lease}
-        sections = encode_section_snapshots(self.configuration.own_sections)
+        sections = encode_config_section_snapshots(self.configuration.own_sections)
         connection.execute(sa.insert(members).values(**values, sections=sections))
         own_probes = [
             {
@@ -341,11 +341,11 @@ def _compute_probe_retirement_times(
 
 def delete_ended_watchdog_processes(database: Database, now: int) -> int:
     """Forget the members that ended ENDED_WATCHDOG_PROCESS_RETENTION_MS ago, or left in order
-    LEFT_WATCHDOG_PROCESS_RETENTION_MS ago, and what only they had; returns how many."""
-    with database.write_transaction() as connection:
+    DEREGISTERED_WATCHDOG_PROCESS_RETENTION_MS ago, and what only they had; returns how many."""
+    with database.open_write_transaction() as connection:
         database.acquire_advisory_lock(connection, PROBE_REGISTRATION_LOCK_KEY)
         has_ended = members.c.lease_until < now - ENDED_WATCHDOG_PROCESS_RETENTION_MS
-        has_left = members.c.left_in_order & (members.c.lease_until < now - LEFT_WATCHDOG_PROCESS_RETENTION_MS)
+        has_left = members.c.left_in_order & (members.c.lease_until < now - DEREGISTERED_WATCHDOG_PROCESS_RETENTION_MS)
         count = connection.execute(sa.delete(members).where(has_ended | has_left)).rowcount
         if count:
             for table in (revision_probes, revision_destinations):

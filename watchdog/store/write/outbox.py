@@ -9,7 +9,11 @@ from collections.abc import Collection, Mapping
 
 import sqlalchemy as sa
 
-from watchdog.domain.delivery_pace import DestinationPace, slow_destination_pace, update_pace_after_message_confirmed
+from watchdog.domain.delivery_pace import (
+    DestinationPace,
+    slow_destination_pace_after_refusal,
+    update_pace_after_message_confirmed,
+)
 from watchdog.domain.membership import ENDED_WATCHDOG_PROCESS_RETENTION_MS
 from watchdog.domain.model import DeliveryState, Json
 from watchdog.domain.text import replace_unstorable_characters
@@ -60,7 +64,7 @@ class NotificationOutbox:
         configured. A destination with nothing else to send gets another copy of what is unconfirmed and due, if its
         incident is open.
         """
-        with self.database.write_transaction() as connection:
+        with self.database.open_write_transaction() as connection:
             self.database.acquire_advisory_lock(connection, NOTIFICATION_LEASE_LOCK_KEY)
             return lease_due_messages(
                 connection,
@@ -119,14 +123,14 @@ class NotificationOutbox:
             later.c.lease_token == leased.lease_token, later.c.seq > outbox.c.seq,
         )  # fmt: skip
         destination = leased.notification.destination
-        with self.database.write_transaction() as connection:
-            self._release_lease(connection, leased, is_superseded, state=DeliveryState.MERGED, **values)
+        with self.database.open_write_transaction() as connection:
+            self._release_notification_lease(connection, leased, is_superseded, state=DeliveryState.MERGED, **values)
             if state is DeliveryState.SENT:
                 connection.execute(
                     sa.delete(failing_destinations).where(failing_destinations.c.destination == destination)
                 )
                 self._charge_sent_message_to_destination_pace(connection, leased, now)
-            if self._release_lease(connection, leased, state=state, **{**values, **more}):
+            if self._release_notification_lease(connection, leased, state=state, **{**values, **more}):
                 if state is DeliveryState.UNCONFIRMED:
                     self._record_failing_destination(connection, leased, now, str(more["detail"]), given_up=True)
                 self._store_sent_messages(connection, leased, receipt, now, headline=headline, cause=cause)
@@ -182,10 +186,10 @@ class NotificationOutbox:
 
     def mark_merged(self, leased: LeasedNotification, now: int) -> None:
         """The destination's message already states all that the notification would."""
-        with self.database.write_transaction() as connection:
-            self._release_lease(connection, leased, state=DeliveryState.MERGED, finished_at=now, detail="")
+        with self.database.open_write_transaction() as connection:
+            self._release_notification_lease(connection, leased, state=DeliveryState.MERGED, finished_at=now, detail="")
 
-    def schedule_retry(
+    def schedule_notification_retry(
         self,
         leased: LeasedNotification,
         due_at: int,
@@ -207,8 +211,8 @@ class NotificationOutbox:
             "refused_since": refused_since,
             "unconfirmed_copies": unconfirmed_copies,
         }
-        with self.database.write_transaction() as connection:
-            if self._release_lease(connection, leased, due_at=due_at, **values) and failed_at is not None:
+        with self.database.open_write_transaction() as connection:
+            if self._release_notification_lease(connection, leased, due_at=due_at, **values) and failed_at is not None:
                 self._record_failing_destination(connection, leased, failed_at, detail, given_up=False)
             if retry_at is not None:
                 destination = leased.notification.destination
@@ -219,22 +223,22 @@ class NotificationOutbox:
 
     def slow_destination_down(self, destination: str, now: int, requested_pause_ms: int) -> int:
         """The destination refused a message because it gets too many. Returns when it may be sent the next one."""
-        with self.database.write_transaction() as connection:
+        with self.database.open_write_transaction() as connection:
             previous_pace = load_destination_paces(connection).get(destination, DestinationPace())
-            pace = slow_destination_pace(previous_pace, now, requested_pause_ms)
+            pace = slow_destination_pace_after_refusal(previous_pace, now, requested_pause_ms)
             self._store_destination_pace(connection, destination, pace)
         return pace.next_message_at
 
     def postpone_unattempted_notification(self, leased: LeasedNotification, due_at: int) -> None:
         """End the lease without an attempt: Watchdog could not get as far as sending."""
-        with self.database.write_transaction() as connection:
-            self._release_lease(connection, leased, due_at=due_at, attempts=leased.attempts)
+        with self.database.open_write_transaction() as connection:
+            self._release_notification_lease(connection, leased, due_at=due_at, attempts=leased.attempts)
 
     def mark_undelivered(self, leased: LeasedNotification, detail: str, now: int) -> None:
         """Give up, and keep the notification with the reason."""
         values = {"finished_at": now, "detail": replace_unstorable_characters(detail)}
-        with self.database.write_transaction() as connection:
-            if self._release_lease(connection, leased, state=DeliveryState.UNDELIVERED, **values):
+        with self.database.open_write_transaction() as connection:
+            if self._release_notification_lease(connection, leased, state=DeliveryState.UNDELIVERED, **values):
                 self._record_failing_destination(connection, leased, now, detail, given_up=True)
 
     def _record_failing_destination(
@@ -276,7 +280,7 @@ class NotificationOutbox:
             "detail": "the destination is no longer configured",
         }
         update = sa.update(outbox).where(*expired).values(lease_token=None, leased_until=None, **values)
-        with self.database.write_transaction() as connection:
+        with self.database.open_write_transaction() as connection:
             is_unknown = failing_destinations.c.destination.not_in(recent_destinations)
             is_old = failing_destinations.c.failing_since < since
             connection.execute(sa.delete(failing_destinations).where(is_unknown, is_old))
@@ -289,7 +293,7 @@ class NotificationOutbox:
         query = sa.select(outbox.c.seq).where(*_build_own_lease_outbox_filter(leased)).limit(1)
         return connection.execute(query).first() is not None
 
-    def _release_lease(
+    def _release_notification_lease(
         self, connection: sa.Connection, leased: LeasedNotification, *which: sa.ColumnElement[bool], **values: Json
     ) -> bool:  # fmt: skip
         """End the lease after an attempt. Rows that another process has leased since are left alone. Returns whether

@@ -95,7 +95,7 @@ def lease_due_messages(
     idle = (waiting | unconfirmed) & set(destinations)
     if not idle:  # the usual case
         return leased
-    _drop_acknowledgements_without_edit(connection, now, idle - set(editing_destinations))
+    _drop_acknowledgements_of_uneditable_messages(connection, now, idle - set(editing_destinations))
     paces = load_destination_paces(connection)
     idle = {name for name in idle if paces.get(name, DestinationPace()).next_message_at <= now}
     for state, having, is_due in (
@@ -114,7 +114,9 @@ def lease_due_messages(
     return leased
 
 
-def _drop_acknowledgements_without_edit(connection: sa.Connection, now: int, destinations: Collection[str]) -> None:
+def _drop_acknowledgements_of_uneditable_messages(
+    connection: sa.Connection, now: int, destinations: Collection[str]
+) -> None:
     """An acknowledgement is shown in the message of its incident. Where that cannot be edited, no one is notified."""
     key = outbox.c.incident, outbox.c.destination, outbox.c.seq
     is_acknowledgement = (outbox_is_waiting, outbox.c.event == IncidentEvent.ACKNOWLEDGED)

@@ -36,7 +36,7 @@ class InMemoryProbeRegistry(dict[int, RegisteredProbe]):
         self.unknown.clear()
 
     @property
-    def configured_by_database_id(self) -> dict[int, RegisteredProbe]:
+    def configured_probes_by_database_id(self) -> dict[int, RegisteredProbe]:
         """The probes of this process's configuration, by database id."""
         return {id: self.configured[probe.info.id] for id, probe in self.items() if probe.info.id in self.configured}
 
@@ -46,7 +46,7 @@ class InMemoryProbeRegistry(dict[int, RegisteredProbe]):
         own = None if registered is None else self.configured.get(registered.info.id)
         return own is not None and registered is not None and own.definition == registered.definition
 
-    def may_claim_else_exclude(self, probe: int, definition: str) -> bool:
+    def may_claim_probe_else_exclude(self, probe: int, definition: str) -> bool:
         """Whether this process may run the probe, which has this definition at present. If not, this is remembered."""
         registered = self.get(probe)
         own = None if registered is None else self.configured.get(registered.info.id)
@@ -55,7 +55,7 @@ class InMemoryProbeRegistry(dict[int, RegisteredProbe]):
         self.not_claimed.add(probe)
         return False
 
-    def filter_known_and_note_unknown(self, ids: Iterable[int]) -> set[int]:
+    def filter_known_probes_and_note_unknown(self, ids: Iterable[int]) -> set[int]:
         """The ids that are registered. The others are remembered, so that queries can exclude them."""
         unique = set(ids)
         self.unknown |= unique - self.keys()

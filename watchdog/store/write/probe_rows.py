@@ -15,7 +15,7 @@ from watchdog.store.codec import (
     decode_probe_info,
     decode_registered_probe,
     encode_probe_info,
-    encode_probe_policy,
+    encode_probe_schedule_and_policy,
 )
 from watchdog.store.database import Database
 from watchdog.store.tables import alert_states, evaluation_cursors, incidents, probes, revisions
@@ -121,7 +121,7 @@ def _build_configured_probe_values(registered: RegisteredProbe, revision: int) -
         "info": encode_probe_info(info),
         "config_yaml": registered.config_yaml,
         "revision": revision,
-        "policy": encode_probe_policy(registered),
+        "policy": encode_probe_schedule_and_policy(registered),
     }
 
 
@@ -220,7 +220,7 @@ def stop_alerting_for_retired_probes(database: Database, now: int) -> None:
         .limit(MAX_PROBES_PER_TRANSACTION)
     )
     while True:
-        with database.write_transaction() as connection:
+        with database.open_write_transaction() as connection:
             database.acquire_advisory_lock(connection, PROBE_REGISTRATION_LOCK_KEY)
             ids = database.lock_probes(connection, connection.execute(with_cursor).scalars())
             if not ids:
@@ -248,7 +248,7 @@ def stop_alerting_for_retired_probes(database: Database, now: int) -> None:
 def schedule_immediate_deadline_evaluation(database: Database, ids: list[int], now: int) -> None:
     """Evaluate every deadline at once: a changed policy may have made it earlier."""
     for i in range(0, len(ids), MAX_PROBES_PER_TRANSACTION):
-        with database.write_transaction() as connection:
+        with database.open_write_transaction() as connection:
             locked = database.lock_probes(connection, ids[i : i + MAX_PROBES_PER_TRANSACTION])
             is_later = evaluation_cursors.c.probe.in_(locked), evaluation_cursors.c.wake_at > now
             connection.execute(sa.update(evaluation_cursors).where(*is_later).values(wake_at=now))

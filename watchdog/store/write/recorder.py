@@ -17,7 +17,7 @@ from watchdog.store.write.evaluation import AlertEvaluator, EvaluationCursor
 from watchdog.store.write.evidence import EvidenceWriter
 from watchdog.store.write.probe_registry import InMemoryProbeRegistry
 from watchdog.store.write.probe_state import apply_probe_state_updates
-from watchdog.store.write.watermark import Watermark, load_claim_watermark
+from watchdog.store.write.watermark import ClaimWatermark, load_claim_watermark
 
 
 class ResultRecorder:
@@ -28,7 +28,7 @@ class ResultRecorder:
     result that can change nothing costs no more than its row.
     """
 
-    def __init__(self, database: Database, watermark: Watermark, registry: InMemoryProbeRegistry):
+    def __init__(self, database: Database, watermark: ClaimWatermark, registry: InMemoryProbeRegistry):
         self.database, self.watermark, self.registry = database, watermark, registry
         self.evaluator = AlertEvaluator(database, watermark, registry)
         self._evidence_store, self._listings = EvidenceWriter(database), self.evaluator.listings
@@ -36,9 +36,9 @@ class ResultRecorder:
     def record_results(self, recorded_results: Iterable[ResultToRecord], now: int) -> list[IncidentTransition]:
         """Store and evaluate a batch; returns the transitions. Idempotent."""
         self.watermark.record_downtime_gap(now)
-        with self.database.write_transaction() as connection:
+        with self.database.open_write_transaction() as connection:
             transitions = self.record_results_in_transaction(connection, list(recorded_results), now)
-        self._listings.commit_staged()
+        self._listings.commit_staged_listings()
         return transitions
 
     def record_results_in_transaction(
@@ -56,14 +56,14 @@ class ResultRecorder:
         settled = {probe: self.evaluator.find_newest_settled_slot(probe, now) for probe in ids}
         # A cursor that is neither active nor ahead of every settled slot decides nothing below, and is not loaded.
         # A run of a cron schedule that was missed or caught up may be older than that, and still be evaluated.
-        older = {key[0] for key, (r, *_) in batch.items() if _is_missed_run(r) or _read_probe_run_late_start_ms(r)}
+        older = {key[0] for key, (r, *_) in batch.items() if _is_missed_cron_run(r) or _read_probe_run_late_start_ms(r)}
         relevant = (
             evaluation_cursors.c.active
             | (evaluation_cursors.c.evaluated_until > min(settled.values()))
             | evaluation_cursors.c.probe.in_(older)
         )
-        cursors = self.evaluator.load_cursors(connection, ids, relevant)
-        self._listings.discard_staged()
+        cursors = self.evaluator.load_evaluation_cursors(connection, ids, relevant)
+        self._listings.discard_staged_listings()
         rows, suspect_keys, late_keys, encoded = [], set(), set(), {}
         timeline = self.watermark.clock_timeline_id
         for key, (result, *_) in batch.items():
@@ -99,28 +99,28 @@ class ResultRecorder:
         Returns how many were due, and the transitions.
         """
         self.watermark.record_downtime_gap(now)
-        with self.database.write_transaction() as connection:
+        with self.database.open_write_transaction() as connection:
             claimed_until = load_claim_watermark(connection, self.watermark.location)
             is_due = evaluation_cursors.c.wake_at <= claimed_until
             query = sa.select(evaluation_cursors.c.probe).where(
                 is_due, evaluation_cursors.c.probe.not_in(self.registry.unknown)
             )
             query = query.order_by(evaluation_cursors.c.wake_at).limit(limit)
-            due = self.registry.filter_known_and_note_unknown(connection.execute(query).scalars())
+            due = self.registry.filter_known_probes_and_note_unknown(connection.execute(query).scalars())
             if not due:
                 return 0, []
             locked = self.database.lock_probes(connection, due, wait=False)
-            cursors = self.evaluator.load_cursors(connection, locked, is_due)
+            cursors = self.evaluator.load_evaluation_cursors(connection, locked, is_due)
             newest_slots = self._load_staleness_start_slots(connection, cursors)
             clock = self.watermark.uptime_clock
             to_evaluate, postponed = set(), []
             for probe, cursor in sorted(cursors.items()):
                 newest = newest_slots[probe]
                 threshold = self.registry[probe].policy.staleness_threshold(newest)
-                if cursor.awaiting_slot or clock.has_elapsed(newest, threshold, claimed_until):
+                if cursor.awaiting_slot or clock.has_uptime_elapsed(newest, threshold, claimed_until):
                     to_evaluate.add(probe)
                 else:
-                    postponed.append({"p": probe, "wake": clock.compute_deadline_after(newest, threshold)})
+                    postponed.append({"p": probe, "wake": clock.compute_deadline_excluding_downtime(newest, threshold)})
             if postponed:
                 update = sa.update(evaluation_cursors).where(evaluation_cursors.c.probe == sa.bindparam("p"))
                 connection.execute(update.values(wake_at=sa.bindparam("wake")), postponed)
@@ -152,7 +152,7 @@ class ResultRecorder:
         return {probe: max(slot, self.watermark.restarted_at) for probe, slot in rows}
 
 
-def _is_missed_run(result: ProbeResult) -> bool:
+def _is_missed_cron_run(result: ProbeResult) -> bool:
     return result.reason in (missed_run.NOT_RUN_REASON, missed_run.MAY_HAVE_RUN_REASON)
 
 
@@ -165,7 +165,7 @@ def _read_probe_run_late_start_ms(result: ProbeResult) -> int:
 def _is_result_too_late(result: ProbeResult, cursor: EvaluationCursor | None, settled_until: int) -> bool:
     """Whether a result arrives too late to be evaluated. `settled_until`: the newest slot whose lateness has passed."""
     is_evaluated = cursor is not None and result.slot <= cursor.evaluated_until
-    if _is_missed_run(result):
+    if _is_missed_cron_run(result):
         return is_evaluated
     is_settled = result.slot + _read_probe_run_late_start_ms(result) <= settled_until
     return result.outcome is not Outcome.MISSED and (is_settled or is_evaluated)

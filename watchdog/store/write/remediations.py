@@ -81,15 +81,15 @@ class RemediationStore:
                 and any(self._list_startable_remediations(connection, probe, specs[probe], now))
             ]
 
-    def start_next_remediation(self, probe: int, spec: RemediationSpec, now: int) -> PendingRemediation | None:
+    def mark_next_remediation_started(self, probe: int, spec: RemediationSpec, now: int) -> PendingRemediation | None:
         """Store the next attempt as started and return it; only this caller gets it. None: there is none.
 
         The problems are read from the newest result, unless it is too old.
         """
-        with self.database.write_transaction() as connection:
+        with self.database.open_write_transaction() as connection:
             self.database.lock_probes(connection, [probe])
             for pending in self._list_startable_remediations(connection, probe, spec, now):
-                if self._start_within_limit(connection, pending, spec, now):
+                if self._mark_remediation_started_if_within_limit(connection, pending, spec, now):
                     return pending
         return None
 
@@ -131,7 +131,7 @@ class RemediationStore:
         state = connection.execute(query).scalar()
         return None if state is None else RemediationAttemptState(state)
 
-    def _start_within_limit(
+    def _mark_remediation_started_if_within_limit(
         self, connection: sa.Connection, pending: PendingRemediation, spec: RemediationSpec, now: int
     ) -> bool:
         """Store the attempt as started, or as held back by the limit; returns whether it is started."""
@@ -157,11 +157,11 @@ class RemediationStore:
             connection.execute(upsert)
         return within_limit
 
-    def finish_remediation(
+    def store_remediation_result(
         self, pending: PendingRemediation, state: RemediationAttemptState, detail: str, now: int
     ) -> None:
         """Store the result of a started attempt. `detail`: in words."""
         values = {"state": state, "detail": replace_unstorable_characters(detail), "ended_at": now}
         is_started = remediations.c.state == RemediationAttemptState.STARTED
-        with self.database.write_transaction() as connection:
+        with self.database.open_write_transaction() as connection:
             connection.execute(sa.update(remediations).where(*pending.primary_key_filter, is_started).values(**values))

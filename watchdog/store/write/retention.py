@@ -48,7 +48,7 @@ def roll_up_hours(database: Database, settled_until: int) -> int:
     start = sa.func.coalesce(rolled_up_until.correlate(probes).scalar_subquery(), 0)
     is_unrolled = results.c.probe == probes.c.id, results.c.slot >= start, is_effective_result
     first_slot = sa.select(sa.func.min(results.c.slot)).where(*is_unrolled)
-    with database.write_transaction() as connection:
+    with database.open_write_transaction() as connection:
         query = sa.select(probes.c.id, start).where(first_slot.scalar_subquery() < end).limit(MAX_PROBES_PER_ROLLUP)
         rows = connection.execute(query).all()
         for probe, start_at in rows:
@@ -125,7 +125,7 @@ def delete_expired_rows(database: Database, now: int, results_retention_ms: int,
     ):
         key = list(table.primary_key.columns)
         chunk = sa.select(*key).where(is_expired).limit(MAX_ROWS_PER_DELETE)
-        with database.write_transaction() as connection:
+        with database.open_write_transaction() as connection:
             deleted += connection.execute(sa.delete(table).where(sa.tuple_(*key).in_(chunk))).rowcount
     return deleted
 

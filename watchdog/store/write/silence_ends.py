@@ -36,43 +36,45 @@ MAX_ATTEMPTS_TO_LOCK_PROBES = 5
 def end_expired_silences(database: Database, now: int) -> list[str]:
     """Carry out the end of the silences whose time is over. Returns their ids."""
     for _ in range(MAX_ATTEMPTS_TO_LOCK_PROBES):
-        with database.write_transaction() as connection:
+        with database.open_write_transaction() as connection:
             ids = list_expired_silences(connection, now)
-            if _lock_for_end(database, connection, ids):
+            if _lock_rows_to_end_silences(database, connection, ids):
                 return _end_silences(connection, ids, now)
     return []  # the next run of the background task tries again
 
 
 def end_silence(database: Database, silence: str, actor: Actor, now: int) -> None:
-    """End a silence before its time. Raises ActRefusedError if it is unknown or has ended."""
+    """End a silence before its time. Raises OperatorActRefusedError if it is unknown or has ended."""
     while True:
-        with database.write_transaction() as connection:
+        with database.open_write_transaction() as connection:
             stored = load_silence_in_effect(connection, silence, now)
-            if _lock_for_end(database, connection, [stored.id]):
+            if _lock_rows_to_end_silences(database, connection, [stored.id]):
                 load_silence_in_effect(connection, silence, now)  # another process may have ended it
                 _end_silences(connection, [stored.id], now, ended_by=actor.name)
                 record_unsilence(connection, stored.id, actor, now)
                 return
 
 
-def _lock_for_end(database: Database, connection: sa.Connection, ids: Collection[str]) -> bool:
+def _lock_rows_to_end_silences(database: Database, connection: sa.Connection, ids: Collection[str]) -> bool:
     """Take the locks in the order of the recorder and the senders: probes, incident groups, notification leases. False:
     an incident of another probe opened before the second lock was held."""
-    probes = _list_probes_of_open_incidents(connection, ids)
+    probes = _list_probes_with_silenced_open_incidents(connection, ids)
     database.lock_probes(connection, probes)
     database.acquire_advisory_lock(connection, INCIDENT_GROUPS_LOCK_KEY)
-    if not _list_probes_of_open_incidents(connection, ids) <= probes:
+    if not _list_probes_with_silenced_open_incidents(connection, ids) <= probes:
         return False
     database.acquire_advisory_lock(connection, NOTIFICATION_LEASE_LOCK_KEY)
     return True
 
 
-def _list_probes_of_open_incidents(connection: sa.Connection, ids: Collection[str]) -> set[int]:
-    query = sa.select(incidents.c.probe).where(incidents.c.resolved_at.is_(None), _build_is_selected_filter(ids))
+def _list_probes_with_silenced_open_incidents(connection: sa.Connection, ids: Collection[str]) -> set[int]:
+    query = sa.select(incidents.c.probe).where(
+        incidents.c.resolved_at.is_(None), _build_is_selected_by_silence_filter(ids)
+    )
     return set(connection.execute(query.distinct()).scalars())
 
 
-def _build_is_selected_filter(ids: Collection[str]) -> sa.ColumnElement[bool]:
+def _build_is_selected_by_silence_filter(ids: Collection[str]) -> sa.ColumnElement[bool]:
     """Incidents that one of these silences selects."""
     return incidents.c.id.in_(sa.select(silenced_incidents.c.incident).where(silenced_incidents.c.silence.in_(ids)))
 
@@ -85,7 +87,7 @@ def _end_silences(connection: sa.Connection, ids: Collection[str], now: int, end
         silence_is_in_effect,
     )  # fmt: skip
     query = sa.select(incidents).where(
-        incidents.c.resolved_at.is_(None), _build_is_selected_filter(ended), ~is_still_silenced
+        incidents.c.resolved_at.is_(None), _build_is_selected_by_silence_filter(ended), ~is_still_silenced
     )
     open_rows = connection.execute(query.order_by(incidents.c.opened_at, incidents.c.id)).all()
     registered = load_active_probes(connection, LOCAL_LOCATION_NAME, {}, only={row.probe for row in open_rows})

@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from watchdog.domain.acts import ActKind, Actor, ActRefusal, ActRefusedError
+from watchdog.domain.acts import Actor, OperatorActKind, OperatorActRefusalReason, OperatorActRefusedError
 from watchdog.domain.formatting import format_number, format_utc_timestamp
 from watchdog.domain.model import DeliveryState, IncidentEvent
 from watchdog.domain.silencing import MAX_ACTIVE_SILENCES, Silence, decide_silencing
@@ -23,7 +23,7 @@ from watchdog.store.outbox_filters import build_notified_outbox_filter, build_un
 from watchdog.store.read.acts import build_silence_from_row, encode_silence_matcher
 from watchdog.store.read.alert_context import INCIDENTS_WITH_PROBE_INFO_QUERY
 from watchdog.store.tables import incidents, outbox, outbox_is_waiting
-from watchdog.store.write.audit import record_act
+from watchdog.store.write.audit import record_operator_act
 from watchdog.store.write.incident_groups import INCIDENT_GROUPS_LOCK_KEY
 
 MAX_OUTBOX_ROWS_PER_LOCK = 1_000
@@ -31,14 +31,14 @@ MAX_OUTBOX_ROWS_PER_LOCK = 1_000
 
 
 def begin_silence(database: Database, silence: Silence) -> int:
-    """Store a silence that begins now; returns how many open incidents it selects. Raises ActRefusedError if there are
-    too many."""
-    with database.write_transaction() as connection:
+    """Store a silence that begins now; returns how many open incidents it selects. Raises OperatorActRefusedError if
+    there are too many."""
+    with database.open_write_transaction() as connection:
         database.acquire_advisory_lock(connection, INCIDENT_GROUPS_LOCK_KEY)
         in_effect = sa.select(sa.func.count()).select_from(silences).where(silence_is_in_effect)
         if connection.execute(in_effect).scalar_one() >= MAX_ACTIVE_SILENCES:
-            raise ActRefusedError(
-                ActRefusal.CONFLICT,
+            raise OperatorActRefusedError(
+                OperatorActRefusalReason.CONFLICT,
                 f"{format_number(MAX_ACTIVE_SILENCES)} silences are in effect, and no more are possible: end some, or"
                 " select a group or a tag with a single one",
             )
@@ -54,8 +54,13 @@ def begin_silence(database: Database, silence: Silence) -> int:
                 ended_by="",
             )
         )
-        record_act(
-            connection, ActKind.SILENCE, silence.actor, silence.started_at, silence=silence.id, comment=silence.comment
+        record_operator_act(
+            connection,
+            OperatorActKind.SILENCE,
+            silence.actor,
+            silence.started_at,
+            silence=silence.id,
+            comment=silence.comment,
         )
         open_incidents = connection.execute(INCIDENTS_WITH_PROBE_INFO_QUERY.where(incidents.c.resolved_at.is_(None)))
         selected = [
@@ -140,16 +145,16 @@ def mark_silences_ended(
 
 
 def load_silence_in_effect(connection: sa.Connection, silence: str, now: int) -> Silence:
-    """Raises ActRefusedError if it is unknown or has ended."""
+    """Raises OperatorActRefusedError if it is unknown or has ended."""
     row: Any = connection.execute(
         sa.select(silences).where(silences.c.id == replace_unstorable_characters(silence))
     ).first()
     if row is None:
-        raise ActRefusedError(ActRefusal.NOT_FOUND, f"no silence has the id {silence}")
+        raise OperatorActRefusedError(OperatorActRefusalReason.NOT_FOUND, f"no silence has the id {silence}")
     if row.ended_at is not None:
         by = f", by {row.ended_by}" if row.ended_by else ""
         message = f"the silence {silence} ended at {format_utc_timestamp(row.ended_at, now)}{by}"
-        raise ActRefusedError(ActRefusal.CONFLICT, message)
+        raise OperatorActRefusedError(OperatorActRefusalReason.CONFLICT, message)
     return build_silence_from_row(row)
 
 
@@ -159,4 +164,4 @@ def list_expired_silences(connection: sa.Connection, now: int) -> list[str]:
 
 
 def record_unsilence(connection: sa.Connection, silence: str, actor: Actor, now: int) -> None:
-    record_act(connection, ActKind.UNSILENCE, actor, now, silence=silence)
+    record_operator_act(connection, OperatorActKind.UNSILENCE, actor, now, silence=silence)

@@ -17,7 +17,7 @@ MIN_DOWNTIME_GAP_MS = 5_000
 DOWNTIME_GAP_CHECK_INTERVAL_MS = MIN_DOWNTIME_GAP_MS // 2
 
 
-class Watermark:
+class ClaimWatermark:
     """The watermark of one location, its clock generation, and its uptime.
 
     Owns `claimed_until`, the instant up to which every due slot is claimed or recorded as missed; only a step of the
@@ -83,12 +83,12 @@ class Watermark:
         if 0 <= now - self._gap_checked_at < DOWNTIME_GAP_CHECK_INTERVAL_MS and not advance:
             return
         here, new_gaps = watermarks.c.location == self.location, None
-        with self.database.write_transaction() as connection:
+        with self.database.open_write_transaction() as connection:
             query = sa.select(watermarks.c.claimed_until).where(here).with_for_update(key_share=True)
             claimed_until: int = connection.execute(query).scalar_one()
             is_gap = now - claimed_until > MIN_DOWNTIME_GAP_MS
             if is_gap:
-                store_gap(self.database, connection, self.clock_timeline_id, claimed_until, now)
+                store_downtime_gap(self.database, connection, self.clock_timeline_id, claimed_until, now)
             if now > claimed_until and (advance or is_gap):
                 connection.execute(sa.update(watermarks).where(here).values(claimed_until=now))
             if is_gap or not 0 <= now - self._gap_checked_at < DOWNTIME_GAP_CHECK_INTERVAL_MS:
@@ -116,7 +116,9 @@ class Watermark:
         self._is_loaded, self._gap_checked_at = True, 0
 
 
-def store_gap(database: Database, connection: sa.Connection, timeline: str, started_at: int, ended_at: int) -> None:
+def store_downtime_gap(
+    database: Database, connection: sa.Connection, timeline: str, started_at: int, ended_at: int
+) -> None:
     gap = {"location": timeline, "started_at": started_at, "ended_at": ended_at}
     connection.execute(database.build_insert_statement(downtime).values(gap).on_conflict_do_nothing())
 

@@ -73,7 +73,7 @@ class Authenticator:
         if wait_s := self._login_throttle.retry_after_s(address, name):
             message = f"Too many failed attempts. Try again in {wait_s} s"
             raise WebRequestRefusedError(429, "access.too_many_attempts", message, wait_s)
-        self._login_throttle.record_attempt(address, name)
+        self._login_throttle.record_login_attempt(address, name)
         if api_key is None:
             raise WebRequestRefusedError(401, "access.invalid_key", "The API key is not valid")
         return api_key

@@ -8,7 +8,7 @@ from watchdog.web.auth.access import Authenticator, WebRequestRefusedError, requ
 from watchdog.web.auth.session import SESSION_COOKIE_NAME
 
 CSRF_TOKEN_HEADER = "X-CSRF-Token"
-READING_METHODS = ("GET", "HEAD", "OPTIONS")
+SAFE_HTTP_METHODS = ("GET", "HEAD", "OPTIONS")
 LOCAL_ACTOR_NAME = "localhost"
 """The person on this machine while no API keys are configured."""
 
@@ -24,13 +24,13 @@ def get_actor_name(request: Request) -> str:
     return request.state.key_name or LOCAL_ACTOR_NAME
 
 
-def require_own_act(request: Request, authenticator: Authenticator) -> None:
+def require_csrf_safe_act(request: Request, authenticator: Authenticator) -> None:
     """Refuses an act that another site may have sent through a browser. Raises WebRequestRefusedError.
 
     A browser adds a cookie by itself, and never an Authorization header. An act with a session cookie therefore needs
     the CSRF token of the session, and one without any key must not come from another site.
     """
-    if request.method in READING_METHODS or "authorization" in request.headers:
+    if request.method in SAFE_HTTP_METHODS or "authorization" in request.headers:
         return
     require_same_origin(request)
     if (cookie := request.cookies.get(SESSION_COOKIE_NAME)) is None or not authenticator.api_keys:

@@ -37,29 +37,29 @@ class LoginThrottle:
             return 0
         by_address = self._failed_attempts.get(address, (0, 0))
         return max(
-            self._get_remaining_block_s(by_address, MAX_FAILED_LOGIN_ATTEMPTS),
-            self._get_remaining_block_s(self._all_failed_attempts, self._max_total),
+            self._get_remaining_login_block_s(by_address, MAX_FAILED_LOGIN_ATTEMPTS),
+            self._get_remaining_login_block_s(self._all_failed_attempts, self._max_total),
         )
 
-    def record_attempt(self, address: str, key_name: str | None) -> None:
+    def record_login_attempt(self, address: str, key_name: str | None) -> None:
         """`key_name`: the valid key that was given; None: the attempt failed."""
         address = get_address_or_ipv6_subscriber_network(address)
         if key_name is not None:
             self._accepted_keys[address, key_name] = None
             _evict_oldest_login_entry(self._accepted_keys)
             return
-        self._failed_attempts[address] = self._count_attempt(self._failed_attempts.get(address, (0, 0)))
-        self._all_failed_attempts = self._count_attempt(self._all_failed_attempts)
+        self._failed_attempts[address] = self._add_login_attempt_to_window(self._failed_attempts.get(address, (0, 0)))
+        self._all_failed_attempts = self._add_login_attempt_to_window(self._all_failed_attempts)
         _evict_oldest_login_entry(self._failed_attempts)
 
-    def _get_remaining_block_s(self, attempts: tuple[int, int], max_count: float) -> int:
+    def _get_remaining_login_block_s(self, attempts: tuple[int, int], max_count: float) -> int:
         """Seconds until the window of too many attempts ends; 0 if they are not too many."""
         started_at, count = attempts
         remaining_ms = started_at + LOGIN_ATTEMPT_WINDOW_MS - self._clock()
         is_blocked = count >= max_count and 0 < remaining_ms <= LOGIN_ATTEMPT_WINDOW_MS
         return -(-remaining_ms // 1000) if is_blocked else 0
 
-    def _count_attempt(self, attempts: tuple[int, int]) -> tuple[int, int]:
+    def _add_login_attempt_to_window(self, attempts: tuple[int, int]) -> tuple[int, int]:
         started_at, count = attempts
         now = self._clock()
         in_window = 0 <= now - started_at < LOGIN_ATTEMPT_WINDOW_MS

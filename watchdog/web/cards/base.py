@@ -38,7 +38,7 @@ class ProbeCardContext:
 
 
 @dataclass(frozen=True, slots=True)
-class ProbePageCard:
+class ProbePageCardType:
     """A section of a probe's page."""
 
     template: str

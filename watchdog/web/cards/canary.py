@@ -13,7 +13,7 @@ from watchdog.domain.formatting import format_count_with_noun, format_duration, 
 from watchdog.domain.measurements import CanaryStageDurations, QueueMeasurements
 from watchdog.domain.model import HealthState, Outcome, ProbeResult
 from watchdog.web import charts
-from watchdog.web.cards.base import ProbeCardContext, ProbePageCard
+from watchdog.web.cards.base import ProbeCardContext, ProbePageCardType
 
 MAX_CANARY_RUNS_ON_CARD = 48
 """Runs in the chart and its table."""
@@ -137,4 +137,4 @@ def _describe_canary_chart(runs: Sequence[CanaryCardRun]) -> str:
     return " ".join(sentences)
 
 
-PROBE_PAGE_CARD = ProbePageCard("cards/canary.j2", load_canary_card)
+PROBE_PAGE_CARD = ProbePageCardType("cards/canary.j2", load_canary_card)

@@ -9,7 +9,7 @@ from watchdog.domain.heartbeat import MAX_HEARTBEAT_OUTPUT_CHARS, CheckIn, Check
 from watchdog.domain.model import HealthState
 from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.store.read.history import list_newest_check_ins_of_probe
-from watchdog.web.cards.base import ProbeCardContext, ProbePageCard
+from watchdog.web.cards.base import ProbeCardContext, ProbePageCardType
 from watchdog.web.cards.jobs import JobsCardRow, load_jobs_card
 
 MAX_CHECK_INS_ON_CARD = 50
@@ -79,4 +79,4 @@ def _build_check_ins_card_row(check_in: CheckIn, duration: int | None) -> CheckI
     )
 
 
-PROBE_PAGE_CARD = ProbePageCard("cards/check_ins.j2", load_check_ins_card, jobs_section_id="check-ins")
+PROBE_PAGE_CARD = ProbePageCardType("cards/check_ins.j2", load_check_ins_card, jobs_section_id="check-ins")

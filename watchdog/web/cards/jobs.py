@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from watchdog.domain.model import HealthState
 from watchdog.store.read.jobs import JobSummary, list_jobs
-from watchdog.web.cards.base import ProbeCardContext, ProbePageCard
+from watchdog.web.cards.base import ProbeCardContext, ProbePageCardType
 
 MAX_JOBS_ON_CARD = 100
 
@@ -49,4 +49,4 @@ def load_jobs_card(context: ProbeCardContext) -> JobsCard | None:
     return JobsCard(jobs[0].read_at, len(jobs), tuple(map(build_jobs_card_row, jobs[:MAX_JOBS_ON_CARD])))
 
 
-PROBE_PAGE_CARD = ProbePageCard("cards/jobs.j2", load_jobs_card, jobs_section_id="jobs")
+PROBE_PAGE_CARD = ProbePageCardType("cards/jobs.j2", load_jobs_card, jobs_section_id="jobs")

@@ -14,7 +14,7 @@ from watchdog.domain.model import Outcome, ProbeResult
 from watchdog.domain.rules import preference
 from watchdog.store.read.status import ResultRow
 from watchdog.web import charts
-from watchdog.web.cards.base import ProbeCardContext, ProbePageCard
+from watchdog.web.cards.base import ProbeCardContext, ProbePageCardType
 from watchdog.web.chart_window import ChartWindow, build_time_axis_labels, choose_chart_window
 
 LATENCY_LIMIT_EXPRESSION_PATTERN = re.compile(r"\s*elapsed_ms\s*<=?\s*(\d+)\s*")
@@ -71,7 +71,7 @@ def build_latency_card(runs: Sequence[ResultRow], limit: int | None, now: int) -
     durations: list[list[int]] = [[] for _ in range(window.point_count)]
     failed_counts = [0] * window.point_count
     for run in runs:
-        index = window.find_point_index(run.slot)
+        index = window.find_chart_point_index(run.slot)
         if run.outcome is Outcome.PASS and run.duration is not None:
             durations[index].append(run.duration)
         failed_counts[index] += run.outcome is Outcome.FAIL
@@ -101,7 +101,7 @@ def build_latency_card(runs: Sequence[ResultRow], limit: int | None, now: int) -
         no_verdict_period=_format_slot_range(no_verdict),
         has_limit_line=limit_line is not None,
         table_rows=tuple(
-            (window.get_point_start_ms(i), p50[i], p95[i], failed_counts[i])
+            (window.get_chart_point_start_ms(i), p50[i], p95[i], failed_counts[i])
             for i in range(window.point_count - 1, -1, -1)
             if durations[i] or failed_counts[i]
         ),
@@ -164,4 +164,4 @@ def _describe_latency_chart(
     return " ".join(sentences)
 
 
-PROBE_PAGE_CARD = ProbePageCard("cards/latency.j2", load_latency_card)
+PROBE_PAGE_CARD = ProbePageCardType("cards/latency.j2", load_latency_card)

@@ -12,7 +12,7 @@ from watchdog.domain.formatting import format_time_of_day
 from watchdog.domain.model import Outcome, ProbeResult
 from watchdog.store.read.status import ResultRow
 from watchdog.web import charts
-from watchdog.web.cards.base import ProbeCardContext, ProbePageCard
+from watchdog.web.cards.base import ProbeCardContext, ProbePageCardType
 from watchdog.web.cards.latency import compute_percentile
 
 PHASE_INTERRUPTING_REASON_FAMILIES = frozenset({"timeout", "dns", "connection", "tls", "protocol", "body"})
@@ -134,4 +134,4 @@ def format_phase_name(name: str) -> str:
     return name.upper() if name in ("dns", "tls") else name.replace("_", " ")
 
 
-PROBE_PAGE_CARD = ProbePageCard("cards/phases.j2", load_phases_card)
+PROBE_PAGE_CARD = ProbePageCardType("cards/phases.j2", load_phases_card)

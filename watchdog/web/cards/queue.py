@@ -12,7 +12,7 @@ from watchdog.domain.probe_state import QueueThresholdRecord
 from watchdog.store.read import queue_stats
 from watchdog.store.read.queue_stats import QueueSample
 from watchdog.web import charts
-from watchdog.web.cards.base import ProbeCardContext, ProbePageCard
+from watchdog.web.cards.base import ProbeCardContext, ProbePageCardType
 from watchdog.web.chart_window import ChartWindow, build_time_axis_labels, choose_chart_window
 
 QueueValueFormatter = Callable[[float], str]
@@ -36,7 +36,7 @@ QUEUE_METRIC_LABELS_AND_FORMATTERS: Mapping[str, tuple[str, QueueValueFormatter]
     "consumers": ("Consumers", _format_rounded_to_integer),
 }
 """Metrics in the order of the card, with their title."""
-STALLED_QUEUE_METRIC = "stalled"
+STALLED_QUEUE_RULE_NAME = "stalled"
 """The rule that has no metric of its own."""
 
 
@@ -76,14 +76,14 @@ def build_queue_card(
     read_at, newest = samples[-1]
     waiting: list[int | None] = [None] * window.point_count
     for sample in samples:
-        index = window.find_point_index(sample.slot)
+        index = window.find_chart_point_index(sample.slot)
         waiting[index] = max(waiting[index] or 0, sample.metrics.waiting or 0)
     metrics = [
         _build_queue_card_metric(name, value, thresholds.get(name), read_at)
         for name in QUEUE_METRIC_LABELS_AND_FORMATTERS
         if (value := getattr(newest, name)) is not None
     ]
-    if stalled := thresholds.get(STALLED_QUEUE_METRIC):
+    if stalled := thresholds.get(STALLED_QUEUE_RULE_NAME):
         metrics.insert(1, _build_stalled_card_metric(stalled, read_at))
     return QueueCard(
         read_at=read_at,
@@ -91,7 +91,7 @@ def build_queue_card(
         window=window,
         chart=_render_waiting_jobs_chart(waiting, newest.waiting or 0, thresholds.get("waiting"), window),
         table_rows=tuple(
-            (window.get_point_start_ms(i), count)
+            (window.get_chart_point_start_ms(i), count)
             for i, count in reversed(list(enumerate(waiting)))
             if count is not None
         ),
@@ -145,4 +145,4 @@ def _build_stalled_card_metric(record: QueueThresholdRecord, read_at: int) -> Qu
     return QueueCardMetric("Stalled", "yes" if is_breached else "no", (limit, progress), is_breached)
 
 
-PROBE_PAGE_CARD = ProbePageCard("cards/queue.j2", load_queue_card)
+PROBE_PAGE_CARD = ProbePageCardType("cards/queue.j2", load_queue_card)

@@ -8,7 +8,7 @@ from watchdog.domain.model import HealthState
 from watchdog.domain.observations import McpTaskFacts
 from watchdog.domain.rules import task as task_rule
 from watchdog.store.read.jobs import build_mcp_task_summaries
-from watchdog.web.cards.base import ProbeCardContext, ProbePageCard
+from watchdog.web.cards.base import ProbeCardContext, ProbePageCardType
 from watchdog.web.cards.jobs import JobsCardRow, build_jobs_card_row
 
 MAX_MCP_TASKS_ON_CARD = 50
@@ -58,4 +58,4 @@ def _format_mcp_task_report(task: McpTaskFacts | None) -> str:
     return ", ".join([f"ok: {'true' if task.ok else 'false'}", *filter(None, (task.status, task.error))])
 
 
-PROBE_PAGE_CARD = ProbePageCard("cards/tasks.j2", load_mcp_tasks_card, jobs_section_id="tasks")
+PROBE_PAGE_CARD = ProbePageCardType("cards/tasks.j2", load_mcp_tasks_card, jobs_section_id="tasks")

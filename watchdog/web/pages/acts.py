@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from watchdog.domain.acts import ActKind, Actor
+from watchdog.domain.acts import Actor, OperatorActKind
 from watchdog.domain.formatting import format_utc_timestamp
 from watchdog.domain.model import HealthState
 from watchdog.domain.silencing import Silence
-from watchdog.store.read.acts import list_acts_about_incident, list_silences_of_incident
+from watchdog.store.read.acts import list_operator_acts_about_incident, list_silences_of_incident
 from watchdog.store.read.status import Connection, IncidentRecord
 from watchdog.web.pages.banner import PageBanner
 
-ACT_TITLES = {ActKind.ACKNOWLEDGE: "Acknowledged", ActKind.UNACKNOWLEDGE: "Acknowledgement removed"}
+INCIDENT_TIMELINE_TITLE_BY_ACT_KIND = {
+    OperatorActKind.ACKNOWLEDGE: "Acknowledged",
+    OperatorActKind.UNACKNOWLEDGE: "Acknowledgement removed",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +46,11 @@ def build_act_banners(connection: Connection, record: IncidentRecord, now: int) 
 
 def build_act_timeline_events(connection: Connection, incident: str) -> Iterator[IncidentTimelineEvent]:
     """What people did, and when silences that select the incident began and ended."""
-    for act in list_acts_about_incident(connection, incident):
+    for act in list_operator_acts_about_incident(connection, incident):
         detail = ": ".join(filter(None, (_format_actor(act.actor), act.comment)))
-        yield IncidentTimelineEvent(act.occurred_at, ACT_TITLES[act.kind], detail, icon="action")
+        yield IncidentTimelineEvent(
+            act.occurred_at, INCIDENT_TIMELINE_TITLE_BY_ACT_KIND[act.kind], detail, icon="action"
+        )
     for silence in list_silences_of_incident(connection, incident):
         yield IncidentTimelineEvent(silence.started_at, "Silenced", _describe_silence(silence), icon="action")
         if silence.ended_at is not None:

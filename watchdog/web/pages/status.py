@@ -36,7 +36,7 @@ from watchdog.web.pages.timeline import (
 
 MAX_PAST_INCIDENTS_ON_STATUS_PAGE, MAX_TROUBLED_DAYS_ON_STATUS_PAGE = 10, 200
 MAX_OPEN_INCIDENTS_ON_STATUS_PAGE = 50
-NO_DAY_BARS = Markup()
+EMPTY_DAY_BARS_MARKUP = Markup()
 
 STATUS_PAGE_SINGULAR_STATE_PHRASES = {HealthState.DEGRADED: "is degraded", HealthState.DOWN: "is down"}
 STATUS_PAGE_PLURAL_STATE_PHRASES = {HealthState.DEGRADED: "are degraded", HealthState.DOWN: "are down"}
@@ -62,7 +62,7 @@ class StatusPageService:
     """Replaces the label of the state, if not empty."""
     group: str
     days: tuple[DailyUptime, ...] = ()
-    bars: Markup = NO_DAY_BARS
+    bars: Markup = EMPTY_DAY_BARS_MARKUP
     uptime: str = ""
     uptime_coverage: str = ""
     """ "34 of 90 days", if there is no data for some of them."""

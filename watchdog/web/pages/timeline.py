@@ -24,7 +24,7 @@ class HealthStateInterval(NamedTuple):
     def length(self) -> int:
         return self.stop - self.start
 
-    def clip_to(self, start: int, stop: int) -> HealthStateInterval:
+    def clip_to_period(self, start: int, stop: int) -> HealthStateInterval:
         """Its part within [start, stop); of no or negative length if there is none."""
         return HealthStateInterval(self.state, max(self.start, start), min(self.stop, stop))
 
@@ -36,7 +36,7 @@ def find_worst_state(states: Iterable[HealthState]) -> HealthState:
 
 def clip_state_intervals(intervals: Iterable[HealthStateInterval], start: int, stop: int) -> list[HealthStateInterval]:
     """The parts of the intervals within [start, stop)."""
-    clipped = (interval.clip_to(start, stop) for interval in intervals)
+    clipped = (interval.clip_to_period(start, stop) for interval in intervals)
     return [interval for interval in clipped if interval.length > 0]
 
 
@@ -99,7 +99,7 @@ def compute_daily_uptime(
     affected_ms: dict[tuple[int, HealthState], int] = {}
     for interval in flatten_to_worst_states(intervals, (today - day_count + 1) * DAY_MS, now):
         for day in range(interval.start // DAY_MS, (interval.stop - 1) // DAY_MS + 1):
-            part = interval.clip_to(day * DAY_MS, (day + 1) * DAY_MS)
+            part = interval.clip_to_period(day * DAY_MS, (day + 1) * DAY_MS)
             affected_ms[day, interval.state] = affected_ms.get((day, interval.state), 0) + part.length
     summaries = []
     for day in range(today - day_count + 1, today + 1):

@@ -25,12 +25,12 @@ MAX_CHECK_IN_BODY_BYTES = 67_108_864
 """How long a body may take, and how much of it is received; then what has arrived counts as the whole body."""
 MAX_CHECK_INS_PER_WINDOW, CHECK_IN_RATE_LIMIT_WINDOW_MS = 600, 60_000
 """Check-ins of one job within a window; more than that is a runaway job."""
-MAX_CONCURRENT_TOKEN_LOOKUPS = 2
+MAX_CONCURRENT_CHECK_IN_TOKEN_LOOKUPS = 2
 """Lookups of tokens of other processes at once. Others wait, because a limit in total would refuse valid tokens."""
 MAX_CHECK_IN_AGE_MS = 31 * DAY_MS
 MAX_CHECK_IN_PARAMETERS = 20
 MAX_QUOTED_CHECK_IN_REQUEST_CHARS = 200
-CHECK_IN_TEXT_MEDIA_TYPES = ("", "application/x-www-form-urlencoded", "application/octet-stream")
+CHECK_IN_MEDIA_TYPES_READ_AS_TEXT = ("", "application/x-www-form-urlencoded", "application/octet-stream")
 """Of senders that name no type, or that of their tool, for a body of any text."""
 _QUOTABLE_PARAMETER_NAME_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,15}")
 """A name that can be repeated in a response: it is shorter than any token."""
@@ -81,7 +81,7 @@ class CheckInMiddleware:
         self._inner, self._probe_ids_by_token, self._find_probe_id = inner, probe_ids_by_token, find_probe_id
         self._accept_check_in, self._clock = accept_check_in, clock
         self._login_throttle = LoginThrottle(clock, limits_total=False)
-        self._lookup_places = asyncio.Semaphore(MAX_CONCURRENT_TOKEN_LOOKUPS)
+        self._lookup_places = asyncio.Semaphore(MAX_CONCURRENT_CHECK_IN_TOKEN_LOOKUPS)
         self._check_in_counts: dict[str, tuple[int, int]] = {}
         """Probe id -> start of its window, and check-ins since."""
 
@@ -97,7 +97,9 @@ class CheckInMiddleware:
         token, _, action = scope["path"][len(CHECK_IN_PATH_PREFIX) :].partition("/")
         probe_id = self._probe_ids_by_token.get(token)
         if probe_id is None:
-            looked_up = await self._find_probe_id_or_response(token, scope["client"][0] if scope.get("client") else "")
+            looked_up = await self._find_probe_id_of_token_or_response(
+                token, scope["client"][0] if scope.get("client") else ""
+            )
             if isinstance(looked_up, CheckInResponse):
                 return looked_up
             probe_id = looked_up
@@ -122,7 +124,7 @@ class CheckInMiddleware:
         rejected = ReceivedCheckIn(CheckInKind.REJECTED, now, output=explanation.encode())
         await self._accept_check_in(probe_id, rejected)
 
-    async def _find_probe_id_or_response(self, token: str, address: str) -> str | CheckInResponse:
+    async def _find_probe_id_of_token_or_response(self, token: str, address: str) -> str | CheckInResponse:
         """The probe id of another process's heartbeat; the response if there is none."""
         if wait_s := self._login_throttle.retry_after_s(address, None):
             return CheckInResponse(429, "too many unknown tokens from this address", wait_s)
@@ -132,7 +134,7 @@ class CheckInMiddleware:
         except STORE_READ_QUERY_ERRORS:
             return CHECK_IN_UNAVAILABLE_RESPONSE
         if probe_id is None:
-            self._login_throttle.record_attempt(address, None)
+            self._login_throttle.record_login_attempt(address, None)
             return CHECK_IN_UNKNOWN_TOKEN_RESPONSE
         return probe_id
 
@@ -186,7 +188,7 @@ def _decode_check_in_body(body: BodyTail, header_pairs: Iterable[tuple[bytes, by
     if headers.get(b"content-encoding", "identity") not in ("identity", ""):
         raise InvalidCheckInRequestError("Content-Encoding: expected none: send the output uncompressed")
     media_type, _, parameters = headers.get(b"content-type", "").partition(";")
-    if media_type.strip() not in CHECK_IN_TEXT_MEDIA_TYPES and not media_type.startswith("text/"):
+    if media_type.strip() not in CHECK_IN_MEDIA_TYPES_READ_AS_TEXT and not media_type.startswith("text/"):
         raise InvalidCheckInRequestError("Content-Type: expected text/plain, or none")
     parameter = re.search(r"charset\s*=\s*\"?([^\s\";]+)", parameters)
     charset = find_python_text_codec(parameter[1]) if parameter else "utf-8"

@@ -12,7 +12,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Match
 
-from watchdog.api.problems import PROBLEM_MEDIA_TYPE, InvalidParameterJson, ProblemJson, build_problem_body
+from watchdog.api.problems import (
+    PROBLEM_MEDIA_TYPE,
+    InvalidParameterJson,
+    ProblemDetailsJson,
+    build_problem_details_body,
+)
 from watchdog.domain.reasons import get_reason_advice
 from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError
 from watchdog.web.auth.access import WebRequestRefusedError
@@ -25,17 +30,17 @@ INTERNAL_ERROR_TEXT = "Watchdog failed to build this response; see its log. Prob
 PAGE_NOT_FOUND_TEXT = "There is no page at this address."
 API_ADDRESS_NOT_FOUND_TEXT = "There is nothing at this address. /api/v1/openapi.json lists the addresses of the API."
 INVALID_PARAMETER_ADVICE = "/api/v1/openapi.json describes the parameters."
-HTTP_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+ALLOW_HEADER_CANDIDATE_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 MAX_REPORTED_PARAMETER_ERRORS = 20
-MAX_PARAMETER_NAME_CHARS = 100
+MAX_REPORTED_PARAMETER_NAME_CHARS = 100
 
 
-class ProblemResponse(JSONResponse):
+class ProblemDetailsResponse(JSONResponse):
     """A failed request of a program."""
 
     media_type = PROBLEM_MEDIA_TYPE
 
-    def __init__(self, body: ProblemJson, headers: Mapping[str, str]):
+    def __init__(self, body: ProblemDetailsJson, headers: Mapping[str, str]):
         super().__init__(body, body["status"], headers={**NO_STORE_HEADERS, **headers})
 
 
@@ -46,7 +51,7 @@ def install_error_handlers(
         request: Request, status_code: int, heading: str, text: str, headers: Mapping[str, str] | None = None
     ) -> Response:
         if is_program_request(request):
-            return ProblemResponse(build_problem_body(status_code, text), headers or {})
+            return ProblemDetailsResponse(build_problem_details_body(status_code, text), headers or {})
         html = renderer.render("error.j2", clock(), status_code=status_code, heading=heading, text=text)
         return HTMLResponse(html, status_code, headers={**NO_STORE_HEADERS, **(headers or {})})
 
@@ -114,19 +119,21 @@ async def handle_client_disconnect(_: Request, __: Exception) -> Response:
 def build_access_problem_response(error: WebRequestRefusedError) -> Response:
     detail = f"{error}. {get_reason_advice(error.reason)}"
     challenge = {"WWW-Authenticate": "Bearer"} if error.status_code == 401 else {}
-    body = build_problem_body(error.status_code, detail, reason=error.reason)
-    return ProblemResponse(body, build_retry_after_header(error) | challenge)
+    body = build_problem_details_body(error.status_code, detail, reason=error.reason)
+    return ProblemDetailsResponse(body, build_retry_after_header(error) | challenge)
 
 
 def build_invalid_parameters_response(error: RequestValidationError) -> Response:
     """400 for a body that is not JSON, otherwise 422. What the client sent is not repeated: it may be a secret."""
     problems = list(_describe_invalid_parameters(error.errors()))
     if any(entry["type"] == "json_invalid" for entry in error.errors()):
-        return ProblemResponse(build_problem_body(400, "The body is not valid JSON. Send a JSON object."), {})
+        return ProblemDetailsResponse(
+            build_problem_details_body(400, "The body is not valid JSON. Send a JSON object."), {}
+        )
     first = problems[0]
     place = " ".join(filter(None, (first["location"], first["name"])))
     detail = f"{place}: {first['message']}. {INVALID_PARAMETER_ADVICE}"
-    return ProblemResponse(build_problem_body(422, detail, errors=problems), {})
+    return ProblemDetailsResponse(build_problem_details_body(422, detail, errors=problems), {})
 
 
 def _describe_invalid_parameters(errors: Sequence[Mapping[str, object]]) -> Iterator[InvalidParameterJson]:
@@ -134,12 +141,12 @@ def _describe_invalid_parameters(errors: Sequence[Mapping[str, object]]) -> Iter
         place = entry["loc"]
         location, *names = map(str, place) if isinstance(place, tuple) else ("body",)
         message = "unknown parameter" if entry["type"] == "extra_forbidden" else str(entry["msg"])
-        yield {"location": location, "name": ".".join(names)[:MAX_PARAMETER_NAME_CHARS], "message": message}
+        yield {"location": location, "name": ".".join(names)[:MAX_REPORTED_PARAMETER_NAME_CHARS], "message": message}
 
 
 def list_allowed_methods(app: FastAPI, request: Request) -> list[str]:
     """The methods that the address of a request accepts."""
-    scopes = {method: {**request.scope, "method": method} for method in HTTP_METHODS}
+    scopes = {method: {**request.scope, "method": method} for method in ALLOW_HEADER_CANDIDATE_METHODS}
     return [
         method for method, scope in scopes.items() if any(route.matches(scope)[0] is Match.FULL for route in app.routes)
     ]

@@ -54,7 +54,7 @@ class StatusPageCache:
         self._failed_at: int | None = None
         self._lock = asyncio.Lock()
 
-    async def get_current_page(self, view: RequestedStatusPageView) -> RenderedStatusPage:
+    async def get_current_status_page(self, view: RequestedStatusPageView) -> RenderedStatusPage:
         """Raises StatusPageUnavailableError."""
         async with self._lock:
             now = self._clock()
@@ -64,14 +64,14 @@ class StatusPageCache:
                 view = normalize_status_page_view(view, self._last_snapshot.selection.service_count_by_group)
             rendered = self._rendered.get(view)
             if rendered is None or not 0 <= now - rendered.rendered_at < STATUS_PAGE_CACHE_MS:
-                rendered = await self._load_and_render(view, now)
+                rendered = await self._load_and_render_status_page(view, now)
                 self._rendered.pop(view, None)
                 self._rendered[view] = rendered
                 if len(self._rendered) > MAX_CACHED_STATUS_PAGE_VIEWS:
                     del self._rendered[next(iter(self._rendered))]
             return rendered
 
-    async def _load_and_render(self, view: RequestedStatusPageView, now: int) -> RenderedStatusPage:
+    async def _load_and_render_status_page(self, view: RequestedStatusPageView, now: int) -> RenderedStatusPage:
         is_outdated = False
         try:
             async with asyncio.timeout(STORE_READ_QUERY_TIMEOUT_S):
@@ -83,9 +83,11 @@ class StatusPageCache:
         if self._last_snapshot is None:
             self._failed_at = self._clock()
             raise StatusPageUnavailableError
-        return await asyncio.to_thread(self._render_snapshot, self._last_snapshot, now, is_outdated)
+        return await asyncio.to_thread(self._render_status_page_snapshot, self._last_snapshot, now, is_outdated)
 
-    def _render_snapshot(self, snapshot: StatusPageSnapshot, now: int, is_outdated: bool) -> RenderedStatusPage:
+    def _render_status_page_snapshot(
+        self, snapshot: StatusPageSnapshot, now: int, is_outdated: bool
+    ) -> RenderedStatusPage:
         page = build_status_page(snapshot, self._config)
         template = "status.j2" if page.groups else "status_empty.j2"
         html = self._renderer.render(template, now, page=page, read_at=snapshot.read_at, is_outdated=is_outdated)
@@ -105,7 +107,7 @@ def create_public_router(
 
     @router.api_route("/", methods=["GET", "HEAD"])
     async def show_status(request: Request) -> Response:
-        rendered = await status_pages.get_current_page(parse_status_page_view(request))
+        rendered = await status_pages.get_current_status_page(parse_status_page_view(request))
         content, encoding_headers = rendered.body.choose_body_and_encoding_headers(request)
         etag = f'"{rendered.digest}{"-gzip" if content is rendered.body.compressed else ""}"'
         headers = {"ETag": etag, "Cache-Control": f"public, max-age={STATUS_PAGE_CACHE_MS // 1000}", **encoding_headers}

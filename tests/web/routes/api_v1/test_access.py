@@ -17,7 +17,7 @@ from watchdog.web.auth.access import Authenticator
 from watchdog.web.auth.acts import get_actor_name
 from watchdog.web.auth.session import SESSION_COOKIE_NAME
 from watchdog.web.routes.api_v1.jobs import add_job_routes
-from watchdog.web.routes.api_v1.operations import act_operation
+from watchdog.web.routes.api_v1.operations import declare_act_operation
 from watchdog.web.routes.operators import OperatorRouteContext
 
 READER = ApiKey("grafana", "reader", "read-me-0123456789")
@@ -41,7 +41,7 @@ def with_act(monkeypatch: pytest.MonkeyPatch) -> None:
     def add_routes(router: APIRouter, context: OperatorRouteContext) -> None:
         add_job_routes(router, context)
 
-        @act_operation(router, "/acts", summary="Act", shape=dict[str, str], example={"actor": "ci"})
+        @declare_act_operation(router, "/acts", summary="Act", shape=dict[str, str], example={"actor": "ci"})
         async def act(request: Request, body: Annotated[dict[str, str], Body()]) -> dict[str, str]:
             return {"actor": get_actor_name(request), **body}
 
@@ -73,7 +73,7 @@ def test_every_operation_requires_a_key(keyed: FastAPI, sentence: str) -> None:
     assert len({path for path, _ in operations}) >= 11
     for path, method in operations:
         response = request_page(keyed, fill_path(path) + query, method, headers=headers, **REMOTE)
-        is_act = method not in acts.READING_METHODS
+        is_act = method not in acts.SAFE_HTTP_METHODS
         allowed = {200} if not is_act else {403} if sentence == "a reader" else {200, 202, 422}
         assert response.status_code in (allowed if expected == 200 else {expected, 429}), (path, method)
         if response.status_code >= 400 and method != "HEAD":

@@ -21,7 +21,7 @@ from watchdog.store.database import Database
 from watchdog.store.errors import StoreUnavailableError
 from watchdog.web.routes.api_v1 import probes as probe_routes
 from watchdog.web.routes.api_v1.cursors import encode_cursor
-from watchdog.web.routes.api_v1.responses import ApiList
+from watchdog.web.routes.api_v1.responses import CursorPaginatedListEndpoint
 
 LISTS = ("probes", "incidents", "deliveries", "jobs", "queues", "receivers", "probes/api/results")
 RESOURCES = ("probes/api", f"incidents/{6:024x}", "service", "openapi.json")
@@ -159,7 +159,7 @@ def test_pages_are_stable_when_rows_arrive(database_url: str) -> None:
         first = {path: get(app, f"{path}?limit=2") for path in paths}
         later = FixtureRows()
         later.add_result(id, NOW - 1_000)
-        with database.write_transaction() as connection:
+        with database.open_write_transaction() as connection:
             later.rows["incidents"].append({**rows.rows["incidents"][0], "id": "f" * 24, "opened_at": NOW + 1})
             later.rows["outbox"].append({**rows.rows["outbox"][0], "incident": "f" * 24, "created_at": NOW + 1})
             later.insert_into(connection)
@@ -210,7 +210,7 @@ def test_an_etag_changes_with_the_content(tmp_path: Path) -> None:
         before = request_page(app, "/api/v1/probes").headers["etag"]
         later = FixtureRows()
         later.add_result(id, NOW - 1_000)
-        with database.write_transaction() as connection:
+        with database.open_write_transaction() as connection:
             later.insert_into(connection)
         changed = request_page(app, "/api/v1/probes", headers={"If-None-Match": before})
         assert (changed.status_code, changed.headers["etag"] == before) == (200, False)
@@ -277,9 +277,11 @@ def test_rows_are_serialized_beside_the_event_loop(full_database: Database, monk
         threads.add(threading.current_thread())
         return probe_serializers.serialize_probe_status(row)
 
-    probe_list = probe_routes.PROBE_LIST
-    noting = ApiList(probe_list.path, probe_list.position_types, probe_list.get_position, serialize_and_note_thread)
-    monkeypatch.setattr(probe_routes, "PROBE_LIST", noting)
+    probe_list = probe_routes.PROBE_LIST_ENDPOINT
+    noting = CursorPaginatedListEndpoint(
+        probe_list.path, probe_list.position_types, probe_list.get_position, serialize_and_note_thread
+    )
+    monkeypatch.setattr(probe_routes, "PROBE_LIST_ENDPOINT", noting)
     assert get(create_test_app(full_database), "probes")["items"]
     assert threads
     assert threading.main_thread() not in threads

@@ -57,7 +57,7 @@ def test_every_operation_is_documented_with_valid_examples(document: Any, api: F
 def test_every_field_and_filter_is_described_or_plain(document: Any) -> None:
     schemas = document["components"]["schemas"]
     assert schemas["ProbeJson"]["properties"]["state"]["description"] == "up, degraded, unknown or down."
-    assert schemas.keys() >= {"ProbeDetailJson", "IncidentDetailJson", "ServiceJson", "ProblemJson"}
+    assert schemas.keys() >= {"ProbeDetailJson", "IncidentDetailJson", "WatchdogServiceJson", "ProblemDetailsJson"}
 
 
 def test_responses_have_the_documented_shape(document: Any, api: FastAPI) -> None:

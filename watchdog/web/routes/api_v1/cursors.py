@@ -22,7 +22,7 @@ CursorPosition: TypeAlias = tuple[str | int, ...]
 
 def encode_cursor(list_name: str, filters: Mapping[str, Json], position: CursorPosition) -> str:
     """`filters`: of the list, which the next page must have as well."""
-    content = json.dumps([_digest_list(list_name, filters), *position], separators=(",", ":"))
+    content = json.dumps([_digest_list_name_and_filters(list_name, filters), *position], separators=(",", ":"))
     return base64.urlsafe_b64encode(content.encode()).decode().rstrip("=")
 
 
@@ -36,7 +36,7 @@ def decode_cursor(
         content = None
     if not isinstance(content, list) or [type(part) for part in content] != [str, *types]:
         raise UnanswerableRequestError(400, "The cursor is not valid. Leave it out to begin with the first page.")
-    if content[0] != _digest_list(list_name, filters):
+    if content[0] != _digest_list_name_and_filters(list_name, filters):
         raise UnanswerableRequestError(
             400, "The cursor belongs to another list or to other filters. Leave it out to begin with the first page."
         )
@@ -46,5 +46,5 @@ def decode_cursor(
     return position
 
 
-def _digest_list(list_name: str, filters: Mapping[str, Json]) -> str:
+def _digest_list_name_and_filters(list_name: str, filters: Mapping[str, Json]) -> str:
     return blake2b(json.dumps([list_name, filters], sort_keys=True).encode(), digest_size=6).hexdigest()

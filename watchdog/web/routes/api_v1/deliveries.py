@@ -8,15 +8,15 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from watchdog.api.examples import DELIVERY_EXAMPLE, build_list_example
+from watchdog.api.examples import DELIVERY_JSON_EXAMPLE, build_list_page_json_example
 from watchdog.api.serializers.deliveries import DeliveryJson, serialize_delivery
 from watchdog.api.serializers.lists import ListPageJson
 from watchdog.domain.model import DeliveryState
 from watchdog.store.read.status import Connection, DeliveryRecord, list_deliveries
 from watchdog.web.routes.api_v1.cursors import CursorPosition
-from watchdog.web.routes.api_v1.operations import read_operation
+from watchdog.web.routes.api_v1.operations import declare_read_operation
 from watchdog.web.routes.api_v1.parameters import FilterText, PageParameters
-from watchdog.web.routes.api_v1.responses import ApiList, ListPage, cut_list_page
+from watchdog.web.routes.api_v1.responses import CursorPaginatedListEndpoint, ListPage, cut_list_page
 from watchdog.web.routes.operators import OperatorRouteContext
 
 
@@ -31,27 +31,27 @@ class DeliveryListParameters(PageParameters):
     """The id of an incident."""
 
 
-def get_delivery_position(delivery: DeliveryRecord) -> CursorPosition:
+def get_delivery_list_position(delivery: DeliveryRecord) -> CursorPosition:
     return delivery.created_at, delivery.incident, delivery.destination, delivery.seq
 
 
-DELIVERY_LIST: ApiList[DeliveryRecord] = ApiList(
-    "/api/v1/deliveries", (int, str, str, int), get_delivery_position, serialize_delivery
+DELIVERY_LIST_ENDPOINT: CursorPaginatedListEndpoint[DeliveryRecord] = CursorPaginatedListEndpoint(
+    "/api/v1/deliveries", (int, str, str, int), get_delivery_list_position, serialize_delivery
 )
 
 
 def add_delivery_routes(router: APIRouter, context: OperatorRouteContext) -> None:
-    @read_operation(
+    @declare_read_operation(
         router,
         "/deliveries",
         summary="List notifications and their deliveries, newest first",
         shape=ListPageJson[DeliveryJson],
-        example=build_list_example(DELIVERY_LIST.path, DELIVERY_EXAMPLE),
+        example=build_list_page_json_example(DELIVERY_LIST_ENDPOINT.path, DELIVERY_JSON_EXAMPLE),
     )
     async def get_deliveries(request: Request, parameters: Annotated[DeliveryListParameters, Query()]) -> Response:
-        after = DELIVERY_LIST.decode_position(parameters)
+        after = DELIVERY_LIST_ENDPOINT.decode_cursor_position(parameters)
         page = await context.run_query(lambda c: load_delivery_list_page(c, parameters, after))
-        return await DELIVERY_LIST.respond(request, parameters, page)
+        return await DELIVERY_LIST_ENDPOINT.respond(request, parameters, page)
 
 
 def load_delivery_list_page(

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from watchdog.api.examples import INCIDENT_DETAIL_EXAMPLE, INCIDENT_EXAMPLE, build_list_example
+from watchdog.api.examples import INCIDENT_DETAIL_JSON_EXAMPLE, INCIDENT_JSON_EXAMPLE, build_list_page_json_example
 from watchdog.api.serializers.incidents import (
     IncidentDetailJson,
     IncidentJson,
@@ -24,10 +24,15 @@ from watchdog.store.read.destinations import list_destination_names
 from watchdog.store.read.status import Connection, DeliveryRecord, IncidentRecord
 from watchdog.web.errors import UnanswerableRequestError
 from watchdog.web.routes.api_v1.cursors import CursorPosition
-from watchdog.web.routes.api_v1.operations import read_operation
-from watchdog.web.routes.api_v1.parameters import MAX_FILTER_CHARS, FilterText, NoParameters, PageParameters
+from watchdog.web.routes.api_v1.operations import declare_read_operation
+from watchdog.web.routes.api_v1.parameters import MAX_FILTER_CHARS, FilterText, NoQueryParameters, PageParameters
 from watchdog.web.routes.api_v1.probes import load_probe_status
-from watchdog.web.routes.api_v1.responses import ApiList, ListPage, cut_list_page, respond_with_object
+from watchdog.web.routes.api_v1.responses import (
+    CursorPaginatedListEndpoint,
+    ListPage,
+    cut_list_page,
+    respond_with_object,
+)
 from watchdog.web.routes.operators import OperatorRouteContext
 
 IncidentId = Annotated[
@@ -48,7 +53,7 @@ class IncidentListParameters(PageParameters):
     """The id of a probe."""
 
 
-INCIDENT_LIST: ApiList[IncidentRecord] = ApiList(
+INCIDENT_LIST_ENDPOINT: CursorPaginatedListEndpoint[IncidentRecord] = CursorPaginatedListEndpoint(
     "/api/v1/incidents",
     (int, str),
     lambda record: (record.incident.opened_at, record.incident.id),
@@ -57,28 +62,30 @@ INCIDENT_LIST: ApiList[IncidentRecord] = ApiList(
 
 
 def add_incident_routes(router: APIRouter, context: OperatorRouteContext) -> None:
-    @read_operation(
+    @declare_read_operation(
         router,
         "/incidents",
         summary="List incidents, newest first",
         shape=ListPageJson[IncidentJson],
-        example=build_list_example(INCIDENT_LIST.path, INCIDENT_EXAMPLE),
+        example=build_list_page_json_example(INCIDENT_LIST_ENDPOINT.path, INCIDENT_JSON_EXAMPLE),
     )
     async def list_incidents(request: Request, parameters: Annotated[IncidentListParameters, Query()]) -> Response:
-        after = INCIDENT_LIST.decode_position(parameters)
+        after = INCIDENT_LIST_ENDPOINT.decode_cursor_position(parameters)
         page = await context.run_query(lambda c: load_incident_list_page(c, parameters, after))
-        return await INCIDENT_LIST.respond(request, parameters, page)
+        return await INCIDENT_LIST_ENDPOINT.respond(request, parameters, page)
 
-    @read_operation(
+    @declare_read_operation(
         router,
         "/incidents/{incident_id}",
         summary="Show an incident with its evidence and notifications",
         shape=IncidentDetailJson,
-        example=INCIDENT_DETAIL_EXAMPLE,
+        example=INCIDENT_DETAIL_JSON_EXAMPLE,
     )
-    async def get_incident(request: Request, incident_id: IncidentId, _: Annotated[NoParameters, Query()]) -> Response:
+    async def get_incident(
+        request: Request, incident_id: IncidentId, _: Annotated[NoQueryParameters, Query()]
+    ) -> Response:
         now = context.clock()
-        parts = await context.run_query(lambda c: load_incident_with_context(c, incident_id, now))
+        parts = await context.run_query(lambda c: load_incident_with_deliveries_and_destinations(c, incident_id, now))
         return await respond_with_object(request, lambda: serialize_incident_detail(*parts))
 
 
@@ -98,7 +105,7 @@ def load_incident_list_page(
     return cut_list_page(records, parameters.limit)
 
 
-def load_incident_with_context(
+def load_incident_with_deliveries_and_destinations(
     connection: Connection, incident_id: str, now: int
 ) -> tuple[IncidentRecord, AlertMessageContext, list[DeliveryRecord], list[str]]:
     """The last: all configured destinations. Raises UnanswerableRequestError."""

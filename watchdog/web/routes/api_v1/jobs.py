@@ -8,17 +8,17 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from watchdog.api.examples import JOB_EXAMPLE, build_list_example
+from watchdog.api.examples import JOB_JSON_EXAMPLE, build_list_page_json_example
 from watchdog.api.serializers.jobs import JobJson, serialize_job_summary
 from watchdog.api.serializers.lists import ListPageJson
 from watchdog.domain.model import HealthState
 from watchdog.store.read.jobs import JOB_OR_TASK_LISTING_PROBE_KINDS, JobSummary, list_jobs
 from watchdog.store.read.status import Connection, list_probe_infos
 from watchdog.web.routes.api_v1.cursors import CursorPosition
-from watchdog.web.routes.api_v1.operations import read_operation
+from watchdog.web.routes.api_v1.operations import declare_read_operation
 from watchdog.web.routes.api_v1.parameters import FilterText, PageParameters
 from watchdog.web.routes.api_v1.probes import load_probe_status
-from watchdog.web.routes.api_v1.responses import ApiList, ListPage, cut_list_page, split_into_chunks
+from watchdog.web.routes.api_v1.responses import CursorPaginatedListEndpoint, ListPage, cut_list_page, split_into_chunks
 from watchdog.web.routes.operators import OperatorRouteContext
 
 
@@ -30,25 +30,27 @@ class JobListParameters(PageParameters):
     state: HealthState | None = None
 
 
-def get_job_position(job: JobSummary) -> CursorPosition:
+def get_job_list_position(job: JobSummary) -> CursorPosition:
     return job.probe.id, job.name, job.rule
 
 
-JOB_LIST: ApiList[JobSummary] = ApiList("/api/v1/jobs", (str, str, str), get_job_position, serialize_job_summary)
+JOB_LIST_ENDPOINT: CursorPaginatedListEndpoint[JobSummary] = CursorPaginatedListEndpoint(
+    "/api/v1/jobs", (str, str, str), get_job_list_position, serialize_job_summary
+)
 
 
 def add_job_routes(router: APIRouter, context: OperatorRouteContext) -> None:
-    @read_operation(
+    @declare_read_operation(
         router,
         "/jobs",
         summary="List jobs, by probe and name",
         shape=ListPageJson[JobJson],
-        example=build_list_example(JOB_LIST.path, JOB_EXAMPLE),
+        example=build_list_page_json_example(JOB_LIST_ENDPOINT.path, JOB_JSON_EXAMPLE),
     )
     async def get_jobs(request: Request, parameters: Annotated[JobListParameters, Query()]) -> Response:
-        after = JOB_LIST.decode_position(parameters)
+        after = JOB_LIST_ENDPOINT.decode_cursor_position(parameters)
         page = await context.run_query(lambda c: load_job_list_page(c, parameters, after))
-        return await JOB_LIST.respond(request, parameters, page)
+        return await JOB_LIST_ENDPOINT.respond(request, parameters, page)
 
 
 def load_job_list_page(
@@ -62,11 +64,11 @@ def load_job_list_page(
         sources = sorted((probe for probe in infos if after is None or probe.id >= str(after[0])), key=lambda p: p.id)
     rows: list[JobSummary] = []
     for chunk in split_into_chunks([probe.database_id for probe in sources], parameters.limit + 1):
-        jobs = sorted(list_jobs(connection, chunk), key=get_job_position)
+        jobs = sorted(list_jobs(connection, chunk), key=get_job_list_position)
         rows += [
             job
             for job in jobs
-            if parameters.state in (None, job.state) and (after is None or get_job_position(job) > after)
+            if parameters.state in (None, job.state) and (after is None or get_job_list_position(job) > after)
         ]
         if len(rows) > parameters.limit:
             break

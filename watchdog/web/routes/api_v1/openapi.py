@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from watchdog.api.package_version import read_watchdog_version
-from watchdog.api.problems import ProblemJson
+from watchdog.api.problems import ProblemDetailsJson
 from watchdog.domain.model import Json
 from watchdog.web.routes.api_v1.responses import respond_with_object
 
@@ -42,8 +42,8 @@ def build_openapi_document(router: APIRouter) -> dict[str, Json]:
     )
     _insert_complete_examples(router, document)
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    problem = TypeAdapter(ProblemJson).json_schema(ref_template="#/components/schemas/{model}")
-    schemas |= problem.pop("$defs") | {"ProblemJson": problem}
+    problem = TypeAdapter(ProblemDetailsJson).json_schema(ref_template="#/components/schemas/{model}")
+    schemas |= problem.pop("$defs") | {"ProblemDetailsJson": problem}
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     document["components"]["securitySchemes"] = {"api_key": {"type": "http", "scheme": "bearer"}}

@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 
 from fastapi import APIRouter, Depends
 
-from watchdog.api.problems import PROBLEM_MEDIA_TYPE, build_problem_body
+from watchdog.api.problems import PROBLEM_MEDIA_TYPE, build_problem_details_body
 from watchdog.domain.model import Json
 from watchdog.web.auth.acts import require_operator
 
-PROBLEM_DETAILS = {
+PROBLEM_DETAIL_EXAMPLE_BY_STATUS_CODE = {
     400: "The cursor or the body is not valid. Begin with the first page, or send JSON.",
     401: "An API key is required. Send `Authorization: Bearer ...`.",
     403: "This requires the role operator. Use a key with the role `operator`.",
@@ -25,31 +25,31 @@ PROBLEM_DETAILS = {
     503: "Watchdog cannot read its database at the moment. Try again soon.",
 }
 """An example of each problem."""
-PROBLEM_SCHEMA_REFERENCE = "#/components/schemas/ProblemJson"
-READ_PROBLEMS = (400, 401, 403, 404, 422, 429, 503)
-ACT_PROBLEMS = (400, 401, 403, 404, 409, 413, 415, 422, 429, 503)
+PROBLEM_SCHEMA_REFERENCE = "#/components/schemas/ProblemDetailsJson"
+READ_OPERATION_ERROR_STATUS_CODES = (400, 401, 403, 404, 422, 429, 503)
+ACT_OPERATION_ERROR_STATUS_CODES = (400, 401, 403, 404, 409, 413, 415, 422, 429, 503)
 EndpointT = TypeVar("EndpointT", bound=Callable[..., Any])
 
 
-def describe_responses(shape: Any, example: Json, problems: tuple[int, ...]) -> dict[int | str, dict[str, Any]]:
+def build_openapi_responses(shape: Any, example: Json, problems: tuple[int, ...]) -> dict[int | str, dict[str, Any]]:
     """For `responses` of a route. `shape`: the TypedDict of the body."""
     documented: dict[int | str, dict[str, Any]] = {
         200: {"model": shape, "content": {"application/json": {"example": example}}}
     }
     for status_code in problems:
-        body = build_problem_body(status_code, PROBLEM_DETAILS[status_code])
+        body = build_problem_details_body(status_code, PROBLEM_DETAIL_EXAMPLE_BY_STATUS_CODE[status_code])
         content = {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": PROBLEM_SCHEMA_REFERENCE}, "example": body}}
         documented[status_code] = {"description": HTTPStatus(status_code).phrase, "content": content}
     return documented
 
 
-def read_operation(
+def declare_read_operation(
     router: APIRouter, path: str, *, summary: str, shape: Any, example: Json
 ) -> Callable[[EndpointT], EndpointT]:
     """Declares an operation that reads. HEAD gives the headers of GET."""
 
     def declare(endpoint: EndpointT) -> EndpointT:
-        responses = describe_responses(shape, example, READ_PROBLEMS)
+        responses = build_openapi_responses(shape, example, READ_OPERATION_ERROR_STATUS_CODES)
         responses[304] = {"description": "The client has this response already: its ETag is in If-None-Match."}
         router.add_api_route(path, endpoint, methods=["GET"], summary=summary, responses=responses)
         router.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
@@ -58,9 +58,9 @@ def read_operation(
     return declare
 
 
-def act_operation(
+def declare_act_operation(
     router: APIRouter, path: str, *, summary: str, shape: Any, example: Json
 ) -> Callable[[EndpointT], EndpointT]:
     """Declares an operation that changes something, which only operators may do."""
-    responses = describe_responses(shape, example, ACT_PROBLEMS)
+    responses = build_openapi_responses(shape, example, ACT_OPERATION_ERROR_STATUS_CODES)
     return router.post(path, summary=summary, responses=responses, dependencies=[Depends(require_operator)])

@@ -13,13 +13,13 @@ MAX_FILTER_CHARS = 200
 FilterText = Annotated[str, Field(max_length=MAX_FILTER_CHARS)]
 
 
-class NoParameters(BaseModel):
+class NoQueryParameters(BaseModel):
     """The query of a single resource."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
-class PageParameters(NoParameters):
+class PageParameters(NoQueryParameters):
     """The query of a list: which page, and in subclasses which filters."""
 
     limit: Annotated[int, Field(ge=1, le=200)] = 50

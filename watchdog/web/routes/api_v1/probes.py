@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from watchdog.api.examples import PROBE_DETAIL_EXAMPLE, PROBE_EXAMPLE, build_list_example
+from watchdog.api.examples import PROBE_DETAIL_JSON_EXAMPLE, PROBE_JSON_EXAMPLE, build_list_page_json_example
 from watchdog.api.serializers.lists import ListPageJson
 from watchdog.api.serializers.probes import (
     ProbeDetailJson,
@@ -21,10 +21,10 @@ from watchdog.store.read import status
 from watchdog.store.read.status import Connection, ProbeStatus
 from watchdog.web.errors import UnanswerableRequestError
 from watchdog.web.routes.api_v1.cursors import CursorPosition
-from watchdog.web.routes.api_v1.operations import read_operation
-from watchdog.web.routes.api_v1.parameters import MAX_FILTER_CHARS, FilterText, NoParameters, PageParameters
+from watchdog.web.routes.api_v1.operations import declare_read_operation
+from watchdog.web.routes.api_v1.parameters import MAX_FILTER_CHARS, FilterText, NoQueryParameters, PageParameters
 from watchdog.web.routes.api_v1.responses import (
-    ApiList,
+    CursorPaginatedListEndpoint,
     ListPage,
     cut_list_page,
     respond_with_object,
@@ -56,37 +56,37 @@ class ProbeListParameters(PageParameters):
         )
 
 
-PROBE_LIST: ApiList[ProbeStatus] = ApiList(
-    "/api/v1/probes", (str, int), lambda status: get_probe_position(status.probe), serialize_probe_status
+PROBE_LIST_ENDPOINT: CursorPaginatedListEndpoint[ProbeStatus] = CursorPaginatedListEndpoint(
+    "/api/v1/probes", (str, int), lambda status: get_probe_list_position(status.probe), serialize_probe_status
 )
 
 
 def add_probe_routes(router: APIRouter, context: OperatorRouteContext) -> None:
-    @read_operation(
+    @declare_read_operation(
         router,
         "/probes",
         summary="List probes, by name",
         shape=ListPageJson[ProbeJson],
-        example=build_list_example(PROBE_LIST.path, PROBE_EXAMPLE),
+        example=build_list_page_json_example(PROBE_LIST_ENDPOINT.path, PROBE_JSON_EXAMPLE),
     )
     async def list_probes(request: Request, parameters: Annotated[ProbeListParameters, Query()]) -> Response:
-        after = PROBE_LIST.decode_position(parameters)
+        after = PROBE_LIST_ENDPOINT.decode_cursor_position(parameters)
         page = await context.run_query(lambda c: load_probe_list_page(c, parameters, after))
-        return await PROBE_LIST.respond(request, parameters, page)
+        return await PROBE_LIST_ENDPOINT.respond(request, parameters, page)
 
-    @read_operation(
+    @declare_read_operation(
         router,
         "/probes/{probe_id}",
         summary="Show a probe with its configuration",
         shape=ProbeDetailJson,
-        example=PROBE_DETAIL_EXAMPLE,
+        example=PROBE_DETAIL_JSON_EXAMPLE,
     )
-    async def get_probe(request: Request, probe_id: ProbeId, _: Annotated[NoParameters, Query()]) -> Response:
+    async def get_probe(request: Request, probe_id: ProbeId, _: Annotated[NoQueryParameters, Query()]) -> Response:
         probe_status, text = await context.run_query(lambda c: load_probe_with_configuration(c, probe_id))
         return await respond_with_object(request, lambda: serialize_probe_detail(probe_status, text))
 
 
-def get_probe_position(probe: ProbeInfo) -> CursorPosition:
+def get_probe_list_position(probe: ProbeInfo) -> CursorPosition:
     """In the order of `list_probe_infos`."""
     return probe.name, probe.database_id
 

@@ -9,50 +9,50 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from watchdog.api.examples import RECEIVER_EXAMPLE, build_list_example
+from watchdog.api.examples import RECEIVER_JSON_EXAMPLE, build_list_page_json_example
 from watchdog.api.serializers.lists import ListPageJson
 from watchdog.api.serializers.receivers import ReceiverJson, serialize_receiver
 from watchdog.store.read.destinations import (
-    DestinationDeliveries,
+    DestinationDeliverySummary,
     list_destination_names,
-    load_destination_deliveries,
+    load_delivery_summary_by_destination,
     load_failing_destinations,
 )
 from watchdog.store.read.status import Connection
 from watchdog.web.routes.api_v1.cursors import CursorPosition
-from watchdog.web.routes.api_v1.operations import read_operation
+from watchdog.web.routes.api_v1.operations import declare_read_operation
 from watchdog.web.routes.api_v1.parameters import PageParameters
-from watchdog.web.routes.api_v1.responses import ApiList, ListPage, cut_list_page
+from watchdog.web.routes.api_v1.responses import CursorPaginatedListEndpoint, ListPage, cut_list_page
 from watchdog.web.routes.operators import OperatorRouteContext
 
-RECEIVER_LIST: ApiList[ReceiverJson] = ApiList(
+RECEIVER_LIST_ENDPOINT: CursorPaginatedListEndpoint[ReceiverJson] = CursorPaginatedListEndpoint(
     "/api/v1/receivers", (str,), lambda receiver: (receiver["destination"],), lambda receiver: receiver
 )
 
 
 def add_receiver_routes(router: APIRouter, context: OperatorRouteContext) -> None:
-    @read_operation(
+    @declare_read_operation(
         router,
         "/receivers",
         summary="List the destinations of receivers, by name",
         shape=ListPageJson[ReceiverJson],
-        example=build_list_example(RECEIVER_LIST.path, RECEIVER_EXAMPLE),
+        example=build_list_page_json_example(RECEIVER_LIST_ENDPOINT.path, RECEIVER_JSON_EXAMPLE),
     )
     async def list_receivers(request: Request, parameters: Annotated[PageParameters, Query()]) -> Response:
-        after, addresses = RECEIVER_LIST.decode_position(parameters), context.destination_addresses
+        after, addresses = RECEIVER_LIST_ENDPOINT.decode_cursor_position(parameters), context.destination_addresses
         page = await context.run_query(lambda c: load_receiver_list_page(c, addresses, parameters, after))
-        return await RECEIVER_LIST.respond(request, parameters, page)
+        return await RECEIVER_LIST_ENDPOINT.respond(request, parameters, page)
 
 
 def load_receiver_list_page(
     connection: Connection, addresses: Mapping[str, str], parameters: PageParameters, after: CursorPosition | None
 ) -> ListPage[ReceiverJson]:
     """`addresses`: of the destinations of this process; those of other processes are listed as well."""
-    failing, deliveries = load_failing_destinations(connection), load_destination_deliveries(connection)
+    failing, deliveries = load_failing_destinations(connection), load_delivery_summary_by_destination(connection)
     names = sorted({*addresses, *list_destination_names(connection)})
     rows = [
         serialize_receiver(
-            name, addresses.get(name, ""), deliveries.get(name, DestinationDeliveries()), failing.get(name)
+            name, addresses.get(name, ""), deliveries.get(name, DestinationDeliverySummary()), failing.get(name)
         )
         for name in names
         if after is None or name > str(after[0])

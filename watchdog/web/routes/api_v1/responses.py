@@ -19,7 +19,10 @@ from watchdog.web.compression import compress_response_body_if_accepted
 from watchdog.web.routes.api_v1.cursors import CursorPosition, decode_cursor, encode_cursor
 from watchdog.web.routes.api_v1.parameters import PageParameters
 
-CACHE_HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Accept-Encoding, Authorization, Cookie"}
+API_REVALIDATION_CACHE_HEADERS = {
+    "Cache-Control": "private, no-cache",
+    "Vary": "Accept-Encoding, Authorization, Cookie",
+}
 """A client may keep a response, and asks with its ETag before it uses it again."""
 _ENTITY_TAG_PATTERN = re.compile(r'(?:W/)?("[^"]*")')
 RowT = TypeVar("RowT")
@@ -34,7 +37,7 @@ class ListPage(Generic[RowT]):
 
 
 @dataclass(frozen=True, slots=True)
-class ApiList(Generic[RowT]):
+class CursorPaginatedListEndpoint(Generic[RowT]):
     """A list that clients read page by page.
 
     `position_types` and `get_position`: where a row stands in the list's order, which no other row shares.
@@ -45,7 +48,7 @@ class ApiList(Generic[RowT]):
     get_position: Callable[[RowT], CursorPosition]
     serialize: Callable[[RowT], Json]
 
-    def decode_position(self, parameters: PageParameters) -> CursorPosition | None:
+    def decode_cursor_position(self, parameters: PageParameters) -> CursorPosition | None:
         """The position of the last row before the page; None: it is the first page. Raises UnanswerableRequestError."""
         if not parameters.cursor:
             return None
@@ -57,12 +60,16 @@ class ApiList(Generic[RowT]):
         def encode() -> bytes:
             items = b",".join(encode_json(self.serialize(row)) for row in page.rows)
             return (
-                b'{"items":[' + items + b'],"next":' + encode_json(self._format_next(request, parameters, page)) + b"}"
+                b'{"items":['
+                + items
+                + b'],"next":'
+                + encode_json(self._build_next_page_url(request, parameters, page))
+                + b"}"
             )
 
         return await asyncio.to_thread(lambda: build_read_response(request, encode()))
 
-    def _format_next(self, request: Request, parameters: PageParameters, page: ListPage[RowT]) -> str | None:
+    def _build_next_page_url(self, request: Request, parameters: PageParameters, page: ListPage[RowT]) -> str | None:
         if not page.has_more:
             return None
         cursor = encode_cursor(self.path, parameters.filters, self.get_position(page.rows[-1]))
@@ -87,7 +94,7 @@ async def respond_with_object(request: Request, serialize: Callable[[], Json]) -
 def build_read_response(request: Request, body: bytes) -> Response:
     """304 if the client has this body already."""
     etag = f'"{blake2b(body, digest_size=12).hexdigest()}"'
-    headers = {"ETag": f"W/{etag}", **CACHE_HEADERS}
+    headers = {"ETag": f"W/{etag}", **API_REVALIDATION_CACHE_HEADERS}
     accepted = request.headers.get("if-none-match", "")
     if accepted.strip() == "*" or etag in _ENTITY_TAG_PATTERN.findall(accepted):
         return Response(status_code=304, headers=headers)

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 from starlette.requests import Request
 from starlette.responses import Response
 
-from watchdog.api.examples import RESULT_DETAIL_EXAMPLE, build_list_example
+from watchdog.api.examples import RESULT_DETAIL_JSON_EXAMPLE, build_list_page_json_example
 from watchdog.api.serializers.lists import ListPageJson
 from watchdog.api.serializers.results import ResultDetailJson, serialize_result_details
 from watchdog.domain.formatting import format_iso8601
@@ -19,10 +19,10 @@ from watchdog.domain.timestamps import MAX_EPOCH_MS, parse_iso8601
 from watchdog.store.read.history import ResultDetails, list_result_details
 from watchdog.store.read.status import Connection
 from watchdog.web.routes.api_v1.cursors import CursorPosition
-from watchdog.web.routes.api_v1.operations import read_operation
+from watchdog.web.routes.api_v1.operations import declare_read_operation
 from watchdog.web.routes.api_v1.parameters import PageParameters
 from watchdog.web.routes.api_v1.probes import ProbeId, load_probe_status
-from watchdog.web.routes.api_v1.responses import ApiList, ListPage, cut_list_page
+from watchdog.web.routes.api_v1.responses import CursorPaginatedListEndpoint, ListPage, cut_list_page
 from watchdog.web.routes.operators import OperatorRouteContext
 
 _RFC3339_PATTERN = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
@@ -58,25 +58,25 @@ class ResultListParameters(PageParameters):
     outcome: Outcome | None = None
 
 
-def get_result_position(details: ResultDetails) -> CursorPosition:
+def get_result_list_position(details: ResultDetails) -> CursorPosition:
     return (details.row.slot,)
 
 
 def add_result_routes(router: APIRouter, context: OperatorRouteContext) -> None:
-    @read_operation(
+    @declare_read_operation(
         router,
         "/probes/{probe_id}/results",
         summary="List the results of a probe with their evidence, newest first",
         shape=ListPageJson[ResultDetailJson],
-        example=build_list_example("/api/v1/probes/api/results", RESULT_DETAIL_EXAMPLE),
+        example=build_list_page_json_example("/api/v1/probes/api/results", RESULT_DETAIL_JSON_EXAMPLE),
     )
     async def list_results(
         request: Request, probe_id: ProbeId, parameters: Annotated[ResultListParameters, Query()]
     ) -> Response:
-        results: ApiList[ResultDetails] = ApiList(
-            f"/api/v1/probes/{probe_id}/results", (int,), get_result_position, serialize_result_details
+        results: CursorPaginatedListEndpoint[ResultDetails] = CursorPaginatedListEndpoint(
+            f"/api/v1/probes/{probe_id}/results", (int,), get_result_list_position, serialize_result_details
         )
-        after = results.decode_position(parameters)
+        after = results.decode_cursor_position(parameters)
         page = await context.run_query(lambda c: load_result_list_page(c, probe_id, parameters, after))
         return await results.respond(request, parameters, page)
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 
 from watchdog.service.background_tasks import BackgroundTask
-from watchdog.web.auth.acts import READING_METHODS, require_own_act
+from watchdog.web.auth.acts import SAFE_HTTP_METHODS, require_csrf_safe_act
 from watchdog.web.errors import UnanswerableRequestError
 from watchdog.web.readiness import ReadinessCheck
 from watchdog.web.routes.api_v1.deliveries import add_delivery_routes
@@ -33,7 +33,7 @@ def create_api_v1_router(
     """Every route requires a key, and every act a body in JSON that no other site has sent."""
 
     async def check_own_act(request: Request) -> None:
-        require_own_act(request, context.authenticator)
+        require_csrf_safe_act(request, context.authenticator)
 
     checks = [Depends(context.authenticate), Depends(check_own_act), Depends(require_json_body)]
     router = APIRouter(prefix="/api/v1", dependencies=checks)
@@ -49,7 +49,7 @@ def create_api_v1_router(
 
 async def require_json_body(request: Request) -> None:
     """Raises UnanswerableRequestError for an act with a body of another type."""
-    if request.method in READING_METHODS:
+    if request.method in SAFE_HTTP_METHODS:
         return
     has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -9,14 +9,14 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from watchdog.api.examples import SERVICE_EXAMPLE
+from watchdog.api.examples import WATCHDOG_SERVICE_JSON_EXAMPLE
 from watchdog.api.package_version import read_watchdog_version
-from watchdog.api.service import ServiceJson, serialize_background_task_health, serialize_service
+from watchdog.api.service import WatchdogServiceJson, serialize_background_task_health, serialize_watchdog_service
 from watchdog.service.background_tasks import BackgroundTask
-from watchdog.store.read.members import load_watchdog_process_status
+from watchdog.store.read.members import load_live_watchdog_processes
 from watchdog.web.readiness import ReadinessCheck
-from watchdog.web.routes.api_v1.operations import read_operation
-from watchdog.web.routes.api_v1.parameters import NoParameters
+from watchdog.web.routes.api_v1.operations import declare_read_operation
+from watchdog.web.routes.api_v1.parameters import NoQueryParameters
 from watchdog.web.routes.api_v1.responses import respond_with_object
 from watchdog.web.routes.operators import OperatorRouteContext
 
@@ -27,14 +27,18 @@ def add_service_routes(
     readiness_check: ReadinessCheck,
     list_background_tasks: Callable[[], Iterable[BackgroundTask]],
 ) -> None:
-    @read_operation(
-        router, "/service", summary="Show the state of Watchdog itself", shape=ServiceJson, example=SERVICE_EXAMPLE
+    @declare_read_operation(
+        router,
+        "/service",
+        summary="Show the state of Watchdog itself",
+        shape=WatchdogServiceJson,
+        example=WATCHDOG_SERVICE_JSON_EXAMPLE,
     )
-    async def get_service(request: Request, _: Annotated[NoParameters, Query()]) -> Response:
+    async def get_service(request: Request, _: Annotated[NoQueryParameters, Query()]) -> Response:
         now = context.clock()
         not_ready_reason, findings = await readiness_check.find_not_ready_reason_and_own_findings()
-        members = await context.run_query(lambda connection: load_watchdog_process_status(connection, now))
-        body = serialize_service(
+        members = await context.run_query(lambda connection: load_live_watchdog_processes(connection, now))
+        body = serialize_watchdog_service(
             version=read_watchdog_version(),
             not_ready_reason=not_ready_reason,
             findings=findings,
