@@ -8,6 +8,7 @@ of the catalogue. An f-string such as `f"http.{status}"` stands for the whole fa
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import shlex
 from collections.abc import Iterable, Iterator
@@ -122,15 +123,20 @@ LOOK_ALIKES = {
     "probe.j2",
 }
 """A logger, files, loggers of a library, and events of ASGI."""
-SOURCES = [
-    ast.parse(path.read_text(encoding="utf-8"))
-    for path in sorted(PACKAGE.rglob("*.py"))
-    if PACKAGE / "domain/reasons" not in path.parents
-]
+
+
+@functools.cache
+def parse_sources() -> list[ast.Module]:
+    """All modules but those of the catalogue."""
+    return [
+        ast.parse(path.read_text(encoding="utf-8"))
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if PACKAGE / "domain/reasons" not in path.parents
+    ]
 
 
 def test_every_reason_in_the_code_has_an_entry() -> None:
-    codes = {code for code in passed_reasons(SOURCES) if CODE.fullmatch(code)} | dotted_reasons(SOURCES)
+    codes = {code for code in passed_reasons(parse_sources()) if CODE.fullmatch(code)} | dotted_reasons(parse_sources())
     unknown = [code for code in codes - LOOK_ALIKES if not code.endswith("*") and code not in REASON_CATALOGUE]
     assert unknown == [], "add an entry in watchdog/domain/reasons/"
     for code in codes:
@@ -143,11 +149,11 @@ def test_every_reason_in_the_code_has_an_entry() -> None:
 
 
 def test_a_reason_is_a_dotted_code() -> None:
-    assert [code for code in passed_reasons(SOURCES) if not CODE.fullmatch(code)] == []
+    assert [code for code in passed_reasons(parse_sources()) if not CODE.fullmatch(code)] == []
 
 
 def test_every_entry_is_used() -> None:
-    codes = dotted_reasons(SOURCES)
+    codes = dotted_reasons(parse_sources())
     built_families = {get_reason_family(code) for code in codes if code.endswith("*")}
     unused = [code for code in REASON_CATALOGUE if code not in codes and get_reason_family(code) not in built_families]
     assert unused == []
@@ -156,7 +162,7 @@ def test_every_entry_is_used() -> None:
 def test_every_sentence_is_used() -> None:
     calls = {
         node.args[0].value
-        for tree in SOURCES
+        for tree in parse_sources()
         for node in ast.walk(tree)
         if isinstance(node, ast.Call)
         and ast.unparse(node.func).endswith(("reason_and_message", "from_reason", "SslProblem"))
@@ -181,7 +187,7 @@ def filled_sentences(trees: Iterable[ast.Module]) -> Iterator[tuple[str, set[str
 
 
 def test_every_sentence_gets_the_facts_of_its_template() -> None:
-    sentences = list(filled_sentences(SOURCES))
+    sentences = list(filled_sentences(parse_sources()))
     assert len(sentences) > 40
     assert [
         (code, names, template_facts(code))
@@ -198,7 +204,7 @@ def codes_in_tables() -> set[str]:
     """The codes in tables such as `_REASON_BY_OPENSSL_ERROR`, which are turned into an error with their sentence."""
     tables = [
         node.value
-        for tree in SOURCES
+        for tree in parse_sources()
         for node in tree.body
         if isinstance(node, ast.Assign) and "_REASON_BY_" in ast.unparse(node.targets[0])
     ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import tracemalloc
 import zlib
+from collections.abc import Callable
 
 import brotli  # type: ignore[import-untyped] # it ships no types
 import pytest
@@ -66,17 +68,18 @@ def test_the_limit_is_exceeded_by_one_byte_at_most(encoding: str, body: bytes) -
 
 
 @pytest.mark.parametrize(
-    ("encoding", "bomb"),
+    ("encoding", "compress"),
     [
-        ("gzip", gzip.compress(b"\0" * 50_000_000)),
-        ("deflate", zlib.compress(b"\0" * 50_000_000)),
-        ("br", brotli.compress(b"\0" * 50_000_000, quality=5)),
-        ("zstd", ZSTD.compress(b"\0" * 50_000_000)),
-        ("gzip, gzip", gzip.compress(gzip.compress(b"\0" * 50_000_000))),
+        ("gzip", gzip.compress),
+        ("deflate", zlib.compress),
+        ("br", functools.partial(brotli.compress, quality=5)),
+        ("zstd", ZSTD.compress),
+        ("gzip, gzip", lambda data: gzip.compress(gzip.compress(data))),
     ],
     ids=["gzip", "deflate", "br", "zstd", "gzip in gzip"],
 )
-def test_a_bomb_is_not_unpacked(encoding: str, bomb: bytes) -> None:
+def test_a_bomb_is_not_unpacked(encoding: str, compress: Callable[[bytes], bytes]) -> None:
+    bomb = compress(b"\0" * 50_000_000)
     tracemalloc.start()
     try:
         decoder = ContentEncodingDecoder(encoding, 1_000)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -193,19 +193,18 @@ def test_which_sessions_are_judged_by_the_worker(transport: str, tmp_path: Path)
     asyncio.run(script())
 
 
-HUGE: tuple[dict[str, Any], ...] = (
-    {"tools/list": {"tools": [tool_definition(f"t{i}") for i in range(40_000)]}},
-    {"tools/list": {"tools": [tool_definition(f"{i}" * 100) for i in range(3_000)] * 2}},
-    {"tools/call": text_result({"tasks": [task(f"t{i}", detail=["d"] * 1_000) for i in range(300)]})},
-    {"tools/call": {"content": [], "structuredContent": {f"k{i}": [i] * 10 for i in range(50_000)}}},
-)
+def make_huge_results() -> Iterator[dict[str, Any]]:
+    yield {"tools/list": {"tools": [tool_definition(f"t{i}") for i in range(40_000)]}}
+    yield {"tools/list": {"tools": [tool_definition(f"{i}" * 100) for i in range(3_000)] * 2}}
+    yield {"tools/call": text_result({"tasks": [task(f"t{i}", detail=["d"] * 1_000) for i in range(300)]})}
+    yield {"tools/call": {"content": [], "structuredContent": {f"k{i}": [i] * 10 for i in range(50_000)}}}
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_what_comes_back_is_small(transport: str, tmp_path: Path) -> None:
     async def script() -> None:
         async with NetworkAccess() as network:
-            for results in HUGE:
+            for results in make_huge_results():
                 observation = await observe(transport, results, {"expect": ["size(tools) > 0"]}, tmp_path, network)
                 assert observation.outcome is Outcome.PASS, observation.message
                 assert len(pickle.dumps(observation.evidence)) < 80 << 10

@@ -27,7 +27,7 @@ PHASE_DESCRIPTIONS = {
 }
 """Phase -> what goes on in it, to follow "while"."""
 RESPONSE_PROCESSING_PHASES = ("judge", "judge_queue")
-_TIMEOUT_REASON_BY_PHASE = {
+_PHASE_TIMEOUT_REASONS = {
     "dns": "timeout.dns",
     "connect": "timeout.connect",
     "tls": "timeout.tls",
@@ -48,7 +48,7 @@ _TIMEOUT_REASON_BY_PHASE = {
 
 def get_timeout_reason_of_phase(phase: str | None) -> str:
     """The reason of a timeout in this phase; None: the phase is unknown."""
-    return _TIMEOUT_REASON_BY_PHASE.get(phase or "", "timeout.exceeded")
+    return _PHASE_TIMEOUT_REASONS.get(phase or "", "timeout.exceeded")
 
 
 class PhaseTimer:
