@@ -51,6 +51,20 @@ class SlotClaimer:
         self.location = watermark.location
         self.store_was_away = False
         """This process was there all the time, and could not claim: slots in the gap are missed as well."""
+        # Statements of every tick, built once.
+        self._location_schedule_rows_query = sa.select(schedule).where(schedule.c.location == self.location)
+        self._location_schedule_rows_update = sa.update(schedule).where(
+            schedule.c.probe == sa.bindparam("p"), schedule.c.location == self.location
+        )
+        self._due_rows_query = (
+            self._location_schedule_rows_query.where(
+                schedule.c.next_due <= sa.bindparam("due_until"),
+                schedule.c.probe.not_in(sa.bindparam("not_claimed", expanding=True)),
+            )
+            .order_by(schedule.c.next_due)
+            .limit(sa.bindparam("max_rows", type_=sa.Integer))
+            .with_for_update(skip_locked=True)
+        )
 
     def claim_due_slots(self, now: int, limit: int = 500) -> tuple[list[ClaimedSlot], Mapping[int, dict[str, Json]]]:
         """Claim what is due until SLOT_CLAIM_AHEAD_MS after `now`, and compute the next slot of each probe.
@@ -67,12 +81,12 @@ class SlotClaimer:
         with self.database.open_write_transaction() as connection:
             while not all_claimed and len(slots) < limit:
                 free = limit - len(slots)
-                is_own = schedule.c.probe.not_in(self.registry.not_claimed)
-                query = self._location_schedule_rows_query.where(
-                    schedule.c.next_due <= now + SLOT_CLAIM_AHEAD_MS, is_own
-                )
-                query = query.order_by(schedule.c.next_due).limit(free).with_for_update(skip_locked=True)
-                rows = connection.execute(query).all()
+                values = {
+                    "due_until": now + SLOT_CLAIM_AHEAD_MS,
+                    "not_claimed": list(self.registry.not_claimed),
+                    "max_rows": free,
+                }
+                rows = connection.execute(self._due_rows_query, values).all()
                 all_claimed = len(rows) < free
                 slots += self._claim_slots_of_schedule_rows(connection, rows, now)
             states = load_probe_state(connection, [slot.probe for slot in slots])
@@ -344,14 +358,6 @@ class SlotClaimer:
                 *(slot for slots in in_flight.values() for slot, _ in slots),
             ]
         )
-
-    @property
-    def _location_schedule_rows_query(self) -> sa.Select[Any]:
-        return sa.select(schedule).where(schedule.c.location == self.location)
-
-    @property
-    def _location_schedule_rows_update(self) -> sa.Update:
-        return sa.update(schedule).where(schedule.c.probe == sa.bindparam("p"), schedule.c.location == self.location)
 
 
 def count_schedule_slots(schedule: Schedule, first: int, end: int) -> int:

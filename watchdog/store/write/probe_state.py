@@ -54,6 +54,8 @@ def upsert_probe_state(database: Database, connection: sa.Connection, rows: Sequ
 
 def load_probe_state(connection: sa.Connection, probes: Collection[int]) -> Mapping[int, dict[str, Json]]:
     """Probe -> key -> value; probes without state are missing."""
+    if not probes:
+        return {}
     state: dict[int, dict[str, Json]] = defaultdict(dict)
     for row in connection.execute(sa.select(probe_state).where(probe_state.c.probe.in_(probes))):
         state[row.probe][row.key] = codec.decode_nullable_json(row.value)

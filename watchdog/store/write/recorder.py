@@ -19,6 +19,16 @@ from watchdog.store.write.probe_registry import InMemoryProbeRegistry
 from watchdog.store.write.probe_state import apply_probe_state_updates
 from watchdog.store.write.watermark import ClaimWatermark, load_claim_watermark
 
+_DUE_DEADLINES_QUERY = (
+    sa.select(evaluation_cursors.c.probe)
+    .where(
+        evaluation_cursors.c.wake_at <= sa.bindparam("due_until"),
+        evaluation_cursors.c.probe.not_in(sa.bindparam("unknown", expanding=True)),
+    )
+    .order_by(evaluation_cursors.c.wake_at)
+    .limit(sa.bindparam("max_probes", type_=sa.Integer))
+)
+
 
 class ResultRecorder:
     """Stores results and evaluates them, one transaction a batch.
@@ -101,15 +111,13 @@ class ResultRecorder:
         self.watermark.record_downtime_gap(now)
         with self.database.open_write_transaction() as connection:
             claimed_until = load_claim_watermark(connection, self.watermark.location)
-            is_due = evaluation_cursors.c.wake_at <= claimed_until
-            query = sa.select(evaluation_cursors.c.probe).where(
-                is_due, evaluation_cursors.c.probe.not_in(self.registry.unknown)
-            )
-            query = query.order_by(evaluation_cursors.c.wake_at).limit(limit)
-            due = self.registry.filter_known_probes_and_note_unknown(connection.execute(query).scalars())
+            values = {"due_until": claimed_until, "unknown": list(self.registry.unknown), "max_probes": limit}
+            due_probes = connection.execute(_DUE_DEADLINES_QUERY, values).scalars()
+            due = self.registry.filter_known_probes_and_note_unknown(due_probes)
             if not due:
                 return 0, []
             locked = self.database.lock_probes(connection, due, wait=False)
+            is_due = evaluation_cursors.c.wake_at <= claimed_until
             cursors = self.evaluator.load_evaluation_cursors(connection, locked, is_due)
             newest_slots = self._load_staleness_start_slots(connection, cursors)
             clock = self.watermark.uptime_clock

@@ -34,6 +34,13 @@ class ClaimWatermark:
         """The clock generation that this process is in, and the instant at which it started; 0: with no step."""
         self._is_loaded = False
         self._gap_checked_at = 0
+        # Statements of every write and every tick, built once.
+        here = watermarks.c.location == location
+        self._generation_query = sa.select(watermarks.c.generation).where(here)
+        # This lock conflicts only with the adoption of a clock step: neither claims nor other writes wait for it.
+        self._generation_query = self._generation_query.with_for_update(read=True, key_share=True)
+        self._claimed_until_query = sa.select(watermarks.c.claimed_until).where(here).with_for_update(key_share=True)
+        self._claimed_until_update = sa.update(watermarks).where(here).values(claimed_until=sa.bindparam("until"))
 
     @property
     def clock_timeline_id(self) -> str:
@@ -66,9 +73,7 @@ class ClaimWatermark:
         self.database.check_before_write = self._raise_if_clock_generation_changed
 
     def _raise_if_clock_generation_changed(self, connection: sa.Connection) -> None:
-        query = sa.select(watermarks.c.generation).where(watermarks.c.location == self.location)
-        # This lock conflicts only with that of the adoption: neither claims nor other writes wait for it.
-        generation = connection.execute(query.with_for_update(read=True, key_share=True)).scalar()
+        generation = connection.execute(self._generation_query).scalar()
         if not self._is_loaded:
             self.load_clock_generation(connection)
         if generation is not None and generation != self.generation:
@@ -82,15 +87,14 @@ class ClaimWatermark:
         """
         if 0 <= now - self._gap_checked_at < DOWNTIME_GAP_CHECK_INTERVAL_MS and not advance:
             return
-        here, new_gaps = watermarks.c.location == self.location, None
+        new_gaps = None
         with self.database.open_write_transaction() as connection:
-            query = sa.select(watermarks.c.claimed_until).where(here).with_for_update(key_share=True)
-            claimed_until: int = connection.execute(query).scalar_one()
+            claimed_until: int = connection.execute(self._claimed_until_query).scalar_one()
             is_gap = now - claimed_until > MIN_DOWNTIME_GAP_MS
             if is_gap:
                 store_downtime_gap(self.database, connection, self.clock_timeline_id, claimed_until, now)
             if now > claimed_until and (advance or is_gap):
-                connection.execute(sa.update(watermarks).where(here).values(claimed_until=now))
+                connection.execute(self._claimed_until_update, {"until": now})
             if is_gap or not 0 <= now - self._gap_checked_at < DOWNTIME_GAP_CHECK_INTERVAL_MS:
                 new_gaps = self._load_new_downtime_gaps(connection)
         self.claimed_until = max(claimed_until, now) if advance or is_gap else claimed_until
@@ -145,9 +149,13 @@ def load_clock_steps(connection: sa.Connection, location: str) -> list[ClockStep
     return [ClockStep(*row) for row in connection.execute(query)]
 
 
+_CLAIM_WATERMARK_QUERY = sa.select(watermarks.c.claimed_until).where(
+    watermarks.c.location == sa.bindparam("watermark_location")
+)
+
+
 def load_claim_watermark(connection: sa.Connection, location: str) -> int:
     """The watermark of a location: the instant by which absence is judged, instead of the current time. Raises
     NoResultFound if the location has none."""
-    query = sa.select(watermarks.c.claimed_until).where(watermarks.c.location == location)
-    claimed_until: int = connection.execute(query).scalar_one()
+    claimed_until: int = connection.execute(_CLAIM_WATERMARK_QUERY, {"watermark_location": location}).scalar_one()
     return claimed_until
