@@ -152,6 +152,10 @@ def test_every_rule_has_a_phrase_for_its_recovery(
             "API: job nightly has run for the first time",
         ),
         (
+            *("job", "API", "job.never_ran", "API has never run: due 03:00 UTC"),
+            "API has run for the first time",
+        ),
+        (
             *("task", "reindex", "task.never_ran", "task reindex has never run: first listed 03:00 UTC, limit 1 min"),
             "API: task reindex has run for the first time",
         ),
@@ -286,7 +290,7 @@ def test_the_fields_are_in_the_same_order_everywhere() -> None:
     assert field(opened, "Last 20 checks") == "▁▁▁▁▁▁▂▁▁▁▁▁▁▂▁▁▁✕✕✕ every 60 s"
     assert field(resolved, "Was") == "HTTP 503, expected 200 · 54 checks"
     assert field(resolved, "Time") == "01:48 to 02:42 UTC"
-    assert field(resolved, "Now") == "ok, response time 190 ms"
+    assert field(resolved, "Now") == "ok, all expectations are met, response time 190 ms"
     assert field(resolved, "Severity") == "was critical"
 
 
@@ -499,8 +503,30 @@ def test_an_overdue_job_that_has_only_started_is_not_called_recovered(
     message = compose_alert_message(replace(resolve(context), latest_subject_facts=facts))
     assert message.title == headline
     title = headline.partition(" (")[0]
-    duration = "(down for 1 min)" if reason == "job.never_ran" else "after 1 min (was"
-    assert message.email_subject.startswith(f"[RECOVERED] {title} {duration}")
+    duration = " after 1 min (was" if " recovered" in title else "; down for 1 min"
+    assert message.email_subject.startswith(f"[RECOVERED] {title}{duration}")
+
+
+@pytest.mark.parametrize(
+    ("last_ok", "title"),
+    [
+        (5_000, "API: a later run succeeded (was: the 03:00 UTC run never reported its end)"),
+        (1_000, "API recovered (was: the 03:00 UTC run never reported its end)"),
+        (None, "API recovered (was: the 03:00 UTC run never reported its end)"),
+    ],
+)
+def test_a_lost_run_does_not_recover(last_ok: int | None, title: str) -> None:
+    cause = "API: the 03:00 UTC run never reported its end, and a later run started at 03:05 UTC"
+    context = with_incident("job", cause, subject="API", reason="job.lost")
+    facts = ScheduledJobFacts("API", last_start=4_000, last_end=5_000, last_ok=last_ok)
+    assert compose_alert_message(replace(resolve(context), latest_subject_facts=facts)).title == title
+
+
+def test_a_heartbeat_that_has_only_started_is_named_without_a_colon() -> None:
+    context = with_incident("job", "API is overdue: due 03:00 UTC", subject="API", reason="job.overdue")
+    facts = ScheduledJobFacts("API", last_start=INCIDENT_SINCE, running_since=INCIDENT_SINCE)
+    message = compose_alert_message(replace(resolve(context), latest_subject_facts=facts))
+    assert message.title == "API has started (was overdue: due 03:00 UTC)"
 
 
 def test_a_bar_of_a_preference_that_is_not_met_is_that_of_a_degraded_probe() -> None:
@@ -588,7 +614,7 @@ def test_the_time_to_read_a_queue_is_shown_as_no_property_of_the_queue() -> None
     assert field(opened, "Since") == "01:48:00 UTC, 3 checks; last good 01:47:00 UTC"
     assert field(opened, "Last 20 checks").startswith("▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁✕✕✕")
     resolved = compose_alert_message(resolve(context, measurements={"waiting": 41, "consumers": 0}))
-    assert field(resolved, "Now") == "41 jobs waiting, 0 workers"
+    assert field(resolved, "Now") == "41 jobs waiting, still no workers"
     assert field(compose_alert_message(resolve(context)), "Now") == "ok"
 
 
@@ -606,6 +632,23 @@ def test_a_preference_that_is_met_again_shows_the_new_value(subject: str, now: s
         resolve(context, measurements={"cert_days": 89}, evidence=Evidence({"status": 200}))
     )
     assert field(message, "Now") == now
+
+
+def test_a_canary_that_passes_again_was_finished() -> None:
+    context = with_incident("availability", "canary job not picked up within 5 s", reason="canary.lost", kind="canary")
+    assert field(compose_alert_message(resolve(context)), "Now") == "canary job finished in 190 ms"
+
+
+@pytest.mark.parametrize(
+    ("cause", "was"),
+    [
+        ("271 jobs waiting, limit 200; no workers", "271 jobs waiting, limit 200"),
+        ("271 jobs waiting, limit 200; the queue is paused", "271 jobs waiting, limit 200; the queue is paused"),
+    ],
+)
+def test_a_queue_that_is_below_its_limit_again_may_still_have_no_workers(cause: str, was: str) -> None:
+    context = with_incident("availability", cause, reason="queue.threshold", kind="queue")
+    assert compose_alert_message(resolve(context)).title == f"API recovered (was: {was})"
 
 
 def test_the_recovery_from_a_bad_certificate_shows_when_the_new_one_expires() -> None:

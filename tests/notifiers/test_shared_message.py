@@ -19,6 +19,7 @@ from tests.support.alert_contexts import (
 )
 from tests.support.fakes import are_blocks_valid
 from watchdog.domain.model import AlertMessageContext, IncidentEvent, IncidentWithProbe, Outcome, Severity
+from watchdog.domain.observations import McpTaskFacts
 from watchdog.notifiers.blocks import build_slack_blocks
 from watchdog.notifiers.email_letter import render_email_html_part, render_email_text_part
 from watchdog.notifiers.message import compose_alert_message
@@ -135,6 +136,20 @@ def make_task_group(*, ended: bool = False) -> AlertMessageContext:
     entries = {name: {"name": name, "ok": True} for name in ("prune", "rotate_keys", "other")}
     result = result_with_evidence(INCIDENT_SINCE, Outcome.PASS, "", facts={"tasks": entries})
     return replace(make_context(members, "ops.acme.example:443"), probe=probe, first_bad=result, latest=result)
+
+
+def test_the_end_of_two_incidents_shows_the_newest_runs() -> None:
+    group = make_task_group(ended=True)
+    run_at = (INCIDENT_SINCE + 5_000, None)
+    members = tuple(
+        member._replace(latest_subject_facts=McpTaskFacts(ok=True, last_run_at=at))
+        for member, at in zip(group.members, run_at, strict=True)
+    )
+    message = compose_alert_message(replace(group, members=members))
+    assert [line.text for line in message.members] == [
+        "✓ Ops MCP: task prune recovered (was stale: last run 00:50 UTC, limit 15 min), last run 01:48:05 UTC",
+        "✓ Ops MCP: task rotate_keys recovered (was stale: last run 00:51 UTC, limit 15 min)",
+    ]
 
 
 def test_two_tasks_with_one_problem_are_one_cause() -> None:

@@ -90,7 +90,7 @@ def test_no_worker(api: FakeJobApi) -> None:
     api.worker_behavior = "nothing"
     with_started = run(job(api, started=STARTED), start_within="500ms")
     assert verdict(with_started) == (Outcome.FAIL, "canary.not_picked_up", f"canary job not picked up within 500{MS}")
-    assert with_started.evidence.facts["polled"] == f"{api.url}/jobs/{{job_id}}"
+    assert with_started.evidence.facts["polled"] == f"{api.url}/jobs/job%2F1"
     head, _, body = with_started.evidence.excerpt.partition("\n\n")
     assert head.startswith("HTTP/1.0 200 OK")
     assert json.loads(body)["status"] == "queued"

@@ -341,6 +341,8 @@ class IncidentWithProbe(NamedTuple):
 
     incident: Incident
     probe: ProbeInfo
+    latest_subject_facts: SubjectFacts | None = None
+    """As of the context, for incidents of the probe that the context is about; otherwise None."""
 
 
 @dataclass(frozen=True, slots=True)

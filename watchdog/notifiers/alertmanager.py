@@ -61,7 +61,7 @@ def _build_alertmanager_alert(
 
 def _build_alertmanager_labels(member: IncidentWithProbe) -> dict[str, str]:
     """They identify the alert, so nothing is among them that changes while the incident is open."""
-    incident, probe = member
+    incident, probe = member.incident, member.probe
     labels = {
         "alertname": probe.name,
         "severity": incident.severity.value,
@@ -78,7 +78,7 @@ def _build_alertmanager_labels(member: IncidentWithProbe) -> dict[str, str]:
 
 def _build_alertmanager_annotations(member: IncidentWithProbe, context: AlertMessageContext) -> dict[str, str]:
     """What people read. The description is left out of the alerts of a message about several incidents."""
-    incident, probe = member
+    incident, probe = member.incident, member.probe
     name = to_safe_single_line(probe.name, MAX_MESSAGE_NAME_CHARS)
     cause = to_safe_single_line(incident.message or incident.reason, MAX_MESSAGE_CAUSE_CHARS)
     annotations = {

@@ -28,6 +28,7 @@ from watchdog.domain.model import (
     Outcome,
     ProbeInfo,
     ResultWithEvidence,
+    SubjectFacts,
 )
 from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.rules import job, preference
@@ -113,7 +114,7 @@ def build_opened_alert_fields(context: AlertMessageContext, cause: str) -> tuple
         *build_target_alert_fields(context, (context.incident.subject,)),
         *(
             AlertMessageField("Expected", f"· {observed}", code)
-            for code, observed in _list_unmet_expressions(context, cause)
+            for code, observed in list_unmet_expressions(context, cause)
         ),
         *_build_expected_schedule_alert_fields(context, cause),
         build_since_alert_field(context),
@@ -218,11 +219,15 @@ def describe_run_duration(context: AlertMessageContext, duration: int | None) ->
 
 def find_incident_time_zone(context: AlertMessageContext) -> str:
     """The zone in which the cause of the incident states times: that of the job's schedule, else UTC."""
-    limits = job.find_job_limits(context.probe.job_limits, context.incident.subject)
-    if context.incident.rule != job.ALERT_RULE_NAME or limits is None:
+    return find_subject_time_zone(context.probe, context.incident, context.latest_subject_facts)
+
+
+def find_subject_time_zone(probe: ProbeInfo, incident: Incident, subject_facts: SubjectFacts | None) -> str:
+    """As `find_incident_time_zone`, with what is known of the incident's subject now."""
+    limits = job.find_job_limits(probe.job_limits, incident.subject)
+    if incident.rule != job.ALERT_RULE_NAME or limits is None:
         return "UTC"
-    facts = context.latest_subject_facts or ScheduledJobFacts(context.incident.subject)
-    return job.find_job_time_zone(facts, limits)
+    return job.find_job_time_zone(subject_facts or ScheduledJobFacts(incident.subject), limits)
 
 
 def format_incident_time(context: AlertMessageContext, at: int) -> str:
@@ -247,7 +252,7 @@ def build_target_alert_fields(context: AlertMessageContext, subjects: Sequence[s
     return (AlertMessageField("Checked", f"· {text}" if target and text else text, target),)
 
 
-def _list_unmet_expressions(context: AlertMessageContext, cause: str) -> Iterator[tuple[str, str]]:
+def list_unmet_expressions(context: AlertMessageContext, cause: str) -> Iterator[tuple[str, str]]:
     """The expectations or the preference that are not met, each with what was observed."""
     incident = context.incident
     if incident.rule == "preference":
@@ -278,7 +283,7 @@ def _list_unmet_expressions(context: AlertMessageContext, cause: str) -> Iterato
 
 def _build_expected_schedule_alert_fields(context: AlertMessageContext, cause: str) -> tuple[AlertMessageField, ...]:
     """What neither the cause nor a broken expression states: how often a job or a result is expected."""
-    if any(_list_unmet_expressions(context, cause)):
+    if any(list_unmet_expressions(context, cause)):
         return ()
     incident, probe = context.incident, context.probe
     if incident.rule == "stale":

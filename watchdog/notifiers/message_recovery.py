@@ -14,7 +14,7 @@ from watchdog.notifiers.message_fields import (
     PROBE_KINDS_OF_SERVERS,
     to_safe_single_line,
 )
-from watchdog.notifiers.message_recovery_fields import format_past_canary_cause
+from watchdog.notifiers.message_recovery_fields import format_past_cause
 
 _RECOVERED_PHRASE_BY_RULE = {
     "missing": "is listed again",
@@ -55,7 +55,10 @@ def format_closing_title_omitting_cause(
     phrase = closed or _find_recovered_phrase(incident, subject_facts) or "recovered"
     if phrase == "recovered" and _has_only_started(incident, subject_facts):
         phrase = "has started"
-    return f"{name}{subject}{':' * (not subject and phrase != 'recovered')} {phrase}"
+    if incident.reason == "job.lost" and phrase == "recovered" and _has_newest_run_succeeded(subject_facts):
+        phrase = "a later run succeeded"
+    needs_colon = not subject and not phrase.startswith(("recovered", "has "))
+    return f"{name}{subject}{':' * needs_colon} {phrase}"
 
 
 def format_closing_email_subject(
@@ -69,9 +72,9 @@ def format_closing_email_subject(
         return f"[RECOVERED] {to_safe_single_line(probe.name, MAX_MESSAGE_NAME_CHARS)}: up again after {duration_text}"
     if incident.rule == no_verdict.ALERT_RULE_NAME:
         return f"[RECOVERED] {title} (unknown for {duration_text})"
-    if incident.reason in _REASONS_BEFORE_THE_FIRST_RUN:
+    if incident.reason in _REASONS_BEFORE_THE_FIRST_RUN or _has_only_started(incident, subject_facts):
         state = INCIDENT_HEALTH_STATE_BY_RULE[incident.rule]
-        return f"[RECOVERED] {title} ({HEALTH_STATE_LABELS[state].lower()} for {duration_text})"
+        return f"[RECOVERED] {title}; {HEALTH_STATE_LABELS[state].lower()} for {duration_text}"
     return f"[RECOVERED] {title} after {duration_text}"
 
 
@@ -101,6 +104,11 @@ def _has_only_started(incident: Incident, subject_facts: SubjectFacts | None) ->
     return is_running and incident.reason in job.OVERDUE_JOB_REASONS
 
 
+def _has_newest_run_succeeded(subject_facts: SubjectFacts | None) -> bool:
+    facts = subject_facts if isinstance(subject_facts, ScheduledJobFacts) else None
+    return facts is not None and facts.last_ok is not None and facts.last_ok == facts.last_end
+
+
 def _describe_ended_cause(probe: ProbeInfo, incident: Incident, cause: str) -> str:
     """ "was: HTTP 503", "was stale: last run 00:53 UTC": without the subject, the limit and the expectation that
     `cause` also states.
@@ -121,7 +129,7 @@ def _describe_ended_cause(probe: ProbeInfo, incident: Incident, cause: str) -> s
     elif reasons.get_reason_family(incident.reason) == "http":
         text = f"was: {cause.removesuffix(', expected 2xx')}"
     else:
-        text = f"was: {format_past_canary_cause(incident, cause)}"
+        text = f"was: {format_past_cause(incident, cause)}"
     return to_safe_single_line(text, MAX_MESSAGE_NAME_CHARS + len("was: "))
 
 

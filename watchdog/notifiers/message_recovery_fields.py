@@ -13,9 +13,16 @@ from watchdog.domain.formatting import (
     format_time_in_zone,
     format_utc_timestamp,
 )
-from watchdog.domain.model import AlertMessageContext, Incident, Outcome, RemediationAttemptState, ResultWithEvidence
+from watchdog.domain.model import (
+    AlertMessageContext,
+    Incident,
+    Outcome,
+    RemediationAttemptState,
+    ResultWithEvidence,
+    SubjectFacts,
+)
 from watchdog.domain.observations import McpTaskFacts, ScheduledJobFacts
-from watchdog.domain.rules import preference
+from watchdog.domain.rules import availability, preference
 from watchdog.notifiers.message_fields import (
     INCIDENT_CLOSED_PHRASE_BY_RESOLUTION,
     MAX_MESSAGE_CAUSE_CHARS,
@@ -28,6 +35,7 @@ from watchdog.notifiers.message_fields import (
     describe_run_duration,
     find_incident_time_zone,
     format_incident_time,
+    list_unmet_expressions,
     to_safe_single_line,
 )
 
@@ -65,7 +73,7 @@ def _list_causes_in_order(context: AlertMessageContext, cause: str) -> str:
     """ "HTTP 503, expected 2xx; from 16:34:32 UTC: connection refused": the causes of an incident that ended. Of many,
     the first and the newest ones."""
     incident, changes = context.incident, context.cause_changes
-    cause = format_past_canary_cause(incident, cause)
+    cause = format_past_cause(incident, cause)
     if not incident.first_reason or incident.opening_cause_message == incident.message:
         return cause
     causes = [to_safe_single_line(incident.opening_cause_message, MAX_MESSAGE_CAUSE_CHARS)]
@@ -77,9 +85,11 @@ def _list_causes_in_order(context: AlertMessageContext, cause: str) -> str:
     return "; ".join(causes if changes else (*causes, f"then: {cause}"))
 
 
-def format_past_canary_cause(incident: Incident, cause: str) -> str:
-    """Without how long the job had been waiting when the cause was stated: "canary job not picked up within 5 s" of
-    "canary job not picked up for 30 s, limit 5 s". Any other cause stays as it is."""
+def format_past_cause(incident: Incident, cause: str) -> str:
+    """Without what held only when the cause was stated: "canary job not picked up within 5 s" of "canary job not picked
+    up for 30 s, limit 5 s", "271 jobs waiting, limit 200" of "271 jobs waiting, limit 200; no workers"."""
+    if reasons.get_reason_family(incident.reason) == "queue":
+        return cause.removesuffix("; no workers")
     if reasons.get_reason_family(incident.reason) != "canary":
         return cause
     return re.sub(r"\bfor [^,:]+, limit (\d+(?:\.\d+)?\s\w+(?: \d+\s\w+)*)", r"within \1", cause, count=1)
@@ -89,45 +99,56 @@ def _describe_current_state(context: AlertMessageContext) -> str:
     """What the newest result observed of what the incident was about: "ok, response time 190 ms", "41 jobs waiting",
     "last run 01:57:12 UTC". Empty if that is not known."""
     incident, facts, latest = context.incident, context.latest_subject_facts, context.latest
-    if isinstance(facts, McpTaskFacts):
-        last_run_at = facts.last_run_at
-        return "" if last_run_at is None else f"last run {format_utc_timestamp(last_run_at, context.now, seconds=True)}"
-    if isinstance(facts, ScheduledJobFacts):
-        return _describe_newest_job_run(context, facts)
+    if isinstance(facts, McpTaskFacts | ScheduledJobFacts):
+        return describe_newest_run(facts, context.now, find_incident_time_zone(context))
     if incident.rule in RULE_NAMES_INDEPENDENT_OF_RUNS or latest is None or latest.outcome is not Outcome.PASS:
         return ""
     if context.probe.kind in PROBE_KINDS_READING_BROKER_OR_DATABASE:
         return _describe_measured_jobs(latest) or "ok"
+    if context.probe.kind == "canary":
+        finished = "canary job finished"
+        return finished if latest.duration is None else f"{finished} in {format_duration(latest.duration)}"
     days = latest.measurements.get("cert_days")
     is_about_certificate = "cert_days" in incident.subject or reasons.get_reason_family(incident.reason) == "tls"
     certificate = f"certificate expires in {format_count_with_noun(days, 'day')}" if isinstance(days, int) else ""
     if incident.rule == preference.ALERT_RULE_NAME and "elapsed_ms" not in incident.subject:
         return certificate if is_about_certificate else ""
     status, duration = latest.evidence.facts.get("status"), describe_run_duration(context, latest.duration)
-    outcome = f"HTTP {status}" if isinstance(status, int) else "ok"
-    return ", ".join(filter(None, (outcome, duration, certificate if is_about_certificate else "")))
+    had_unmet_expectations = incident.rule == availability.ALERT_RULE_NAME and any(list_unmet_expressions(context, ""))
+    parts = (
+        f"HTTP {status}" if isinstance(status, int) else "ok",
+        "all expectations are met" if had_unmet_expectations else "",
+        duration,
+        certificate if is_about_certificate else "",
+    )
+    return ", ".join(filter(None, parts))
 
 
 def _describe_measured_jobs(result: ResultWithEvidence) -> str:
     """ "41 jobs waiting, 2 workers" of a queue, "4 jobs listed" of a source of jobs."""
     counts = (("waiting", "job", " waiting"), ("consumers", "worker", ""), ("jobs", "job", " listed"))
     return ", ".join(
-        f"{format_count_with_noun(count, noun)}{suffix}"
+        "still no workers" if name == "consumers" and not count else f"{format_count_with_noun(count, noun)}{suffix}"
         for name, noun, suffix in counts
         if isinstance(count := result.measurements.get(name), int)
     )
 
 
-def _describe_newest_job_run(context: AlertMessageContext, facts: ScheduledJobFacts) -> str:
-    zone = find_incident_time_zone(context)
+def describe_newest_run(facts: SubjectFacts, now: int, zone: str) -> str:
+    """ "last run 01:57:12 UTC" of a task or job; empty if no run is known, or the facts are about something else."""
+    if isinstance(facts, McpTaskFacts):
+        last_run_at = facts.last_run_at
+        return "" if last_run_at is None else f"last run {format_utc_timestamp(last_run_at, now, seconds=True)}"
+    if not isinstance(facts, ScheduledJobFacts):
+        return ""
     if facts.running_since is not None:
-        return f"running since {format_time_in_zone(facts.running_since, context.now, zone, seconds=True)}"
+        return f"running since {format_time_in_zone(facts.running_since, now, zone, seconds=True)}"
     if facts.last_end is not None and facts.last_end >= (facts.last_start or 0):
         took = "" if facts.duration is None else f", took {format_duration(facts.duration)}"
         verb = "succeeded at" if facts.last_ok == facts.last_end else "ended"
-        return f"last run {verb} {format_time_in_zone(facts.last_end, context.now, zone, seconds=True)}{took}"
+        return f"last run {verb} {format_time_in_zone(facts.last_end, now, zone, seconds=True)}{took}"
     if facts.last_start is not None:
-        return f"last run started {format_time_in_zone(facts.last_start, context.now, zone, seconds=True)}"
+        return f"last run started {format_time_in_zone(facts.last_start, now, zone, seconds=True)}"
     return ""
 
 

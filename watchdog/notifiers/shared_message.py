@@ -27,10 +27,11 @@ from watchdog.notifiers.message_fields import (
     build_also_notified_alert_fields,
     build_since_alert_field,
     build_target_alert_fields,
+    find_subject_time_zone,
     to_safe_single_line,
 )
 from watchdog.notifiers.message_recovery import format_closing_title_omitting_cause, format_ended_cause_suffix
-from watchdog.notifiers.message_recovery_fields import format_time_range
+from watchdog.notifiers.message_recovery_fields import describe_newest_run, format_time_range
 
 MAX_LISTED_INCIDENT_CAUSE_CHARS, MAX_INCIDENT_LINE_CHARS = 120, 300
 
@@ -146,7 +147,9 @@ def format_merged_message_incident_lines(context: AlertMessageContext) -> tuple[
         alike.setdefault((_format_incident_state_symbol(member), _format_listed_incident_cause(member)), []).append(
             member
         )
-    return tuple(line for members in alike.values() for line in _format_lines_of_incidents_with_same_cause(members))
+    return tuple(
+        line for members in alike.values() for line in _format_lines_of_incidents_with_same_cause(members, context.now)
+    )
 
 
 def _sort_incidents_of_message(context: AlertMessageContext) -> list[IncidentWithProbe]:
@@ -201,9 +204,9 @@ def build_multi_incident_alert_fields(context: AlertMessageContext) -> tuple[Ale
         seconds = context.now - since < SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS
         fields.append(AlertMessageField("Since", format_utc_timestamp(since, context.now, seconds=seconds)))
     if context.event is not IncidentEvent.RESOLVED and context.shared_cause:
-        incident, probe = _sort_incidents_of_message(context)[0]
-        result = context.latest or context.first_bad if incident.probe == context.incident.probe else None
-        fields += build_advice_alert_fields(incident, probe, result)
+        first = _sort_incidents_of_message(context)[0]
+        result = context.latest or context.first_bad if first.incident.probe == context.incident.probe else None
+        fields += build_advice_alert_fields(first.incident, first.probe, result)
     return (*fields, *build_also_notified_alert_fields(context))
 
 
@@ -237,24 +240,27 @@ def _format_incident_state_symbol(member: IncidentWithProbe) -> str:
     return f"{HEALTH_STATE_SYMBOLS[HealthState.UP]} {phrase}"
 
 
-def _format_single_incident(member: IncidentWithProbe) -> str:
+def _format_single_incident(member: IncidentWithProbe, now: int) -> str:
     """ "Ops MCP: task prune is stale: last run 00:53 UTC"; of one that ended "Ops MCP: task prune recovered (was stale:
-    last run 00:53 UTC)"."""
+    last run 00:53 UTC), last run 01:57:12 UTC"."""
     if member.incident.resolved_at is None:
         return _format_incident_probe_and_cause(member, MAX_LISTED_INCIDENT_CAUSE_CHARS)
     cause = _format_listed_incident_cause(member)
-    title = format_closing_title_omitting_cause(member.probe, member.incident)
-    return f"{title}{format_ended_cause_suffix(member.probe, member.incident, cause)}"
+    incident, probe, facts = member.incident, member.probe, member.latest_subject_facts
+    title = format_closing_title_omitting_cause(probe, incident, facts)
+    newest_run = describe_newest_run(facts, now, find_subject_time_zone(probe, incident, facts))
+    was = format_ended_cause_suffix(probe, incident, cause)
+    return f"{title}{was}{newest_run and f', {newest_run}'}"
 
 
 def _format_lines_of_incidents_with_same_cause(
-    members: Sequence[IncidentWithProbe],
+    members: Sequence[IncidentWithProbe], now: int
 ) -> Iterator[AlertMessageIncidentLine]:
     """Incidents of one state and cause, as many on a line as fit."""
     symbol, _, phrase = _format_incident_state_symbol(members[0]).partition(" ")
     if len(members) == 1:
         critical = " · critical" if _is_open_and_critical(members[0]) else ""
-        yield AlertMessageIncidentLine(f"{symbol} {_format_single_incident(members[0])}{critical}", 1)
+        yield AlertMessageIncidentLine(f"{symbol} {_format_single_incident(members[0], now)}{critical}", 1)
         return
     cause = to_safe_single_line(_format_listed_incident_cause(members[0]), MAX_LISTED_INCIDENT_CAUSE_CHARS)
     counted = f"{format_number(len(members))} {_choose_probes_or_incidents_noun(members)}"

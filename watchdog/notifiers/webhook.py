@@ -148,7 +148,7 @@ def build_webhook_payload(idempotency_key: str, context: AlertMessageContext) ->
 
 
 def _serialize_webhook_member(member: IncidentWithProbe) -> dict[str, Json]:
-    incident, probe = member
+    incident, probe = member.incident, member.probe
     return {
         "incident": _serialize_webhook_incident_summary(incident),
         "probe": {"id": probe.id, "name": probe.name, "kind": probe.kind, "target": probe.target},

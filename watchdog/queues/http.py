@@ -171,7 +171,7 @@ class _HttpCanaryConnection:
             response = await self._send_request(poll.model_copy(update={"url": url}), "", self.context.timeout_s)
         except ProbeError as error:
             raise _wrap_http_poll_error(error) from None
-        self.context.facts["polled"] = poll.target
+        self.context.facts["polled"] = poll.model_copy(update={"url": url}).target
         return await self._judge_response_within_timeout(build_poll_result_from_response, response, self.config)
 
     async def cancel(self, job_id: str) -> bool:

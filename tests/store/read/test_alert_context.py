@@ -154,6 +154,31 @@ def test_a_task_that_fails(database: Database, outcome: str) -> None:
     assert context.first_bad.slot == at(2)
 
 
+def test_of_several_incidents_those_of_the_probe_have_the_facts_of_its_newest_result(database: Database) -> None:
+    probes = [make_registered_probe(name, failure_threshold=1, max_task_ages={"*": 60_000}) for name in ("a", "b")]
+    harness = StoreHarness(database, probes)
+    stale, fresh = McpTaskFacts(True, at(1) - 90_000), McpTaskFacts(True, at(2) - 1_000)
+    transitions = []
+    for number, facts in ((1, stale), (2, fresh)):
+        for id in harness.database_ids:
+            tasks = {"nightly": facts} if id != harness.database_ids[0] else {"nightly": facts, "hourly": facts}
+            transitions += harness.record_results(make_result(id, at(number), "pass", tasks=tasks))
+    named = [transition.incident for transition in transitions if transition.event is IncidentEvent.OPENED]
+    assert len(named) == 3
+    context = context_of(harness, named[0], IncidentEvent.RESOLVED, named_incidents=named)
+    own = {
+        member.incident.subject: member
+        for member in context.members
+        if member.incident.probe == context.probe.database_id
+    }
+    assert {subject: member.latest_subject_facts for subject, member in own.items()} == {
+        "nightly": fresh,
+        "hourly": fresh,
+    }
+    (other,) = (member for member in context.members if member.incident.probe != context.probe.database_id)
+    assert other.latest_subject_facts is None
+
+
 def test_a_stale_probe(database: Database) -> None:
     harness = StoreHarness(database, [make_registered_probe()]).without_downtime()
     harness.record_each(*make_results(harness.database_ids[0], "pp"))

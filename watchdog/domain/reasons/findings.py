@@ -187,7 +187,8 @@ ERROR_MISSED_FINDING_AND_RESOLUTION_REASON_ENTRIES = (
         "task.never_ran",
         "Never ran",
         "A task has never run, and its limit has passed; or it has no limit and the server reports `ok: false` for it.",
-        "Check whether the scheduler of the task is running.",
+        "Check whether the scheduler of the task is running. If the task is not due yet, set a longer limit in the "
+        "probe's `tasks` field.",
         sentence="task {name} has never run: first listed {first_listed}, {verdict}",
         sentence_for_several="{count} tasks have never run",
     ),

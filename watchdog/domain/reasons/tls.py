@@ -37,7 +37,8 @@ TLS_REASON_ENTRIES = (
         "Certificate for another name",
         "The host name or address is not among the subject alternative names of the certificate. As in browsers, the "
         "common name does not count.",
-        "Issue a certificate that is valid for the host name or address in the URL, or set `server_name` in `tls`.",
+        "Check whether the host name or address in the URL leads to the right server, and issue a certificate that is "
+        "valid for it. If the server has another name on purpose, set `server_name` in the probe's `tls`.",
         sentence="TLS: certificate is not valid for {host}{names}",
     ),
     _failure_reason_entry(

@@ -94,10 +94,10 @@ def load_alert_message_context(
     newest_first = sa.select(newest_results).where(*of_probe).order_by(newest_results.c.slot.desc())
     recent_rows = connection.execute(newest_first.limit(MAX_RECENT_RUNS_IN_ALERT)).all()
     last_good, first_bad = _load_last_good_and_first_bad_row(connection, row)
-    members = _load_message_incidents(connection, named_incidents)
     results_with_facts = _build_results_oldest_first(
         connection, recent_rows if row.rule == preference.ALERT_RULE_NAME else recent_rows[:1]
     )
+    members = _load_message_incidents(connection, named_incidents, row.probe, results_with_facts[-1:])
     recent_runs, last_good_run = _choose_runs_to_show(
         connection, row, probe, [_build_run_summary_from_row(r) for r in reversed(recent_rows)], results_with_facts
     )
@@ -167,13 +167,19 @@ def _find_subject_facts(newest: Sequence[ProbeResult], rule: str, subject: str) 
     return listings[0].subjects.get(subject) if listings else None
 
 
-def _load_message_incidents(connection: sa.Connection, named_incidents: Sequence[str]) -> tuple[IncidentWithProbe, ...]:
-    """In the order of the names, critical ones first."""
+def _load_message_incidents(
+    connection: sa.Connection, named_incidents: Sequence[str], probe: int, newest: Sequence[ProbeResult]
+) -> tuple[IncidentWithProbe, ...]:
+    """In the order of the names, critical ones first. `newest`: the newest result of the probe, if it has any."""
     if not named_incidents:
         return ()
     rows = connection.execute(INCIDENTS_WITH_PROBE_INFO_QUERY.where(incidents.c.id.in_(named_incidents)))
     members = {
-        row.id: IncidentWithProbe(build_incident_from_row(row), codec.decode_probe_info(row.probe, row.info))
+        row.id: IncidentWithProbe(
+            build_incident_from_row(row),
+            codec.decode_probe_info(row.probe, row.info),
+            _find_subject_facts(newest, row.rule, row.subject) if row.probe == probe else None,
+        )
         for row in rows
     }
     ordered = [members[name] for name in named_incidents if name in members]
