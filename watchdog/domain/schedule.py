@@ -214,6 +214,8 @@ def list_missed_job_runs(
     excusing_gap: DowntimeGap | None = None
     slot = schedule.find_latest_slot_until(now - grace)
     while len(missed) < MAX_COUNTED_MISSED_JOB_RUNS and slot >= expected_from:
+        if last_start is not None and last_start >= slot:
+            break  # by far the most frequent case
         previous = schedule.find_latest_slot_until(slot - 1)
         period = slot - previous
         earliest_start = slot - (
