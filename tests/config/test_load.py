@@ -16,6 +16,7 @@ from watchdog.config.models import Config, NotificationRouteSettings
 from watchdog.config.problems import ConfigError
 from watchdog.config.sources import load_config_sources
 from watchdog.config_types import format_config_duration
+from watchdog.domain.escalation import EscalationStep
 from watchdog.domain.model import ProbeInfo, Severity
 from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.notifiers import EmailNotifier
@@ -167,6 +168,26 @@ def test_alert_is_merged_by_field_and_other_fields_are_replaced() -> None:
     (probe,) = config(text).probes
     assert probe.tags == ("c",)
     assert (probe.alert.failure_threshold, probe.alert.success_threshold) == (1, 4)
+
+
+@pytest.mark.parametrize(
+    ("written", "interval_ms"),
+    [("", 14_400_000), ("off", 0), ("0", 0), ("0s", 0), ("1m", 60_000), ("1h30m", 5_400_000), ("365d", 31_536_000_000)],
+)
+def test_the_interval_of_reminders(written: str, interval_ms: int) -> None:
+    (probe,) = config(PROBE + (f"    alert: {{repeat_interval: {written}}}\n" if written else "")).probes
+    assert probe.alert.repeat_interval == interval_ms
+
+
+def test_a_route_escalates_to_further_receivers() -> None:
+    text = (
+        "{receivers: [a], escalate: [{after: 15m, unless: acknowledged, receivers: [b]}, {after: 2h, receivers: [c]}]}"
+    )
+    (route,) = config(f"receivers: {{a: {{log: {{}}}}, b: {{log: {{}}}}, c: {{log: {{}}}}}}\nroutes: [{text}]\n").routes
+    assert route.to_notification_route().escalation_steps == (
+        EscalationStep(900_000, ("b",), unless_acknowledged=True),
+        EscalationStep(7_200_000, ("c",)),
+    )
 
 
 def test_a_default_retry_interval_does_not_apply_to_a_faster_probe() -> None:

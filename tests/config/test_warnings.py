@@ -117,6 +117,11 @@ CASES = [
         "[oncall]}",
     ),
     Case(
+        "a receiver that only an escalation names",
+        f"{PROBES}receivers:\n  oncall: {{log: {{}}}}\n  chat: {{log: {{}}}}\nroutes: [{{receivers: [oncall], "
+        "escalate: [{after: 15m, receivers: [chat]}]}]",
+    ),
+    Case(
         "a receiver that no route names",
         f"{PROBES}receivers:\n  oncall: {{log: {{}}}}\n  chat: {{log: {{}}}}\nroutes: [{{receivers: [oncall]}}]",
         (":6:3: receivers.chat: no route names this receiver, so it is never notified",),

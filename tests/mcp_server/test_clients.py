@@ -146,8 +146,8 @@ async def check_every_tool(client: Client, mode: str) -> None:
     done = await call_tool(client, "trigger_task", task="maintain")
     assert (done["status"], done["result"]["ok"]) == ("completed", True)
     assert (await call_tool_error(client, "trigger_task", task="nope")).endswith(
-        "there is no task 'nope'; the tasks are claim, record, wake, deliver, end_silences, maintain, report_faults,"
-        " renew_lease, watch_store, flush_check_ins, check_database_file"
+        "there is no task 'nope'; the tasks are claim, record, wake, deliver, end_silences, remind_and_escalate,"
+        " maintain, report_faults, renew_lease, watch_store, flush_check_ins, check_database_file"
     )
 
 

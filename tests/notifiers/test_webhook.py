@@ -107,6 +107,7 @@ def test_an_opened_incident(hook: FakeWebhookReceiver, send: SendFixture) -> Non
         "sent_at": "2026-11-22T01:50:07.000Z",
         "test": False,
         "merged": False,
+        "escalated_after_ms": None,
         "title": "Search MCP: task reindex is stale: last run 00:53 UTC, limit 15 min",
         "text": "Degraded: Search MCP: task reindex is stale: last run 00:53 UTC, limit 15 min · warning",
         "incident": {

@@ -89,6 +89,7 @@ async def test_every_background_task_has_a_status(harness: ServiceHarness) -> No
         "wake",
         "deliver",
         "end_silences",
+        "remind_and_escalate",
         "maintain",
         "report_faults",
         "renew_lease",

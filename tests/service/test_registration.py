@@ -7,13 +7,16 @@ from datetime import UTC, datetime
 import pytest
 
 from tests.support.service import ScriptedProbe, scripted_probe
+from watchdog.config.load import load_config
 from watchdog.domain.model import Severity
 from watchdog.domain.registered_probe import STALE_AFTER_MISSING_SLOTS
+from watchdog.service.process_configuration import build_watchdog_process_configuration
 from watchdog.service.registration import (
     LATE_RESULT_STILL_EVALUATED_MARGIN_MS,
     build_probe_schedule,
     build_registered_probe,
 )
+from watchdog.store.write.members import WatchdogProcessConfiguration
 
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
 
@@ -81,3 +84,29 @@ def test_the_staleness_threshold_exceeds_the_lateness_by_a_slot() -> None:
     for every in ("1s", "10s", "60s", "1h"):
         registered = build_registered_probe(scripted_probe(every=every, timeout="5m"), "")
         assert registered.policy.staleness_threshold(at("2026-11-22T10:00:00")) > registered.policy.max_lateness
+
+
+ESCALATES = """
+receivers:
+  chat: {log: {}}
+  pager: {pagerduty: {routing_key: 0123456789abcdef0123456789abcdef}}
+routes: [{receivers: [chat], escalate: [{after: 15m, receivers: [pager]}]}]
+probes: [{name: API, http: https://a.example/, alert: {repeat_interval: 1h}}]
+"""
+
+
+def test_reminders_and_escalation_are_registered() -> None:
+    configuration = build_process_configuration(ESCALATES)
+    assert configuration.routes.without_reminders == {"pager/pagerduty"}
+    (registered,) = configuration.probes
+    assert registered.repeat_interval_ms == HOUR
+    (escalation,) = registered.routes.list_escalations(registered.info, "http.503")
+    assert (escalation.destination, escalation.step.after_ms) == ("pager/pagerduty", 15 * MINUTE)
+    (later,) = build_process_configuration(ESCALATES.replace("15m", "16m")).probes
+    assert later.definition != registered.definition, "other processes see the change"
+    assert later.content_digest == registered.content_digest
+
+
+def build_process_configuration(text: str) -> WatchdogProcessConfiguration:
+    loaded_config = load_config(None, text, {})
+    return build_watchdog_process_configuration(loaded_config, loaded_config.config.probes)

@@ -66,7 +66,11 @@ def load_revision(revision: int) -> LoadedConfig:
             probe["every"] = random.choice(["4m", "6m"])
     content = {
         "receivers": {name: {"webhook": {"url": f"http://{name}.example/"}} for name in RECEIVERS},
-        "defaults": {"every": "5m", "timeout": "10s", "alert": {"failure_threshold": 2, "success_threshold": 1}},
+        "defaults": {
+            "every": "5m",
+            "timeout": "10s",
+            "alert": {"failure_threshold": 2, "success_threshold": 1, "repeat_interval": "5m"},
+        },
         "probes": probes,
     }
     return load_config(Path("watchdog.yaml"), json.dumps(content), {})

@@ -17,6 +17,7 @@ from watchdog.resources import find_resource_folder
 from watchdog.store.act_tables import acts, silenced_incidents, silences
 from watchdog.store.database import Database
 from watchdog.store.errors import WatchdogDatabaseSchemaError
+from watchdog.store.follow_up_tables import incident_follow_ups
 from watchdog.store.migrate import SCHEMA_VERSION_TABLE_NAME, upgrade_schema
 from watchdog.store.tables import incidents, messages, metadata, outbox, probes
 
@@ -319,3 +320,16 @@ def test_incidents_of_an_earlier_version_are_neither_acknowledged_nor_silenced(f
         ] * 2
         for table in (acts, silences, silenced_incidents):
             assert connection.execute(sa.select(table)).all() == []
+
+
+def test_open_incidents_of_an_earlier_version_are_reminded_of(fresh: Database, tmp_path: Path) -> None:
+    saved = fill_first_schema(fresh, tmp_path, "0013")
+    with fresh.open_write_transaction() as connection:
+        connection.exec_driver_sql("UPDATE incidents SET resolved_at = NULL WHERE id = 'text 2'")
+    saved["incidents"][1]["resolved_at"] = None
+    assert upgrade_schema(fresh, find_resource_folder("migrations")) == ("0013", HEAD)
+    assert read_rows(fresh, saved) == saved
+    with fresh.open_read_transaction() as connection:
+        rows = connection.execute(sa.select(incident_follow_ups)).all()
+        assert [tuple(row) for row in rows] == [("text 2", saved["incidents"][1]["opened_at"])]
+        assert set(connection.execute(sa.select(outbox.c.escalated_after_ms)).scalars()) == {None}

@@ -33,6 +33,8 @@ from watchdog.store.read.metrics import load_shared_metrics
 from watchdog.store.read.status import list_probe_statuses
 from watchdog.store.tables import metadata
 from watchdog.store.write.check_ins import CheckInStore, ProbeCheckIn
+from watchdog.store.write.follow_up_times import schedule_follow_ups_of_probes
+from watchdog.store.write.follow_ups import enqueue_due_reminders_and_escalations
 from watchdog.store.write.members import delete_ended_watchdog_processes
 from watchdog.store.write.retention import delete_expired_rows, roll_up_hours
 
@@ -47,6 +49,7 @@ GROWING_TABLES = (
     "cause_changes",
     "acts",
     "silenced_incidents",
+    "incident_follow_ups",
     "remediations",
     "staleness_events",
     "probe_state",
@@ -126,6 +129,9 @@ def run_every_operation(harness: StoreHarness) -> None:
     delete_ended_watchdog_processes(harness.database, now + DAY_MS)
     roll_up_hours(harness.database, now + DAY_MS)
     delete_expired_rows(harness.database, now + 3 * DAY_MS, DAY_MS, 90 * DAY_MS)
+    with harness.database.open_write_transaction() as connection:
+        schedule_follow_ups_of_probes(connection, harness.database_ids, now)
+    enqueue_due_reminders_and_escalations(harness.database, now + DAY_MS)
 
 
 def test_no_operation_scans_a_growing_table(harness: StoreHarness) -> None:

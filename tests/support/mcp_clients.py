@@ -29,6 +29,7 @@ TASK_NAMES = [
     "wake",
     "deliver",
     "end_silences",
+    "remind_and_escalate",
     "maintain",
     "report_faults",
     "renew_lease",

@@ -114,12 +114,35 @@ def _check_receiver_names_and_references(sources: MergedConfigSources) -> None:
             message = "expected a receiver name of up to 64 letters, digits, '-', '_' and '.'"
             sources.add_problem(receiver.key_location, receiver.path, message)
     for route in sources.routes:
-        receivers = route.entries.get("receivers")
-        for item in receivers.items if receivers else ():
-            if isinstance(item.value, str) and item.value not in sources.receivers and not item.invalid:
-                hint = build_did_you_mean_suffix(item.value, sources.receivers)
-                hint = hint or f"; defined receivers: {', '.join(sources.receivers) or 'none'}"
-                sources.add_problem(item.location, item.path, f"unknown receiver '{item.raw_value}'{hint}")
+        _check_unknown_receivers(route, sources)
+        steps = route.entries.get("escalate")
+        notified = {item.value for item in _list_receiver_nodes(route)}
+        for step in steps.items if steps else ():
+            _check_unknown_receivers(step, sources)
+            for item in _list_receiver_nodes(step):
+                if item.value in notified:
+                    message = (
+                        f"receiver '{item.raw_value}' is already notified by this route or by an earlier step, and each"
+                        " is notified once: remove it here"
+                    )
+                    sources.add_problem(item.location, item.path, message)
+                notified.add(item.value)
+
+
+def _check_unknown_receivers(node: YamlNode, sources: MergedConfigSources) -> None:
+    """`node`: a route or a step of its escalation."""
+    for item in _list_receiver_nodes(node):
+        if item.value not in sources.receivers:
+            hint = build_did_you_mean_suffix(str(item.value), sources.receivers)
+            hint = hint or f"; defined receivers: {', '.join(sources.receivers) or 'none'}"
+            sources.add_problem(item.location, item.path, f"unknown receiver '{item.raw_value}'{hint}")
+
+
+def _list_receiver_nodes(node: YamlNode) -> list[YamlNode]:
+    """The names under `receivers`, without those that are no valid text."""
+    receivers = node.entries.get("receivers")
+    items = receivers.items if receivers else ()
+    return [item for item in items if isinstance(item.value, str) and not item.invalid]
 
 
 def _apply_default_mail_server(config: Config, sources: MergedConfigSources) -> Mapping[str, Any]:

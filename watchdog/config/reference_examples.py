@@ -89,12 +89,14 @@ email: {host: smtp.acme.example, from: watchdog@acme.example}
     "routes": """
 receivers:
   oncall: {slack: {webhook: "${SLACK_WEBHOOK_URL}"}}
+  pager: {pagerduty: {routing_key: "${PAGERDUTY_ROUTING_KEY}"}}
   journal: {log: {}}
 routes:
   - receivers: [journal]
     continue: true
   - match: {severity: critical, tags: [prod]}
     receivers: [oncall]
+    escalate: [{after: 15m, unless: acknowledged, receivers: [pager]}]
 """,
     "email": """
 email:

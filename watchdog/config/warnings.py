@@ -157,7 +157,7 @@ def _find_alert_receiver_warnings(config: Config, sources: MergedConfigSources) 
         yield _build_config_section_warning(sources, "receivers", message)
     if not config.routes:
         return
-    used = {name for route in config.routes for name in route.receivers}
+    used = {name for route in config.routes for name in route.to_notification_route().list_all_receivers()}
     for name in config.receivers.keys() - used:
         node = sources.receivers[name]
         message = "no route names this receiver, so it is never notified: add it to a route, or remove it"

@@ -57,6 +57,8 @@ class IncidentEvent(StrEnum):
     """Its cause is another one."""
     ACKNOWLEDGED = "acknowledged"
     """A person acknowledged it, or took that back. Only messages that can be edited show this."""
+    REMINDER = "reminder"
+    """It is still open."""
     RESOLVED = "resolved"
 
 
@@ -388,3 +390,5 @@ class AlertMessageContext:
     """What broke for all members; empty if they share nothing, because their messages were merged."""
     raises_severity: bool = False
     """The message that the destination has named no critical incident so far, and this one does."""
+    escalated_after_ms: int | None = None
+    """The destination was notified because the incident was still open after this time; None: as soon as it opened."""

@@ -27,6 +27,8 @@ class RegisteredProbe:
     """A digest of everything that decides how the probe runs and who is notified: equal if processes agree on it."""
     content_digest: str = ""
     """A digest of its own configuration alone, to compare configurations."""
+    repeat_interval_ms: int = 0
+    """Between two messages about an incident that is still open; 0: no reminders."""
     catch_up_ms: int = 0
     """For how long after its slot a run that was missed is still started; cron schedules only."""
     routes: NotificationRoutingTable = EMPTY_NOTIFICATION_ROUTING_TABLE

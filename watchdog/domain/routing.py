@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from watchdog.domain.escalation import EscalationStep
+from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import ProbeInfo, Severity
 from watchdog.domain.reasons import matches_reason_pattern
 from watchdog.domain.rules import service
 
 ROUTE_NOTIFIES_TEXT = " matches: notifies "
 EVERY_RECEIVER_NOTIFIED_TEXT = "every receiver is notified: "
+ESCALATION_NOTIFIES_TEXT = ", it escalates to "
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,8 @@ class NotificationRoute:
     """Evaluate the routes after this one as well."""
     reason_patterns: tuple[str, ...] = ()
     """Reasons and families of reasons of the incidents; empty: all."""
+    escalation_steps: tuple[EscalationStep, ...] = ()
+    """Further receivers that are notified later."""
 
     def describe_mismatch(self, probe: ProbeInfo, reason: str) -> str:
         """Why the route does not apply to an incident, in words; empty if it applies. An empty reason: any."""
@@ -61,6 +67,10 @@ class NotificationRoute:
         ):
             return ""
         return f"reason is {reason}, not {' or '.join(self.reason_patterns)}"
+
+    def list_all_receivers(self) -> tuple[str, ...]:
+        """Those that are notified at once, and those of its steps."""
+        return (*self.receivers, *(name for step in self.escalation_steps for name in step.receivers))
 
     def stops_route_evaluation(self, reason: str) -> bool:
         """Whether no route after this one is evaluated once it applies. An empty reason: for every reason."""
@@ -87,14 +97,28 @@ class RoutingDecision:
     routing_log: tuple[str, ...]
 
 
+class DestinationEscalation(NamedTuple):
+    """A step that leads to a destination."""
+
+    destination: str
+    step: EscalationStep
+    route_number: int
+    """From 1."""
+
+    def describe(self) -> str:
+        """What the step has done, as a step of a routing log."""
+        unless = ", not acknowledged" if self.step.unless_acknowledged else ""
+        after = f"{format_duration(self.step.after_ms)} after the opening{unless}"
+        return f"route {self.route_number}: {after}{ESCALATION_NOTIFIES_TEXT}{self.destination.partition('/')[0]}"
+
+
 def explain_routing_of_destination(routing_log: Sequence[str], destination: str, *, is_notified: bool) -> str:
     """Why a destination is notified or not, in the words of `RoutingDecision.routing_log`: the step that decided it, or
     all steps if they left it out together."""
     receiver = destination.partition("/")[0]
     for step in routing_log:
-        _, _, names = step.partition(
-            ROUTE_NOTIFIES_TEXT if ROUTE_NOTIFIES_TEXT in step else EVERY_RECEIVER_NOTIFIED_TEXT
-        )
+        texts = ROUTE_NOTIFIES_TEXT, ESCALATION_NOTIFIES_TEXT
+        _, _, names = step.partition(next((text for text in texts if text in step), EVERY_RECEIVER_NOTIFIED_TEXT))
         if receiver in names.split(", ") if is_notified else step.startswith(f"{destination} is left out"):
             return step
     return "; ".join(routing_log)
@@ -113,6 +137,8 @@ class NotificationRoutingTable:
     routes: tuple[NotificationRoute, ...] = ()
     without_resolved: frozenset[str] = frozenset()
     """Destinations that are not notified when an incident is resolved."""
+    without_reminders: frozenset[str] = frozenset()
+    """Destinations that remind people themselves."""
 
     def decide_routing(self, probe: ProbeInfo, reason: str, failing_destination: str = "") -> RoutingDecision:
         """The same for every incident of the probe with this reason. Raises KeyError if a route names an unknown
@@ -135,14 +161,33 @@ class NotificationRoutingTable:
             log = *log, f"{failing_destination} is left out: the incident is about it"
         return RoutingDecision(tuple(others), log)
 
+    def has_destination(self, destination: str) -> bool:
+        """Whether it belongs to a receiver that is configured."""
+        return any(destination in destinations for destinations in self.receivers.values())
+
+    def list_escalations(
+        self, probe: ProbeInfo, reason: str, failing_destination: str = ""
+    ) -> list[DestinationEscalation]:
+        """The steps of the routes that apply to an incident of the probe with this reason, those that come first
+        first. `failing_destination` and KeyError: as for `decide_routing`."""
+        escalations = [
+            DestinationEscalation(destination, step, index + 1)
+            for index, mismatch in list_evaluated_routes_with_mismatches(self.routes, probe, reason)
+            if not mismatch
+            for step in self.routes[index].escalation_steps
+            for destination in self._list_receiver_destinations(step.receivers)
+            if destination != failing_destination
+        ]
+        return sorted(escalations, key=lambda escalation: escalation.step.after_ms)
+
     def list_possible_destinations(self, probe: ProbeInfo) -> tuple[str, ...]:
-        """Every destination that some incident of the probe leads to. Raises KeyError as `decide_routing` does."""
+        """Every destination that some incident of the probe leads to, at once or later. Raises KeyError as
+        `decide_routing` does."""
         if not self.routes:
             return self._list_receiver_destinations(self.receivers)
         evaluated = list_evaluated_routes_with_mismatches(self.routes, probe)
-        return self._list_receiver_destinations(
-            name for index, mismatch in evaluated if not mismatch for name in self.routes[index].receivers
-        )
+        applied = [self.routes[index] for index, mismatch in evaluated if not mismatch]
+        return self._list_receiver_destinations(name for route in applied for name in route.list_all_receivers())
 
     def _evaluate_routes(self, probe: ProbeInfo, reason: str) -> RoutingDecision:
         if not self.receivers:

@@ -96,6 +96,11 @@ class Notifier(ConfigModel):
         """Whether one message may stand for several that are waiting. Not if the receiver tracks each by a key."""
         return True
 
+    @property
+    def repeats_alerts(self) -> bool:
+        """Whether the receiver reminds people itself, so that it is sent no reminders."""
+        return False
+
     def split_into_destinations(self) -> Mapping[str, Notifier]:
         """The notifiers that deliver independently, by what is appended to the name of the destination."""
         return {"": self}

@@ -79,8 +79,8 @@ class AlertMessage:
     members: tuple[AlertMessageIncidentLine, ...] = ()
     """The incidents, if the message is about several."""
     change_text: str = ""
-    """Set if the cause has changed, "Still down: API: connection refused (was: HTTP 503, expected 200)", or if the
-    incident was acknowledged."""
+    """Set if the cause has changed, "Still down: API: connection refused (was: HTTP 503, expected 200)", if the
+    incident was acknowledged, or in a reminder: "Still down for 4 h: API: HTTP 503, expected 200"."""
 
     @property
     def state_symbol(self) -> str:
@@ -119,10 +119,13 @@ def _compose_multi_incident_message(context: AlertMessageContext) -> AlertMessag
     """About several incidents."""
     is_open, severity = context.event is not IncidentEvent.RESOLVED, find_highest_incident_severity(context)
     state = find_worst_incident_health_state(context)
-    label, duration_text = HEALTH_STATE_LABELS[state], ""
+    label, duration_text, change_text = HEALTH_STATE_LABELS[state], "", ""
     if is_open:
         title = format_open_incidents_title(context)
         subject = f"[{label.upper()} {severity}] {title}"
+        if context.event is IncidentEvent.REMINDER:
+            change_text = _format_reminder(label, title, compute_incidents_time_span_ms(context))
+            subject = f"[STILL {label.upper()} {severity}] {title}"
     else:
         title = format_ended_incidents_title(context)
         duration = format_duration(compute_incidents_time_span_ms(context))
@@ -148,6 +151,7 @@ def _compose_multi_incident_message(context: AlertMessageContext) -> AlertMessag
         incident_id=context.incident.id,
         probe_url=context.probe_url if context.shared_cause and is_about_single_probe(context) else "",
         members=format_merged_message_incident_lines(context),
+        change_text=change_text,
     )
 
 
@@ -166,6 +170,9 @@ def _compose_incident_message(context: AlertMessageContext) -> AlertMessage:
             subject = f"[CHANGED {incident.severity}] {change_text}"
         if context.event is IncidentEvent.ACKNOWLEDGED:
             change_text = _format_acknowledgement_change(context)
+        if context.event is IncidentEvent.REMINDER:
+            change_text = f"{_format_reminder(state_label, title, context.now - incident.since)}{_format_was(context)}"
+            subject = f"[STILL {state_label.upper()} {incident.severity}] {title}"
         main_fields = build_opened_alert_fields(context, cause)
     else:
         recovered, facts = has_incident_recovered(incident), context.latest_subject_facts
@@ -204,9 +211,18 @@ def _compose_incident_message(context: AlertMessageContext) -> AlertMessage:
 
 def _format_cause_change(context: AlertMessageContext, state_label: str, title: str) -> str:
     """ "Still down: API: connection refused (was: HTTP 503, expected 200)"."""
+    return f"Still {state_label.lower()}: {title}{_format_was(context)}"
+
+
+def _format_was(context: AlertMessageContext) -> str:
+    """The cause that the destination's message states so far, if it is another one."""
     previous = to_safe_single_line(context.previous_cause, MAX_MESSAGE_NAME_CHARS)
-    was = f" (was: {previous})" if previous and context.previous_cause != context.incident.message else ""
-    return f"Still {state_label.lower()}: {title}{was}"
+    return f" (was: {previous})" if previous and context.previous_cause != context.incident.message else ""
+
+
+def _format_reminder(state_label: str, title: str, open_ms: int) -> str:
+    """ "Still down for 4 h: API: HTTP 503, expected 200"."""
+    return f"Still {state_label.lower()} for {format_duration_rounded(open_ms)}: {title}"
 
 
 def _format_acknowledgement_change(context: AlertMessageContext) -> str:

@@ -118,12 +118,21 @@ def build_opened_alert_fields(context: AlertMessageContext, cause: str) -> tuple
         ),
         *_build_expected_schedule_alert_fields(context, cause),
         build_since_alert_field(context),
+        *build_escalated_alert_fields(context),
         *_build_acknowledged_alert_fields(context),
         *_build_cause_history_alert_fields(context),
         *build_recent_runs_alert_fields(context),
         *build_advice_alert_fields(context.incident, context.probe, context.latest or context.first_bad),
         *build_also_notified_alert_fields(context),
     )
+
+
+def build_escalated_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
+    """Why the destination was notified later than others: "after 15 min, not acknowledged"."""
+    if context.escalated_after_ms is None:
+        return ()
+    not_acknowledged = "" if context.incident.acknowledgement else ", not acknowledged"
+    return (AlertMessageField("Escalated", f"after {format_duration(context.escalated_after_ms)}{not_acknowledged}"),)
 
 
 def format_acknowledgement(acknowledgement: Acknowledgement, now: int) -> str:

@@ -45,7 +45,7 @@ _PAGERDUTY_ROUTING_KEY_PATTERN = re.compile(r"[A-Za-z0-9]{32}")
 
 class PagerDutyNotifier(Notifier):
     """Triggers an alert in PagerDuty when an incident opens, and resolves it when the incident is over. An incident
-    that was resolved before its alert could be triggered triggers none."""
+    that was resolved before its alert could be triggered triggers none. Reminders are left to PagerDuty."""
 
     kind: ClassVar[str] = "pagerduty"
     example: ClassVar[str] = """
@@ -76,6 +76,11 @@ class PagerDutyNotifier(Notifier):
     def accepts_merged_messages(self) -> bool:
         """An alert has one key, under which one incident or group is resolved."""
         return False
+
+    @property
+    def repeats_alerts(self) -> bool:
+        """PagerDuty notifies people again until they acknowledge the alert."""
+        return True
 
     async def send(self, request: NotificationDeliveryRequest) -> dict[str, Json]:
         event = build_pagerduty_event(self.routing_key.get_secret_value(), request.notification, request.alert_context)

@@ -25,6 +25,7 @@ from watchdog.notifiers.message_fields import (
     AlertMessageField,
     build_advice_alert_fields,
     build_also_notified_alert_fields,
+    build_escalated_alert_fields,
     build_since_alert_field,
     build_target_alert_fields,
     find_subject_time_zone,
@@ -203,6 +204,8 @@ def build_multi_incident_alert_fields(context: AlertMessageContext) -> tuple[Ale
     else:
         seconds = context.now - since < SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS
         fields.append(AlertMessageField("Since", format_utc_timestamp(since, context.now, seconds=seconds)))
+    if context.event is not IncidentEvent.RESOLVED:
+        fields += build_escalated_alert_fields(context)
     if context.event is not IncidentEvent.RESOLVED and context.shared_cause:
         first = _sort_incidents_of_message(context)[0]
         result = context.latest or context.first_bad if first.incident.probe == context.incident.probe else None

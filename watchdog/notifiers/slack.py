@@ -78,9 +78,9 @@ class SlackNotifier(Notifier):
     webhook: Secret | None = None
     """The URL of an incoming webhook. Its messages cannot be edited, so a recovery is posted as a separate message."""
     bot_token: Secret | None = None
-    """The bot token of an app with the `chat:write` scope. Requires `channel`. When the cause of an incident changes or
-    the incident resolves, its message is edited and a reply is posted in its thread. The reply about a recovery is also
-    posted to the channel."""
+    """The bot token of an app with the `chat:write` scope. Requires `channel`. When the cause of an incident changes, a
+    reminder is due or the incident resolves, its message is edited and a reply is posted in its thread. The reply about
+    a recovery is also posted to the channel."""
     channel: str = ""
     """The name or id of a channel that the app is a member of."""
     api_url: HttpUrl = "https://slack.com/api/"

@@ -8,11 +8,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Annotated, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
-from pydantic import Field, StrictBool, StrictInt, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    StrictBool,
+    StrictInt,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from watchdog.config_types import (
+    DURATION_PATTERN,
     ConfigModel,
     CronExpression,
     Duration,
@@ -24,8 +35,10 @@ from watchdog.config_types import (
     TimezoneName,
     create_duration_bounds_validator,
     format_config_duration,
+    parse_config_duration_ms,
 )
 from watchdog.config_values import slugify
+from watchdog.domain.formatting import DAY_MS, MINUTE_MS
 from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.model import Json, Observation, Severity
 from watchdog.domain.uptime_clock import DowntimeGaps
@@ -44,6 +57,7 @@ if TYPE_CHECKING:
 
 MAX_PREFERENCE_EXPRESSION_BYTES = 2_000
 """A `prefer` expression is the subject of its incident, and PostgreSQL cannot index a text of more than 2.7 kB."""
+MIN_REPEAT_INTERVAL_MS, MAX_REPEAT_INTERVAL_MS = MINUTE_MS, 365 * DAY_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +96,26 @@ def derive_slot_idempotency_key(probe_id: str, slot: int, generation: int = 0) -
     return "wd-" + blake2b(f"{probe_id}\0{slot_text}".encode(), digest_size=16).hexdigest()
 
 
+def _parse_repeat_interval(value: Any) -> int:
+    return 0 if value in ("off", 0, "0s") and not isinstance(value, bool) else parse_config_duration_ms(value)
+
+
+def _validate_repeat_interval(ms: int) -> int:
+    if 0 < ms < MIN_REPEAT_INTERVAL_MS or ms > MAX_REPEAT_INTERVAL_MS:
+        limits = map(format_config_duration, (MIN_REPEAT_INTERVAL_MS, MAX_REPEAT_INTERVAL_MS))
+        raise ValueError(f"expected {' to '.join(limits)}, or `off`, found {format_config_duration(ms)}")
+    return ms
+
+
+RepeatInterval = Annotated[
+    int,
+    BeforeValidator(_parse_repeat_interval),
+    AfterValidator(_validate_repeat_interval),
+    WithJsonSchema({"anyOf": [{"enum": ["off", 0]}, {"type": "string", "pattern": DURATION_PATTERN}]}),
+]
+"""Milliseconds; 0 if it is written as `off` or 0."""
+
+
 class AlertSettings(ConfigModel):
     """When an incident opens and resolves, and how severe it is."""
 
@@ -91,6 +125,10 @@ class AlertSettings(ConfigModel):
     success_threshold: Annotated[StrictInt, Field(ge=1, le=1000)] = 2
     """The number of consecutive good runs after which the incident resolves. An incident about a job resolves with the
     first good run."""
+    repeat_interval: RepeatInterval = 14_400_000
+    """How long after the last message about an incident a reminder is sent, as long as the incident is open, not
+    acknowledged and not silenced. Every destination that was notified of the incident gets it, except for PagerDuty,
+    which repeats alerts itself. `off` or `0` turns reminders off."""
     severity: Severity = Severity.WARNING
     """The severity of the incident. Routes can match it."""
 

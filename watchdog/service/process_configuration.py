@@ -59,9 +59,13 @@ def _build_notification_routing_table(loaded_config: LoadedConfig) -> Notificati
         if not receiver.send_resolved
         for destination in destinations[name]
     )
-    return NotificationRoutingTable(
-        destinations, tuple(route.to_notification_route() for route in config.routes), without_resolved
+    without_reminders = frozenset(
+        destination
+        for destination, notifier in config.build_notifiers_by_destination().items()
+        if notifier.repeats_alerts
     )
+    routes = tuple(route.to_notification_route() for route in config.routes)
+    return NotificationRoutingTable(destinations, routes, without_resolved, without_reminders)
 
 
 def map_check_in_tokens_to_probe_ids(probes: Iterable[Probe]) -> dict[str, str]:

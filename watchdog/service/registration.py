@@ -69,6 +69,7 @@ def build_registered_probe(
         config_yaml,
         definition=digest_json([definition, _build_effective_routing_json(info, routes)]),
         content_digest=definition,
+        repeat_interval_ms=probe.alert.repeat_interval,
         catch_up_ms=0 if probe.schedule is None else probe.catch_up,
         routes=routes,
     )
@@ -81,11 +82,15 @@ def _build_effective_routing_json(probe: ProbeInfo, routes: NotificationRoutingT
         for index, mismatch in list_evaluated_routes_with_mismatches(routes.routes, probe)
         if not mismatch
     ]
-    names = {name for route in applying for name in route.receivers} if routes.routes else set(routes.receivers)
+    steps = [
+        [(step.after_ms, step.receivers, step.unless_acknowledged) for step in r.escalation_steps] for r in applying
+    ]
+    names = {name for r in applying for name in r.list_all_receivers()} if routes.routes else set(routes.receivers)
     destinations = {name: routes.receivers[name] for name in names}
     without_resolved = {name for receiver in destinations.values() for name in receiver} & routes.without_resolved
     return [
         [(route.receivers, route.reason_patterns, route.continue_matching) for route in applying],
         destinations,
         sorted(without_resolved),
+        *([steps] if any(steps) else []),
     ]

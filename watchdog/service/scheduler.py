@@ -24,7 +24,6 @@ from watchdog.domain.model import IncidentTransition, ResultToRecord
 from watchdog.domain.watermark import describe_outdated_watermark
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.probes.base import Probe
-from watchdog.service.acts import SILENCE_END_CHECK_INTERVAL_S, end_expired_silences_and_send
 from watchdog.service.background_tasks import BackgroundTask, format_background_task_error
 from watchdog.service.batch_recording import compute_rerun_times, record_result_batch
 from watchdog.service.clock import Clock
@@ -33,6 +32,7 @@ from watchdog.service.connectivity import ConnectivityCheck
 from watchdog.service.direct_notices import NOTICE_DELAY_MS, StoreAbsenceNotifier
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
 from watchdog.service.executor import ProbeRunExecutor
+from watchdog.service.incident_tasks import list_incident_tasks
 from watchdog.service.maintenance import RetentionPolicy, maintain_store
 from watchdog.service.member_faults import PROCESS_FAULT_WRITE_INTERVAL_S, WatchdogProcessFaultReporter
 from watchdog.service.membership import LEASE_RENEWAL_CHECK_INTERVAL_S, ProcessLeaseKeeper
@@ -133,8 +133,8 @@ class MonitoringService:
         self.add_background_task("wake", self.evaluate_deadlines, DEADLINE_CHECK_INTERVAL_S)
         deliver = self.notification_sender.start_sending_due_notifications
         self.add_background_task("deliver", deliver, NOTIFICATION_SEND_INTERVAL_S)
-        end_silences = partial(end_expired_silences_and_send, self.store_executor, self.notification_sender, self.clock)
-        self.add_background_task("end_silences", end_silences, SILENCE_END_CHECK_INTERVAL_S)
+        for name, run, interval_s in list_incident_tasks(self.store_executor, self.notification_sender, self.clock):
+            self.add_background_task(name, run, interval_s)
         self.add_background_task("maintain", self.run_maintenance, MAINTENANCE_INTERVAL_S)
         self.add_background_task("report_faults", fault_reporter.write_changed_faults, PROCESS_FAULT_WRITE_INTERVAL_S)
         self.add_background_task("renew_lease", self.lease_keeper.renew_lease_if_due, LEASE_RENEWAL_CHECK_INTERVAL_S)

@@ -9,6 +9,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from watchdog.domain.config_changes import ConfigSectionSnapshot
+from watchdog.domain.escalation import EscalationStep
 from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.model import Json, Outcome, ProbeInfo, ProbeResult, Severity
 from watchdog.domain.registered_probe import RegisteredProbe, make_staleness_threshold_function
@@ -92,6 +93,7 @@ def encode_probe_schedule_and_policy(registered: RegisteredProbe) -> str:
             "success_threshold": policy.success_threshold,
             "max_lateness": policy.max_lateness,
             "catch_up_ms": registered.catch_up_ms,
+            "repeat_interval_ms": registered.repeat_interval_ms,
             "schedule": {field.name: getattr(schedule, field.name) for field in fields(schedule)},
         }
     )
@@ -115,6 +117,7 @@ def decode_registered_probe(
         schedule,
         config_yaml,
         definition=definition,
+        repeat_interval_ms=values.get("repeat_interval_ms", 0),
         catch_up_ms=values.get("catch_up_ms", 0),
         routes=routes,
     )
@@ -130,10 +133,12 @@ def encode_notification_routing_table(routes: NotificationRoutingTable) -> str:
                     "match": {**asdict(route.match), "tags": sorted(route.match.tags)},
                     "continue_matching": route.continue_matching,
                     "reason_patterns": route.reason_patterns,
+                    "escalation_steps": list(map(asdict, route.escalation_steps)),
                 }
                 for route in routes.routes
             ],
             "without_resolved": sorted(routes.without_resolved),
+            "without_reminders": sorted(routes.without_reminders),
         }
     )
 
@@ -152,11 +157,16 @@ def decode_notification_routing_table(text: str) -> NotificationRoutingTable:
             ),
             route["continue_matching"],
             tuple(route["reason_patterns"]),
+            tuple(
+                EscalationStep(step["after_ms"], tuple(step["receivers"]), step["unless_acknowledged"])
+                for step in route.get("escalation_steps", ())
+            ),
         )
         for route in values["routes"]
     ]
     receivers = {name: tuple(destinations) for name, destinations in values["receivers"].items()}
-    return NotificationRoutingTable(receivers, tuple(routes), frozenset(values["without_resolved"]))
+    without_resolved, without_reminders = values["without_resolved"], values.get("without_reminders", ())
+    return NotificationRoutingTable(receivers, tuple(routes), frozenset(without_resolved), frozenset(without_reminders))
 
 
 def encode_config_section_snapshots(sections: Mapping[str, ConfigSectionSnapshot]) -> str:

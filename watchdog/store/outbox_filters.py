@@ -29,7 +29,7 @@ def build_due_outbox_filter(now: int, editing_destinations: Collection[str]) -> 
     blocked = sa.exists().where(
         earlier.c.incident == outbox.c.incident, earlier.c.destination == outbox.c.destination,
         earlier.c.seq < outbox.c.seq, earlier.c.state == DeliveryState.WAITING,
-        (earlier.c.event != IncidentEvent.CHANGED) | (earlier.c.leased_until > now),
+        earlier.c.event.not_in((IncidentEvent.CHANGED, IncidentEvent.REMINDER)) | (earlier.c.leased_until > now),
     )  # fmt: skip
     held_back = build_held_back_outbox_filter(now, editing_destinations)
     return outbox_is_waiting, outbox.c.due_at <= now, build_unleased_outbox_filter(now), ~blocked, ~held_back
@@ -62,11 +62,15 @@ def build_due_resend_outbox_filter(now: int) -> tuple[sa.ColumnElement[bool], ..
     )  # fmt: skip
     is_open = sa.exists().where(incidents.c.id == outbox.c.incident, incidents.c.resolved_at.is_(None))
     is_due = (outbox_is_unconfirmed, outbox.c.due_at <= now, build_unleased_outbox_filter(now))
-    is_silenced = sa.exists().where(
-        silenced_incidents.c.incident == outbox.c.incident, silences.c.id == silenced_incidents.c.silence,
+    return *is_due, ~superseded, ~confirmed, is_open, ~build_silenced_outbox_filter(outbox)
+
+
+def build_silenced_outbox_filter(rows: sa.FromClause) -> sa.ColumnElement[bool]:
+    """Rows about incidents that a silence selects which is in effect. `rows`: of the outbox."""
+    return sa.exists().where(
+        silenced_incidents.c.incident == rows.c.incident, silences.c.id == silenced_incidents.c.silence,
         silence_is_in_effect,
     )  # fmt: skip
-    return *is_due, ~superseded, ~confirmed, is_open, ~is_silenced
 
 
 def build_notified_outbox_filter(rows: sa.FromClause, now: int) -> sa.ColumnElement[bool]:
@@ -85,18 +89,18 @@ def _build_held_in_group_outbox_filter(now: int, editing_destinations: Collectio
     enough for now.
 
     A destination that edits its message gets each change, at most one in MIN_GROUP_MESSAGE_EDIT_INTERVAL_MS. Any other
-    one gets a second message when the group accepts no more incidents, and the next when all of them are over. Neither
-    waits for the first incident that is critical, nor for the end of the last one.
+    one gets a second message when the group accepts no more incidents, reminders, and the next when all of them are
+    over. Neither waits for the first incident that is critical, nor for the end of the last one.
     """
     sibling = outbox.alias()
     is_sibling = (
         sibling.c.lead_incident == outbox.c.lead_incident, sibling.c.destination == outbox.c.destination,
         sibling.c.state != DeliveryState.SILENCED,
     )  # fmt: skip
-    is_message = (messages.c.incident == outbox.c.lead_incident, messages.c.destination == outbox.c.destination)
-    has_message = sa.exists().where(*is_message)
+    of_message = (messages.c.incident == outbox.c.lead_incident, messages.c.destination == outbox.c.destination)
+    has_message = sa.exists().where(*of_message)
     edited_recently = sa.exists().where(
-        *is_message, _build_within_last_ms_filter(MIN_GROUP_MESSAGE_EDIT_INTERVAL_MS, messages.c.sent_at, now)
+        *of_message, _build_within_last_ms_filter(MIN_GROUP_MESSAGE_EDIT_INTERVAL_MS, messages.c.sent_at, now)
     )  # fmt: skip
     accepts_more = sa.exists().where(
         incident_groups.c.lead_incident == outbox.c.lead_incident,
@@ -106,9 +110,9 @@ def _build_held_in_group_outbox_filter(now: int, editing_destinations: Collectio
     is_open = sa.exists().where(
         *is_sibling, incidents.c.id == sibling.c.incident, incidents.c.resolved_at.is_(None)
     )  # fmt: skip
-    is_opened = outbox.c.event == IncidentEvent.OPENED
+    is_message = outbox.c.event.in_((IncidentEvent.OPENED, IncidentEvent.REMINDER))
     states_enough = sa.case(
-        (outbox.c.destination.in_(editing_destinations), edited_recently), else_=~is_opened | accepts_more
+        (outbox.c.destination.in_(editing_destinations), edited_recently), else_=~is_message | accepts_more
     )
     waits = has_message & is_open & states_enough & ~build_first_critical_of_message_outbox_filter()
     is_being_sent = sa.exists().where(*is_sibling, sibling.c.leased_until > now)

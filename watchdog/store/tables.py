@@ -11,6 +11,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, Table, Text
 from watchdog.domain.model import DeliveryState, IncidentEvent
 from watchdog.domain.watermark import MAX_WATERMARK_DISTANCE_MS
 from watchdog.store import act_tables as act_tables  # a part of the schema
+from watchdog.store import follow_up_tables as follow_up_tables
 from watchdog.store.metadata import AUTOINCREMENT_ID_TYPE
 from watchdog.store.metadata import metadata as metadata
 
@@ -304,6 +305,7 @@ outbox = Table(  # notifications, delivered or not
     Column("refused_since", BigInteger),  # the first refusal that is retried for a limited time
     Column("unconfirmed_copies", Integer, nullable=False, server_default="0"),  # sent, with unknown result
     Column("lead_incident", Text, nullable=False, server_default=""),  # whose message at the destination names this one
+    Column("escalated_after_ms", BigInteger),  # the time after which a route escalates to this destination
 )  # fmt: skip
 outbox_is_waiting = outbox.c.state == DeliveryState.WAITING
 outbox_is_undelivered = outbox.c.state == DeliveryState.UNDELIVERED

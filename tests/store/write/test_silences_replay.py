@@ -1,12 +1,13 @@
 """The central property with acts: the fold decides as without them, and each destination gets what people must know.
 
-Histories are generated: results, acknowledgements, silences that start, end or expire, and deliveries, in any order.
+Histories are generated: results, acknowledgements, silences that start, end or expire, reminders, escalations, and
+deliveries, in any order.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -24,16 +25,20 @@ from tests.support.store import (
     make_result,
 )
 from watchdog.domain.acts import OperatorActRefusedError
+from watchdog.domain.escalation import EscalationStep
 from watchdog.domain.model import IncidentTransition
-from watchdog.domain.routing import NotificationRoutingTable
+from watchdog.domain.routing import NotificationRoute, NotificationRoutingTable
 from watchdog.service.acts import acknowledge_incident, begin_silence, end_silence, remove_acknowledgement
 from watchdog.store.act_tables import silence_is_in_effect, silenced_incidents, silences
 from watchdog.store.tables import incidents
+from watchdog.store.write.follow_ups import enqueue_due_reminders_and_escalations
 from watchdog.store.write.silence_ends import end_expired_silences
 
 COMMON: Any = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": False}
 PROBE_IDS = ("a", "b")
 DESTINATIONS = ("oncall/email", "oncall/slack")
+REPEAT_MS, AFTER_MS, PAGER = 3 * INTERVAL_MS, 2 * INTERVAL_MS, "pager/webhook"
+ESCALATION = EscalationStep(AFTER_MS, ("pager",), unless_acknowledged=True)
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("result"), st.sampled_from(PROBE_IDS), st.sampled_from(["fail", "fail", "lost", "pass"])),
@@ -42,6 +47,7 @@ STEPS = st.lists(
         st.tuples(st.sampled_from(["acknowledge", "unacknowledge"]), st.integers(0, 5), st.none()),
         st.tuples(st.just("send"), st.sampled_from(["sent", "sent", "lost lease", "refused"]), st.none()),
         st.tuples(st.just("expire"), st.none(), st.none()),
+        st.tuples(st.just("follow up"), st.none(), st.none()),
     ),
     min_size=12,
     max_size=30,
@@ -57,6 +63,8 @@ class LiveRun:
     transitions: list[IncidentTransition] = field(default_factory=list)
     openings: Counter[tuple[str, str]] = field(default_factory=Counter)
     """How often each (incident, destination) was sent `opened`."""
+    last_sent_at: dict[tuple[str, str], int] = field(default_factory=dict)
+    """When each (incident, destination) was last sent anything."""
 
     def do(self, step: str, which: Any, how: Any) -> None:
         self.now += INTERVAL_MS
@@ -80,6 +88,8 @@ class LiveRun:
                 self.send(which)
             case "expire":
                 end_expired_silences(database, self.now)
+            case "follow up":
+                enqueue_due_reminders_and_escalations(database, self.now)
 
     def act_on(self, table: Any, which: int, act: Any) -> None:
         rows = self.harness.select_rows(table)
@@ -94,6 +104,8 @@ class LiveRun:
         while leased := self.harness.lease_notifications(self.now):
             for each in leased:
                 self.check_not_silenced(each.main_incident, each.notification.destination, each.notification.event)
+                if each.notification.event == "reminder":
+                    self.check_reminder(each.main_incident, each.notification.destination)
                 if how == "refused":
                     self.harness.outbox.schedule_notification_retry(each, self.now + 1, "HTTP 500", failed_at=self.now)
                     continue
@@ -102,7 +114,14 @@ class LiveRun:
                     continue
                 if each.notification.event == "opened" or each.merged:
                     self.openings[each.main_incident, each.notification.destination] += 1
+                self.last_sent_at[each.main_incident, each.notification.destination] = self.now
                 self.harness.outbox.mark_sent(each, {"ts": "1"}, self.now, "headline", "cause")
+
+    def check_reminder(self, incident: str, destination: str) -> None:
+        row = self.harness.select_row(incidents, incidents.c.id == incident)
+        assert (row["resolved_at"], row["acknowledged_at"]) == (None, None), "no one needs it"
+        assert self.openings[incident, destination] == 1, "the destination knows of the incident"
+        assert self.now - self.last_sent_at[incident, destination] >= REPEAT_MS
 
     def check_not_silenced(self, incident: str, destination: str, event: str) -> None:
         """Only the end of what the destination knows of is sent during a silence."""
@@ -119,7 +138,10 @@ class LiveRun:
 def check_history(pair: DatabasePair, steps: list[tuple[str, Any, Any]]) -> None:
     delete_all_rows(pair.first)
     probes = [make_registered_probe(id, failure_threshold=1, success_threshold=1) for id in PROBE_IDS]
-    routes = NotificationRoutingTable({"oncall": DESTINATIONS})
+    probes = [replace(probe, repeat_interval_ms=REPEAT_MS) for probe in probes]
+    routes = NotificationRoutingTable(
+        {"oncall": DESTINATIONS, "pager": (PAGER,)}, (NotificationRoute(("oncall",), escalation_steps=(ESCALATION,)),)
+    )
     run = LiveRun(StoreHarness(pair.first, probes, routes=routes).without_downtime())
     for step in steps:
         run.do(*step)
@@ -131,6 +153,7 @@ def check_history(pair: DatabasePair, steps: list[tuple[str, Any, Any]]) -> None
     end_expired_silences(pair.first, run.now)
     assert run.harness.select_rows(silences, silence_is_in_effect) == []
     for _ in range(3):  # changes wait for each other
+        enqueue_due_reminders_and_escalations(pair.first, run.now)
         run.send("sent")
         run.now += 10 * INTERVAL_MS
     for row in run.harness.select_rows(incidents):
@@ -139,6 +162,10 @@ def check_history(pair: DatabasePair, steps: list[tuple[str, Any, Any]]) -> None
             assert count <= 1, "no destination is sent an incident twice"
             if row["resolved_at"] is None:
                 assert count == 1, "an open incident is sent once no silence selects it any more"
+        escalated = run.openings[row["id"], PAGER]
+        assert escalated <= 1
+        if row["resolved_at"] is None and row["acknowledged_at"] is None:
+            assert escalated == 1, "an open incident that no one has acknowledged is escalated once"
 
 
 @settings(max_examples=40, **COMMON)

@@ -126,6 +126,7 @@ def load_alert_message_context(
         members=members,
         shared_cause=_load_shared_cause_text(connection, notification, members) if members else "",
         raises_severity=raises_severity,
+        escalated_after_ms=_load_escalated_after_ms(connection, row.id, notification.destination),
     )
 
 
@@ -219,6 +220,11 @@ def _load_other_destinations_with_delivery_state(
     )
     rows = connection.execute(query.order_by(outbox.c.destination, outbox.c.seq))
     return tuple({name: DeliveryState(state) for name, state in rows}.items())
+
+
+def _load_escalated_after_ms(connection: sa.Connection, incident: str, destination: str) -> int | None:
+    of_incident = outbox.c.incident == incident, outbox.c.destination == destination
+    return connection.execute(sa.select(sa.func.max(outbox.c.escalated_after_ms)).where(*of_incident)).scalar()
 
 
 def list_incident_cause_changes(connection: sa.Connection, incident: str) -> list[IncidentCauseChange]:

@@ -19,6 +19,7 @@ from watchdog.store.database import Database
 from watchdog.store.read.acts import build_acknowledgement_from_row
 from watchdog.store.tables import incidents
 from watchdog.store.write.audit import record_operator_act
+from watchdog.store.write.follow_up_times import schedule_follow_ups
 from watchdog.store.write.outbox_rows import enqueue_acknowledged_notifications
 
 
@@ -46,6 +47,7 @@ def remove_acknowledgement(database: Database, incident: str, actor: Actor, comm
             return False
         _store_acknowledgement(connection, row.id, None)
         record_operator_act(connection, OperatorActKind.UNACKNOWLEDGE, actor, now, incident=row.id, comment=comment)
+        schedule_follow_ups(connection, {row.id: now})
         enqueue_acknowledged_notifications(connection, row.id, now)
         return True
 

@@ -16,6 +16,7 @@ from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.store import codec
 from watchdog.store.act_tables import acts, silence_is_in_effect, silenced_incidents, silences
 from watchdog.store.database import Database
+from watchdog.store.follow_up_tables import incident_follow_ups
 from watchdog.store.read.job_runs import HEARTBEAT_PROBE_KIND
 from watchdog.store.tables import (
     cause_changes,
@@ -54,6 +55,7 @@ CLOCK_STEP_SHIFTED_COLUMNS = (
     *(failing_destinations.c.failing_since, member_faults.c.since),
     *(outbox.c.due_at, outbox.c.created_at, outbox.c.leased_until, outbox.c.refused_since, outbox.c.finished_at),
     *(incidents.c.opened_at, incidents.c.acknowledged_at, incidents.c.clock_shift, cause_changes.c.changed_at),
+    incident_follow_ups.c.decide_at,
     *(silences.c.started_at, silences.c.ends_at, silenced_incidents.c.since, acts.c.occurred_at),
     *(remediations.c.started_at, remediations.c.ended_at),
 )

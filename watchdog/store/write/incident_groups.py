@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import sqlalchemy as sa
 
-from watchdog.domain.model import IncidentTransition, Json
+from watchdog.domain.model import IncidentEvent, IncidentTransition, Json
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.shared_cause import (
     SharedIncidentCause,
@@ -65,6 +66,18 @@ def add_incident_to_group_per_destination(
     if started:
         connection.execute(sa.insert(incident_groups), started)
     return {name: groups[name][0] if name in groups else transition.incident for name in destinations}
+
+
+def add_open_incident_to_group_per_destination(
+    connection: sa.Connection, incident: Any, destinations: Collection[str], registered: RegisteredProbe, now: int
+) -> dict[str, str]:
+    """As above, for an incident that is notified to these destinations later. `incident`: its row."""
+    transition = IncidentTransition(
+        IncidentEvent.OPENED, incident.probe, incident.rule, incident.subject, incident.id,
+        first_bad_slot=incident.since, slot=incident.opened_slot, reason=incident.reason,
+        message=incident.message, generation=incident.generation,
+    )  # fmt: skip
+    return add_incident_to_group_per_destination(connection, transition, destinations, registered, now)
 
 
 def _load_accepting_incident_groups(

@@ -12,6 +12,7 @@ from watchdog.domain.routing import RoutingDecision
 from watchdog.domain.silencing import Silence
 from watchdog.store import codec
 from watchdog.store.tables import cause_changes, clock_steps, incidents
+from watchdog.store.write.follow_up_times import delete_follow_ups, schedule_follow_ups
 from watchdog.store.write.incident_groups import add_incident_to_group_per_destination
 from watchdog.store.write.outbox_rows import (
     enqueue_cause_changed_notifications,
@@ -62,6 +63,10 @@ def open_incident(
     store_silences_of_incident(connection, transition.incident, selecting, now)
     leads = add_incident_to_group_per_destination(connection, transition, routing.destinations, registered, now)
     enqueue_opened_notifications(connection, transition.incident, routing.destinations, leads, now)
+    waits_ms = [each.step.after_ms for each in registered.routes.list_escalations(registered.info, transition.reason)]
+    waits_ms += [registered.repeat_interval_ms] if registered.repeat_interval_ms else []
+    if waits_ms:
+        schedule_follow_ups(connection, {transition.incident: now + min(waits_ms)})
 
 
 def _build_clock_shift_subquery(generation: int) -> sa.ScalarSelect[int]:
@@ -97,6 +102,7 @@ def change_incident_cause(
             message=transition.message,
         )
     )
+    schedule_follow_ups(connection, {transition.incident: now})  # other routes may apply
     notified = enqueue_cause_changed_notifications(connection, transition.incident, now)
     added = [destination for destination in routing.destinations if destination not in notified]
     if added:
@@ -131,4 +137,5 @@ def resolve_incident(
     values = {"resolved_at": now, "resolved_slot": slot, "resolution": resolution}
     update = sa.update(incidents).where(incidents.c.id == incident)
     connection.execute(update.values(**values, resolved_generation=_current_generation))
+    delete_follow_ups(connection, [incident])
     enqueue_resolved_notifications(connection, incident, now, destinations_without_resolved)

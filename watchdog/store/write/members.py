@@ -160,19 +160,19 @@ class WatchdogProcessMembership:
 
     def _register_config_revision(self, connection: sa.Connection, now: int) -> int:
         """The number of this configuration; a new one if the database has never seen it."""
-        configuration, sections = self.configuration, encode_config_section_snapshots(self.configuration.sections)
-        query = sa.select(revisions.c.number, revisions.c.sections).where(revisions.c.digest == configuration.digest)
-        if (known_revision := connection.execute(query).first()) is not None:
-            if known_revision.sections != sections:  # masked by other secrets, or registered by an earlier version
-                update = sa.update(revisions).where(revisions.c.number == known_revision.number)
-                connection.execute(update.values(sections=sections))
-            return int(known_revision.number)
-        values = {
-            "digest": configuration.digest,
-            "created_at": now,
+        configuration = self.configuration
+        content = {
             "routing": encode_notification_routing_table(configuration.routes),
-            "sections": sections,
+            "sections": encode_config_section_snapshots(configuration.sections),
         }
+        query = sa.select(revisions).where(revisions.c.digest == configuration.digest)
+        if (known_revision := connection.execute(query).first()) is not None:
+            # It may differ because it is masked by other secrets, or was registered by an earlier version.
+            if (known_revision.routing, known_revision.sections) != (content["routing"], content["sections"]):
+                update = sa.update(revisions).where(revisions.c.number == known_revision.number)
+                connection.execute(update.values(**content))
+            return int(known_revision.number)
+        values = {"digest": configuration.digest, "created_at": now, **content}
         insert = sa.insert(revisions).values(**values).returning(revisions.c.number)
         return int(connection.execute(insert).scalar_one())
 

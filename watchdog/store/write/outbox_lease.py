@@ -19,6 +19,7 @@ from watchdog.store.outbox_filters import (
     build_due_outbox_filter,
     build_due_resend_outbox_filter,
     build_first_critical_of_message_outbox_filter,
+    build_silenced_outbox_filter,
     build_unleased_outbox_filter,
 )
 from watchdog.store.tables import (
@@ -96,6 +97,7 @@ def lease_due_messages(
     if not idle:  # the usual case
         return leased
     _drop_acknowledgements_of_uneditable_messages(connection, now, idle - set(editing_destinations))
+    _drop_outdated_reminders(connection, now)
     paces = load_destination_paces(connection)
     idle = {name for name in idle if paces.get(name, DestinationPace()).next_message_at <= now}
     for state, having, is_due in (
@@ -118,11 +120,24 @@ def _drop_acknowledgements_of_uneditable_messages(
     connection: sa.Connection, now: int, destinations: Collection[str]
 ) -> None:
     """An acknowledgement is shown in the message of its incident. Where that cannot be edited, no one is notified."""
+    is_dropped = outbox.c.event == IncidentEvent.ACKNOWLEDGED, outbox.c.destination.in_(destinations)
+    _drop_waiting_notifications(connection, now, *is_dropped)
+
+
+def _drop_outdated_reminders(connection: sa.Connection, now: int) -> None:
+    """Since they were enqueued, each incident of the message was acknowledged, was silenced, or is over."""
+    sibling = outbox.alias()
+    needs_reminder = sa.exists().where(
+        sibling.c.lead_incident == outbox.c.lead_incident, sibling.c.destination == outbox.c.destination,
+        incidents.c.id == sibling.c.incident, incidents.c.acknowledged_at.is_(None), incidents.c.resolved_at.is_(None),
+        ~build_silenced_outbox_filter(sibling),
+    )  # fmt: skip
+    _drop_waiting_notifications(connection, now, outbox.c.event == IncidentEvent.REMINDER, ~needs_reminder)
+
+
+def _drop_waiting_notifications(connection: sa.Connection, now: int, *is_dropped: sa.ColumnElement[bool]) -> None:
     key = outbox.c.incident, outbox.c.destination, outbox.c.seq
-    is_acknowledgement = (outbox_is_waiting, outbox.c.event == IncidentEvent.ACKNOWLEDGED)
-    query = sa.select(*key).where(
-        *is_acknowledgement, outbox.c.destination.in_(destinations), build_unleased_outbox_filter(now)
-    )
+    query = sa.select(*key).where(outbox_is_waiting, *is_dropped, build_unleased_outbox_filter(now))
     if rows := list(map(tuple, connection.execute(query.with_for_update(skip_locked=True)))):
         update = sa.update(outbox).where(sa.tuple_(*key).in_(rows))
         connection.execute(update.values(state=DeliveryState.MERGED, finished_at=now, lease_token=None))
@@ -204,12 +219,13 @@ def _build_leased_notification(
     if len(leads) == 1:
         is_message = (messages.c.incident == leads[0], messages.c.destination == destination)
         message = connection.execute(sa.select(messages).where(*is_message)).first()
-    event = IncidentEvent(last.event)
-    if event is IncidentEvent.ACKNOWLEDGED and any(row.event == IncidentEvent.CHANGED for row in leased):
-        event = IncidentEvent.CHANGED
+    event, events = IncidentEvent(last.event), {row.event for row in leased}
+    if event in (IncidentEvent.ACKNOWLEDGED, IncidentEvent.CHANGED):  # a reminder states the new cause as well
+        stated = IncidentEvent.REMINDER, IncidentEvent.CHANGED
+        event = next((each for each in stated if each in events), event)
     if len(named) > 1:
         event = _choose_event_of_multi_incident_message(connection, leased, named, has_message=message is not None)
-    elif message is None and event in (IncidentEvent.CHANGED, IncidentEvent.ACKNOWLEDGED):
+    elif message is None and event is not IncidentEvent.RESOLVED:
         event = IncidentEvent.OPENED
     receipts = {row.receipt for row in leased}
     return LeasedNotification(
@@ -242,6 +258,9 @@ def _choose_event_of_multi_incident_message(
     any_open = connection.execute(sa.select(incidents.c.id).where(*is_open).limit(1)).first() is not None
     if not any_open and any(row.event == IncidentEvent.RESOLVED for row in leased):
         return IncidentEvent.RESOLVED
+    events = {row.event for row in leased}
+    if IncidentEvent.REMINDER in events and IncidentEvent.OPENED not in events:
+        return IncidentEvent.REMINDER
     return IncidentEvent.CHANGED if has_message else IncidentEvent.OPENED
 
 

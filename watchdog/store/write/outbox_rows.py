@@ -47,6 +47,7 @@ def enqueue_cause_changed_notifications(connection: sa.Connection, incident: str
         _build_outbox_row(incident, destination, last.seq + 1, IncidentEvent.CHANGED, lead=last.lead_incident, now=now)
         for destination, last in last_rows.items()
         if last.state not in (DeliveryState.WAITING, DeliveryState.SILENCED)
+        or last.event == IncidentEvent.REMINDER  # it may be dropped
         or (last.leased_until is not None and last.leased_until > now)
     ]
     if changed:
@@ -69,11 +70,21 @@ def enqueue_acknowledged_notifications(connection: sa.Connection, incident: str,
         connection.execute(sa.insert(outbox), rows)
 
 
-def enqueue_notification_after_silence(
-    connection: sa.Connection, incident: str, destination: str, event: IncidentEvent, *, seq: int, lead: str, now: int
+def enqueue_further_notification(
+    connection: sa.Connection,
+    incident: str,
+    destination: str,
+    event: IncidentEvent,
+    *,
+    seq: int,
+    lead: str,
+    now: int,
+    escalated_after_ms: int | None = None,
 ) -> None:
-    """What a silence held back, as another notification."""
-    connection.execute(sa.insert(outbox), [_build_outbox_row(incident, destination, seq, event, lead=lead, now=now)])
+    """Of an open incident: what a silence held back, a reminder, or an escalation after this time. `lead`: the first
+    incident of its group, or the incident itself."""
+    row = _build_outbox_row(incident, destination, seq, event, lead=lead, now=now)
+    connection.execute(sa.insert(outbox), [{**row, "escalated_after_ms": escalated_after_ms}])
 
 
 def enqueue_resolved_notifications(

@@ -20,6 +20,7 @@ from watchdog.store.codec import (
 from watchdog.store.database import Database
 from watchdog.store.tables import alert_states, evaluation_cursors, incidents, probes, revisions
 from watchdog.store.tables import schedule as schedules
+from watchdog.store.write.follow_up_times import schedule_follow_ups_of_probes
 from watchdog.store.write.incidents import resolve_incident
 
 PROBE_REGISTRATION_LOCK_KEY = 0
@@ -246,9 +247,11 @@ def stop_alerting_for_retired_probes(database: Database, now: int) -> None:
 
 
 def schedule_immediate_deadline_evaluation(database: Database, ids: list[int], now: int) -> None:
-    """Evaluate every deadline at once: a changed policy may have made it earlier."""
+    """Evaluate every deadline at once, and decide about reminders and escalation: a changed policy may have made them
+    earlier."""
     for i in range(0, len(ids), MAX_PROBES_PER_TRANSACTION):
         with database.open_write_transaction() as connection:
             locked = database.lock_probes(connection, ids[i : i + MAX_PROBES_PER_TRANSACTION])
             is_later = evaluation_cursors.c.probe.in_(locked), evaluation_cursors.c.wake_at > now
             connection.execute(sa.update(evaluation_cursors).where(*is_later).values(wake_at=now))
+            schedule_follow_ups_of_probes(connection, locked, now)

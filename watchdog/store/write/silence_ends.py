@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from watchdog.domain.acts import Actor
-from watchdog.domain.model import LOCAL_LOCATION_NAME, DeliveryState, IncidentEvent, IncidentTransition
+from watchdog.domain.model import LOCAL_LOCATION_NAME, DeliveryState, IncidentEvent
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.routing import RoutingDecision
 from watchdog.domain.rules import service
@@ -17,10 +17,11 @@ from watchdog.store.act_tables import silence_is_in_effect, silenced_incidents, 
 from watchdog.store.database import Database
 from watchdog.store.outbox_filters import build_notified_outbox_filter
 from watchdog.store.tables import incidents, outbox
-from watchdog.store.write.incident_groups import INCIDENT_GROUPS_LOCK_KEY, add_incident_to_group_per_destination
+from watchdog.store.write.follow_up_times import schedule_follow_ups
+from watchdog.store.write.incident_groups import INCIDENT_GROUPS_LOCK_KEY, add_open_incident_to_group_per_destination
 from watchdog.store.write.incidents import append_routing_log_entries
 from watchdog.store.write.outbox import NOTIFICATION_LEASE_LOCK_KEY
-from watchdog.store.write.outbox_rows import OPENED_NOTIFICATION_SEQUENCE_NUMBER, enqueue_notification_after_silence
+from watchdog.store.write.outbox_rows import OPENED_NOTIFICATION_SEQUENCE_NUMBER, enqueue_further_notification
 from watchdog.store.write.probe_rows import load_active_probes
 from watchdog.store.write.silences import (
     hold_back_silenced_notifications,
@@ -92,6 +93,7 @@ def _end_silences(connection: sa.Connection, ids: Collection[str], now: int, end
     open_rows = connection.execute(query.order_by(incidents.c.opened_at, incidents.c.id)).all()
     registered = load_active_probes(connection, LOCAL_LOCATION_NAME, {}, only={row.probe for row in open_rows})
     notified = build_notified_outbox_filter(outbox, now).label("is_notified")
+    schedule_follow_ups(connection, {row.id: now for row in open_rows})
     for incident in open_rows:
         query = sa.select(outbox, notified).where(outbox.c.incident == incident.id)
         rows = connection.execute(query.order_by(outbox.c.destination, outbox.c.seq)).all()
@@ -124,7 +126,7 @@ def _notify_after_silence(
         earlier = rows_by_destination.get(destination, [])
         seq = earlier[-1].seq + 1 if earlier else OPENED_NOTIFICATION_SEQUENCE_NUMBER
         lead = leads.get(destination, incident.id)
-        enqueue_notification_after_silence(connection, incident.id, destination, event, seq=seq, lead=lead, now=now)
+        enqueue_further_notification(connection, incident.id, destination, event, seq=seq, lead=lead, now=now)
     steps = [f"when the silence ended: {step}" for step in routing.routing_log]
     append_routing_log_entries(connection, incident.id, steps)
 
@@ -157,11 +159,6 @@ def _find_lead_incidents(
     """The first incident of the group, by destination: an incident stays in the group that it joined when it opened."""
     leads = {name: rows[-1].lead_incident for name, rows in rows_by_destination.items()}
     added = [name for name in destinations if name not in leads]
-    if registered is not None and added:
-        transition = IncidentTransition(
-            IncidentEvent.OPENED, incident.probe, incident.rule, incident.subject, incident.id,
-            first_bad_slot=incident.since, slot=incident.opened_slot, reason=incident.reason,
-            message=incident.message, generation=incident.generation,
-        )  # fmt: skip
-        leads |= add_incident_to_group_per_destination(connection, transition, added, registered, now)
+    if registered is not None:
+        leads |= add_open_incident_to_group_per_destination(connection, incident, added, registered, now)
     return leads

@@ -106,7 +106,12 @@ def hold_back_silenced_notifications(connection: sa.Connection, now: int) -> set
     query = (
         sa.select(*key, outbox.c.event, outbox.c.lead_incident, is_notified, silenced_incidents.c.silence)
         .join(silenced_incidents, silenced_incidents.c.incident == outbox.c.incident)
-        .where(outbox_is_waiting, build_unleased_outbox_filter(now), silenced_incidents.c.silence.in_(in_effect))
+        .where(
+            outbox_is_waiting,
+            build_unleased_outbox_filter(now),
+            silenced_incidents.c.silence.in_(in_effect),
+            outbox.c.event != IncidentEvent.REMINDER,  # dropped: the next one follows after the silence
+        )
     )
     held_back: dict[tuple[str, str, int], tuple[str, str]] = {}
     for *row_key, event, lead, notified, silence in connection.execute(query):

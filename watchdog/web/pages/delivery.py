@@ -70,6 +70,8 @@ def _format_delivery_detail(delivery: DeliveryRecord) -> str:
             return f"sent {format_count_with_noun(delivery.attempts, 'time')} until {at} · {delivery.detail}"
         case DeliveryState.SILENCED:
             return f"{at} · held back by a silence ({delivery.detail})"
+        case DeliveryState.MERGED if delivery.event is IncidentEvent.REMINDER:
+            return f"{at} · not needed any more"
         case DeliveryState.MERGED:
             is_opened = delivery.event is IncidentEvent.OPENED
             return f"{at} · {'sent as one message with a later event' if is_opened else 'reported in another message'}"

@@ -1,0 +1,71 @@
+"""When further receivers are notified of an incident that is still open. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+
+@dataclass(frozen=True, slots=True)
+class EscalationStep:
+    """Further receivers of a route's incidents, and when they are notified."""
+
+    after_ms: int
+    """Counted from the opening of the incident."""
+    receivers: tuple[str, ...]
+    unless_acknowledged: bool = False
+    """Only if no one has acknowledged the incident. If an acknowledgement is taken back, the time begins again."""
+
+
+class EscalationReason(StrEnum):
+    """Why a destination is notified of an incident by escalation, or not."""
+
+    STILL_OPEN = "still_open"
+    """The time of the step is over."""
+    INCIDENT_IS_OVER = "incident_is_over"
+    ALREADY_NOTIFIED = "already_notified"
+    """By the route itself, or by another step."""
+    ACKNOWLEDGED = "acknowledged"
+    """Someone takes care of the incident."""
+    SILENCED = "silenced"
+    """It is sent when the silence ends."""
+    TOO_EARLY = "too_early"
+
+
+class EscalationDecision(NamedTuple):
+    """Whether a destination is notified now, and why."""
+
+    is_due: bool
+    reason: EscalationReason
+    decide_again_at: int | None = None
+    """Epoch ms. None: not before an act of a person or a change of the configuration."""
+
+
+def decide_escalation(
+    step: EscalationStep,
+    *,
+    opened_at: int,
+    unacknowledged_at: int | None,
+    is_open: bool,
+    is_acknowledged: bool,
+    is_silenced: bool,
+    is_notified: bool,
+    now: int,
+) -> EscalationDecision:
+    """For one incident and one destination of the step. Instants in epoch ms. `unacknowledged_at`: when an
+    acknowledgement was last taken back. `is_notified`: the destination was sent the incident, or is being sent it."""
+    for is_reason, reason in (
+        (not is_open, EscalationReason.INCIDENT_IS_OVER),
+        (is_notified, EscalationReason.ALREADY_NOTIFIED),
+        (step.unless_acknowledged and is_acknowledged, EscalationReason.ACKNOWLEDGED),
+        (is_silenced, EscalationReason.SILENCED),
+    ):
+        if is_reason:
+            return EscalationDecision(False, reason)
+    begins_at = opened_at
+    if step.unless_acknowledged and unacknowledged_at is not None:
+        begins_at = max(opened_at, unacknowledged_at)
+    if now < begins_at + step.after_ms:
+        return EscalationDecision(False, EscalationReason.TOO_EARLY, begins_at + step.after_ms)
+    return EscalationDecision(True, EscalationReason.STILL_OPEN)
