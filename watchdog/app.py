@@ -23,12 +23,11 @@ from watchdog.domain.config_changes import (
     list_restart_required_fields,
 )
 from watchdog.domain.model import LOCAL_LOCATION_NAME
-from watchdog.net import NetworkAccess, SecretMask
+from watchdog.net import NetworkAccess
 from watchdog.net.connector import format_socket_address
-from watchdog.probes.base import Probe
-from watchdog.probes.service import WatchdogSelfProbe
 from watchdog.resources import find_resource_folder
 from watchdog.server import InboundConnectionGuard, InboundConnectionLimits, WebServer
+from watchdog.service.acts import run_act_and_send
 from watchdog.service.check_in_log import CheckInLog
 from watchdog.service.check_ins import CHECK_IN_FLUSH_INTERVAL_S, DurableCheckInReceiver
 from watchdog.service.clock import Clock, WatchdogClock, read_boot_clock_ms, read_wall_clock_ms
@@ -36,13 +35,21 @@ from watchdog.service.clock_synchronizer import ClockGenerationSynchronizer
 from watchdog.service.composition import (
     ReloadableServiceParts,
     build_connectivity_check,
+    build_remediation_runner,
     build_store_absence_notifier,
     build_watchdog_self_probe,
+    create_run_self_probe_soon_callback,
     map_database_ids_to_probes,
     map_heartbeats_to_database_ids,
     preload_probe_modules,
 )
-from watchdog.service.config_reload import ConfigReloadCounts, ConfigReloader, FileSignatures, log_config_warnings
+from watchdog.service.config_reload import (
+    ConfigReloadCounts,
+    ConfigReloader,
+    ConfigReloadOutcome,
+    FileSignatures,
+    log_config_warnings,
+)
 from watchdog.service.connectivity import ConnectivityCheck
 from watchdog.service.dead_mans_switch import add_or_remove_dead_mans_switch
 from watchdog.service.maintenance import RetentionPolicy
@@ -56,7 +63,6 @@ from watchdog.service.process_configuration import (
 )
 from watchdog.service.process_metrics import collect_process_metrics
 from watchdog.service.process_resources import keep_heap_small
-from watchdog.service.remediation import RemediationRunner
 from watchdog.service.scheduler import MonitoringService
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.signals import install_shutdown_event
@@ -67,9 +73,7 @@ from watchdog.store.write.check_ins import CheckInStore
 from watchdog.store.write.claims import SlotClaimer
 from watchdog.store.write.members import WatchdogProcessConfiguration
 from watchdog.store.write.outbox import NotificationOutbox
-from watchdog.store.write.probe_registry import InMemoryProbeRegistry
 from watchdog.store.write.recorder import ResultRecorder
-from watchdog.store.write.remediations import RemediationStore
 from watchdog.store.write.watermark import ClaimWatermark
 
 if TYPE_CHECKING:
@@ -100,6 +104,8 @@ class RunningWatchdogService:
     """The sections of this process alone, as of its start."""
     web_change_preparations: list[Callable[[LoadedConfig], WebChange]] = field(default_factory=list)
     """Each prepares the web server for another configuration, in any thread."""
+    reload_config: Callable[[], Awaitable[ConfigReloadOutcome]] | None = None
+    """Reads the files again; None: this process does not."""
     reload_counts: ConfigReloadCounts = field(default_factory=ConfigReloadCounts)
 
     async def apply_config(self, loaded_config: LoadedConfig) -> None:
@@ -235,34 +241,6 @@ async def register_probes_and_build_service(
     )
 
 
-def build_remediation_runner(
-    probes: Mapping[int, Probe],
-    registry: InMemoryProbeRegistry,
-    store_executor: StoreExecutor,
-    network: NetworkAccess,
-    *,
-    mask: SecretMask,
-    clock: Clock,
-) -> RemediationRunner:
-    """Also if no probe has a remediation yet."""
-    store = RemediationStore(store_executor.database, registry)
-    return RemediationRunner(
-        store=store, store_executor=store_executor, probes=probes, network=network, mask=mask, clock=clock
-    )
-
-
-def create_run_self_probe_soon_callback(
-    probes: Mapping[int, Probe], claims: SlotClaimer, store_executor: StoreExecutor
-) -> Callable[[], Awaitable[None]]:
-    """Runs the built-in probe soon."""
-    self_probe_id = next(id for id, probe in probes.items() if isinstance(probe, WatchdogSelfProbe))
-
-    async def run_self_probe_soon() -> None:
-        await store_executor.run_write_with_now(lambda now: claims.reschedule_sooner({self_probe_id: now}))
-
-    return run_self_probe_soon
-
-
 def build_check_in_receiver(service: MonitoringService, loaded_config: LoadedConfig) -> DurableCheckInReceiver:
     """The receiver of check-ins, also for heartbeats of other processes."""
     return DurableCheckInReceiver(
@@ -280,6 +258,7 @@ def create_asgi_app(app: RunningWatchdogService) -> ASGIApp:
     """The web pages, the MCP server and the check-in endpoint of a running service. A reload replaces the pages."""
     from watchdog.mcp_server.context import LocalBackgroundTaskControl, McpToolContext
     from watchdog.mcp_server.http import LazyMcpApp, list_allowed_hosts_and_origins
+    from watchdog.web.auth.acts import get_actor_name
     from watchdog.web.replaceable_app import ReplaceableAsgiApp
 
     context = McpToolContext(
@@ -288,6 +267,8 @@ def create_asgi_app(app: RunningWatchdogService) -> ASGIApp:
         app.loaded_config.config.probes,
         LocalBackgroundTaskControl(app.service, app.clock),
         is_operator=lambda request: bool(request.state.is_operator),
+        run_act_in_store=partial(run_act_and_send, app.store_executor, app.service.notification_sender),
+        get_actor_name=get_actor_name,
     )
     started_server = app.loaded_config.config.server
     mcp_app = LazyMcpApp(context, *list_allowed_hosts_and_origins(started_server.listen, started_server.public_url))
@@ -326,6 +307,8 @@ def _create_asgi_app_of_pages_and_check_ins(
     notifiers = config.build_notifiers_by_destination()
     pages = create_web_app(
         run_read_query=app.store_executor.run_read_query,
+        run_act=partial(run_act_and_send, app.store_executor, app.service.notification_sender),
+        reload_config=app.reload_config,
         clock=app.clock,
         not_ready_reason=app.service.describe_not_ready_reason,
         describe_probing_without_store=app.service.describe_probing_without_store,
@@ -372,16 +355,7 @@ async def serve_until_shutdown(
     does a change of its files. `signatures`: of the files when `loaded_config` was read."""
     reload_requested = asyncio.Event()
     shutdown = install_shutdown_event(on_hangup=reload_requested.set)
-    async with open_running_watchdog_service(loaded_config) as app, create_web_server(app, listen_socket):
-        log_config_warnings(loaded_config)
-        log.info(
-            "started",
-            url=f"http://{format_socket_address(listen_socket.getsockname())}/",
-            probe_count=len(loaded_config.config.probes),
-            destination_count=len(loaded_config.config.build_notifiers_by_destination()),
-            member=app.service.lease_keeper.membership.member_id,
-            revision=app.service.lease_keeper.membership.revision,
-        )
+    async with open_running_watchdog_service(loaded_config) as app:
         reloader = ConfigReloader(
             *(loaded_config, config_path, app.apply_config, app.service.fault_reporter),
             clock=app.clock,
@@ -389,9 +363,20 @@ async def serve_until_shutdown(
             requested=reload_requested,
             on_result=app.reload_counts.count,
         )
-        tasks = [asyncio.create_task(keep_heap_small()), asyncio.create_task(reloader.run_forever())]
-        await shutdown.wait()
-        for task in tasks:
-            task.cancel()
-        log.info("stopping")
+        app.reload_config = reloader.reload
+        async with create_web_server(app, listen_socket):
+            log_config_warnings(loaded_config)
+            log.info(
+                "started",
+                url=f"http://{format_socket_address(listen_socket.getsockname())}/",
+                probe_count=len(loaded_config.config.probes),
+                destination_count=len(loaded_config.config.build_notifiers_by_destination()),
+                member=app.service.lease_keeper.membership.member_id,
+                revision=app.service.lease_keeper.membership.revision,
+            )
+            tasks = [asyncio.create_task(keep_heap_small()), asyncio.create_task(reloader.run_forever())]
+            await shutdown.wait()
+            for task in tasks:
+                task.cancel()
+            log.info("stopping")
     log.info("stopped")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.support.command_line import run_command
@@ -121,6 +122,27 @@ def test_signals_reload_and_many_of_them_do_so_a_few_times(process: WatchdogProc
     assert process.get("healthz").status_code == 200
     assert process.stop() == 0
     assert len(list_events(process, "config_reloaded")) <= max(1, storm // 10)
+
+
+def test_a_request_reloads_and_is_answered_with_the_result(process: WatchdogProcess, config: Path) -> None:
+    """Also while changes of the files do nothing."""
+
+    def reload() -> Any:
+        return httpx.post(f"{process.base_url}api/v1/reload", timeout=30).json()
+
+    on_signal = CONFIG | {"reload": "on_signal"}
+    probe = {"name": "B", "every": "1h", "http": "http://127.0.0.1:9/b"}
+    for content in (on_signal, on_signal | {"probes": [*CONFIG["probes"], probe]}):
+        config.write_text(json.dumps(content))
+        assert reload() == {"result": "applied", "problems": []}
+    config.write_text(json.dumps({**on_signal, SECRET: 1, "probes": [{"name": SECRET, "every": SECRET}]}))
+    answer = reload()
+    assert (answer["result"], len(answer["problems"])) == ("invalid", 3)
+    assert "watchdog.yaml:1:" in answer["problems"][0]
+    assert "hunter2" not in json.dumps(answer)
+    assert {row["probe"] for row in process.get("api/v1/probes").json()["items"]} >= {"a", "b"}
+    assert {entry["by"] for entry in list_events(process, "reload_requested")} == {"localhost"}
+    assert process.stop() == 0
 
 
 def test_it_stops_in_the_middle_of_a_reload(process: WatchdogProcess, config: Path) -> None:

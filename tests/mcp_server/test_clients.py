@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -121,17 +122,18 @@ def test_a_client_of_the_1x_sdk_with_a_readers_key(peers: ThirdPartyServers, run
 @pytest.mark.parametrize("mode", PROTOCOL_VERSION_BY_MODE)
 async def test_a_client_of_the_current_sdk_over_http(run: WatchdogProcess, mode: str) -> None:
     async with connected_client(run.base_url + "mcp", OPERATOR_KEY, mode) as client:
-        await check_every_tool(client, mode)
+        await check_every_tool(client, mode, actor="ops")
 
 
 @pytest.mark.parametrize("mode", PROTOCOL_VERSION_BY_MODE)
 async def test_a_client_of_the_current_sdk_over_stdio(run: WatchdogProcess, config: Path, mode: str) -> None:
     command, *words = stdio_command(config)
     async with Client(stdio_client(StdioServerParameters(command=command, args=words)), mode=mode) as client:
-        await check_every_tool(client, mode)
+        await check_every_tool(client, mode, actor=pwd.getpwuid(os.getuid()).pw_name)
 
 
-async def check_every_tool(client: Client, mode: str) -> None:
+async def check_every_tool(client: Client, mode: str, actor: str) -> None:
+    """`actor`: in whose name the client acts."""
     assert client.protocol_version == PROTOCOL_VERSION_BY_MODE[mode]
     assert [tool.name for tool in (await client.list_tools()).tools] == TOOL_NAMES
     health = await call_tool(client, "health_check")
@@ -149,6 +151,13 @@ async def check_every_tool(client: Client, mode: str) -> None:
         "there is no task 'nope'; the tasks are claim, record, wake, deliver, end_silences, remind_and_escalate,"
         " maintain, report_faults, renew_lease, watch_store, flush_check_ins, check_database_file"
     )
+    acknowledged = await call_tool(client, "acknowledge", incident=incident["id"])
+    assert acknowledged["acknowledgement"]["by"] == actor
+    removed = await call_tool(client, "unacknowledge", incident=incident["id"])
+    assert removed["acknowledgement"] is None
+    silence = (await call_tool(client, "silence", probe="idle", duration="1h"))["silence"]
+    ended = await call_tool(client, "unsilence", id=silence["id"])
+    assert (silence["by"], silence["through"], ended["ended_by"]) == (actor, "mcp", actor)
 
 
 # --- watchdog mcp by itself

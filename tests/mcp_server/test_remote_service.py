@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -33,13 +33,16 @@ async def connected_service(url: str, claimed_until: int | None = NOW) -> AsyncI
     async def load_watermark() -> int | None:
         return claimed_until
 
-    async def run_no_query(_: Callable[[Any], Any]) -> Any:
+    async def run_no_query(_: Any) -> Any:
         raise AssertionError
 
     async with NetworkAccess() as network, EventLoopLagMonitor() as lag, WatchdogMcpToolJobRunner() as job_runner:
         service = RemoteBackgroundTaskControl(network, url, KEY, load_watermark, lambda: NOW)
         context = McpToolContext(
-            run_no_query, ProbeRunner(network, SecretMask([KEY]), lambda: NOW, lag), (), service, lambda _: True
+            *(run_no_query, ProbeRunner(network, SecretMask([KEY]), lambda: NOW, lag), (), service),
+            is_operator=lambda _: True,
+            run_act_in_store=run_no_query,
+            get_actor_name=lambda _: "ops",
         )
         async with Client(create_mcp_server(context, job_runner)) as client:
             yield client

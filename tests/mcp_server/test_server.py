@@ -15,6 +15,7 @@ from mcp import MCPError
 
 from tests.support.mcp_clients import (
     ACCESS_CONFIG,
+    ACTING_TOOL_NAMES,
     OPERATOR_KEY,
     PROTOCOL_VERSION_BY_MODE,
     READER_KEY,
@@ -29,10 +30,12 @@ from tests.support.scripted_servers import running_server, send_parts
 from watchdog.api.serializers.incidents import serialize_incident, serialize_incident_detail
 from watchdog.api.serializers.probes import serialize_probe_status
 from watchdog.app import RunningWatchdogService
+from watchdog.domain.acts import Actor, OperatorInterfaceKind
 from watchdog.domain.model import IncidentEvent
 from watchdog.domain.notification import Notification
 from watchdog.mcp_server import tool_jobs
 from watchdog.service.check_in_log import CheckInLogError
+from watchdog.store.read.acts import list_acts
 from watchdog.store.read.alert_context import load_alert_message_context
 from watchdog.store.read.status import list_incident_deliveries, list_incidents, list_probe_statuses
 
@@ -62,7 +65,7 @@ async def test_every_tool_answers_in_each_protocol_version(tmp_path: Path, mode:
         tools = (await client.list_tools()).tools
         assert [tool.name for tool in tools] == TOOL_NAMES
         acting = [tool.name for tool in tools if tool.annotations and not tool.annotations.read_only_hint]
-        assert acting == ["trigger_task", "run_probe"]
+        assert set(acting) == ACTING_TOOL_NAMES
 
         health = await call_tool(client, "health_check")
         assert health["healthy"] is True
@@ -167,6 +170,43 @@ async def test_readers_only_read_and_operators_act(tmp_path: Path, mode: str) ->
             assert app.service.tasks["maintain"].last_ended_at is None
         async with connected_client(url, OPERATOR_KEY, mode) as operator:
             assert (await call_tool(operator, "run_probe", probe="Idle"))["status"] == "completed"
+
+
+@pytest.mark.parametrize("mode", PROTOCOL_VERSION_BY_MODE)
+async def test_operators_acknowledge_and_silence_in_the_name_of_their_key(tmp_path: Path, mode: str) -> None:
+    async with with_incident(tmp_path, access=ACCESS_CONFIG) as (app, url):
+        with app.store_executor.database.open_read_transaction() as connection:
+            id = list_incidents(connection, is_open=True)[0].incident.id
+        async with connected_client(url, OPERATOR_KEY, mode) as operator:
+            first = await call_tool(operator, "acknowledge", incident=id, comment="on it")
+            assert (first["acknowledgement"]["by"], first["acknowledgement"]["through"]) == ("ops", "mcp")
+            assert await call_tool(operator, "acknowledge", incident=id, comment="again") == first
+            assert (await call_tool(operator, "get_incident", id=id))["acknowledgement"] == first["acknowledgement"]
+            for _ in range(2):
+                removed = await call_tool(operator, "unacknowledge", incident=id)
+                assert removed == {"incident": id, "acknowledgement": None}
+            started = await call_tool(operator, "silence", probe="payments-api", duration="2h", comment="upgrade")
+            assert (started["open_incident_count"], started["silence"]["match"]["id"]) == (1, "payments-api")
+            ended = await call_tool(operator, "unsilence", id=started["silence"]["id"])
+            assert ended == {**started["silence"], "ended_at": ended["ended_at"], "ended_by": "ops"}
+            refusals = {
+                ("acknowledge", "incident", "none"): "no incident has the id none",
+                ("unsilence", "id", "none"): "no silence has the id none",
+                ("silence", "duration", "1h"): "nothing is selected: state an id, group, tag",
+                ("silence", "duration", "soon"): "duration: ",
+            }
+            for (tool, name, value), message in refusals.items():
+                assert (await call_tool_error(operator, tool, **{name: value})).startswith(message)
+        async with connected_client(url, READER_KEY, mode) as reader:
+            message = "this requires an API key with the operator role; this key has the reader role"
+            for tool in ("acknowledge", "unacknowledge"):
+                assert await call_tool_error(reader, tool, incident=id) == message
+            assert await call_tool_error(reader, "silence", duration="1h", all=True) == message
+            assert await call_tool_error(reader, "unsilence", id=ended["id"]) == message
+        with app.store_executor.database.open_read_transaction() as connection:
+            acts = [(act.kind, act.actor) for act in reversed(list_acts(connection, limit=9))]
+        ops = Actor("ops", OperatorInterfaceKind.MCP)
+        assert acts == [(kind, ops) for kind in ("acknowledge", "unacknowledge", "silence", "unsilence")]
 
 
 DISCOVER = {

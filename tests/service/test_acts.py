@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -12,7 +16,8 @@ from tests.support.acts import ANA, make_silence_request
 from tests.support.store import START_AT, StoreHarness, make_registered_probe
 from watchdog.domain.acts import Actor, OperatorActRefusalReason, OperatorActRefusedError, OperatorInterfaceKind
 from watchdog.domain.formatting import DAY_MS
-from watchdog.service.acts import acknowledge_incident, begin_silence
+from watchdog.service.acts import acknowledge_incident, begin_silence, run_act_and_send
+from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.read.acts import list_silences_in_effect
 
 NOW = START_AT
@@ -62,6 +67,13 @@ def test_the_length_of_each_text_is_bounded(harness: StoreHarness, field: str) -
     begin_silence(harness.database, make_silence_request(NOW + 1, **{**values, field: "x" * 500}), ANA, NOW)
 
 
+def test_the_number_of_tags_is_bounded(harness: StoreHarness) -> None:
+    tags = tuple(map(str, range(51)))
+    with pytest.raises(OperatorActRefusedError, match="the silence has 51 tags; at most 50 are possible"):
+        begin_silence(harness.database, make_silence_request(NOW + 1, tags=tags), ANA, NOW)
+    begin_silence(harness.database, make_silence_request(NOW + 1, tags=tags[1:]), ANA, NOW)
+
+
 def test_a_long_tag_is_refused(harness: StoreHarness) -> None:
     with pytest.raises(OperatorActRefusedError, match="the tag has 501 characters"):
         begin_silence(harness.database, make_silence_request(NOW + 1, tags=("x" * 501,)), ANA, NOW)
@@ -82,3 +94,41 @@ def test_the_name_of_the_author_is_a_short_line(harness: StoreHarness, name: str
 def test_a_comment_on_an_acknowledgement_is_bounded(harness: StoreHarness) -> None:
     with pytest.raises(OperatorActRefusedError, match="the comment has 501 characters"):
         acknowledge_incident(harness.database, "any", ANA, "x" * 501, NOW)
+
+
+@asynccontextmanager
+async def busy_writer(executor: StoreExecutor) -> AsyncIterator[None]:
+    """Other acts wait until the block ends."""
+    is_released = Event()
+    blocking = asyncio.create_task(executor.run_write(is_released.wait))
+    await asyncio.sleep(0)  # it begins
+    try:
+        yield
+    finally:
+        is_released.set()
+        await blocking
+
+
+async def test_an_act_that_waits_does_not_begin_once_its_caller_has_left(harness: StoreHarness) -> None:
+    executor, sender, acts_begun = StoreExecutor(harness.database, lambda: NOW), Mock(), []
+    async with busy_writer(executor):
+        waiting = asyncio.create_task(run_act_and_send(executor, sender, lambda _, now: acts_begun.append(now)))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+    await executor.run_write(lambda: None)
+    assert (acts_begun, sender.send_due_soon.call_count) == ([], 0)
+    assert await run_act_and_send(executor, sender, lambda database, now: (database, now)) == (harness.database, NOW)
+    assert sender.send_due_soon.call_count == 1
+
+
+async def test_an_act_that_waits_too_long_does_not_begin(
+    harness: StoreHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("watchdog.service.acts.ACT_TIMEOUT_S", 0.01)
+    executor, acts_begun = StoreExecutor(harness.database, lambda: NOW), []
+    async with busy_writer(executor):
+        with pytest.raises(TimeoutError):
+            await run_act_and_send(executor, Mock(), lambda _, now: acts_begun.append(now))
+    await executor.run_write(lambda: None)
+    assert acts_begun == []

@@ -105,7 +105,7 @@ async def test_a_change_of_a_file_is_applied_once(harness: ReloaderHarness) -> N
 
 async def test_on_signal_a_change_of_a_file_does_nothing(harness: ReloaderHarness) -> None:
     harness.write(CONFIG | {"reload": "on_signal"})
-    assert await harness.reloader.reload() is ConfigReloadResult.APPLIED
+    assert (await harness.reloader.reload()).result is ConfigReloadResult.APPLIED
     harness.write_named("B")
     assert not await harness.reloader._have_config_files_changed_and_settled()
     harness.requested.set()
@@ -175,7 +175,9 @@ async def test_an_invalid_configuration_changes_nothing_until_it_is_valid(
     spoil(harness.path)
     with capture_logs() as log:
         for _ in range(2):
-            assert await harness.reloader.reload() is ConfigReloadResult.INVALID, sentence
+            outcome = await harness.reloader.reload()
+            assert outcome.result is ConfigReloadResult.INVALID, sentence
+            assert outcome.problems[0].startswith("watchdog.yaml")
     assert harness.applied == []
     assert harness.problem.startswith("watchdog.yaml")
     assert {line["event"] for line in log} == {"config_invalid"}
@@ -186,12 +188,12 @@ async def test_an_invalid_configuration_changes_nothing_until_it_is_valid(
         harness.path.unlink()
     harness.now += 5
     harness.write("probes: 7")
-    assert await harness.reloader.reload() is ConfigReloadResult.INVALID
+    assert (await harness.reloader.reload()).result is ConfigReloadResult.INVALID
     assert first_fault is not None
     assert harness.faults._config_fault is not None
     assert harness.faults._config_fault.since == first_fault.since, "one incident"
     harness.write_named("B")
-    assert await harness.reloader.reload() is ConfigReloadResult.APPLIED
+    assert (await harness.reloader.reload()).result is ConfigReloadResult.APPLIED
     assert (harness.applied_names(), harness.problem) == (["B"], "")
 
 
@@ -211,9 +213,9 @@ async def test_a_reload_waits_for_the_database(harness: ReloaderHarness) -> None
 async def test_an_invalid_configuration_replaces_one_that_waits(harness: ReloaderHarness) -> None:
     harness.is_store_away = True
     harness.write_named("B")
-    assert await harness.reloader.reload() is ConfigReloadResult.POSTPONED
+    assert (await harness.reloader.reload()).result is ConfigReloadResult.POSTPONED
     harness.write("probes: 7")
-    assert await harness.reloader.reload() is ConfigReloadResult.INVALID
+    assert (await harness.reloader.reload()).result is ConfigReloadResult.INVALID
     harness.is_store_away = False
     await harness.reloader._apply_postponed_config()
     assert harness.applied == []

@@ -20,6 +20,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.support.fixture_rows import NOW, FixtureRows
+from watchdog.service.acts import ActResultT, ActRunner
 from watchdog.service.process_metrics import ProcessMetrics
 from watchdog.store.database import Database
 from watchdog.store.read.query import QueryResultT, StoreReadRunner
@@ -51,6 +52,15 @@ def make_read_query_runner(database: Database) -> StoreReadRunner:
     return run_read_query
 
 
+def make_act_runner(database: Database) -> ActRunner:
+    """Acts take place at the instant of the fixtures."""
+
+    async def run_act(act: Callable[[Database, int], ActResultT]) -> ActResultT:
+        return await asyncio.to_thread(act, database, NOW)
+
+    return run_act
+
+
 class FakeMcpApp:
     """Answers requests to /mcp with whether the client is an operator."""
 
@@ -77,6 +87,7 @@ def create_test_app(database: Database, **options: Any) -> FastAPI:
     """The app at the instant of the fixtures. `options`: parameters of `create_web_app`."""
     defaults: dict[str, Any] = {
         "run_read_query": make_read_query_runner(database),
+        "run_act": make_act_runner(database),
         "clock": lambda: NOW,
         "not_ready_reason": lambda: "",
         "status_page": StatusPageConfig(

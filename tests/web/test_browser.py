@@ -33,6 +33,7 @@ ACME_PATHS = (
     INCIDENT,
     "/incidents",
     "/undelivered",
+    "/silences",
     "/nowhere",
 )
 SQUEEZED_TEXTS = """
@@ -201,3 +202,34 @@ def test_signing_in_and_out_without_javascript(browser: Browser, acme_database: 
         page.goto(f"{address}/probes")
         assert page.get_by_label("Key").is_visible()
         page.context.close()
+
+
+def test_acknowledging_and_silencing_without_javascript(
+    browser: Browser, small: Page, wide: Page, axe: str, acme: FixtureRows, tmp_path: Path
+) -> None:
+    """With the keyboard alone; then the pages that show it have no problems."""
+    incident = f"/incidents/{acme.incident_by_name['down']}"
+    with (
+        filled_database(f"sqlite:///{tmp_path}/watchdog.db", acme) as database,
+        running_app(create_test_app(database)) as address,
+    ):
+        page = browser.new_context(java_script_enabled=False).new_page()
+        page.goto(address + incident)
+        page.get_by_label("Comment").fill("restarting the database")
+        page.keyboard.press("Enter")
+        assert page.url == address + incident
+        assert page.get_by_role("heading", name="Acknowledged by localhost").is_visible()
+        page.get_by_role("button", name="Silence 4 h").press("Enter")
+        assert page.get_by_role("heading", name="Silenced until").is_visible()
+        page.goto(f"{address}/silences")
+        page.get_by_label("Group").fill("Search")
+        page.get_by_label("For how long").fill("2d")
+        page.get_by_role("button", name="Silence", exact=True).press("Enter")
+        page.get_by_role("button", name="End s-").first.press("Enter")
+        assert page.get_by_role("heading", level=1).inner_text() == "1 silence in effect"
+        page.context.close()
+        for path in ("/silences", incident, "/incidents", "/probes"):
+            assert page_problems(small, address + path) == NO_PROBLEMS, path
+            assert page_problems(wide, address + path) == NO_PROBLEMS, path
+            assert violations(small, axe) == [], path
+            assert violations(wide, axe) == [], path

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from watchdog.api.serializers.acts import (
+    serialize_incident_acknowledgement,
+    serialize_recorded_act,
+    serialize_silence,
+    serialize_started_silence,
+)
 from watchdog.api.serializers.deliveries import serialize_delivery
 from watchdog.api.serializers.incidents import serialize_incident, serialize_incident_detail
 from watchdog.api.serializers.jobs import serialize_job_summary
 from watchdog.api.serializers.probes import serialize_probe_detail, serialize_probe_status
 from watchdog.api.serializers.queues import QueueStatus, serialize_queue
 from watchdog.api.serializers.receivers import serialize_receiver
+from watchdog.api.serializers.reload import serialize_config_reload
 from watchdog.api.serializers.results import serialize_result_details
 from watchdog.api.service import BackgroundTaskHealthJson, serialize_watchdog_service
+from watchdog.domain.acts import Acknowledgement, Actor, OperatorActKind, OperatorAuditLogEntry, OperatorInterfaceKind
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, format_iso8601
 from watchdog.domain.measurements import QueueMeasurements
 from watchdog.domain.membership import (
@@ -34,6 +43,9 @@ from watchdog.domain.model import (
     Severity,
 )
 from watchdog.domain.probe_state import QueueThreshold, QueueThresholdRecord
+from watchdog.domain.routing import ProbeMatcher
+from watchdog.domain.silencing import Silence, SilenceMatcher
+from watchdog.service.config_reload import ConfigReloadOutcome, ConfigReloadResult
 from watchdog.store.read.destinations import DestinationDeliverySummary
 from watchdog.store.read.history import ResultDetails
 from watchdog.store.read.jobs import JobSummary
@@ -163,6 +175,24 @@ _EXAMPLE_QUEUE_STATUS = QueueStatus(
 _EXAMPLE_WATCHDOG_PROCESS_RECORD = WatchdogProcessRecord(
     "watchdog-1-4242-9f3a1c", 7, _EXAMPLE_INCIDENT_OPENED_AT_MS - 10 * HOUR_MS, _EXAMPLE_INCIDENT_OPENED_AT_MS + 25_000
 )
+_ACTOR = Actor("ops for Ana", OperatorInterfaceKind.API)
+_SILENCE = Silence(
+    id="s-4f0c2a91be",
+    matcher=SilenceMatcher(ProbeMatcher(group="Search")),
+    started_at=_EXAMPLE_INCIDENT_OPENED_AT_MS,
+    ends_at=_EXAMPLE_INCIDENT_OPENED_AT_MS + 2 * HOUR_MS,
+    actor=_ACTOR,
+    comment="upgrade",
+)
+_ACT = OperatorAuditLogEntry(
+    id=7,
+    kind=OperatorActKind.ACKNOWLEDGE,
+    occurred_at=_EXAMPLE_INCIDENT_OPENED_AT_MS + MINUTE_MS,
+    actor=_ACTOR,
+    incident=_EXAMPLE_INCIDENT.id,
+    silence="",
+    comment="restarting the database",
+)
 _EXAMPLE_BACKGROUND_TASK_HEALTH_JSON: BackgroundTaskHealthJson = {
     "name": "claim",
     "ok": True,
@@ -196,6 +226,18 @@ WATCHDOG_SERVICE_JSON_EXAMPLE = serialize_watchdog_service(
     tasks=[_EXAMPLE_BACKGROUND_TASK_HEALTH_JSON],
 )
 JOB_JSON_EXAMPLE = serialize_job_summary(_EXAMPLE_JOB_SUMMARY)
+
+INCIDENT_ACKNOWLEDGEMENT_EXAMPLE = serialize_incident_acknowledgement(
+    _EXAMPLE_INCIDENT.id, Acknowledgement(_ACT.occurred_at, _ACTOR, _ACT.comment)
+)
+SILENCE_EXAMPLE = serialize_silence(_SILENCE)
+STARTED_SILENCE_EXAMPLE = serialize_started_silence(_SILENCE, 2)
+ENDED_SILENCE_EXAMPLE = serialize_silence(
+    replace(_SILENCE, ended_at=_EXAMPLE_INCIDENT_OPENED_AT_MS + HOUR_MS, ended_by="Ben")
+)
+RECORDED_ACT_EXAMPLE = serialize_recorded_act(_ACT)
+
+RELOAD_EXAMPLE = serialize_config_reload(ConfigReloadOutcome(ConfigReloadResult.APPLIED))
 
 
 def build_list_page_json_example(path: str, item: Any) -> Json:

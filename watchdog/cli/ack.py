@@ -24,14 +24,14 @@ def ack_command(
     \b
     Example: watchdog ack 1c9b04ae77d2 --comment "restarting the worker"
     """
-    from watchdog.api.serializers.acts import serialize_acknowledgement
+    from watchdog.api.serializers.acts import serialize_incident_acknowledgement
     from watchdog.domain.formatting import format_utc_timestamp
     from watchdog.service.acts import acknowledge_incident
 
     with open_database_to_act(config) as (database, user, now):
         acknowledgement, is_new = acknowledge_incident(database, incident, user, comment, now)
     if output is CliOutputFormat.JSON:
-        print_json({"incident": incident, "acknowledgement": serialize_acknowledgement(acknowledgement)})
+        print_json(serialize_incident_acknowledgement(incident, acknowledgement))
     elif is_new:
         print(f"Acknowledged: {incident}")
     else:

@@ -12,6 +12,8 @@ from watchdog.cli.output import CliOutputFormat, OutputFormatOption, escape_rich
 if TYPE_CHECKING:
     from watchdog.domain.silencing import Silence
 
+MAX_LISTED_ENDED_SILENCES = 100
+
 
 def silences_command(
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
@@ -24,11 +26,11 @@ def silences_command(
     Example: watchdog silences
     """
     from watchdog.api.serializers.acts import serialize_silence
-    from watchdog.store.read.acts import list_ended_silences, list_silences_in_effect
+    from watchdog.store.read.acts import list_silences, list_silences_in_effect
 
     with open_read_connection_or_exit(config) as (connection, now):
         silences = list_silences_in_effect(connection)
-        silences += list_ended_silences(connection) if with_ended else []
+        silences += list_silences(connection, is_in_effect=False, limit=MAX_LISTED_ENDED_SILENCES) if with_ended else []
     print_json_or_table(
         output,
         silences,

@@ -22,11 +22,12 @@ def unack_command(
     \b
     Example: watchdog unack 1c9b04ae77d2
     """
+    from watchdog.api.serializers.acts import serialize_incident_acknowledgement
     from watchdog.service.acts import remove_acknowledgement
 
     with open_database_to_act(config) as (database, user, now):
         was_acknowledged = remove_acknowledgement(database, incident, user, comment, now)
     if output is CliOutputFormat.JSON:
-        print_json({"incident": incident, "acknowledgement": None})
+        print_json(serialize_incident_acknowledgement(incident, None))
     else:
         print(f"{'No longer acknowledged' if was_acknowledged else 'Was not acknowledged'}: {incident}")

@@ -23,13 +23,10 @@ def unsilence_command(
     """
     from watchdog.api.serializers.acts import serialize_silence
     from watchdog.service.acts import end_silence
-    from watchdog.store.read.acts import load_silence
 
     with open_database_to_act(config) as (database, user, now):
-        end_silence(database, silence, user, now)
-        with database.open_read_transaction() as connection:
-            ended = load_silence(connection, silence)
+        ended = end_silence(database, silence, user, now)
     if output is CliOutputFormat.JSON:
-        print_json(None if ended is None else serialize_silence(ended))
+        print_json(serialize_silence(ended))
     else:
         print(f"Ended: {silence}")

@@ -326,9 +326,9 @@ class Config(ConfigModel):
     include: tuple[str, ...] = ()
     """Paths or patterns of additional files with probes, receivers and routes, relative to this file."""
     reload: Literal["on_change", "on_signal"] = "on_change"
-    """When `watchdog run` applies a changed configuration: when one of its files changes, or only on SIGHUP. The files
-    are this one, included ones, and those of secrets. An invalid configuration is reported, and the running one
-    stays."""
+    """When `watchdog run` applies a changed configuration: when one of its files changes, or only on SIGHUP and on
+    `POST /api/v1/reload`. The files are this one, included ones, and those of secrets. An invalid configuration is
+    reported, and the running one stays."""
     defaults: ProbeDefaults = ProbeDefaults()
     """Default values for fields that a probe does not set. They also apply to included files."""
     probes: tuple[AnyProbe, ...] = ()

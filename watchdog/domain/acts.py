@@ -47,6 +47,8 @@ class Acknowledgement(NamedTuple):
 class OperatorAuditLogEntry(NamedTuple):
     """An entry of the audit log."""
 
+    id: int
+    """Later entries have larger ones."""
     kind: OperatorActKind
     occurred_at: int
     """Epoch ms."""

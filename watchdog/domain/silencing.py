@@ -20,6 +20,7 @@ from watchdog.domain.text import truncate_to_single_line
 MAX_SILENCE_DURATION_MS = 365 * DAY_MS
 MAX_ACTIVE_SILENCES = 1_000
 MAX_SILENCE_SUBJECT_PATTERN_CHARS = 500
+MAX_SILENCE_TAGS = 50
 EVERY_PROBE_MATCHER = ProbeMatcher()
 
 
@@ -38,7 +39,15 @@ class SilenceMatcher:
         return self.probe == EVERY_PROBE_MATCHER and not self.subject_pattern
 
     def describe_mismatch(self, probe: ProbeInfo, subject: str) -> str:
-        """Why an incident is not selected, in words; empty if it is selected.
+        """Why an incident is not selected, in words; empty if it is selected."""
+        if mismatch := self.describe_mismatch_of_probe(probe):
+            return mismatch
+        if self.subject_pattern and not matches_subject_pattern(self.subject_pattern, subject):
+            return f"subject is {subject or 'empty'}, not {self.subject_pattern}"
+        return ""
+
+    def describe_mismatch_of_probe(self, probe: ProbeInfo) -> str:
+        """Why no incident of a probe is selected, in words; empty if some may be.
 
         A fault of Watchdog itself is selected only by the id or the kind of its probe: otherwise a silence of services
         would hide that Watchdog no longer works.
@@ -47,8 +56,6 @@ class SilenceMatcher:
             return mismatch
         if probe.kind == service.WATCHDOG_SELF_PROBE_KIND and not (self.probe.probe or self.probe.kind):
             return f"a fault of Watchdog itself is silenced only by id {probe.id} or kind {probe.kind}"
-        if self.subject_pattern and not matches_subject_pattern(self.subject_pattern, subject):
-            return f"subject is {subject or 'empty'}, not {self.subject_pattern}"
         return ""
 
     def describe(self) -> str:

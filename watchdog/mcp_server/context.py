@@ -8,16 +8,23 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from watchdog.api.service import build_health_check_tool_result, serialize_background_task_health
+from watchdog.domain.acts import Actor, OperatorActRefusedError, OperatorInterfaceKind
 from watchdog.domain.model import Json
 from watchdog.mcp_server.tool_jobs import McpToolRequestError
 from watchdog.probes.base import Probe
+from watchdog.service.acts import ActResultT, ActRunner
 from watchdog.service.clock import Clock
 from watchdog.service.runner import ProbeRunner
 from watchdog.service.scheduler import MonitoringService
+from watchdog.store.database import Database
 from watchdog.store.read.query import STORE_READ_QUERY_ERRORS, STORE_READ_QUERY_TIMEOUT_S, QueryResultT, StoreReadRunner
 from watchdog.store.read.status import Connection
 
 MCP_DATABASE_UNAVAILABLE_TEXT = "the database cannot be read at the moment. Try again in 10 s"
+
+MCP_UNCERTAIN_ACT_TEXT = (
+    "the database cannot be used at the moment. Before you repeat the call in 10 s, read whether it took effect"
+)
 
 
 class BackgroundTaskControl(Protocol):
@@ -32,14 +39,16 @@ class BackgroundTaskControl(Protocol):
 
 @dataclass(slots=True)
 class McpToolContext:
-    """`is_operator`: whether the client behind an HTTP request (None: over stdio) may do more than read. A reload of
-    the configuration replaces `probes`."""
+    """`is_operator`: whether the client behind an HTTP request (None: over stdio) may do more than read, and
+    `get_actor_name`: in whose name it acts. A reload of the configuration replaces `probes`."""
 
     run_read_query: StoreReadRunner
     runner: ProbeRunner
     probes: Sequence[Probe]
     service: BackgroundTaskControl
     is_operator: Callable[[Any], bool]
+    run_act_in_store: ActRunner
+    get_actor_name: Callable[[Any], str]
 
     async def run_query(self, query: Callable[[Connection], QueryResultT]) -> QueryResultT:
         """Raises McpToolRequestError."""
@@ -48,6 +57,21 @@ class McpToolContext:
                 return await self.run_read_query(query)
         except STORE_READ_QUERY_ERRORS:
             raise McpToolRequestError(MCP_DATABASE_UNAVAILABLE_TEXT) from None
+
+    def get_operator(self, request: Any) -> Actor:
+        """Who acts behind an HTTP request. Raises McpToolRequestError for a reader."""
+        if not self.is_operator(request):
+            raise McpToolRequestError("this requires an API key with the operator role; this key has the reader role")
+        return Actor(self.get_actor_name(request), OperatorInterfaceKind.MCP)
+
+    async def run_act(self, act: Callable[[Database, int], ActResultT]) -> ActResultT:
+        """Raises McpToolRequestError."""
+        try:
+            return await self.run_act_in_store(act)
+        except OperatorActRefusedError as e:
+            raise McpToolRequestError(str(e)) from None
+        except STORE_READ_QUERY_ERRORS:
+            raise McpToolRequestError(MCP_UNCERTAIN_ACT_TEXT) from None
 
 
 class LocalBackgroundTaskControl:

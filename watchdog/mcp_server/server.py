@@ -23,6 +23,7 @@ from watchdog.api.tools import (
 )
 from watchdog.domain.model import IncidentEvent, Json
 from watchdog.domain.notification import Notification
+from watchdog.mcp_server.act_tools import ActTools
 from watchdog.mcp_server.context import McpToolContext
 from watchdog.mcp_server.tool_jobs import McpToolRequestError, WatchdogMcpToolJob, WatchdogMcpToolJobRunner
 from watchdog.probes.base import Probe
@@ -188,8 +189,10 @@ class McpTools:
         return self._mask_secrets(_serialize_tool_job_status(job))
 
     def _require_operator(self, ctx: McpRequestContext) -> None:
-        if not self._context.is_operator(ctx.request_context.request):
-            raise ToolError("this requires an API key with the operator role; this key has the reader role")
+        try:
+            self._context.get_operator(ctx.request_context.request)
+        except McpToolRequestError as e:
+            raise self._to_tool_error(e) from None
 
     def _find_probe(
         self, name: str, find_by_name: Callable[[Sequence[Probe], str], Probe] = find_probe_by_name_or_id
@@ -241,10 +244,11 @@ def create_mcp_server(context: McpToolContext, job_runner: WatchdogMcpToolJobRun
         log_level="WARNING",
         subscriptions=False,
     )
-    tools = McpTools(context, job_runner)
+    tools, act_tools = McpTools(context, job_runner), ActTools(context)
     read = ToolAnnotations(read_only_hint=True, open_world_hint=False)
     trigger = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
     run = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=True)
+    act = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=False)
     annotated_tools: tuple[tuple[Callable[..., Any], ToolAnnotations], ...] = (
         (tools.health_check, read),
         (tools.list_service_findings, read),
@@ -253,6 +257,10 @@ def create_mcp_server(context: McpToolContext, job_runner: WatchdogMcpToolJobRun
         (tools.list_incidents, read),
         (tools.get_incident, read),
         (tools.run_probe, run),
+        (act_tools.acknowledge, trigger),
+        (act_tools.unacknowledge, trigger),
+        (act_tools.silence, act),
+        (act_tools.unsilence, act),
     )
     for tool, tool_annotations in annotated_tools:
         server.add_tool(tool, description=_format_docstring_as_line(tool), annotations=tool_annotations)

@@ -6,6 +6,8 @@ It runs beside the service: it reads the same store, and calls the service for w
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 
 from watchdog.config.load import LoadedConfig
 from watchdog.config.models import Config
@@ -14,6 +16,7 @@ from watchdog.mcp_server.context import McpToolContext
 from watchdog.mcp_server.remote_service import RemoteBackgroundTaskControl
 from watchdog.mcp_server.tool_jobs import WatchdogMcpToolJobRunner
 from watchdog.net import NetworkAccess
+from watchdog.service.acts import run_act
 from watchdog.service.clock import read_wall_clock_ms
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
 from watchdog.service.runner import ProbeRunner
@@ -22,10 +25,14 @@ from watchdog.store.database import Database
 from watchdog.store.read.status import load_watchdog_status
 
 
-async def serve_mcp_stdio(loaded_config: LoadedConfig, stop: asyncio.Event) -> bool:
-    """Serves until the client closes standard input, or `stop` is set. False: a thread still waits for input."""
+async def serve_mcp_stdio(
+    loaded_config: LoadedConfig, stop: asyncio.Event, user: str, read_database_clock: Callable[[Database], int]
+) -> bool:
+    """Serves until the client closes standard input, or `stop` is set. False: a thread still waits for input. `user`:
+    in whose name the client acts."""
     config = loaded_config.config
-    store_executor = StoreExecutor(Database(config.storage.url))
+    database = Database(config.storage.url)
+    store_executor = StoreExecutor(database, partial(read_database_clock, database))
     try:
         async with NetworkAccess() as network, EventLoopLagMonitor() as lag_monitor:
             remote_service = RemoteBackgroundTaskControl(
@@ -37,7 +44,10 @@ async def serve_mcp_stdio(loaded_config: LoadedConfig, stop: asyncio.Event) -> b
             )
             runner = ProbeRunner(network, loaded_config.mask, read_wall_clock_ms, lag_monitor)
             context = McpToolContext(
-                store_executor.run_read_query, runner, config.probes, remote_service, is_operator=lambda _: True
+                *(store_executor.run_read_query, runner, config.probes, remote_service),
+                is_operator=lambda _: True,
+                run_act_in_store=partial(run_act, store_executor),
+                get_actor_name=lambda _: user,
             )
             return await _serve_tools_over_stdio(context, stop)
     finally:

@@ -7,7 +7,9 @@ StoreUnavailableError.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, Protocol, TypeVar
 from uuid import uuid4
 
 import structlog
@@ -25,6 +27,7 @@ from watchdog.domain.routing import ProbeMatcher
 from watchdog.domain.silencing import (
     MAX_SILENCE_DURATION_MS,
     MAX_SILENCE_SUBJECT_PATTERN_CHARS,
+    MAX_SILENCE_TAGS,
     Silence,
     SilenceMatcher,
 )
@@ -38,6 +41,17 @@ from watchdog.store.write import acknowledgements, silence_ends, silences
 log = structlog.get_logger()
 
 SILENCE_END_CHECK_INTERVAL_S = 1.0
+ACT_TIMEOUT_S = 15.0
+"""Longer than SQLite and PostgreSQL usually wait for a lock."""
+
+
+ActResultT = TypeVar("ActResultT")
+
+
+class ActRunner(Protocol):
+    """Runs an act, which gets the database and the time in epoch ms. Raises what the act raises."""
+
+    def __call__(self, act: Callable[[Database, int], ActResultT], /) -> Awaitable[ActResultT]: ...
 
 
 class SilenceRequest(NamedTuple):
@@ -96,9 +110,26 @@ def begin_silence(database: Database, request: SilenceRequest, actor: Actor, now
     return StartedSilence(silence, silences.begin_silence(database, silence))
 
 
-def end_silence(database: Database, silence: str, actor: Actor, now: int) -> None:
-    """End a silence before its time. What it held back about open incidents is sent at once."""
-    silence_ends.end_silence(database, silence, _clean_actor_name(actor), now)
+def end_silence(database: Database, silence: str, actor: Actor, now: int) -> Silence:
+    """End a silence before its time; returns it as it has ended. What it held back about open incidents is sent at
+    once."""
+    return silence_ends.end_silence(database, silence, _clean_actor_name(actor), now)
+
+
+async def run_act(store_executor: StoreExecutor, act: Callable[[Database, int], ActResultT]) -> ActResultT:
+    """Run an act in the thread that writes. Raises TimeoutError after ACT_TIMEOUT_S; an act that has not begun by then
+    does not take place."""
+    async with asyncio.timeout(ACT_TIMEOUT_S):
+        return await store_executor.run_write_with_now(lambda now: act(store_executor.database, now))
+
+
+async def run_act_and_send(
+    store_executor: StoreExecutor, sender: NotificationSender, act: Callable[[Database, int], ActResultT]
+) -> ActResultT:
+    """Run an act, and start to send what it caused."""
+    result = await run_act(store_executor, act)
+    sender.send_due_soon("after an act")
+    return result
 
 
 async def end_expired_silences_and_send(
@@ -131,6 +162,9 @@ def _validate_silence_matcher(matcher: SilenceMatcher, *, selects_everything: bo
         *(("tag", t) for t in probe.tags),
     ):
         _require_act_text_within_limit(name, text, MAX_SILENCE_SUBJECT_PATTERN_CHARS)
+    if len(probe.tags) > MAX_SILENCE_TAGS:
+        message = f"the silence has {format_number(len(probe.tags))} tags; at most {MAX_SILENCE_TAGS} are possible"
+        raise OperatorActRefusedError(OperatorActRefusalReason.INVALID, message)
     _require_act_text_within_limit("subject", matcher.subject_pattern, MAX_SILENCE_SUBJECT_PATTERN_CHARS)
     return SilenceMatcher(
         ProbeMatcher(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from watchdog.config.load import LoadedConfig
 from watchdog.config.models import Config
 from watchdog.domain.own_network import get_endpoint_host
 from watchdog.domain.rules.service import WatchdogFaultFacts
-from watchdog.net import NetworkAccess
+from watchdog.net import NetworkAccess, SecretMask
 from watchdog.notifiers.base import Notifier
 from watchdog.probes import HeartbeatProbe
 from watchdog.probes.base import Probe
@@ -18,10 +18,13 @@ from watchdog.service.absence_record import StoreAbsenceRecordFile
 from watchdog.service.clock import Clock
 from watchdog.service.connectivity import ConnectivityCheck
 from watchdog.service.direct_notices import StoreAbsenceNotifier
+from watchdog.service.remediation import RemediationRunner
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.read.destinations import load_watchdog_fault_facts
+from watchdog.store.write.claims import SlotClaimer
 from watchdog.store.write.members import WatchdogProcessMembership
 from watchdog.store.write.probe_registry import InMemoryProbeRegistry
+from watchdog.store.write.remediations import RemediationStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,18 @@ def build_watchdog_self_probe(
         )
 
     return WatchdogSelfProbe(load_facts=load_facts)
+
+
+def create_run_self_probe_soon_callback(
+    probes: Mapping[int, Probe], claims: SlotClaimer, store_executor: StoreExecutor
+) -> Callable[[], Awaitable[None]]:
+    """Runs the built-in probe soon."""
+    self_probe_id = next(id for id, probe in probes.items() if isinstance(probe, WatchdogSelfProbe))
+
+    async def run_self_probe_soon() -> None:
+        await store_executor.run_write_with_now(lambda now: claims.reschedule_sooner({self_probe_id: now}))
+
+    return run_self_probe_soon
 
 
 def build_connectivity_check(config: Config, network: NetworkAccess, clock: Clock) -> ConnectivityCheck:
@@ -91,4 +106,20 @@ def build_store_absence_notifier(
         record_file=StoreAbsenceRecordFile(loaded_config.config.storage.store_absence_record_path),
         is_lowest_member=membership.is_lowest_live_process,
         may_notify=membership.has_newest_definition_of_destination,
+    )
+
+
+def build_remediation_runner(
+    probes: Mapping[int, Probe],
+    registry: InMemoryProbeRegistry,
+    store_executor: StoreExecutor,
+    network: NetworkAccess,
+    *,
+    mask: SecretMask,
+    clock: Clock,
+) -> RemediationRunner:
+    """Also if no probe has a remediation yet."""
+    store = RemediationStore(store_executor.database, registry)
+    return RemediationRunner(
+        store=store, store_executor=store_executor, probes=probes, network=network, mask=mask, clock=clock
     )

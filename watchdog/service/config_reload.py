@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
@@ -33,6 +34,7 @@ MAX_CONFIG_WRITE_SETTLING_CHECKS = 50
 CONFIG_LOAD_TIMEOUT_S = 30.0
 """A network file system may hang."""
 RELOAD_RETRY_INTERVAL_S = 1.0
+MAX_REPORTED_CONFIG_PROBLEMS = 100
 FORMER_SECRET_RETENTION_MS = HOUR_MS
 """How long the secrets of a replaced configuration are still masked: runs in progress, and servers, may repeat them."""
 
@@ -51,6 +53,12 @@ class ConfigReloadResult(StrEnum):
     """The configuration cannot be loaded, and the former one stays."""
     POSTPONED = "postponed"
     """The database is unavailable: it is applied when it is back."""
+
+
+class ConfigReloadOutcome(NamedTuple):
+    result: ConfigReloadResult
+    problems: tuple[str, ...] = ()
+    """Why the configuration is invalid, a line each, without anything that its files contain."""
 
 
 @dataclass(slots=True)
@@ -139,11 +147,11 @@ class ConfigReloader:
     async def _read_config_file_signatures(self, files: ConfigFiles) -> FileSignatures:
         return await run_in_daemon_thread(partial(read_config_file_signatures, files), "config-files")
 
-    async def reload(self) -> ConfigReloadResult:
+    async def reload(self) -> ConfigReloadOutcome:
         """Read the files and apply them. Not interrupted if the caller is cancelled."""
         return await asyncio.shield(asyncio.ensure_future(self._load_and_apply_configuration()))
 
-    async def _load_and_apply_configuration(self) -> ConfigReloadResult:
+    async def _load_and_apply_configuration(self) -> ConfigReloadOutcome:
         async with self._reload_lock:
             try:
                 loaded = await self._load_config_and_note_its_files()
@@ -151,9 +159,10 @@ class ConfigReloader:
                 self._postponed = None
                 self._report_invalid_config(e)
                 self._on_result(ConfigReloadResult.INVALID)
-                return ConfigReloadResult.INVALID
+                problems = tuple(describe_config_problems_without_values([p], self._mask) for p in e.problems)
+                return ConfigReloadOutcome(ConfigReloadResult.INVALID, problems[:MAX_REPORTED_CONFIG_PROBLEMS])
             self._postponed = loaded
-            return await self._try_to_apply_config(loaded)
+            return ConfigReloadOutcome(await self._try_to_apply_config(loaded))
 
     async def _load_config_and_note_its_files(self) -> LoadedConfig:
         """Raises ConfigError. If it names other files than before, they are read once more: a change of a file between

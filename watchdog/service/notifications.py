@@ -123,11 +123,15 @@ class NotificationSender:
             if error := task.exception():  # the database is unavailable: the lease expires, and it is sent again
                 self._log_not_marked_sent(destination, error)
             elif not self._stopping:
-                followup = asyncio.create_task(self._send_due_ignoring_errors(), name=f"next for {destination}")
-                self._followup_tasks.add(followup)
-                followup.add_done_callback(self._followup_tasks.discard)
+                self.send_due_soon(f"next for {destination}")
 
         return done
+
+    def send_due_soon(self, task_name: str) -> None:
+        """Start to send what is due, in a task of its own."""
+        followup = asyncio.create_task(self._send_due_ignoring_errors(), name=task_name)
+        self._followup_tasks.add(followup)
+        followup.add_done_callback(self._followup_tasks.discard)
 
     async def _send_due_ignoring_errors(self) -> None:
         """What cannot be leased now is leased by the next tick, which logs the error."""

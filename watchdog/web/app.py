@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from fastapi import FastAPI
@@ -10,7 +10,9 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from watchdog.service.acts import ActRunner
 from watchdog.service.background_tasks import BackgroundTask
+from watchdog.service.config_reload import ConfigReloadOutcome
 from watchdog.service.process_metrics import ProcessMetrics
 from watchdog.store.read.query import StoreReadRunner
 from watchdog.web.auth.access import Authenticator
@@ -22,6 +24,7 @@ from watchdog.web.routes.errors import install_error_handlers
 from watchdog.web.routes.mcp import McpAsgiApp, create_mcp_router
 from watchdog.web.routes.metrics import create_metrics_router
 from watchdog.web.routes.operators import OperatorRouteContext, create_operator_router
+from watchdog.web.routes.page_acts import create_page_act_router
 from watchdog.web.routes.public import StatusPageCache, create_public_router
 from watchdog.web.routes.sign_in import create_sign_in_router
 from watchdog.web.templating import SECURITY_HEADERS, PageRenderer
@@ -33,6 +36,8 @@ MAX_REQUEST_BODY_BYTES = 131_072
 def create_web_app(
     *,
     run_read_query: StoreReadRunner,
+    run_act: ActRunner,
+    reload_config: Callable[[], Awaitable[ConfigReloadOutcome]] | None = None,
     clock: Callable[[], int],
     not_ready_reason: Callable[[], str],
     describe_probing_without_store: Callable[[], str] = lambda: "",
@@ -47,30 +52,28 @@ def create_web_app(
 ) -> FastAPI:
     """The application with all routes but check-ins, which CheckInMiddleware puts in front of it.
 
-    `clock`: epoch ms. `not_ready_reason`: why the service is not ready, and `describe_probing_without_store`: what runs
-    while the database is away; empty if it is ready or not away. `list_notes`: what else operators should know, with or
-    without the names of probes. `list_background_tasks`: of this process. `api_keys`: without any, operator pages are
-    available only on this machine. `destination_addresses`: "oncall/slack" -> "#oncall". `config_warnings`: what in the
+    `clock`: epoch ms. `run_act`: what people do through pages and the API. `reload_config`: None if this process does
+    not. `not_ready_reason`: why the service is not ready, and `describe_probing_without_store`: what runs while the
+    database is away; empty if it is ready or not away. `list_notes`: what else operators should know, with or without
+    the names of probes. `list_background_tasks`: of this process. `api_keys`: without any, operator pages are available
+    only on this machine. `destination_addresses`: "oncall/slack" -> "#oncall". `config_warnings`: what in the
     configuration has no effect, a line each. `collect_process_metrics`: what /metrics shows of this process, called in
     the event loop. `mcp_app`: answers `/mcp`, and lives as long as the application.
     """
     renderer = PageRenderer(status_page.title)
     status_pages = StatusPageCache(run_read_query, clock, status_page, renderer)
     context = OperatorRouteContext(
-        run_read_query=run_read_query,
-        clock=clock,
-        authenticator=Authenticator(api_keys, clock),
-        renderer=renderer,
-        destination_addresses=destination_addresses,
-        list_notes=list_notes,
-        config_warnings=config_warnings,
-    )
+        run_read_query=run_read_query, run_act=run_act, clock=clock,
+        authenticator=Authenticator(api_keys, clock), renderer=renderer, destination_addresses=destination_addresses,
+        list_notes=list_notes, config_warnings=config_warnings,
+    )  # fmt: skip
     app = FastAPI(title="Watchdog", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lambda _: mcp_app)
     readiness_check = ReadinessCheck(run_read_query, not_ready_reason, destination_addresses, clock)
     for router in (
         create_public_router(renderer, status_pages, readiness_check, list_notes, context.authenticator.is_operator),
         create_operator_router(context),
-        create_api_v1_router(context, readiness_check, list_background_tasks),
+        create_page_act_router(context),
+        create_api_v1_router(context, readiness_check, list_background_tasks, reload_config),
         create_metrics_router(context, readiness_check, collect_process_metrics),
         create_mcp_router(context, mcp_app),
         create_sign_in_router(clock, context.authenticator, renderer),

@@ -30,7 +30,7 @@ from watchdog.domain.silencing import MAX_ACTIVE_SILENCES
 from watchdog.service.acts import begin_silence, end_silence
 from watchdog.store.act_tables import acts, silenced_incidents, silences
 from watchdog.store.database import Database
-from watchdog.store.read.acts import list_ended_silences, list_silences_in_effect, list_silences_of_incident
+from watchdog.store.read.acts import list_silences, list_silences_in_effect, list_silences_of_incident
 from watchdog.store.tables import incidents, outbox
 from watchdog.store.write import silence_ends
 from watchdog.store.write.clock_steps import adopt_clock_step
@@ -374,7 +374,7 @@ def test_who_ended_a_silence_is_stored_and_a_second_end_is_refused(database: Dat
     end_silence(database, id, BEN, SLOT + 1_000)
     with database.open_read_transaction() as connection:
         assert list_silences_in_effect(connection) == []
-        (ended,) = list_ended_silences(connection)
+        (ended,) = list_silences(connection, is_in_effect=False, limit=10)
     assert (ended.id, ended.ended_at, ended.ended_by, ended.comment) == (id, SLOT + 1_000, "Ben", "upgrade")
     with pytest.raises(OperatorActRefusedError, match=rf"the silence {id} ended at .* UTC, by Ben") as refused:
         end_silence(database, id, ANA, SLOT + 2_000)

@@ -35,6 +35,7 @@ PATHS = (
     "/incidents",
     "/incidents?state=open",
     "/undelivered",
+    "/silences",
     "/nowhere",
     "/probes/unknown",
     "/incidents/unknown",
@@ -42,7 +43,7 @@ PATHS = (
 )
 
 
-LINK = re.compile(r'(?:href|action)="([^"]+)"')
+LINK = re.compile(r'(?:href|method="get" action)="([^"]+)"')
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -7,7 +7,7 @@ from typing_extensions import TypedDict
 
 from watchdog.api.serializers.instants import format_optional_iso8601
 from watchdog.api.serializers.results import FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG
-from watchdog.domain.acts import Acknowledgement
+from watchdog.domain.acts import Acknowledgement, OperatorAuditLogEntry
 from watchdog.domain.formatting import format_iso8601
 from watchdog.domain.silencing import Silence
 
@@ -20,8 +20,18 @@ class AcknowledgementJson(TypedDict):
     by: str
     """The name of the person or of the API key."""
     through: str
-    """Where it was done, such as page, command or api."""
+    """Where it was done, such as page, cli or api."""
     comment: str
+
+
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
+class IncidentAcknowledgementJson(TypedDict):
+    """An incident, and who takes care of it."""
+
+    incident: str
+    """Its id."""
+    acknowledgement: AcknowledgementJson | None
+    """Null: it is not acknowledged."""
 
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
@@ -51,12 +61,39 @@ class SilenceJson(TypedDict):
     """When it ends."""
     by: str
     through: str
-    """Where it was done, such as page, command or api."""
+    """Where it was done, such as page, cli or api."""
     comment: str
     ended_at: str | None
     """When it ended; null: it is in effect."""
     ended_by: str
     """The person who ended it; empty if it expired."""
+
+
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
+class StartedSilenceJson(TypedDict):
+    """A silence that begins, and what it selects at that time."""
+
+    silence: SilenceJson
+    open_incident_count: int
+    """How many open incidents it selects."""
+
+
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
+class RecordedActJson(TypedDict):
+    """An entry of the audit log: who did what."""
+
+    act: str
+    """What was done, such as acknowledge or silence."""
+    at: str
+    by: str
+    """The name of the person or of the API key."""
+    through: str
+    """Where it was done, such as page, cli or api."""
+    incident: str | None
+    """The id of the incident that it is about."""
+    silence: str | None
+    """The id of the silence that it is about."""
+    comment: str
 
 
 def serialize_acknowledgement(acknowledgement: Acknowledgement | None) -> AcknowledgementJson | None:
@@ -68,6 +105,12 @@ def serialize_acknowledgement(acknowledgement: Acknowledgement | None) -> Acknow
         "through": acknowledgement.actor.interface.value,
         "comment": acknowledgement.comment,
     }
+
+
+def serialize_incident_acknowledgement(
+    incident: str, acknowledgement: Acknowledgement | None
+) -> IncidentAcknowledgementJson:
+    return {"incident": incident, "acknowledgement": serialize_acknowledgement(acknowledgement)}
 
 
 def serialize_silence(silence: Silence) -> SilenceJson:
@@ -90,4 +133,20 @@ def serialize_silence(silence: Silence) -> SilenceJson:
         "comment": silence.comment,
         "ended_at": format_optional_iso8601(silence.ended_at),
         "ended_by": silence.ended_by,
+    }
+
+
+def serialize_started_silence(silence: Silence, open_incident_count: int) -> StartedSilenceJson:
+    return {"silence": serialize_silence(silence), "open_incident_count": open_incident_count}
+
+
+def serialize_recorded_act(act: OperatorAuditLogEntry) -> RecordedActJson:
+    return {
+        "act": act.kind.value,
+        "at": format_iso8601(act.occurred_at),
+        "by": act.actor.name,
+        "through": act.actor.interface.value,
+        "incident": act.incident or None,
+        "silence": act.silence or None,
+        "comment": act.comment,
     }

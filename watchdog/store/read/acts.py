@@ -15,8 +15,6 @@ from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.act_tables import acts, silence_is_in_effect, silenced_incidents, silences
 from watchdog.store.codec import decode_nullable_json, encode_storable_json
 
-MAX_LISTED_ENDED_SILENCES = 100
-
 
 def encode_silence_matcher(matcher: SilenceMatcher) -> str:
     probe = matcher.probe
@@ -72,10 +70,20 @@ def list_silences_in_effect(connection: sa.Connection) -> list[Silence]:
     return [build_silence_from_row(row) for row in connection.execute(query)]
 
 
-def list_ended_silences(connection: sa.Connection) -> list[Silence]:
-    """The MAX_LISTED_ENDED_SILENCES that began last, newest first."""
-    query = sa.select(silences).where(~silence_is_in_effect).order_by(silences.c.started_at.desc(), silences.c.id)
-    return [build_silence_from_row(row) for row in connection.execute(query.limit(MAX_LISTED_ENDED_SILENCES))]
+def list_silences(
+    connection: sa.Connection, *, limit: int, is_in_effect: bool | None = None, after: tuple[int, str] | None = None
+) -> list[Silence]:
+    """Those that began last, newest first. `after`: behind the one that began at this instant and has this id."""
+    query = sa.select(silences).order_by(silences.c.started_at.desc(), silences.c.id).limit(limit)
+    if is_in_effect is not None:
+        query = query.where(silence_is_in_effect if is_in_effect else ~silence_is_in_effect)
+    if after is not None:
+        started_at, id = after
+        is_same_instant = sa.and_(
+            silences.c.started_at == started_at, silences.c.id > replace_unstorable_characters(id)
+        )
+        query = query.where(silences.c.started_at <= started_at, (silences.c.started_at < started_at) | is_same_instant)
+    return [build_silence_from_row(row) for row in connection.execute(query)]
 
 
 def load_silence(connection: sa.Connection, silence: str) -> Silence | None:
@@ -113,14 +121,28 @@ def load_silences_in_effect_by_incident(
 def list_operator_acts_about_incident(connection: sa.Connection, incident: str) -> list[OperatorAuditLogEntry]:
     """Oldest first."""
     query = sa.select(acts).where(acts.c.incident == incident).order_by(acts.c.id)
-    return [
-        OperatorAuditLogEntry(
-            kind=OperatorActKind(row.kind),
-            occurred_at=row.occurred_at,
-            actor=Actor(row.author, OperatorInterfaceKind(row.interface)),
-            incident=row.incident,
-            silence=row.silence,
-            comment=row.comment,
-        )
-        for row in connection.execute(query)
-    ]
+    return [_build_act_from_row(row) for row in connection.execute(query)]
+
+
+def list_acts(
+    connection: sa.Connection, *, limit: int, incident: str = "", before_id: int | None = None
+) -> list[OperatorAuditLogEntry]:
+    """The audit log, newest first: of every act, or of those about an incident."""
+    query = sa.select(acts).order_by(acts.c.id.desc()).limit(limit)
+    if incident:
+        query = query.where(acts.c.incident == replace_unstorable_characters(incident))
+    if before_id is not None:
+        query = query.where(acts.c.id < before_id)
+    return [_build_act_from_row(row) for row in connection.execute(query)]
+
+
+def _build_act_from_row(row: Any) -> OperatorAuditLogEntry:
+    return OperatorAuditLogEntry(
+        id=row.id,
+        kind=OperatorActKind(row.kind),
+        occurred_at=row.occurred_at,
+        actor=Actor(row.author, OperatorInterfaceKind(row.interface)),
+        incident=row.incident,
+        silence=row.silence,
+        comment=row.comment,
+    )

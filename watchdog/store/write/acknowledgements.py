@@ -54,10 +54,11 @@ def remove_acknowledgement(database: Database, incident: str, actor: Actor, comm
 
 def _lock_open_incident(database: Database, connection: sa.Connection, incident: str, now: int) -> Any:
     """The row of an open incident, which nothing changes until the transaction ends."""
-    is_incident = incidents.c.id == replace_unstorable_characters(incident)
+    id = replace_unstorable_characters(incident)
+    is_incident = incidents.c.id == id
     probe = connection.execute(sa.select(incidents.c.probe).where(is_incident)).scalar()
     if probe is None:
-        raise OperatorActRefusedError(OperatorActRefusalReason.NOT_FOUND, f"no incident has the id {incident}")
+        raise OperatorActRefusedError(OperatorActRefusalReason.NOT_FOUND, f"no incident has the id {id}")
     database.lock_probes(connection, [probe])
     row = connection.execute(sa.select(incidents).where(is_incident)).one()
     if row.resolved_at is not None:

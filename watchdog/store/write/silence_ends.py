@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,7 +13,7 @@ from watchdog.domain.model import LOCAL_LOCATION_NAME, DeliveryState, IncidentEv
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.routing import RoutingDecision
 from watchdog.domain.rules import service
-from watchdog.domain.silencing import decide_notification_after_silence
+from watchdog.domain.silencing import Silence, decide_notification_after_silence
 from watchdog.store.act_tables import silence_is_in_effect, silenced_incidents, silences
 from watchdog.store.database import Database
 from watchdog.store.outbox_filters import build_notified_outbox_filter
@@ -44,8 +45,9 @@ def end_expired_silences(database: Database, now: int) -> list[str]:
     return []  # the next run of the background task tries again
 
 
-def end_silence(database: Database, silence: str, actor: Actor, now: int) -> None:
-    """End a silence before its time. Raises OperatorActRefusedError if it is unknown or has ended."""
+def end_silence(database: Database, silence: str, actor: Actor, now: int) -> Silence:
+    """End a silence before its time; returns it as it has ended. Raises OperatorActRefusedError if it is unknown or has
+    ended."""
     while True:
         with database.open_write_transaction() as connection:
             stored = load_silence_in_effect(connection, silence, now)
@@ -53,7 +55,7 @@ def end_silence(database: Database, silence: str, actor: Actor, now: int) -> Non
                 load_silence_in_effect(connection, silence, now)  # another process may have ended it
                 _end_silences(connection, [stored.id], now, ended_by=actor.name)
                 record_unsilence(connection, stored.id, actor, now)
-                return
+                return replace(stored, ended_at=now, ended_by=actor.name)
 
 
 def _lock_rows_to_end_silences(database: Database, connection: sa.Connection, ids: Collection[str]) -> bool:

@@ -151,14 +151,13 @@ def mark_silences_ended(
 
 def load_silence_in_effect(connection: sa.Connection, silence: str, now: int) -> Silence:
     """Raises OperatorActRefusedError if it is unknown or has ended."""
-    row: Any = connection.execute(
-        sa.select(silences).where(silences.c.id == replace_unstorable_characters(silence))
-    ).first()
+    id = replace_unstorable_characters(silence)
+    row: Any = connection.execute(sa.select(silences).where(silences.c.id == id)).first()
     if row is None:
-        raise OperatorActRefusedError(OperatorActRefusalReason.NOT_FOUND, f"no silence has the id {silence}")
+        raise OperatorActRefusedError(OperatorActRefusalReason.NOT_FOUND, f"no silence has the id {id}")
     if row.ended_at is not None:
         by = f", by {row.ended_by}" if row.ended_by else ""
-        message = f"the silence {silence} ended at {format_utc_timestamp(row.ended_at, now)}{by}"
+        message = f"the silence {id} ended at {format_utc_timestamp(row.ended_at, now)}{by}"
         raise OperatorActRefusedError(OperatorActRefusalReason.CONFLICT, message)
     return build_silence_from_row(row)
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from watchdog.domain.acts import Actor, OperatorActKind
 from watchdog.domain.formatting import format_utc_timestamp
-from watchdog.domain.model import HealthState
+from watchdog.domain.model import HealthState, Incident, ProbeInfo
 from watchdog.domain.silencing import Silence
-from watchdog.store.read.acts import list_operator_acts_about_incident, list_silences_of_incident
+from watchdog.store.read.acts import (
+    list_operator_acts_about_incident,
+    list_silences_in_effect,
+    list_silences_of_incident,
+    load_silences_in_effect_by_incident,
+)
 from watchdog.store.read.status import Connection, IncidentRecord
 from watchdog.web.pages.banner import PageBanner
 
@@ -42,6 +47,31 @@ def build_act_banners(connection: Connection, record: IncidentRecord, now: int) 
             title = f"Silenced until {format_utc_timestamp(silence.ends_at, now)}"
             text = f"{_describe_silence(silence)}. No one is notified before it ends."
             yield PageBanner(HealthState.UNKNOWN, title, text)
+
+
+def build_silence_banners(silences: Sequence[Silence], probe: ProbeInfo, now: int) -> Iterator[PageBanner]:
+    """That silences select incidents of a probe, which may have none at the moment. `silences`: those in effect, by
+    their end."""
+    selecting = [silence for silence in silences if not silence.matcher.describe_mismatch_of_probe(probe)]
+    if selecting:
+        last = selecting[-1]
+        text = "A silence is" if len(selecting) == 1 else f"{len(selecting)} silences are"
+        title = f"{text} in effect until {format_utc_timestamp(last.ends_at, now)}"
+        yield PageBanner(HealthState.UNKNOWN, title, _describe_silence(last))
+
+
+def load_silences_by_incident(connection: Connection) -> Mapping[str, Sequence[Silence]]:
+    """Those in effect. Incidents that none selects are missing."""
+    return load_silences_in_effect_by_incident(connection, list_silences_in_effect(connection))
+
+
+def describe_acts(incident: Incident, silences: Sequence[Silence], now: int) -> tuple[str, ...]:
+    """For a list: "acknowledged by Ana", "silenced until 03:29 UTC". `silences`: those in effect that select it."""
+    marks = [f"acknowledged by {incident.acknowledgement.actor.name}"] if incident.acknowledgement else []
+    if silences:
+        last_end = max(silence.ends_at for silence in silences)
+        marks.append(f"silenced until {format_utc_timestamp(last_end, now)}")
+    return tuple(marks)
 
 
 def build_act_timeline_events(connection: Connection, incident: str) -> Iterator[IncidentTimelineEvent]:

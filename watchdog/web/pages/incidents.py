@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from watchdog.domain.formatting import format_duration, format_duration_rounded
 from watchdog.domain.model import HealthState, ProbeInfo
+from watchdog.domain.silencing import Silence
 from watchdog.store.read import status
 from watchdog.store.read.status import Connection, IncidentRecord, WatchdogStatus
+from watchdog.web.pages.acts import describe_acts, load_silences_by_incident
 from watchdog.web.pages.incident import find_incident_health_state
 from watchdog.web.pages.list_page import Pagination, compute_pagination
 from watchdog.web.templating import PAGE_HEALTH_STATE_LABELS
@@ -26,6 +29,8 @@ class IncidentsPageRow:
     severity: str
     since: int
     duration_text: str
+    marks: tuple[str, ...]
+    """Who takes care of it, and until when it is silenced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +54,21 @@ def load_incidents_page(connection: Connection, state_filter: str, page_number: 
     pagination = compute_pagination(len(open_incidents), page_number)
     if state_filter != "open" and pagination.page_number == 1:
         resolved_incidents = status.list_incidents(connection, is_open=False, limit=MAX_RESOLVED_INCIDENTS_ON_PAGE)
+    silences = load_silences_by_incident(connection)
     return IncidentsPage(
         service_status=status.load_watchdog_status(connection),
         state_filter=state_filter,
         open_incidents=tuple(
-            build_incidents_page_row(record, now) for record in pagination.slice_items(open_incidents)
+            build_incidents_page_row(record, now, silences.get(record.incident.id, ()))
+            for record in pagination.slice_items(open_incidents)
         ),
         resolved_incidents=tuple(build_incidents_page_row(record, now) for record in resolved_incidents),
         pagination=pagination,
     )
 
 
-def build_incidents_page_row(record: IncidentRecord, now: int) -> IncidentsPageRow:
+def build_incidents_page_row(record: IncidentRecord, now: int, silences: Sequence[Silence] = ()) -> IncidentsPageRow:
+    """`silences`: those in effect that select it."""
     incident, state = record.incident, find_incident_health_state(record)
     if incident.resolved_at is None:
         state_label, duration_text = PAGE_HEALTH_STATE_LABELS[state], format_duration_rounded(now - incident.since)
@@ -76,4 +84,5 @@ def build_incidents_page_row(record: IncidentRecord, now: int) -> IncidentsPageR
         severity=incident.severity,
         since=incident.since,
         duration_text=duration_text,
+        marks=describe_acts(incident, silences, now) if incident.resolved_at is None else (),
     )

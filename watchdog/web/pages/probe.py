@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,13 +18,16 @@ from watchdog.domain.formatting import (
 )
 from watchdog.domain.model import HealthState, Incident, Outcome, ProbeInfo
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, job, stale
+from watchdog.domain.silencing import Silence
 from watchdog.store.read import history, status
+from watchdog.store.read.acts import list_silences_in_effect, load_silences_in_effect_by_incident
 from watchdog.store.read.history import IncidentInterval
 from watchdog.store.read.status import Connection, IncidentRecord, ProbeStatus, ResultRow, WatchdogStatus
 from watchdog.web import charts
 from watchdog.web.cards.base import LoadedProbeCard, ProbeCardContext
 from watchdog.web.cards.registry import load_probe_page_cards
 from watchdog.web.chart_window import choose_chart_window
+from watchdog.web.pages.acts import build_silence_banners, describe_acts
 from watchdog.web.pages.banner import PageBanner, capitalize_first
 from watchdog.web.pages.results import ResultsCard, ResultsUrlQuery, load_results_card
 from watchdog.web.pages.timeline import HealthStateInterval, clip_state_intervals, flatten_to_worst_states
@@ -80,6 +83,8 @@ def load_probe_page(connection: Connection, probe_id: str, query: ResultsUrlQuer
     )
     intervals = [i for i in history.list_incident_intervals(connection, now - DAY_MS) if i.probe == probe.database_id]
     context = ProbeCardContext(connection, probe_status, runs, now)
+    silences = list_silences_in_effect(connection)
+    silences_by_incident = load_silences_in_effect_by_incident(connection, silences)
     in_period = (record for record in incidents if record.incident.opened_at >= now - PROBE_PAGE_INCIDENTS_PERIOD_MS)
     return ProbePage(
         probe=probe,
@@ -87,7 +92,10 @@ def load_probe_page(connection: Connection, probe_id: str, query: ResultsUrlQuer
         state=probe_status.state,
         state_label=format_probe_state_label(probe_status, now),
         next_run_text=_format_next_run_sentence(probe_status, now),
-        banners=build_probe_banners(probe_status, now),
+        banners=(
+            *build_probe_banners(probe_status, now, silences_by_incident),
+            *build_silence_banners(silences, probe, now),
+        ),
         has_no_results=probe_status.latest_result is None,
         cards=load_probe_page_cards(context),
         results=load_results_card(connection, probe.database_id, query, incidents),
@@ -119,9 +127,14 @@ def _format_next_run_sentence(status: ProbeStatus, now: int) -> str:
     return f"{run} {'is late' if now - status.next_due > NEXT_RUN_SHOWN_LATE_AFTER_MS else 'now'}"
 
 
-def build_probe_banners(status: ProbeStatus, now: int) -> tuple[PageBanner, ...]:
-    """Each open incident; or that the probe has not run yet."""
-    banners = [_build_current_incident_banner(incident, now) for incident in status.open_incidents]
+def build_probe_banners(
+    status: ProbeStatus, now: int, silences: Mapping[str, Sequence[Silence]]
+) -> tuple[PageBanner, ...]:
+    """Each open incident; or that the probe has not run yet. `silences`: those in effect, by incident."""
+    banners = [
+        _build_current_incident_banner(incident, describe_acts(incident, silences.get(incident.id, ()), now), now)
+        for incident in status.open_incidents
+    ]
     if status.latest_result is None and not banners:
         next_run = _format_next_run_sentence(status, now) or "no run is scheduled"
         text = "The first result appears here with its phases and evidence. Reload the page to see it."
@@ -129,12 +142,12 @@ def build_probe_banners(status: ProbeStatus, now: int) -> tuple[PageBanner, ...]
     return tuple(banners)
 
 
-def _build_current_incident_banner(incident: Incident, now: int) -> PageBanner:
+def _build_current_incident_banner(incident: Incident, marks: Iterable[str], now: int) -> PageBanner:
     title = _format_current_incident_message(incident, now)
     if incident.rule != job.ALERT_RULE_NAME:  # a message about a job starts with the job's name, which keeps its case
         title = capitalize_first(title)
     since = f"Since {format_utc_timestamp_without_zone(incident.since, now, seconds=True)}"
-    text = " · ".join((since, incident.severity, f"{incident.rule} {incident.subject}".strip()))
+    text = " · ".join((since, incident.severity, f"{incident.rule} {incident.subject}".strip(), *marks))
     return PageBanner(INCIDENT_HEALTH_STATE_BY_RULE[incident.rule], title, text, incident.id)
 
 

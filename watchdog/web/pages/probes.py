@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from markupsafe import Markup
@@ -23,6 +23,7 @@ from watchdog.store.read.status import (
     load_watchdog_status,
 )
 from watchdog.web import charts
+from watchdog.web.pages.acts import describe_acts, load_silences_by_incident
 from watchdog.web.pages.list_page import (
     NEEDS_ATTENTION_SECTION_NAME,
     SectionedListWebPage,
@@ -79,6 +80,8 @@ class ProbesPageRow:
     state: HealthState
     problem_text: str
     """Of the first open incident, cause first; empty if there is none."""
+    marks: tuple[str, ...]
+    """Who takes care of that incident, and until when it is silenced."""
     last_outcome: str
     last_run_ago: str
     sparkline: Markup
@@ -136,13 +139,14 @@ def _load_probes_page_rows(
     runs = load_last_results_by_probe(connection, [status.probe.database_id for status in on_page], MAX_SPARKLINE_RUNS)
     incident_counts = count_incidents_by_probe(connection, now - PROBE_PAGE_INCIDENTS_PERIOD_MS)
     job_runs = list_check_in_runs(connection, [status.probe for status in on_page], MAX_SPARKLINE_RUNS)
+    silences = load_silences_by_incident(connection)
     for status in on_page:
         id = status.probe.database_id
-        shown_runs = job_runs.get(id, runs[id])
-        yield (
-            _choose_probes_page_section_name(status),
-            _build_probes_page_row(status, shown_runs, incident_counts.get(id, 0), now),
-        )
+        row = _build_probes_page_row(status, job_runs.get(id, runs[id]), incident_counts.get(id, 0), now)
+        if status.open_incidents:
+            first = status.open_incidents[0]
+            row = replace(row, marks=describe_acts(first, silences.get(first.id, ()), now))
+        yield _choose_probes_page_section_name(status), row
 
 
 def _format_probes_page_headline(statuses: Sequence[ProbeStatus]) -> str:
@@ -177,6 +181,7 @@ def _build_probes_page_row(
         group=probe.group,
         state=status.state,
         problem_text=format_open_incidents_of_probe(status, now),
+        marks=(),
         last_outcome=format_run_outcome(latest) if latest else "no result yet",
         last_run_ago=format_time_ago(latest.slot, now) if latest else "",
         sparkline=charts.render_sparkline([compute_sparkline_value_of_run(run) for run in runs]),

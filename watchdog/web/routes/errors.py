@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
+from typing import TypeAlias
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -18,18 +19,33 @@ from watchdog.api.problems import (
     ProblemDetailsJson,
     build_problem_details_body,
 )
+from watchdog.domain.acts import OperatorActRefusalReason, OperatorActRefusedError
 from watchdog.domain.reasons import get_reason_advice
 from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError
 from watchdog.web.auth.access import WebRequestRefusedError
+from watchdog.web.auth.acts import SAFE_HTTP_METHODS
 from watchdog.web.errors import StatusPageUnavailableError, UnanswerableRequestError
-from watchdog.web.routes.sign_in import build_retry_after_header, render_sign_in_page
+from watchdog.web.pages.banner import capitalize_first
+from watchdog.web.routes.sign_in import (
+    DEFAULT_SIGN_IN_REDIRECT_PATH,
+    build_retry_after_header,
+    render_sign_in_page,
+)
 from watchdog.web.templating import NO_STORE_HEADERS, SECURITY_HEADERS, PageRenderer
 
 PAGE_DATABASE_UNAVAILABLE_TEXT = "Watchdog cannot read its database at the moment. Try again soon."
+UNCERTAIN_ACT_ADVICE = "Before you repeat the request, see whether it took effect."
 INTERNAL_ERROR_TEXT = "Watchdog failed to build this response; see its log. Probes and notifications are not affected."
 PAGE_NOT_FOUND_TEXT = "There is no page at this address."
 API_ADDRESS_NOT_FOUND_TEXT = "There is nothing at this address. /api/v1/openapi.json lists the addresses of the API."
 INVALID_PARAMETER_ADVICE = "/api/v1/openapi.json describes the parameters."
+STATUS_CODE_BY_ACT_REFUSAL = {
+    OperatorActRefusalReason.NOT_FOUND: 404,
+    OperatorActRefusalReason.CONFLICT: 409,
+    OperatorActRefusalReason.INVALID: 422,
+}
+UNKNOWN_ID_ADVICE = "Check the id: resolved incidents and ended silences are deleted after a while."
+RequestRefusal: TypeAlias = UnanswerableRequestError | OperatorActRefusedError
 ALLOW_HEADER_CANDIDATE_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 MAX_REPORTED_PARAMETER_ERRORS = 20
 MAX_REPORTED_PARAMETER_NAME_CHARS = 100
@@ -60,12 +76,14 @@ def install_error_handlers(
         if is_program_request(request):
             return build_access_problem_response(error)
         if error.status_code == 401:
-            return render_sign_in_page(renderer, clock(), get_path_and_query(request), error)
+            return render_sign_in_page(renderer, clock(), find_path_after_sign_in(app, request), error)
         return error_response(request, error.status_code, "Access denied", f"{error}.", build_retry_after_header(error))
 
+    @app.exception_handler(OperatorActRefusedError)
     @app.exception_handler(UnanswerableRequestError)
-    async def handle_unanswerable_request(request: Request, error: UnanswerableRequestError) -> Response:
-        return error_response(request, error.status_code, HTTPStatus(error.status_code).phrase.capitalize(), str(error))
+    async def handle_unanswerable_request(request: Request, error: RequestRefusal) -> Response:
+        status_code, text = describe_refusal(error)
+        return error_response(request, status_code, HTTPStatus(status_code).phrase.capitalize(), text)
 
     @app.exception_handler(HTTPException)
     async def handle_http_error(request: Request, error: HTTPException) -> Response:
@@ -82,7 +100,7 @@ def install_error_handlers(
     @app.exception_handler(TimeoutError)
     @app.exception_handler(StatusPageUnavailableError)
     async def handle_database_unavailable(request: Request, _: Exception) -> Response:
-        text = build_database_unavailable_text(describe_probing_without_store())
+        text = build_database_unavailable_text(describe_probing_without_store(), is_act=is_act_request(request))
         return error_response(request, 503, "Database unavailable", text, {"Retry-After": "10"})
 
     app.add_exception_handler(ClientDisconnect, handle_client_disconnect)
@@ -92,6 +110,14 @@ def install_error_handlers(
         response = error_response(request, 500, "Internal error", INTERNAL_ERROR_TEXT)
         response.headers.update(SECURITY_HEADERS)  # this response bypasses SecurityHeadersMiddleware
         return response
+
+
+def describe_refusal(error: RequestRefusal) -> tuple[int, str]:
+    """The status, and a text with what to do."""
+    if isinstance(error, UnanswerableRequestError):
+        return error.status_code, str(error)
+    advice = f" {UNKNOWN_ID_ADVICE}" if error.refusal is OperatorActRefusalReason.NOT_FOUND else ""
+    return STATUS_CODE_BY_ACT_REFUSAL[error.refusal], f"{capitalize_first(str(error))}.{advice}"
 
 
 def describe_http_error(
@@ -107,8 +133,19 @@ def describe_http_error(
     return "Request refused", f"{error.detail}.", error.headers
 
 
-def get_path_and_query(request: Request) -> str:
-    return request.url.path + (f"?{request.url.query}" if request.url.query else "")
+def find_path_after_sign_in(app: FastAPI, request: Request) -> str:
+    """The requested page; for a form, the page that it belongs to: `/incidents/1` of `/incidents/1/acknowledge`."""
+    if not is_act_request(request):
+        return request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    path = request.url.path
+    while path and not is_page(app, request, path):
+        path = path.rpartition("/")[0]
+    return path or DEFAULT_SIGN_IN_REDIRECT_PATH
+
+
+def is_page(app: FastAPI, request: Request, path: str) -> bool:
+    scope = {**request.scope, "method": "GET", "path": path}
+    return any(route.matches(scope)[0] is Match.FULL for route in app.routes)
 
 
 async def handle_client_disconnect(_: Request, __: Exception) -> Response:
@@ -140,7 +177,8 @@ def _describe_invalid_parameters(errors: Sequence[Mapping[str, object]]) -> Iter
     for entry in errors[:MAX_REPORTED_PARAMETER_ERRORS]:
         place = entry["loc"]
         location, *names = map(str, place) if isinstance(place, tuple) else ("body",)
-        message = "unknown parameter" if entry["type"] == "extra_forbidden" else str(entry["msg"])
+        unknown = "unknown field" if location == "body" else "unknown parameter"
+        message = unknown if entry["type"] == "extra_forbidden" else str(entry["msg"]).removeprefix("Value error, ")
         yield {"location": location, "name": ".".join(names)[:MAX_REPORTED_PARAMETER_NAME_CHARS], "message": message}
 
 
@@ -152,9 +190,20 @@ def list_allowed_methods(app: FastAPI, request: Request) -> list[str]:
     ]
 
 
-def build_database_unavailable_text(probing: str) -> str:
-    """`probing`: what runs while the database is away; empty if it is not, and just cannot be read."""
-    return f"{PAGE_DATABASE_UNAVAILABLE_TEXT} {probing[:1].upper()}{probing[1:]}{'.' if probing else ''}".rstrip()
+def build_database_unavailable_text(probing: str, *, is_act: bool = False) -> str:
+    """`probing`: what runs while the database is away; empty if it is not, and just cannot be read. `is_act`: the
+    request was to change something, and it is not known whether it did."""
+    sentences = (
+        PAGE_DATABASE_UNAVAILABLE_TEXT,
+        f"{capitalize_first(probing)}." if probing else "",
+        UNCERTAIN_ACT_ADVICE if is_act else "",
+    )
+    return " ".join(filter(None, sentences))
+
+
+def is_act_request(request: Request) -> bool:
+    """Whether a request is to change something."""
+    return request.method not in SAFE_HTTP_METHODS
 
 
 def is_program_request(request: Request) -> bool:

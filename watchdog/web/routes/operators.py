@@ -12,9 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from watchdog.domain.watermark import is_watermark_current
+from watchdog.service.acts import ActRunner
 from watchdog.store.read.query import STORE_READ_QUERY_TIMEOUT_S, QueryResultT, StoreReadRunner
 from watchdog.store.read.status import Connection, WatchdogStatus
 from watchdog.web.auth.access import Authenticator, has_operator_access
+from watchdog.web.auth.acts import make_csrf_token
 from watchdog.web.compression import compress_response_body_if_accepted
 from watchdog.web.errors import PageNotFoundError
 from watchdog.web.pages import incident, incidents, jobs, probe, probes, undelivered
@@ -37,6 +39,7 @@ class OperatorRouteContext:
     """What the routes behind an API key share."""
 
     run_read_query: StoreReadRunner
+    run_act: ActRunner
     clock: Callable[[], int]
     authenticator: Authenticator
     renderer: PageRenderer
@@ -74,6 +77,8 @@ class OperatorRouteContext:
             config_warnings=self.config_warnings,
             member_notes=self.list_notes(request.state.is_operator),
             key_name=request.state.key_name,
+            may_act=request.state.is_operator,
+            csrf_token=make_csrf_token(request, self.authenticator),
         )
         return Response(content, media_type="text/html", headers=NO_STORE_HEADERS | encoding_headers)
 

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from urllib.parse import parse_qs, quote
+from urllib.parse import quote
 
 from fastapi import APIRouter, Depends
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from watchdog.web.auth.access import Authenticator, WebRequestRefusedError, require_same_origin
+from watchdog.web.forms import read_form
 from watchdog.web.templating import NO_STORE_HEADERS, PageRenderer
 
 DEFAULT_SIGN_IN_REDIRECT_PATH = "/probes"
-MAX_SIGN_IN_FORM_BYTES = 16_384
-"""Anyone may send the form. FastAPI's own form parser would keep a gigabyte of it in memory or on disk."""
-
-SIGN_IN_FORM_RECEIVE_TIMEOUT_S = 10.0
-"""The connections that send a form slowly count towards those that the server accepts."""
 
 
 def create_sign_in_router(clock: Callable[[], int], authenticator: Authenticator, renderer: PageRenderer) -> APIRouter:
@@ -34,7 +28,7 @@ def create_sign_in_router(clock: Callable[[], int], authenticator: Authenticator
 
     @router.post("/login")
     async def submit_sign_in(request: Request) -> Response:
-        fields = await _read_sign_in_form(request)
+        fields = await read_form(request)
         next_path = fields.get("next", DEFAULT_SIGN_IN_REDIRECT_PATH)
         try:
             api_key = authenticator.require_valid_api_key(request, fields.get("key", "").strip().encode())
@@ -51,20 +45,6 @@ def create_sign_in_router(clock: Callable[[], int], authenticator: Authenticator
         return response
 
     return router
-
-
-async def _read_sign_in_form(request: Request) -> dict[str, str]:
-    """The fields of an urlencoded form. Raises HTTPException if it is too long, or not sent in time."""
-    body = bytearray()
-    try:
-        async with asyncio.timeout(SIGN_IN_FORM_RECEIVE_TIMEOUT_S):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > MAX_SIGN_IN_FORM_BYTES:
-                    raise HTTPException(413, "The form is too long")
-    except TimeoutError:
-        raise HTTPException(408, "The form was not sent in time") from None
-    return {name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace")).items()}
 
 
 def render_sign_in_page(

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Body, FastAPI, Request
 
 from tests.support.fixture_rows import NOW
 from tests.support.web import create_test_app, list_requests, request_page
+from watchdog.domain.acts import OperatorActRefusalReason, OperatorActRefusedError
 from watchdog.store.database import Database
 from watchdog.web import ApiKey
 from watchdog.web.auth import acts
@@ -48,14 +49,29 @@ def with_act(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("watchdog.web.routes.api_v1.router.add_job_routes", add_routes)
 
 
-@pytest.fixture
-def keyed(full_database: Database, with_act: None) -> FastAPI:
-    return create_test_app(full_database, api_keys=(READER, OPERATOR))
+class RefusingActRunner:
+    """Refuses every act, and counts them."""
+
+    count = 0
+
+    async def __call__(self, _: object) -> Any:
+        self.count += 1
+        raise OperatorActRefusedError(OperatorActRefusalReason.CONFLICT, "no act takes place in these tests")
 
 
 @pytest.fixture
-def keyless(full_database: Database, with_act: None) -> FastAPI:
-    return create_test_app(full_database)
+def act_runner() -> RefusingActRunner:
+    return RefusingActRunner()
+
+
+@pytest.fixture
+def keyed(full_database: Database, with_act: None, act_runner: RefusingActRunner) -> FastAPI:
+    return create_test_app(full_database, api_keys=(READER, OPERATOR), run_act=act_runner)
+
+
+@pytest.fixture
+def keyless(full_database: Database, with_act: None, act_runner: RefusingActRunner) -> FastAPI:
+    return create_test_app(full_database, run_act=act_runner)
 
 
 def list_api_operations(app: FastAPI) -> list[tuple[str, str]]:
@@ -63,23 +79,26 @@ def list_api_operations(app: FastAPI) -> list[tuple[str, str]]:
 
 
 def fill_path(path: str) -> str:
-    return path.replace("{probe_id}", "api").replace("{incident_id}", f"{1:024x}")
+    return path.replace("{probe_id}", "api").replace("{incident_id}", f"{1:024x}").replace("{silence_id}", "s-1")
 
 
 @pytest.mark.parametrize("sentence", CREDENTIALS)
-def test_every_operation_requires_a_key(keyed: FastAPI, sentence: str) -> None:
+def test_every_operation_requires_a_key(keyed: FastAPI, act_runner: RefusingActRunner, sentence: str) -> None:
     headers, query, expected = CREDENTIALS[sentence]
     operations = list_api_operations(keyed)
     assert len({path for path, _ in operations}) >= 11
     for path, method in operations:
         response = request_page(keyed, fill_path(path) + query, method, headers=headers, **REMOTE)
         is_act = method not in acts.SAFE_HTTP_METHODS
-        allowed = {200} if not is_act else {403} if sentence == "a reader" else {200, 202, 422}
+        allowed = {200} if not is_act else {403} if sentence == "a reader" else {200, 409, 422}
+        if path == "/api/v1/silences/{silence_id}" and not is_act:
+            allowed = {404}
         assert response.status_code in (allowed if expected == 200 else {expected, 429}), (path, method)
         if response.status_code >= 400 and method != "HEAD":
             assert response.headers["content-type"] == "application/problem+json"
             assert response.json()["detail"].endswith(".")
             assert OPERATOR.secret not in response.text
+    assert (act_runner.count > 0) == (sentence == "an operator")
 
 
 def test_no_other_method_is_accepted(keyed: FastAPI) -> None:
@@ -95,10 +114,12 @@ def test_no_other_method_is_accepted(keyed: FastAPI) -> None:
                 assert response.json()["detail"].endswith(f"It accepts {response.headers['allow']}.")
 
 
-def test_without_keys_only_this_machine_has_access(keyless: FastAPI) -> None:
+def test_without_keys_only_this_machine_has_access(keyless: FastAPI, act_runner: RefusingActRunner) -> None:
     for path, method in list_api_operations(keyless):
         body: dict[str, Any] = {"json": {}} if method == "POST" else {}
-        assert request_page(keyless, fill_path(path), method, **body).status_code == 200, (path, method)
+        allowed = (200,) if method in acts.SAFE_HTTP_METHODS and "{silence_id}" not in path else (200, 404, 409, 422)
+        assert request_page(keyless, fill_path(path), method, **body).status_code in allowed, (path, method)
+        count = act_runner.count
         others: list[tuple[dict[str, Any], dict[str, str]]] = [
             (REMOTE, {}),
             ({"host": "status.acme.example"}, {}),
@@ -108,6 +129,7 @@ def test_without_keys_only_this_machine_has_access(keyless: FastAPI) -> None:
             response = request_page(keyless, fill_path(path), method, headers=headers, **options, **body)
             assert response.status_code == 403
             assert method == "HEAD" or response.json()["reason"] == "access.loopback_only"
+        assert act_runner.count == count
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.web import create_test_app, running_app
+from tests.support.fixture_rows import FixtureRows
+from tests.support.web import create_test_app, filled_database, running_app
 from watchdog.store.database import Database
 from watchdog.web import ApiKey
 
 PAGE = Path(__file__).parents[4] / "docs/api.md"
 COMMANDS = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-KEY = ApiKey("ci", "reader", "read-me-0123456789")
+KEY = ApiKey("ci", "operator", "read-me-0123456789")
 
 
 def run_documented(database: Database, command: str) -> str:
@@ -31,7 +32,13 @@ def run_documented(database: Database, command: str) -> str:
 
 
 def test_the_commands_are_those_of_these_tests() -> None:
-    assert len(COMMANDS) == 4
+    assert len(COMMANDS) == 5
+
+
+def test_a_silence_begins(tmp_path: Path) -> None:
+    with filled_database(f"sqlite:///{tmp_path}/watchdog.db", FixtureRows()) as database:
+        silence = json.loads(run_documented(database, COMMANDS[2]))["silence"]
+    assert (silence["match"]["group"], silence["comment"], silence["by"]) == ("Search", "upgrade", "ci")
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -40,8 +47,8 @@ def test_a_command_prints_a_list(full_database: Database, number: int) -> None:
 
 
 def test_the_loop_prints_every_incident(full_database: Database) -> None:
-    assert "HTTP 503" in run_documented(full_database, COMMANDS[2]).splitlines()
+    assert "HTTP 503" in run_documented(full_database, COMMANDS[3]).splitlines()
 
 
 def test_an_etag_is_answered_with_304(full_database: Database) -> None:
-    assert run_documented(full_database, COMMANDS[3]) == "304\n"
+    assert run_documented(full_database, COMMANDS[4]) == "304\n"

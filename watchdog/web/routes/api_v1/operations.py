@@ -7,10 +7,12 @@ from http import HTTPStatus
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Depends
+from starlette.responses import Response
 
 from watchdog.api.problems import PROBLEM_MEDIA_TYPE, build_problem_details_body
 from watchdog.domain.model import Json
 from watchdog.web.auth.acts import require_operator
+from watchdog.web.templating import NO_STORE_HEADERS
 
 PROBLEM_DETAIL_EXAMPLE_BY_STATUS_CODE = {
     400: "The cursor or the body is not valid. Begin with the first page, or send JSON.",
@@ -59,8 +61,13 @@ def declare_read_operation(
 
 
 def declare_act_operation(
-    router: APIRouter, path: str, *, summary: str, shape: Any, example: Json
+    router: APIRouter, path: str, *, method: str = "POST", summary: str, shape: Any, example: Json
 ) -> Callable[[EndpointT], EndpointT]:
     """Declares an operation that changes something, which only operators may do."""
     responses = build_openapi_responses(shape, example, ACT_OPERATION_ERROR_STATUS_CODES)
-    return router.post(path, summary=summary, responses=responses, dependencies=[Depends(require_operator)])
+    dependencies = [Depends(require_operator), Depends(forbid_caching)]
+    return router.api_route(path, methods=[method], summary=summary, responses=responses, dependencies=dependencies)
+
+
+async def forbid_caching(response: Response) -> None:
+    response.headers.update(NO_STORE_HEADERS)

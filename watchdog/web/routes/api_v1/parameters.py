@@ -1,16 +1,42 @@
-"""The parameters that lists share. An unknown parameter is an error: a misspelt filter would show everything."""
+"""The parameters and fields that operations share. An unknown one is an error: a misspelt filter would show
+everything."""
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
+from watchdog.domain.acts import MAX_ACT_COMMENT_CHARS, MAX_ACTOR_NAME_CHARS
+from watchdog.domain.formatting import format_iso8601
 from watchdog.domain.model import Json
+from watchdog.domain.timestamps import MAX_EPOCH_MS, parse_iso8601
 from watchdog.web.routes.api_v1.cursors import MAX_CURSOR_CHARS
 
 MAX_FILTER_CHARS = 200
 FilterText = Annotated[str, Field(max_length=MAX_FILTER_CHARS)]
+ActorName = Annotated[str, Field(max_length=MAX_ACTOR_NAME_CHARS)]
+_RFC3339_PATTERN = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def parse_rfc3339(value: object) -> int:
+    """Epoch ms, within the years that have results: an offset may lead out of those that a text can state. Raises
+    ValueError."""
+    is_instant = isinstance(value, str) and _RFC3339_PATTERN.fullmatch(value)
+    at = parse_iso8601(str(value).upper()) if is_instant else None
+    if at is None:
+        raise ValueError("expected an instant such as 2026-11-22T01:48:00Z; write + as %2B in a URL")
+    return min(max(at, 0), MAX_EPOCH_MS)
+
+
+Instant = Annotated[
+    int,
+    BeforeValidator(parse_rfc3339),
+    PlainSerializer(format_iso8601),
+    WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-11-22T01:48:00Z"]}),
+]
+"""An instant as RFC 3339 text, in epoch ms."""
 
 
 class NoQueryParameters(BaseModel):
@@ -31,3 +57,19 @@ class PageParameters(NoQueryParameters):
     def filters(self) -> dict[str, Json]:
         """The filters that are given, as in the query."""
         return self.model_dump(mode="json", by_alias=True, exclude={"limit", "cursor"}, exclude_defaults=True)
+
+
+class ActParameters(NoQueryParameters):
+    """The query of an act without a body."""
+
+    on_behalf_of: ActorName = ""
+    """The person who acts through a program. The key acts as well: "ops for Ana"."""
+
+
+class ActBody(NoQueryParameters):
+    """What every act may state."""
+
+    comment: Annotated[str, Field(max_length=MAX_ACT_COMMENT_CHARS)] = ""
+    """Why, for others on call."""
+    on_behalf_of: ActorName = ""
+    """The person who acts through a program. The key acts as well: "ops for Ana"."""

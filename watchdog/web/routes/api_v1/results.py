@@ -2,50 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
 from watchdog.api.examples import RESULT_DETAIL_JSON_EXAMPLE, build_list_page_json_example
 from watchdog.api.serializers.lists import ListPageJson
 from watchdog.api.serializers.results import ResultDetailJson, serialize_result_details
-from watchdog.domain.formatting import format_iso8601
 from watchdog.domain.model import Outcome
-from watchdog.domain.timestamps import MAX_EPOCH_MS, parse_iso8601
 from watchdog.store.read.history import ResultDetails, list_result_details
 from watchdog.store.read.status import Connection
 from watchdog.web.routes.api_v1.cursors import CursorPosition
 from watchdog.web.routes.api_v1.operations import declare_read_operation
-from watchdog.web.routes.api_v1.parameters import PageParameters
+from watchdog.web.routes.api_v1.parameters import Instant, PageParameters
 from watchdog.web.routes.api_v1.probes import ProbeId, load_probe_status
 from watchdog.web.routes.api_v1.responses import CursorPaginatedListEndpoint, ListPage, cut_list_page
 from watchdog.web.routes.operators import OperatorRouteContext
-
-_RFC3339_PATTERN = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
-
-
-def parse_rfc3339(value: object) -> object:
-    """Epoch ms, within the years that have results: an offset may lead out of those that a text can state. Raises
-    ValueError."""
-    if isinstance(value, str):
-        at = parse_iso8601(value.upper()) if _RFC3339_PATTERN.fullmatch(value) else None
-        if at is None:
-            raise ValueError("expected an instant such as 2026-11-22T01:48:00Z; write + as %2B in a URL")
-        return min(max(at, 0), MAX_EPOCH_MS)
-    return value
-
-
-Instant = Annotated[
-    int,
-    BeforeValidator(parse_rfc3339),
-    PlainSerializer(format_iso8601),
-    WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-11-22T01:48:00Z"]}),
-]
-"""An instant as RFC 3339 text, in epoch ms."""
 
 
 class ResultListParameters(PageParameters):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from fastapi import APIRouter, Depends
 from starlette.requests import Request
 
 from watchdog.service.background_tasks import BackgroundTask
+from watchdog.service.config_reload import ConfigReloadOutcome
 from watchdog.web.auth.acts import SAFE_HTTP_METHODS, require_csrf_safe_act
 from watchdog.web.errors import UnanswerableRequestError
 from watchdog.web.readiness import ReadinessCheck
+from watchdog.web.routes.api_v1.acts import add_act_routes
 from watchdog.web.routes.api_v1.deliveries import add_delivery_routes
 from watchdog.web.routes.api_v1.incidents import add_incident_routes
 from watchdog.web.routes.api_v1.jobs import add_job_routes
@@ -18,8 +20,10 @@ from watchdog.web.routes.api_v1.openapi import add_openapi_route
 from watchdog.web.routes.api_v1.probes import add_probe_routes
 from watchdog.web.routes.api_v1.queues import add_queue_routes
 from watchdog.web.routes.api_v1.receivers import add_receiver_routes
+from watchdog.web.routes.api_v1.reload import add_reload_route
 from watchdog.web.routes.api_v1.results import add_result_routes
 from watchdog.web.routes.api_v1.service import add_service_routes
+from watchdog.web.routes.api_v1.silences import add_silence_routes
 from watchdog.web.routes.operators import OperatorRouteContext
 
 JSON_MEDIA_TYPE = "application/json"
@@ -29,6 +33,7 @@ def create_api_v1_router(
     context: OperatorRouteContext,
     readiness_check: ReadinessCheck,
     list_background_tasks: Callable[[], Iterable[BackgroundTask]],
+    reload_config: Callable[[], Awaitable[ConfigReloadOutcome]] | None,
 ) -> APIRouter:
     """Every route requires a key, and every act a body in JSON that no other site has sent."""
 
@@ -39,10 +44,11 @@ def create_api_v1_router(
     router = APIRouter(prefix="/api/v1", dependencies=checks)
     for add_routes in (
         *(add_probe_routes, add_result_routes, add_incident_routes, add_delivery_routes),
-        *(add_job_routes, add_queue_routes, add_receiver_routes),
+        *(add_job_routes, add_queue_routes, add_receiver_routes, add_act_routes, add_silence_routes),
     ):
         add_routes(router, context)
     add_service_routes(router, context, readiness_check, list_background_tasks)
+    add_reload_route(router, reload_config)
     add_openapi_route(router)
     return router
 

@@ -1,0 +1,322 @@
+"""Acknowledging and silencing on the pages: forms that work without scripts, for operators only."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from tests.support.fixture_rows import NOW, FixtureRows
+from tests.support.html_checks import find_html_problems, visible_text
+from tests.support.web import create_test_app, filled_database, list_requests, request_page
+from watchdog.domain.formatting import DAY_MS, HOUR_MS
+from watchdog.store.act_tables import acts, silences
+from watchdog.store.database import Database
+from watchdog.store.errors import StoreUnavailableError
+from watchdog.web import ApiKey
+from watchdog.web.auth.session import SESSION_COOKIE_NAME
+
+READER = ApiKey("grafana", "reader", "read-me-0123456789")
+OPERATOR = ApiKey("ops", "operator", "operate-0123456789")
+OTHER_OPERATOR = ApiKey("night", "operator", "operate-9876543210")
+KEYS = (READER, OPERATOR, OTHER_OPERATOR)
+OPEN, RESOLVED, OF_JOB = f"{1:024x}", f"{2:024x}", f"{3:024x}"
+FORMS: tuple[tuple[str, dict[str, str]], ...] = (
+    (f"/incidents/{OPEN}/acknowledge", {}),
+    (f"/incidents/{OPEN}/unacknowledge", {}),
+    (f"/incidents/{OPEN}/silence", {"duration": "1h"}),
+    ("/probes/api/silence", {"duration": "1h"}),
+    ("/silences", {"group": "Core", "duration": "1h"}),
+    ("/silences/s-1/end", {}),
+)
+
+
+def make_rows() -> FixtureRows:
+    """An open incident, a resolved one, and one about a job whose name has a star."""
+    rows = FixtureRows()
+    probe = rows.add_probe("API", group="Core", tags=("prod", "eu"))
+    rows.add_incident(probe, "availability", "HTTP 503", NOW - HOUR_MS)
+    rows.add_incident(probe, "availability", "HTTP 502", NOW - DAY_MS, resolved_at=NOW - 23 * HOUR_MS)
+    rows.add_incident(rows.add_probe("Jobs", "jobs"), "job", "a*b is late", NOW - HOUR_MS, subject="a*b")
+    rows.add_probe("Quiet")
+    return rows
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    with filled_database(f"sqlite:///{tmp_path}/watchdog.db", make_rows()) as database:
+        yield database
+
+
+@pytest.fixture
+def app(database: Database) -> FastAPI:
+    return create_test_app(database, api_keys=KEYS)
+
+
+@pytest.fixture(scope="module")
+def unchanged_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    with filled_database(f"sqlite:///{tmp_path_factory.mktemp('acts')}/watchdog.db", make_rows()) as database:
+        yield database
+
+
+@pytest.fixture(scope="module")
+def refusing_app(unchanged_database: Database) -> FastAPI:
+    """For the requests that are refused: to build an application takes longer than to answer them."""
+    return create_test_app(unchanged_database, api_keys=KEYS)
+
+
+def sign_in(app: FastAPI, key: ApiKey, headers: Mapping[str, str] | None = None) -> str:
+    response = request_page(app, "/login", "POST", data={"key": key.secret}, headers=headers)
+    return response.headers["set-cookie"].partition(";")[0].partition("=")[2]
+
+
+def read_page(app: FastAPI, path: str, cookie: str) -> str:
+    response = request_page(app, path, headers={"Cookie": f"{SESSION_COOKIE_NAME}={cookie}"})
+    assert response.status_code == 200
+    assert find_html_problems(response.text) == []
+    return response.text
+
+
+def find_token(html: str) -> str:
+    return unescape(re.findall(r'name="csrf_token" value="([^"]+)"', html)[0])
+
+
+def submit(
+    app: FastAPI, path: str, fields: Mapping[str, str], cookie: str, headers: Mapping[str, str] | None = None
+) -> httpx.Response:
+    given = {"Cookie": f"{SESSION_COOKIE_NAME}={cookie}", "Sec-Fetch-Site": "same-origin", **(headers or {})}
+    return request_page(app, path, "POST", data=dict(fields), headers=given)
+
+
+def count_rows(database: Database) -> int:
+    with database.open_read_transaction() as connection:
+        return sum(len(connection.execute(table.select()).all()) for table in (acts, silences))
+
+
+def test_an_incident_is_acknowledged_and_shown_so(app: FastAPI) -> None:
+    cookie = sign_in(app, OPERATOR)
+    page = read_page(app, f"/incidents/{OPEN}", cookie)
+    fields = {"csrf_token": find_token(page), "comment": "<b>on it</b>"}
+    response = submit(app, f"/incidents/{OPEN}/acknowledge", fields, cookie)
+    assert (response.status_code, response.headers["location"]) == (303, f"/incidents/{OPEN}")
+    text = visible_text(page := read_page(app, f"/incidents/{OPEN}", cookie))
+    assert "Acknowledged by ops at 02:29 UTC <b>on it</b>" in text
+    assert "Remove acknowledgement" in text
+    for path in ("/incidents", "/probes", "/probes/api"):
+        assert "acknowledged by ops" in visible_text(read_page(app, path, cookie))
+    submit(app, f"/incidents/{OPEN}/unacknowledge", {"csrf_token": find_token(page)}, cookie)
+    assert "Acknowledged by" not in visible_text(read_page(app, f"/incidents/{OPEN}", cookie)).partition("Timeline")[0]
+
+
+@pytest.mark.parametrize(
+    ("path", "back_to", "selection"),
+    [
+        (f"/incidents/{OPEN}/silence", f"/incidents/{OPEN}", "id api"),
+        (f"/incidents/{OF_JOB}/silence", f"/incidents/{OF_JOB}", "id jobs, subject a\\*b"),
+        ("/probes/api/silence", "/probes/api", "id api"),
+    ],
+)
+def test_a_silence_begins_and_is_ended(app: FastAPI, path: str, back_to: str, selection: str) -> None:
+    cookie = sign_in(app, OPERATOR)
+    page = read_page(app, back_to, cookie)
+    assert f'formaction="{path}"' in page
+    token = find_token(page)
+    response = submit(app, path, {"csrf_token": token, "duration": "4h", "comment": "upgrade"}, cookie)
+    assert (response.status_code, response.headers["location"]) == (303, back_to)
+    for shown_on in ("/incidents", "/probes", back_to):
+        assert "ilenced until 06:29 UTC" in visible_text(read_page(app, shown_on, cookie)), shown_on
+    page = read_page(app, "/silences", cookie)
+    assert "1 silence in effect" in visible_text(page)
+    assert f"In effect · 1 {selection} s-" in visible_text(page)
+    (end,) = re.findall(r'action="(/silences/s-\w+/end)"', page)
+    assert submit(app, end, {"csrf_token": token}, cookie).headers["location"] == "/silences"
+    text = visible_text(read_page(app, "/silences", cookie))
+    assert "No silence in effect" in text
+    assert "ended by ops at 02:29 UTC" in text
+    again = submit(app, end, {"csrf_token": token}, cookie)
+    assert (again.status_code, "ended at 02:29 UTC, by ops." in visible_text(again.text)) == (409, True)
+
+
+def test_a_silence_of_a_probe_without_incidents_is_shown(app: FastAPI) -> None:
+    cookie = sign_in(app, OPERATOR)
+    page = read_page(app, "/probes/quiet", cookie)
+    assert "in effect until" not in visible_text(page)
+    for duration, sentence in (
+        ("1h", "A silence is in effect until 03:29 UTC"),
+        ("4h", "2 silences are in effect until 06:29"),
+    ):
+        fields = {"csrf_token": find_token(page), "duration": duration, "comment": "<i>upgrade</i>"}
+        assert submit(app, "/probes/quiet/silence", fields, cookie).headers["location"] == "/probes/quiet"
+        text = visible_text(read_page(app, "/probes/quiet", cookie))
+        assert sentence in text
+        assert "by ops (page): id quiet. <i>upgrade</i>" in text
+    assert "in effect until" not in visible_text(read_page(app, "/probes/api", cookie))
+
+
+def test_the_form_selects_by_every_field(app: FastAPI) -> None:
+    cookie = sign_in(app, OPERATOR)
+    page = read_page(app, "/silences", cookie)
+    assert {"id", "group", "tags", "kind", "severity", "subject", "all", "duration", "comment"} <= set(
+        re.findall(r'<(?:input|select) [^>]*name="(\w+)"', page)
+    )
+    selected = {"id": "api", "group": "Core", "tags": " prod,,eu ", "kind": "http", "severity": "warning"}
+    fields = {"csrf_token": find_token(page), "duration": "2d", **selected, "subject": "*"}
+    assert submit(app, "/silences", fields, cookie).status_code == 303
+    expected = "id api, group Core, tags eu, prod, kind http, severity warning, subject *"
+    assert expected in visible_text(read_page(app, "/silences", cookie))
+    everything = {"csrf_token": find_token(page), "duration": "1h", "all": "1"}
+    assert submit(app, "/silences", everything, cookie).status_code == 303
+    assert "In effect · 2 everything s-" in visible_text(read_page(app, "/silences", cookie))
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "status", "text"),
+    [
+        ("/incidents/none/acknowledge", {}, 404, "No incident has the id none. Check the id"),
+        (f"/incidents/{RESOLVED}/acknowledge", {}, 409, "only an open incident can be acknowledged"),
+        (f"/incidents/{OPEN}/acknowledge", {"comment": "x" * 501}, 422, "the comment has 501 characters".capitalize()),
+        ("/incidents/none/silence", {"duration": "1h"}, 404, "There is no incident none."),
+        (f"/incidents/{OPEN}/silence", {}, 422, "The duration is missing or not valid. Write how long"),
+        (f"/incidents/{OPEN}/silence", {"duration": "soon"}, 422, "The duration is missing or not valid."),
+        (f"/incidents/{OPEN}/silence", {"duration": "400d"}, 422, "A silence may last for 365 days at most"),
+        (f"/incidents/{OPEN}/silence", {"duration": "9" * 400 + "d"}, 422, ""),
+        ("/probes/none/silence", {"duration": "1h"}, 404, "There is no probe with the id none"),
+        ("/silences", {"duration": "1h"}, 422, "Nothing is selected: state an id"),
+        ("/silences", {"duration": "1h", "all": "1", "group": "Core"}, 422, "`all` silences everything"),
+        ("/silences", {"duration": "1h", "severity": "high"}, 422, "There is no such severity. Choose info"),
+        ("/silences/none/end", {}, 404, "No silence has the id none."),
+        (f"/incidents/{OPEN}/acknowledge", {"comment": "x" * 20_000}, 413, "The form is too long."),
+    ],
+)
+def test_a_refused_form_is_a_page_that_states_why(
+    refusing_app: FastAPI, unchanged_database: Database, path: str, fields: Mapping[str, str], status: int, text: str
+) -> None:
+    cookie = sign_in(refusing_app, OPERATOR)
+    token = find_token(read_page(refusing_app, "/silences", cookie))
+    response = submit(refusing_app, path, {"csrf_token": token, **fields}, cookie)
+    assert response.status_code == status
+    assert response.headers["content-type"].startswith("text/html")
+    assert find_html_problems(response.text) == []
+    assert text in visible_text(response.text)
+    assert count_rows(unchanged_database) == 0
+
+
+def test_every_form_is_tested(refusing_app: FastAPI) -> None:
+    pattern_by_id = {OPEN: "{incident_id}", "api": "{probe_id}", "s-1": "{silence_id}"}
+    templates = {re.sub("|".join(pattern_by_id), lambda match: pattern_by_id[match[0]], path) for path, _ in FORMS}
+    requests = list_requests(refusing_app)
+    posts = {path for path, method in requests if method == "POST" and not path.startswith(("/api/", "/mcp"))}
+    assert posts - {"/login", "/logout"} == templates
+
+
+@pytest.mark.parametrize(
+    ("sentence", "token", "headers", "text"),
+    [
+        ("no token", "", {}, "token is missing or not valid"),
+        ("a made-up token", "x" * 43, {}, "token is missing or not valid"),
+        ("a token that is not ASCII", "é", {}, "token is missing or not valid"),
+        ("the token of another session", "other", {}, "token is missing or not valid"),
+        ("another site", "own", {"Sec-Fetch-Site": "cross-site"}, "sent by another site"),
+        ("a sibling site", "own", {"Sec-Fetch-Site": "same-site"}, "sent by another site"),
+        ("an old browser", "own", {"Sec-Fetch-Site": "", "Origin": "https://evil.example"}, "sent by another site"),
+    ],
+)
+def test_a_form_that_the_session_did_not_get_is_refused(
+    refusing_app: FastAPI,
+    unchanged_database: Database,
+    sentence: str,
+    token: str,
+    headers: Mapping[str, str],
+    text: str,
+) -> None:
+    cookie = sign_in(refusing_app, OPERATOR)
+    tokens = {
+        "own": find_token(read_page(refusing_app, "/silences", cookie)),
+        "other": find_token(read_page(refusing_app, "/silences", sign_in(refusing_app, OTHER_OPERATOR))),
+    }
+    for path, fields in FORMS:
+        given = {**fields, "csrf_token": tokens.get(token, token)}
+        response = submit(refusing_app, path, given, cookie, headers)
+        assert (response.status_code, text in response.text) == (403, True), (sentence, path)
+        assert find_html_problems(response.text) == []
+    assert count_rows(unchanged_database) == 0
+
+
+def test_readers_and_strangers_change_nothing(refusing_app: FastAPI, unchanged_database: Database) -> None:
+    cookie = sign_in(refusing_app, READER)
+    for path in (f"/incidents/{OPEN}", "/probes/api", "/silences", "/incidents"):
+        page = read_page(refusing_app, path, cookie)
+        assert not re.search("csrf_token|formaction|<button(?! [^>]*>Sign out)", page), path
+    for path, fields in FORMS:
+        response = submit(refusing_app, path, fields, cookie)
+        assert (response.status_code, "requires the role operator" in response.text) == (403, True)
+        assert request_page(refusing_app, path, "POST", data=dict(fields)).status_code == 401
+        forged = submit(refusing_app, path, fields, "WyJvcHMiLDk5OTk5OTk5OTk5OTk5XQ.forged")
+        assert forged.status_code == 401
+    assert count_rows(unchanged_database) == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "page"),
+    [
+        (f"/incidents/{OPEN}/acknowledge", f"/incidents/{OPEN}"),
+        ("/probes/api/silence", "/probes/api"),
+        ("/silences", "/silences"),
+        ("/silences/s-1/end", "/silences"),
+        ("/nowhere", ""),
+    ],
+)
+def test_after_a_session_has_expired_one_returns_to_the_page_of_the_form(
+    refusing_app: FastAPI, path: str, page: str
+) -> None:
+    response = submit(refusing_app, path, {}, "expired")
+    if page:
+        assert f'<input type="hidden" name="next" value="{page}">' in response.text
+    assert response.status_code == (401 if page else 404)
+
+
+def test_signing_in_does_not_adopt_a_cookie_that_was_there_before(refusing_app: FastAPI) -> None:
+    fixed = sign_in(refusing_app, READER)
+    own = sign_in(refusing_app, OPERATOR, {"Cookie": f"{SESSION_COOKIE_NAME}={fixed}"})
+    assert own != fixed
+    assert "Sign out ops" in read_page(refusing_app, "/silences", own)
+    assert "Sign out grafana" in read_page(refusing_app, "/silences", fixed), "it still has the rights of its own key"
+
+
+def test_without_keys_only_pages_of_this_machine_act(database: Database) -> None:
+    app = create_test_app(database)
+    others: list[dict[str, Any]] = [
+        {"host": "evil.example"},
+        {"client": "203.0.113.9"},
+        {"headers": {"Sec-Fetch-Site": "cross-site"}},
+        {"headers": {"Origin": "https://evil.example"}},
+        {"headers": {"Via": "1.1 proxy"}},
+    ]
+    for path, fields in FORMS:
+        for options in others:
+            assert request_page(app, path, "POST", data=dict(fields), **options).status_code == 403, (path, options)
+    assert count_rows(database) == 0
+    for path, fields in FORMS:
+        page = request_page(app, path, "POST", data=dict(fields), headers={"Sec-Fetch-Site": "same-origin"})
+        assert page.status_code == (404 if path == "/silences/s-1/end" else 303), path
+
+
+@pytest.mark.parametrize("error", [StoreUnavailableError("postgresql://u:hunter2@db/ refused"), TimeoutError()])
+def test_while_the_database_is_away_a_page_states_it(unchanged_database: Database, error: Exception) -> None:
+    async def fail(_: object) -> Any:
+        raise error
+
+    for options in ({"run_act": fail}, {"run_act": fail, "run_read_query": fail}):
+        app = create_test_app(unchanged_database, **options)
+        for path, fields in FORMS:
+            response = request_page(app, path, "POST", data=dict(fields))
+            assert (response.status_code, response.headers["retry-after"]) == (503, "10"), path
+            assert "Before you repeat the request, see whether it took effect." in visible_text(response.text)
+            assert "hunter2" not in response.text
+            assert find_html_problems(response.text) == []

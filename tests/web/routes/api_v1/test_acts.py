@@ -1,0 +1,273 @@
+"""Acknowledging and silencing over the API: what is stored, in whose name, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from tests.support.fixture_rows import NOW, FixtureRows
+from tests.support.web import create_test_app, filled_database, request_page
+from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, format_iso8601
+from watchdog.service.config_reload import ConfigReloadOutcome, ConfigReloadResult
+from watchdog.store.database import Database
+from watchdog.store.errors import StoreUnavailableError
+from watchdog.web import ApiKey
+
+READER = ApiKey("grafana", "reader", "read-me-0123456789")
+OPERATOR = ApiKey("ops", "operator", "operate-0123456789")
+OPEN, RESOLVED = f"{1:024x}", f"{2:024x}"
+HOUR_LATER = format_iso8601(NOW + HOUR_MS)
+
+
+def make_rows() -> FixtureRows:
+    """A probe with an open and a resolved incident."""
+    rows = FixtureRows()
+    probe = rows.add_probe("API", group="Core", tags=("prod",))
+    rows.add_incident(probe, "availability", "HTTP 503", NOW - HOUR_MS)
+    rows.add_incident(probe, "availability", "HTTP 502", NOW - DAY_MS, resolved_at=NOW - 23 * HOUR_MS)
+    return rows
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    with filled_database(f"sqlite:///{tmp_path}/watchdog.db", make_rows()) as database:
+        yield database
+
+
+@pytest.fixture
+def app(database: Database) -> FastAPI:
+    return create_test_app(database, api_keys=(READER, OPERATOR))
+
+
+@pytest.fixture(scope="module")
+def unchanged_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    with filled_database(f"sqlite:///{tmp_path_factory.mktemp('acts')}/watchdog.db", make_rows()) as database:
+        yield database
+
+
+@pytest.fixture(scope="module")
+def refusing_app(unchanged_database: Database) -> FastAPI:
+    """For the requests that are refused: to build an application takes longer than to answer them."""
+    return create_test_app(unchanged_database, api_keys=(READER, OPERATOR))
+
+
+def call(app: FastAPI, method: str, path: str, body: Any = None, key: ApiKey = OPERATOR) -> httpx.Response:
+    options: dict[str, Any] = {} if body is None else {"json": body}
+    headers = {"Authorization": f"Bearer {key.secret}"}
+    return request_page(app, f"/api/v1{path}", method, headers=headers, **options)
+
+
+def read(app: FastAPI, path: str) -> Any:
+    response = call(app, "GET", path, key=READER)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def test_an_incident_is_acknowledged_in_the_name_of_the_key(app: FastAPI) -> None:
+    response = call(app, "POST", f"/incidents/{OPEN}/acknowledge", {"comment": "on it", "on_behalf_of": "Ana"})
+    acknowledgement = {"at": format_iso8601(NOW), "by": "ops for Ana", "through": "api", "comment": "on it"}
+    assert response.json() == {"incident": OPEN, "acknowledgement": acknowledgement}
+    assert response.headers["cache-control"] == "no-store"
+    again = call(app, "POST", f"/incidents/{OPEN}/acknowledge", {"comment": "me, too"})
+    assert again.json()["acknowledgement"] == acknowledgement, "the first stays"
+    assert read(app, f"/incidents/{OPEN}")["acknowledgement"] == acknowledgement
+    for _ in range(2):
+        removed = call(app, "POST", f"/incidents/{OPEN}/unacknowledge")
+        assert (removed.status_code, removed.json()) == (200, {"incident": OPEN, "acknowledgement": None})
+    assert read(app, f"/incidents/{OPEN}")["acknowledgement"] is None
+    audit = read(app, "/audit")["items"]
+    assert [(act["act"], act["by"]) for act in audit] == [("unacknowledge", "ops"), ("acknowledge", "ops for Ana")]
+    assert audit[1] == {
+        "act": "acknowledge", "at": format_iso8601(NOW), "by": "ops for Ana", "through": "api", "incident": OPEN,
+        "silence": None, "comment": "on it",
+    }  # fmt: skip
+
+
+def test_a_silence_begins_and_ends(app: FastAPI) -> None:
+    match = {"group": "Core", "tags": ["prod"]}
+    body = {"match": match, "duration_ms": HOUR_MS, "comment": "upgrade", "on_behalf_of": "Ana"}
+    started = call(app, "POST", "/silences", body).json()
+    silence = started["silence"]
+    assert started["open_incident_count"] == 1
+    assert (silence["by"], silence["through"], silence["comment"]) == ("ops for Ana", "api", "upgrade")
+    assert (silence["started_at"], silence["until"]) == (format_iso8601(NOW), HOUR_LATER)
+    assert silence["match"] == {
+        "id": None, "kind": None, "severity": None, "subject": None, "all": False, **match,
+    }  # fmt: skip
+    assert read(app, "/silences?state=in_effect")["items"] == [read(app, f"/silences/{silence['id']}")] == [silence]
+    assert read(app, "/silences?state=ended")["items"] == []
+
+    ended = call(app, "DELETE", f"/silences/{silence['id']}?on_behalf_of=Ben").json()
+    assert ended == {**silence, "ended_at": format_iso8601(NOW), "ended_by": "ops for Ben"}
+    assert read(app, "/silences?state=ended")["items"] == [read(app, f"/silences/{silence['id']}")] == [ended]
+    assert read(app, "/silences?state=in_effect")["items"] == []
+    again = call(app, "DELETE", f"/silences/{silence['id']}")
+    assert (again.status_code, again.json()["title"]) == (409, "Conflict")
+    assert again.json()["detail"] == (f"The silence {silence['id']} ended at 02:29 UTC, by ops for Ben.")
+    assert [(act["act"], act["silence"]) for act in read(app, "/audit")["items"]] == [
+        ("unsilence", silence["id"]),
+        ("silence", silence["id"]),
+    ]
+
+
+def test_a_silence_selects_incidents_and_can_be_repeated(app: FastAPI) -> None:
+    cases: tuple[tuple[dict[str, Any], int], ...] = (
+        ({"id": "api"}, 1),
+        ({"id": "API"}, 1),
+        ({"id": "other"}, 0),
+        ({"kind": "http", "severity": "warning"}, 1),
+        ({"severity": "critical"}, 0),
+        ({"subject": "*"}, 1),
+        ({"subject": "nightly*"}, 0),
+        ({"all": True}, 1),
+        ({"tags": ["eu", "prod"]}, 0),
+    )
+    for match, count in cases:
+        started = call(app, "POST", "/silences", {"match": match, "until": HOUR_LATER}).json()
+        assert started["open_incident_count"] == count, match
+        assert started["silence"]["match"] == started["silence"]["match"] | match
+        repeated = call(app, "POST", "/silences", {"match": started["silence"]["match"], "until": HOUR_LATER})
+        assert repeated.json()["silence"]["match"] == started["silence"]["match"]
+
+
+def test_lists_come_in_pages_that_neither_repeat_nor_skip(app: FastAPI) -> None:
+    """All silences begin at the same instant."""
+    created = [call(app, "POST", "/silences", {"match": {"id": f"p{n}"}, "duration_ms": 1_000}) for n in range(7)]
+    ids = {response.json()["silence"]["id"] for response in created}
+    call(app, "POST", f"/incidents/{OPEN}/acknowledge")
+    for path, name, expected in (("/silences?state=in_effect&limit=3", "id", ids), ("/audit?limit=3", "silence", ids)):
+        values, next_path = [], path
+        while next_path:
+            page = read(app, next_path)
+            values += [item[name] for item in page["items"]]
+            next_path = (page["next"] or "").removeprefix("/api/v1")
+        assert sorted(filter(None, values)) == sorted(expected)
+    of_incident = read(app, f"/audit?incident={OPEN}")
+    assert ([act["act"] for act in of_incident["items"]], of_incident["next"]) == (["acknowledge"], None)
+
+
+SILENCE = {"match": {"group": "Core"}, "duration_ms": 1_000}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "detail"),
+    [
+        ("POST", "/incidents/none/acknowledge", None, 404, "No incident has the id none. Check the id"),
+        ("POST", "/incidents/none/unacknowledge", {}, 404, "No incident has the id none. Check the id"),
+        ("POST", f"/incidents/{RESOLVED}/acknowledge", {}, 409, "The incident was resolved at "),
+        ("POST", f"/incidents/{RESOLVED}/unacknowledge", {}, 409, "The incident was resolved at "),
+        ("POST", f"/incidents/{'x' * 201}/acknowledge", {}, 422, "path incident_id: "),
+        ("POST", f"/incidents/{OPEN}/acknowledge", {"comment": "x" * 501}, 422, "body comment: "),
+        ("POST", f"/incidents/{OPEN}/acknowledge", {"comment": 5}, 422, "body comment: "),
+        ("POST", f"/incidents/{OPEN}/acknowledge", {"on_behalf_of": "x" * 101}, 422, "body on_behalf_of: "),
+        ("POST", f"/incidents/{OPEN}/acknowledge", {"by": "Mallory"}, 422, "body by: unknown field"),
+        ("POST", f"/incidents/{OPEN}/acknowledge", [], 422, "body: "),
+        ("POST", f"/incidents/{OPEN}/acknowledge?by=Mallory", {}, 422, "query by: unknown parameter"),
+        ("POST", "/silences", {**SILENCE, "match": {}}, 422, "Nothing is selected: state an id"),
+        ("POST", "/silences", {**SILENCE, "match": {"all": True, "group": "Core"}}, 422, "`all` silences everything"),
+        ("POST", "/silences", {**SILENCE, "match": {"all": "yes"}}, 422, "body match.all: "),
+        ("POST", "/silences", {**SILENCE, "match": {"grop": "Core"}}, 422, "body match.grop: unknown field"),
+        ("POST", "/silences", {**SILENCE, "match": {"severity": "high"}}, 422, "body match.severity: "),
+        ("POST", "/silences", {**SILENCE, "match": {"tags": "prod"}}, 422, "body match.tags: "),
+        ("POST", "/silences", {**SILENCE, "match": {"tags": ["x"] * 51}}, 422, "body match.tags: "),
+        ("POST", "/silences", {**SILENCE, "match": {"group": "x" * 501}}, 422, "body match.group: "),
+        ("POST", "/silences", {"duration_ms": 1_000}, 422, "body match: "),
+        ("POST", "/silences", {"match": {"group": "Core"}}, 422, "body: state either until or duration_ms"),
+        ("POST", "/silences", {**SILENCE, "until": HOUR_LATER}, 422, "body: state either until or duration_ms"),
+        ("POST", "/silences", {**SILENCE, "duration_ms": "1000"}, 422, "body duration_ms: "),
+        ("POST", "/silences", {**SILENCE, "duration_ms": 1.5}, 422, "body duration_ms: "),
+        ("POST", "/silences", {**SILENCE, "duration_ms": 0}, 422, "body duration_ms: "),
+        ("POST", "/silences", {**SILENCE, "duration_ms": 10**30}, 422, "body duration_ms: "),
+        ("POST", "/silences", {"match": {"id": "a"}, "until": "soon"}, 422, "body until: expected an instant"),
+        ("POST", "/silences", {"match": {"id": "a"}, "until": NOW + 1_000}, 422, "body until: expected an instant"),
+        ("POST", "/silences", {"match": {"id": "a"}, "until": format_iso8601(NOW)}, 422, "The silence would end in"),
+        ("POST", "/silences", {"match": {"id": "a"}, "until": "2999-01-01T00:00:00Z"}, 422, "A silence may last for"),
+        ("DELETE", "/silences/none", None, 404, "No silence has the id none. Check the id"),
+        ("GET", "/silences/none", None, 404, "There is no silence with this id."),
+        ("GET", "/silences?state=over", None, 422, "query state: "),
+        ("GET", "/silences?cursor=x", None, 400, "The cursor is not valid."),
+        ("GET", "/audit?cursor=x", None, 400, "The cursor is not valid."),
+    ],
+)
+def test_refused_requests_change_nothing(
+    refusing_app: FastAPI, method: str, path: str, body: Any, status: int, detail: str
+) -> None:
+    response = call(refusing_app, method, path, body)
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
+    assert response.json()["detail"].startswith(detail)
+    assert response.json()["detail"].endswith(".")
+    assert read(refusing_app, "/audit")["items"] == read(refusing_app, "/silences")["items"] == []
+
+
+def test_hostile_texts_are_stored_as_text(app: FastAPI) -> None:
+    match = {"group": "\0\u202e", "subject": "<script>"}
+    body = {"match": match, "duration_ms": 1_000, "comment": "\0 <b>", "on_behalf_of": "A\nB (ops)"}
+    silence = call(app, "POST", "/silences", body).json()["silence"]
+    assert silence["match"] == silence["match"] | {"group": "\ufffd\ufffd", "subject": "<script>"}
+    assert (silence["comment"], silence["by"]) == ("\ufffd <b>", "ops for A B (ops)")
+
+
+@pytest.mark.parametrize("field", ["comment", "on_behalf_of"])
+def test_text_that_is_not_unicode_is_refused(refusing_app: FastAPI, field: str) -> None:
+    headers = {"Authorization": f"Bearer {OPERATOR.secret}", "Content-Type": "application/json"}
+    content = b'{"%s": "\\ud800"}' % field.encode()
+    path = f"/api/v1/incidents/{OPEN}/acknowledge"
+    response = request_page(refusing_app, path, "POST", content=content, headers=headers)
+    assert response.status_code == 422
+    assert response.json()["detail"].startswith(f"body {field}: ")
+
+
+@pytest.mark.parametrize(
+    "error", [TimeoutError(), StoreUnavailableError("postgresql://watchdog:secret@db.example/ refused")]
+)
+def test_a_database_that_is_away_is_a_503_with_advice(unchanged_database: Database, error: Exception) -> None:
+    async def run_act(_: object) -> Any:
+        raise error
+
+    app = create_test_app(unchanged_database, api_keys=(OPERATOR,), run_act=run_act)
+    response = call(app, "POST", f"/incidents/{OPEN}/acknowledge")
+    assert (response.status_code, response.headers["retry-after"]) == (503, "10")
+    assert response.json()["detail"] == (
+        "Watchdog cannot read its database at the moment. Try again soon. Before you repeat the request, see whether it"
+        " took effect."
+    )
+
+
+def test_a_silence_lasts_for_a_year_at_most(app: FastAPI) -> None:
+    year = {"match": {"id": "api"}, "duration_ms": 365 * DAY_MS}
+    assert call(app, "POST", "/silences", year).status_code == 200
+    assert call(app, "POST", "/silences", {**year, "duration_ms": 365 * DAY_MS + MINUTE_MS}).status_code == 422
+
+
+def test_a_reload_is_answered_with_its_outcome(unchanged_database: Database) -> None:
+    outcomes = {
+        ConfigReloadOutcome(ConfigReloadResult.APPLIED): {"result": "applied", "problems": []},
+        ConfigReloadOutcome(ConfigReloadResult.POSTPONED): {"result": "postponed", "problems": []},
+        ConfigReloadOutcome(ConfigReloadResult.INVALID, ("a:1:2",)): {"result": "invalid", "problems": ["a:1:2"]},
+    }
+    waiting = list(outcomes)
+
+    async def reload_config() -> ConfigReloadOutcome:
+        return waiting.pop(0)
+
+    app = create_test_app(unchanged_database, api_keys=(READER, OPERATOR), reload_config=reload_config)
+    assert call(app, "POST", "/reload", key=READER).status_code == 403
+    assert call(app, "POST", "/reload?force=1").status_code == 422
+    assert waiting == list(outcomes), "neither has reloaded"
+    for body in outcomes.values():
+        response = call(app, "POST", "/reload")
+        assert (response.status_code, response.json()) == (200, body)
+        assert response.headers["cache-control"] == "no-store"
+
+
+def test_a_process_without_files_does_not_reload(refusing_app: FastAPI) -> None:
+    response = call(refusing_app, "POST", "/reload")
+    assert (response.status_code, response.json()["detail"]) == (
+        409,
+        "This process does not reload its configuration. Restart it.",
+    )

@@ -1,0 +1,120 @@
+"""The tools that acknowledge incidents and silence notifications. The descriptions are written for agents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, TypeAlias
+
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ToolError
+from pydantic import Field
+
+from watchdog.api.serializers.acts import (
+    serialize_incident_acknowledgement,
+    serialize_silence,
+    serialize_started_silence,
+)
+from watchdog.config_types import parse_config_duration_ms
+from watchdog.domain.acts import Actor
+from watchdog.domain.model import Severity
+from watchdog.domain.routing import ProbeMatcher
+from watchdog.domain.silencing import SilenceMatcher
+from watchdog.mcp_server.context import McpToolContext
+from watchdog.mcp_server.tool_jobs import McpToolRequestError
+from watchdog.service.acts import (
+    ActResultT,
+    SilenceRequest,
+    acknowledge_incident,
+    begin_silence,
+    end_silence,
+    remove_acknowledgement,
+)
+from watchdog.store.database import Database
+
+ActToolResult: TypeAlias = dict[str, Any]
+ActToolContext: TypeAlias = Context[Any, Any]
+OpenIncidentParameter = Annotated[str, Field(max_length=200, description="The id of an open incident.")]
+CommentParameter = Annotated[str, Field(description="Why, for people on call; at most 500 characters.")]
+
+
+class ActTools:
+    """The methods are the tools; their docstrings are the descriptions that clients see."""
+
+    def __init__(self, context: McpToolContext):
+        self._context = context
+
+    async def acknowledge(
+        self, incident: OpenIncidentParameter, ctx: ActToolContext, comment: CommentParameter = ""
+    ) -> ActToolResult:
+        """State that someone takes care of an open incident: {incident, acknowledgement: {at, by, through, comment}}.
+        Pages and the Slack message show it. The first acknowledgement stays; safe to repeat. Requires an API key with
+        role operator.
+        """
+        acknowledgement, _ = await self._run_act(
+            ctx, lambda database, actor, now: acknowledge_incident(database, incident, actor, comment, now)
+        )
+        return {**serialize_incident_acknowledgement(incident, acknowledgement)}
+
+    async def unacknowledge(
+        self, incident: OpenIncidentParameter, ctx: ActToolContext, comment: CommentParameter = ""
+    ) -> ActToolResult:
+        """Remove the acknowledgement of an open incident, if it has any: {incident, acknowledgement: null}. Safe to
+        repeat. Requires an API key with role operator.
+        """
+        await self._run_act(
+            ctx, lambda database, actor, now: remove_acknowledgement(database, incident, actor, comment, now)
+        )
+        return {**serialize_incident_acknowledgement(incident, None)}
+
+    async def silence(
+        self,
+        duration: Annotated[str, Field(max_length=50, description="For how long, such as 30m, 4h or 2d.")],
+        ctx: ActToolContext,
+        probe: Annotated[str, Field(description="A probe's id or name, as in list_probes.")] = "",
+        group: Annotated[str, Field(description="The group of the probes.")] = "",
+        tags: Annotated[list[str], Field(description="A probe must have all of them.")] = [],  # noqa: B006
+        kind: Annotated[str, Field(description="The kind of the probes, such as http.")] = "",
+        severity: Annotated[Severity | None, Field(description="The severity of the probes.")] = None,
+        subject: Annotated[
+            str, Field(description=r"The incident's subject, such as a job. * is any text, \* a star.")
+        ] = "",
+        all: Annotated[bool, Field(description="Every incident; then no other condition may be given.")] = False,
+        comment: CommentParameter = "",
+    ) -> ActToolResult:
+        """Hold back the notifications of some incidents for a time: {silence: {id, match, until, ...},
+        open_incident_count}. An incident must match every condition that is given; at least one is necessary, or all.
+        Incidents open and resolve as before, and what is still open at the end is sent then. Ask the person on call
+        before you silence. Each call begins another silence. Requires an API key with role operator.
+        """
+        matcher = SilenceMatcher(ProbeMatcher(severity, frozenset(tags), group, kind, probe), subject)
+        try:
+            duration_ms = parse_config_duration_ms(duration)
+        except ValueError as e:
+            raise self._to_tool_error(McpToolRequestError(f"duration: {e}")) from None
+        started = await self._run_act(
+            ctx,
+            lambda database, actor, now: begin_silence(
+                database, SilenceRequest(matcher, now + duration_ms, comment, selects_everything=all), actor, now
+            ),
+        )
+        return {**serialize_started_silence(*started)}
+
+    async def unsilence(
+        self, id: Annotated[str, Field(max_length=200, description="The id of a silence.")], ctx: ActToolContext
+    ) -> ActToolResult:
+        """End a silence: {id, match, until, ended_at, ended_by, ...}. What it held back about incidents that are still
+        open is sent at once. Requires an API key with role operator.
+        """
+        ended = await self._run_act(ctx, lambda database, actor, now: end_silence(database, id, actor, now))
+        return {**serialize_silence(ended)}
+
+    async def _run_act(self, ctx: ActToolContext, act: Callable[[Database, Actor, int], ActResultT]) -> ActResultT:
+        """Raises ToolError."""
+        try:
+            actor = self._context.get_operator(ctx.request_context.request)
+            return await self._context.run_act(lambda database, now: act(database, actor, now))
+        except McpToolRequestError as e:
+            raise self._to_tool_error(e) from None
+
+    def _to_tool_error(self, error: McpToolRequestError) -> ToolError:
+        return ToolError(self._context.runner.mask(str(error)))

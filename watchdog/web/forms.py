@@ -1,0 +1,29 @@
+"""Reads the forms of pages: short and urlencoded."""
+
+from __future__ import annotations
+
+import asyncio
+from urllib.parse import parse_qs
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+MAX_FORM_BYTES = 16_384
+"""Anyone may send the form to sign in. FastAPI's own form parser would keep a gigabyte of it in memory or on disk."""
+
+FORM_RECEIVE_TIMEOUT_S = 10.0
+"""The connections that send a form slowly count towards those that the server accepts."""
+
+
+async def read_form(request: Request) -> dict[str, str]:
+    """The fields of an urlencoded form. Raises HTTPException if it is too long, or not sent in time."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(FORM_RECEIVE_TIMEOUT_S):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_FORM_BYTES:
+                    raise HTTPException(413, "The form is too long")
+    except TimeoutError:
+        raise HTTPException(408, "The form was not sent in time") from None
+    return {name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace")).items()}

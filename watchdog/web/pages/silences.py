@@ -1,0 +1,62 @@
+"""The silences: those in effect, those that ended, and a form for another one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from watchdog.domain.formatting import format_utc_timestamp
+from watchdog.domain.model import Severity
+from watchdog.domain.silencing import Silence
+from watchdog.store.read.acts import list_silences, list_silences_in_effect
+from watchdog.store.read.status import Connection, WatchdogStatus, load_watchdog_status
+
+MAX_ENDED_SILENCES_ON_PAGE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class SilencesPageRow:
+    id: str
+    selection: str
+    author: str
+    comment: str
+    started_at: int
+    end_text: str
+    is_in_effect: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SilencesPage:
+    service_status: WatchdogStatus
+    in_effect: tuple[SilencesPageRow, ...]
+    """Those that end first come first."""
+    ended: tuple[SilencesPageRow, ...]
+    """The newest."""
+    severities: tuple[Severity, ...]
+    """To choose from."""
+
+
+def load_silences_page(connection: Connection, now: int) -> SilencesPage:
+    ended = list_silences(connection, is_in_effect=False, limit=MAX_ENDED_SILENCES_ON_PAGE)
+    return SilencesPage(
+        service_status=load_watchdog_status(connection),
+        in_effect=tuple(build_silences_page_row(silence, now) for silence in list_silences_in_effect(connection)),
+        ended=tuple(build_silences_page_row(silence, now) for silence in ended),
+        severities=tuple(Severity),
+    )
+
+
+def build_silences_page_row(silence: Silence, now: int) -> SilencesPageRow:
+    if silence.ended_at is None:
+        end_text = f"until {format_utc_timestamp(silence.ends_at, now)}"
+    else:
+        by = f"ended by {silence.ended_by}" if silence.ended_by else "expired"
+        end_text = f"{by} at {format_utc_timestamp(silence.ended_at, now)}"
+    return SilencesPageRow(
+        id=silence.id,
+        selection=silence.matcher.describe(),
+        author=f"{silence.actor.name} ({silence.actor.interface})",
+        comment=silence.comment,
+        started_at=silence.started_at,
+        end_text=end_text,
+        is_in_effect=silence.ended_at is None,
+    )

@@ -1,0 +1,105 @@
+"""Acknowledging incidents, and the log of who did what."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from watchdog.api.examples import INCIDENT_ACKNOWLEDGEMENT_EXAMPLE, RECORDED_ACT_EXAMPLE, build_list_page_json_example
+from watchdog.api.serializers.acts import (
+    IncidentAcknowledgementJson,
+    RecordedActJson,
+    serialize_incident_acknowledgement,
+    serialize_recorded_act,
+)
+from watchdog.api.serializers.lists import ListPageJson
+from watchdog.domain.acts import OperatorAuditLogEntry, OperatorInterfaceKind
+from watchdog.service.acts import acknowledge_incident, remove_acknowledgement
+from watchdog.store.read.acts import list_acts
+from watchdog.web.auth.acts import get_actor
+from watchdog.web.routes.api_v1.cursors import CursorPosition
+from watchdog.web.routes.api_v1.incidents import IncidentId
+from watchdog.web.routes.api_v1.operations import declare_act_operation, declare_read_operation
+from watchdog.web.routes.api_v1.parameters import ActBody, FilterText, NoQueryParameters, PageParameters
+from watchdog.web.routes.api_v1.responses import CursorPaginatedListEndpoint, cut_list_page
+from watchdog.web.routes.operators import OperatorRouteContext
+
+NO_COMMENT = ActBody()
+
+
+class AuditListParameters(PageParameters):
+    """Only the acts that match the filter."""
+
+    incident: FilterText = ""
+    """The id of an incident."""
+
+
+def get_act_position(act: OperatorAuditLogEntry) -> CursorPosition:
+    return (act.id,)
+
+
+AUDIT_LIST: CursorPaginatedListEndpoint[OperatorAuditLogEntry] = CursorPaginatedListEndpoint(
+    "/api/v1/audit", (int,), get_act_position, serialize_recorded_act
+)
+
+
+def add_act_routes(router: APIRouter, context: OperatorRouteContext) -> None:
+    @declare_act_operation(
+        router,
+        "/incidents/{incident_id}/acknowledge",
+        summary="Acknowledge an open incident; the first acknowledgement stays",
+        shape=IncidentAcknowledgementJson,
+        example=INCIDENT_ACKNOWLEDGEMENT_EXAMPLE,
+    )
+    async def acknowledge(
+        request: Request,
+        incident_id: IncidentId,
+        _: Annotated[NoQueryParameters, Query()],
+        body: Annotated[ActBody, Body()] = NO_COMMENT,
+    ) -> IncidentAcknowledgementJson:
+        actor = get_actor(request, OperatorInterfaceKind.API, body.on_behalf_of)
+        acknowledgement, _is_new = await context.run_act(
+            lambda database, now: acknowledge_incident(database, incident_id, actor, body.comment, now)
+        )
+        return serialize_incident_acknowledgement(incident_id, acknowledgement)
+
+    @declare_act_operation(
+        router,
+        "/incidents/{incident_id}/unacknowledge",
+        summary="Remove the acknowledgement of an open incident, if it has any",
+        shape=IncidentAcknowledgementJson,
+        example={**INCIDENT_ACKNOWLEDGEMENT_EXAMPLE, "acknowledgement": None},
+    )
+    async def unacknowledge(
+        request: Request,
+        incident_id: IncidentId,
+        _: Annotated[NoQueryParameters, Query()],
+        body: Annotated[ActBody, Body()] = NO_COMMENT,
+    ) -> IncidentAcknowledgementJson:
+        actor = get_actor(request, OperatorInterfaceKind.API, body.on_behalf_of)
+        await context.run_act(
+            lambda database, now: remove_acknowledgement(database, incident_id, actor, body.comment, now)
+        )
+        return serialize_incident_acknowledgement(incident_id, None)
+
+    add_audit_route(router, context)
+
+
+def add_audit_route(router: APIRouter, context: OperatorRouteContext) -> None:
+    @declare_read_operation(
+        router,
+        "/audit",
+        summary="List who did what, newest first",
+        shape=ListPageJson[RecordedActJson],
+        example=build_list_page_json_example(AUDIT_LIST.path, RECORDED_ACT_EXAMPLE),
+    )
+    async def list_audit_log(request: Request, parameters: Annotated[AuditListParameters, Query()]) -> Response:
+        after = AUDIT_LIST.decode_cursor_position(parameters)
+        before_id = None if after is None else int(after[0])
+        acts = await context.run_query(
+            lambda c: list_acts(c, limit=parameters.limit + 1, incident=parameters.incident, before_id=before_id)
+        )
+        return await AUDIT_LIST.respond(request, parameters, cut_list_page(acts, parameters.limit))

@@ -1,0 +1,146 @@
+"""What operators do on pages: acknowledge and silence, and the page of silences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from watchdog.config_types import parse_config_duration_ms
+from watchdog.domain.acts import Actor, OperatorInterfaceKind
+from watchdog.domain.model import Severity
+from watchdog.domain.routing import ProbeMatcher
+from watchdog.domain.silencing import SilenceMatcher, escape_subject_pattern
+from watchdog.service.acts import (
+    SilenceRequest,
+    acknowledge_incident,
+    begin_silence,
+    end_silence,
+    remove_acknowledgement,
+)
+from watchdog.store.read.status import Connection, list_incidents, list_probe_infos
+from watchdog.web.auth.acts import get_actor, require_csrf_safe_act, require_operator
+from watchdog.web.errors import PageNotFoundError, UnanswerableRequestError
+from watchdog.web.forms import read_form
+from watchdog.web.pages.silences import load_silences_page
+from watchdog.web.routes.operators import OperatorRouteContext
+from watchdog.web.templating import NO_STORE_HEADERS
+
+CSRF_TOKEN_FIELD = "csrf_token"
+DURATION_ADVICE = "Write how long the silence lasts as 30m, 4h or 2d."
+
+
+def create_page_act_router(context: OperatorRouteContext) -> APIRouter:
+    """Each form, which only operators may send, is answered with a redirect to the page that shows what changed."""
+    router = APIRouter(dependencies=[Depends(context.authenticate)])
+    add_incident_forms(router, context)
+    add_silence_forms(router, context)
+    return router
+
+
+def add_incident_forms(router: APIRouter, context: OperatorRouteContext) -> None:
+    @router.post("/incidents/{incident_id}/acknowledge")
+    async def acknowledge(request: Request, incident_id: str) -> Response:
+        form, actor = await read_act_form(request, context)
+        comment = form.get("comment", "")
+        await context.run_act(lambda db, now: acknowledge_incident(db, incident_id, actor, comment, now))
+        return redirect_to_page("/incidents/", incident_id)
+
+    @router.post("/incidents/{incident_id}/unacknowledge")
+    async def unacknowledge(request: Request, incident_id: str) -> Response:
+        form, actor = await read_act_form(request, context)
+        comment = form.get("comment", "")
+        await context.run_act(lambda db, now: remove_acknowledgement(db, incident_id, actor, comment, now))
+        return redirect_to_page("/incidents/", incident_id)
+
+    @router.post("/incidents/{incident_id}/silence")
+    async def silence_incident(request: Request, incident_id: str) -> Response:
+        form, actor = await read_act_form(request, context)
+        matcher = await context.run_query(lambda c: build_matcher_of_incident(c, incident_id))
+        await silence(context, form, actor, matcher)
+        return redirect_to_page("/incidents/", incident_id)
+
+
+def add_silence_forms(router: APIRouter, context: OperatorRouteContext) -> None:
+    @router.post("/probes/{probe_id}/silence")
+    async def silence_probe(request: Request, probe_id: str) -> Response:
+        form, actor = await read_act_form(request, context)
+        if not await context.run_query(lambda c: any(probe.id == probe_id for probe in list_probe_infos(c))):
+            raise PageNotFoundError(f"There is no probe with the id {probe_id} in the running configuration.")
+        await silence(context, form, actor, SilenceMatcher(ProbeMatcher(probe=probe_id)))
+        return redirect_to_page("/probes/", probe_id)
+
+    @router.get("/silences")
+    async def show_silences(request: Request) -> Response:
+        now = context.clock()
+        content = await context.run_query(lambda c: load_silences_page(c, now))
+        return await context.render_page(request, "silences.j2", "silences", content, now)
+
+    @router.post("/silences")
+    async def silence_selection(request: Request) -> Response:
+        form, actor = await read_act_form(request, context)
+        await silence(context, form, actor, parse_silence_matcher(form), selects_everything="all" in form)
+        return redirect_to_page("/silences")
+
+    @router.post("/silences/{silence_id}/end")
+    async def unsilence(request: Request, silence_id: str) -> Response:
+        _, actor = await read_act_form(request, context)
+        await context.run_act(lambda db, now: end_silence(db, silence_id, actor, now))
+        return redirect_to_page("/silences")
+
+
+async def read_act_form(request: Request, context: OperatorRouteContext) -> tuple[Mapping[str, str], Actor]:
+    """The fields, and who sends them. Raises WebRequestRefusedError for a reader, and for a form of another site."""
+    require_operator(request)
+    form = await read_form(request)
+    require_csrf_safe_act(request, context.authenticator, form.get(CSRF_TOKEN_FIELD, ""))
+    return form, get_actor(request, OperatorInterfaceKind.PAGE)
+
+
+async def silence(
+    context: OperatorRouteContext,
+    form: Mapping[str, str],
+    actor: Actor,
+    matcher: SilenceMatcher,
+    *,
+    selects_everything: bool = False,
+) -> None:
+    """For the `duration` of the form. Raises UnanswerableRequestError if it is not a duration."""
+    try:
+        duration_ms = parse_config_duration_ms(form.get("duration", "").strip())
+    except ValueError:
+        raise UnanswerableRequestError(422, f"The duration is missing or not valid. {DURATION_ADVICE}") from None
+    comment = form.get("comment", "")
+    await context.run_act(
+        lambda db, now: begin_silence(
+            db, SilenceRequest(matcher, now + duration_ms, comment, selects_everything=selects_everything), actor, now
+        )
+    )
+
+
+def build_matcher_of_incident(connection: Connection, incident_id: str) -> SilenceMatcher:
+    """Selects the incidents of its probe about its subject. Raises PageNotFoundError."""
+    records = list_incidents(connection, incident=incident_id)
+    if not records:
+        raise PageNotFoundError(f"There is no incident {incident_id}. Resolved incidents are deleted after a while.")
+    record = records[0]
+    return SilenceMatcher(ProbeMatcher(probe=record.probe.id), escape_subject_pattern(record.incident.subject))
+
+
+def parse_silence_matcher(form: Mapping[str, str]) -> SilenceMatcher:
+    """Of the form on the page of silences. Raises UnanswerableRequestError."""
+    severity = form.get("severity", "")
+    if severity and severity not in tuple(Severity):
+        raise UnanswerableRequestError(422, f"There is no such severity. Choose {', '.join(Severity)}.")
+    tags = frozenset(tag.strip() for tag in form.get("tags", "").split(",")) - {""}
+    group, kind, probe = (form.get(name, "").strip() for name in ("group", "kind", "id"))
+    match = ProbeMatcher(Severity(severity) if severity else None, tags, group, kind, probe)
+    return SilenceMatcher(match, form.get("subject", "").strip())
+
+
+def redirect_to_page(path: str, id: str = "") -> Response:
+    """303, so that to reload the page does not send the form again."""
+    return RedirectResponse(f"{path}{quote(id, safe='')}", 303, headers=NO_STORE_HEADERS)
