@@ -11,7 +11,7 @@ from watchdog.domain.model import LOCAL_LOCATION_NAME, IncidentTransition
 from watchdog.domain.rules import AlertPolicy, AlertStates, fold_results_into_alert_states
 from watchdog.domain.uptime_clock import UptimeClock
 from watchdog.store.listings import build_results_from_rows
-from watchdog.store.tables import END_OF_TIME_EPOCH_MS, RESULT_COLUMNS, probes, results, staleness_events
+from watchdog.store.tables import END_OF_TIME_MS, RESULT_COLUMNS, probes, results, staleness_events
 from watchdog.store.write.watermark import load_clock_steps
 
 
@@ -32,7 +32,7 @@ def replay_stored_results(
             staleness_events.c.timeline == timeline,
             staleness_events.c.last_result_slot >= start,
         )
-        ends_at = now if generation == len(starts) - 1 else END_OF_TIME_EPOCH_MS  # nothing is awaited over a step
+        ends_at = now if generation == len(starts) - 1 else END_OF_TIME_MS  # nothing is awaited over a step
         fold = fold_results_into_alert_states(
             policy,
             states,

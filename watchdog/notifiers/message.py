@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from watchdog.domain.formatting import HEALTH_STATE_LABELS, HEALTH_STATE_SYMBOLS, format_duration
+from watchdog.domain.formatting import (
+    HEALTH_STATE_LABELS,
+    HEALTH_STATE_SYMBOLS,
+    format_duration,
+    format_duration_rounded,
+)
 from watchdog.domain.model import AlertMessageContext, HealthState, IncidentEvent
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE
 from watchdog.domain.rules.job import is_heartbeat_incident

@@ -117,7 +117,7 @@ def end_silence(database: Database, silence: str, actor: Actor, now: int) -> Sil
 
 
 async def run_act(store_executor: StoreExecutor, act: Callable[[Database, int], ActResultT]) -> ActResultT:
-    """Run an act in the thread that writes. Raises TimeoutError after ACT_TIMEOUT_S; an act that has not begun by then
+    """Run an act in the thread that writes. Raises TimeoutError after ACT_TIMEOUT_S; an act that has not started by then
     does not take place."""
     async with asyncio.timeout(ACT_TIMEOUT_S):
         return await store_executor.run_write_with_now(lambda now: act(store_executor.database, now))

@@ -132,12 +132,12 @@ results = Table(
 )  # fmt: skip
 RESULT_COLUMNS = [column for column in results.c if column.name != "recorded_at"]
 """The columns that make a `ProbeResult`, in the order of its fields."""
-END_OF_TIME_EPOCH_MS = 2**62
+END_OF_TIME_MS = 2**62
 _ended_timeline = sa.select(clock_steps.c.valid_until).where(clock_steps.c.ended_timeline == results.c.location)
 is_effective_result = sa.or_(
     results.c.slot
-    <= sa.select(sa.func.coalesce(sa.func.min(clock_steps.c.valid_until), END_OF_TIME_EPOCH_MS)).scalar_subquery(),
-    results.c.slot <= sa.func.coalesce(_ended_timeline.correlate(results).scalar_subquery(), END_OF_TIME_EPOCH_MS),
+    <= sa.select(sa.func.coalesce(sa.func.min(clock_steps.c.valid_until), END_OF_TIME_MS)).scalar_subquery(),
+    results.c.slot <= sa.func.coalesce(_ended_timeline.correlate(results).scalar_subquery(), END_OF_TIME_MS),
 )
 """Whether the instant of a row of `results` has not come again after a step of the clock. The first half, which is
 computed once for a query, spares the second where the clock was never set."""
@@ -149,9 +149,7 @@ _newest_slot = sa.select(sa.func.max(watermarks.c.claimed_until) + MAX_WATERMARK
 )
 newest_results = (
     sa.select(results)
-    .where(
-        is_effective_result, results.c.slot <= sa.func.coalesce(_newest_slot.scalar_subquery(), END_OF_TIME_EPOCH_MS)
-    )
+    .where(is_effective_result, results.c.slot <= sa.func.coalesce(_newest_slot.scalar_subquery(), END_OF_TIME_MS))
     .subquery("newest_results")
 )
 """The same rows, for a search from the newest one: it need not pass all rows from before a step back. A search for a

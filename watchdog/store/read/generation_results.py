@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from watchdog.store.tables import END_OF_TIME_EPOCH_MS, clock_steps, results
+from watchdog.store.tables import END_OF_TIME_MS, clock_steps, results
 
 _ended_generation = sa.select(clock_steps.c.generation - 1).where(clock_steps.c.ended_timeline == results.c.location)
 _newest_generation = sa.select(sa.func.max(clock_steps.c.generation)).scalar_subquery()
@@ -23,5 +23,5 @@ def build_results_of_clock_generation_subquery(generation: int) -> sa.Subquery:
         .correlate(results)
         .scalar_subquery()
     )
-    counted = result_generation <= generation, results.c.slot <= sa.func.coalesce(came_again_at, END_OF_TIME_EPOCH_MS)
+    counted = result_generation <= generation, results.c.slot <= sa.func.coalesce(came_again_at, END_OF_TIME_MS)
     return sa.select(results).where(*counted).subquery("results_of_generation")

@@ -24,7 +24,7 @@ from watchdog.domain.rules import (
 from watchdog.domain.silencing import Silence
 from watchdog.store.database import Database, run_after_commit
 from watchdog.store.listings import SubjectListingCache, build_results_from_rows
-from watchdog.store.tables import END_OF_TIME_EPOCH_MS, alert_states, evaluation_cursors, results, staleness_events
+from watchdog.store.tables import END_OF_TIME_MS, alert_states, evaluation_cursors, results, staleness_events
 from watchdog.store.write.incident_groups import INCIDENT_GROUPS_LOCK_KEY
 from watchdog.store.write.incidents import change_incident_cause, open_incident, resolve_incident
 from watchdog.store.write.probe_registry import InMemoryProbeRegistry
@@ -191,7 +191,7 @@ class AlertEvaluator:
     ) -> None:
         probe, clock = cursor.probe, self.watermark.uptime_clock
         policy, generation = self.registry[probe].policy, self.watermark.generation
-        states, waits_until = dict(states_before), END_OF_TIME_EPOCH_MS if self._gives_up_awaited else now
+        states, waits_until = dict(states_before), END_OF_TIME_MS if self._gives_up_awaited else now
         lateness_passed = partial(clock.has_uptime_elapsed, duration=policy.max_lateness, now=waits_until)
         fold = fold_results_into_alert_states(
             policy, states, start, rows, lateness_passed, now=waits_until, generation=generation
