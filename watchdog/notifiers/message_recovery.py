@@ -57,7 +57,7 @@ def format_closing_title_omitting_cause(
         phrase = "has started"
     if incident.reason == "job.lost" and phrase == "recovered" and _has_newest_run_succeeded(subject_facts):
         phrase = "a later run succeeded"
-    needs_colon = not subject and not phrase.startswith(("recovered", "has "))
+    needs_colon = not subject and not phrase.startswith(("has ", "recovered"))
     return f"{name}{subject}{':' * needs_colon} {phrase}"
 
 

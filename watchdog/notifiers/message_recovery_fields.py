@@ -115,8 +115,9 @@ def _describe_current_state(context: AlertMessageContext) -> str:
         return certificate if is_about_certificate else ""
     status, duration = latest.evidence.facts.get("status"), describe_run_duration(context, latest.duration)
     had_unmet_expectations = incident.rule == availability.ALERT_RULE_NAME and any(list_unmet_expressions(context, ""))
+    outcome = f"HTTP {status}" if isinstance(status, int) else "ok"
     parts = (
-        f"HTTP {status}" if isinstance(status, int) else "ok",
+        outcome,
         "all expectations are met" if had_unmet_expectations else "",
         duration,
         certificate if is_about_certificate else "",
