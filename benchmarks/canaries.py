@@ -36,7 +36,7 @@ from watchdog.probes.base import derive_slot_idempotency_key
 from watchdog.queues import CanaryJobRequest, QueueConnectContext
 from watchdog.service.clock import read_wall_clock_ms
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
-from watchdog.service.runner import ProbeRunner
+from watchdog.service.runner import RetryingProbeRunner
 
 CYCLE_COUNT, CONCURRENCY, KILL_COUNT = 1_000, 10, 20
 QUEUE_NAME = "mail"
@@ -147,7 +147,7 @@ async def _run_cycles(queue: BullmqBenchmarkQueue | PgbossBenchmarkQueue) -> tup
     outcomes: Counter[str] = Counter()
     durations: list[int] = []
     async with NetworkAccess() as network, EventLoopLagMonitor() as lag_monitor:
-        runner = ProbeRunner(network, SecretMask(()), read_wall_clock_ms, lag_monitor)
+        runner = RetryingProbeRunner(network, SecretMask(()), read_wall_clock_ms, lag_monitor)
 
         async def run_in_sequence(number: int, cycles: int) -> None:
             probe = canary_probe(queue.system_config(), name=f"Pipeline {number}")

@@ -67,7 +67,9 @@ def test_a_section_gets_one_optional_field_per_kind() -> None:
 def test_the_kinds_of_a_section() -> None:
     household = Household.model_validate({"cat": {}, "dog": {}})
     assert ANIMALS.find_configured_values_by_kind(household) == {"cat": Cat(), "dog": Dog()}
-    assert ANIMALS.require_exactly_one_configured_kind(Household.model_validate({"cat": {"lives": 1}})) == Cat(lives=1)
+    assert ANIMALS.require_one_kind_and_get_its_settings(Household.model_validate({"cat": {"lives": 1}})) == Cat(
+        lives=1
+    )
 
 
 @pytest.mark.parametrize(
@@ -79,7 +81,7 @@ def test_the_kinds_of_a_section() -> None:
 )
 def test_exactly_one_kind(kinds: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):
-        ANIMALS.require_exactly_one_configured_kind(Household.model_validate(kinds))
+        ANIMALS.require_one_kind_and_get_its_settings(Household.model_validate(kinds))
 
 
 def test_as_metadata_it_is_the_union_of_its_classes() -> None:

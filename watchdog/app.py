@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import structlog
 
-from watchdog.config.definitions import digest_json, parse_yaml_fields
+from watchdog.config.definitions import digest_json, parse_yaml_values_by_field_path
 from watchdog.config.load import LoadedConfig
 from watchdog.domain.client_addresses import TrustedProxies
 from watchdog.domain.config_changes import (
@@ -118,7 +118,7 @@ class RunningWatchdogService:
             preload_probe_modules(config)
             configuration = build_watchdog_process_configuration(loaded_config, configured_probes)
             before, after = map(build_config_snapshot, (membership.configuration, configuration))
-            changes = compare_configs(before, after, parse_yaml_fields)
+            changes = compare_configs(before, after, parse_yaml_values_by_field_path)
             connectivity_check = build_connectivity_check(config, self.network, self.clock)
             web_changes = [prepare_change(loaded_config) for prepare_change in self.web_change_preparations]
             return configuration, changes, connectivity_check, web_changes
@@ -256,7 +256,7 @@ def build_check_in_receiver(service: MonitoringService, loaded_config: LoadedCon
 
 def create_asgi_app(app: RunningWatchdogService) -> ASGIApp:
     """The web pages, the MCP server and the check-in endpoint of a running service. A reload replaces the pages."""
-    from watchdog.mcp_server.context import LocalBackgroundTaskControl, McpToolContext
+    from watchdog.mcp_server.context import LocalBackgroundTaskHealthAndTrigger, McpToolContext
     from watchdog.mcp_server.http import LazyMcpApp, list_allowed_hosts_and_origins
     from watchdog.web.auth.acts import get_actor_name
     from watchdog.web.replaceable_app import ReplaceableAsgiApp
@@ -265,7 +265,7 @@ def create_asgi_app(app: RunningWatchdogService) -> ASGIApp:
         app.store_executor.run_read_query,
         app.service.run_executor.runner,
         app.loaded_config.config.probes,
-        LocalBackgroundTaskControl(app.service, app.clock),
+        LocalBackgroundTaskHealthAndTrigger(app.service, app.clock),
         is_operator=lambda request: bool(request.state.is_operator),
         run_act_in_store=partial(run_act_and_send, app.store_executor, app.service.notification_sender),
         get_actor_name=get_actor_name,

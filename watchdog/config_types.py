@@ -36,7 +36,7 @@ FieldPath: TypeAlias = tuple[str | int, ...]
 """The path from a model to one of its fields: ("alert", "severity"), ("expect", 0)."""
 
 
-class FieldValidationError(ValueError):
+class MultiFieldValidationError(ValueError):
     """All errors of one validator: pairs of a field, relative to the model, and a message."""
 
     def __init__(self, errors: Iterable[tuple[FieldPath, str]]):
@@ -292,7 +292,7 @@ class ConfigModel(BaseModel):
                 except ValueError as e:
                     errors.append(((key,), str(e)))
         if errors:
-            raise FieldValidationError(errors)
+            raise MultiFieldValidationError(errors)
         return data
 
     @classmethod
@@ -319,7 +319,7 @@ class ConfigModel(BaseModel):
         if cls.shorthand_field:
             long_form = dict(schema)
             schema.clear()
-            schema |= {"anyOf": [_get_json_schema_of_shorthand_field(cls.shorthand_field, long_form), long_form]}
+            schema |= {"anyOf": [_get_json_schema_of_shorthand_form(cls.shorthand_field, long_form), long_form]}
         return reference
 
 
@@ -353,7 +353,7 @@ def _parse_class_bodies_of_module(module: str) -> dict[str, list[ast.stmt]]:
     return {node.name: node.body for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
 
 
-def _get_json_schema_of_shorthand_field(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+def _get_json_schema_of_shorthand_form(name: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in schema["properties"][name].items() if k not in ("title", "default")}
 
 
@@ -383,9 +383,9 @@ __all__ = [
     "CronExpression",
     "Duration",
     "DurationOrZero",
-    "FieldValidationError",
     "HttpLink",
     "LocalFilePath",
+    "MultiFieldValidationError",
     "Secret",
     "SingleLineText",
     "TimezoneName",

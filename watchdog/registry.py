@@ -58,7 +58,7 @@ class KindRegistry(Mapping[str, type[KindT]]):
         """The kinds that a section with `add_kind_fields` gives, with their values."""
         return {kind: value for kind in self if (value := getattr(section, kind)) is not None}
 
-    def require_exactly_one_configured_kind(self, section: BaseModel) -> KindT:
+    def require_one_kind_and_get_its_settings(self, section: BaseModel) -> KindT:
         """The value of the only kind that a section gives. Raises ValueError unless it gives exactly one."""
         value: KindT = require_exactly_one_of(section, self)
         return value

@@ -22,7 +22,7 @@ from tests.support.command_line import invoke_command
 from tests.support.polling import wait_until
 from watchdog.cli import exec as exec_module
 from watchdog.cli import exec_queue
-from watchdog.cli.exec_run import ExecCommandLine, parse_exec_arguments
+from watchdog.cli.exec_run import WatchdogExecArguments, parse_exec_arguments
 
 SCRIPT = """
 import sys
@@ -189,7 +189,7 @@ def test_a_signal_is_passed_on_at_once_even_if_another_thread_gets_it(
     """The system may give a signal to any thread, and the main thread, which runs the handlers, must wake up for it."""
     script = """
 import signal, sys, threading, time
-from watchdog.cli.exec_run import ExecCommandLine, run_command_and_report
+from watchdog.cli.exec_run import WatchdogExecArguments, run_external_command_and_send_check_ins
 
 def signal_this_thread():
     while not open(sys.argv[1]).read():
@@ -199,7 +199,7 @@ def signal_this_thread():
 
 threading.Thread(target=signal_this_thread, daemon=True).start()
 command = [sys.executable, "-c", sys.argv[2]]
-sys.exit(run_command_and_report(ExecCommandLine("Backup", command, url=sys.argv[3])))
+sys.exit(run_external_command_and_send_check_ins(WatchdogExecArguments("Backup", command, url=sys.argv[3])))
 """
     output = tmp_path / "output.txt"
     with output.open("w") as stdout:
@@ -347,7 +347,7 @@ def test_a_corrected_wall_clock_does_not_change_the_age(monkeypatch: pytest.Monk
 
 def test_the_queue_is_bounded_and_survives_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    monkeypatch.setattr(exec_queue, "MAX_CHECK_IN_QUEUE_FILE_BYTES", 2_000)
+    monkeypatch.setattr(exec_queue, "MAX_UNSENT_CHECK_INS_FILE_BYTES", 2_000)
     words = [
         {"url": "x", "event": str(n), "run": "r", "body": "b" * 100, **exec_queue._build_queued_check_in_timestamps(0)}
         for n in range(50)
@@ -413,13 +413,13 @@ ARGUMENTS = [
 def test_arguments_mean_the_same_with_and_without_typer(
     words: str, variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    by_typer: list[ExecCommandLine] = []
+    by_typer: list[WatchdogExecArguments] = []
 
-    def record(arguments: ExecCommandLine) -> int:
+    def record(arguments: WatchdogExecArguments) -> int:
         by_typer.append(arguments)
         return 0
 
-    monkeypatch.setattr(exec_module, "run_command_and_report", record)
+    monkeypatch.setattr(exec_module, "run_external_command_and_send_check_ins", record)
     monkeypatch.setenv("WATCHDOG_CHECK_IN_URL", variable)
     assert invoke_command("exec", *words.split()).exit_code == 0
     assert [parse_exec_arguments(words.split())] == by_typer

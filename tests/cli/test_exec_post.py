@@ -174,5 +174,5 @@ def test_redirects_and_proxies_are_left_to_urllib(
 def test_the_constants_are_those_of_the_library() -> None:
     """`exec` does not import it, because it is slow to load."""
     assert exec_process.CHECK_IN_URL_ENV_VAR == checkin.CHECK_IN_URL_ENV_VAR
-    assert exec_process.MAX_EXEC_OUTPUT_TAIL_BYTES == checkin.MAX_CHECK_IN_OUTPUT_BYTES
+    assert exec_process.MAX_WRAPPED_COMMAND_OUTPUT_TAIL_BYTES == checkin.MAX_CHECK_IN_OUTPUT_BYTES
     assert exec_post.CHECK_IN_SEND_TIMEOUT_S == checkin.CHECK_IN_SEND_TIMEOUT_S

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.config.test_load import FLEET_ENV
-from watchdog.config.check_in_url import load_check_in_url_from_raw_config, load_check_in_url_from_validated_config
+from watchdog.config.check_in_url import (
+    load_check_in_url_from_validated_config,
+    load_heartbeat_check_in_url_from_raw_config,
+)
 from watchdog.config.load import load_config
 from watchdog.probes.heartbeat import HeartbeatProbe
 
@@ -30,11 +33,11 @@ def test_every_heartbeat_of_the_examples(file: Path) -> None:
     for probe in load_config(file, env=env).config.probes:
         for name in (probe.name, probe.id):
             if isinstance(probe, HeartbeatProbe):
-                assert load_check_in_url_from_raw_config(file, name, env) == load_check_in_url_from_validated_config(
+                assert load_heartbeat_check_in_url_from_raw_config(
                     file, name, env
-                )
+                ) == load_check_in_url_from_validated_config(file, name, env)
             else:
-                assert load_check_in_url_from_raw_config(file, name, env) == ""
+                assert load_heartbeat_check_in_url_from_raw_config(file, name, env) == ""
 
 
 def test_the_examples_hold_heartbeats() -> None:
@@ -176,7 +179,7 @@ def test_the_same_address(case: tuple[dict[str, str], str, str], tmp_path: Path)
         path.parent.mkdir(exist_ok=True)
         path.write_text(text.replace("KEYS", KEYS), encoding="utf-8")
     assert load_check_in_url_from_validated_config(tmp_path / "main", name, ENV) == expected
-    assert load_check_in_url_from_raw_config(tmp_path / "main", name, ENV) == expected
+    assert load_heartbeat_check_in_url_from_raw_config(tmp_path / "main", name, ENV) == expected
 
 
 UNSET_TOKEN = '"${UNSET}"'
@@ -205,7 +208,7 @@ def test_an_invalid_configuration_has_no_address(text: str | None, tmp_path: Pat
     file = tmp_path / "watchdog.yaml"
     if text is not None:
         file.write_text(text, encoding="utf-8")
-    assert load_check_in_url_from_raw_config(file, "Backup", ENV) == ""
+    assert load_heartbeat_check_in_url_from_raw_config(file, "Backup", ENV) == ""
     with pytest.raises(LookupError):
         load_check_in_url_from_validated_config(file, "Backup", ENV)
 
@@ -222,7 +225,7 @@ def test_problems_elsewhere_do_not_keep_a_job_from_checking_in(text: str, tmp_pa
     """A cron job often lacks the secrets that only the service needs."""
     file = tmp_path / "watchdog.yaml"
     file.write_text(text, encoding="utf-8")
-    assert load_check_in_url_from_raw_config(file, "Backup", ENV) == LOCAL
+    assert load_heartbeat_check_in_url_from_raw_config(file, "Backup", ENV) == LOCAL
 
 
 BAD_FILES = sorted((ROOT / "tests/config/bad").glob("*.yaml"))
@@ -231,4 +234,4 @@ BAD_FILES = sorted((ROOT / "tests/config/bad").glob("*.yaml"))
 @pytest.mark.parametrize("file", BAD_FILES, ids=lambda file: file.stem)
 def test_no_bad_configuration_raises(file: Path) -> None:
     for name in ("Backup", "backup", ""):
-        load_check_in_url_from_raw_config(file, name, ENV)
+        load_heartbeat_check_in_url_from_raw_config(file, name, ENV)

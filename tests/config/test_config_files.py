@@ -10,7 +10,7 @@ import pytest
 
 from watchdog.config.config_files import read_config_file_signatures
 from watchdog.config.load import load_config
-from watchdog.config.problems import ConfigError, ConfigFiles
+from watchdog.config.problems import ConfigError, WatchedConfigPaths
 
 MAIN = """
 include: ["conf.d/*.yaml"]
@@ -98,4 +98,4 @@ def test_named_pipes_are_refused_where_they_would_block(folder: Path, name: str)
 
 
 def test_nothing_to_watch() -> None:
-    assert read_config_file_signatures(ConfigFiles()) == {}
+    assert read_config_file_signatures(WatchedConfigPaths()) == {}

@@ -14,13 +14,13 @@ from pydantic import ValidationError
 from watchdog.config.load import LoadedConfig, load_config
 from watchdog.config.models import Config, NotificationRouteSettings
 from watchdog.config.problems import ConfigError
-from watchdog.config.sources import load_config_sources
+from watchdog.config.sources import read_and_merge_config_files
 from watchdog.config_types import format_config_duration
 from watchdog.domain.escalation import EscalationStep
 from watchdog.domain.model import ProbeInfo, Severity
 from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.notifiers import EmailNotifier
-from watchdog.probes.base import MAX_PREFERENCE_EXPRESSION_BYTES
+from watchdog.probes.base import MAX_PREFER_CEL_EXPRESSION_BYTES
 
 ROOT = Path(__file__).parents[2]
 FLEET_ENV = {
@@ -89,7 +89,7 @@ def test_the_full_example_loads() -> None:
     assert fleet.config.server.bind_address == ("127.0.0.1", 8080)
     assert fleet.config.status_page.groups == ("Core", "Search")
     assert [key.role for key in fleet.config.access.api_keys] == ["operator", "reader"]
-    files = load_config_sources(ROOT / "examples/full.yaml", None, FLEET_ENV).files
+    files = read_and_merge_config_files(ROOT / "examples/full.yaml", None, FLEET_ENV).files
     assert list(files) == [ROOT / "examples/full.yaml", ROOT / "examples/conf.d/blog.yaml"]
 
 
@@ -253,7 +253,7 @@ def test_included_files_add_probes_receivers_and_routes(tmp_path: Path) -> None:
     assert [(probe.name, probe.every) for probe in given.config.probes] == [(n, 7_000) for n in "ABCD"]
     assert list(given.config.receivers) == ["a", "b"]
     assert [route.receivers for route in given.config.routes] == [("a",), ("b",)]
-    assert [file.name for file in load_config_sources(main, None, {}).files] == [
+    assert [file.name for file in read_and_merge_config_files(main, None, {}).files] == [
         "main.yaml",
         "b.yaml",
         "c.yaml",
@@ -263,10 +263,10 @@ def test_included_files_add_probes_receivers_and_routes(tmp_path: Path) -> None:
 
 def test_a_preference_too_long_to_be_stored_is_refused() -> None:
     text = "probes: [{{name: A, http: 'https://a.example/', {}: ['body == \"{}\"']}}]"
-    load_config(None, text.format("prefer", "x" * (MAX_PREFERENCE_EXPRESSION_BYTES - 10)))
-    load_config(None, text.format("expect", "x" * (MAX_PREFERENCE_EXPRESSION_BYTES - 9)))
+    load_config(None, text.format("prefer", "x" * (MAX_PREFER_CEL_EXPRESSION_BYTES - 10)))
+    load_config(None, text.format("expect", "x" * (MAX_PREFER_CEL_EXPRESSION_BYTES - 9)))
     with pytest.raises(ConfigError, match=r"probes\.0\.prefer\.0: expected at most 2,000 bytes: divide the expression"):
-        load_config(None, text.format("prefer", "x" * (MAX_PREFERENCE_EXPRESSION_BYTES - 9)))
+        load_config(None, text.format("prefer", "x" * (MAX_PREFER_CEL_EXPRESSION_BYTES - 9)))
 
 
 def test_a_file_that_matches_two_patterns_is_read_once(tmp_path: Path) -> None:

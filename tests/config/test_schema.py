@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 
 from watchdog.config.schema import build_config_json_schema
-from watchdog.config.yaml_tree import parse_yaml
+from watchdog.config.yaml_tree import parse_yaml_with_problems
 from watchdog.domain.model import Json
 
 ROOT = Path(__file__).parents[2]
@@ -17,7 +17,7 @@ EDITOR = jsonschema.Draft202012Validator(SCHEMA)
 
 
 def read(text: str) -> Json:
-    root, problems = parse_yaml(text, "", {})
+    root, problems = parse_yaml_with_problems(text, "", {})
     assert root is not None
     assert [problem for problem in problems if "is not set" not in problem.message] == []
     return root.to_python(raw=True)

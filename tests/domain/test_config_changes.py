@@ -7,15 +7,15 @@ from collections.abc import Mapping
 import pytest
 
 from watchdog.domain.config_changes import (
+    ComparableConfigSnapshot,
     ConfigChanges,
     ConfigFieldChange,
     ConfigSectionSnapshot,
-    ConfigSnapshot,
-    OpenIncidentSnapshot,
+    OpenIncidentWithNotifiedDestinations,
     ProbeConfigChange,
     ProbeConfigSnapshot,
-    ProbeRename,
     RoutingChange,
+    SuspectedProbeRename,
     compare_configs,
     list_restart_required_fields,
 )
@@ -39,15 +39,17 @@ def snapshot(
     routes: NotificationRoutingTable = TO_ALL,
     destinations: Mapping[str, str] | None = None,
     sections: Mapping[str, ConfigSectionSnapshot] | None = None,
-) -> ConfigSnapshot:
-    return ConfigSnapshot({each.info.id: each for each in probes}, destinations or {}, routes, sections or {})
+) -> ComparableConfigSnapshot:
+    return ComparableConfigSnapshot({each.info.id: each for each in probes}, destinations or {}, routes, sections or {})
 
 
 def parse_fields(text: str) -> Mapping[str, str]:
     return dict(part.split("=") for part in text.split())
 
 
-def compare(old: ConfigSnapshot, new: ConfigSnapshot, *incidents: OpenIncidentSnapshot) -> ConfigChanges:
+def compare(
+    old: ComparableConfigSnapshot, new: ComparableConfigSnapshot, *incidents: OpenIncidentWithNotifiedDestinations
+) -> ConfigChanges:
     return compare_configs(old, new, parse_fields, incidents)
 
 
@@ -107,7 +109,9 @@ API, SHOP = probe("api"), probe("shop")
             snapshot(probe("api", "https://a.example/")),
             snapshot(probe("front", "https://a.example/")),
             ConfigChanges(
-                added=("front",), removed=("api",), renamed=(ProbeRename("api", "front", "https://a.example/"),)
+                added=("front",),
+                removed=("api",),
+                renamed=(SuspectedProbeRename("api", "front", "https://a.example/"),),
             ),
         ),
         (
@@ -163,7 +167,9 @@ API, SHOP = probe("api"), probe("shop")
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_changes(sentence: str, old: ConfigSnapshot, new: ConfigSnapshot, expected: ConfigChanges) -> None:
+def test_changes(
+    sentence: str, old: ComparableConfigSnapshot, new: ComparableConfigSnapshot, expected: ConfigChanges
+) -> None:
     assert compare(old, new) == expected, sentence
     assert compare(old, new).is_empty() == (expected == ConfigChanges())
     assert compare(new, new).is_empty()
@@ -173,7 +179,8 @@ def test_open_incidents_show_who_was_notified_and_where_the_new_routes_lead() ->
     by_probe = NotificationRoutingTable(RECEIVERS, (NotificationRoute(("chat",), ProbeMatcher(probe="api")),))
     old, new = snapshot(API, SHOP, probe("gone"), routes=TO_CHAT), snapshot(API, SHOP, routes=by_probe)
     incidents = [
-        OpenIncidentSnapshot(f"of-{id}", id, "http.503", ("chat/slack",)) for id in ("api", "shop", "gone", "watchdog")
+        OpenIncidentWithNotifiedDestinations(f"of-{id}", id, "http.503", ("chat/slack",))
+        for id in ("api", "shop", "gone", "watchdog")
     ]
     changes = compare(old, new, *incidents)
     assert changes.rerouted_incidents == (RoutingChange("shop", "of-shop", ("chat/slack",), ()),)

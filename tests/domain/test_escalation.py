@@ -111,7 +111,12 @@ def test_the_steps_of_the_routes_that_apply(
 def test_the_destinations_of_a_step_count_as_possible() -> None:
     """So that `watchdog diff` shows them."""
     table = NotificationRoutingTable(RECEIVERS, (CORE,))
-    assert table.list_possible_destinations(PROBE) == ("chat/slack", "pager/pagerduty", "pager/webhook", "boss/email")
+    assert table.list_possible_destinations_of_probe(PROBE) == (
+        "chat/slack",
+        "pager/pagerduty",
+        "pager/webhook",
+        "boss/email",
+    )
 
 
 def test_a_step_of_the_routing_log_explains_who_was_notified() -> None:

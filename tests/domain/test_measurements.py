@@ -11,7 +11,7 @@ from watchdog.domain.measurements import (
     ListedJobCounts,
     ListedMcpTaskCounts,
     QueueMeasurements,
-    select_facts_of_subject,
+    drop_facts_of_other_subjects,
 )
 from watchdog.domain.model import JsonScalar
 from watchdog.domain.observations import QueueStats, RecentlyEndedJobCounts
@@ -47,9 +47,13 @@ def test_facts_about_a_job_leave_out_the_others() -> None:
     counts = ListedJobCounts(2, 1)._asdict()
     entries = {"export": {"worker": "app-3", "duration": "2 min"}, "sweep": {"worker": "app-4"}}
     facts = {**counts, JOBS_EVIDENCE_KEY: entries, "address": "10.0.0.1"}
-    assert select_facts_of_subject("export", facts) == {"address": "10.0.0.1", "worker": "app-3", "duration": "2 min"}
-    assert select_facts_of_subject("unknown", facts) == facts
-    assert select_facts_of_subject("", counts) == counts
+    assert drop_facts_of_other_subjects("export", facts) == {
+        "address": "10.0.0.1",
+        "worker": "app-3",
+        "duration": "2 min",
+    }
+    assert drop_facts_of_other_subjects("unknown", facts) == facts
+    assert drop_facts_of_other_subjects("", counts) == counts
 
 
 def test_facts_about_a_task_leave_out_all_tasks() -> None:
@@ -58,7 +62,7 @@ def test_facts_about_a_task_leave_out_all_tasks() -> None:
         TASKS_EVIDENCE_KEY: {"crawl": {"ok": True}, "mail": {}},
         "server": "x 1",
     }
-    assert select_facts_of_subject("crawl", facts) == {"server": "x 1"}
+    assert drop_facts_of_other_subjects("crawl", facts) == {"server": "x 1"}
 
 
 def test_the_facts_of_a_queue_have_an_age_that_people_can_read() -> None:

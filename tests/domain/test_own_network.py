@@ -13,7 +13,7 @@ from watchdog.domain.own_network import (
     MassFailureDetector,
     NetworkFaultDecision,
     OwnNetworkFault,
-    OwnNetworkFaultSymptom,
+    OwnNetworkFaultSymptomKind,
     apply_network_fault_decision,
     find_own_network_fault_symptom_of_reason,
     get_endpoint_host,
@@ -37,28 +37,28 @@ def test_a_failure_of_the_own_network_is_an_error_that_quotes_what_was_observed(
 @pytest.mark.parametrize(
     ("reason", "symptom"),
     [
-        ("connection.unreachable", OwnNetworkFaultSymptom.NO_ROUTE),
-        ("timeout.dns", OwnNetworkFaultSymptom.NO_NAME_SERVER),
-        ("dns.no_response", OwnNetworkFaultSymptom.NO_NAME_SERVER),
+        ("connection.unreachable", OwnNetworkFaultSymptomKind.NO_ROUTE),
+        ("timeout.dns", OwnNetworkFaultSymptomKind.NO_NAME_SERVER),
+        ("dns.no_response", OwnNetworkFaultSymptomKind.NO_NAME_SERVER),
         ("dns.not_found", None),
         ("connection.refused", None),
         ("", None),
     ],
 )
-def test_which_reasons_leave_a_doubt(reason: str, symptom: OwnNetworkFaultSymptom | None) -> None:
+def test_which_reasons_leave_a_doubt(reason: str, symptom: OwnNetworkFaultSymptomKind | None) -> None:
     assert find_own_network_fault_symptom_of_reason(reason) is symptom
 
 
 @pytest.mark.parametrize(
     ("symptom", "by_name_lookup"),
     [
-        (OwnNetworkFaultSymptom.NO_ROUTE, False),
-        (OwnNetworkFaultSymptom.NO_NAME_SERVER, True),
-        (OwnNetworkFaultSymptom.MASS_FAILURE, False),
+        (OwnNetworkFaultSymptomKind.NO_ROUTE, False),
+        (OwnNetworkFaultSymptomKind.NO_NAME_SERVER, True),
+        (OwnNetworkFaultSymptomKind.MASS_FAILURE, False),
     ],
 )
 def test_names_are_resolved_only_if_no_name_server_responded(
-    symptom: OwnNetworkFaultSymptom, by_name_lookup: bool
+    symptom: OwnNetworkFaultSymptomKind, by_name_lookup: bool
 ) -> None:
     assert symptom.is_checked_by_name_lookup is by_name_lookup
 
@@ -132,7 +132,7 @@ def test_a_probe_that_had_failed_before_does_not_count() -> None:
 def test_after_a_fault_of_the_own_network_the_next_failure_counts() -> None:
     detector = detector_with(runs_of(timeout=6))
     for probe in range(6):
-        detector.record_run_failed_by_own_fault(probe)
+        detector.count_run_failed_by_own_fault_as_passed(probe)
         detector.add_run_to_mass_failure_window(probe, f"h{probe}", "timeout", 1_000 + MASS_FAILURE_WINDOW_MS)
     assert detector.is_mass_failure("timeout", 1_000 + MASS_FAILURE_WINDOW_MS)
 
@@ -176,10 +176,10 @@ def test_a_fault_may_explain_what_began_before_the_recovery(
 
 
 def test_only_a_lookup_outlasts_the_recovery_of_the_network() -> None:
-    assert {symptom: symptom.max_symptom_duration_after_recovery_ms for symptom in OwnNetworkFaultSymptom} == {
-        OwnNetworkFaultSymptom.NO_ROUTE: 0,
-        OwnNetworkFaultSymptom.NO_NAME_SERVER: 10_000,
-        OwnNetworkFaultSymptom.MASS_FAILURE: 0,
+    assert {symptom: symptom.max_symptom_duration_after_recovery_ms for symptom in OwnNetworkFaultSymptomKind} == {
+        OwnNetworkFaultSymptomKind.NO_ROUTE: 0,
+        OwnNetworkFaultSymptomKind.NO_NAME_SERVER: 10_000,
+        OwnNetworkFaultSymptomKind.MASS_FAILURE: 0,
     }
 
 

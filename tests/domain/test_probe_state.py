@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from watchdog.domain.probe_state import (
+    CanaryJobLeftByEarlierRun,
     NegotiatedMcpEraRecord,
     NeverRunMcpTasksRecord,
-    OutstandingCanaryJobRecord,
     OutstandingCanaryJobs,
     QueueThreshold,
     QueueThresholdRecord,
@@ -20,9 +20,9 @@ from watchdog.domain.probe_state import (
     build_scheduled_job_state_key,
     compute_short_digest,
     drop_scheduled_job_state_updates,
+    find_scheduled_job_record_in_probe_state,
     queue_threshold_records_from_json,
     queue_threshold_records_to_json,
-    read_scheduled_job_state_record,
 )
 
 JOB = ScheduledJobStateRecord("backup", SavedScheduledJobState("0 3 * * * UTC", 5, 6, 7, 8, 9, 1))
@@ -38,8 +38,8 @@ STALLED = QueueThresholdRecord(QueueThreshold("stalled", for_ms=5), 7, "b7c1")
         WAITING,
         STALLED,
         QueueThresholdRecord(QueueThreshold("failure_ratio", 0.2, window_ms=60_000, min_samples=20)),
-        OutstandingCanaryJobRecord("job/1", 5, 6),
-        OutstandingCanaryJobs((OutstandingCanaryJobRecord("job/1", 5, 6, 7, "canary.not_finished", 2),), 8),
+        CanaryJobLeftByEarlierRun("job/1", 5, 6),
+        OutstandingCanaryJobs((CanaryJobLeftByEarlierRun("job/1", 5, 6, 7, "canary.not_finished", 2),), 8),
         NegotiatedMcpEraRecord("stateless", 5),
     ],
 )
@@ -51,9 +51,9 @@ def test_a_record_survives_json(record: Any) -> None:
 
 def test_a_job_is_found_by_its_name() -> None:
     state = {build_scheduled_job_state_key("backup"): JOB.to_json(), build_scheduled_job_state_key("other"): None}
-    assert read_scheduled_job_state_record(state, "backup") == JOB
-    assert read_scheduled_job_state_record(state, "other") is None
-    assert read_scheduled_job_state_record({}, "backup") is None
+    assert find_scheduled_job_record_in_probe_state(state, "backup") == JOB
+    assert find_scheduled_job_record_in_probe_state(state, "other") is None
+    assert find_scheduled_job_record_in_probe_state({}, "backup") is None
 
 
 def test_a_result_that_is_never_evaluated_updates_nothing_about_jobs() -> None:
@@ -86,7 +86,7 @@ def test_no_outstanding_sentinel_is_nothing_to_remember() -> None:
 
 
 def test_after_the_clock_was_set_back_no_sentinel_was_sent_later_than_now() -> None:
-    early, late = OutstandingCanaryJobRecord("a", 1, 1, 2), OutstandingCanaryJobRecord("b", 9, 9)
+    early, late = CanaryJobLeftByEarlierRun("a", 1, 1, 2), CanaryJobLeftByEarlierRun("b", 9, 9)
     jobs = OutstandingCanaryJobs((early, late, late._replace(picked_up_at=8)), given_up_at=7)
     capped = late._replace(sent_at=5)
     assert jobs.cap_instants(5) == OutstandingCanaryJobs((early, capped, capped._replace(picked_up_at=5)), 5)

@@ -304,7 +304,10 @@ def test_family() -> None:
 
 def test_reason_and_message() -> None:
     assert build_reason_and_message("job.overdue", name="{x}") == ("job.overdue", "{x} is overdue")
-    assert build_reason_and_message("task.failed", "disk full", name="a") == ("task.failed", "task a failed: disk full")
+    assert build_reason_and_message("task.failed", "disk full", name="a") == (
+        "task.failed",
+        "task a failed: disk full",
+    )
 
 
 def test_remediable_reasons_are_those_of_results() -> None:

@@ -12,7 +12,7 @@ from watchdog.domain.schedule import (
     MIN_CHECK_IN_RETRY_DURATION_MS,
     CronSchedule,
     IntervalSchedule,
-    extend_deadline_over_downtime_gaps,
+    extend_deadline_and_find_long_downtime_gap,
     find_common_job_start_delay_ms,
     list_missed_job_runs,
 )
@@ -239,7 +239,7 @@ DOWNTIMES: list[tuple[str, list[DowntimeGap], tuple[int, DowntimeGap | None]]] =
 @pytest.mark.parametrize(("gaps", "expected"), [row[1:] for row in DOWNTIMES], ids=[row[0] for row in DOWNTIMES])
 def test_extended_deadlines(gaps: list[DowntimeGap], expected: tuple[int, DowntimeGap | None]) -> None:
     """For a check-in that is due between 100 s and 200 s."""
-    assert extend_deadline_over_downtime_gaps(100 * S, 200 * S, gaps) == expected
+    assert extend_deadline_and_find_long_downtime_gap(100 * S, 200 * S, gaps) == expected
 
 
 def test_a_run_that_could_not_be_reported_is_not_missed() -> None:

@@ -39,7 +39,7 @@ def test_at_counts_the_ticks_outside_gaps(gaps: list[tuple[int, int]], instant: 
 @given(gap_lists(), instants, distances, instants)
 def test_passed_is_a_duration_of_uptime(gaps: list[tuple[int, int]], instant: int, distance: int, now: int) -> None:
     passed = counted(gaps, now) - counted(gaps, instant) >= distance
-    assert UptimeClock(gaps).has_uptime_elapsed(instant, distance, now) is passed
+    assert UptimeClock(gaps).has_uptime_elapsed_since(instant, distance, now) is passed
 
 
 @given(gap_lists(), instants, distances)
@@ -48,8 +48,8 @@ def test_a_deadline_is_the_first_instant_at_which_it_has_passed(
 ) -> None:
     alive = UptimeClock(gaps)
     due = alive.compute_deadline_excluding_downtime(instant, distance)
-    assert alive.has_uptime_elapsed(instant, distance, due)
-    assert not alive.has_uptime_elapsed(instant, distance, due - 1)
+    assert alive.has_uptime_elapsed_since(instant, distance, due)
+    assert not alive.has_uptime_elapsed_since(instant, distance, due - 1)
 
 
 @given(gap_lists(), distances, instants)
@@ -58,8 +58,8 @@ def test_the_edge_is_the_last_instant_since_which_it_has_passed(
 ) -> None:
     alive = UptimeClock(gaps)
     edge = alive.compute_cutoff_excluding_downtime(distance, now)
-    assert alive.has_uptime_elapsed(edge, distance, now)
-    assert not alive.has_uptime_elapsed(edge + 1, distance, now)
+    assert alive.has_uptime_elapsed_since(edge, distance, now)
+    assert not alive.has_uptime_elapsed_since(edge + 1, distance, now)
 
 
 @given(gap_lists(), instants)
@@ -96,4 +96,4 @@ def test_without_gaps_uptime_is_wall_time() -> None:
     ],
 )
 def test_a_duration_around_a_gap(sentence: str, instant: int, distance: int, now: int, passed: bool) -> None:
-    assert UptimeClock([(10, 110)]).has_uptime_elapsed(instant, distance, now) is passed, sentence
+    assert UptimeClock([(10, 110)]).has_uptime_elapsed_since(instant, distance, now) is passed, sentence

@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 from tests.support.fakes import FakeHttpTarget
 from tests.support.polling import wait_until_async
 from watchdog.app import RunningWatchdogService, create_asgi_app, open_running_watchdog_service
-from watchdog.config.definitions import parse_yaml_fields
+from watchdog.config.definitions import parse_yaml_values_by_field_path
 from watchdog.config.load import LoadedConfig, load_config
 from watchdog.domain.config_changes import ConfigChanges, compare_configs
 from watchdog.domain.rules.service import WATCHDOG_SELF_PROBE_ID
@@ -168,7 +168,7 @@ def observe_effect(app: RunningWatchdogService) -> Effect:
     by_id = {probe.id: probe for probe in service.probes.values() if probe.id != WATCHDOG_SELF_PROBE_ID}
     registry = service.claims.registry
     routed = {
-        registered.info.id: sorted(registered.routes.list_possible_destinations(registered.info))
+        registered.info.id: sorted(registered.routes.list_possible_destinations_of_probe(registered.info))
         for id, registered in registry.items()
         if registered.info.id in by_id
     }
@@ -183,7 +183,7 @@ def predict_changes(app: RunningWatchdogService, loaded: LoadedConfig) -> Config
     with app.store_executor.database.open_read_transaction() as connection:
         running = load_running_config(connection, app.clock())
     assert running is not None
-    return compare_configs(running, build_loaded_config_snapshot(loaded), parse_yaml_fields)
+    return compare_configs(running, build_loaded_config_snapshot(loaded), parse_yaml_values_by_field_path)
 
 
 def without_secrets(probe: Any, case: ReloadCase) -> str:

@@ -20,7 +20,7 @@ from watchdog.mcp_server.tool_jobs import WatchdogMcpToolJobRunner
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.net.body_limits import MAX_BODY_BYTES_IN_EVENT_LOOP
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
-from watchdog.service.runner import ProbeRunner
+from watchdog.service.runner import RetryingProbeRunner
 
 NOW = 1_800_000_000_000
 KEY = "hush-hush-0123456789"
@@ -39,7 +39,7 @@ async def connected_service(url: str, claimed_until: int | None = NOW) -> AsyncI
     async with NetworkAccess() as network, EventLoopLagMonitor() as lag, WatchdogMcpToolJobRunner() as job_runner:
         service = RemoteBackgroundTaskControl(network, url, KEY, load_watermark, lambda: NOW)
         context = McpToolContext(
-            *(run_no_query, ProbeRunner(network, SecretMask([KEY]), lambda: NOW, lag), (), service),
+            *(run_no_query, RetryingProbeRunner(network, SecretMask([KEY]), lambda: NOW, lag), (), service),
             is_operator=lambda _: True,
             run_act_in_store=run_no_query,
             get_actor_name=lambda _: "ops",

@@ -22,7 +22,7 @@ from tests.support.alert_contexts import (
 )
 from tests.support.apprise_library import load_apprise
 from tests.support.fakes import CannedResponse, FakeWebhookReceiver
-from watchdog.config.models import NotificationReceiverSettings
+from watchdog.config.models import ReceiverNotifiersSettings
 from watchdog.domain.model import AlertMessageContext
 from watchdog.net import NetworkAccess
 from watchdog.notifiers import apprise as apprise_module
@@ -174,7 +174,7 @@ def test_a_url_that_the_library_cannot_use(fail: SendFixture) -> None:
 
 def test_each_url_is_a_destination_that_keeps_its_name() -> None:
     def destinations(*urls: str) -> list[str]:
-        receiver = NotificationReceiverSettings.model_validate({"apprise": list(urls), "log": {}})
+        receiver = ReceiverNotifiersSettings.model_validate({"apprise": list(urls), "log": {}})
         return list(receiver.build_notifiers_by_destination("oncall"))
 
     assert destinations("ntfys://a") == ["oncall/apprise-ntfys", "oncall/log"]

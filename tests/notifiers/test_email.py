@@ -32,7 +32,11 @@ from watchdog.domain.model import AlertMessageContext
 from watchdog.notifiers import email as email_module
 from watchdog.notifiers.base import DELIVERY_CONFIG_ERROR_RETRY_DURATION_S, NotificationDeliveryError
 from watchdog.notifiers.email import EmailNotifier, SmtpServerSettings
-from watchdog.notifiers.email_letter import derive_email_message_id, render_email_html_part, render_email_text_part
+from watchdog.notifiers.email_letter import (
+    derive_email_message_id_from_idempotency_key,
+    render_email_html_part,
+    render_email_text_part,
+)
 from watchdog.notifiers.message import compose_alert_message
 from watchdog.service.notifications import NOTIFICATION_SEND_TIMEOUT_S
 
@@ -158,7 +162,9 @@ def test_a_recovery_without_a_first_email_starts_a_thread(
 def test_a_repeated_email_has_the_same_message_id(mail: FakeMailServer, send: SendFixture) -> None:
     first, second, other = send(to(mail), OPENED_ALERT), send(to(mail), OPENED_ALERT), send(to(mail), RESOLVED_ALERT)
     assert first["message_id"] == second["message_id"] != other["message_id"]
-    assert re.fullmatch(r"<[0-9a-f]{32}@acme\.example>", derive_email_message_id("any\r\nkey é", "acme.example"))
+    assert re.fullmatch(
+        r"<[0-9a-f]{32}@acme\.example>", derive_email_message_id_from_idempotency_key("any\r\nkey é", "acme.example")
+    )
 
 
 def test_the_subject_names_a_task_and_marks_a_test(mail: FakeMailServer, send: SendFixture) -> None:

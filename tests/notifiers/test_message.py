@@ -33,7 +33,7 @@ from watchdog.domain.model import (
     Outcome,
     Severity,
 )
-from watchdog.domain.observations import McpTaskFacts, ScheduledJobFacts
+from watchdog.domain.observations import McpScheduledTaskFacts, ScheduledJobFacts
 from watchdog.domain.schedule import CronSchedule
 from watchdog.notifiers.message import AlertMessage, compose_alert_message
 from watchdog.notifiers.message_fields import MAX_MESSAGE_EXCERPT_CHARS, replace_nbsp, to_safe_single_line
@@ -695,7 +695,7 @@ def test_the_recovery_of_a_job_states_when_it_ran(facts: ScheduledJobFacts | Non
 
 
 def test_the_recovery_of_a_task_states_when_it_ran() -> None:
-    facts = McpTaskFacts(ok=True, last_run_at=INCIDENT_SINCE + 12_000)
+    facts = McpScheduledTaskFacts(ok=True, last_run_at=INCIDENT_SINCE + 12_000)
     context = replace(alert_contexts.TASK_RESOLVED_ALERT, latest_subject_facts=facts)
     assert field(compose_alert_message(context), "Now") == "last run 01:48:12 UTC"
 

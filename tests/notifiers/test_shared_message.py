@@ -19,7 +19,7 @@ from tests.support.alert_contexts import (
 )
 from tests.support.fakes import are_blocks_valid
 from watchdog.domain.model import AlertMessageContext, IncidentEvent, IncidentWithProbe, Outcome, Severity
-from watchdog.domain.observations import McpTaskFacts
+from watchdog.domain.observations import McpScheduledTaskFacts
 from watchdog.notifiers.blocks import build_slack_blocks
 from watchdog.notifiers.email_letter import render_email_html_part, render_email_text_part
 from watchdog.notifiers.message import compose_alert_message
@@ -142,7 +142,7 @@ def test_the_end_of_two_incidents_shows_the_newest_runs() -> None:
     group = make_task_group(ended=True)
     run_at = (INCIDENT_SINCE + 5_000, None)
     members = tuple(
-        member._replace(latest_subject_facts=McpTaskFacts(ok=True, last_run_at=at))
+        member._replace(latest_subject_facts=McpScheduledTaskFacts(ok=True, last_run_at=at))
         for member, at in zip(group.members, run_at, strict=True)
     )
     message = compose_alert_message(replace(group, members=members))

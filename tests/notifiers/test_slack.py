@@ -50,7 +50,7 @@ from watchdog.notifiers.message import compose_alert_message
 from watchdog.notifiers.slack import (
     SLACK_ADVICE_BY_ERROR_CODE,
     SLACK_LAYOUT_ERRORS,
-    SLACK_REJECTED_CONTENT_ERRORS,
+    SLACK_UNRETRYABLE_CONTENT_ERRORS,
     SlackNotifier,
 )
 
@@ -239,7 +239,7 @@ def test_a_task_is_named(slack: FakeSlack, send: SendFixture) -> None:
         ("a wrong address", CannedResponse(404, b"not here"), "http.404", "an hour", None),
         *(
             (error, refused(error), f"slack.{error}", "never", None)
-            for error in sorted(SLACK_REJECTED_CONTENT_ERRORS - SLACK_LAYOUT_ERRORS)
+            for error in sorted(SLACK_UNRETRYABLE_CONTENT_ERRORS - SLACK_LAYOUT_ERRORS)
         ),
         *((error, refused(error), f"slack.{error}", "an hour", None) for error in SLACK_ADVICE_BY_ERROR_CODE),
     ],

@@ -24,7 +24,7 @@ from watchdog.probes.mcp import McpProbe
 from watchdog.service.clock import read_wall_clock_ms
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
 from watchdog.service.registration import build_registered_probe
-from watchdog.service.runner import ProbeRunner
+from watchdog.service.runner import RetryingProbeRunner
 
 PAGE = (Path(__file__).parents[2] / "docs" / "health-check.md").read_text(encoding="utf-8")
 
@@ -96,11 +96,11 @@ def findings(result: Any, tasks: str, *, is_error: bool = False, ago: int = 0) -
         ):
             mcp = {"url": server.url, "tasks": limits}
             probe = McpProbe.model_validate({"name": "Orders", "mcp": mcp, "expect": ["result.healthy"]})
-            first = await ProbeRunner(network, SecretMask([]), lambda: read_wall_clock_ms() - ago, lag).run(
+            first = await RetryingProbeRunner(network, SecretMask([]), lambda: read_wall_clock_ms() - ago, lag).run(
                 probe, ClaimedSlot(1, 0, "here", None), {}
             )
             memory = {key: value for key, value in first.state_updates.items() if value is not None}
-            second = await ProbeRunner(network, SecretMask([]), read_wall_clock_ms, lag).run(
+            second = await RetryingProbeRunner(network, SecretMask([]), read_wall_clock_ms, lag).run(
                 probe, ClaimedSlot(1, 1, "here", None), memory
             )
         return [f for f in evaluate_result_rules(build_registered_probe(probe, "").policy, second.result) if f.bad]

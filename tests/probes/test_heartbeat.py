@@ -19,7 +19,7 @@ from watchdog.domain.heartbeat import (
     apply_check_in,
 )
 from watchdog.domain.model import Json, Observation, Outcome, ProbeResult
-from watchdog.domain.probe_state import read_scheduled_job_state_record
+from watchdog.domain.probe_state import find_scheduled_job_record_in_probe_state
 from watchdog.net import NetworkAccess
 from watchdog.probes import HeartbeatProbe
 from watchdog.probes.base import ProbeAttemptContext
@@ -225,7 +225,7 @@ def test_the_output_is_evidence_and_the_message_has_the_error() -> None:
 def test_the_state_contains_the_instant_from_which_runs_are_expected() -> None:
     nightly = job(**NIGHTLY)
     nightly.observe(LAST_NIGHT + HOUR)
-    record = read_scheduled_job_state_record(nightly.memory, "Nightly backup")
+    record = find_scheduled_job_record_in_probe_state(nightly.memory, "Nightly backup")
     assert record is not None
     assert (record.state.schedule_text, record.state.expected_from) == ("0 3 * * * UTC", LAST_NIGHT + HOUR)
 

@@ -19,7 +19,7 @@ from watchdog.domain.model import ClaimedSlot, Observation, Outcome, ResultToRec
 from watchdog.net import NetworkAccess
 from watchdog.probes.mcp import McpProbe
 from watchdog.service.clock import read_wall_clock_ms
-from watchdog.service.runner import ProbeRunner
+from watchdog.service.runner import RetryingProbeRunner
 
 PAD = "x" * 70_000
 FACTS_OF_TRANSPORTS = {"address", "bytes_received", "content_type", "exit_code", "status"}
@@ -225,7 +225,7 @@ def test_a_judgement_that_takes_too_long_is_killed_at_the_deadline(tmp_path: Pat
             NetworkAccess() as network,
             IgnoringLagMonitor() as lag,
         ):
-            runner = ProbeRunner(network, EMPTY_MASK, read_wall_clock_ms, lag, lambda: ())
+            runner = RetryingProbeRunner(network, EMPTY_MASK, read_wall_clock_ms, lag, lambda: ())
 
             async def run(expect: list[str], deadline: str) -> ResultToRecord:
                 probe = McpProbe.model_validate({"name": "A", "mcp": mcp, "expect": expect, "timeout": deadline})

@@ -28,7 +28,7 @@ from watchdog.probes import HttpProbe
 from watchdog.probes.expectations import build_observation_from_error
 from watchdog.probes.http import judge_http_response
 from watchdog.service.clock import read_wall_clock_ms
-from watchdog.service.runner import ProbeRunner
+from watchdog.service.runner import RetryingProbeRunner
 
 ENCODINGS: dict[str, Callable[[bytes], bytes]] = {
     "identity": bytes,
@@ -58,7 +58,7 @@ async def judge(watched: HttpProbe, response: HttpResponse, network: NetworkAcce
     """The observation, and whether the worker made it."""
     criteria, timer = watched._response_criteria, PhaseTimer()
     try:
-        observation = await network.run_inline_or_in_worker(
+        observation = await network.run_cpu_work_inline_or_in_worker(
             timer,
             judge_http_response,
             response,
@@ -196,7 +196,7 @@ def test_only_a_large_body_starts_a_process(size: int, expect: str, in_worker: b
     async def script() -> None:
         async with NetworkAccess() as network:
             response = await fetch(network, http_response(body))
-            pid = await network.run_inline_or_in_worker(
+            pid = await network.run_cpu_work_inline_or_in_worker(
                 PhaseTimer(), get_pid_of_judgement, response, in_worker=response.needs_worker_process()
             )
             assert (pid != os.getpid()) == in_worker
@@ -225,7 +225,7 @@ def test_a_loop_over_many_elements_runs_in_the_worker_however_small_the_body(exp
 async def run_together(*watched: HttpProbe) -> list[ResultToRecord]:
     """Runs of probes that share the network of one process, each started when the one before it is judged or queued."""
     async with NetworkAccess() as network, IgnoringLagMonitor() as lag:
-        runner, now = ProbeRunner(network, EMPTY_MASK, read_wall_clock_ms, lag), read_wall_clock_ms()
+        runner, now = RetryingProbeRunner(network, EMPTY_MASK, read_wall_clock_ms, lag), read_wall_clock_ms()
         runs = []
         for each in watched:
             runs.append(asyncio.create_task(runner.run(each, ClaimedSlot(1, now, "local", None), {})))

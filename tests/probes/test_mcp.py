@@ -25,7 +25,7 @@ from tests.support.ports import find_free_port
 from tests.support.scripted_servers import CertificateAuthority
 from tests.support.third_party import listening_process
 from watchdog.domain.model import HealthState, Observation, Outcome
-from watchdog.domain.observations import McpTaskFacts
+from watchdog.domain.observations import McpScheduledTaskFacts
 from watchdog.domain.probe_state import (
     NEGOTIATED_MCP_ERA_STATE_KEY,
     NEVER_RUN_MCP_TASKS_STATE_KEY,
@@ -111,7 +111,7 @@ def test_tasks_are_read_even_if_the_tool_reports_an_error() -> None:
     observation = run(tool_result(structured=answer, is_error=True))
     assert (observation.reason, observation.message) == ("mcp.tool_error", "health_check reports an error: no disk")
     ran_at = observation.listings["task"].observed_at - 7
-    assert reported_tasks(observation) == {"sync": McpTaskFacts(False, ran_at, None, "failed", "HTTP 502")}
+    assert reported_tasks(observation) == {"sync": McpScheduledTaskFacts(False, ran_at, None, "failed", "HTTP 502")}
     assert observation.measurements["tasks_failed"] == 1
     assert observation.evidence.facts["tasks"] == {"sync": FAILED_SYNC}
 

@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from watchdog.domain.observations import McpTaskFacts
+from watchdog.domain.observations import McpScheduledTaskFacts
 from watchdog.domain.probe_state import compute_short_digest
-from watchdog.probes.mcp_tasks import MAX_MCP_TASKS, parse_mcp_task_list
+from watchdog.probes.mcp_tasks import MAX_MCP_TASKS, parse_task_list_of_mcp_tool_result
 
 NOW = 1_800_000_000_000  # 2027-01-15T08:00:00Z
 HOUR = 3_600_000
 NEW = compute_short_digest("new")
 
 
-def read(*entries: Any, first_listed: dict[str, int] | None = None) -> dict[str, McpTaskFacts]:
-    listing = parse_mcp_task_list({"tasks": list(entries)}, NOW, first_listed or {})
+def read(*entries: Any, first_listed: dict[str, int] | None = None) -> dict[str, McpScheduledTaskFacts]:
+    listing = parse_task_list_of_mcp_tool_result({"tasks": list(entries)}, NOW, first_listed or {})
     assert listing is not None
     assert listing.problems == ()
     return dict(listing.tasks)
@@ -113,7 +113,7 @@ NAMELESS: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("entry", "problem"), NAMELESS)
 def test_an_entry_without_a_name_is_a_problem(entry: Any, problem: str) -> None:
-    listing = parse_mcp_task_list({"tasks": [entry, {"name": "sync", "ok": True}]}, NOW, {})
+    listing = parse_task_list_of_mcp_tool_result({"tasks": [entry, {"name": "sync", "ok": True}]}, NOW, {})
     assert listing is not None
     assert (list(listing.tasks), listing.problems) == (["sync"], (problem,))
 
@@ -122,27 +122,29 @@ def test_an_entry_without_a_name_is_a_problem(entry: Any, problem: str) -> None:
     ("tasks", "problem"), [({}, "tasks is an object, not a list"), (None, "tasks is null, not a list")]
 )
 def test_tasks_that_are_not_a_list_are_a_problem(tasks: Any, problem: str) -> None:
-    listing = parse_mcp_task_list({"tasks": tasks}, NOW, {})
+    listing = parse_task_list_of_mcp_tool_result({"tasks": tasks}, NOW, {})
     assert listing is not None
     assert (listing.tasks, listing.problems) == ({}, (problem,))
 
 
 @pytest.mark.parametrize("reply", [None, "fine", [], {"healthy": True}, 3])
 def test_a_reply_without_tasks_is_no_evidence_about_them(reply: Any) -> None:
-    assert parse_mcp_task_list(reply, NOW, {}) is None
+    assert parse_task_list_of_mcp_tool_result(reply, NOW, {}) is None
 
 
 def test_the_worse_of_two_entries_with_the_same_name_counts() -> None:
     entries = [{"name": "sync", "ok": False, "staleness_ms": 1}, {"name": "sync", "ok": True, "staleness_ms": 9}]
     for order in (entries, entries[::-1]):
-        listing = parse_mcp_task_list({"tasks": order}, NOW, {})
+        listing = parse_task_list_of_mcp_tool_result({"tasks": order}, NOW, {})
         assert listing is not None
         assert not listing.tasks["sync"].ok
         assert listing.problems == ("tasks[1] repeats the name 'sync'",)
 
 
 def test_too_many_tasks_are_a_problem() -> None:
-    listing = parse_mcp_task_list({"tasks": [{"name": f"t{i}", "ok": True} for i in range(MAX_MCP_TASKS + 1)]}, NOW, {})
+    listing = parse_task_list_of_mcp_tool_result(
+        {"tasks": [{"name": f"t{i}", "ok": True} for i in range(MAX_MCP_TASKS + 1)]}, NOW, {}
+    )
     assert listing is not None
     assert len(listing.tasks) == MAX_MCP_TASKS
     assert listing.problems == ("1,001 tasks are listed; only the first 1,000 are read",)
@@ -159,7 +161,7 @@ def test_names_and_errors_become_one_line_of_limited_length() -> None:
 
 def test_the_evidence_has_extra_fields_and_lists_bad_tasks_first() -> None:
     entries = [{"name": f"t{i}", "ok": i != 70, "rows": i} for i in range(80)]
-    listing = parse_mcp_task_list({"tasks": entries}, NOW, {})
+    listing = parse_task_list_of_mcp_tool_result({"tasks": entries}, NOW, {})
     assert listing is not None
     assert len(listing.raw_entries) == 50
     assert next(iter(listing.raw_entries.items())) == ("t70", {"name": "t70", "ok": False, "rows": 70})
@@ -167,17 +169,19 @@ def test_the_evidence_has_extra_fields_and_lists_bad_tasks_first() -> None:
 
 class TestATaskThatNeverRan:
     def test_it_is_stored_from_its_first_listing_on(self) -> None:
-        listing = parse_mcp_task_list({"tasks": [{"name": "new", "ok": True}]}, NOW, {})
+        listing = parse_task_list_of_mcp_tool_result({"tasks": [{"name": "new", "ok": True}]}, NOW, {})
         assert listing is not None
         assert (listing.tasks["new"].first_listed_at, listing.first_listed_at) == (NOW, {NEW: NOW})
 
     def test_counts_from_when_it_was_first_listed(self) -> None:
-        listing = parse_mcp_task_list({"tasks": [{"name": "new", "ok": True}]}, NOW, {NEW: NOW - HOUR, "gone": 5})
+        listing = parse_task_list_of_mcp_tool_result(
+            {"tasks": [{"name": "new", "ok": True}]}, NOW, {NEW: NOW - HOUR, "gone": 5}
+        )
         assert listing is not None
         assert (listing.tasks["new"].first_listed_at, listing.first_listed_at) == (NOW - HOUR, {NEW: NOW - HOUR})
 
     def test_it_is_removed_from_the_state_once_it_ran(self) -> None:
-        listing = parse_mcp_task_list(
+        listing = parse_task_list_of_mcp_tool_result(
             {"tasks": [{"name": "new", "ok": True, "staleness_ms": 1}]}, NOW, {NEW: NOW - HOUR}
         )
         assert listing is not None
@@ -185,7 +189,7 @@ class TestATaskThatNeverRan:
 
     def test_the_state_stays_small_for_many_tasks(self) -> None:
         entries = [{"name": f"{i}{'é' * 500}", "ok": True} for i in range(2 * MAX_MCP_TASKS)]
-        listing = parse_mcp_task_list({"tasks": entries}, NOW, {str(i): 5 for i in range(100_000)})
+        listing = parse_task_list_of_mcp_tool_result({"tasks": entries}, NOW, {str(i): 5 for i in range(100_000)})
         assert listing is not None
         assert len(listing.first_listed_at) == MAX_MCP_TASKS
         assert len(json.dumps(dict(listing.first_listed_at))) < 32 * MAX_MCP_TASKS
@@ -204,7 +208,7 @@ FIELDS = ("name", "ok", "last_run_at", "staleness_ms", "last_run_status", "last_
 
 @given(some.lists(ANYTHING | some.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, ANYTHING))))
 def test_any_reply_is_handled(entries: list[Any]) -> None:
-    listing = parse_mcp_task_list({"tasks": entries}, NOW, {})
+    listing = parse_task_list_of_mcp_tool_result({"tasks": entries}, NOW, {})
     assert listing is not None
     for name, task in listing.tasks.items():
         assert 0 < len(name) <= 120

@@ -13,7 +13,7 @@ from watchdog.queues.job_status import (
     find_canary_stage_of_true_expression,
     find_job_error_message,
     parse_job_id,
-    parse_job_progress,
+    parse_job_progress_and_total,
 )
 
 
@@ -89,7 +89,7 @@ def test_error_messages(value: Json, text: str) -> None:
     ],
 )
 def test_progress(value: Json, progress: tuple[float, float | None] | None) -> None:
-    assert parse_job_progress(value) == progress
+    assert parse_job_progress_and_total(value) == progress
 
 
 def test_placeholders_are_substituted_in_nested_strings_and_not_in_keys() -> None:

@@ -30,7 +30,7 @@ def judge(function: Any, body: Any, *args: object, status: str = "200 OK") -> An
         async with running_server(send_parts(raw)) as server, NetworkAccess() as network:
             response = await network.send_http_request(HttpRequest(server.url_of()))
             assert response.needs_worker_process(loops=CONFIG.has_looping_expression)
-            return await network.run_inline_or_in_worker(
+            return await network.run_cpu_work_inline_or_in_worker(
                 PhaseTimer(), function, response, CONFIG, *args, in_worker=True
             )
 

@@ -13,7 +13,7 @@ from tests.support.store import START_AT
 from watchdog.api.service import serialize_background_task_health
 from watchdog.domain.formatting import HOUR_MS, NBSP, format_iso8601
 from watchdog.domain.rules.task import find_mcp_task_failure_or_staleness
-from watchdog.probes.mcp_tasks import parse_mcp_task_list
+from watchdog.probes.mcp_tasks import parse_task_list_of_mcp_tool_result
 from watchdog.service.background_tasks import BACKGROUND_TASK_OVERDUE_AFTER_INTERVALS, BackgroundTask
 
 
@@ -66,7 +66,7 @@ def test_the_status_of_a_task(
     assert (status["last_run_at"], status["staleness_ms"]) == (
         (format_iso8601(START_AT), max(later, 0)) if results else (None, None)
     )
-    listing = parse_mcp_task_list({"tasks": [status]}, START_AT + later, {})
+    listing = parse_task_list_of_mcp_tool_result({"tasks": [status]}, START_AT + later, {})
     assert listing is not None
     assert not listing.problems
     assert (find_mcp_task_failure_or_staleness("maintain", listing.tasks["maintain"], None, 0)[0] == "") is ok, (

@@ -234,7 +234,7 @@ def test_what_does_not_fit_is_left_where_it_is(path: Path) -> None:
 
 
 def test_too_many_processes_are_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_CHECK_IN_LOGS_PER_PATH", 2)
+    monkeypatch.setattr(module, "MAX_PROCESSES_PER_CHECK_IN_LOG_PATH", 2)
     with open_log(path) as first, open_log(path) as second, open_log(path) as third:
         first.append([b"one"])
         second.append([b"two"])

@@ -20,7 +20,7 @@ from watchdog.net import SecretMask
 from watchdog.service import check_ins as module
 from watchdog.service.check_in_log import CheckInLog
 from watchdog.service.check_ins import (
-    ABANDONED_CHECK_IN_LOG_SEARCH_INTERVAL_MS,
+    ENDED_PROCESS_CHECK_IN_LOG_SEARCH_INTERVAL_MS,
     MAX_CHECK_IN_OUTPUT_BYTES,
     DurableCheckInReceiver,
 )
@@ -119,7 +119,7 @@ async def test_concurrent_flushes_wait_for_each_other(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     harness = CheckInHarness(database_url, tmp_path)
-    store_batch, concurrent, max_concurrent = harness.receiver._store_check_in_batch, 0, 0
+    store_batch, concurrent, max_concurrent = harness.receiver._store_check_in_batch_and_list_probes_to_run, 0, 0
 
     async def counting_store_batch(batch: Any) -> set[int]:
         nonlocal concurrent, max_concurrent
@@ -131,7 +131,7 @@ async def test_concurrent_flushes_wait_for_each_other(
         finally:
             concurrent -= 1
 
-    monkeypatch.setattr(harness.receiver, "_store_check_in_batch", counting_store_batch)
+    monkeypatch.setattr(harness.receiver, "_store_check_in_batch_and_list_probes_to_run", counting_store_batch)
     monkeypatch.setattr(module, "CHECK_IN_BATCH_SIZE", 10)
     async with harness.receiver:
         await asyncio.gather(*(harness.send_check_in(at=START_AT + n) for n in range(40)))
@@ -181,7 +181,7 @@ async def test_what_a_process_that_was_killed_left_is_stored_by_one_that_runs(
         killed.check_in_log.close()
         await asyncio.sleep(0.2)
         assert len(running.stored_check_ins()) == 1, "it looks every 30 seconds"
-        running.now += ABANDONED_CHECK_IN_LOG_SEARCH_INTERVAL_MS
+        running.now += ENDED_PROCESS_CHECK_IN_LOG_SEARCH_INTERVAL_MS
         await wait_until_async(lambda: len(running.stored_check_ins()) == 2)
         killed.store_executor.close()
 

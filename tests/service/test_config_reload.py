@@ -17,7 +17,7 @@ from tests.support.polling import wait_until_async
 from watchdog.config.config_files import read_config_file_signatures
 from watchdog.config.load import LoadedConfig, load_config
 from watchdog.service import config_reload
-from watchdog.service.config_reload import FORMER_SECRET_RETENTION_MS, ConfigReloader, ConfigReloadResult
+from watchdog.service.config_reload import FORMER_SECRET_RETENTION_MS, ConfigReloader, ConfigReloadStatus
 from watchdog.service.member_faults import WatchdogProcessFaultReporter
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.database import Database
@@ -34,7 +34,7 @@ class ReloaderHarness:
     def __init__(self, folder: Path):
         self.path, self.now, self.env = folder / "watchdog.yaml", 0, dict[str, str]()
         self.applied: list[LoadedConfig] = []
-        self.results: list[ConfigReloadResult] = []
+        self.results: list[ConfigReloadStatus] = []
         self.is_store_away = False
         self.during_apply: Callable[[], object] = lambda: None
         self.store_executor = StoreExecutor(Database(f"sqlite:///{folder / 'watchdog.db'}"))
@@ -100,12 +100,12 @@ async def test_a_change_of_a_file_is_applied_once(harness: ReloaderHarness) -> N
         await wait_until_async(lambda: harness.applied_names() == ["B"])
         harness.requested.set()
         await wait_until_async(lambda: harness.applied_names() == ["B", "B"])
-    assert harness.results == [ConfigReloadResult.APPLIED] * 2
+    assert harness.results == [ConfigReloadStatus.APPLIED] * 2
 
 
 async def test_on_signal_a_change_of_a_file_does_nothing(harness: ReloaderHarness) -> None:
     harness.write(CONFIG | {"reload": "on_signal"})
-    assert (await harness.reloader.reload()).result is ConfigReloadResult.APPLIED
+    assert (await harness.reloader.reload()).result is ConfigReloadStatus.APPLIED
     harness.write_named("B")
     assert not await harness.reloader._have_config_files_changed_and_settled()
     harness.requested.set()
@@ -176,7 +176,7 @@ async def test_an_invalid_configuration_changes_nothing_until_it_is_valid(
     with capture_logs() as log:
         for _ in range(2):
             outcome = await harness.reloader.reload()
-            assert outcome.result is ConfigReloadResult.INVALID, sentence
+            assert outcome.result is ConfigReloadStatus.INVALID, sentence
             assert outcome.problems[0].startswith("watchdog.yaml")
     assert harness.applied == []
     assert harness.problem.startswith("watchdog.yaml")
@@ -188,12 +188,12 @@ async def test_an_invalid_configuration_changes_nothing_until_it_is_valid(
         harness.path.unlink()
     harness.now += 5
     harness.write("probes: 7")
-    assert (await harness.reloader.reload()).result is ConfigReloadResult.INVALID
+    assert (await harness.reloader.reload()).result is ConfigReloadStatus.INVALID
     assert first_fault is not None
     assert harness.faults._config_fault is not None
     assert harness.faults._config_fault.since == first_fault.since, "one incident"
     harness.write_named("B")
-    assert (await harness.reloader.reload()).result is ConfigReloadResult.APPLIED
+    assert (await harness.reloader.reload()).result is ConfigReloadStatus.APPLIED
     assert (harness.applied_names(), harness.problem) == (["B"], "")
 
 
@@ -201,21 +201,21 @@ async def test_a_reload_waits_for_the_database(harness: ReloaderHarness) -> None
     harness.is_store_away = True
     async with harness.running():
         harness.write_named("B")
-        await wait_until_async(lambda: harness.results == [ConfigReloadResult.POSTPONED])
+        await wait_until_async(lambda: harness.results == [ConfigReloadStatus.POSTPONED])
         harness.write_named("C")
         await wait_until_async(lambda: len(harness.results) == 2)
         harness.is_store_away = False
         await wait_until_async(lambda: bool(harness.applied))
     assert harness.applied_names() == ["C"], "the newest"
-    assert harness.results[2:] == [ConfigReloadResult.APPLIED]
+    assert harness.results[2:] == [ConfigReloadStatus.APPLIED]
 
 
 async def test_an_invalid_configuration_replaces_one_that_waits(harness: ReloaderHarness) -> None:
     harness.is_store_away = True
     harness.write_named("B")
-    assert (await harness.reloader.reload()).result is ConfigReloadResult.POSTPONED
+    assert (await harness.reloader.reload()).result is ConfigReloadStatus.POSTPONED
     harness.write("probes: 7")
-    assert (await harness.reloader.reload()).result is ConfigReloadResult.INVALID
+    assert (await harness.reloader.reload()).result is ConfigReloadStatus.INVALID
     harness.is_store_away = False
     await harness.reloader._apply_postponed_config()
     assert harness.applied == []

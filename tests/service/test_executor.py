@@ -15,7 +15,7 @@ from watchdog.domain.probe_state import build_scheduled_job_state_key
 from watchdog.domain.rules import evaluate_result_rules, missed_run
 from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.service import executor
-from watchdog.service.executor import ProbeRunExecutor
+from watchdog.service.executor import ConcurrentProbeRunExecutor
 from watchdog.service.registration import build_registered_probe
 from watchdog.service.run_places import ProbeRunLimiter
 
@@ -47,7 +47,7 @@ class EndingRunner:
 async def test_no_run_waits_or_is_cancelled_because_the_clock_was_set_back() -> None:
     recorded: list[ResultToRecord] = []
     runner: Any = EndingRunner()
-    run_executor = ProbeRunExecutor(
+    run_executor = ConcurrentProbeRunExecutor(
         runner, lambda: START_AT - HOUR_MS, recorded.append, ProbeRunLimiter(9, per_endpoint=1), lambda _: None
     )
     run_executor.start_probe_run(UnusedProbe(name="p", id="p"), ClaimedSlot(1, START_AT, "local", None), {})
@@ -68,7 +68,7 @@ async def test_no_run_waits_or_is_cancelled_because_the_clock_was_set_back() -> 
 async def test_a_stopped_run_is_missed(sentence: str, ahead: int, started: bool, reason: str) -> None:
     recorded: list[ResultToRecord] = []
     runner: Any = Runner()
-    run_executor = ProbeRunExecutor(
+    run_executor = ConcurrentProbeRunExecutor(
         runner, lambda: START_AT, recorded.append, ProbeRunLimiter(9, per_endpoint=1), lambda _: None
     )
     run_executor.start_probe_run(UnusedProbe(name="p", id="p"), ClaimedSlot(1, START_AT + ahead, "local", None), {})
@@ -89,7 +89,7 @@ async def test_a_stopped_run_of_a_cron_schedule_is_a_finding(ahead: int, reason:
     """It is claimed, so no process runs it again."""
     recorded: list[ResultToRecord] = []
     runner: Any = Runner()
-    run_executor = ProbeRunExecutor(
+    run_executor = ConcurrentProbeRunExecutor(
         runner, lambda: START_AT, recorded.append, ProbeRunLimiter(9, per_endpoint=1), lambda _: None
     )
     probe = UnusedProbe(name="p", id="p", schedule="@daily")
@@ -119,7 +119,7 @@ async def test_a_run_without_a_free_place_is_no_verdict(
     recorded: asyncio.Queue[ResultToRecord] = asyncio.Queue()
     overloads: list[str] = []
     runner: Any = Runner()
-    run_executor = ProbeRunExecutor(
+    run_executor = ConcurrentProbeRunExecutor(
         runner, lambda: START_AT, recorded.put_nowait, ProbeRunLimiter(9, per_endpoint=1), overloads.append
     )
     for number in (1, 2):
@@ -147,7 +147,9 @@ async def test_a_probe_that_timed_out_uses_the_places_of_slow_probes() -> None:
     reasons = ["timeout.connect", "watchdog.loop_late", "timeout.first_byte", "http.503"]
     recorded: asyncio.Queue[ResultToRecord] = asyncio.Queue()
     runner: Any = TimingOutRunner()
-    run_executor = ProbeRunExecutor(runner, lambda: START_AT, recorded.put_nowait, ProbeRunLimiter(9), lambda _: None)
+    run_executor = ConcurrentProbeRunExecutor(
+        runner, lambda: START_AT, recorded.put_nowait, ProbeRunLimiter(9), lambda _: None
+    )
     slow_after = []
     for number in range(4):
         run_executor.start_probe_run(
@@ -169,7 +171,7 @@ async def test_a_run_gets_the_state_of_a_run_that_ended_after_its_slot_was_claim
             return ResultToRecord(result, state_updates={"runs": len(received), "first": None})
 
     runner: Any = CountingRunner()
-    run_executor = ProbeRunExecutor(
+    run_executor = ConcurrentProbeRunExecutor(
         runner, lambda: START_AT, lambda _: None, ProbeRunLimiter(9, per_endpoint=1), lambda _: None
     )
     as_claimed = {"first": True, "other": 7}
@@ -195,7 +197,7 @@ async def test_a_run_does_not_build_on_jobs_that_a_late_result_has_shown() -> No
             return ResultToRecord(result, state_updates={key: {"lost_since": slot.slot}, "sentinel": slot.slot})
 
     runner: Any = LosingRunner()
-    run_executor = ProbeRunExecutor(
+    run_executor = ConcurrentProbeRunExecutor(
         runner, lambda: now, lambda _: None, ProbeRunLimiter(9, per_endpoint=1), lambda _: None
     )
     probe = UnusedProbe(name="p", id="p")

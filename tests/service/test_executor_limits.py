@@ -15,7 +15,7 @@ from tests.support.store import START_AT
 from watchdog.domain.model import ClaimedSlot, Outcome, ProbeResult, ResultToRecord
 from watchdog.service import executor
 from watchdog.service.clock import Clock, read_wall_clock_ms
-from watchdog.service.executor import ProbeRunExecutor
+from watchdog.service.executor import ConcurrentProbeRunExecutor
 from watchdog.service.run_places import ProbeRunLimiter
 
 
@@ -41,8 +41,8 @@ class BlockingRunner:
 
 def make_executor(
     runner: Any, clock: Clock = lambda: START_AT, on_result: Callable[[ResultToRecord], None] = lambda _: None
-) -> ProbeRunExecutor:
-    return ProbeRunExecutor(runner, clock, on_result, ProbeRunLimiter(5, per_endpoint=2), lambda _: None)
+) -> ConcurrentProbeRunExecutor:
+    return ConcurrentProbeRunExecutor(runner, clock, on_result, ProbeRunLimiter(5, per_endpoint=2), lambda _: None)
 
 
 async def test_a_run_never_starts_before_its_slot() -> None:
@@ -121,7 +121,7 @@ async def test_targets_that_hang_take_no_verdict_from_others(monkeypatch: pytest
     recorded: list[ProbeResult] = []
     overloads: list[str] = []
     places = ProbeRunLimiter(10 if not endpoint else 99, per_endpoint=10)
-    run_executor = ProbeRunExecutor(
+    run_executor = ConcurrentProbeRunExecutor(
         runner, lambda: START_AT, lambda item: recorded.append(item.result), places, overloads.append
     )
     verdicts: Counter[int] = Counter()

@@ -18,7 +18,7 @@ from watchdog.domain.model import Observation, Outcome
 from watchdog.domain.own_network import (
     MAX_RESULT_HOLD_FOR_NETWORK_CHECK_MS,
     WATCHDOG_NETWORK_FAULT_REASON,
-    OwnNetworkFaultSymptom,
+    OwnNetworkFaultSymptomKind,
 )
 from watchdog.net import NetworkAccess
 from watchdog.probes.base import ProbeAttemptContext
@@ -44,9 +44,9 @@ class ScriptedCheck(ConnectivityCheck):
     def __init__(self) -> None:
         super().__init__(NetworkAccess(), ["http://connectivity.example/"], ["b.example"], lambda: 0)
         self.answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self.asked_questions: list[tuple[OwnNetworkFaultSymptom, list[str]]] = []
+        self.asked_questions: list[tuple[OwnNetworkFaultSymptomKind, list[str]]] = []
 
-    async def run(self, symptom: OwnNetworkFaultSymptom, questions: Iterable[str]) -> bool:
+    async def run(self, symptom: OwnNetworkFaultSymptomKind, questions: Iterable[str]) -> bool:
         self.asked_questions.append((symptom, list(questions)))
         return await asyncio.shield(self.answer)
 
@@ -93,15 +93,15 @@ OWN, PASS = ("error", WATCHDOG_NETWORK_FAULT_REASON, False), ("pass", "", False)
 @pytest.mark.parametrize(
     ("observation", "symptom", "questions"),
     [
-        (UNREACHABLE, OwnNetworkFaultSymptom.NO_ROUTE, ["http://connectivity.example/"]),
-        (BROKER, OwnNetworkFaultSymptom.NO_ROUTE, ["http://connectivity.example/"]),
-        (NO_NAME_SERVER, OwnNetworkFaultSymptom.NO_NAME_SERVER, ["connectivity.example", "b.example"]),
-        (SILENT_NAME_SERVER, OwnNetworkFaultSymptom.NO_NAME_SERVER, ["connectivity.example", "b.example"]),
+        (UNREACHABLE, OwnNetworkFaultSymptomKind.NO_ROUTE, ["http://connectivity.example/"]),
+        (BROKER, OwnNetworkFaultSymptomKind.NO_ROUTE, ["http://connectivity.example/"]),
+        (NO_NAME_SERVER, OwnNetworkFaultSymptomKind.NO_NAME_SERVER, ["connectivity.example", "b.example"]),
+        (SILENT_NAME_SERVER, OwnNetworkFaultSymptomKind.NO_NAME_SERVER, ["connectivity.example", "b.example"]),
     ],
 )
 @pytest.mark.parametrize("works", [True, False])
 async def test_the_first_failure_starts_a_check_that_decides(
-    open_harness: Any, observation: Observation, symptom: OwnNetworkFaultSymptom, questions: list[str], works: bool
+    open_harness: Any, observation: Observation, symptom: OwnNetworkFaultSymptomKind, questions: list[str], works: bool
 ) -> None:
     harness, check = open_harness([observation])
     async with harness:
@@ -240,7 +240,7 @@ async def test_when_most_probes_fail_at_once_the_network_is_checked(open_harness
         newest = stored_results(harness)[1::2]
     failed = ("fail", "connection.refused", False)
     assert newest == [failed if works else OWN] * 6 + [PASS] * 2, "also the first four, which were no mass failure yet"
-    assert check.asked_questions == [(OwnNetworkFaultSymptom.MASS_FAILURE, ["http://connectivity.example/"])]
+    assert check.asked_questions == [(OwnNetworkFaultSymptomKind.MASS_FAILURE, ["http://connectivity.example/"])]
 
 
 async def test_a_mass_failure_of_the_own_network_goes_on_until_it_is_over(open_harness: Any) -> None:
@@ -280,7 +280,7 @@ async def test_a_failure_before_the_recovery_that_its_check_finds_is_part_of_the
 async def test_a_run_after_the_recovery_may_share_a_lookup_that_began_before(
     open_harness: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(own_network, "MAX_DNS_LOOKUP_DURATION_MS", INTERVAL_MS)
+    monkeypatch.setattr(own_network, "MAX_ASSUMED_DNS_LOOKUP_DURATION_MS", INTERVAL_MS)
     monkeypatch.setattr(network_faults, "OWN_NETWORK_FAULT_AFTERMATH_MS", HOUR_MS)
     harness, check = open_harness([SILENT_NAME_SERVER])
     async with harness:
@@ -351,14 +351,14 @@ async def test_a_run_that_started_before_the_recovery_and_ends_later_is_part_of_
 @pytest.mark.parametrize(
     ("symptom", "doubtful", "failing", "questions"),
     [
-        (OwnNetworkFaultSymptom.NO_ROUTE, ["a.example"], [], ["http://192.0.2.1/", "https://c.example/"]),
-        (OwnNetworkFaultSymptom.NO_ROUTE, ["c.example"], [], ["http://192.0.2.1/"]),
-        (OwnNetworkFaultSymptom.NO_ROUTE, ["a.example"], ["c.example"], ["http://192.0.2.1/"]),
-        (OwnNetworkFaultSymptom.NO_ROUTE, ["192.0.2.1"], ["c.example"], []),
-        (OwnNetworkFaultSymptom.NO_NAME_SERVER, ["a.example"], [], ["c.example", "b.example"]),
-        (OwnNetworkFaultSymptom.NO_NAME_SERVER, ["a.example"], ["c.example"], ["b.example", "c.example"]),
+        (OwnNetworkFaultSymptomKind.NO_ROUTE, ["a.example"], [], ["http://192.0.2.1/", "https://c.example/"]),
+        (OwnNetworkFaultSymptomKind.NO_ROUTE, ["c.example"], [], ["http://192.0.2.1/"]),
+        (OwnNetworkFaultSymptomKind.NO_ROUTE, ["a.example"], ["c.example"], ["http://192.0.2.1/"]),
+        (OwnNetworkFaultSymptomKind.NO_ROUTE, ["192.0.2.1"], ["c.example"], []),
+        (OwnNetworkFaultSymptomKind.NO_NAME_SERVER, ["a.example"], [], ["c.example", "b.example"]),
+        (OwnNetworkFaultSymptomKind.NO_NAME_SERVER, ["a.example"], ["c.example"], ["b.example", "c.example"]),
         (
-            OwnNetworkFaultSymptom.NO_NAME_SERVER,
+            OwnNetworkFaultSymptomKind.NO_NAME_SERVER,
             ["a.example", "b.example"],
             [],
             ["c.example", "a.example", "b.example"],
@@ -366,7 +366,7 @@ async def test_a_run_that_started_before_the_recovery_and_ends_later_is_part_of_
     ],
 )
 def test_what_is_asked(
-    symptom: OwnNetworkFaultSymptom, doubtful: Collection[str], failing: Collection[str], questions: list[str]
+    symptom: OwnNetworkFaultSymptomKind, doubtful: Collection[str], failing: Collection[str], questions: list[str]
 ) -> None:
     """URLs of other hosts; names that a name server resolves, first those of healthy probes, and none of its own."""
     hosts = ["a.example", "b.example", "192.0.2.7", "2001:db8::1", "localhost"]

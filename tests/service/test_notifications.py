@@ -17,7 +17,7 @@ from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.notifiers.base import NotificationDeliveryError, NotificationDeliveryRequest, Notifier
 from watchdog.service import notifications
-from watchdog.service.counters import DeliveryResult
+from watchdog.service.counters import DeliveryResultKind
 from watchdog.service.notifications import (
     FIRST_NOTIFICATION_RETRY_DELAY_MS,
     MAX_NOTIFICATION_AGE_MS,
@@ -129,9 +129,9 @@ async def test_each_attempt_is_counted_by_its_result(harness: SenderHarness) -> 
     open_incident(harness, "pffp")
     await harness.deliver()
     assert harness.sender.delivery_counts == {
-        ("oncall/spy", DeliveryResult.FAILED): 1,
-        ("oncall/spy", DeliveryResult.UNDELIVERED): 1,
-        ("oncall/spy", DeliveryResult.SENT): 1,
+        ("oncall/spy", DeliveryResultKind.FAILED): 1,
+        ("oncall/spy", DeliveryResultKind.UNDELIVERED): 1,
+        ("oncall/spy", DeliveryResultKind.SENT): 1,
     }
 
 
@@ -142,8 +142,8 @@ async def test_each_attempt_without_a_confirmation_is_counted(harness: SenderHar
         await harness.deliver()
         harness.now += 2_000
     assert harness.sender.delivery_counts == {
-        ("oncall/spy", DeliveryResult.FAILED): 2,
-        ("oncall/spy", DeliveryResult.UNCONFIRMED): 1,
+        ("oncall/spy", DeliveryResultKind.FAILED): 2,
+        ("oncall/spy", DeliveryResultKind.UNCONFIRMED): 1,
     }
 
 

@@ -9,13 +9,13 @@ import pytest
 from tests.support.service import ServiceHarness, observe_failure, scripted_probe, without_ticks
 from watchdog.domain.model import Outcome
 from watchdog.service.config_reload import ConfigReloadCounts
-from watchdog.service.process_metrics import ProcessMetrics, collect_process_metrics
+from watchdog.service.process_metrics import WatchdogActivityMetrics, collect_process_metrics
 
 __all__ = ["without_ticks"]
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("without_ticks")]
 
 
-def collect(harness: ServiceHarness) -> ProcessMetrics:
+def collect(harness: ServiceHarness) -> WatchdogActivityMetrics:
     return collect_process_metrics(harness.service, ConfigReloadCounts())
 
 

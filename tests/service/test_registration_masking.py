@@ -10,13 +10,13 @@ from tests.support.store import START_AT
 from watchdog.app import open_running_watchdog_service
 from watchdog.config.load import load_config
 from watchdog.domain.model import ClaimedSlot, Observation, Outcome, SubjectListing
-from watchdog.domain.observations import McpTaskFacts
+from watchdog.domain.observations import McpScheduledTaskFacts
 from watchdog.domain.rules import evaluate_result_rules
 from watchdog.net import NetworkAccess
 from watchdog.service.clock import read_wall_clock_ms
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
 from watchdog.service.registration import build_registered_probe
-from watchdog.service.runner import ProbeRunner
+from watchdog.service.runner import RetryingProbeRunner
 from watchdog.store.read.status import list_probe_statuses
 
 CONFIG = """\
@@ -39,13 +39,13 @@ def test_a_task_whose_name_is_masked_keeps_its_limit(tmp_path: Path, monkeypatch
     (probe,) = given.config.probes
     member = build_registered_probe(probe, "", given.mask)
     assert member.info.target == "http://127.0.0.1/production/mcp"
-    backup = McpTaskFacts(True, last_run_at=START_AT - 3_600_001)
+    backup = McpScheduledTaskFacts(True, last_run_at=START_AT - 3_600_001)
     observation = Observation(
         Outcome.PASS, listings={"task": SubjectListing(START_AT, {"quartermaster-backup": backup})}
     )
-    report = ProbeRunner(NetworkAccess(), given.mask, read_wall_clock_ms, EventLoopLagMonitor()).build_result_to_record(
-        ClaimedSlot(1, START_AT, "local", None), observation
-    )
+    report = RetryingProbeRunner(
+        NetworkAccess(), given.mask, read_wall_clock_ms, EventLoopLagMonitor()
+    ).build_result_to_record(ClaimedSlot(1, START_AT, "local", None), observation)
     bad = [(f.rule, f.subject, f.reason) for f in evaluate_result_rules(member.policy, report.result) if f.bad]
     assert bad == [("task", "•••-backup", "task.stale")]
 

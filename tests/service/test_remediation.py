@@ -72,7 +72,7 @@ async def test_a_slow_response_delays_no_other_remediation(tmp_path: Path, serve
     server.canned_responses.append(respond_slowly)
     harness = RemediationHarness(tmp_path, server)
     async with harness.network:
-        running = asyncio.create_task(harness.runner.run_remediations())
+        running = asyncio.create_task(harness.runner.run_pending_remediations())
         await wait_until_async(lambda: harness.states() == ["started", "succeeded"])
         response_allowed.set()
         await running
@@ -92,7 +92,7 @@ async def test_a_shutdown_finishes_running_remediations_and_starts_none(
     server.canned_responses += [respond_slowly, respond_slowly]
     harness = RemediationHarness(tmp_path, server)
     async with harness.network:
-        running = asyncio.create_task(harness.runner.run_remediations())
+        running = asyncio.create_task(harness.runner.run_pending_remediations())
         await wait_until_async(lambda: len(server.received) == 2)
         stopping = asyncio.create_task(harness.runner.stop(60))
         response_allowed.set()
@@ -103,7 +103,7 @@ async def test_a_shutdown_finishes_running_remediations_and_starts_none(
             harness.store.record_results(
                 make_result(probe, SLOT + 1, Outcome.FAIL, jobs=[stuck_job("ledger", SLOT, "8")])
             )
-        await harness.runner.run_remediations()
+        await harness.runner.run_pending_remediations()
     assert len(server.received) == 2
 
 
@@ -127,7 +127,7 @@ async def test_a_shutdown_waits_for_remediations_and_runs_concurrently(
 async def test_a_masked_name_is_not_remediated(tmp_path: Path, server: FakeHttpReceiver) -> None:
     harness = RemediationHarness(tmp_path, server, "export hush-hush")
     async with harness.network:
-        await harness.runner.run_remediations()
+        await harness.runner.run_pending_remediations()
     assert server.received == []
     [first, _] = harness.store.select_rows(remediations)
     assert first["state"] == "failed"

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from watchdog.service.run_places import ProbeRunLimiter, ProbeRunLimitReachedError
+from watchdog.service.run_places import ConcurrentRunLimitTimeoutError, ProbeRunLimiter
 
 SHORT_S, LONG_S = 0.02, 60.0
 
@@ -38,7 +38,7 @@ class Runs:
                     await ended.wait()
                 finally:
                     del self.running[probe]
-        except ProbeRunLimitReachedError as e:
+        except ConcurrentRunLimitTimeoutError as e:
             self.refused[probe] = str(e)
 
     async def end(self, *probes: int) -> None:

@@ -13,7 +13,7 @@ from watchdog.domain.model import ClaimedSlot, Outcome
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
-from watchdog.service.runner import ProbeRunner
+from watchdog.service.runner import RetryingProbeRunner
 
 
 class Scripted(Probe):
@@ -73,7 +73,7 @@ async def test_the_outcome_of_a_run(what: str, script: Any, outcome: Outcome, re
         script=script,
     )
     async with EventLoopLagMonitor() as lag:
-        report = await ProbeRunner(NetworkAccess(), SecretMask([]), lambda: START_AT, lag).run(
+        report = await RetryingProbeRunner(NetworkAccess(), SecretMask([]), lambda: START_AT, lag).run(
             probe, ClaimedSlot(1, START_AT, "local", None), {}
         )
     assert (report.result.outcome, report.result.reason) == (outcome, reason), what
@@ -82,7 +82,7 @@ async def test_the_outcome_of_a_run(what: str, script: Any, outcome: Outcome, re
 async def test_a_run_can_be_cancelled() -> None:
     probe = Scripted(name="p", id="p", timeout="60s", script=hang)
     async with EventLoopLagMonitor() as lag:
-        runner = ProbeRunner(NetworkAccess(), SecretMask([]), lambda: START_AT, lag)
+        runner = RetryingProbeRunner(NetworkAccess(), SecretMask([]), lambda: START_AT, lag)
         run = asyncio.create_task(runner.run(probe, ClaimedSlot(1, START_AT, "local", None), {}))
         await asyncio.sleep(0.01)
         run.cancel()

@@ -27,8 +27,8 @@ from watchdog.domain.model import (
     ResultToRecord,
     SubjectListing,
 )
-from watchdog.domain.observations import McpTaskFacts
-from watchdog.domain.rules.preference import PreferenceExpressionFacts
+from watchdog.domain.observations import McpScheduledTaskFacts
+from watchdog.domain.rules.preference import PreferenceExpressionResult
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.probes.base import ProbeAttemptContext, derive_slot_idempotency_key
 from watchdog.service import runner
@@ -37,7 +37,7 @@ from watchdog.service.runner import (
     MAX_EVIDENCE_EXCERPT_CHARS,
     MAX_RESULT_MESSAGE_CHARS,
     MAX_SUBJECT_NAME_CHARS,
-    ProbeRunner,
+    RetryingProbeRunner,
 )
 
 SECRET = "hush-hush"
@@ -45,7 +45,7 @@ SECRET = "hush-hush"
 
 async def run(probe: ScriptedProbe, at: int = START_AT, memory: Mapping[str, Json] | None = None) -> ResultToRecord:
     async with EventLoopLagMonitor() as lag:
-        return await ProbeRunner(NetworkAccess(), SecretMask([SECRET]), lambda: START_AT + 5, lag).run(
+        return await RetryingProbeRunner(NetworkAccess(), SecretMask([SECRET]), lambda: START_AT + 5, lag).run(
             probe, ClaimedSlot(7, at, "here", START_AT - 60_000), memory or {}
         )
 
@@ -182,8 +182,8 @@ async def test_all_text_is_sanitized() -> None:
         RAW * 100,
         measurements={"server": RAW * 100, "n": 3},
         listings={
-            "task": SubjectListing(5, {RAW * 100: McpTaskFacts(False, status=RAW * 100, error=RAW * 100)}),
-            "preference": SubjectListing(5, {f"body.key == '{SECRET}'": PreferenceExpressionFacts(RAW * 100)}),
+            "task": SubjectListing(5, {RAW * 100: McpScheduledTaskFacts(False, status=RAW * 100, error=RAW * 100)}),
+            "preference": SubjectListing(5, {f"body.key == '{SECRET}'": PreferenceExpressionResult(RAW * 100)}),
         },
         evidence=Evidence({RAW: {"deep": [RAW] * 500}}, RAW * 1_000),
     )

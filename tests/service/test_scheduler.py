@@ -195,7 +195,7 @@ async def test_results_wait_in_order_while_the_database_is_unavailable(
 ) -> None:
     async with open_harness(scripted_probe()) as harness:
         unavailable = UnavailableStore(monkeypatch, harness.store.recorder, "record_results")
-        tick = partial(harness.service._run_background_task, harness.service.tasks["record"])
+        tick = partial(harness.service._run_background_task_once, harness.service.tasks["record"])
         with capture_logs() as log:
             for report in results_of_minutes(harness, 7):
                 harness.service.buffer_result(report)
@@ -245,7 +245,7 @@ async def test_results_wait_when_none_can_be_stored(
         for report in results_of_minutes(harness, 3):
             harness.service.buffer_result(report)
         with capture_logs() as log:
-            await harness.service._run_background_task(harness.service.tasks["record"])
+            await harness.service._run_background_task_once(harness.service.tasks["record"])
         assert [(line["event"], line["error"]) for line in log if line["log_level"] == "error"] == [
             ("task_failed", "KeyError: '•••'")
         ]
@@ -274,7 +274,7 @@ async def test_results_are_stored_once_when_the_database_fails_between_single_re
         for report in (reports[0]._replace(result=poison), *reports[1:]):
             harness.service.buffer_result(report)
         harness.now += 4 * INTERVAL_MS
-        await harness.service._run_background_task(harness.service.tasks["record"])
+        await harness.service._run_background_task_once(harness.service.tasks["record"])
         await harness.service.record_results()
         assert harness.stored_outcomes() == [("error", "watchdog.internal_error"), PASS, PASS]
 
@@ -288,7 +288,7 @@ async def test_the_buffer_is_bounded_and_dropped_results_are_counted(
         size = result_buffer.BYTES_PER_RESULT + result_buffer.BYTES_PER_RESULT_CHARACTER * len(repr(report))
         harness.service._result_buffer.max_bytes = 10 * size + size // 2
         unavailable = UnavailableStore(monkeypatch, harness.store.recorder, "record_results")
-        tick = partial(harness.service._run_background_task, harness.service.tasks["record"])
+        tick = partial(harness.service._run_background_task_once, harness.service.tasks["record"])
         with capture_logs() as log:
             for report in results_of_minutes(harness, 25):
                 harness.service.buffer_result(report)
@@ -315,9 +315,9 @@ async def test_each_failing_task_is_logged_once(
         with capture_logs() as log:
             for _ in range(5):
                 for name in ("claim", "wake", "deliver"):
-                    await service._run_background_task(service.tasks[name])
+                    await service._run_background_task_once(service.tasks[name])
             unavailable.back = True
-            await service._run_background_task(service.tasks["claim"])
+            await service._run_background_task_once(service.tasks["claim"])
         events = [(line["event"], line["task"]) for line in log if line["log_level"] != "debug"]
         assert events == [
             ("store_unavailable", "claim"),

@@ -16,7 +16,7 @@ from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.service.registration import build_registered_probe
 from watchdog.store.tables import incidents, probes, results
 from watchdog.store.write.clock_steps import MISSED_BECAUSE_OF_CLOCK_STEP_REASON
-from watchdog.store.write.watermark import load_claim_watermark, load_uptime_clock
+from watchdog.store.write.watermark import load_claim_watermark, load_uptime_clock_from_downtime_gaps
 
 UNSETTLED_MS = 600_000
 """Slots before the watermark whose results may still arrive."""
@@ -36,7 +36,7 @@ def list_unchanged_probes(revisions: Collection[int]) -> dict[str, RegisteredPro
 def find_replay_differences(connection: sa.Connection, revisions: Collection[int]) -> Iterator[str]:
     """Folding the stored results of a probe from the start gives the incidents that were opened, and their ends."""
     clock, now = (
-        load_uptime_clock(connection, LOCAL_LOCATION_NAME),
+        load_uptime_clock_from_downtime_gaps(connection, LOCAL_LOCATION_NAME),
         load_claim_watermark(connection, LOCAL_LOCATION_NAME),
     )
     for probe_id, registered in list_unchanged_probes(revisions).items():
@@ -64,7 +64,7 @@ def find_unaccounted_slots(
     retention keeps single results longer, and a `missed` row that is deleted may have counted slots that are not.
     """
     clock, now = (
-        load_uptime_clock(connection, LOCAL_LOCATION_NAME),
+        load_uptime_clock_from_downtime_gaps(connection, LOCAL_LOCATION_NAME),
         load_claim_watermark(connection, LOCAL_LOCATION_NAME),
     )
     for probe_id, registered in list_unchanged_probes(revisions).items():

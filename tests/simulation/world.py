@@ -27,7 +27,7 @@ from watchdog.net import NetworkAccess
 from watchdog.net.errors import ProbeError, build_probe_error_from_exception
 from watchdog.net.http import HttpRequest, HttpResponse
 from watchdog.net.mcp import McpSessionResult, McpTool
-from watchdog.net.own_network import find_missing_default_network_route_error
+from watchdog.net.own_network import translate_error_of_missing_default_route
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.received_body import BoundedBodyCollector
 from watchdog.net.url import parse_http_url
@@ -122,7 +122,7 @@ class World:
         self.note(f"visit {target} {condition} {self.network_down}")
         if self.network_down:
             await asyncio.sleep(0.001)
-            error = find_missing_default_network_route_error(OSError(errno.ENETUNREACH, ""), socket.AF_INET, frozenset)
+            error = translate_error_of_missing_default_route(OSError(errno.ENETUNREACH, ""), socket.AF_INET, frozenset)
             assert error is not None
             raise error
         if condition not in GOOD_CONDITIONS:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from tests.support.store import START_AT, DatabasePair, StoreHarness, make_registered_probe, make_result
-from watchdog.probes.base import MAX_PREFERENCE_EXPRESSION_BYTES
+from watchdog.probes.base import MAX_PREFER_CEL_EXPRESSION_BYTES
 from watchdog.store.database import Database
 from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError
 from watchdog.store.tables import metadata, outbox, watermarks
@@ -65,7 +65,7 @@ def test_a_row_too_large_for_its_index_passes_through(on_postgres: DatabasePair)
 
 def test_the_longest_preference_fits_the_indexes(database: Database) -> None:
     harness = StoreHarness(database, [make_registered_probe(failure_threshold=1)])
-    text = Random(1).randbytes(MAX_PREFERENCE_EXPRESSION_BYTES).hex()[:MAX_PREFERENCE_EXPRESSION_BYTES]
+    text = Random(1).randbytes(MAX_PREFER_CEL_EXPRESSION_BYTES).hex()[:MAX_PREFER_CEL_EXPRESSION_BYTES]
     result = make_result(harness.database_ids[0], START_AT + 1, preferences={text: "a is false"})
     assert [transition.subject for transition in harness.record_results(result)] == [text]
 

@@ -12,7 +12,7 @@ from tests.support.store import StoreHarness, make_registered_probe, make_result
 from watchdog.domain.model import ProbeResult, ResultToRecord
 from watchdog.store.codec import decode_nullable_json
 from watchdog.store.database import Database
-from watchdog.store.listings import FULL_STORED_LISTING_INTERVAL_MS, build_results_from_rows
+from watchdog.store.listings import FULL_STORED_LISTING_INTERVAL_MS, build_results_with_listings_from_rows
 from watchdog.store.read.history import load_results_with_evidence
 from watchdog.store.read.jobs import list_jobs
 from watchdog.store.tables import RESULT_COLUMNS, results
@@ -42,7 +42,7 @@ def stored(harness: StoreHarness) -> list[tuple[Any, Any]]:
 def read_all(harness: StoreHarness) -> list[ProbeResult]:
     with harness.database.open_read_transaction() as connection:
         query = sa.select(*RESULT_COLUMNS).order_by(results.c.slot)
-        return list(build_results_from_rows(connection, connection.execute(query).all()))
+        return list(build_results_with_listings_from_rows(connection, connection.execute(query).all()))
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from watchdog.domain.heartbeat import CheckIn, CheckInKind
 from watchdog.domain.model import ResultToRecord
 from watchdog.store.database import Database
 from watchdog.store.read.alert_context import load_alert_message_context
-from watchdog.store.read.history import list_results_before, load_last_results_by_probe
+from watchdog.store.read.history import list_results_before, load_last_n_results_by_probe
 from watchdog.store.read.job_runs import list_job_runs
 from watchdog.store.read.jobs import load_newest_job_source_listings
 from watchdog.store.read.metrics import load_shared_metrics
@@ -119,7 +119,7 @@ def run_every_operation(harness: StoreHarness) -> None:
     harness.slot_claimer.reschedule_sooner(dict.fromkeys(harness.database_ids, now + 1))
     harness.slot_claimer.record_lost_runs_and_get_settled_until(now + DAY_MS)
     check_ins = [ProbeCheckIn(p, CheckIn("x", now, CheckInKind.FAIL)) for p in harness.database_ids]
-    assert CheckInStore(harness.database).save_check_ins(check_ins) == set(harness.database_ids)
+    assert CheckInStore(harness.database).save_check_ins_and_list_probes_to_run(check_ins) == set(harness.database_ids)
     send_notifications(harness, now + DAY_MS)
     harness.outbox.give_up_orphaned_notifications(now + DAY_MS)
     with harness.database.open_read_transaction() as connection:
@@ -168,7 +168,7 @@ def test_a_search_for_the_newest_result_skips_the_time_before_a_step_back(harnes
         run_every_operation(harness)
         with harness.database.open_read_transaction() as connection:
             list_probe_statuses(connection)
-            load_last_results_by_probe(connection, [probe], 30)
+            load_last_n_results_by_probe(connection, [probe], 30)
             list_results_before(connection, probe)
             load_newest_job_source_listings(connection)
             load_shared_metrics(connection)

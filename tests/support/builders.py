@@ -14,9 +14,9 @@ from watchdog.domain.model import (
     ProbeResult,
     SubjectListing,
 )
-from watchdog.domain.observations import McpTaskFacts, ScheduledJobFacts
+from watchdog.domain.observations import McpScheduledTaskFacts, ScheduledJobFacts
 from watchdog.domain.rules import AlertPolicy, evaluate_result_rules
-from watchdog.domain.rules.preference import PreferenceExpressionFacts
+from watchdog.domain.rules.preference import PreferenceExpressionResult
 
 PROBE_DATABASE_ID = 7
 SLOT_INTERVAL_MS = 60_000
@@ -29,14 +29,14 @@ MESSAGE_BY_OUTCOME = {Outcome.FAIL: "HTTP 503", Outcome.ERROR: "internal error"}
 JOB_LIMITS = {"*": ScheduledJobLimits(max_runtime=3_600_000)}
 
 
-def task_aged(age_ms: int, at: int = SLOT_INTERVAL_MS, *, ok: bool = True, error: str = "") -> McpTaskFacts:
+def task_aged(age_ms: int, at: int = SLOT_INTERVAL_MS, *, ok: bool = True, error: str = "") -> McpScheduledTaskFacts:
     """A task whose last run was `age_ms` before `at`."""
-    return McpTaskFacts(ok, last_run_at=at - age_ms, error=error)
+    return McpScheduledTaskFacts(ok, last_run_at=at - age_ms, error=error)
 
 
-def never_run_task(listed_for_ms: int, at: int = SLOT_INTERVAL_MS) -> McpTaskFacts:
+def never_run_task(listed_for_ms: int, at: int = SLOT_INTERVAL_MS) -> McpScheduledTaskFacts:
     """A task that never ran and was first listed `listed_for_ms` before `at`."""
-    return McpTaskFacts(ok=True, first_listed_at=at - listed_for_ms)
+    return McpScheduledTaskFacts(ok=True, first_listed_at=at - listed_for_ms)
 
 
 OK_TASK = task_aged(1_000)
@@ -64,7 +64,7 @@ def overdue_job(name: str, due_at: int) -> ScheduledJobFacts:
 
 def make_listings(
     at: int,
-    tasks: Mapping[str, McpTaskFacts] | None = None,
+    tasks: Mapping[str, McpScheduledTaskFacts] | None = None,
     preferences: Mapping[str, str] | None = None,
     jobs: Iterable[ScheduledJobFacts] | None = None,
 ) -> dict[str, SubjectListing]:
@@ -73,7 +73,7 @@ def make_listings(
     if tasks is not None:
         listings["task"] = SubjectListing(at, dict(sorted(tasks.items())))
     if preferences is not None:
-        expressions = {text: PreferenceExpressionFacts(problem) for text, problem in sorted(preferences.items())}
+        expressions = {text: PreferenceExpressionResult(problem) for text, problem in sorted(preferences.items())}
         listings["preference"] = SubjectListing(at, expressions)
     if jobs is not None:
         listings["job"] = SubjectListing(at, {facts.name: facts for facts in sorted(jobs)})
@@ -95,7 +95,7 @@ def make_result(
     letter: str,
     slot: int = 1,
     *,
-    tasks: Mapping[str, McpTaskFacts] | None = None,
+    tasks: Mapping[str, McpScheduledTaskFacts] | None = None,
     preferences: Mapping[str, str] | None = None,
     jobs: Iterable[ScheduledJobFacts] | None = None,
     **fields: Any,

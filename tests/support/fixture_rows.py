@@ -14,7 +14,7 @@ from tests.support.builders import JOB_LIMITS, make_listings
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from watchdog.domain.listings import encode_subject_listings_as_diff
 from watchdog.domain.model import Evidence, Outcome, ProbeInfo, ProbeResult, Severity
-from watchdog.domain.observations import McpTaskFacts, ScheduledJobFacts
+from watchdog.domain.observations import McpScheduledTaskFacts, ScheduledJobFacts
 from watchdog.store import codec, tables
 
 NOW = int(datetime(2026, 11, 22, 2, 29, 14, tzinfo=UTC).timestamp() * 1000)
@@ -66,7 +66,7 @@ class FixtureRows:
                 "probe_id": probe_id,
                 "name": name,
                 "kind": kind,
-                "info": codec.encode_probe_info(probe_info),
+                "info": codec.encode_probe_info_as_json(probe_info),
                 "created_at": created_at,
                 "config_yaml": config_yaml or f"name: {name}\n{kind}: https://acme.example/\n",
                 "removed_at": None,
@@ -102,7 +102,7 @@ class FixtureRows:
         *,
         evidence: Evidence | None = None,
         phases: Mapping[str, float] | None = None,
-        tasks: Mapping[str, McpTaskFacts] | None = None,
+        tasks: Mapping[str, McpScheduledTaskFacts] | None = None,
         preferences: Mapping[str, str] | None = None,
         jobs: Iterable[ScheduledJobFacts] | None = None,
         **more: Any,

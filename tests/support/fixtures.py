@@ -11,7 +11,7 @@ from tests.support.fixture_rows import NOW, FixtureRows, epoch_ms
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, format_duration
 from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.model import Evidence, Outcome, Severity
-from watchdog.domain.observations import McpTaskFacts, ScheduledJobFacts
+from watchdog.domain.observations import McpScheduledTaskFacts, ScheduledJobFacts
 from watchdog.domain.schedule import CronSchedule
 
 UNROUTED_LOG = ("route 1 does not match: severity is warning, not critical", "no route matches: no one is notified")
@@ -225,7 +225,7 @@ POOL_EXHAUSTED_EVIDENCE = Evidence(
 )
 
 
-def _task_results(slot: int) -> dict[str, McpTaskFacts]:
+def _task_results(slot: int) -> dict[str, McpScheduledTaskFacts]:
     """The tasks as the server reports them: `reindex` last ran at 01:31:40."""
     ages = {"crawl": 110, "refresh_embeddings": 521, "prune_sessions": 232, "sync_permissions": 22, "rotate_keys": 832,
             "flush_metrics": 1}  # fmt: skip

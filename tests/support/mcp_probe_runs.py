@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.support.polling import HANG_S, wait_until_async
 from watchdog.domain.model import Json, Observation, Outcome
-from watchdog.domain.observations import McpTaskFacts
+from watchdog.domain.observations import McpScheduledTaskFacts
 from watchdog.net import NetworkAccess, PhaseTimer
 from watchdog.net.phases import PHASE_DESCRIPTIONS
 from watchdog.probes.base import ProbeAttemptContext
@@ -75,7 +75,7 @@ async def run_mcp_probe(mcp: Mapping[str, Any], **options: Any) -> Observation:
         return await McpProbeRunner(network).run_probe(mcp, **options)
 
 
-def reported_tasks(observation: Observation) -> dict[str, McpTaskFacts] | None:
+def reported_tasks(observation: Observation) -> dict[str, McpScheduledTaskFacts] | None:
     """None: no task list was read."""
     listing = observation.listings.get("task")
     return None if listing is None else dict(listing.subjects)

@@ -18,7 +18,7 @@ from watchdog.probes import CanaryProbe, Probe, QueueProbe
 from watchdog.service.clock import read_wall_clock_ms
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
 from watchdog.service.registration import build_registered_probe
-from watchdog.service.runner import ProbeRunner
+from watchdog.service.runner import RetryingProbeRunner
 
 EMPTY_MASK = SecretMask(())
 
@@ -82,7 +82,7 @@ async def run_probe(
     probe.preload()
     async with NetworkAccess() as network, IgnoringLagMonitor() as lag:
         at = read_wall_clock_ms() if slot is None else slot
-        return await ProbeRunner(network, mask, read_wall_clock_ms, lag, lambda: gaps).run(
+        return await RetryingProbeRunner(network, mask, read_wall_clock_ms, lag, lambda: gaps).run(
             probe, ClaimedSlot(1, at, "local", previous_slot), probe_state or {}
         )
 

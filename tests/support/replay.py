@@ -8,9 +8,9 @@ import sqlalchemy as sa
 
 from watchdog.domain.clock_steps import build_clock_timeline_id
 from watchdog.domain.model import LOCAL_LOCATION_NAME, IncidentTransition
-from watchdog.domain.rules import AlertPolicy, AlertStates, fold_results_into_alert_states
+from watchdog.domain.rules import AlertPolicy, AlertStates, fold_results_into_alert_states_in_place
 from watchdog.domain.uptime_clock import UptimeClock
-from watchdog.store.listings import build_results_from_rows
+from watchdog.store.listings import build_results_with_listings_from_rows
 from watchdog.store.tables import END_OF_TIME_MS, RESULT_COLUMNS, probes, results, staleness_events
 from watchdog.store.write.watermark import load_clock_steps
 
@@ -33,12 +33,12 @@ def replay_stored_results(
             staleness_events.c.last_result_slot >= start,
         )
         ends_at = now if generation == len(starts) - 1 else END_OF_TIME_MS  # nothing is awaited over a step
-        fold = fold_results_into_alert_states(
+        fold = fold_results_into_alert_states_in_place(
             policy,
             states,
             start,
-            list(build_results_from_rows(connection, stored)),
-            partial(clock.has_uptime_elapsed, duration=policy.max_lateness, now=ends_at),
+            list(build_results_with_listings_from_rows(connection, stored)),
+            partial(clock.has_uptime_elapsed_since, duration=policy.max_lateness, now=ends_at),
             staleness_events=[(slot, threshold) for slot, threshold in connection.execute(events)],
             generation=generation,
         )

@@ -22,7 +22,7 @@ from watchdog.domain.model import (
     ResultToRecord,
     Severity,
 )
-from watchdog.domain.observations import McpTaskFacts, ScheduledJobFacts
+from watchdog.domain.observations import McpScheduledTaskFacts, ScheduledJobFacts
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.domain.rules import AlertPolicy, AlertStates
@@ -238,7 +238,7 @@ def make_result(
     slot: int,
     outcome: str | Outcome = Outcome.PASS,
     *,
-    tasks: Mapping[str, McpTaskFacts] | None = None,
+    tasks: Mapping[str, McpScheduledTaskFacts] | None = None,
     preferences: Mapping[str, str] | None = None,
     jobs: Iterable[ScheduledJobFacts] | None = None,
     **fields: Any,

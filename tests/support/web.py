@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.support.fixture_rows import NOW, FixtureRows
 from watchdog.service.acts import ActResultT, ActRunner
-from watchdog.service.process_metrics import ProcessMetrics
+from watchdog.service.process_metrics import WatchdogActivityMetrics
 from watchdog.store.database import Database
 from watchdog.store.read.query import QueryResultT, StoreReadRunner
 from watchdog.store.tables import metadata
@@ -94,7 +94,7 @@ def create_test_app(database: Database, **options: Any) -> FastAPI:
             "Acme status", group_order=("Core", "Search", "Jobs"), probe_order=STATUS_PAGE_ORDER
         ),
         "destination_addresses": DESTINATION_ADDRESSES,
-        "collect_process_metrics": ProcessMetrics,
+        "collect_process_metrics": WatchdogActivityMetrics,
         "mcp_app": FakeMcpApp(),
     }
     return create_web_app(**defaults | options)

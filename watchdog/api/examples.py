@@ -45,7 +45,7 @@ from watchdog.domain.model import (
 from watchdog.domain.probe_state import QueueThreshold, QueueThresholdRecord
 from watchdog.domain.routing import ProbeMatcher
 from watchdog.domain.silencing import Silence, SilenceMatcher
-from watchdog.service.config_reload import ConfigReloadOutcome, ConfigReloadResult
+from watchdog.service.config_reload import ConfigReloadOutcome, ConfigReloadStatus
 from watchdog.store.read.destinations import DestinationDeliverySummary
 from watchdog.store.read.history import ResultDetails
 from watchdog.store.read.jobs import JobSummary
@@ -237,7 +237,7 @@ ENDED_SILENCE_EXAMPLE = serialize_silence(
 )
 RECORDED_ACT_EXAMPLE = serialize_recorded_act(_ACT)
 
-RELOAD_EXAMPLE = serialize_config_reload(ConfigReloadOutcome(ConfigReloadResult.APPLIED))
+RELOAD_EXAMPLE = serialize_config_reload(ConfigReloadOutcome(ConfigReloadStatus.APPLIED))
 
 
 def build_list_page_json_example(path: str, item: Any) -> Json:

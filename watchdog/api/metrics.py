@@ -15,7 +15,7 @@ from watchdog.api.package_version import read_watchdog_version
 from watchdog.domain.measurements import QueueMeasurements
 from watchdog.domain.model import ProbeInfo
 from watchdog.service.counters import DurationHistogram
-from watchdog.service.process_metrics import ProcessMetrics
+from watchdog.service.process_metrics import WatchdogActivityMetrics
 from watchdog.store.read.metrics import SharedMetrics
 
 METRIC_NAME_PREFIX = "watchdog_"
@@ -29,7 +29,7 @@ LabelledValue = tuple[Mapping[str, str], float]
 class MetricsSnapshot(NamedTuple):
     """What one scrape shows. Its samples are made while they are encoded, so that they are never all in memory."""
 
-    process: ProcessMetrics
+    process: WatchdogActivityMetrics
     shared: SharedMetrics | None
     """None: the database cannot be read."""
     is_ready: bool
@@ -83,7 +83,7 @@ def _collect_watchdog_metrics(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     )
 
 
-def _collect_run_metrics(process: ProcessMetrics) -> Iterator[Metric]:
+def _collect_run_metrics(process: WatchdogActivityMetrics) -> Iterator[Metric]:
     """About the runs of this process."""
     runs = [(_build_probe_labels(probe), counts) for probe, counts in process.run_counts]
     yield _build_counter(
@@ -168,14 +168,16 @@ def _build_probe_labels(probe: ProbeInfo) -> dict[str, str]:
 
 def _build_gauge(name: str, documentation: str, values: Iterable[LabelledValue]) -> Metric:
     name = METRIC_NAME_PREFIX + name
-    return _build_metric(name, documentation, "gauge", (Sample(name, dict(labels), value) for labels, value in values))
+    return _build_prometheus_metric(
+        name, documentation, "gauge", (Sample(name, dict(labels), value) for labels, value in values)
+    )
 
 
 def _build_counter(name: str, documentation: str, values: Iterable[LabelledValue]) -> Metric:
     """`name`: without `_total`, which its samples have."""
     name = METRIC_NAME_PREFIX + name
     samples = (Sample(f"{name}_total", dict(labels), value) for labels, value in values)
-    return _build_metric(name, documentation, "counter", samples)
+    return _build_prometheus_metric(name, documentation, "counter", samples)
 
 
 def _build_histogram(
@@ -191,16 +193,16 @@ def _build_histogram(
             yield Sample(f"{name}_count", dict(labels), counts[-1])
             yield Sample(f"{name}_sum", dict(labels), durations.sum_s)
 
-    return _build_metric(name, documentation, "histogram", list_samples())
+    return _build_prometheus_metric(name, documentation, "histogram", list_samples())
 
 
-def _build_metric(name: str, documentation: str, metric_type: str, samples: Iterator[Sample]) -> Metric:
+def _build_prometheus_metric(name: str, documentation: str, metric_type: str, samples: Iterator[Sample]) -> Metric:
     metric = Metric(name, documentation, metric_type)
-    metric.samples = _pause_between_samples(samples)  # type: ignore[assignment] # the encoders iterate over it once
+    metric.samples = _yield_samples_with_pauses(samples)  # type: ignore[assignment] # the encoders iterate over it once
     return metric
 
 
-def _pause_between_samples(samples: Iterable[Sample]) -> Iterator[Sample]:
+def _yield_samples_with_pauses(samples: Iterable[Sample]) -> Iterator[Sample]:
     for number, sample in enumerate(samples, 1):
         yield sample
         if number % SAMPLES_BETWEEN_PAUSES == 0:

@@ -48,10 +48,10 @@ def main() -> None:
 
 def _run_exec_or_cli() -> None:
     if sys.argv[1:2] == ["exec"]:
-        from watchdog.cli.exec_run import parse_exec_arguments, run_command_and_report
+        from watchdog.cli.exec_run import parse_exec_arguments, run_external_command_and_send_check_ins
 
         if (arguments := parse_exec_arguments(sys.argv[2:])) is not None:
-            sys.exit(run_command_and_report(arguments))
+            sys.exit(run_external_command_and_send_check_ins(arguments))
 
     from watchdog.cli.main import cli_app
 
@@ -60,13 +60,13 @@ def _run_exec_or_cli() -> None:
 
 def set_stdio_replacement_error_handler() -> None:
     """Output that is not in UTF-8 shows `?` for what it cannot encode."""
-    codecs.register_error("watchdog-replace", _replace_unencodable_characters)
+    codecs.register_error("watchdog-replace", _handle_encode_error_by_replacement)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and codecs.lookup(stream.encoding).name != "utf-8":
             stream.reconfigure(errors="watchdog-replace")
 
 
-def _replace_unencodable_characters(error: UnicodeError) -> tuple[str, int]:
+def _handle_encode_error_by_replacement(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return "".join(" " if c.isspace() else "?" for c in error.object[error.start : error.end]), error.end

@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from watchdog.config.load import LoadedConfig
-    from watchdog.domain.config_changes import ConfigSnapshot, OpenIncidentSnapshot
+    from watchdog.domain.config_changes import ComparableConfigSnapshot, OpenIncidentWithNotifiedDestinations
 
-AGAINST_RUNNING = "running"
+DIFF_AGAINST_RUNNING_CONFIG = "running"
 
 
 def diff_command(
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
     against: Annotated[
         str, typer.Option(metavar="running|FILE", help="What to compare with: the running configuration, or a file.")
-    ] = AGAINST_RUNNING,
+    ] = DIFF_AGAINST_RUNNING_CONFIG,
     output: OutputFormatOption = CliOutputFormat.TABLE,
 ) -> None:
     """Show what a reload would change.
@@ -47,18 +47,18 @@ def diff_command(
     Example: watchdog diff -c /etc/watchdog/watchdog.yaml --against running
     """
     from watchdog.api.config_changes import format_config_changes, serialize_config_changes
-    from watchdog.config.definitions import parse_yaml_fields
+    from watchdog.config.definitions import parse_yaml_values_by_field_path
     from watchdog.domain.config_changes import compare_configs
     from watchdog.service.process_configuration import build_loaded_config_snapshot
 
     loaded = load_config_or_exit(config)
     mask = loaded.mask
-    if against == AGAINST_RUNNING:
+    if against == DIFF_AGAINST_RUNNING_CONFIG:
         old, incidents = _load_running_config_and_incidents_or_exit(loaded)
     else:
         other = load_config_or_exit(Path(against))
         old, incidents, mask = build_loaded_config_snapshot(other), (), loaded.mask.including(other.mask)
-    changes = compare_configs(old, build_loaded_config_snapshot(loaded), parse_yaml_fields, incidents)
+    changes = compare_configs(old, build_loaded_config_snapshot(loaded), parse_yaml_values_by_field_path, incidents)
     if output is CliOutputFormat.JSON:
         print_json(serialize_config_changes(changes, mask))
     else:
@@ -68,7 +68,7 @@ def diff_command(
 
 def _load_running_config_and_incidents_or_exit(
     loaded: LoadedConfig,
-) -> tuple[ConfigSnapshot, Sequence[OpenIncidentSnapshot]]:
+) -> tuple[ComparableConfigSnapshot, Sequence[OpenIncidentWithNotifiedDestinations]]:
     from watchdog.store.read.running_config import load_open_incidents_with_destinations, load_running_config
 
     with open_database_or_exit(loaded) as database:

@@ -9,7 +9,7 @@ import typer
 from watchdog.cli.click_classes import CommandWithoutPydantic
 from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, exit_with_error
 from watchdog.cli.exec_process import CHECK_IN_URL_ENV_VAR
-from watchdog.cli.exec_run import ExecCommandLine, run_command_and_report
+from watchdog.cli.exec_run import WatchdogExecArguments, run_external_command_and_send_check_ins
 
 
 class ExecClickCommand(CommandWithoutPydantic):
@@ -46,4 +46,4 @@ def exec_command(
         del command[0]
     if not command:
         exit_with_error("missing command: watchdog exec NAME -- COMMAND ...")
-    raise typer.Exit(run_command_and_report(ExecCommandLine(name, command, config, url)))
+    raise typer.Exit(run_external_command_and_send_check_ins(WatchdogExecArguments(name, command, config, url)))

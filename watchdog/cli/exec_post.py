@@ -15,7 +15,7 @@ CHECK_IN_SEND_TIMEOUT_S = 5.0
 MAX_CHECK_IN_RESPONSE_LINE_BYTES = 65_536
 MAX_EXEC_CHECK_IN_REJECTION_BYTES = 200
 RETRYABLE_CHECK_IN_STATUSES = (408, 425, 429)
-_HTTP_URL_FOR_RAW_SOCKET_POST_PATTERN = re.compile(
+_RAW_SOCKET_POSTABLE_URL_PATTERN = re.compile(
     r"(https?)://(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::([0-9]{1,5}))?(/[\w/.~%!$&'()*+,;=:@-]*)", re.ASCII
 )
 _PROXY_ENV_VARS = {"http_proxy", "https_proxy", "all_proxy"}
@@ -31,7 +31,7 @@ class CheckInPostError(Exception):
 
 def post_check_in(url: str, event: str, run_id: str, age_s: float, output: bytes) -> None:
     """Reports an event of a run that happened `age_s` seconds ago. Raises CheckInPostError."""
-    plain = _HTTP_URL_FOR_RAW_SOCKET_POST_PATTERN.fullmatch(f"{url.rstrip('/')}/{event}")
+    plain = _RAW_SOCKET_POSTABLE_URL_PATTERN.fullmatch(f"{url.rstrip('/')}/{event}")
     if plain is None or any(value and name.lower() in _PROXY_ENV_VARS for name, value in os.environ.items()):
         return _post_check_in_with_urllib(url, event, run_id, age_s, output)
     query = urlencode({"rid": run_id, "ago": max(round(age_s * 1000), 0)})

@@ -16,7 +16,7 @@ CHECK_IN_URL_ENV_VAR = "WATCHDOG_CHECK_IN_URL"
 EXEC_FORWARDED_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 TERMINAL_GENERATED_SIGNALS = (signal.SIGINT, signal.SIGQUIT)
 """A terminal sends these to every process in its foreground, so the command has them already."""
-MAX_EXEC_OUTPUT_TAIL_BYTES = 10_240
+MAX_WRAPPED_COMMAND_OUTPUT_TAIL_BYTES = 10_240
 """As much of the output as Watchdog keeps of a run."""
 EXEC_OUTPUT_DRAIN_TIMEOUT_S = 0.5
 """How long output that was written last may take to arrive after the command has ended."""
@@ -34,7 +34,7 @@ class ExecCommandStartFailure(NamedTuple):
     message: str
 
 
-class ExecChildProcess:
+class WrappedCommandProcess:
     """The command, with our standard input. Its output is passed on as it comes, and its tail is kept.
 
     While `wait` waits, a pipe wakes it: the interpreter writes a byte there for every signal, and the thread that waits
@@ -79,7 +79,7 @@ class ExecChildProcess:
             process.send_signal(number)
         for pipe, target_fd in ((process.stdout, 1), (process.stderr, 2)):
             if pipe is not None:
-                thread = threading.Thread(target=self._copy_output, args=(pipe.fileno(), target_fd))
+                thread = threading.Thread(target=self._forward_output_and_keep_tail, args=(pipe.fileno(), target_fd))
                 thread.start()
                 self._copy_threads.append(thread)
         threading.Thread(target=self._wait_and_record_exit, args=(process,)).start()
@@ -117,14 +117,14 @@ class ExecChildProcess:
         else:
             self._process.send_signal(signal_number)
 
-    def _copy_output(self, source_fd: int, target_fd: int) -> None:
+    def _forward_output_and_keep_tail(self, source_fd: int, target_fd: int) -> None:
         """Passes the output on as it is, and keeps its tail in UTF-8."""
         data = os.read(source_fd, EXEC_OUTPUT_READ_CHUNK_BYTES)
         encoding = find_utf16_or_utf32_encoding(data[:EXEC_OUTPUT_ENCODING_SAMPLE_BYTES])
         decoder = codecs.getincrementaldecoder(encoding)("replace") if encoding else None
         while data:
             self._output_tail += decoder.decode(data).removeprefix(BYTE_ORDER_MARK).encode() if decoder else data
-            del self._output_tail[:-MAX_EXEC_OUTPUT_TAIL_BYTES]
+            del self._output_tail[:-MAX_WRAPPED_COMMAND_OUTPUT_TAIL_BYTES]
             try:
                 while data:
                     data = data[os.write(target_fd, data) :]

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from watchdog.cli.exec_post import CheckInPostError, post_check_in
 
-MAX_CHECK_IN_QUEUE_FILE_BYTES = 1024 * 1024
+MAX_UNSENT_CHECK_INS_FILE_BYTES = 1024 * 1024
 """Beyond this size the oldest check-ins are dropped."""
 MAX_QUEUED_CHECK_IN_AGE_S = 30 * 86_400.0
 MAX_QUEUED_CHECK_INS_RESEND_DURATION_S = 10.0
@@ -174,7 +174,7 @@ def _read_unsent_check_ins_from_queue(file: IO[bytes]) -> Iterator[QueuedCheckIn
 
 def _overwrite_check_in_queue_file(file: IO[bytes], check_ins: list[QueuedCheckIn]) -> None:
     lines = [json.dumps(check_in).encode() + b"\n" for check_in in check_ins]
-    while lines and sum(map(len, lines)) > MAX_CHECK_IN_QUEUE_FILE_BYTES:
+    while lines and sum(map(len, lines)) > MAX_UNSENT_CHECK_INS_FILE_BYTES:
         del lines[0]
     file.seek(0)
     file.truncate()

@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from watchdog.cli.exec_process import CHECK_IN_URL_ENV_VAR, ExecChildProcess
+from watchdog.cli.exec_process import CHECK_IN_URL_ENV_VAR, WrappedCommandProcess
 
 
-class ExecCommandLine(NamedTuple):
+class WatchdogExecArguments(NamedTuple):
     name: str
     command: list[str]
     config: Path = Path("watchdog.yaml")
@@ -22,7 +22,7 @@ class ExecCommandLine(NamedTuple):
     """Where to check in; empty: at the address that the configuration gives the heartbeat `name`."""
 
 
-def parse_exec_arguments(words: list[str]) -> ExecCommandLine | None:
+def parse_exec_arguments(words: list[str]) -> WatchdogExecArguments | None:
     """Parses what follows `watchdog exec`: options, name, options, `--`, command. None leaves it to Typer, which prints
     the help or explains what is wrong."""
     name, config, url = None, "watchdog.yaml", os.environ.get(CHECK_IN_URL_ENV_VAR, "")
@@ -47,12 +47,12 @@ def parse_exec_arguments(words: list[str]) -> ExecCommandLine | None:
         else:
             return None
     command = words[n + 1 :] if words[n : n + 1] == ["--"] else words[n:]
-    return ExecCommandLine(name, command, Path(config), url) if name is not None and command else None
+    return WatchdogExecArguments(name, command, Path(config), url) if name is not None and command else None
 
 
-def run_command_and_report(arguments: ExecCommandLine) -> int:
+def run_external_command_and_send_check_ins(arguments: WatchdogExecArguments) -> int:
     """Runs the command, even if the configuration is invalid or the network is down. Returns its exit code."""
-    process = ExecChildProcess()
+    process = WrappedCommandProcess()
     failure = process.start(arguments.command)  # first: the command runs on time
 
     from watchdog.cli.exec_queue import CheckInReporter
@@ -75,7 +75,7 @@ def print_exec_warning(message: str) -> None:
     print(f"watchdog: {message}", file=sys.stderr)
 
 
-def _find_exec_check_in_url(arguments: ExecCommandLine) -> str:
+def _find_exec_check_in_url(arguments: WatchdogExecArguments) -> str:
     """Where to check in. Raises LookupError that explains why it is not known."""
     if arguments.url:
         return arguments.url
@@ -86,12 +86,12 @@ def _find_exec_check_in_url(arguments: ExecCommandLine) -> str:
         )
 
     from watchdog.config.check_in_url import (
-        load_check_in_url_from_raw_config,
         load_check_in_url_from_validated_config,
+        load_heartbeat_check_in_url_from_raw_config,
     )
 
     try:
-        return load_check_in_url_from_raw_config(
+        return load_heartbeat_check_in_url_from_raw_config(
             arguments.config, arguments.name, os.environ
         ) or load_check_in_url_from_validated_config(arguments.config, arguments.name, os.environ)
     except LookupError as e:

@@ -94,7 +94,7 @@ def build_opened_and_resolved_test_alerts(destination: str, now: int) -> list[tu
 
     runs = [RunSummary(now - i * MINUTE_MS, Outcome.PASS, 180 + i) for i in reversed(range(24))]
     runs[-4:-1] = [run._replace(outcome=Outcome.FAIL) for run in runs[-4:-1]]
-    first_bad, last_bad, good = (_build_test_alert_result(run) for run in (runs[-4], runs[-2], runs[-1]))
+    first_bad, last_bad, good = (_build_sample_result_for_test_alert(run) for run in (runs[-4], runs[-2], runs[-1]))
     incident = Incident(
         id=f"test-{now}",
         probe=0,
@@ -120,7 +120,7 @@ def build_opened_and_resolved_test_alerts(destination: str, now: int) -> list[tu
     ]
 
 
-def _build_test_alert_result(run: RunSummary) -> ResultWithEvidence:
+def _build_sample_result_for_test_alert(run: RunSummary) -> ResultWithEvidence:
     from watchdog.domain.model import LOCAL_LOCATION_NAME, Evidence, Outcome, ResultWithEvidence
 
     is_bad = run.outcome is Outcome.FAIL

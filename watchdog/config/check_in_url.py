@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from watchdog.config.sources import MergedConfigSources, load_config_sources
+from watchdog.config.sources import MergedConfigSources, read_and_merge_config_files
 from watchdog.config_values import DEFAULT_LISTEN_ADDRESS, build_check_in_url, read_secret_file, slugify
 
 if TYPE_CHECKING:
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from watchdog.config.yaml_tree import YamlNode
 
 
-def load_check_in_url_from_raw_config(path: Path, name_or_id: str, env: Mapping[str, str]) -> str:
+def load_heartbeat_check_in_url_from_raw_config(path: Path, name_or_id: str, env: Mapping[str, str]) -> str:
     """The address of the heartbeat with this name or id. Empty if there is none, or if a field that is part of the
     address is invalid; `load_check_in_url_from_validated_config` explains both. Problems of other fields do not
     matter."""
-    sources = load_config_sources(path, None, env)
+    sources = read_and_merge_config_files(path, None, env)
     for probe in sources.probes:
         try:
             if "heartbeat" in probe.entries and name_or_id in _read_yaml_probe_name_and_id(probe):

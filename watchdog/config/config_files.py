@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from watchdog.config.include_files import IncludeFileFinder, TooManyFolderEntriesError
-from watchdog.config.problems import ConfigFiles
+from watchdog.config.problems import WatchedConfigPaths
 
 
 class ConfigFileSignature(NamedTuple):
@@ -23,7 +23,7 @@ class ConfigFileSignature(NamedTuple):
     changed_ns: int
 
 
-def read_config_file_signatures(files: ConfigFiles) -> Mapping[Path, ConfigFileSignature | None]:
+def read_config_file_signatures(files: WatchedConfigPaths) -> Mapping[Path, ConfigFileSignature | None]:
     """Of every file, and of those that match the patterns by now; None: it cannot be read."""
     finder, paths = IncludeFileFinder(), set(files.paths)
     for folder, pattern in files.include_patterns:

@@ -23,7 +23,7 @@ def cross_validate_config_and_resolve_references(config: Config, sources: Merged
     _report_main_file_sections_in_includes(sources)
     _check_unique_probe_names_and_ids(sources)
     _check_unique_heartbeat_tokens(config, sources)
-    _check_receiver_names_and_references(sources)
+    _check_receiver_name_syntax_and_references(sources)
     _check_api_keys_required(config, sources)
     _check_postgres_driver_installed(config, sources)
     probe_ids = {probe.name: probe.id for probe in config.probes} | {probe.id: probe.id for probe in config.probes}
@@ -108,7 +108,7 @@ def _check_unique_heartbeat_tokens(config: Config, sources: MergedConfigSources)
                 sources.add_problem(token.location, token.path, message)
 
 
-def _check_receiver_names_and_references(sources: MergedConfigSources) -> None:
+def _check_receiver_name_syntax_and_references(sources: MergedConfigSources) -> None:
     for name, receiver in sources.receivers.items():
         if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or len(name) > 64:
             message = "expected a receiver name of up to 64 letters, digits, '-', '_' and '.'"

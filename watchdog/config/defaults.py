@@ -37,13 +37,13 @@ def _list_defaults_inapplicable_to_probe(
         if (
             "retry_interval" in default_entries
             and "retry_interval" not in probe_entries
-            and _parse_yaml_duration_ms(default_entries["retry_interval"])
-            > _parse_yaml_duration_ms(probe_entries["every"])
+            and _parse_yaml_duration_ms_or_zero(default_entries["retry_interval"])
+            > _parse_yaml_duration_ms_or_zero(probe_entries["every"])
         ):
             yield "retry_interval"
 
 
-def _parse_yaml_duration_ms(node: YamlNode) -> int:
+def _parse_yaml_duration_ms_or_zero(node: YamlNode) -> int:
     try:
         return parse_config_duration_ms(node.value)
     except ValueError:

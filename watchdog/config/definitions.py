@@ -119,7 +119,7 @@ def digest_json(value: Json) -> str:
     return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def parse_yaml_fields(text: str) -> dict[str, str]:
+def parse_yaml_values_by_field_path(text: str) -> dict[str, str]:
     """The fields of YAML that Watchdog has written: path, such as `alert.severity` -> value."""
     return dict(_iter_leaf_fields(yaml.load(text, yaml.CSafeLoader)))
 

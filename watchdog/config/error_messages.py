@@ -17,7 +17,7 @@ from watchdog.config.problems import (
 )
 from watchdog.config.scalars import parse_plain_yaml_scalar
 from watchdog.config.yaml_tree import YamlNode, format_yaml_key_for_message
-from watchdog.config_types import ConfigModel, FieldPath, FieldValidationError, list_fields_readable_from_file
+from watchdog.config_types import ConfigModel, FieldPath, MultiFieldValidationError, list_fields_readable_from_file
 from watchdog.domain.model import JsonScalar
 from watchdog.probes import PROBE_KINDS
 
@@ -37,7 +37,7 @@ def translate_validation_errors(
     return [located.problem for located in _keep_closest_union_branch(problems)]
 
 
-def coerce_config_variables(error: ValidationError, node: YamlNode) -> bool:
+def retype_variable_values_after_validation_error(error: ValidationError, node: YamlNode) -> bool:
     """Convert the values of variables to the types that the failed fields expect. False: nothing was converted.
 
     A password may look like a number, and inside { } a number or a switch from a variable must be quoted.
@@ -81,7 +81,7 @@ def _locate_validation_problems(
         return
     cause = context.get("error")
     errors: Sequence[tuple[FieldPath, str]] = [((), str(cause))]
-    if isinstance(cause, FieldValidationError):
+    if isinstance(cause, MultiFieldValidationError):
         errors = cause.errors
     for subpath, text in errors:
         path = (*details["loc"], *subpath)
@@ -253,7 +253,7 @@ _LIMIT_TEXT_BY_VALIDATION_ERROR = {
     "string_too_short": "at least {min_length} characters", "string_too_long": "at most {max_length} characters",
     "too_short": "at least {min_length} entries", "too_long": "at most {max_length} entries",
 }  # fmt: skip
-_BOOLEAN_BY_YAML_SPELLING = {
+_SUGGESTED_BOOLEAN_TEXT_BY_YAML_SPELLING = {
     **dict.fromkeys(("yes", "on", "y", "true"), "true"),
     **dict.fromkeys(("no", "off", "n", "false"), "false"),
 }
@@ -265,7 +265,7 @@ def _suggest_yaml_value_spelling(error_type: str, node: YamlNode) -> str:
         return ": put it in quotes"
     if node.interpolated_text is not None or not isinstance(node.value, str):
         return ""
-    if error_type == "bool_type" and (spelling := _BOOLEAN_BY_YAML_SPELLING.get(node.value.lower())):
+    if error_type == "bool_type" and (spelling := _SUGGESTED_BOOLEAN_TEXT_BY_YAML_SPELLING.get(node.value.lower())):
         return f": write {spelling}"
     if error_type == "int_type" and isinstance(_parse_yaml_scalar_or_text(node.value), int):
         return ": write it without quotes"

@@ -15,23 +15,27 @@ from pydantic import ValidationError
 
 from watchdog.config.cross_checks import cross_validate_config_and_resolve_references
 from watchdog.config.defaults import apply_probe_defaults
-from watchdog.config.error_messages import coerce_config_variables, list_yaml_field_names, translate_validation_errors
-from watchdog.config.models import Config, NotificationReceiverSettings, NotificationRouteSettings
+from watchdog.config.error_messages import (
+    list_yaml_field_names,
+    retype_variable_values_after_validation_error,
+    translate_validation_errors,
+)
+from watchdog.config.models import Config, NotificationRouteSettings, ReceiverNotifiersSettings
 from watchdog.config.problems import (
     NO_CONFIG_FILES,
     ConfigError,
-    ConfigFiles,
     ConfigProblem,
+    WatchedConfigPaths,
     build_did_you_mean_suffix,
 )
 from watchdog.config.secrets import (
     collect_placeholders_by_secret,
     collect_secrets,
-    mask_displayed_config_fields,
+    mask_secrets_in_displayed_config_fields,
     mask_yaml_tree,
     redact_config_problems,
 )
-from watchdog.config.sources import MergedConfigSources, load_config_sources
+from watchdog.config.sources import MergedConfigSources, read_and_merge_config_files
 from watchdog.config.warnings import find_config_warnings
 from watchdog.config.yaml_tree import YamlNode, format_yaml_key_for_message
 from watchdog.config_types import ConfigFileValidationContext, ConfigModel
@@ -54,7 +58,7 @@ class LoadedConfig:
     """What is valid but has no effect, such as a route that matches no probe."""
     secret_names: Mapping[str, str] = field(default_factory=dict)
     """Value of a variable or secret -> where it is from: `${NAME}`, or the path of a file."""
-    files: ConfigFiles = NO_CONFIG_FILES
+    files: WatchedConfigPaths = NO_CONFIG_FILES
 
 
 def load_config(
@@ -68,9 +72,9 @@ def load_config(
 
     `regular_files_only`: refuse named pipes, which can be read once only and may wait for their writer.
     """
-    sources = load_config_sources(path, text, env, regular_files_only=regular_files_only)
+    sources = read_and_merge_config_files(path, text, env, regular_files_only=regular_files_only)
     sources.probes = [apply_probe_defaults(sources.root.get("defaults"), probe) for probe in sources.probes]
-    builder = _ConfigModelBuilder(sources)
+    builder = _ConfigModelFromYamlBuilder(sources)
     probes = {probe.id: (node, probe) for node in sources.probes if (probe := builder.build_probe(node)) is not None}
     sections = {name: value for name in sources.root if (value := builder.build_config_section_value(name)) is not None}
     sections["probes"] = tuple(probe for _, probe in probes.values())
@@ -83,7 +87,7 @@ def load_config(
         if (route := builder.build_config_model_of_yaml_node(NotificationRouteSettings, node, "routes"))
     )
     config = cross_validate_config_and_resolve_references(Config.model_construct(**sections), sources)
-    files = ConfigFiles(
+    files = WatchedConfigPaths(
         frozenset(chain(sources.watched_paths, *(each.watched_paths for each in builder.load_contexts.values()))),
         frozenset(sources.include_patterns),
     )
@@ -95,7 +99,7 @@ def load_config(
     sources.warnings += secrets.warnings
     warnings = [w._replace(message=mask(w.message)) for w in find_config_warnings(config, sources)]
     secret_names = collect_placeholders_by_secret(sources, builder.load_contexts.values())
-    config = mask_displayed_config_fields(config, mask)
+    config = mask_secrets_in_displayed_config_fields(config, mask)
     return LoadedConfig(config, probe_yaml, mask, tuple(warnings), secret_names, files=files)
 
 
@@ -103,7 +107,7 @@ def _dump_yaml(tree: Any) -> str:
     return str(yaml.dump(tree, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True, width=120))
 
 
-class _ConfigModelBuilder:
+class _ConfigModelFromYamlBuilder:
     """Builds models from YAML nodes and adds their problems to the sources."""
 
     def __init__(self, sources: MergedConfigSources):
@@ -119,7 +123,7 @@ class _ConfigModelBuilder:
             try:
                 return model.model_validate(node.to_python(), context=self.load_contexts[node.location.file])
             except ValidationError as e:
-                if not coerce_config_variables(e, node):
+                if not retype_variable_values_after_validation_error(e, node):
                     self.sources.problems += translate_validation_errors(e, model, node, section)
                     return None
 
@@ -135,7 +139,7 @@ class _ConfigModelBuilder:
 
     def build_receiver_settings(self, name: str) -> Any:
         return self.build_config_model_of_yaml_node(
-            NotificationReceiverSettings, self.sources.receivers[name], "receivers"
+            ReceiverNotifiersSettings, self.sources.receivers[name], "receivers"
         )
 
     def build_probe(self, node: YamlNode) -> Probe | None:

@@ -16,9 +16,9 @@ from watchdog.config_types import (
     ConfigModel,
     Duration,
     FieldPath,
-    FieldValidationError,
     HttpLink,
     LocalFilePath,
+    MultiFieldValidationError,
     Secret,
     SingleLineText,
     create_duration_bounds_validator,
@@ -122,7 +122,7 @@ class StorageSettings(ConfigModel):
 
 
 @NOTIFIER_KINDS.add_optional_field_per_kind_to_model
-class NotificationReceiverSettings(ConfigModel):
+class ReceiverNotifiersSettings(ConfigModel):
     """A person, a team or a program to notify. At least one notifier is required; each configured notifier sends every
     notification."""
 
@@ -286,7 +286,7 @@ class AccessSettings(ConfigModel):
             if key.key in (other.key for other in self.api_keys[:i]):
                 errors.append((("api_keys", i, "key"), "another API key has the same value"))
         if errors:
-            raise FieldValidationError(errors)
+            raise MultiFieldValidationError(errors)
         return self
 
 
@@ -333,7 +333,7 @@ class Config(ConfigModel):
     """Default values for fields that a probe does not set. They also apply to included files."""
     probes: tuple[AnyProbe, ...] = ()
     """The probes."""
-    receivers: Mapping[str, NotificationReceiverSettings] = {}
+    receivers: Mapping[str, ReceiverNotifiersSettings] = {}
     """The people and programs to notify, by name. Names consist of letters, digits, `-`, `_` and `.`."""
     routes: tuple[NotificationRouteSettings, ...] = ()
     """Which incidents are sent to which receivers; default: all incidents to all receivers."""

@@ -40,7 +40,7 @@ class ConfigProblem(NamedTuple):
         return f"{location}: {self.path}: {self.message}" if self.path else f"{location}: {self.message}"
 
 
-class ConfigFiles(NamedTuple):
+class WatchedConfigPaths(NamedTuple):
     """Where a configuration is from: what must be watched to notice a change."""
 
     paths: frozenset[Path] = frozenset()
@@ -49,13 +49,13 @@ class ConfigFiles(NamedTuple):
     """Each `include` with the folder that it starts at."""
 
 
-NO_CONFIG_FILES = ConfigFiles()
+NO_CONFIG_FILES = WatchedConfigPaths()
 
 
 class ConfigError(Exception):
     """An invalid configuration. Its text lists every problem, one per line."""
 
-    def __init__(self, problems: Iterable[ConfigProblem], files: ConfigFiles = NO_CONFIG_FILES):
+    def __init__(self, problems: Iterable[ConfigProblem], files: WatchedConfigPaths = NO_CONFIG_FILES):
         self.problems, self.files = list(problems), files
         super().__init__("\n".join(map(str, self.problems)))
 

@@ -154,7 +154,7 @@ def _render_config_section(
     object_schema = _find_schema_part_with_fields(definitions[name]) or {}
     probe = PROBE_KINDS.get(path.removeprefix("probes[]."))
     introduction = [inspect.cleandoc(probe.__doc__ or "").replace("\n", " ")] if probe is not None else []
-    for description in (*introduction, _format_field_description(object_schema)):
+    for description in (*introduction, _get_description_as_single_line_markdown(object_schema)):
         yield from ("", description)
     if example := CONFIG_EXAMPLES.get(path) or CONFIG_EXAMPLES.get(re.sub(r"(\[\]|\.<name>)$", "", path)):
         yield from ("", "```yaml", example.strip(), "```")
@@ -198,7 +198,7 @@ def _render_config_field_markdown_table(
             continue
         default = "required" if name in required else _format_field_default(field)
         type_ = _format_field_type(field, definitions, paths)
-        yield f"| `{name}` | {type_} | {default} | {_format_field_description(field)} |"
+        yield f"| `{name}` | {type_} | {default} | {_get_description_as_single_line_markdown(field)} |"
 
 
 def _format_field_default(field: JsonSchema) -> str:
@@ -208,7 +208,7 @@ def _format_field_default(field: JsonSchema) -> str:
     return f"`{value if isinstance(value, str) else json.dumps(value)}`"
 
 
-def _format_field_description(field: JsonSchema) -> str:
+def _get_description_as_single_line_markdown(field: JsonSchema) -> str:
     return " ".join(str(field.get("description", "")).split()).replace("|", "\\|")
 
 

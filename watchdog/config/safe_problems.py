@@ -15,17 +15,17 @@ from typing import Any
 
 from watchdog.config.problems import ConfigProblem
 from watchdog.config.schema import build_config_json_schema
-from watchdog.config.secrets import read_watchdog_source_text
+from watchdog.config.secrets import read_all_watchdog_sources_and_templates
 from watchdog.domain.formatting import format_count_with_noun
 
 OMITTED_TEXT_PLACEHOLDER = "…"
-MAX_LIST_INDEX_DIGITS = 4
+MAX_LIST_INDEX_DIGITS_IN_CONFIG_PATH = 4
 """A longer number is no index of a list, but a key, and may be a secret."""
 _QUOTED_TEXT_PATTERN = re.compile(r"'[^']*'?|\"[^\"]*\"?|`[^`]*`?|\$\{[^}]*\}?")
-_OBSERVED_VALUE_PATTERN = re.compile(r"(?<=\bfound\b).*?(?=; |$)|(?<=\bcannot start with\b) \S+")
+_CONFIG_VALUE_IN_PROBLEM_MESSAGE_PATTERN = re.compile(r"(?<=\bfound\b).*?(?=; |$)|(?<=\bcannot start with\b) \S+")
 """The part of a message that repeats the value itself."""
 _WORD_PATTERN = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*")
-_NON_WORD_TEXT_PATTERN = re.compile(r"[^\s.,;:()]*[\d@/\\#%&=+*<>{}\[\]|~^$_][^\s.,;:()]*")
+_TOKEN_WITH_DIGIT_OR_SYMBOL_PATTERN = re.compile(r"[^\s.,;:()]*[\d@/\\#%&=+*<>{}\[\]|~^$_][^\s.,;:()]*")
 """A part of a message that is no plain word."""
 
 
@@ -36,42 +36,46 @@ def describe_config_problems_without_values(problems: Iterable[ConfigProblem], m
     """
     first, *others = problems
     location = f"{Path(first.file).name}:{first.line}:{first.column}" if first.line else Path(first.file).name
-    parts = [mask(location), _keep_known_field_names(first.path), _keep_words_of_watchdog_sources(first.message)]
+    parts = [
+        mask(location),
+        _mask_unknown_parts_of_field_path(first.path),
+        _keep_words_of_watchdog_sources(first.message),
+    ]
     more = f" (and {format_count_with_noun(len(others), 'other problem')})" if others else ""
     return f"{': '.join(filter(None, parts))}{more}"
 
 
-def _keep_known_field_names(path: str) -> str:
-    names = _list_config_field_names()
+def _mask_unknown_parts_of_field_path(path: str) -> str:
+    names = _list_all_config_field_names()
 
     def is_safe(part: str) -> bool:
-        return part in names or (part.isdecimal() and len(part) <= MAX_LIST_INDEX_DIGITS)
+        return part in names or (part.isdecimal() and len(part) <= MAX_LIST_INDEX_DIGITS_IN_CONFIG_PATH)
 
     return ".".join(part if is_safe(part) else OMITTED_TEXT_PLACEHOLDER for part in path.split(".") if part)
 
 
 def _keep_words_of_watchdog_sources(message: str) -> str:
     message, separator, suggestion = message.partition("; did you mean ")
-    text = _OBSERVED_VALUE_PATTERN.sub(
+    text = _CONFIG_VALUE_IN_PROBLEM_MESSAGE_PATTERN.sub(
         f" {OMITTED_TEXT_PLACEHOLDER}", _QUOTED_TEXT_PATTERN.sub(OMITTED_TEXT_PLACEHOLDER, message)
     )
-    text = _NON_WORD_TEXT_PATTERN.sub(OMITTED_TEXT_PLACEHOLDER, text)
-    words = _list_words_of_watchdog_sources()
+    text = _TOKEN_WITH_DIGIT_OR_SYMBOL_PATTERN.sub(OMITTED_TEXT_PLACEHOLDER, text)
+    words = _list_source_words_safe_to_show()
     text = _WORD_PATTERN.sub(lambda word: word[0] if word[0].lower() in words else OMITTED_TEXT_PLACEHOLDER, text)
     text = re.sub(
         rf"{OMITTED_TEXT_PLACEHOLDER}(?:[\s:.,]*{OMITTED_TEXT_PLACEHOLDER})+", OMITTED_TEXT_PLACEHOLDER, text
     ).strip()
-    is_field = suggestion.strip("'?") in _list_config_field_names()
+    is_field = suggestion.strip("'?") in _list_all_config_field_names()
     return f"{text}{separator}{suggestion}" if is_field else text
 
 
 @cache
-def _list_words_of_watchdog_sources() -> frozenset[str]:
-    return frozenset(word.lower() for word in _WORD_PATTERN.findall(read_watchdog_source_text()))
+def _list_source_words_safe_to_show() -> frozenset[str]:
+    return frozenset(word.lower() for word in _WORD_PATTERN.findall(read_all_watchdog_sources_and_templates()))
 
 
 @cache
-def _list_config_field_names() -> frozenset[str]:
+def _list_all_config_field_names() -> frozenset[str]:
     """Of every section, at every depth."""
     names: set[str] = set()
     pending: list[Any] = [build_config_json_schema()]

@@ -16,7 +16,7 @@ from watchdog.config.references import replace_config_variables_with_callback
 from watchdog.config.yaml_tree import YamlNode
 from watchdog.net.command_line import find_secret_spans_by_argument_index
 from watchdog.net.redact import SECRET_NAME_PATTERN
-from watchdog.net.secret_fields import Span, find_secret_value_spans, list_field_value_decodings
+from watchdog.net.secret_fields import Span, find_value_spans_of_secret_named_fields, list_field_value_decodings
 
 MIN_MASKED_SECRET_CHARS = 8
 """Secrets are masked by value from this length on. Shorter ones would mask parts of ordinary words."""
@@ -28,7 +28,7 @@ _DISPLAYED_TARGET_CONFIG_FIELD_NAMES = frozenset(
 """Fields that say what is monitored. Their values are visible, also if they come from a variable."""
 _DISPLAYED_LINK_CONFIG_FIELD_NAMES = frozenset({"runbook", "public_url"})
 """URLs for people: no targets."""
-_FREE_FORM_JSON_FIELD_NAMES = frozenset({"json", "payload", "arguments", "args"})
+_CONFIG_FIELD_NAMES_OF_JSON_SENT_TO_TARGET = frozenset({"json", "payload", "arguments", "args"})
 """Fields whose content is sent to the target, with names that are not Watchdog's."""
 _AUTHORIZATION_SCHEMES = frozenset({"apikey", "basic", "bearer", "token"})
 _URL_PARTS_PATTERN = re.compile(
@@ -80,7 +80,7 @@ def classify_config_values_by_sensitivity(
     for tree in trees:
         for node in tree.walk():
             key = node.path.rpartition(".")[2]
-            for argument, spans in find_secret_argument_nodes(node.items if key == "command" else ()):
+            for argument, spans in find_argument_nodes_with_secret_spans(node.items if key == "command" else ()):
                 _record_embedded_secrets(argument, spans, uses)
             if not isinstance(node.value, dict | list):
                 _record_embedded_secrets(node, find_embedded_secret_spans(node), uses)
@@ -88,7 +88,7 @@ def classify_config_values_by_sensitivity(
     return uses
 
 
-def find_secret_argument_nodes(arguments: Sequence[YamlNode]) -> Iterator[tuple[YamlNode, list[Span]]]:
+def find_argument_nodes_with_secret_spans(arguments: Sequence[YamlNode]) -> Iterator[tuple[YamlNode, list[Span]]]:
     """The arguments of a command that hold secrets, and where in the text as written."""
     secrets = find_secret_spans_by_argument_index([get_yaml_text_as_written(argument) for argument in arguments])
     yield from ((arguments[index], spans) for index, spans in secrets.items())
@@ -99,8 +99,10 @@ def find_embedded_secret_spans(node: YamlNode) -> list[Span]:
     fields with the name of a secret."""
     keys = node.path.split(".")
     is_in_mapping = len(keys) > 1 and keys[-2] in ("env", "headers")
-    is_free_text = keys[-1] == "body" or is_in_mapping or not _FREE_FORM_JSON_FIELD_NAMES.isdisjoint(keys)
-    return find_secret_value_spans(get_yaml_text_as_written(node)) if is_free_text else []
+    is_free_text = (
+        keys[-1] == "body" or is_in_mapping or not _CONFIG_FIELD_NAMES_OF_JSON_SENT_TO_TARGET.isdisjoint(keys)
+    )
+    return find_value_spans_of_secret_named_fields(get_yaml_text_as_written(node)) if is_free_text else []
 
 
 def is_field_named_like_secret(path: str) -> bool:
@@ -109,7 +111,7 @@ def is_field_named_like_secret(path: str) -> bool:
     keys = path.split(".")
     if keys[-1].endswith("_file"):
         return False
-    start = next((i for i, key in enumerate(keys) if key in _FREE_FORM_JSON_FIELD_NAMES), None)
+    start = next((i for i, key in enumerate(keys) if key in _CONFIG_FIELD_NAMES_OF_JSON_SENT_TO_TARGET), None)
     names = [key for key in keys if not key.isdecimal()][-1:] if start is None else keys[start + 1 :]
     return any(SECRET_NAME_PATTERN.search(name) for name in names)
 

@@ -20,8 +20,8 @@ from watchdog.config.problems import ConfigProblem
 from watchdog.config.secret_uses import (
     MIN_MASKED_SECRET_CHARS,
     classify_config_values_by_sensitivity,
+    find_argument_nodes_with_secret_spans,
     find_embedded_secret_spans,
-    find_secret_argument_nodes,
     get_yaml_text_as_written,
     is_field_named_like_secret,
     mask_literal_secret_url_parameters,
@@ -36,7 +36,7 @@ from watchdog.resources import find_resource_folder
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
-_PLAIN_WORDS_SECRET_PATTERN = re.compile(r"[A-Za-z][A-Za-z ,.:'_-]*")
+_WORDS_ONLY_SECRET_PATTERN = re.compile(r"[A-Za-z][A-Za-z ,.:'_-]*")
 """What Watchdog's own messages consist of. Only such a secret is looked up in them."""
 
 
@@ -92,11 +92,11 @@ def can_mask_secret_everywhere(secret: str) -> bool:
     """Whether the value can be replaced wherever it occurs without garbling Watchdog's own sentences."""
     if len(secret) < MIN_MASKED_SECRET_CHARS:
         return False
-    return not (_PLAIN_WORDS_SECRET_PATTERN.fullmatch(secret) and secret in read_watchdog_source_text())
+    return not (_WORDS_ONLY_SECRET_PATTERN.fullmatch(secret) and secret in read_all_watchdog_sources_and_templates())
 
 
 @cache
-def read_watchdog_source_text() -> str:
+def read_all_watchdog_sources_and_templates() -> str:
     """The sources and templates: what messages are composed of. Read only for secrets that consist of words."""
     files = [*Path(__file__).parents[1].rglob("*.py"), *find_resource_folder("templates").rglob("*.j2")]
     return "\n".join(file.read_text(encoding="utf-8") for file in files)
@@ -109,7 +109,8 @@ def mask_yaml_tree(node: YamlNode, mask: SecretMask) -> Json:
     key = node.path.rpartition(".")[2]
     if isinstance(node.value, list):
         in_arguments = {
-            id(item): spans for item, spans in find_secret_argument_nodes(node.value if key == "command" else ())
+            id(item): spans
+            for item, spans in find_argument_nodes_with_secret_spans(node.value if key == "command" else ())
         }
         return [_mask_yaml_scalar(item, in_arguments.get(id(item), []), mask) for item in node.value]
     return _mask_yaml_scalar(node, find_embedded_secret_spans(node), mask)
@@ -143,7 +144,7 @@ def collect_placeholders_by_secret(
     return names
 
 
-def mask_displayed_config_fields(config: Config, mask: SecretMask) -> Config:
+def mask_secrets_in_displayed_config_fields(config: Config, mask: SecretMask) -> Config:
     """The configuration with masked names, groups and tags, in probes as well as in what is matched against them.
 
     Ids of probes identify them in URLs and in the database, so they are not masked.
@@ -194,7 +195,7 @@ def redact_config_problems(
         values = [value for value in placeholders if value in own_values or can_mask_secret_everywhere(value)]
         message = problem.message
         if values:
-            longest_first = "|".join(map(_build_variable_value_pattern, sorted(values, key=len, reverse=True)))
+            longest_first = "|".join(map(_build_redaction_pattern, sorted(values, key=len, reverse=True)))
             message = re.sub(longest_first, lambda value: placeholders[value[0]], message)
         one_line = "".join(c if c.isprintable() else "�" for c in mask(message))
         return problem._replace(message=one_line)
@@ -203,7 +204,7 @@ def redact_config_problems(
     return list(dict.fromkeys(map(redacted, ordered)))
 
 
-def _build_variable_value_pattern(value: str) -> str:
+def _build_redaction_pattern(value: str) -> str:
     """Matches a value where a message quotes it. A short one may also be a word of the message itself."""
     pattern = re.escape(value)
     return (

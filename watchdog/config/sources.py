@@ -14,7 +14,7 @@ from watchdog.config.include_files import (
     TooManyFolderEntriesError,
 )
 from watchdog.config.problems import EMPTY_CONFIG_VALUE_MESSAGE, ConfigProblem, ConfigSourceLocation
-from watchdog.config.yaml_tree import YamlNode, parse_yaml
+from watchdog.config.yaml_tree import YamlNode, parse_yaml_with_problems
 
 MAX_CONFIG_BYTES = 16 * 1024 * 1024
 """Of all files of a configuration together."""
@@ -64,7 +64,7 @@ class MergedConfigSources:
         self.problems.append(ConfigProblem(*location, path, message))
 
 
-def load_config_sources(
+def read_and_merge_config_files(
     path: Path | None, text: str | None, env: Mapping[str, str], *, regular_files_only: bool = False
 ) -> MergedConfigSources:
     """Read the main file, or `text` in its place, and all files that it includes."""
@@ -133,7 +133,7 @@ def _parse_config_text(
     text: str, name: str, folder: Path, env: Mapping[str, str], sources: MergedConfigSources
 ) -> YamlNode | None:
     sources.base_folders[name] = folder
-    tree, problems = parse_yaml(text, name, env)
+    tree, problems = parse_yaml_with_problems(text, name, env)
     sources.problems += problems
     if tree is None:
         return None
@@ -151,11 +151,11 @@ def _merge_config_sections_and_includes(
     """Merge the sections that every file can hold, then those of the files that this one includes."""
     for name, nodes in (("probes", sources.probes), ("routes", sources.routes)):
         first_line = "`- name: ...`" if name == "probes" else "`- receivers: ...`"
-        section = _get_section_reporting_wrong_type(
+        section = _get_config_section_and_check_type(
             tree, name, list, f"a list of entries that start with {first_line}", sources
         )
         nodes.extend(section.items if section else ())
-    section = _get_section_reporting_wrong_type(
+    section = _get_config_section_and_check_type(
         tree, "receivers", dict, "receivers by name, such as `oncall: {slack: ...}`", sources
     )
     for name, receiver in section.entries.items() if section else ():
@@ -168,7 +168,7 @@ def _merge_config_sections_and_includes(
             _load_included_files(item, include_chain, env, sources)
 
 
-def _get_section_reporting_wrong_type(
+def _get_config_section_and_check_type(
     tree: YamlNode,
     name: str,
     value_type: type[list[YamlNode] | dict[str, YamlNode]],

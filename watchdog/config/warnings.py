@@ -234,8 +234,8 @@ def _find_route_match_values_without_probe(
     match: ProbeMatchSettings, node: YamlNode, probes: Sequence[_ProbeWithYamlNode]
 ) -> Iterator[tuple[YamlNode, str]]:
     """(node, message) for each value of a match that no probe has."""
-    tags = _map_yaml_values_to_raw_text(item for written in probes for item in _list_probe_tag_nodes(written.node))
-    groups = _map_yaml_values_to_raw_text(entry for written in probes if (entry := written.node.entries.get("group")))
+    tags = _index_raw_yaml_text_by_value(item for written in probes for item in _list_probe_tag_nodes(written.node))
+    groups = _index_raw_yaml_text_by_value(entry for written in probes if (entry := written.node.entries.get("group")))
     candidates = [(tag, "tag", tags) for tag in _list_probe_tag_nodes(node)]
     if match.group:
         candidates.append((node.entries["group"], "group", groups))
@@ -257,7 +257,7 @@ def _list_probe_tag_nodes(node: YamlNode) -> list[YamlNode]:
     return [] if tags is None else tags.items
 
 
-def _map_yaml_values_to_raw_text(nodes: Iterable[YamlNode]) -> dict[str, str]:
+def _index_raw_yaml_text_by_value(nodes: Iterable[YamlNode]) -> dict[str, str]:
     """Value -> as written, of nodes with text."""
     return {str(node.value).strip(): _get_raw_yaml_text(node) for node in nodes}
 
@@ -298,7 +298,9 @@ def _find_status_page_warnings(
     if not included:
         yield from _find_match_without_probe_warnings("the status page is empty", page.match, node, probes)
         return
-    groups = _map_yaml_values_to_raw_text(entry for written in included if (entry := written.node.entries.get("group")))
+    groups = _index_raw_yaml_text_by_value(
+        entry for written in included if (entry := written.node.entries.get("group"))
+    )
     listed = node.entries.get("groups")
     for item in listed.items if listed is not None else ():
         if str(item.value).strip() not in groups:

@@ -65,7 +65,9 @@ class YamlNode:
         return self.value if isinstance(self.value, list) else []
 
 
-def parse_yaml(text: str, file: str, env: Mapping[str, str]) -> tuple[YamlNode | None, list[ConfigProblem]]:
+def parse_yaml_with_problems(
+    text: str, file: str, env: Mapping[str, str]
+) -> tuple[YamlNode | None, list[ConfigProblem]]:
     """The root of the tree, and the problems found. The root is None if the text is not YAML."""
     try:
         loader = _YamlLoader(text)

@@ -112,7 +112,7 @@ class DemoInbox:
 
 
 # --- the page
-_MRKDWN_PATTERN = re.compile(
+_MRKDWN_LINK_CODE_OR_BOLD_PATTERN = re.compile(
     r"<(?P<token>[^<>]+)>|`(?P<code>[^`\n]+)`|(?<![\w*])\*(?P<bold>[^*\s](?:[^*\n]*[^*\s])?)\*(?![\w*])"
 )
 
@@ -120,7 +120,7 @@ _MRKDWN_PATTERN = re.compile(
 def mrkdwn_to_html(text: str) -> Markup:
     """Render Slack's markup as Slack does: bold, code and links; everything else is plain text."""
     html, end = Markup(), 0
-    for match in _MRKDWN_PATTERN.finditer(text):
+    for match in _MRKDWN_LINK_CODE_OR_BOLD_PATTERN.finditer(text):
         html += _slack_text_to_html(text[end : match.start()]) + _mrkdwn_match_to_html(match)
         end = match.end()
     return html + _slack_text_to_html(text[end:])

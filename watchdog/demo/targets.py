@@ -38,7 +38,7 @@ def measure_demo_uptime_s() -> float:
     return monotonic() - started_monotonic_s
 
 
-async def demo_website_endpoint(_: Request) -> JSONResponse:
+async def demo_always_ok_website_endpoint(_: Request) -> JSONResponse:
     return JSONResponse({"status": "ok"})
 
 
@@ -76,7 +76,7 @@ def run_demo_worker_with_outages(folder: Path) -> None:
     running: subprocess.Popen[bytes] | None = None
     file = folder / worker.DEMO_JOB_DATABASE_FILENAME
     try:
-        while not worker.wait_for_stdin_to_close(0.2):
+        while not worker.has_stdin_closed_within(0.2):
             dead = (
                 DEMO_WORKER_OUTAGE_START_AND_END_S[0] <= measure_demo_uptime_s() < DEMO_WORKER_OUTAGE_START_AND_END_S[1]
             )
@@ -85,7 +85,7 @@ def run_demo_worker_with_outages(folder: Path) -> None:
                 running = subprocess.Popen(command, stdin=subprocess.PIPE)  # noqa: S603 - our own
             elif running is not None and dead:
                 running.send_signal(signal.SIGSTOP)  # or the job could finish before the worker is killed
-                if worker.DEMO_SLOW_JOB_NAME in worker.list_running_demo_jobs(file):
+                if worker.DEMO_INTERRUPTED_JOB_NAME in worker.list_running_demo_jobs(file):
                     _kill_demo_process_and_wait(running)
                     running = None
                 else:
@@ -109,7 +109,7 @@ def run_demo_targets(port: int, folder: Path) -> None:
     threading.Thread(target=run_demo_worker_with_outages, args=[folder], daemon=True).start()
 
     app = demo_mcp_server.streamable_http_app(session_idle_timeout=60)
-    app.add_route("/", demo_website_endpoint)
+    app.add_route("/", demo_always_ok_website_endpoint)
     app.add_route("/checkout/health", demo_checkout_health_endpoint)
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="error", access_log=False)
 

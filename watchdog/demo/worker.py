@@ -21,7 +21,7 @@ DEMO_JOB_PERIODS_AND_DURATIONS_S = {
     "export_orders": (6.0, 2.0),
 }
 """Seconds from the end of a run to the next run, and its duration."""
-DEMO_SLOW_JOB_NAME = "export_orders"
+DEMO_INTERRUPTED_JOB_NAME = "export_orders"
 """The job during which the worker is killed."""
 
 CREATE_DEMO_JOBS_SQL = """
@@ -62,7 +62,7 @@ def list_running_demo_jobs(file: Path) -> list[str]:
         return [name for (name,) in database.execute("SELECT job_type FROM scheduled_jobs WHERE status = 'running'")]
 
 
-def wait_for_stdin_to_close(seconds: float) -> bool:
+def has_stdin_closed_within(seconds: float) -> bool:
     """Whether standard input closes within this time. The parent process holds its other end, which closes when that
     process exits or is killed."""
     return bool(select([sys.stdin], [], [], seconds)[0])
@@ -74,7 +74,7 @@ def run_demo_worker(file: Path) -> None:
         with database:
             database.execute(REQUEUE_RUNNING_DEMO_JOBS_SQL)  # there is only one worker: an earlier one left them
         idle_s = 0.1
-        while not wait_for_stdin_to_close(idle_s):
+        while not has_stdin_closed_within(idle_s):
             idle_s = 0.1
             with database:
                 claimed = database.execute(CLAIM_DEMO_JOB_SQL, {"now": time(), "worker": worker}).fetchone()
@@ -82,7 +82,7 @@ def run_demo_worker(file: Path) -> None:
                 continue
             job_id, name = claimed
             pause_s, duration_s = DEMO_JOB_PERIODS_AND_DURATIONS_S[name]
-            if wait_for_stdin_to_close(duration_s):
+            if has_stdin_closed_within(duration_s):
                 return
             with database:
                 database.execute(COMPLETE_DEMO_JOB_SQL, (time(), job_id))

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 _BRACKETED_ADDRESS_PATTERN = re.compile(r"\[([^\]]*)\](:[0-9]+)?")
-_IPV4_ADDRESS_WITH_PORT_PATTERN = re.compile(r"([0-9.]+):[0-9]+")
+_FORWARDED_IPV4_ADDRESS_WITH_PORT_PATTERN = re.compile(r"([0-9.]+):[0-9]+")
 
 
 def get_address_or_ipv6_subscriber_network(address: str) -> str:
@@ -46,7 +46,9 @@ class TrustedProxies:
 
 
 def _strip_port_from_address(address: str) -> str:
-    match = _BRACKETED_ADDRESS_PATTERN.fullmatch(address) or _IPV4_ADDRESS_WITH_PORT_PATTERN.fullmatch(address)
+    match = _BRACKETED_ADDRESS_PATTERN.fullmatch(address) or _FORWARDED_IPV4_ADDRESS_WITH_PORT_PATTERN.fullmatch(
+        address
+    )
     return match[1] if match else address
 
 

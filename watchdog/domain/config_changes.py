@@ -40,7 +40,7 @@ class ConfigSectionSnapshot(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class ConfigSnapshot:
+class ComparableConfigSnapshot:
     """A configuration, as far as configurations are compared."""
 
     probes: Mapping[str, ProbeConfigSnapshot]
@@ -52,7 +52,7 @@ class ConfigSnapshot:
     """By name; one that is missing is not known."""
 
 
-class OpenIncidentSnapshot(NamedTuple):
+class OpenIncidentWithNotifiedDestinations(NamedTuple):
     """An incident that is open, and who was notified of it."""
 
     id: str
@@ -77,7 +77,7 @@ class ProbeConfigChange(NamedTuple):
     fields: tuple[ConfigFieldChange, ...]
 
 
-class ProbeRename(NamedTuple):
+class SuspectedProbeRename(NamedTuple):
     """A removed and an added probe with the same kind and target: probably one probe that was given another id."""
 
     removed_id: str
@@ -104,7 +104,7 @@ class ConfigChanges:
     """Probe ids, as in `removed`."""
     removed: tuple[str, ...] = ()
     changed: tuple[ProbeConfigChange, ...] = ()
-    renamed: tuple[ProbeRename, ...] = ()
+    renamed: tuple[SuspectedProbeRename, ...] = ()
     """Also in `added` and `removed`."""
     rerouted: tuple[RoutingChange, ...] = ()
     rerouted_incidents: tuple[RoutingChange, ...] = ()
@@ -135,10 +135,10 @@ class ConfigChanges:
 
 
 def compare_configs(
-    old: ConfigSnapshot,
-    new: ConfigSnapshot,
+    old: ComparableConfigSnapshot,
+    new: ComparableConfigSnapshot,
     parse_fields: Callable[[str], Mapping[str, str]],
-    open_incidents: Iterable[OpenIncidentSnapshot] = (),
+    open_incidents: Iterable[OpenIncidentWithNotifiedDestinations] = (),
 ) -> ConfigChanges:
     """What a reload from `old` to `new` does. `parse_fields`: the fields of a probe's YAML, by path."""
     added = tuple(probe_id for probe_id in new.probes if probe_id not in old.probes)
@@ -206,8 +206,8 @@ def list_config_field_changes(old: Mapping[str, str], new: Mapping[str, str]) ->
 
 
 def _find_renamed_probes(
-    old: ConfigSnapshot, new: ConfigSnapshot, removed: Iterable[str], added: Iterable[str]
-) -> Iterator[ProbeRename]:
+    old: ComparableConfigSnapshot, new: ComparableConfigSnapshot, removed: Iterable[str], added: Iterable[str]
+) -> Iterator[SuspectedProbeRename]:
     """Only where one removed and one added probe have the kind and target: otherwise it is a guess."""
     by_target: dict[tuple[str, str], tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
     for side, (snapshot, ids) in enumerate(((old, removed), (new, added))):
@@ -216,22 +216,26 @@ def _find_renamed_probes(
             by_target[info.kind, info.target][side].append(id)
     for (_, target), (before, after) in by_target.items():
         if target and len(before) == len(after) == 1:
-            yield ProbeRename(before[0], after[0], target)
+            yield SuspectedProbeRename(before[0], after[0], target)
 
 
-def _find_rerouted_probes(old: ConfigSnapshot, new: ConfigSnapshot, changed: frozenset[str]) -> Iterator[RoutingChange]:
+def _find_rerouted_probes(
+    old: ComparableConfigSnapshot, new: ComparableConfigSnapshot, changed: frozenset[str]
+) -> Iterator[RoutingChange]:
     for id, probe in new.probes.items():
         former = old.probes.get(id)
         if former is None or former.definition == probe.definition:
             continue
-        before = old.routes.list_possible_destinations(former.info)
-        after = new.routes.list_possible_destinations(probe.info)
+        before = old.routes.list_possible_destinations_of_probe(former.info)
+        after = new.routes.list_possible_destinations_of_probe(probe.info)
         if id not in changed or set(before) != set(after):
             yield RoutingChange(id, "", before, after)
 
 
 def _find_rerouted_incidents(
-    old: ConfigSnapshot, new: ConfigSnapshot, open_incidents: Iterable[OpenIncidentSnapshot]
+    old: ComparableConfigSnapshot,
+    new: ComparableConfigSnapshot,
+    open_incidents: Iterable[OpenIncidentWithNotifiedDestinations],
 ) -> Iterator[RoutingChange]:
     """Of probes that stay. The incidents of others resolve."""
     for incident in open_incidents:

@@ -16,7 +16,7 @@ HEARTBEAT_STATE_KEY = "heartbeat"
 """Key of a `HeartbeatState` in the state of its probe."""
 MAX_REMEMBERED_HEARTBEAT_RUNS = 50
 """Runs in progress, ended runs and lost runs that are remembered, of each the newest."""
-MAX_RECENT_HEARTBEAT_STARTS = 3
+HEARTBEAT_STARTS_TO_FIND_USUAL_DELAY = 3
 """They show whether a job is always late by the same time, as it is if its time zone is wrong."""
 SIGNAL_NAME_BY_EXIT_CODE = {
     129: "SIGHUP", 130: "SIGINT", 131: "SIGQUIT", 134: "SIGABRT", 137: "SIGKILL", 139: "SIGSEGV", 143: "SIGTERM",
@@ -145,7 +145,7 @@ class HeartbeatState(NamedTuple):
         runs are not limited, so that none is ever stuck, it is enough that a later run has started and none has ended
         since this one started: otherwise a job whose runs are all killed would never be reported.
         """
-        newest_ended = max(map(_find_latest_possible_heartbeat_start, self.ended_runs), default=None)
+        newest_ended = max(map(_find_latest_possible_start_of_ended_run, self.ended_runs), default=None)
         running: list[int] = []
         lost: list[int] = []
         for _, start in self.open_runs:
@@ -232,7 +232,7 @@ def _apply_start_check_in(state: HeartbeatState, check_in: CheckIn) -> Heartbeat
 
 
 def _remember_heartbeat_start(state: HeartbeatState, start: int) -> HeartbeatState:
-    starts = sorted({*state.recent_starts, start})[-MAX_RECENT_HEARTBEAT_STARTS:]
+    starts = sorted({*state.recent_starts, start})[-HEARTBEAT_STARTS_TO_FIND_USUAL_DELAY:]
     return state._replace(last_start=starts[-1], recent_starts=tuple(starts))
 
 
@@ -278,7 +278,7 @@ def _apply_end_check_in(state: HeartbeatState, check_in: CheckIn) -> HeartbeatSt
         state = state._replace(last_end=end, duration=duration, output=output, output_is_partial=False)
     state = _remember_heartbeat_start(state, end if start is None else start)
     state = (
-        _add_success_to_heartbeat(state, end)
+        _record_heartbeat_success_and_clear_failures(state, end)
         if succeeded
         else _add_failure_to_heartbeat(state, end, _format_failed_check_in_message(check_in))
     )
@@ -325,19 +325,21 @@ def _remember_ended_heartbeat_run(state: HeartbeatState, ended: EndedHeartbeatRu
     others = list(state.ended_runs)
     if not ended.run_id:
         same = [run for run in others if not run.run_id]
-        if same and _find_latest_possible_heartbeat_start(same[0]) >= _find_latest_possible_heartbeat_start(ended):
+        if same and _find_latest_possible_start_of_ended_run(same[0]) >= _find_latest_possible_start_of_ended_run(
+            ended
+        ):
             return state
         others = [run for run in others if run.run_id]
     runs = sorted((*others, ended), key=lambda run: run.end)
     return state._replace(ended_runs=tuple(runs[-MAX_REMEMBERED_HEARTBEAT_RUNS:]))
 
 
-def _find_latest_possible_heartbeat_start(run: EndedHeartbeatRun) -> int:
+def _find_latest_possible_start_of_ended_run(run: EndedHeartbeatRun) -> int:
     """When a run started, at the latest."""
     return run.end if run.start is None else run.start
 
 
-def _add_success_to_heartbeat(state: HeartbeatState, at: int) -> HeartbeatState:
+def _record_heartbeat_success_and_clear_failures(state: HeartbeatState, at: int) -> HeartbeatState:
     later_failures = tuple(failed_at for failed_at in state.recent_failures if failed_at > at)
     return state._replace(
         last_ok=_pick_later_timestamp(state.last_ok, at),

@@ -8,19 +8,19 @@ from typing import Any, NamedTuple, Self
 
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import Json, JsonScalar
-from watchdog.domain.observations import QueueMetrics
+from watchdog.domain.observations import QueueMetricValues
 
 
 @dataclass(frozen=True, slots=True)
-class QueueMeasurements(QueueMetrics):
+class QueueMeasurements(QueueMetricValues):
     """The metrics of a queue at one run, stored as the result's measurements."""
 
     failure_ratio: float | None = None
     """The share of failures among the jobs that ended within the window of the `failure_ratio` rule; 0 to 1."""
 
     @classmethod
-    def from_queue_metrics(cls, metrics: QueueMetrics, failure_ratio: float | None = None) -> Self:
-        values = {field.name: getattr(metrics, field.name) for field in fields(QueueMetrics)}
+    def from_queue_metrics(cls, metrics: QueueMetricValues, failure_ratio: float | None = None) -> Self:
+        values = {field.name: getattr(metrics, field.name) for field in fields(QueueMetricValues)}
         return cls(**values, failure_ratio=failure_ratio)
 
     def to_measurements(self) -> dict[str, JsonScalar]:
@@ -101,7 +101,7 @@ JOBS_EVIDENCE_KEY, TASKS_EVIDENCE_KEY = "jobs", "tasks"
 """Evidence facts with an object for each job or task, by its name. They replace the count of the same name."""
 
 
-def select_facts_of_subject(subject: str, facts: Mapping[str, Json]) -> dict[str, Json]:
+def drop_facts_of_other_subjects(subject: str, facts: Mapping[str, Json]) -> dict[str, Json]:
     """The facts about one job or task, and those about none, without the facts and counts of the others.
 
     Returns all facts if they do not list the subject. `facts`: the result's measurements, then its evidence. A task's

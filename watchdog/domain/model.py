@@ -199,7 +199,7 @@ class Finding(NamedTuple):
     message: str = ""
 
 
-class FindingAlertState(NamedTuple):
+class SuspectOrOpenAlertState(NamedTuple):
     """The state of a finding that is not clear: suspect (no incident yet), open, or recovering (good_count > 0)."""
 
     bad_count: int

@@ -55,7 +55,7 @@ class RecentlyEndedJobCounts(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class QueueMetrics:
+class QueueMetricValues:
     """The numbers of a queue. None: the system does not report the number, or was not asked for it."""
 
     waiting: int | None = None
@@ -72,7 +72,7 @@ class QueueMetrics:
 
 
 @dataclass(frozen=True, slots=True)
-class QueueStats(QueueMetrics):
+class QueueStats(QueueMetricValues):
     """The state of a queue: its metrics, and what only rules and messages need."""
 
     paused: bool = False
@@ -233,7 +233,7 @@ class JobSourceSnapshot(NamedTuple):
     """The source removes a job after its only run, and does not show which jobs run once."""
 
 
-class McpToolProblemFacts(NamedTuple):
+class McpToolListingProblemFacts(NamedTuple):
     """A tool of an MCP server that clients may not be able to use."""
 
     listed_count: int
@@ -242,7 +242,7 @@ class McpToolProblemFacts(NamedTuple):
     """What is invalid about its schemas; empty if nothing is."""
 
 
-class McpTaskFacts(NamedTuple):
+class McpScheduledTaskFacts(NamedTuple):
     """One entry of an MCP server's `tasks` list."""
 
     ok: bool

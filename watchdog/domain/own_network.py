@@ -15,14 +15,14 @@ OWN_NETWORK_FAILED_MESSAGE_PREFIX = "the network of Watchdog's own machine has f
 MASS_FAILURE_WINDOW_MS = 60_000
 OWN_NETWORK_FAULT_AFTERMATH_MS = 120_000
 """For this long after the network of this machine was found at fault, a failure may still be a part of that."""
-MAX_DNS_LOOKUP_DURATION_MS = 10_000
+MAX_ASSUMED_DNS_LOOKUP_DURATION_MS = 10_000
 """By default, the system gives up a lookup after two attempts of 5 s. Runs that need the same name share it."""
 MIN_HOSTS_OF_MASS_FAILURE = 5
 MAX_RESULT_HOLD_FOR_NETWORK_CHECK_MS = 10_000
 """How long a result that the network of this machine may explain waits for a decision. Then it counts as observed."""
 
 
-class OwnNetworkFaultSymptom(StrEnum):
+class OwnNetworkFaultSymptomKind(StrEnum):
     """A failure that either the target or the network of this machine may be at fault for."""
 
     NO_ROUTE = "no_route"
@@ -33,18 +33,18 @@ class OwnNetworkFaultSymptom(StrEnum):
     @property
     def is_checked_by_name_lookup(self) -> bool:
         """Whether names are resolved in order to decide; otherwise URLs are requested."""
-        return self is OwnNetworkFaultSymptom.NO_NAME_SERVER
+        return self is OwnNetworkFaultSymptomKind.NO_NAME_SERVER
 
     @property
     def max_symptom_duration_after_recovery_ms(self) -> int:
         """How long a run that starts after the recovery may show it: it may wait for a lookup that began before."""
-        return MAX_DNS_LOOKUP_DURATION_MS if self.is_checked_by_name_lookup else 0
+        return MAX_ASSUMED_DNS_LOOKUP_DURATION_MS if self.is_checked_by_name_lookup else 0
 
 
-_OWN_NETWORK_FAULT_SYMPTOM_BY_REASON = {
-    "connection.unreachable": OwnNetworkFaultSymptom.NO_ROUTE,
-    "dns.no_response": OwnNetworkFaultSymptom.NO_NAME_SERVER,
-    "timeout.dns": OwnNetworkFaultSymptom.NO_NAME_SERVER,  # a name server that is silent may take longer than a run
+_OWN_NETWORK_FAULT_SYMPTOM_KIND_BY_FAILURE_REASON = {
+    "connection.unreachable": OwnNetworkFaultSymptomKind.NO_ROUTE,
+    "dns.no_response": OwnNetworkFaultSymptomKind.NO_NAME_SERVER,
+    "timeout.dns": OwnNetworkFaultSymptomKind.NO_NAME_SERVER,  # a name server that is silent may take longer than a run
 }
 
 
@@ -72,9 +72,9 @@ class OwnNetworkFault(NamedTuple):
         return result.location == self.timeline and now < self.aftermath_ends_at and is_affected
 
 
-def find_own_network_fault_symptom_of_reason(reason: str) -> OwnNetworkFaultSymptom | None:
+def find_own_network_fault_symptom_of_reason(reason: str) -> OwnNetworkFaultSymptomKind | None:
     """`reason`: of a failed request."""
-    return _OWN_NETWORK_FAULT_SYMPTOM_BY_REASON.get(reason)
+    return _OWN_NETWORK_FAULT_SYMPTOM_KIND_BY_FAILURE_REASON.get(reason)
 
 
 def apply_network_fault_decision(result: ProbeResult, decision: NetworkFaultDecision) -> ProbeResult:
@@ -94,7 +94,7 @@ def get_endpoint_host(endpoint: str) -> str:
     return endpoint if endpoint.count(":") > 1 else endpoint.partition(":")[0]
 
 
-class _RecentProbeRun(NamedTuple):
+class _MassFailureWindowRun(NamedTuple):
     """A run whose probe had passed before."""
 
     at: int
@@ -109,7 +109,7 @@ class MassFailureDetector:
     def __init__(self) -> None:
         self._passed: set[int] = set()
         """The probes whose newest run passed."""
-        self._runs: dict[int, _RecentProbeRun] = {}
+        self._runs: dict[int, _MassFailureWindowRun] = {}
         """By probe, oldest first."""
         self._failing_hosts: defaultdict[str, Counter[str]] = defaultdict(Counter)
         """Family -> host -> how many of these runs failed."""
@@ -119,12 +119,12 @@ class MassFailureDetector:
         self._forget_old_runs(now)
         if probe in self._passed:
             self._forget_run(probe)
-            self._runs[probe] = _RecentProbeRun(now, host, family)
+            self._runs[probe] = _MassFailureWindowRun(now, host, family)
             if family:
                 self._failing_hosts[family][host] += 1
         (self._passed.discard if family else self._passed.add)(probe)
 
-    def record_run_failed_by_own_fault(self, probe: int) -> None:
+    def count_run_failed_by_own_fault_as_passed(self, probe: int) -> None:
         """The newest run failed by a fault of Watchdog's own: the next failure counts as one after a pass."""
         self._passed.add(probe)
 

@@ -138,7 +138,9 @@ def build_forget_job_state_key(state_key: str) -> str:
     return FORGET_JOB_STATE_KEY_PREFIX + state_key.removeprefix(SCHEDULED_JOB_STATE_KEY_PREFIX)
 
 
-def read_scheduled_job_state_record(probe_state: Mapping[str, Json], job_name: str) -> ScheduledJobStateRecord | None:
+def find_scheduled_job_record_in_probe_state(
+    probe_state: Mapping[str, Json], job_name: str
+) -> ScheduledJobStateRecord | None:
     stored = probe_state.get(build_scheduled_job_state_key(job_name))
     return None if stored is None else ScheduledJobStateRecord.from_json(stored)
 
@@ -147,7 +149,7 @@ class QueueThreshold(NamedTuple):
     """The limit on one metric of a queue. Durations in ms."""
 
     metric: str
-    """A field of `QueueMetrics`, `failure_ratio`, or `stalled`: waiting jobs are taken, one after the other."""
+    """A field of `QueueMetricValues`, `failure_ratio`, or `stalled`: waiting jobs are taken, one after the other."""
     value: float = 0
     """The metric is bad above this; `consumers` is bad below it."""
     for_ms: int = 0
@@ -199,7 +201,7 @@ def queue_threshold_records_from_json(stored: Mapping[str, Json] | None) -> dict
     return {metric: QueueThresholdRecord.from_json(values) for metric, values in (stored or {}).items()}
 
 
-class OutstandingCanaryJobRecord(NamedTuple):
+class CanaryJobLeftByEarlierRun(NamedTuple):
     """A sentinel job that its run could not take back."""
 
     job_id: str
@@ -216,14 +218,14 @@ class OutstandingCanaryJobRecord(NamedTuple):
         return self._asdict()
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Json]) -> OutstandingCanaryJobRecord:
+    def from_json(cls, stored: Mapping[str, Json]) -> CanaryJobLeftByEarlierRun:
         return cls(**{name: stored[name] for name in cls._fields if name in stored})
 
 
 class OutstandingCanaryJobs(NamedTuple):
     """The sentinel jobs of a probe that may still be waiting or running."""
 
-    records: tuple[OutstandingCanaryJobRecord, ...] = ()
+    records: tuple[CanaryJobLeftByEarlierRun, ...] = ()
     """Oldest first."""
     given_up_at: int | None = None
     """The slot at which the oldest of too many was given up; None: a sentinel has finished since."""
@@ -251,7 +253,7 @@ class OutstandingCanaryJobs(NamedTuple):
     def from_json(cls, stored: Mapping[str, Json] | None) -> OutstandingCanaryJobs:
         stored = stored or {}
         return cls(
-            tuple(map(OutstandingCanaryJobRecord.from_json, stored.get("records", ()))), stored.get("given_up_at")
+            tuple(map(CanaryJobLeftByEarlierRun.from_json, stored.get("records", ()))), stored.get("given_up_at")
         )
 
 

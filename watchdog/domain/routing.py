@@ -12,8 +12,8 @@ from watchdog.domain.model import ProbeInfo, Severity
 from watchdog.domain.reasons import matches_reason_pattern
 from watchdog.domain.rules import service
 
-ROUTE_NOTIFIES_TEXT = " matches: notifies "
-EVERY_RECEIVER_NOTIFIED_TEXT = "every receiver is notified: "
+ROUTING_LOG_ROUTE_NOTIFIES_TEXT = " matches: notifies "
+ROUTING_LOG_EVERY_RECEIVER_NOTIFIED_TEXT = "every receiver is notified: "
 ESCALATION_NOTIFIES_TEXT = ", it escalates to "
 
 
@@ -117,8 +117,10 @@ def explain_routing_of_destination(routing_log: Sequence[str], destination: str,
     all steps if they left it out together."""
     receiver = destination.partition("/")[0]
     for step in routing_log:
-        texts = ROUTE_NOTIFIES_TEXT, ESCALATION_NOTIFIES_TEXT
-        _, _, names = step.partition(next((text for text in texts if text in step), EVERY_RECEIVER_NOTIFIED_TEXT))
+        texts = ROUTING_LOG_ROUTE_NOTIFIES_TEXT, ESCALATION_NOTIFIES_TEXT
+        _, _, names = step.partition(
+            next((text for text in texts if text in step), ROUTING_LOG_EVERY_RECEIVER_NOTIFIED_TEXT)
+        )
         if receiver in names.split(", ") if is_notified else step.startswith(f"{destination} is left out"):
             return step
     return "; ".join(routing_log)
@@ -180,7 +182,7 @@ class NotificationRoutingTable:
         ]
         return sorted(escalations, key=lambda escalation: escalation.step.after_ms)
 
-    def list_possible_destinations(self, probe: ProbeInfo) -> tuple[str, ...]:
+    def list_possible_destinations_of_probe(self, probe: ProbeInfo) -> tuple[str, ...]:
         """Every destination that some incident of the probe leads to, at once or later. Raises KeyError as
         `decide_routing` does."""
         if not self.routes:
@@ -194,7 +196,7 @@ class NotificationRoutingTable:
             return RoutingDecision((), ("no receivers are configured: no one is notified",))
         if not self.routes:
             names = ", ".join(self.receivers)
-            log_line = f"no routes are configured: {EVERY_RECEIVER_NOTIFIED_TEXT}{names}"
+            log_line = f"no routes are configured: {ROUTING_LOG_EVERY_RECEIVER_NOTIFIED_TEXT}{names}"
             return RoutingDecision(self._list_receiver_destinations(self.receivers), (log_line,))
         applied: list[NotificationRoute] = []
         log: list[str] = []
@@ -204,7 +206,7 @@ class NotificationRoutingTable:
                 log.append(f"route {number} does not match: {mismatch}")
                 continue
             applied.append(route)
-            log.append(f"route {number}{ROUTE_NOTIFIES_TEXT}{', '.join(route.receivers) or 'no one'}")
+            log.append(f"route {number}{ROUTING_LOG_ROUTE_NOTIFIES_TEXT}{', '.join(route.receivers) or 'no one'}")
             if not route.continue_matching and number < len(self.routes):
                 log.append(f"route {number} does not continue")
         if not applied:

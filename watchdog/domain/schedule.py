@@ -225,7 +225,7 @@ def list_missed_job_runs(
             break
         # Schedulers treat a change of clocks differently, by at most the size of the change.
         deadline = slot + grace + compute_utc_offset_change_near_instant_ms(schedule, slot)
-        deadline, gap = extend_deadline_over_downtime_gaps(earliest_start, deadline, gaps)
+        deadline, gap = extend_deadline_and_find_long_downtime_gap(earliest_start, deadline, gaps)
         if gap is not None and excusing_gap in (None, gap):
             excusing_gap = gap
         elif deadline <= now:
@@ -250,7 +250,9 @@ def _compute_nearest_slot_delay_ms(schedule: Schedule, start: int) -> int:
     return late if late <= early else -early
 
 
-def extend_deadline_over_downtime_gaps(since: int, deadline: int, gaps: DowntimeGaps) -> tuple[int, DowntimeGap | None]:
+def extend_deadline_and_find_long_downtime_gap(
+    since: int, deadline: int, gaps: DowntimeGaps
+) -> tuple[int, DowntimeGap | None]:
     """The instant from which on it is evidence that nothing was reported between `since` and `deadline`: later than
     `deadline` if short gaps delayed reports. Also the first gap that is long enough to have lost a report."""
     for gap in gaps:

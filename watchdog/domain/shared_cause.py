@@ -69,7 +69,7 @@ def derive_shared_cause_of_incident(
         return None
     if url.scheme not in _DEFAULT_HTTP_PORTS:
         return SharedIncidentCause(url.normalized, response_family)
-    if reason in _UNREACHABLE_ADDRESS_REASONS and (address := _extract_sorted_ip_addresses(facts.get("address"))):
+    if reason in _UNREACHABLE_ADDRESS_REASONS and (address := _strip_ports_and_sort_ip_addresses(facts.get("address"))):
         return SharedIncidentCause(address)
     return SharedIncidentCause(url.host_and_port, response_family)
 
@@ -116,7 +116,7 @@ def _parse_target_url(target: str) -> _ParsedTargetUrl | None:
     )
 
 
-def _extract_sorted_ip_addresses(fact: Json) -> str:
+def _strip_ports_and_sort_ip_addresses(fact: Json) -> str:
     """The addresses of "192.0.2.1:443, [2001:db8::1]:443", without ports and in one order; empty if there are none."""
     hosts = {text.strip().rpartition(":")[0].strip("[]") for text in fact.split(",")} if isinstance(fact, str) else ()
     return ", ".join(sorted(filter(_is_ip_address, hosts)))

@@ -42,7 +42,7 @@ class UptimeClock:
         # A deadline that falls on the start of a gap is met at that start: bisect_left leaves the gap out.
         return target + self._downtime_before_gap[bisect_left(self._uptime_at_gap_start, target)]
 
-    def has_uptime_elapsed(self, instant: int, duration: int, now: int) -> bool:
+    def has_uptime_elapsed_since(self, instant: int, duration: int, now: int) -> bool:
         return self.convert_wall_time_to_uptime_ms(now) - self.convert_wall_time_to_uptime_ms(instant) >= duration
 
     def compute_cutoff_excluding_downtime(self, duration: int, now: int) -> int:

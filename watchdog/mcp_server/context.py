@@ -14,7 +14,7 @@ from watchdog.mcp_server.tool_jobs import McpToolRequestError
 from watchdog.probes.base import Probe
 from watchdog.service.acts import ActResultT, ActRunner
 from watchdog.service.clock import Clock
-from watchdog.service.runner import ProbeRunner
+from watchdog.service.runner import RetryingProbeRunner
 from watchdog.service.scheduler import MonitoringService
 from watchdog.store.database import Database
 from watchdog.store.read.query import STORE_READ_QUERY_ERRORS, STORE_READ_QUERY_TIMEOUT_S, QueryResultT, StoreReadRunner
@@ -27,7 +27,7 @@ MCP_UNCERTAIN_ACT_TEXT = (
 )
 
 
-class BackgroundTaskControl(Protocol):
+class BackgroundTaskHealthAndTrigger(Protocol):
     """The internal tasks of a running service. Both methods raise McpToolRequestError."""
 
     async def health(self) -> Json:
@@ -43,9 +43,9 @@ class McpToolContext:
     `get_actor_name`: in whose name it acts. A reload of the configuration replaces `probes`."""
 
     run_read_query: StoreReadRunner
-    runner: ProbeRunner
+    runner: RetryingProbeRunner
     probes: Sequence[Probe]
-    service: BackgroundTaskControl
+    service: BackgroundTaskHealthAndTrigger
     is_operator: Callable[[Any], bool]
     run_act_in_store: ActRunner
     get_actor_name: Callable[[Any], str]
@@ -74,7 +74,7 @@ class McpToolContext:
             raise McpToolRequestError(MCP_UNCERTAIN_ACT_TEXT) from None
 
 
-class LocalBackgroundTaskControl:
+class LocalBackgroundTaskHealthAndTrigger:
     """The service of this process."""
 
     def __init__(self, service: MonitoringService, clock: Clock):

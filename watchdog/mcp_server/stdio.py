@@ -19,7 +19,7 @@ from watchdog.net import NetworkAccess
 from watchdog.service.acts import run_act
 from watchdog.service.clock import read_wall_clock_ms
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
-from watchdog.service.runner import ProbeRunner
+from watchdog.service.runner import RetryingProbeRunner
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.database import Database
 from watchdog.store.read.status import load_watchdog_status
@@ -42,7 +42,7 @@ async def serve_mcp_stdio(
                 lambda: context.run_query(lambda connection: load_watchdog_status(connection).watermark),
                 read_wall_clock_ms,
             )
-            runner = ProbeRunner(network, loaded_config.mask, read_wall_clock_ms, lag_monitor)
+            runner = RetryingProbeRunner(network, loaded_config.mask, read_wall_clock_ms, lag_monitor)
             context = McpToolContext(
                 *(store_executor.run_read_query, runner, config.probes, remote_service),
                 is_operator=lambda _: True,

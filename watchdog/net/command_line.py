@@ -10,7 +10,7 @@ from watchdog.net.redact import MASK_PLACEHOLDER, SECRET_NAME_PATTERN, strip_url
 from watchdog.net.secret_fields import (
     Span,
     drop_overlapping_text_spans,
-    find_secret_value_spans,
+    find_value_spans_of_secret_named_fields,
     replace_spans_with_placeholder,
 )
 
@@ -43,7 +43,7 @@ def find_secret_spans_by_argument_index(arguments: Sequence[str]) -> dict[int, l
             is_value = argument.startswith("-") and match["value"] is None
             spans = [match.span("value")] if match["value"] else []
         else:
-            spans = find_secret_value_spans(argument)
+            spans = find_value_spans_of_secret_named_fields(argument)
             if match and match["value"]:  # --header=Authorization: ...
                 start = match.start("value")
                 inner = find_secret_spans_by_argument_index([match["value"]]).get(0, [])

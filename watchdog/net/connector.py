@@ -16,8 +16,8 @@ from watchdog.net.errors import ProbeError, build_probe_error_from_dns_error, bu
 from watchdog.net.name_lookup import SharedDnsResolver, SocketAddress
 from watchdog.net.own_network import (
     DefaultRouteReader,
-    find_missing_default_network_route_error,
     read_default_route_families,
+    translate_error_of_missing_default_route,
 )
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.tls import TlsConfig, TlsFileVersions, create_ssl_context, read_tls_file_change_stamps
@@ -77,7 +77,7 @@ class TcpConnector:
         try:
             return await self._name_lookups.resolve(host, port, phase_timer)
         except socket.gaierror as dns_error:
-            own_error = find_missing_default_network_route_error(dns_error, None, self.read_default_routes)
+            own_error = translate_error_of_missing_default_route(dns_error, None, self.read_default_routes)
             raise own_error or build_probe_error_from_dns_error(dns_error, host) from None
 
     def _select_connect_error(self, failures: Sequence[tuple[SocketAddress, OSError]]) -> ProbeError:
@@ -87,7 +87,7 @@ class TcpConnector:
         return next((error for error in errors if error.reason != WATCHDOG_NETWORK_FAULT_REASON), errors[0])
 
     def _translate_connect_error(self, family: socket.AddressFamily, os_error: OSError) -> ProbeError:
-        own_error = find_missing_default_network_route_error(os_error, family, self.read_default_routes)
+        own_error = translate_error_of_missing_default_route(os_error, family, self.read_default_routes)
         if error := own_error or build_probe_error_from_exception(os_error):
             return error
         raise os_error

@@ -12,7 +12,7 @@ from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import Json
 from watchdog.domain.own_network import WATCHDOG_NETWORK_FAULT_REASON
 from watchdog.domain.reasons import (
-    ReasonCatalogueSection,
+    ReasonCategory,
     build_reason_and_message,
     get_reason_entry,
     get_reason_family,
@@ -55,7 +55,7 @@ class ProbeError(Exception):
         cls, reason: str, phase: str | None = None, *, retryable: bool = False, excerpt: str = "", **facts: str
     ) -> Self:
         """With the sentence of the catalogue, which also states whether the target is at fault."""
-        is_internal = get_reason_entry(reason).scope is ReasonCatalogueSection.ERROR
+        is_internal = get_reason_entry(reason).scope is ReasonCategory.ERROR
         return cls(
             *build_reason_and_message(reason, **facts),
             phase,
@@ -96,7 +96,7 @@ def build_timeout_error(timeout_s: float, phase: str | None) -> ProbeError:
     """A step of a run took longer than `timeout_s`, in this phase."""
     message = f"timed out after {format_duration(timeout_s * 1000)}{describe_phase_activity(phase)}"
     reason = get_timeout_reason_of_phase(phase)
-    is_internal = get_reason_entry(reason).scope is ReasonCatalogueSection.ERROR
+    is_internal = get_reason_entry(reason).scope is ReasonCategory.ERROR
     return ProbeError(reason, message, phase, retryable=True, is_internal=is_internal)
 
 

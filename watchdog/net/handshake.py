@@ -50,7 +50,7 @@ class _UnverifiedTlsHandshakeResult:
 
 
 @dataclass(frozen=True, slots=True)
-class TlsHandshake:
+class TlsHandshaker:
     """A TLS handshake with one server."""
 
     connector: TcpConnector
@@ -104,7 +104,7 @@ class TlsHandshake:
             return error
         inspection = await self._inspect_server_without_verification()
         explained = (
-            self._explain_handshake_refusal(error, inspection)
+            self._explain_refusal_by_client_certificate(error, inspection)
             or self._explain_certificate_error(error, inspection)
             or error
         )
@@ -113,7 +113,7 @@ class TlsHandshake:
             explained.facts |= {"certificate": own.validity_period_text, "subject": own.subject, "issuer": own.issuer}
         return explained
 
-    def _explain_handshake_refusal(
+    def _explain_refusal_by_client_certificate(
         self, error: ProbeError, inspection: _UnverifiedTlsHandshakeResult
     ) -> ProbeError | None:
         """Up to TLS 1.2 a server that misses the client certificate refuses the handshake without a reason."""

@@ -16,7 +16,7 @@ from watchdog.net.body_limits import DEFAULT_MAX_BODY_BYTES
 from watchdog.net.connector import TcpConnector, format_socket_address
 from watchdog.net.cookies import RunCookieJar
 from watchdog.net.errors import ProbeError, build_probe_error_from_exception
-from watchdog.net.handshake import TlsHandshake
+from watchdog.net.handshake import TlsHandshaker
 from watchdog.net.http_exchange import HTTP_READ_CHUNK_BYTES, MAX_RESPONSE_HEADER_BYTES, HttpResponseReader
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.received_body import BodyNotFullyReadProblem, BoundedBodyCollector
@@ -51,7 +51,8 @@ class HttpRequest:
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """A response. What depends on a body that may be large is judged by `NetworkAccess.run_inline_or_in_worker`."""
+    """A response. What depends on a body that may be large is judged by
+    `NetworkAccess.run_cpu_work_inline_or_in_worker`."""
 
     status: int
     reason_phrase: str
@@ -147,7 +148,7 @@ async def send_http_request(connector: TcpConnector, request: HttpRequest) -> Ht
 async def _send_single_request(
     connector: TcpConnector, request: HttpRequest, url: ParsedHttpUrl, cookies: str
 ) -> HttpResponse:
-    handshake = TlsHandshake(connector, url, request.tls, request.allow_private_addresses, request.now)
+    handshake = TlsHandshaker(connector, url, request.tls, request.allow_private_addresses, request.now)
     if url.scheme == "https":
         connector.get_ssl_context(request.tls)  # fails before connecting if a file is unusable
     sock = await connector.connect(url.host, url.port, request.phase_timer, request.allow_private_addresses)

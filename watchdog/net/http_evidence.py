@@ -56,7 +56,7 @@ def build_http_response_evidence_facts(response: HttpResponse) -> dict[str, Json
     return facts
 
 
-def build_response_excerpt(response: HttpResponse) -> str:
+def build_response_head_and_body_excerpt(response: HttpResponse) -> str:
     """The status line, the headers that help in diagnosis, and the beginning of the body if it is text."""
     head = format_response_head_excerpt(
         response.http_version, response.status, response.reason_phrase, response.headers

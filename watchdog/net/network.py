@@ -74,7 +74,7 @@ class NetworkAccess:
 
         return FunctionWorkerProcess()
 
-    async def run_inline_or_in_worker(
+    async def run_cpu_work_inline_or_in_worker(
         self, phase_timer: PhaseTimer, function: Callable[[Unpack[_Ts]], _T], *args: *_Ts, in_worker: bool
     ) -> _T:
         """What a function of a module returns for a response. `in_worker`: the response is large, so the function runs

@@ -26,20 +26,20 @@ def read_default_route_families(folder: Path = PROC_NET) -> frozenset[socket.Add
     try:
         families = (
             {socket.AF_INET}
-            if any(map(_is_ipv4_default_route, _read_route_table_rows(folder / "route")[1:]))
+            if any(map(_is_ipv4_default_route, _read_ip_route_table_rows(folder / "route")[1:]))
             else set()
         )
     except OSError:
         return None
     try:
-        if any(map(_is_ipv6_default_route, _read_route_table_rows(folder / "ipv6_route"))):
+        if any(map(_is_ipv6_default_route, _read_ip_route_table_rows(folder / "ipv6_route"))):
             families.add(socket.AF_INET6)
     except OSError:  # the kernel has no IPv6
         pass
     return frozenset(families)
 
 
-def _read_route_table_rows(path: Path) -> list[list[str]]:
+def _read_ip_route_table_rows(path: Path) -> list[list[str]]:
     return [line.split() for line in path.read_text("ascii").splitlines()]
 
 
@@ -66,7 +66,7 @@ def read_static_host_names(path: Path = HOSTS_FILE) -> frozenset[str]:
     return frozenset(name.lower() for line in lines for name in line.partition("#")[0].split()[1:])
 
 
-def find_missing_default_network_route_error(
+def translate_error_of_missing_default_route(
     error: OSError, family: socket.AddressFamily | None, read_default_routes: DefaultRouteReader
 ) -> ProbeError | None:
     """The error of a connection or name lookup that fails because this machine has no default route; None: another one.

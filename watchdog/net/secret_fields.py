@@ -23,7 +23,7 @@ _FORM_FIELD_VALUE_PATTERN = re.compile(r"(?<![^\s&;])(?P<name>[\w.%-]+)=(?P<valu
 _XML_ELEMENT_VALUE_PATTERN = re.compile(r"<(?P<name>[\w.:-]+)(?:\s[^<>]*)?>(?P<value>[^<>]+)</")
 
 
-def find_secret_value_spans(text: str) -> list[Span]:
+def find_value_spans_of_secret_named_fields(text: str) -> list[Span]:
     """The values of fields that have the name of a secret, in order. They do not overlap."""
     spans: set[Span] = set()
     for pattern in (_QUOTED_FIELD_VALUE_PATTERN, _FORM_FIELD_VALUE_PATTERN, _XML_ELEMENT_VALUE_PATTERN):

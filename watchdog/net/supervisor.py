@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from typing import Any  # takes as long to import as everything else
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+SUPERVISOR_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 DESCENDANTS_KILL_TIMEOUT_S = 10.0
 """Seconds after which processes that cannot be killed are given up: those of another user, or stuck in the kernel."""
 MAX_DESCENDANTS_KILL_INTERVAL_S = 0.1
@@ -48,7 +48,7 @@ class ProcessTreeSupervisor:
         os.set_blocking(self._wakeup_fd, False)
         os.set_blocking(wakeup_write_fd, False)
         signal.set_wakeup_fd(wakeup_write_fd, warn_on_full_buffer=False)
-        for number in (*STOP_SIGNALS, signal.SIGCHLD):
+        for number in (*SUPERVISOR_STOP_SIGNALS, signal.SIGCHLD):
             signal.signal(number, lambda *_: None)
         set_prctl_option(PR_SET_CHILD_SUBREAPER, 1)
 
@@ -69,17 +69,17 @@ class ProcessTreeSupervisor:
         problem = os.read(error_fd, 100)
         os.close(error_fd)
         if problem:
-            self._send_report_to_watchdog(json.loads(problem))
+            self._send_json_line_to_watchdog_process(json.loads(problem))
             return False
         self._command_pid = pid
-        self._send_report_to_watchdog({"pid": pid})
+        self._send_json_line_to_watchdog_process({"pid": pid})
         return True
 
     def _reap_and_signal_until_closed(self) -> None:
         while True:
             self._reap_exited_processes()
             ready, _, _ = select.select([self._control.fileno(), self._wakeup_fd], [], [])
-            if self._wakeup_fd in ready and set(os.read(self._wakeup_fd, 1024)) & set(STOP_SIGNALS):
+            if self._wakeup_fd in ready and set(os.read(self._wakeup_fd, 1024)) & set(SUPERVISOR_STOP_SIGNALS):
                 return
             if self._control.fileno() in ready:
                 try:
@@ -102,15 +102,17 @@ class ProcessTreeSupervisor:
                 return True
             if pid == self._command_pid:
                 self._has_ended = True
-                pids = find_descendant_pids()[:MAX_REMAINING_PROCESSES_REPORTED]
+                pids = find_own_descendant_pids()[:MAX_REMAINING_PROCESSES_REPORTED]
                 remaining = [[read_program_name_of_pid(pid), pid] for pid in pids]
-                self._send_report_to_watchdog({"returncode": os.waitstatus_to_exitcode(status), "remaining": remaining})
+                self._send_json_line_to_watchdog_process(
+                    {"returncode": os.waitstatus_to_exitcode(status), "remaining": remaining}
+                )
 
     def _kill_descendants(self) -> None:
         """Stops the processes first, so that none starts another meanwhile, then kills them."""
         deadline, interval_s, stopped = time.monotonic() + DESCENDANTS_KILL_TIMEOUT_S, 0.001, set[int]()
         while self._reap_exited_processes() and time.monotonic() < deadline:
-            pids = set(find_descendant_pids())
+            pids = set(find_own_descendant_pids())
             if started := pids - stopped:
                 for pid in started:
                     send_signal_ignoring_errors(pid, signal.SIGSTOP)
@@ -123,7 +125,7 @@ class ProcessTreeSupervisor:
             time.sleep(interval_s)
             interval_s = min(interval_s * 2, MAX_DESCENDANTS_KILL_INTERVAL_S)
 
-    def _send_report_to_watchdog(self, message: dict[str, Any]) -> None:
+    def _send_json_line_to_watchdog_process(self, message: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):  # the other end has closed, which ends the supervision
             self._control.sendall(json.dumps(message).encode() + b"\n")
 
@@ -164,7 +166,7 @@ def send_signal_ignoring_errors(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
-def find_descendant_pids() -> list[int]:
+def find_own_descendant_pids() -> list[int]:
     """The living processes below this one; empty on systems without /proc."""
     children: dict[int, list[int]] = {}
     for entry in os.listdir("/proc") if IS_LINUX else ():  # noqa: PTH208 - pathlib takes long to import

@@ -12,8 +12,8 @@ from watchdog.config_types import (
     ByteSize,
     ConfigModel,
     FieldPath,
-    FieldValidationError,
     LocalFilePath,
+    MultiFieldValidationError,
     require_exactly_one_of,
 )
 from watchdog.domain.model import Json
@@ -77,7 +77,7 @@ class HttpTarget(ConfigModel):
         if (self.body is not None or has_json) and self.method in ("GET", "HEAD"):
             errors.append((("method",), f"{self.method} requests have no body: set method to POST, PUT or PATCH"))
         if errors:
-            raise FieldValidationError(errors)
+            raise MultiFieldValidationError(errors)
         return self
 
     @property
@@ -154,7 +154,7 @@ class McpTarget(ConfigModel):
     @model_validator(mode="after")
     def _validate_consistency(self) -> Self:
         if errors := self._validation_errors():
-            raise FieldValidationError(errors)
+            raise MultiFieldValidationError(errors)
         return self
 
     def _validation_errors(self) -> list[tuple[FieldPath, str]]:

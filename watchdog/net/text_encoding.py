@@ -9,7 +9,7 @@ from typing import NamedTuple
 from watchdog.domain.model import Json
 from watchdog.domain.output_text import BYTE_ORDER_MARKS
 
-_ACCEPTED_CHARSET_PATTERN = re.compile(
+_SAFE_CHARSET_NAME_PATTERN = re.compile(
     r"(iso-?8859|windows-12|cp12|utf-?16|utf-?32|gb|big5|shift_jis|euc-|koi8|latin)", re.IGNORECASE
 )
 """Some of Python's codecs take quadratic time; these take linear time."""
@@ -55,14 +55,14 @@ def decode_body_text(data: bytes, content_type: str = "") -> str:
         declared = re.search(r"charset=[\"']?([\w-]+)", content_type) or _CHARSET_IN_DOCUMENT_PATTERN.search(
             data[:MAX_CHARSET_SEARCH_BYTES].decode("latin-1")
         )
-        charset = declared[1].lower() if declared and _ACCEPTED_CHARSET_PATTERN.match(declared[1]) else "utf-8"
+        charset = declared[1].lower() if declared and _SAFE_CHARSET_NAME_PATTERN.match(declared[1]) else "utf-8"
         try:
             return data.decode(charset, "replace")
         except LookupError:
             return data.decode(errors="replace")
 
 
-def parse_json(text: str) -> Json:
+def parse_json_leniently(text: str) -> Json:
     """Reads what browsers read: also half of a pair of surrogates, as of an emoji that was cut, and numbers of any
     length. Raises ValueError and RecursionError."""
     if "\\u" in text:
@@ -82,7 +82,7 @@ def _parse_json_integer_or_float_if_large(digits: str) -> int | float:
 def parse_json_with_problem(text: str) -> tuple[Json, JsonParseProblem | None]:
     """The value, or the text itself and why it is no JSON."""
     try:
-        return parse_json(text), None
+        return parse_json_leniently(text), None
     except json.JSONDecodeError as error:
         if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated"):
             size = f"{len(text)} characters" if text.strip() else "it is empty"

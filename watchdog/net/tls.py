@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from pydantic import StrictBool, model_validator
 
-from watchdog.config_types import ConfigModel, FieldValidationError, LocalFilePath
+from watchdog.config_types import ConfigModel, LocalFilePath, MultiFieldValidationError
 from watchdog.net.errors import ProbeError
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ class TlsConfig(ConfigModel):
     @model_validator(mode="after")
     def _validate_consistency(self) -> TlsConfig:
         if self.key_file and not self.cert_file:
-            raise FieldValidationError([(("key_file",), "key_file requires cert_file")])
+            raise MultiFieldValidationError([(("key_file",), "key_file requires cert_file")])
         if self.ca_file and not self.verify:
-            raise FieldValidationError(
+            raise MultiFieldValidationError(
                 [(("ca_file",), "`ca_file` has no effect with `verify: false`: remove one of them")]
             )
         return self
@@ -76,11 +76,11 @@ def create_ssl_context(tls: TlsConfig) -> ssl.SSLContext:
     if not tls.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    _configure_tls_versions_and_ciphers(context, tls)
+    _configure_tls_versions_ciphers_and_client_cert(context, tls)
     return context
 
 
-def _configure_tls_versions_and_ciphers(context: ssl.SSLContext, tls: TlsConfig) -> None:
+def _configure_tls_versions_ciphers_and_client_cert(context: ssl.SSLContext, tls: TlsConfig) -> None:
     """Versions and ciphers as wide as OpenSSL's own defaults, which curl uses; Python's list is narrower."""
     import ssl
 
@@ -127,7 +127,7 @@ def create_unverified_ssl_context(tls: TlsConfig, recorder: ClientCertificateReq
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    _configure_tls_versions_and_ciphers(context, tls.model_copy(update={"allow_legacy": True}))
+    _configure_tls_versions_ciphers_and_client_cert(context, tls.model_copy(update={"allow_legacy": True}))
     context._msg_callback = recorder  # type: ignore[attr-defined] # the only hook that shows what a server requests
     return context
 

@@ -63,7 +63,7 @@ class SslProblem(NamedTuple):
 
 
 def classify_ssl_error(error: ssl.SSLError) -> SslProblem:
-    """Without what only the certificate shows, such as its dates; `TlsHandshake` adds that."""
+    """Without what only the certificate shows, such as its dates; `TlsHandshaker` adds that."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _classify_verification_error(error)
     name = _get_openssl_error_name(error)

@@ -107,8 +107,8 @@ async def _call_worker_process(worker: _WorkerProcessHandles, request: bytes) ->
     try:
         await _send_with_size_header(worker.writer, request)
         [size] = struct.unpack(
-            worker_program.MESSAGE_SIZE_HEADER_FORMAT,
-            await worker.reader.readexactly(worker_program.MESSAGE_SIZE_HEADER_BYTES),
+            worker_program.MESSAGE_LENGTH_PREFIX_STRUCT_FORMAT,
+            await worker.reader.readexactly(worker_program.MESSAGE_LENGTH_PREFIX_BYTES),
         )
         response: tuple[bool, Any] = pickle.loads(  # noqa: S301 - from a process of our own
             await worker.reader.readexactly(size)
@@ -122,7 +122,7 @@ async def _call_worker_process(worker: _WorkerProcessHandles, request: bytes) ->
 
 
 async def _send_with_size_header(writer: asyncio.StreamWriter, data: bytes) -> None:
-    writer.write(struct.pack(worker_program.MESSAGE_SIZE_HEADER_FORMAT, len(data)))
+    writer.write(struct.pack(worker_program.MESSAGE_LENGTH_PREFIX_STRUCT_FORMAT, len(data)))
     for start in range(0, len(data), WORKER_REQUEST_WRITE_CHUNK_BYTES):
         writer.write(data[start : start + WORKER_REQUEST_WRITE_CHUNK_BYTES])
         await writer.drain()

@@ -15,28 +15,28 @@ import sys
 from queue import SimpleQueue
 from threading import Thread
 
-MESSAGE_SIZE_HEADER_FORMAT = "!Q"
-MESSAGE_SIZE_HEADER_BYTES = struct.calcsize(MESSAGE_SIZE_HEADER_FORMAT)
+MESSAGE_LENGTH_PREFIX_STRUCT_FORMAT = "!Q"
+MESSAGE_LENGTH_PREFIX_BYTES = struct.calcsize(MESSAGE_LENGTH_PREFIX_STRUCT_FORMAT)
 
 
 def serve_worker_requests(connection: socket.socket) -> None:
     """Never returns."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the process that it belongs to decides when it ends
     requests: SimpleQueue[bytes] = SimpleQueue()
-    Thread(target=queue_requests_until_eof_then_exit, args=(connection, requests), daemon=True).start()
+    Thread(target=queue_worker_requests_until_eof_then_exit, args=(connection, requests), daemon=True).start()
     sys.path[:] = pickle.loads(requests.get())  # noqa: S301 - from the process that started this one
     while True:
         response = run_pickled_call(requests.get())
-        connection.sendall(struct.pack(MESSAGE_SIZE_HEADER_FORMAT, len(response)))
+        connection.sendall(struct.pack(MESSAGE_LENGTH_PREFIX_STRUCT_FORMAT, len(response)))
         connection.sendall(response)
 
 
-def queue_requests_until_eof_then_exit(connection: socket.socket, requests: SimpleQueue[bytes]) -> None:
+def queue_worker_requests_until_eof_then_exit(connection: socket.socket, requests: SimpleQueue[bytes]) -> None:
     """Ends the process at the end of the stream, also while a function runs."""
     try:
         with connection.makefile("rb") as stream:
-            while header := stream.read(MESSAGE_SIZE_HEADER_BYTES):
-                requests.put(stream.read(struct.unpack(MESSAGE_SIZE_HEADER_FORMAT, header)[0]))
+            while header := stream.read(MESSAGE_LENGTH_PREFIX_BYTES):
+                requests.put(stream.read(struct.unpack(MESSAGE_LENGTH_PREFIX_STRUCT_FORMAT, header)[0]))
     finally:
         os._exit(0)
 

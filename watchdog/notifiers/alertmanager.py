@@ -28,7 +28,7 @@ def build_alertmanager_payload(notification: Notification, context: AlertMessage
     incidents = context.members or (IncidentWithProbe(context.incident, context.probe),)
     public_url = context.incident_url.removesuffix(f"/incidents/{context.incident.id}")
     alerts = [_build_alertmanager_alert(member, context, public_url) for member in incidents]
-    common_labels = _find_common_entries([alert["labels"] for alert in alerts])
+    common_labels = _find_entries_common_to_mappings([alert["labels"] for alert in alerts])
     return {
         "version": ALERTMANAGER_PAYLOAD_VERSION,
         "groupKey": f"{notification.incident}:{notification.destination}",
@@ -37,7 +37,7 @@ def build_alertmanager_payload(notification: Notification, context: AlertMessage
         "receiver": notification.destination.partition("/")[0],
         "groupLabels": {name: value for name, value in common_labels.items() if name == "alertname"},
         "commonLabels": common_labels,
-        "commonAnnotations": _find_common_entries([alert["annotations"] for alert in alerts]),
+        "commonAnnotations": _find_entries_common_to_mappings([alert["annotations"] for alert in alerts]),
         "externalURL": public_url,
         "alerts": alerts,
     }
@@ -96,7 +96,7 @@ def _format_alert_description(message: AlertMessage) -> str:
     return f"{message.headline_or_change_text}\n\n{render_alert_text_body(message)}"
 
 
-def _find_common_entries(entries: Sequence[Mapping[str, str]]) -> dict[str, str]:
+def _find_entries_common_to_mappings(entries: Sequence[Mapping[str, str]]) -> dict[str, str]:
     """The names that have the same value in all of them."""
     first, *others = entries
     return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from watchdog.config_types import STRING_OR_LIST_SCHEMA, FieldValidationError, Secret, wrap_string_in_list
+from watchdog.config_types import STRING_OR_LIST_SCHEMA, MultiFieldValidationError, Secret, wrap_string_in_list
 from watchdog.domain.model import AlertMessageContext, IncidentEvent, Json, Severity
 from watchdog.net.redact import SecretMask
 from watchdog.net.threads import run_in_daemon_thread
@@ -39,7 +39,7 @@ LOCAL_APPRISE_SCHEMAS = frozenset(
     {"blink1", "dbus", "gio", "glib", "gnome", "kde", "macosx", "qt", "syslog", "windows"}
 )
 """Services that reach only the machine itself: its desktop, its log, a lamp at its USB port."""
-_APPRISE_URL_PATTERN = re.compile(r"(?P<schema>[A-Za-z][A-Za-z0-9]*)://\S*")
+_VALID_APPRISE_URL_PATTERN = re.compile(r"(?P<schema>[A-Za-z][A-Za-z0-9]*)://\S*")
 _APPRISE_URL_PART_SEPARATOR_PATTERN = re.compile(r"[\s/?&=:@,;#]+")
 _LOST_RESPONSE_PATTERN = re.compile(
     r"read timed out|remote end closed|connection aborted|incompleteread", re.IGNORECASE
@@ -51,7 +51,7 @@ _NOTIFY_TYPE_BY_SEVERITY: Mapping[Severity, Literal["failure", "warning", "info"
     Severity.INFO: "info",
 }
 _MENTION_OR_LINK_PATTERN = re.compile(r"(?<![\w.])@(?=\w)|<(?=[@!#&]|\w+:)|(?<=\])\(")
-_MENTION_OR_LINK_LOOKALIKES = {"@": "\uff20", "<": "\u2039", "(": " ("}
+_LOOKALIKE_BY_MENTION_OR_LINK_CHARACTER = {"@": "\uff20", "<": "\u2039", "(": " ("}
 
 
 class AppriseNotifier(Notifier):
@@ -86,7 +86,7 @@ class AppriseNotifier(Notifier):
             if (problem := _find_apprise_url_problem(url.get_secret_value()))
         ]
         if errors:
-            raise FieldValidationError(errors)
+            raise MultiFieldValidationError(errors)
         return urls
 
     @model_validator(mode="after")
@@ -209,7 +209,7 @@ class _AppriseThreadLogHandler(logging.Handler):
 
 def neutralize_mentions_and_links(text: str) -> str:
     """The text without mentions and links that a service may interpret: some parse plain text as well."""
-    return _MENTION_OR_LINK_PATTERN.sub(lambda match: _MENTION_OR_LINK_LOOKALIKES[match[0]], text)
+    return _MENTION_OR_LINK_PATTERN.sub(lambda match: _LOOKALIKE_BY_MENTION_OR_LINK_CHARACTER[match[0]], text)
 
 
 def _create_apprise_service(url: str, log: _AppriseThreadLogHandler) -> NotifyBase:
@@ -229,7 +229,7 @@ def _create_apprise_service(url: str, log: _AppriseThreadLogHandler) -> NotifyBa
 
 def _find_apprise_url_problem(url: str) -> str:
     """Why the URL cannot be used; empty if it may be valid. Quotes no other part of it than the service."""
-    match = _APPRISE_URL_PATTERN.fullmatch(url)
+    match = _VALID_APPRISE_URL_PATTERN.fullmatch(url)
     if match is None:
         return "expected an Apprise URL, such as ntfys://acme-oncall"
     if (schema := match["schema"].lower()) in LOCAL_APPRISE_SCHEMAS:

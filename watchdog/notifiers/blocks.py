@@ -57,7 +57,7 @@ def build_slack_blocks(message: AlertMessage) -> list[Json]:
             "url": _to_mrkdwn_safe_url(message.incident_url),
         }
         blocks.append({"type": "actions", "block_id": "actions", "elements": [button]})
-    if footer := _format_slack_footer(message):
+    if footer := _format_slack_footer_links(message):
         blocks.append({"type": "context", "block_id": "footer", "elements": [_build_mrkdwn_object(footer)]})
     return blocks
 
@@ -86,7 +86,7 @@ def _format_mrkdwn_code(text: str) -> str:
     return f"`{text.replace('`', _MRKDWN_LOOKALIKES['`']).translate(_MRKDWN_ESCAPES)}`" if text else ""
 
 
-def _format_slack_footer(message: AlertMessage) -> str:
+def _format_slack_footer_links(message: AlertMessage) -> str:
     """Links. An open incident has a button of its own."""
     details = _format_mrkdwn_link(message.incident_url, "Incident") if not message.is_open else ""
     links = (

@@ -203,13 +203,13 @@ class EmailNotifier(Notifier):
         refused for good. While time or an administrator may still change some refusals, the partial receipt lists all
         others as `completed`.
         """
-        from watchdog.notifiers.email_letter import build_email, derive_email_message_id
+        from watchdog.notifiers.email_letter import build_email, derive_email_message_id_from_idempotency_key
 
         if self.server is None:
             text, retry_for_s = "the `email` section names no server", DELIVERY_CONFIG_ERROR_RETRY_DURATION_S
             raise NotificationDeliveryError("smtp.not_configured", text, retry_for_s=retry_for_s)
         message, sender = compose_alert_message(request.alert_context), self.server.parsed_sender
-        message_id = derive_email_message_id(request.notification.idempotency_key, sender.domain)
+        message_id = derive_email_message_id_from_idempotency_key(request.notification.idempotency_key, sender.domain)
         is_first = request.notification.event is IncidentEvent.OPENED
         thread_id = "" if is_first else str(request.previous_receipt.get("message_id", ""))
         mail = build_email(

@@ -52,7 +52,7 @@ def _create_email_policy() -> EmailPolicy[EmailMessage]:
 _EMAIL_POLICY = _create_email_policy()
 
 
-def derive_email_message_id(idempotency_key: str, domain: str) -> str:
+def derive_email_message_id_from_idempotency_key(idempotency_key: str, domain: str) -> str:
     """The same on every attempt, so that mail clients show one of two copies."""
     return f"<{blake2b(idempotency_key.encode(), digest_size=16).hexdigest()}@{domain}>"
 

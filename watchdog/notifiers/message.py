@@ -28,21 +28,21 @@ from watchdog.notifiers.message_recovery import (
     format_closing_email_subject,
     format_closing_title_omitting_cause,
     format_ended_cause_suffix,
-    has_incident_recovered,
+    has_incident_ended_by_recovery,
 )
 from watchdog.notifiers.message_recovery_fields import build_resolved_alert_fields
 from watchdog.notifiers.shared_message import (
     AlertMessageIncidentLine,
     build_multi_incident_alert_fields,
     build_severity_and_group_of_incidents_fields,
-    compute_incidents_time_span_ms,
+    compute_first_start_to_last_end_duration_ms,
     find_highest_incident_severity,
     find_worst_incident_health_state,
     format_ended_incidents_title,
+    format_evidence_of_headline_incident,
     format_merged_message_explanation,
     format_merged_message_incident_lines,
-    format_multi_incident_evidence,
-    format_open_incidents_title,
+    format_open_incidents_title_with_cause,
     has_recovered_incident,
     is_about_single_probe,
 )
@@ -126,14 +126,14 @@ def _compose_multi_incident_message(context: AlertMessageContext) -> AlertMessag
     state = find_worst_incident_health_state(context)
     label, duration_text, change_text = HEALTH_STATE_LABELS[state], "", ""
     if is_open:
-        title = format_open_incidents_title(context)
+        title = format_open_incidents_title_with_cause(context)
         subject = f"[{label.upper()} {severity}] {title}"
         if context.event is IncidentEvent.REMINDER:
-            change_text = _format_reminder(label, title, compute_incidents_time_span_ms(context))
+            change_text = _format_reminder(label, title, compute_first_start_to_last_end_duration_ms(context))
             subject = f"[STILL {label.upper()} {severity}] {title}"
     else:
         title = format_ended_incidents_title(context)
-        duration = format_duration(compute_incidents_time_span_ms(context))
+        duration = format_duration(compute_first_start_to_last_end_duration_ms(context))
         duration_text = f"{label.lower()} for {duration}"
         recovered = has_recovered_incident(context)
         subject = f"[{'RECOVERED' if recovered else 'CLOSED'}] {title} after {duration}"
@@ -149,7 +149,7 @@ def _compose_multi_incident_message(context: AlertMessageContext) -> AlertMessag
         notice=format_merged_message_explanation(context),
         main_fields=build_multi_incident_alert_fields(context),
         attribute_fields=build_severity_and_group_of_incidents_fields(context),
-        evidence=format_multi_incident_evidence(context),
+        evidence=format_evidence_of_headline_incident(context),
         evidence_title=format_alert_evidence_title(context),
         incident_url=context.incident_url if context.shared_cause and not is_about_single_probe(context) else "",
         runbook_url="",
@@ -180,7 +180,7 @@ def _compose_incident_message(context: AlertMessageContext) -> AlertMessage:
             subject = f"[STILL {state_label.upper()} {incident.severity}] {title}"
         main_fields = build_opened_alert_fields(context, cause)
     else:
-        recovered, facts = has_incident_recovered(incident), context.latest_subject_facts
+        recovered, facts = has_incident_ended_by_recovery(incident), context.latest_subject_facts
         duration = format_duration((incident.resolved_at or context.now) - incident.since)
         cause_text = format_ended_cause_suffix(context.probe, incident, cause, context.previous_cause)
         title = f"{format_closing_title_omitting_cause(context.probe, incident, facts)}{cause_text}"

@@ -15,7 +15,7 @@ from watchdog.notifiers.message_fields import MAX_MESSAGE_EXCERPT_CHARS, find_in
 
 _FACTS_UNRELATED_TO_TASKS = ("protocol", "tools")
 """Facts of an MCP server that would leave no room for the target's own text in a message about its tasks."""
-_JOB_FACTS_OMITTED_IN_LISTS = ("last_start", "last_end", "duration", "next_run")
+_JOB_FACTS_OMITTED_IF_MESSAGE_LISTS_SEVERAL_JOBS = ("last_start", "last_end", "duration", "next_run")
 """Of one of several jobs, a message shows when it last succeeded, and what is wrong with it."""
 _JOB_FACTS_OMITTED_IF_EQUAL = (("last_end", "last_ok"), ("last_start", "running_since"))
 """A fact, and another that states the same instant."""
@@ -81,7 +81,11 @@ def _format_subject_facts(noun: str, entries: Mapping[str, Mapping[str, Json]], 
             if name in facts and facts[name] == facts.get(same):
                 del facts[name]
         if noun == "job" and not is_only:
-            facts = {name: value for name, value in facts.items() if name not in _JOB_FACTS_OMITTED_IN_LISTS}
+            facts = {
+                name: value
+                for name, value in facts.items()
+                if name not in _JOB_FACTS_OMITTED_IF_MESSAGE_LISTS_SEVERAL_JOBS
+            }
         texts = [
             f"{_format_fact_label(name) if noun == 'job' else name}: {_format_fact_value(name, value)}"
             for name, value in facts.items()

@@ -78,7 +78,7 @@ class AlertMessageField:
         return self.text.split("`") if self.has_code_spans else [self.text]
 
     @property
-    def code_and_text(self) -> str:
+    def joined_code_and_text(self) -> str:
         return " ".join(part for part in (self.code, self.text) if part)
 
 
@@ -114,7 +114,7 @@ def build_opened_alert_fields(context: AlertMessageContext, cause: str) -> tuple
         *build_target_alert_fields(context, (context.incident.subject,)),
         *(
             AlertMessageField("Expected", f"· {observed}", code)
-            for code, observed in list_unmet_expressions(context, cause)
+            for code, observed in list_unmet_expressions_and_observed_values(context, cause)
         ),
         *_build_expected_schedule_alert_fields(context, cause),
         build_since_alert_field(context),
@@ -261,7 +261,7 @@ def build_target_alert_fields(context: AlertMessageContext, subjects: Sequence[s
     return (AlertMessageField("Checked", f"· {text}" if target and text else text, target),)
 
 
-def list_unmet_expressions(context: AlertMessageContext, cause: str) -> Iterator[tuple[str, str]]:
+def list_unmet_expressions_and_observed_values(context: AlertMessageContext, cause: str) -> Iterator[tuple[str, str]]:
     """The expectations or the preference that are not met, each with what was observed."""
     incident = context.incident
     if incident.rule == "preference":
@@ -292,7 +292,7 @@ def list_unmet_expressions(context: AlertMessageContext, cause: str) -> Iterator
 
 def _build_expected_schedule_alert_fields(context: AlertMessageContext, cause: str) -> tuple[AlertMessageField, ...]:
     """What neither the cause nor a broken expression states: how often a job or a result is expected."""
-    if any(list_unmet_expressions(context, cause)):
+    if any(list_unmet_expressions_and_observed_values(context, cause)):
         return ()
     incident, probe = context.incident, context.probe
     if incident.rule == "stale":

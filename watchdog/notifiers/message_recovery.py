@@ -24,7 +24,7 @@ _RECOVERED_PHRASE_BY_RULE = {
 }
 """By rule, to follow the subject, or a colon if there is none: names of probes may be plurals. For all others
 "recovered"."""
-_RECOVERED_PHRASE_BY_REASON = {
+_RECOVERED_PHRASE_BY_INCIDENT_REASON = {
     "watchdog.delivery_failing": "confirms notifications again",
     "watchdog.store_away": "can be used again",
 }
@@ -32,7 +32,7 @@ _REASONS_BEFORE_THE_FIRST_RUN = ("task.never_ran", "job.never_ran")
 _PAST_TENSE_BY_BEGINNING = {"is ": "was ", "has ": "had ", "failed": "had failed", "ran ": "had run "}
 
 
-def has_incident_recovered(incident: Incident) -> bool:
+def has_incident_ended_by_recovery(incident: Incident) -> bool:
     """False: it ended although its finding did not recover."""
     return incident.resolution not in INCIDENT_CLOSED_PHRASE_BY_RESOLUTION
 
@@ -52,7 +52,7 @@ def format_closing_title_omitting_cause(
     subject = to_safe_single_line(incident.subject, MAX_MESSAGE_NAME_CHARS)
     is_expression = not closed and incident.rule == preference.ALERT_RULE_NAME
     subject = f": {kind}{subject}" if subject not in ("", name) and not is_expression else ""
-    phrase = closed or _find_recovered_phrase(incident, subject_facts) or "recovered"
+    phrase = closed or _choose_recovered_phrase(incident, subject_facts) or "recovered"
     if phrase == "recovered" and _has_only_started(incident, subject_facts):
         phrase = "has started"
     if incident.reason == "job.lost" and phrase == "recovered" and _has_newest_run_succeeded(subject_facts):
@@ -66,7 +66,7 @@ def format_closing_email_subject(
 ) -> str:
     """Without the cause: "[RECOVERED] API: up again after 12 min"."""
     title = format_closing_title_omitting_cause(probe, incident, subject_facts)
-    if not has_incident_recovered(incident):
+    if not has_incident_ended_by_recovery(incident):
         return f"[CLOSED] {title}"
     if incident.rule == availability.ALERT_RULE_NAME and probe.kind in PROBE_KINDS_OF_SERVERS:
         return f"[RECOVERED] {to_safe_single_line(probe.name, MAX_MESSAGE_NAME_CHARS)}: up again after {duration_text}"
@@ -81,7 +81,7 @@ def format_closing_email_subject(
 def format_ended_cause_suffix(probe: ProbeInfo, incident: Incident, cause: str, previous_cause: str = "") -> str:
     """ " (was: HTTP 503)"; empty if the title states what was wrong. `previous_cause`: the newest cause that the
     receiver has been notified of; empty: that is `cause`."""
-    if not has_incident_recovered(incident) or _find_recovered_phrase(incident):
+    if not has_incident_ended_by_recovery(incident) or _choose_recovered_phrase(incident):
         return ""
     text = _describe_ended_cause(probe, incident, cause)
     if previous_cause and previous_cause != incident.message:
@@ -90,12 +90,12 @@ def format_ended_cause_suffix(probe: ProbeInfo, incident: Incident, cause: str, 
     return f" ({text})"
 
 
-def _find_recovered_phrase(incident: Incident, subject_facts: SubjectFacts | None = None) -> str:
+def _choose_recovered_phrase(incident: Incident, subject_facts: SubjectFacts | None = None) -> str:
     """What the subject does again; empty if "recovered" is all that can be stated."""
     if incident.reason in _REASONS_BEFORE_THE_FIRST_RUN:
         verb = "started" if _has_only_started(incident, subject_facts) else "run"
         return f"has {verb} for the first time"
-    return _RECOVERED_PHRASE_BY_REASON.get(incident.reason) or _RECOVERED_PHRASE_BY_RULE.get(incident.rule, "")
+    return _RECOVERED_PHRASE_BY_INCIDENT_REASON.get(incident.reason) or _RECOVERED_PHRASE_BY_RULE.get(incident.rule, "")
 
 
 def _has_only_started(incident: Incident, subject_facts: SubjectFacts | None) -> bool:

@@ -21,7 +21,7 @@ from watchdog.domain.model import (
     ResultWithEvidence,
     SubjectFacts,
 )
-from watchdog.domain.observations import McpTaskFacts, ScheduledJobFacts
+from watchdog.domain.observations import McpScheduledTaskFacts, ScheduledJobFacts
 from watchdog.domain.rules import availability, preference
 from watchdog.notifiers.message_fields import (
     INCIDENT_CLOSED_PHRASE_BY_RESOLUTION,
@@ -35,7 +35,7 @@ from watchdog.notifiers.message_fields import (
     describe_run_duration,
     find_incident_time_zone,
     format_incident_time,
-    list_unmet_expressions,
+    list_unmet_expressions_and_observed_values,
     to_safe_single_line,
 )
 
@@ -50,7 +50,7 @@ def build_resolved_alert_fields(context: AlertMessageContext, cause: str) -> tup
     checks = f" · {format_count_with_noun(context.bad_count, 'check')}" if counts else ""
     fields = [
         *build_target_alert_fields(context, (incident.subject,)),
-        AlertMessageField("Was", f"{_list_causes_in_order(context, cause)}{checks}"),
+        AlertMessageField("Was", f"{_format_incident_causes_in_time_order(context, cause)}{checks}"),
     ]
     zone = find_incident_time_zone(context)
     fields.append(AlertMessageField("Time", format_time_range(incident.since, resolved_at, context.now, zone)))
@@ -69,7 +69,7 @@ def build_resolved_alert_fields(context: AlertMessageContext, cause: str) -> tup
     return (*fields, *build_recent_runs_alert_fields(context), *build_also_notified_alert_fields(context))
 
 
-def _list_causes_in_order(context: AlertMessageContext, cause: str) -> str:
+def _format_incident_causes_in_time_order(context: AlertMessageContext, cause: str) -> str:
     """ "HTTP 503, expected 2xx; from 16:34:32 UTC: connection refused": the causes of an incident that ended. Of many,
     the first and the newest ones."""
     incident, changes = context.incident, context.cause_changes
@@ -99,12 +99,12 @@ def _describe_current_state(context: AlertMessageContext) -> str:
     """What the newest result observed of what the incident was about: "ok, response time 190 ms", "41 jobs waiting",
     "last run 01:57:12 UTC". Empty if that is not known."""
     incident, facts, latest = context.incident, context.latest_subject_facts, context.latest
-    if isinstance(facts, McpTaskFacts | ScheduledJobFacts):
+    if isinstance(facts, McpScheduledTaskFacts | ScheduledJobFacts):
         return describe_newest_run(facts, context.now, find_incident_time_zone(context))
     if incident.rule in RULE_NAMES_INDEPENDENT_OF_RUNS or latest is None or latest.outcome is not Outcome.PASS:
         return ""
     if context.probe.kind in PROBE_KINDS_READING_BROKER_OR_DATABASE:
-        return _describe_measured_jobs(latest) or "ok"
+        return _format_measured_job_and_worker_counts(latest) or "ok"
     if context.probe.kind == "canary":
         finished = "canary job finished"
         return finished if latest.duration is None else f"{finished} in {format_duration(latest.duration)}"
@@ -114,7 +114,9 @@ def _describe_current_state(context: AlertMessageContext) -> str:
     if incident.rule == preference.ALERT_RULE_NAME and "elapsed_ms" not in incident.subject:
         return certificate if is_about_certificate else ""
     status, duration = latest.evidence.facts.get("status"), describe_run_duration(context, latest.duration)
-    had_unmet_expectations = incident.rule == availability.ALERT_RULE_NAME and any(list_unmet_expressions(context, ""))
+    had_unmet_expectations = incident.rule == availability.ALERT_RULE_NAME and any(
+        list_unmet_expressions_and_observed_values(context, "")
+    )
     outcome = f"HTTP {status}" if isinstance(status, int) else "ok"
     parts = (
         outcome,
@@ -125,7 +127,7 @@ def _describe_current_state(context: AlertMessageContext) -> str:
     return ", ".join(filter(None, parts))
 
 
-def _describe_measured_jobs(result: ResultWithEvidence) -> str:
+def _format_measured_job_and_worker_counts(result: ResultWithEvidence) -> str:
     """ "41 jobs waiting, 2 workers" of a queue, "4 jobs listed" of a source of jobs."""
     counts = (("waiting", "job", " waiting"), ("consumers", "worker", ""), ("jobs", "job", " listed"))
     return ", ".join(
@@ -137,7 +139,7 @@ def _describe_measured_jobs(result: ResultWithEvidence) -> str:
 
 def describe_newest_run(facts: SubjectFacts, now: int, zone: str) -> str:
     """ "last run 01:57:12 UTC" of a task or job; empty if no run is known, or the facts are about something else."""
-    if isinstance(facts, McpTaskFacts):
+    if isinstance(facts, McpScheduledTaskFacts):
         last_run_at = facts.last_run_at
         return "" if last_run_at is None else f"last run {format_utc_timestamp(last_run_at, now, seconds=True)}"
     if not isinstance(facts, ScheduledJobFacts):

@@ -129,7 +129,7 @@ def _build_pagerduty_details(message: AlertMessage) -> dict[str, Json]:
     """The facts, by label. A label that several fields have, such as "Expected", has a line for each."""
     details: dict[str, str] = {"Note": message.notice} if message.notice else {}
     for field in (*message.main_fields, *message.attribute_fields):
-        line = replace_nbsp(field.code_and_text)
+        line = replace_nbsp(field.joined_code_and_text)
         details[field.label] = f"{details[field.label]}\n{line}" if field.label in details else line
     lines = [line.text for line in message.members[:MAX_PAGERDUTY_INCIDENT_LINES]]
     if more := sum(line.incident_count for line in message.members[MAX_PAGERDUTY_INCIDENT_LINES:]):

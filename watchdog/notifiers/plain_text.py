@@ -8,7 +8,9 @@ from watchdog.notifiers.message_fields import replace_nbsp
 
 def render_alert_text_body(message: AlertMessage) -> str:
     """Everything but the first line: notice, fields, incidents, evidence and links. No line break at the end."""
-    fields = (f"{field.label}: {field.code_and_text}" for field in (*message.main_fields, *message.attribute_fields))
+    fields = (
+        f"{field.label}: {field.joined_code_and_text}" for field in (*message.main_fields, *message.attribute_fields)
+    )
     parts = [message.notice, "\n".join(fields)]
     if message.members:
         parts.append("\n".join(line.text for line in message.members))

@@ -36,7 +36,7 @@ REJECTED_NOTIFICATION_HTTP_STATUSES = frozenset({400, 413, 415, 422})
 """Errors about the message itself. All other 4xx errors are about tokens, addresses and proxies."""
 
 
-WEBHOOK_CONFIRM_EXPRESSION_VARIABLE_TYPES = {"status": "int", "headers": "map(string, string)", "body": "dyn"}
+WEBHOOK_NOTIFIER_CONFIRM_VARIABLE_TYPES = {"status": "int", "headers": "map(string, string)", "body": "dyn"}
 """The variables of `confirm`, with their CEL types."""
 _HTML_DOCUMENT_PATTERN = re.compile(
     r"\s*+(<\?xml\b[^>]*>\s*+)?(<!--.*?-->\s*+)*+<(!doctype html|html)\b", re.IGNORECASE | re.DOTALL

@@ -80,7 +80,7 @@ def has_recovered_incident(context: AlertMessageContext) -> bool:
     )  # fmt: skip
 
 
-def format_open_incidents_title(context: AlertMessageContext) -> str:
+def format_open_incidents_title_with_cause(context: AlertMessageContext) -> str:
     """ "60 probes (api.example:443): connection refused", "58 of 60 probes (...): ...", "40 probes: API: HTTP 503,
     and 39 more". The cause is that of the worst open incident."""
     members = _sort_incidents_of_message(context)
@@ -134,7 +134,7 @@ def format_ended_incidents_title(context: AlertMessageContext) -> str:
     return f"{format_number(len(context.members))} {_choose_probes_or_incidents_noun(context.members)}{what} {verb}"
 
 
-def compute_incidents_time_span_ms(context: AlertMessageContext) -> int:
+def compute_first_start_to_last_end_duration_ms(context: AlertMessageContext) -> int:
     """From the first bad slot of any member to the end of the last."""
     ends = [member.incident.resolved_at or context.now for member in context.members]
     return max(ends) - min(member.incident.since for member in context.members)
@@ -171,7 +171,7 @@ def is_about_single_probe(context: AlertMessageContext) -> bool:
     return {member.incident.probe for member in context.members} == {context.incident.probe}
 
 
-def format_multi_incident_evidence(context: AlertMessageContext) -> str:
+def format_evidence_of_headline_incident(context: AlertMessageContext) -> str:
     """That of the headline's incident; empty if the context holds the results of another probe."""
     if not context.shared_cause or _sort_incidents_of_message(context)[0].incident.probe != context.incident.probe:
         return ""
@@ -197,7 +197,7 @@ def build_multi_incident_alert_fields(context: AlertMessageContext) -> tuple[Ale
     subjects = [member.incident.subject for member in _sort_incidents_of_message(context)]
     fields = list(build_target_alert_fields(context, subjects)) if is_single_probe else []
     if context.event is IncidentEvent.RESOLVED:
-        until = since + compute_incidents_time_span_ms(context)
+        until = since + compute_first_start_to_last_end_duration_ms(context)
         fields.append(AlertMessageField("Time", format_time_range(since, until, context.now)))
     elif is_single_probe and context.incident.since == since:
         fields.append(build_since_alert_field(context))
@@ -243,7 +243,7 @@ def _format_incident_state_symbol(member: IncidentWithProbe) -> str:
     return f"{HEALTH_STATE_SYMBOLS[HealthState.UP]} {phrase}"
 
 
-def _format_single_incident(member: IncidentWithProbe, now: int) -> str:
+def _format_incident_line_of_shared_message(member: IncidentWithProbe, now: int) -> str:
     """ "Ops MCP: task prune is stale: last run 00:53 UTC"; of one that ended "Ops MCP: task prune recovered (was stale:
     last run 00:53 UTC), last run 01:57:12 UTC"."""
     if member.incident.resolved_at is None:
@@ -263,7 +263,9 @@ def _format_lines_of_incidents_with_same_cause(
     symbol, _, phrase = _format_incident_state_symbol(members[0]).partition(" ")
     if len(members) == 1:
         critical = " · critical" if _is_open_and_critical(members[0]) else ""
-        yield AlertMessageIncidentLine(f"{symbol} {_format_single_incident(members[0], now)}{critical}", 1)
+        yield AlertMessageIncidentLine(
+            f"{symbol} {_format_incident_line_of_shared_message(members[0], now)}{critical}", 1
+        )
         return
     cause = to_safe_single_line(_format_listed_incident_cause(members[0]), MAX_LISTED_INCIDENT_CAUSE_CHARS)
     counted = f"{format_number(len(members))} {_choose_probes_or_incidents_noun(members)}"

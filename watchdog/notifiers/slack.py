@@ -53,7 +53,7 @@ SLACK_ADVICE_BY_ERROR_CODE = {
     "token_revoked": "create another bot token",
 }
 """Errors that last until a person changes something, and what to change."""
-SLACK_REJECTED_CONTENT_ERRORS = frozenset(
+SLACK_UNRETRYABLE_CONTENT_ERRORS = frozenset(
     {"invalid_arguments", "invalid_blocks", "invalid_payload", "msg_too_long", "no_text"}
 )
 """Slack rejects the message itself. Errors in neither list are retried."""
@@ -192,7 +192,7 @@ def _build_delivery_error_from_slack(
         math.inf if status_error is None else max(status_error.retry_for_s, DELIVERY_CONFIG_ERROR_RETRY_DURATION_S)
     )
     advice = ""
-    if error in SLACK_REJECTED_CONTENT_ERRORS:
+    if error in SLACK_UNRETRYABLE_CONTENT_ERRORS:
         retry_for_s, advice = 0, "Slack rejects the message"
     elif error in SLACK_ADVICE_BY_ERROR_CODE:
         retry_for_s, advice = DELIVERY_CONFIG_ERROR_RETRY_DURATION_S, SLACK_ADVICE_BY_ERROR_CODE[error]

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from pydantic import field_validator
 
-from watchdog.config_types import FieldValidationError, Secret
+from watchdog.config_types import MultiFieldValidationError, Secret
 from watchdog.domain.formatting import format_iso8601
 from watchdog.domain.model import (
     AlertMessageContext,
@@ -29,7 +29,7 @@ from watchdog.notifiers.base import NotificationDeliveryRequest, Notifier
 from watchdog.notifiers.message import compose_alert_message
 from watchdog.notifiers.message_fields import find_advice, replace_nbsp
 from watchdog.notifiers.post import (
-    WEBHOOK_CONFIRM_EXPRESSION_VARIABLE_TYPES,
+    WEBHOOK_NOTIFIER_CONFIRM_VARIABLE_TYPES,
     build_delivery_error_from_status,
     post_notification_json_without_status_check,
     require_response_confirms_notification,
@@ -69,14 +69,14 @@ class WebhookNotifier(Notifier):
     @classmethod
     def _validate_headers(cls, headers: Mapping[str, str]) -> Mapping[str, str]:
         if errors := find_header_problems(headers, RESERVED_WEBHOOK_HEADERS, ascii_only=True):
-            raise FieldValidationError(errors)
+            raise MultiFieldValidationError(errors)
         return headers
 
     @field_validator("confirm")
     @classmethod
     def _validate_confirm(cls, confirm: str | None) -> str | None:
         if confirm is not None:
-            compile_expression(confirm, WEBHOOK_CONFIRM_EXPRESSION_VARIABLE_TYPES)
+            compile_expression(confirm, WEBHOOK_NOTIFIER_CONFIRM_VARIABLE_TYPES)
         return confirm
 
     @property
@@ -107,9 +107,7 @@ class WebhookNotifier(Notifier):
         if error := build_delivery_error_from_status(response):
             raise error
         confirm = (
-            None
-            if self.confirm is None
-            else compile_expression(self.confirm, WEBHOOK_CONFIRM_EXPRESSION_VARIABLE_TYPES)
+            None if self.confirm is None else compile_expression(self.confirm, WEBHOOK_NOTIFIER_CONFIRM_VARIABLE_TYPES)
         )
         require_response_confirms_notification(response, confirm)
         return {}

@@ -29,8 +29,8 @@ from watchdog.config_types import (
     Duration,
     DurationOrZero,
     FieldPath,
-    FieldValidationError,
     HttpLink,
+    MultiFieldValidationError,
     SingleLineText,
     TimezoneName,
     create_duration_bounds_validator,
@@ -55,7 +55,7 @@ from watchdog.remediations import (
 if TYPE_CHECKING:
     from watchdog.net import NetworkAccess
 
-MAX_PREFERENCE_EXPRESSION_BYTES = 2_000
+MAX_PREFER_CEL_EXPRESSION_BYTES = 2_000
 """A `prefer` expression is the subject of its incident, and PostgreSQL cannot index a text of more than 2.7 kB."""
 MIN_REPEAT_INTERVAL_MS, MAX_REPEAT_INTERVAL_MS = MINUTE_MS, 365 * DAY_MS
 
@@ -171,12 +171,14 @@ class ProbeDefaults(ConfigModel):
     @model_validator(mode="after")
     def _validate_schedule(self) -> Self:
         if self.schedule is not None and "every" in self.model_fields_set:
-            raise FieldValidationError(
+            raise MultiFieldValidationError(
                 [(("schedule",), "`every` and `schedule` cannot be combined: remove one of them")]
             )
         if self.schedule is None and self.retry_interval is not None and self.retry_interval > self.every:
             limit, actual = format_config_duration(self.every), format_config_duration(self.retry_interval)
-            raise FieldValidationError([(("retry_interval",), f"expected at most `every` ({limit}), found {actual}")])
+            raise MultiFieldValidationError(
+                [(("retry_interval",), f"expected at most `every` ({limit}), found {actual}")]
+            )
         return self
 
 
@@ -230,21 +232,21 @@ class Probe(ProbeDefaults):
                 compile_expression(text, cls.expression_variables)
             except CelExpressionError as e:
                 errors.append(((i,), str(e)))
-            if info.field_name == "prefer" and len(text.encode()) > MAX_PREFERENCE_EXPRESSION_BYTES:
+            if info.field_name == "prefer" and len(text.encode()) > MAX_PREFER_CEL_EXPRESSION_BYTES:
                 errors.append(
-                    ((i,), f"expected at most {MAX_PREFERENCE_EXPRESSION_BYTES:,} bytes: divide the expression")
+                    ((i,), f"expected at most {MAX_PREFER_CEL_EXPRESSION_BYTES:,} bytes: divide the expression")
                 )
             if text in expressions[:i]:
                 errors.append(((i,), "duplicate expression: remove it"))
         if errors:
-            raise FieldValidationError(errors)
+            raise MultiFieldValidationError(errors)
         return expressions
 
     @model_validator(mode="after")
     def _reject_unsupported_fields(self) -> Self:
         errors = [((name,), text) for name, text in self.unsupported_fields.items() if name in self.model_fields_set]
         if errors:
-            raise FieldValidationError(errors)
+            raise MultiFieldValidationError(errors)
         return self
 
     @model_validator(mode="after")
@@ -254,13 +256,13 @@ class Probe(ProbeDefaults):
         action = self.remediation.action
         if isinstance(action, SqlRemediation) and not action.url and not self.database_url:
             message = "the probe reads no database: set url, as in {statement: ..., url: ...}"
-            raise FieldValidationError([(("remediation", "sql"), message)])
+            raise MultiFieldValidationError([(("remediation", "sql"), message)])
         if JOB_RUN_ID_REMEDIATION_PARAMETER in action.used_parameters and not self.reports_job_run_ids:
             message = "parameter id requires a jobs probe with sql, and both id and started in its columns"
-            raise FieldValidationError([(("remediation",), message)])
+            raise MultiFieldValidationError([(("remediation",), message)])
         if unsupported := self.remediation.find_unreportable_reasons(self.reason_prefixes):
             message = f"{self.kind} probes never report {' or '.join(unsupported)}: remove it"
-            raise FieldValidationError([(("remediation", "on"), message)])
+            raise MultiFieldValidationError([(("remediation", "on"), message)])
         return self
 
     @property
@@ -335,7 +337,7 @@ class Probe(ProbeDefaults):
         """
 
 
-class ProbeWithQueueDriver(Probe):
+class ProbeUsingQueueDriver(Probe):
     """A probe that reaches its target through the driver of a queue system."""
 
     @property

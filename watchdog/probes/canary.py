@@ -14,7 +14,7 @@ from watchdog.config_types import (
     ConfigModel,
     Duration,
     FieldPath,
-    FieldValidationError,
+    MultiFieldValidationError,
     create_duration_bounds_validator,
     format_config_duration,
 )
@@ -24,7 +24,7 @@ from watchdog.domain.model import Evidence, Json, Observation, Outcome
 from watchdog.domain.observations import CanaryJobPollResult, CanaryJobStage, QueueStats
 from watchdog.domain.probe_state import (
     OUTSTANDING_CANARY_JOBS_STATE_KEY,
-    OutstandingCanaryJobRecord,
+    CanaryJobLeftByEarlierRun,
     OutstandingCanaryJobs,
 )
 from watchdog.domain.rules.canary import (
@@ -37,7 +37,7 @@ from watchdog.domain.rules.canary import (
     give_up_oldest_canary_job_if_too_many,
 )
 from watchdog.net.errors import ProbeError
-from watchdog.probes.base import ProbeAttemptContext, ProbeWithQueueDriver, derive_slot_idempotency_key
+from watchdog.probes.base import ProbeAttemptContext, ProbeUsingQueueDriver, derive_slot_idempotency_key
 from watchdog.probes.expectations import add_facts_to_observation_evidence, build_observation_from_error
 from watchdog.queues import CANARY_DRIVERS, CanaryConnection, CanaryDriver, CanaryJobRequest
 from watchdog.queues.base import MIN_QUEUE_CALL_TIMEOUT_S, build_broker_unreachable_error
@@ -67,7 +67,7 @@ class CanarySettings(ConfigModel):
 
     @model_validator(mode="after")
     def _validate_limits(self) -> Self:
-        CANARY_DRIVERS.require_exactly_one_configured_kind(self)
+        CANARY_DRIVERS.require_one_kind_and_get_its_settings(self)
         errors: list[tuple[FieldPath, str]] = []
         driver = self.queue_driver
         if self.start_within is not None and self.start_within > self.finish_within:
@@ -80,19 +80,19 @@ class CanarySettings(ConfigModel):
             message = f"not supported for {driver.name}: use {driver.kind}.{driver.payload_field}"
             errors.append((("payload",), message))
         if errors:
-            raise FieldValidationError(errors)
+            raise MultiFieldValidationError(errors)
         return self
 
     @property
     def queue_driver(self) -> CanaryDriver:
-        return CANARY_DRIVERS.require_exactly_one_configured_kind(self)
+        return CANARY_DRIVERS.require_one_kind_and_get_its_settings(self)
 
     @property
     def limits(self) -> CanaryLimits:
         return CanaryLimits(self.start_within or self.finish_within, self.finish_within)
 
 
-class CanaryProbe(ProbeWithQueueDriver):
+class CanaryProbe(ProbeUsingQueueDriver):
     """Sends a canary job through a queue and times every stage: enqueue, pick-up, finish. `every` must be at least
     `finish_within` plus 2 seconds, so that runs never overlap. A canary job that is late is cancelled. If the system
     cannot cancel it, the next two runs send no canary job: they poll the late one and report how long it has been
@@ -129,7 +129,7 @@ class CanaryProbe(ProbeWithQueueDriver):
                 format_config_duration, (shortest_interval_ms, self.canary.finish_within, MIN_CANARY_RUN_MARGIN_MS)
             )
             message = f"`every` must be at least {minimum} (finish_within {finish_within} + {margin})"
-            raise FieldValidationError([(("every",), f"{message}, so that runs never overlap")])
+            raise MultiFieldValidationError([(("every",), f"{message}, so that runs never overlap")])
         return self
 
     @property
@@ -144,7 +144,7 @@ class CanaryProbe(ProbeWithQueueDriver):
         return longest_run_ms if self.schedule is not None else min(longest_run_ms, self.every)
 
     async def observe(self, context: ProbeAttemptContext) -> Observation:
-        run = _CanaryRun(self, context)
+        run = _CanaryRunner(self, context)
         connect_context = replace(
             self.create_queue_connect_context(context, min(CANARY_QUEUE_CALL_TIMEOUT_S, run.polling_time_left_s)),
             ends_at_monotonic=monotonic() + run.polling_time_left_s,
@@ -157,7 +157,7 @@ class CanaryProbe(ProbeWithQueueDriver):
         return add_facts_to_observation_evidence(observation, connect_context.facts)
 
 
-class _CanaryRun:
+class _CanaryRunner:
     """One run: sends a sentinel, polls it until it finishes or its time is up, and cancels what is left of it.
 
     A sentinel that cannot be cancelled is remembered in the probe's state. The next runs poll it, and the first of them
@@ -285,7 +285,7 @@ class _CanaryRun:
         if any(record.job_id == job_id for record in outstanding.records):
             return outstanding
         return outstanding._replace(
-            records=(*outstanding.records, OutstandingCanaryJobRecord(job_id, slot, sent_at=slot))
+            records=(*outstanding.records, CanaryJobLeftByEarlierRun(job_id, slot, sent_at=slot))
         )
 
     @property
@@ -293,13 +293,13 @@ class _CanaryRun:
         stored = self.context.probe_state.get(OUTSTANDING_CANARY_JOBS_STATE_KEY)
         return OutstandingCanaryJobs.from_json(stored).cap_instants(max(self.context.slot, self.context.started_at))
 
-    def _track_blocking_canary_job(self, record: OutstandingCanaryJobRecord) -> CanaryJobStageTracker:
+    def _track_blocking_canary_job(self, record: CanaryJobLeftByEarlierRun) -> CanaryJobStageTracker:
         """Tracks the sentinel that keeps this run from sending its own."""
         if record.sent_at + self.settings.finish_within <= self._compute_now_ms():
             record = record._replace(blocked_slots=record.blocked_slots + 1)
         return self._create_tracker_of_earlier_canary_job(record)
 
-    def _create_tracker_of_earlier_canary_job(self, record: OutstandingCanaryJobRecord) -> CanaryJobStageTracker:
+    def _create_tracker_of_earlier_canary_job(self, record: CanaryJobLeftByEarlierRun) -> CanaryJobStageTracker:
         sent_at = format_utc_timestamp(record.sent_at, self.context.started_at, seconds=True)
         self._facts["sent_at"] = f"{sent_at}; no other canary job is sent while this one is awaited"
         return CanaryJobStageTracker.from_outstanding_record(record)
@@ -387,7 +387,7 @@ class _CanaryRun:
         if tracker is not None and tracker.job_status.stage in FINISHED_CANARY_STAGES:
             outstanding = outstanding._replace(given_up_at=None)
         elif tracker is not None and tracker.job_id and not (is_cancelled or tracker.has_ended):
-            sent = tracker.earlier or OutstandingCanaryJobRecord(
+            sent = tracker.earlier or CanaryJobLeftByEarlierRun(
                 tracker.job_id, self.context.slot, tracker.sent_at, reason=reason
             )
             record = sent._replace(job_id=tracker.job_id, picked_up_at=tracker.picked_up_at)

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from watchdog.domain.model import Evidence, Json, Observation, Outcome, SubjectListing
-from watchdog.domain.reasons import ReasonCatalogueSection, get_reason_entry
+from watchdog.domain.reasons import ReasonCategory, get_reason_entry
 from watchdog.domain.rules import preference
 from watchdog.expression_failures import describe_expression_evaluation_error, describe_false_expression
 from watchdog.expressions import CelBudgetExceededError, CelExpression, CelExpressionError
 from watchdog.net.errors import ProbeError
 from watchdog.net.phases import PhaseTimer
-from watchdog.probes.partial_text import evaluate_expression_on_text_beginning
+from watchdog.probes.partial_text import evaluate_expression_decided_by_text_beginning
 
 
 class ExpectationResult(NamedTuple):
@@ -27,7 +27,7 @@ class ExpectationResult(NamedTuple):
     @property
     def is_evaluation_error(self) -> bool:
         """Watchdog could not judge: the expression needs more than it reads or computes."""
-        return bool(self.reason) and get_reason_entry(self.reason).scope is ReasonCatalogueSection.ERROR
+        return bool(self.reason) and get_reason_entry(self.reason).scope is ReasonCategory.ERROR
 
 
 class ExpressionVariableValueProblem(NamedTuple):
@@ -88,7 +88,7 @@ class ExpressionEvaluationContext:
 
     def _evaluate_expectation_on_text_beginning(self, expression: CelExpression) -> ExpectationResult:
         [variable, *_] = sorted(expression.used_variables & self.unavailable_variables.keys())
-        result = evaluate_expression_on_text_beginning(
+        result = evaluate_expression_decided_by_text_beginning(
             expression, variable, self.beginnings[variable], self.variables, expression.variable_types
         )
         if result is None:
@@ -99,12 +99,12 @@ class ExpressionEvaluationContext:
         message = describe_false_expression(expression, values, self.value_templates)
         return ExpectationResult("expectation.failed", message, f"false: {message}")
 
-    def evaluate_preference_expressions_to_listings(
+    def evaluate_preferences_as_listing_by_rule(
         self, expressions: Iterable[CelExpression], observed_at: int
     ) -> dict[str, SubjectListing]:
         """The listing of these expressions; empty if there are none."""
         facts = {
-            e.text: preference.PreferenceExpressionFacts(self.evaluate_expectation(e).message) for e in expressions
+            e.text: preference.PreferenceExpressionResult(self.evaluate_expectation(e).message) for e in expressions
         }
         return {preference.ALERT_RULE_NAME: SubjectListing(observed_at, facts)} if facts else {}
 
@@ -124,7 +124,7 @@ class ExpectationsVerdict(NamedTuple):
     """Expression -> how it evaluated."""
 
 
-def judge_expectations(
+def derive_expectations_verdict(
     context: ExpressionEvaluationContext,
     expectations: Iterable[CelExpression],
     preferences: Iterable[CelExpression] = (),

@@ -12,27 +12,27 @@ from pydantic import AfterValidator, model_validator
 from watchdog.config_types import (
     CronExpression,
     Duration,
-    FieldValidationError,
+    MultiFieldValidationError,
     Secret,
     validate_secret_length,
 )
 from watchdog.config_values import slugify
 from watchdog.domain.formatting import format_time_in_zone
 from watchdog.domain.heartbeat import (
+    HEARTBEAT_STARTS_TO_FIND_USUAL_DELAY,
     HEARTBEAT_STATE_KEY,
     MAX_CHECK_IN_VISIBILITY_DELAY_MS,
-    MAX_RECENT_HEARTBEAT_STARTS,
     HeartbeatState,
 )
 from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.model import Evidence, Observation
 from watchdog.domain.observations import ScheduledJobFacts
-from watchdog.domain.probe_state import read_scheduled_job_state_record
+from watchdog.domain.probe_state import find_scheduled_job_record_in_probe_state
 from watchdog.domain.rules.job import build_job_run_expectation, update_and_judge_job
 from watchdog.domain.rules.job_deadlines import find_next_deadline_of_job
 from watchdog.domain.rules.job_source import EvaluatedJobSource
 from watchdog.domain.rules.lost_run import compute_job_run_end_deadline
-from watchdog.domain.schedule import extend_deadline_over_downtime_gaps, find_common_job_start_delay_ms
+from watchdog.domain.schedule import extend_deadline_and_find_long_downtime_gap, find_common_job_start_delay_ms
 from watchdog.domain.uptime_clock import DowntimeGaps
 from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.probes.jobs import JobLimitSettings, build_jobs_observation
@@ -103,7 +103,7 @@ class HeartbeatProbe(Probe):
     def _reject_guessable_token(self) -> Self:
         if slugify(self.heartbeat.token.get_secret_value()) in (slugify(self.name), slugify(self.id)):
             message = "the token is the probe's name or id, which can be guessed; create it with `openssl rand -hex 20`"
-            raise FieldValidationError([(("heartbeat", "token"), message)])
+            raise MultiFieldValidationError([(("heartbeat", "token"), message)])
         return self
 
     @property
@@ -125,7 +125,7 @@ class HeartbeatProbe(Probe):
             self._heartbeat_job_limits,
         )
         now = context.started_at if context.check_ins_until is None else context.check_ins_until
-        record = read_scheduled_job_state_record(context.probe_state, self.name)
+        record = find_scheduled_job_record_in_probe_state(context.probe_state, self.name)
         job = update_and_judge_job(
             _build_heartbeat_job_facts(self.name, state, limits, now, context.gaps), limits, record, now, context.gaps
         )
@@ -185,11 +185,11 @@ def _label_heartbeat_output(state: HeartbeatState, now: int, timezone: str) -> s
 
 def _overlaps_long_downtime_gap(start: int, end: int, gaps: DowntimeGaps) -> bool:
     """Whether a check-in between two instants may not have been received."""
-    return extend_deadline_over_downtime_gaps(start, end, gaps)[1] is not None
+    return extend_deadline_and_find_long_downtime_gap(start, end, gaps)[1] is not None
 
 
 def _find_usual_heartbeat_start_delay_ms(state: HeartbeatState, limits: ScheduledJobLimits) -> int | None:
-    if limits.schedule is None or len(state.recent_starts) < MAX_RECENT_HEARTBEAT_STARTS:
+    if limits.schedule is None or len(state.recent_starts) < HEARTBEAT_STARTS_TO_FIND_USUAL_DELAY:
         return None
     return find_common_job_start_delay_ms(limits.schedule, state.recent_starts)
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
 from pydantic import model_validator
 
-from watchdog.config_types import FieldValidationError
+from watchdog.config_types import MultiFieldValidationError
 from watchdog.domain.model import Evidence, Json, Observation, Outcome
 from watchdog.expressions import CelExpression
 from watchdog.net.errors import ProbeError
 from watchdog.net.http_evidence import (
     build_http_response_evidence_facts,
-    build_response_excerpt,
+    build_response_head_and_body_excerpt,
     looks_like_json_response,
     parse_response_body_with_problem,
 )
@@ -25,7 +25,7 @@ from watchdog.probes.expectations import (
     ExpressionEvaluationContext,
     ExpressionVariableValueProblem,
     build_observation_from_error,
-    judge_expectations,
+    derive_expectations_verdict,
 )
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class HttpProbe(Probe):
                 if "cert_days" in expression.used_variables
             ]
             if errors:
-                raise FieldValidationError(errors)
+                raise MultiFieldValidationError(errors)
         return self
 
     @property
@@ -104,7 +104,7 @@ class HttpProbe(Probe):
         )
         try:
             response = await context.network.send_http_request(request)
-            observation = await context.network.run_inline_or_in_worker(
+            observation = await context.network.run_cpu_work_inline_or_in_worker(
                 phase_timer,
                 judge_http_response,
                 response,
@@ -132,7 +132,9 @@ class HttpResponseCriteria(NamedTuple):
 def judge_http_response(response: HttpResponse, criteria: HttpResponseCriteria, slot: int) -> Observation:
     """The observation, without phases. Raises ProbeError if the body cannot be decoded."""
     expression_context = _build_expression_context(response, criteria.used_variables)
-    verdict = judge_expectations(expression_context, criteria.expectation_expressions, criteria.preference_expressions)
+    verdict = derive_expectations_verdict(
+        expression_context, criteria.expectation_expressions, criteria.preference_expressions
+    )
     outcome, reason, message = verdict.outcome, verdict.reason, verdict.message
     if not 200 <= response.status < 300 and not criteria.expects_status:
         broken = message if outcome is Outcome.FAIL else ""
@@ -146,10 +148,10 @@ def judge_http_response(response: HttpResponse, criteria: HttpResponseCriteria, 
         message,
         duration=response.elapsed_ms,
         measurements=_build_http_measurements(response),
-        listings=expression_context.evaluate_preference_expressions_to_listings(criteria.preference_expressions, slot)
+        listings=expression_context.evaluate_preferences_as_listing_by_rule(criteria.preference_expressions, slot)
         if is_good
         else {},
-        evidence=Evidence(facts, build_response_excerpt(response)),
+        evidence=Evidence(facts, build_response_head_and_body_excerpt(response)),
         retryable=outcome is Outcome.FAIL and response.status >= 500,
     )
 

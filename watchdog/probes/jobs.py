@@ -12,7 +12,7 @@ from watchdog.config_types import (
     ConfigModel,
     CronExpression,
     Duration,
-    FieldValidationError,
+    MultiFieldValidationError,
     SingleLineText,
     TimezoneName,
     format_config_duration,
@@ -38,7 +38,7 @@ from watchdog.domain.rules.missing_jobs import MIN_GONE_JOBS_OF_SOURCE_INCIDENT
 from watchdog.domain.schedule import CronSchedule
 from watchdog.domain.uptime_clock import DowntimeGaps
 from watchdog.net.errors import ProbeError
-from watchdog.probes.base import ProbeAttemptContext, ProbeWithQueueDriver
+from watchdog.probes.base import ProbeAttemptContext, ProbeUsingQueueDriver
 from watchdog.probes.expectations import add_facts_to_observation_evidence, build_observation_from_error
 from watchdog.queues import JOB_SOURCES, JobSource
 
@@ -85,14 +85,16 @@ class JobLimitSettings(ConfigModel):
     @model_validator(mode="after")
     def _validate_schedule_and_runtimes(self) -> Self:
         if self.schedule is not None and self.every is not None:
-            raise FieldValidationError([(("every",), "`every` and `schedule` cannot be combined: remove one of them")])
+            raise MultiFieldValidationError(
+                [(("every",), "`every` and `schedule` cannot be combined: remove one of them")]
+            )
         if self.early is not None and self.every is not None:
             message = "`early` has no effect with `every`, which counts from the last run: remove one of them"
-            raise FieldValidationError([(("early",), message)])
+            raise MultiFieldValidationError([(("early",), message)])
         if self.min_runtime is not None and self.max_runtime is not None and self.min_runtime >= self.max_runtime:
             limit, actual = format_config_duration(self.max_runtime), format_config_duration(self.min_runtime)
             message = f"expected less than `max_runtime` ({limit}), found {actual}"
-            raise FieldValidationError([(("min_runtime",), message)])
+            raise MultiFieldValidationError([(("min_runtime",), message)])
         return self
 
     def to_job_limits(self, default_grace: int) -> ScheduledJobLimits:
@@ -119,12 +121,12 @@ class JobsSettings(ConfigModel):
 
     @model_validator(mode="after")
     def _require_one_source(self) -> Self:
-        JOB_SOURCES.require_exactly_one_configured_kind(self)
+        JOB_SOURCES.require_one_kind_and_get_its_settings(self)
         return self
 
     @property
     def job_source(self) -> JobSource:
-        return JOB_SOURCES.require_exactly_one_configured_kind(self)
+        return JOB_SOURCES.require_one_kind_and_get_its_settings(self)
 
     @property
     def job_limits(self) -> dict[str, ScheduledJobLimits]:
@@ -138,7 +140,7 @@ class JobsSettings(ConfigModel):
         return tuple(name for name in self.watch if name != OTHER_JOBS_WILDCARD)
 
 
-class JobsProbe(ProbeWithQueueDriver):
+class JobsProbe(ProbeUsingQueueDriver):
     """Monitors the scheduled jobs of a queue, a table or a scheduler. Each job has its own incidents."""
 
     kind: ClassVar[str] = "jobs"
@@ -200,7 +202,7 @@ class JobsProbe(ProbeWithQueueDriver):
                     observation = replace(observation, state_updates=updates)
                 return add_facts_to_observation_evidence(observation, connect_context.facts)
             snapshot = JobSourceSnapshot(context.started_at, (), location=error.message)
-        observation = await context.network.run_inline_or_in_worker(
+        observation = await context.network.run_cpu_work_inline_or_in_worker(
             context.phase_timer,
             judge_job_source_snapshot,
             snapshot,

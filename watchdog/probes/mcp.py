@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import model_validator
 
-from watchdog.config_types import FieldValidationError
+from watchdog.config_types import MultiFieldValidationError
 from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.model import Json, Observation
 from watchdog.domain.probe_state import (
@@ -88,7 +88,7 @@ class McpProbe(Probe):
             for name in sorted(expression.used_variables & unavailable.keys())
         ]
         if errors:
-            raise FieldValidationError(errors)
+            raise MultiFieldValidationError(errors)
         return self
 
     @property
@@ -121,7 +121,7 @@ class McpProbe(Probe):
             context.network.connector,
             context.network.cpu_worker,
             self.mcp.build_mcp_endpoint_or_command(self.allow_private_addresses),
-            plan=McpSessionPlan(era, self.mcp.choose_tool_call, self.mcp.resource, self.mcp.tool_to_call),
+            plan=McpSessionPlan(era, self.mcp.choose_tool_call, self.mcp.resource, self.mcp.name_of_tool_to_call),
             phase_timer=context.phase_timer,
             timeout_s=context.remaining_s,
             now=context.started_at,
@@ -142,7 +142,7 @@ class McpProbe(Probe):
             raise
         if result.protocol_era != era:
             state_updates[NEGOTIATED_MCP_ERA_STATE_KEY] = _build_negotiated_mcp_era_json(result.protocol_era, context)
-        observation = await context.network.run_inline_or_in_worker(
+        observation = await context.network.run_cpu_work_inline_or_in_worker(
             context.phase_timer,
             judge_mcp_session,
             result.detach(),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from watchdog.domain.model import Json
 from watchdog.domain.reasons import build_reason_and_message
 from watchdog.domain.text import MAX_QUOTED_ERROR_CHARS
-from watchdog.probes.mcp_tasks import McpTaskList, clean_mcp_server_text
+from watchdog.probes.mcp_tasks import McpToolResultTaskList, clean_mcp_server_text
 
 if TYPE_CHECKING:
     from watchdog.net.mcp import McpSessionResult
@@ -17,7 +17,7 @@ MAX_HEALTH_PROBLEMS_IN_MESSAGE = 3
 """Problems that a message names."""
 MAX_TOOL_RESULT_MEMBERS_SEARCHED = 2_000
 """Members of a result that are searched for problems."""
-_TOOL_RESULT_ERROR_FIELDS = ("error", "message", "reason")
+_TOOL_RESULT_ERROR_TEXT_FIELDS = ("error", "message", "reason")
 """Fields in which servers describe their problem, the first present one counts."""
 
 
@@ -26,7 +26,7 @@ def tool_reports_unhealthy(tool_result: Json) -> bool:
 
 
 def find_mcp_health_failure(
-    session: McpSessionResult, task_list: McpTaskList | None, *, judge_healthy: bool
+    session: McpSessionResult, task_list: McpToolResultTaskList | None, *, judge_healthy: bool
 ) -> tuple[str, str]:
     """Reason and message of `isError` and of `healthy: false`. Both are empty if there is neither, or if tasks that
     are not ok explain it: then the tasks are judged, and the server is not.
@@ -49,7 +49,7 @@ def find_tool_error_text(tool_result: Json) -> str:
         return clean_mcp_server_text(tool_result, MAX_QUOTED_ERROR_CHARS)
     if not isinstance(tool_result, dict):
         return ""
-    texts = (_extract_text_of_nested_tool_error(tool_result.get(name)) for name in _TOOL_RESULT_ERROR_FIELDS)
+    texts = (_extract_text_of_nested_tool_error(tool_result.get(name)) for name in _TOOL_RESULT_ERROR_TEXT_FIELDS)
     parts = list(_find_error_members_of_tool_result(tool_result))
     more = (
         f", and {len(parts) - MAX_HEALTH_PROBLEMS_IN_MESSAGE} more"
@@ -59,7 +59,7 @@ def find_tool_error_text(tool_result: Json) -> str:
     return next(filter(None, texts), "") or "; ".join(parts[:MAX_HEALTH_PROBLEMS_IN_MESSAGE]) + more
 
 
-def _do_mcp_tasks_explain_failure(tool_result: Json, task_list: McpTaskList | None) -> bool:
+def _do_mcp_tasks_explain_failure(tool_result: Json, task_list: McpToolResultTaskList | None) -> bool:
     """Whether a task is not ok, and the result reports no other problem."""
     if task_list is None or all(task.ok for task in task_list.tasks.values()):
         return False
@@ -69,7 +69,7 @@ def _do_mcp_tasks_explain_failure(tool_result: Json, task_list: McpTaskList | No
 
 def _extract_text_of_nested_tool_error(value: Json) -> str:
     while isinstance(value, dict):
-        value = next((value[name] for name in _TOOL_RESULT_ERROR_FIELDS if value.get(name)), "")
+        value = next((value[name] for name in _TOOL_RESULT_ERROR_TEXT_FIELDS if value.get(name)), "")
     return clean_mcp_server_text(value, MAX_QUOTED_ERROR_CHARS) if isinstance(value, str) else ""
 
 

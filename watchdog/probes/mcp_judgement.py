@@ -13,20 +13,24 @@ from watchdog.config_types import format_config_byte_size
 from watchdog.domain.formatting import format_count_with_noun
 from watchdog.domain.measurements import TASKS_EVIDENCE_KEY, ListedMcpTaskCounts
 from watchdog.domain.model import Evidence, Json, JsonScalar, Observation, Outcome, SubjectListing
-from watchdog.domain.observations import McpToolProblemFacts
+from watchdog.domain.observations import McpToolListingProblemFacts
 from watchdog.domain.probe_state import NEVER_RUN_MCP_TASKS_STATE_KEY, NeverRunMcpTasksRecord
 from watchdog.domain.rules import task as task_rule
 from watchdog.domain.rules import tool as tool_rule
 from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.expressions import CelExpression
-from watchdog.probes.expectations import ExpressionEvaluationContext, ExpressionVariableValueProblem, judge_expectations
+from watchdog.probes.expectations import (
+    ExpressionEvaluationContext,
+    ExpressionVariableValueProblem,
+    derive_expectations_verdict,
+)
 from watchdog.probes.mcp_health import find_mcp_health_failure, find_tool_error_text, tool_reports_unhealthy
 from watchdog.probes.mcp_settings import HEALTH_CHECK_TOOL_NAME, McpProbeSettings, McpToolCallSettings
 from watchdog.probes.mcp_tasks import (
-    McpTaskList,
+    McpToolResultTaskList,
     clean_mcp_server_text,
     describe_missing_task_list_in_tool_result,
-    parse_mcp_task_list,
+    parse_task_list_of_mcp_tool_result,
 )
 
 if TYPE_CHECKING:
@@ -106,14 +110,16 @@ def build_mcp_session_observation(
     state_updates: dict[str, Json] = {}
     if session.called_tool:
         record = NeverRunMcpTasksRecord.from_json(run.new_tasks)
-        task_list = parse_mcp_task_list(session.tool_result, responded_at, record.first_listed_at)
+        task_list = parse_task_list_of_mcp_tool_result(session.tool_result, responded_at, record.first_listed_at)
         if task_list is not None and not task_list.tasks and _tool_reports_problem(session):
             task_list = None  # a server with a problem that lists no task may be unable to list them
         if task_list is not None and task_list.first_listed_at != record.first_listed_at:
             state_updates[NEVER_RUN_MCP_TASKS_STATE_KEY] = NeverRunMcpTasksRecord(task_list.first_listed_at).to_json()
     expression_context = _build_mcp_expression_context(session, criteria.settings)
     reason, message = _find_mcp_failure_besides_expectations(session, criteria, task_list, expression_context)
-    verdict = judge_expectations(expression_context, criteria.expectation_expressions, criteria.preference_expressions)
+    verdict = derive_expectations_verdict(
+        expression_context, criteria.expectation_expressions, criteria.preference_expressions
+    )
     outcome = Outcome.FAIL if reason else verdict.outcome
     reason, message = (reason, message) if reason else (verdict.reason, verdict.message)
     if reason == "expectation.failed" and tool_reports_unhealthy(session.tool_result):
@@ -126,7 +132,7 @@ def build_mcp_session_observation(
     if task_list and (task_list.tasks or not task_list.problems):
         task_listings = {task_rule.ALERT_RULE_NAME: SubjectListing(responded_at, task_list.tasks)}
     if not reason:
-        preference_listings = expression_context.evaluate_preference_expressions_to_listings(
+        preference_listings = expression_context.evaluate_preferences_as_listing_by_rule(
             criteria.preference_expressions, run.slot
         )
     return Observation(
@@ -146,7 +152,7 @@ def build_mcp_session_observation(
 def _find_mcp_failure_besides_expectations(
     session: McpSessionResult,
     criteria: McpSessionCriteria,
-    task_list: McpTaskList | None,
+    task_list: McpToolResultTaskList | None,
     expression_context: ExpressionEvaluationContext,
 ) -> tuple[str, str]:
     """Reason and message of a failure that no expectation is about. Both are empty if there is none."""
@@ -206,16 +212,16 @@ def _tool_reports_problem(session: McpSessionResult) -> bool:
     return session.tool_is_error or tool_reports_unhealthy(session.tool_result)
 
 
-def _count_duplicate_listings_by_tool_name(session: McpSessionResult) -> dict[str, int]:
+def _count_excess_listings_by_tool_name(session: McpSessionResult) -> dict[str, int]:
     """Name of a tool -> the number of times it is listed in excess."""
     counts = Counter(tool.name for tool in session.tools)
     return {name: count - 1 for name, count in counts.items() if count > 1}
 
 
-def _find_mcp_tools_with_problems(session: McpSessionResult) -> dict[str, McpToolProblemFacts]:
+def _find_mcp_tools_with_problems(session: McpSessionResult) -> dict[str, McpToolListingProblemFacts]:
     """Tools with a problem: at most MAX_MCP_TOOLS_WITH_PROBLEMS, by name."""
-    tools: dict[str, McpToolProblemFacts] = {}
-    duplicates = _count_duplicate_listings_by_tool_name(session)
+    tools: dict[str, McpToolListingProblemFacts] = {}
+    duplicates = _count_excess_listings_by_tool_name(session)
     for tool in session.tools:
         name = clean_mcp_server_text(tool.name, MAX_MCP_TOOL_NAME_CHARS)
         if (tool.schema_problem or tool.name in duplicates) and (
@@ -223,18 +229,18 @@ def _find_mcp_tools_with_problems(session: McpSessionResult) -> dict[str, McpToo
         ):
             earlier_problem = tools[name].schema_problem if name in tools else ""
             problem = earlier_problem or clean_mcp_server_text(tool.schema_problem)
-            tools[name] = McpToolProblemFacts(duplicates.get(tool.name, 0) + 1, problem)
+            tools[name] = McpToolListingProblemFacts(duplicates.get(tool.name, 0) + 1, problem)
     return tools
 
 
 def build_mcp_session_measurements(session: McpSessionResult) -> dict[str, JsonScalar]:
     measurements: dict[str, JsonScalar] = {"tools": session.tool_count} if session.tool_page_count else {}
-    if duplicates := _count_duplicate_listings_by_tool_name(session):
+    if duplicates := _count_excess_listings_by_tool_name(session):
         measurements["duplicate_tools"] = sum(duplicates.values())
     return measurements | ({"protocol": session.protocol_version} if session.protocol_version else {})
 
 
-def _build_mcp_task_measurements(task_list: McpTaskList | None) -> dict[str, JsonScalar]:
+def _build_mcp_task_measurements(task_list: McpToolResultTaskList | None) -> dict[str, JsonScalar]:
     if task_list is None:
         return {}
     return ListedMcpTaskCounts(
@@ -253,7 +259,7 @@ def _build_mcp_session_evidence_facts(session: McpSessionResult) -> dict[str, Js
         "server": f"{session.server_name} {session.server_version}".strip(),
         "protocol": session.protocol_version,
         "tools": _truncate_mcp_name_list([tool.name for tool in session.tools], session.tool_count),
-        "duplicate_tools": _truncate_mcp_name_list([*_count_duplicate_listings_by_tool_name(session)]),
+        "duplicate_tools": _truncate_mcp_name_list([*_count_excess_listings_by_tool_name(session)]),
         "called_tool": session.called_tool,
     }
     return {name: value for name, value in facts.items() if value} | session.facts
@@ -266,7 +272,7 @@ def _truncate_mcp_name_list(names: Sequence[str], count: int = 0) -> list[str]:
     return [*first, f"… {count - len(first)} more"] if count > len(first) else first
 
 
-def _build_mcp_task_list_evidence(task_list: McpTaskList | None) -> dict[str, Json]:
+def _build_mcp_task_list_evidence(task_list: McpToolResultTaskList | None) -> dict[str, Json]:
     if task_list is None:
         return {}
     problems = {"invalid_tasks": list(task_list.problems[:20])} if task_list.problems else {}

@@ -52,7 +52,7 @@ class McpProbeSettings(McpTarget):
         return errors
 
     @property
-    def tool_to_call(self) -> str:
+    def name_of_tool_to_call(self) -> str:
         """The tool that is called if it is listed; empty: none."""
         if self.call == "off":
             return ""

@@ -13,9 +13,9 @@ from typing import Any
 
 from watchdog.config_types import format_config_duration
 from watchdog.domain.model import Json
-from watchdog.domain.observations import McpTaskFacts
+from watchdog.domain.observations import McpScheduledTaskFacts
 from watchdog.domain.probe_state import compute_short_digest
-from watchdog.domain.rules.task import McpTaskStatusMeaning, find_meaning_of_mcp_task_status_word
+from watchdog.domain.rules.task import McpTaskStatusCategory, find_meaning_of_mcp_task_status_word
 from watchdog.domain.text import replace_invisible_characters, truncate_to_single_line
 from watchdog.domain.timestamps import parse_epoch_s_or_ms, parse_timestamp_in_common_formats
 
@@ -30,10 +30,10 @@ _MAX_MCP_SERVER_CLOCK_SKEW_MS = 5 * 60_000
 
 
 @dataclass(frozen=True, slots=True)
-class McpTaskList:
+class McpToolResultTaskList:
     """A parsed `tasks` list."""
 
-    tasks: Mapping[str, McpTaskFacts]
+    tasks: Mapping[str, McpScheduledTaskFacts]
     problems: tuple[str, ...] = ()
     """Problems of the list and of entries without a name. An invalid entry with a name is a task that is not ok."""
     first_listed_at: Mapping[str, int] = field(default_factory=dict)
@@ -46,14 +46,16 @@ class _InvalidMcpTaskError(ValueError):
     pass
 
 
-def parse_mcp_task_list(tool_result: Json, now: int, first_listed_at: Mapping[str, int]) -> McpTaskList | None:
+def parse_task_list_of_mcp_tool_result(
+    tool_result: Json, now: int, first_listed_at: Mapping[str, int]
+) -> McpToolResultTaskList | None:
     """The task list in the result of a tool call. None if the result has no `tasks`. Never raises."""
     if not isinstance(tool_result, dict) or "tasks" not in tool_result:
         return None
     entries = tool_result["tasks"]
     if not isinstance(entries, list):
-        return McpTaskList({}, (f"tasks is {_describe_json_value_type(entries)}, not a list",))
-    tasks: dict[str, McpTaskFacts] = {}
+        return McpToolResultTaskList({}, (f"tasks is {_describe_json_value_type(entries)}, not a list",))
+    tasks: dict[str, McpScheduledTaskFacts] = {}
     raw_entries: dict[str, Json] = {}
     first_listed: dict[str, int] = {}
     problems = []
@@ -80,7 +82,7 @@ def parse_mcp_task_list(tool_result: Json, now: int, first_listed_at: Mapping[st
     worst = sorted(tasks, key=lambda name: _compute_mcp_task_problem_rank(tasks[name]), reverse=True)[
         :MAX_MCP_TASKS_IN_EVIDENCE
     ]
-    return McpTaskList(tasks, tuple(problems), first_listed, {name: raw_entries[name] for name in worst})
+    return McpToolResultTaskList(tasks, tuple(problems), first_listed, {name: raw_entries[name] for name in worst})
 
 
 def describe_missing_task_list_in_tool_result(tool_result: Json) -> str:
@@ -101,30 +103,30 @@ def _extract_mcp_task_entry_name(entry: Json) -> str:
     return clean_mcp_server_text(name, MAX_MCP_TASK_NAME_CHARS)
 
 
-def _parse_mcp_task(entry: dict[str, Json], now: int) -> McpTaskFacts:
+def _parse_mcp_task(entry: dict[str, Json], now: int) -> McpScheduledTaskFacts:
     status, error = (
         clean_mcp_server_text(entry.get("last_run_status")),
         clean_mcp_server_text(entry.get("last_run_error")),
     )
     try:
         ok, last_run_at = (
-            _parse_mcp_task_ok(entry.get("ok"), status, error),
+            _parse_mcp_task_ok_or_derive_from_status(entry.get("ok"), status, error),
             _compute_mcp_task_last_run_ms_from_entry(entry, now),
         )
         if not status and last_run_at is None and not entry.keys().isdisjoint(("last_run_at", "staleness_ms")):
             status = "never"  # its last run is not unknown: there was none
-        return McpTaskFacts(ok, last_run_at, None, status, error)
+        return McpScheduledTaskFacts(ok, last_run_at, None, status, error)
     except _InvalidMcpTaskError as problem:
-        return McpTaskFacts(False, None, None, status, f"invalid entry: {problem}")
+        return McpScheduledTaskFacts(False, None, None, status, f"invalid entry: {problem}")
 
 
-def _parse_mcp_task_ok(value: Json, status: str, error: str) -> bool:
+def _parse_mcp_task_ok_or_derive_from_status(value: Json, status: str, error: str) -> bool:
     if value is True or value is False:
         return value
     if value is not None:
         raise _InvalidMcpTaskError(f"ok is {_describe_json_value_type(value)}, not true or false")
     meaning = find_meaning_of_mcp_task_status_word(status)
-    if meaning in (McpTaskStatusMeaning.FAILED, McpTaskStatusMeaning.STALE):
+    if meaning in (McpTaskStatusCategory.FAILED, McpTaskStatusCategory.STALE):
         return False
     if status and meaning is None:
         raise _InvalidMcpTaskError(f"ok is missing, and last_run_status {status!r} is unknown")
@@ -135,7 +137,7 @@ def _compute_mcp_task_last_run_ms_from_entry(entry: dict[str, Json], now: int) -
     """The last run. None: never run. `staleness_ms` has priority: it is free of clock skew."""
     staleness = entry.get("staleness_ms")
     if staleness is not None:
-        return now - max(round(_parse_mcp_task_number_field(staleness, "staleness_ms")), 0)
+        return now - max(round(_require_plausible_mcp_task_number(staleness, "staleness_ms")), 0)
     at = entry.get("last_run_at")
     if at is None:
         return None
@@ -152,14 +154,14 @@ def _parse_mcp_task_last_run_at_field(value: Json) -> int:
     at = (
         parse_timestamp_in_common_formats(value)
         if isinstance(value, str)
-        else parse_epoch_s_or_ms(_parse_mcp_task_number_field(value, "last_run_at"))
+        else parse_epoch_s_or_ms(_require_plausible_mcp_task_number(value, "last_run_at"))
     )
     if at is None:
         raise _InvalidMcpTaskError(f"last_run_at {clean_mcp_server_text(str(value), 60)!r} is not a time")
     return at
 
 
-def _parse_mcp_task_number_field(value: Json, field_name: str) -> float:
+def _require_plausible_mcp_task_number(value: Json, field_name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _InvalidMcpTaskError(f"{field_name} is {_describe_json_value_type(value)}, not a number")
     if (isinstance(value, float) and not math.isfinite(value)) or abs(value) > 10**15:
@@ -167,7 +169,7 @@ def _parse_mcp_task_number_field(value: Json, field_name: str) -> float:
     return value
 
 
-def _compute_mcp_task_problem_rank(task: McpTaskFacts) -> tuple[bool, float]:
+def _compute_mcp_task_problem_rank(task: McpScheduledTaskFacts) -> tuple[bool, float]:
     return (not task.ok, -math.inf if task.last_run_at is None else -task.last_run_at)
 
 

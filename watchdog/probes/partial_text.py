@@ -17,7 +17,7 @@ _REGEX_END_ANCHOR_PATTERN = re.compile(r"\$|\\[bBzZ]")
 """Parts of a regular expression that match the end of a text: they may match its beginning, and not the whole."""
 
 
-def evaluate_expression_on_text_beginning(
+def evaluate_expression_decided_by_text_beginning(
     expression: CelExpression, variable: str, beginning: str, values: Mapping[str, Json], types: Mapping[str, str]
 ) -> bool | None:
     """The result of the expression for every text with this `beginning` as the variable; None if the rest decides.

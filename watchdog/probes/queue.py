@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, StrictFloat, StrictInt, model_validator
 
-from watchdog.config_types import ConfigModel, Duration, FieldValidationError, create_duration_bounds_validator
+from watchdog.config_types import ConfigModel, Duration, MultiFieldValidationError, create_duration_bounds_validator
 from watchdog.domain.measurements import QueueMeasurements
 from watchdog.domain.model import Evidence, Json, JsonScalar, Observation, Outcome
 from watchdog.domain.observations import QueueStats
@@ -24,7 +24,7 @@ from watchdog.domain.rules.queue import (
     evaluate_queue_thresholds,
 )
 from watchdog.net.errors import ProbeError
-from watchdog.probes.base import ProbeAttemptContext, ProbeWithQueueDriver
+from watchdog.probes.base import ProbeAttemptContext, ProbeUsingQueueDriver
 from watchdog.probes.expectations import add_facts_to_observation_evidence, build_observation_from_error
 from watchdog.queues import QUEUE_STATS_SOURCES, QueueStatsSource
 
@@ -150,18 +150,18 @@ class QueueSettings(ConfigModel):
 
     @model_validator(mode="after")
     def _require_one_driver(self) -> Self:
-        QUEUE_STATS_SOURCES.require_exactly_one_configured_kind(self)
+        QUEUE_STATS_SOURCES.require_one_kind_and_get_its_settings(self)
         return self
 
     @property
     def queue_driver(self) -> QueueStatsSource:
-        return QUEUE_STATS_SOURCES.require_exactly_one_configured_kind(self)
+        return QUEUE_STATS_SOURCES.require_one_kind_and_get_its_settings(self)
 
 
 # --- the probe
 
 
-class QueueProbe(ProbeWithQueueDriver):
+class QueueProbe(ProbeUsingQueueDriver):
     """Monitors a queue: waiting, active, delayed and failed jobs, the oldest waiting job, and consumers. Read-only."""
 
     kind: ClassVar[str] = "queue"
@@ -196,7 +196,7 @@ class QueueProbe(ProbeWithQueueDriver):
         ]
         if hidden:
             message = f"not available, because {self.queue_driver.name} does not report it: remove this rule"
-            raise FieldValidationError([(("rules", name), message) for name in hidden])
+            raise MultiFieldValidationError([(("rules", name), message) for name in hidden])
         return self
 
     @property

@@ -219,7 +219,7 @@ class JobSource(QueueSystemConfig):
 _RunT = TypeVar("_RunT")
 
 
-def select_job_run_in_progress(
+def select_oldest_job_run_in_progress(
     runs: Iterable[_RunT],
     started_at: Callable[[_RunT], int | None],
     has_worker: Callable[[_RunT], bool],

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 from watchdog.domain.observations import JobSourceSnapshot, ScheduledJobFacts
 from watchdog.domain.timestamps import parse_positive_ms
 from watchdog.net.redact import strip_url_to_scheme_host_and_path
-from watchdog.queues.base import JobSource, QueueConnectContext, select_job_run_in_progress
+from watchdog.queues.base import JobSource, QueueConnectContext, select_oldest_job_run_in_progress
 from watchdog.queues.bullmq import BullmqQueueConfig
 from watchdog.queues.clients.redis import open_redis_client_mapping_errors, parse_redis_time_ms
 
@@ -121,7 +121,7 @@ def _build_bullmq_scheduler_facts(
         (run for run in runs if run.finished_at is not None), key=lambda run: run.finished_at or 0, reverse=True
     )
     newest = finished[0] if finished else None
-    running = select_job_run_in_progress(
+    running = select_oldest_job_run_in_progress(
         (run for run in runs if run.finished_at is None),
         lambda run: run.started_at,
         lambda run: run.has_worker,

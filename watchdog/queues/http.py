@@ -10,13 +10,17 @@ from urllib.parse import quote
 
 from pydantic import model_validator
 
-from watchdog.config_types import FieldValidationError
+from watchdog.config_types import MultiFieldValidationError
 from watchdog.domain.model import Json
 from watchdog.domain.observations import CanaryJobPollResult, CanaryJobStage, QueueStats
 from watchdog.domain.reasons import build_reason_and_message
 from watchdog.expressions import CelExpression, CelExpressionError, compile_expression
 from watchdog.net.errors import ProbeError, build_timeout_error
-from watchdog.net.http_evidence import build_http_response_evidence_facts, build_response_excerpt, parse_response_body
+from watchdog.net.http_evidence import (
+    build_http_response_evidence_facts,
+    build_response_head_and_body_excerpt,
+    parse_response_body,
+)
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.targets import HttpMethod, HttpTarget
 from watchdog.net.url import parse_http_url
@@ -24,13 +28,13 @@ from watchdog.queues.base import CanaryConnection, CanaryDriver, CanaryJobReques
 from watchdog.queues.job_status import (
     compile_canary_stage_expressions,
     create_cel_expression_validator,
-    describe_http_response,
+    describe_http_status_and_json_error,
     fill_braced_placeholders_in_json,
     find_canary_stage_of_status_word,
     find_canary_stage_of_true_expression,
     find_job_error_message,
     parse_job_id,
-    parse_job_progress,
+    parse_job_progress_and_total,
 )
 
 if TYPE_CHECKING:
@@ -108,7 +112,7 @@ class HttpCanary(CanaryDriver):
     @model_validator(mode="after")
     def _require_placeholder_in_poll_url(self) -> Self:
         if ("{job_id}" in self.poll.url) == ("{nonce}" in self.poll.url):
-            raise FieldValidationError([(("poll",), "expected a URL that contains either {job_id} or {nonce}")])
+            raise MultiFieldValidationError([(("poll",), "expected a URL that contains either {job_id} or {nonce}")])
         return self
 
     @property
@@ -192,7 +196,7 @@ class _HttpCanaryConnection:
         try:
             async with asyncio.timeout(timeout_s):
                 in_worker = response.needs_worker_process(loops=self.config.has_looping_expression)
-                return await context.network.run_inline_or_in_worker(
+                return await context.network.run_cpu_work_inline_or_in_worker(
                     timer, function, response, *args, in_worker=in_worker
                 )
         except TimeoutError:
@@ -217,7 +221,9 @@ class _HttpCanaryConnection:
 def parse_enqueue_response_job_id(response: HttpResponse, config: HttpCanary, sentinel_id: str) -> str:
     """The id of the job. Raises ProbeError."""
     if not 200 <= response.status < 300:
-        answer = f"{config.enqueue.method} {config.enqueue.target} returned {describe_http_response(response)}"
+        answer = (
+            f"{config.enqueue.method} {config.enqueue.target} returned {describe_http_status_and_json_error(response)}"
+        )
         error = ProbeError(*build_reason_and_message("canary.enqueue_failed", answer))
         raise _add_http_response_to_error(error, response)
     return sentinel_id if "{nonce}" in config.poll.url else _extract_job_id(response, config)
@@ -258,11 +264,15 @@ def build_poll_result_from_response(response: HttpResponse, config: HttpCanary) 
         raise _add_http_response_to_error(ProbeError(*response.body_problem, is_internal=True), response)
     body = parse_response_body(response)
     if stage is CanaryJobStage.LOST or (stage is None and _is_http_canary_job_lost(config, response.status, body)):
-        return CanaryJobPollResult(CanaryJobStage.LOST, error=f"poll returned {describe_http_response(response)}")
+        return CanaryJobPollResult(
+            CanaryJobStage.LOST, error=f"poll returned {describe_http_status_and_json_error(response)}"
+        )
     if stage is None and is_error_status:
-        error = ProbeError("canary.poll_failed", f"poll returned {describe_http_response(response)}", retryable=True)
+        error = ProbeError(
+            "canary.poll_failed", f"poll returned {describe_http_status_and_json_error(response)}", retryable=True
+        )
         raise _add_http_response_to_error(error, response)
-    progress = parse_job_progress(body)
+    progress = parse_job_progress_and_total(body)
     if stage is None:
         stage = CanaryJobStage.QUEUED if config.started else CanaryJobStage.SENT
     elif stage is CanaryJobStage.FAILED:
@@ -271,7 +281,7 @@ def build_poll_result_from_response(response: HttpResponse, config: HttpCanary) 
         stage,
         error=problem,
         progress=progress and progress[0],
-        response_excerpt="" if stage is CanaryJobStage.DONE else build_response_excerpt(response),
+        response_excerpt="" if stage is CanaryJobStage.DONE else build_response_head_and_body_excerpt(response),
     )
 
 
@@ -313,5 +323,5 @@ def _build_http_expression_values(response: HttpResponse) -> dict[str, Json]:
 
 def _add_http_response_to_error(error: ProbeError, response: HttpResponse) -> ProbeError:
     error.facts |= build_http_response_evidence_facts(response)
-    error.excerpt = build_response_excerpt(response)
+    error.excerpt = build_response_head_and_body_excerpt(response)
     return error

@@ -101,7 +101,7 @@ def find_job_error_message(value: Json) -> str:
     return truncate_to_single_line(text)
 
 
-def describe_http_response(response: HttpResponse) -> str:
+def describe_http_status_and_json_error(response: HttpResponse) -> str:
     """ "HTTP 409: already running": the status, and what a JSON body reports."""
     is_json = "json" in response.headers.get("content-type", "")
     text = find_job_error_message(parse_response_body(response)) if is_json else ""
@@ -116,7 +116,7 @@ def _find_job_error_text(value: Json) -> str:
     return value if isinstance(value, str) else ""
 
 
-def parse_job_progress(value: Json) -> tuple[float, float | None] | None:
+def parse_job_progress_and_total(value: Json) -> tuple[float, float | None] | None:
     """How much of a job is done, and of how much: `progress` as a number, or as {progress, total}. None: not
     reported."""
     progress = value.get("progress") if isinstance(value, dict) else None

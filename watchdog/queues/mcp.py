@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from watchdog.config_types import Duration, FieldValidationError, SingleLineText
+from watchdog.config_types import Duration, MultiFieldValidationError, SingleLineText
 from watchdog.domain import reasons
 from watchdog.domain.formatting import format_count_with_noun, format_duration
 from watchdog.domain.model import Json
@@ -32,7 +32,7 @@ from watchdog.queues.job_status import (
     find_job_error_message,
     normalize_status_word,
     parse_job_id,
-    parse_job_progress,
+    parse_job_progress_and_total,
 )
 
 if TYPE_CHECKING:
@@ -97,9 +97,11 @@ class McpCanary(McpTarget, CanaryDriver):
     """The time within which the reported progress must change, if the job reports any."""
 
     @model_validator(mode="after")
-    def _validate_resource_uri(self) -> Self:
+    def _require_job_placeholder_in_resource_uri(self) -> Self:
         if self.resource and ("{job_id}" in self.resource) == ("{nonce}" in self.resource):
-            raise FieldValidationError([(("resource",), "expected a URI that contains either {job_id} or {nonce}")])
+            raise MultiFieldValidationError(
+                [(("resource",), "expected a URI that contains either {job_id} or {nonce}")]
+            )
         return self
 
     @property
@@ -292,12 +294,12 @@ class _McpToolCallCanaryConnection:
         large_results, session.large_results = session.large_results, []
         network, timer = self.context.network, self.context.phase_timer
         if large_results and large_results[-1].method == "resources/read":
-            return await network.run_inline_or_in_worker(
-                timer, evaluate_large_mcp_resource_stage, large_results[-1], expressions, in_worker=True
+            return await network.run_cpu_work_inline_or_in_worker(
+                timer, find_canary_stage_in_large_mcp_resource, large_results[-1], expressions, in_worker=True
             )
         loops = any(expression.loops for _, expression in expressions)
         values = {"resource": session.resource_content}
-        return await network.run_inline_or_in_worker(
+        return await network.run_cpu_work_inline_or_in_worker(
             timer,
             find_canary_stage_of_true_expression,
             expressions,
@@ -317,17 +319,17 @@ class _McpToolCallCanaryConnection:
         if stage is None:
             problem = problem or (f"its status is {word!r}" if word else "it reports no status")
             stage = CanaryJobStage.SENT
-        progress = parse_job_progress(content)
+        progress = parse_job_progress_and_total(content)
         if stage is CanaryJobStage.RUNNING and progress is not None:
-            self._record_progress(progress)
+            self._record_progress_and_time_of_change(progress)
             self._require_recent_progress()
         message = find_job_error_message(content) if stage in (CanaryJobStage.FAILED, CanaryJobStage.LOST) else problem
         return CanaryJobPollResult(stage, error=message, progress=progress and progress[0])
 
     async def _handle_tool_call_progress(self, progress: float, total: float | None, message: str | None) -> None:
-        self._record_progress((progress, total))
+        self._record_progress_and_time_of_change((progress, total))
 
-    def _record_progress(self, progress: tuple[float, float | None]) -> None:
+    def _record_progress_and_time_of_change(self, progress: tuple[float, float | None]) -> None:
         if progress != self._progress:
             self._progress, self._progress_changed_monotonic = progress, monotonic()
 
@@ -351,7 +353,7 @@ class _McpToolCallCanaryConnection:
         return QueueStats()
 
 
-def evaluate_large_mcp_resource_stage(
+def find_canary_stage_in_large_mcp_resource(
     large_result: WorkerParsedMcpResult, expressions: tuple[tuple[CanaryJobStage, CelExpression], ...]
 ) -> tuple[CanaryJobStage | None, str]:
     """As `find_canary_stage_of_true_expression`."""

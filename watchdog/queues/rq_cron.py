@@ -12,7 +12,7 @@ from watchdog.domain.observations import JobSourceSnapshot, ScheduledJobFacts, S
 from watchdog.domain.timestamps import parse_iso8601, parse_positive_ms
 from watchdog.net.errors import ProbeError
 from watchdog.net.redact import strip_url_to_scheme_host_and_path
-from watchdog.queues.base import JobSource, QueueConnectContext, select_job_run_in_progress
+from watchdog.queues.base import JobSource, QueueConnectContext, select_oldest_job_run_in_progress
 from watchdog.queues.clients.redis import open_redis_client_mapping_errors, parse_redis_time_ms
 from watchdog.queues.rq import (
     CANARY_STAGE_BY_FINAL_RQ_STATUS,
@@ -223,7 +223,7 @@ def _build_rq_cron_job_facts(name: str, job: Mapping[str, Any], runs: list[_RqJo
     ]
     finished = [run for run in runs if run.status in CANARY_STAGE_BY_FINAL_RQ_STATUS and run.finished_at is not None]
     newest = finished[0] if finished else None
-    running = select_job_run_in_progress(
+    running = select_oldest_job_run_in_progress(
         (run for run in runs if run.status == "started"),
         lambda run: run.started_at,
         lambda run: run.has_worker,

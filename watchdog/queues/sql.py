@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, WithJsonSchema, model_vali
 from watchdog.config_types import (
     ConfigModel,
     Duration,
-    FieldValidationError,
+    MultiFieldValidationError,
     SingleLineText,
     TimezoneName,
     create_duration_bounds_validator,
@@ -106,7 +106,7 @@ class JobTableStatuses(ConfigModel):
             raise ValueError("no status: add values to at least one of waiting, running, done and failed")
         duplicates = [(name, i) for name, i, status in self._iter_statuses() if self.all_statuses.count(status) > 1]
         if duplicates:
-            raise FieldValidationError([(duplicates[-1], "this value is listed twice: remove one of the two")])
+            raise MultiFieldValidationError([(duplicates[-1], "this value is listed twice: remove one of the two")])
         return self
 
     def _iter_statuses(self) -> Iterator[tuple[str, int, str]]:
@@ -194,11 +194,11 @@ class SqlJobSource(TableJobSource):
             types = {column["name"]: column["type"] for column in catalog.get_columns(name, schema or None)}
         except sa.exc.NoSuchTableError:
             similar = get_close_matches(name, catalog.get_table_names(schema or None), 1)
-            message = f"table {self.table} does not exist{_format_did_you_mean_suffix(similar)}"
+            message = f"table {self.table} does not exist{_format_suggestions_suffix(similar)}"
             raise ProbeError("database.table_missing", message) from None
         if missing := next((column for column in self.columns.all_columns if column not in types), ""):
             similar = [n for n in types if n.lower() == missing.lower()] or get_close_matches(missing, types, 1)
-            message = f"column {missing} of {self.table} does not exist{_format_did_you_mean_suffix(similar)}"
+            message = f"column {missing} of {self.table} does not exist{_format_suggestions_suffix(similar)}"
             raise ProbeError("database.column_missing", message)
         dialect = connection.dialect.name
         columns = [
@@ -250,7 +250,7 @@ class SqlJobSource(TableJobSource):
         yield "newest_end", columns.finished or ""
 
 
-def _format_did_you_mean_suffix(suggestions: Iterable[str]) -> str:
+def _format_suggestions_suffix(suggestions: Iterable[str]) -> str:
     return "".join(f"; did you mean {name}?" for name in suggestions)
 
 
@@ -278,7 +278,7 @@ class _JobAggregateQuery:
         selected: dict[str, ColumnElement[Any]] = {
             name: sa.func.max(column) for name, column in newest.c.items() if name != "type"
         }
-        is_newest_unknown = sa.and_(self.has_unknown_status_condition, self.finished_at == newest.c.unknown_at)
+        is_newest_unknown = sa.and_(self.unknown_status_sql_condition, self.finished_at == newest.c.unknown_at)
         selected["unknown_status"] = sa.func.max(sa.case((is_newest_unknown, self.cast_column_to_text(columns.status))))
         is_new_failure = sa.and_(self.build_status_in_condition(*statuses.failed), is_after_last_ok)
         selected["failures"] = sa.func.sum(sa.case((is_new_failure, 1), else_=0))
@@ -319,7 +319,7 @@ class _JobAggregateQuery:
             self.build_status_in_condition(*statuses.done, *statuses.failed),
             self.cast_column_to_text(columns.status),
         )
-        is_unknown = self.has_unknown_status_condition
+        is_unknown = self.unknown_status_sql_condition
         selected: dict[str, ColumnElement[Any]] = {
             "last_end": sa.func.max(sa.case((is_finished, self.finished_at))),
             "last_ok": sa.func.max(sa.case((self.build_status_in_condition(*statuses.done), self.finished_at))),
@@ -359,7 +359,7 @@ class _JobAggregateQuery:
         return self.cast_column_to_text(self.columns.status).in_(statuses) if statuses else sa.false()
 
     @property
-    def has_unknown_status_condition(self) -> ColumnElement[bool]:
+    def unknown_status_sql_condition(self) -> ColumnElement[bool]:
         """A row with a status that the configuration does not list."""
         return self.cast_column_to_text(self.columns.status).not_in(self.config.statuses.all_statuses)
 

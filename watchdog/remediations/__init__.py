@@ -52,12 +52,12 @@ class RemediationSettings(ConfigModel):
 
     @model_validator(mode="after")
     def _require_one_action(self) -> Self:
-        REMEDIATION_KINDS.require_exactly_one_configured_kind(self)
+        REMEDIATION_KINDS.require_one_kind_and_get_its_settings(self)
         return self
 
     @property
     def action(self) -> RemediationAction:
-        return REMEDIATION_KINDS.require_exactly_one_configured_kind(self)
+        return REMEDIATION_KINDS.require_one_kind_and_get_its_settings(self)
 
     def find_unreportable_reasons(self, reason_prefixes: tuple[str, ...]) -> list[str]:
         """The entries of `on` that the probe can never report. `reason_prefixes`: see `can_probe_report_reason`."""

@@ -69,7 +69,7 @@ def find_remediation_placeholders(template: Json) -> frozenset[str]:
 
 
 def find_remediation_placeholder_errors(template: Json, *where: str) -> list[tuple[FieldPath, str]]:
-    """The errors of a field at the path `where`, for FieldValidationError."""
+    """The errors of a field at the path `where`, for MultiFieldValidationError."""
     unknown = sorted(find_remediation_placeholders(template) - set(REMEDIATION_PARAMETER_NAMES))
     valid = ", ".join(f"{{{name}}}" for name in REMEDIATION_PARAMETER_NAMES)
     return [(where, f"unknown parameter {{{name}}}; valid parameters: {valid}") for name in unknown[:1]]

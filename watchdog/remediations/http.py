@@ -7,12 +7,12 @@ from urllib.parse import quote
 
 from pydantic import model_validator
 
-from watchdog.config_types import FieldValidationError
+from watchdog.config_types import MultiFieldValidationError
 from watchdog.domain.model import Json
 from watchdog.net.errors import ProbeError
 from watchdog.net.targets import HttpMethod, HttpTarget
 from watchdog.queues.base import QueueConnectContext
-from watchdog.queues.job_status import describe_http_response, fill_braced_placeholders_in_json
+from watchdog.queues.job_status import describe_http_status_and_json_error, fill_braced_placeholders_in_json
 from watchdog.remediations.base import (
     REMEDIATION_PARAMETER_NAMES,
     RemediationAction,
@@ -50,7 +50,7 @@ class HttpRemediation(HttpTarget, RemediationAction):
             if find_remediation_placeholders(text) & set(REMEDIATION_PARAMETER_NAMES):
                 errors.append(((name,), f"parameters are supported in url and json, not in {name}"))
         if errors:
-            raise FieldValidationError(errors)
+            raise MultiFieldValidationError(errors)
         return self
 
     @property
@@ -73,8 +73,11 @@ class HttpRemediation(HttpTarget, RemediationAction):
             connect_context.started_at,
         )
         response = await connect_context.network.send_http_request(request)
-        description = await connect_context.network.run_inline_or_in_worker(
-            connect_context.phase_timer, describe_http_response, response, in_worker=response.needs_worker_process()
+        description = await connect_context.network.run_cpu_work_inline_or_in_worker(
+            connect_context.phase_timer,
+            describe_http_status_and_json_error,
+            response,
+            in_worker=response.needs_worker_process(),
         )
         if not 200 <= response.status < 300:
             raise ProbeError(f"http.{response.status}", description)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from watchdog.config_types import FieldValidationError, SingleLineText
+from watchdog.config_types import MultiFieldValidationError, SingleLineText
 from watchdog.domain.formatting import format_count_with_noun
 from watchdog.domain.model import Json
 from watchdog.net.errors import ProbeError
@@ -48,7 +48,7 @@ class McpRemediation(McpTarget, RemediationAction):
     @model_validator(mode="after")
     def _validate_placeholders(self) -> Self:
         if errors := find_remediation_placeholder_errors(self.arguments, "arguments"):
-            raise FieldValidationError(errors)
+            raise MultiFieldValidationError(errors)
         return self
 
     @property

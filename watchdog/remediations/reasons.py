@@ -31,7 +31,7 @@ def expand_reason_shorthand(text: str) -> tuple[str, ...]:
 
     Raises ValueError for a word that stands for none.
     """
-    if text in REMEDIABLE_REASONS or text in _REMEDIABLE_REASON_FAMILIES or _is_remediable_http_status(text):
+    if text in REMEDIABLE_REASONS or text in _REMEDIABLE_REASON_FAMILIES or _is_remediable_http_status_reason(text):
         return (text,)
     if reasons := tuple(
         code for name in REASON_FAMILIES_OMITTABLE_IN_CONFIG if (code := f"{name}.{text}") in REMEDIABLE_REASONS
@@ -47,7 +47,7 @@ def expand_reason_shorthand(text: str) -> tuple[str, ...]:
     raise ValueError(f"unknown reason {text!r}{hint}")
 
 
-def _is_remediable_http_status(text: str) -> bool:
+def _is_remediable_http_status_reason(text: str) -> bool:
     return (
         generalize_http_status_reason(text) != text
         and get_reason_family(text) in _REMEDIABLE_REASON_FAMILIES

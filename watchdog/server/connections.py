@@ -151,7 +151,7 @@ class GuardedInboundConnection(asyncio.BufferedProtocol):
         """Pass on what belongs to one request, and hold what follows."""
         while received:
             if self._awaited is _AwaitedRequestPart.HEAD:
-                received = self._pass_on_request_head(received)
+                received = self._pass_on_request_head_and_return_rest(received)
             elif self._awaited is _AwaitedRequestPart.BODY:
                 received = self._pass_on_request_body_and_return_rest(received)
             else:
@@ -159,7 +159,7 @@ class GuardedInboundConnection(asyncio.BufferedProtocol):
                 self.transport.pause_reading()
                 return
 
-    def _pass_on_request_head(self, received: bytes) -> bytes:
+    def _pass_on_request_head_and_return_rest(self, received: bytes) -> bytes:
         """Returns what follows the head."""
         if not self._head_tail:
             received = received.lstrip(b"\r\n")  # allowed before a request

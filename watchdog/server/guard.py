@@ -13,7 +13,7 @@ from time import monotonic
 from watchdog.domain.client_addresses import TrustedProxies, get_address_or_ipv6_subscriber_network
 from watchdog.server.connections import GuardedInboundConnection, HttpRequestInProgress, InboundConnectionTimeouts
 from watchdog.server.turned_away import ConnectionTurnAwayReason, TurnedAwayConnectionCounts
-from watchdog.service.process_resources import read_run_and_connection_limits
+from watchdog.service.process_resources import derive_run_and_connection_limits_from_rlimit
 
 MIN_REPLACEABLE_CONNECTION_IDLE_S = 0.25
 """A connection is not closed for another one this soon after its last progress: its request may be on its way."""
@@ -36,7 +36,7 @@ class InboundConnectionLimits:
     @classmethod
     def from_process_limits(cls) -> InboundConnectionLimits:
         """From this process's limit on open files."""
-        total = read_run_and_connection_limits().http_connections
+        total = derive_run_and_connection_limits_from_rlimit().http_connections
         return cls(total, reserved=max(total // 4, 1), per_address=max(total // 4, 1))
 
 
@@ -105,7 +105,7 @@ class InboundConnectionGuard:
         """The open connection of a peer."""
         return self._connection_by_peer.get(peer) if peer else None
 
-    async def make_room_for_connection(self) -> None:
+    async def drop_connection_or_wait_for_room(self) -> None:
         """Return when one more connection may be added; closes another one if necessary."""
         while len(self._connections) >= self.limits.total:
             if connection := self._find_replaceable_connection():
@@ -219,7 +219,7 @@ async def accept_connections(
             await asyncio.sleep(ACCEPT_CONNECTION_RETRY_DELAY_S)
             continue
         try:
-            await guard.make_room_for_connection()
+            await guard.drop_connection_or_wait_for_room()
         except asyncio.CancelledError:
             client_socket.close()
             raise

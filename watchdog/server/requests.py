@@ -29,7 +29,7 @@ class RequestConcurrencyLimitMiddleware:
         request = HttpRequestInProgress(
             self._guard.clock(),
             has_priority=is_priority_path(scope["path"]),
-            body_bytes=_get_declared_body_bytes(scope),
+            body_bytes=_get_declared_request_body_bytes(scope),
         )
 
         async def receive_and_watch_body() -> Message:
@@ -75,7 +75,7 @@ def _list_header_elements(scope: Scope, name: bytes) -> list[str]:
     return [element.strip() for value in values for element in value.split(",")]
 
 
-def _get_declared_body_bytes(scope: Scope) -> int | None:
+def _get_declared_request_body_bytes(scope: Scope) -> int | None:
     """The length of the body; None if only its end will show it. The server has refused invalid lengths."""
     headers = dict(scope["headers"])
     return None if b"transfer-encoding" in headers else int(headers.get(b"content-length", b"0"))

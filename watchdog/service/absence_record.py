@@ -16,7 +16,7 @@ from watchdog.domain.model import Json
 
 log = structlog.get_logger()
 
-MAX_STORE_ABSENCE_RECORDS_PER_PATH = 16
+MAX_PROCESSES_PER_STORE_ABSENCE_RECORD_PATH = 16
 """Processes that may share a path."""
 MAX_STORE_ABSENCE_RECORD_BYTES = 1024 * 1024
 
@@ -97,7 +97,7 @@ class StoreAbsenceRecordFile:
 
     def _lock_first_free_file(self, *, create: bool) -> int:
         """A descriptor of the first file that no other process uses. Raises OSError."""
-        for number in range(1, MAX_STORE_ABSENCE_RECORDS_PER_PATH + 1):
+        for number in range(1, MAX_PROCESSES_PER_STORE_ABSENCE_RECORD_PATH + 1):
             path = self.path if number == 1 else self.path.with_name(f"{self.path.name}-{number}")
             if not create and not path.exists():
                 continue

@@ -117,8 +117,8 @@ def end_silence(database: Database, silence: str, actor: Actor, now: int) -> Sil
 
 
 async def run_act(store_executor: StoreExecutor, act: Callable[[Database, int], ActResultT]) -> ActResultT:
-    """Run an act in the thread that writes. Raises TimeoutError after ACT_TIMEOUT_S; an act that has not started by then
-    does not take place."""
+    """Run an act in the thread that writes. Raises TimeoutError after ACT_TIMEOUT_S; an act that has not started by
+    then does not take place."""
     async with asyncio.timeout(ACT_TIMEOUT_S):
         return await store_executor.run_write_with_now(lambda now: act(store_executor.database, now))
 
@@ -137,7 +137,9 @@ async def end_expired_silences_and_send(
 ) -> None:
     """Carry out the end of the silences whose time is over, and send at once what they held back."""
     database = store_executor.database
-    if not await store_executor.run_read_query(lambda connection: silences.list_expired_silences(connection, clock())):
+    if not await store_executor.run_read_query(
+        lambda connection: silences.list_ids_of_expired_silences(connection, clock())
+    ):
         return  # the usual case, without waiting for other writes
     if ended := await store_executor.run_write_with_now(lambda now: silence_ends.end_expired_silences(database, now)):
         log.info("silences_expired", silences=ended)

@@ -14,7 +14,7 @@ from zlib import crc32
 
 MAX_CHECK_IN_LOG_BYTES = 64 * 1024 * 1024
 """Limit of both files together; beyond it, appending fails."""
-MAX_CHECK_IN_LOGS_PER_PATH = 16
+MAX_PROCESSES_PER_CHECK_IN_LOG_PATH = 16
 """Processes that may share a path."""
 CHECK_IN_LOG_CHUNK_BYTES = 1024 * 1024
 """Bytes read for a batch: far more than the longest record."""
@@ -26,7 +26,7 @@ class CheckInLogError(Exception):
     """The log cannot be used at present; the message is the reason."""
 
 
-class _CheckInLogFile:
+class _CheckInWriteAheadLogFile:
     """One of the two files."""
 
     def __init__(self, path: Path):
@@ -138,12 +138,12 @@ class CheckInLog:
             self._acknowledged_offset = self._read_offset = 0
             if self._append_file.size:
                 self._append_file.append(b"\n")  # the next record must not continue an incomplete line
-            self._append_abandoned_check_in_records()
+            self._take_over_check_ins_of_ended_processes()
         except OSError as e:
             self.close()
             if isinstance(e, BlockingIOError):
                 reason = (
-                    f"{MAX_CHECK_IN_LOGS_PER_PATH} other Watchdog processes use it;"
+                    f"{MAX_PROCESSES_PER_CHECK_IN_LOG_PATH} other Watchdog processes use it;"
                     " give each its own storage.check_in_log"
                 )
             else:
@@ -153,10 +153,10 @@ class CheckInLog:
     def _list_possible_log_paths(self) -> list[Path]:
         return [
             self.path,
-            *(self.path.with_name(f"{self.path.name}-{n}") for n in range(2, MAX_CHECK_IN_LOGS_PER_PATH + 1)),
+            *(self.path.with_name(f"{self.path.name}-{n}") for n in range(2, MAX_PROCESSES_PER_CHECK_IN_LOG_PATH + 1)),
         ]
 
-    def _lock_files_of_first_unused_log(self) -> tuple[_CheckInLogFile, _CheckInLogFile]:
+    def _lock_files_of_first_unused_log(self) -> tuple[_CheckInWriteAheadLogFile, _CheckInWriteAheadLogFile]:
         """The files of the first log that no other process uses, open and locked. Raises OSError."""
         for path in self._list_possible_log_paths():
             files = _build_check_in_log_files(path)
@@ -169,7 +169,7 @@ class CheckInLog:
         there is something. Raises CheckInLogError."""
         try:
             if self.is_open:
-                self._append_abandoned_check_in_records()
+                self._take_over_check_ins_of_ended_processes()
             elif any(
                 _are_log_files_abandoned(_build_check_in_log_files(path)) for path in self._list_possible_log_paths()
             ):
@@ -177,7 +177,7 @@ class CheckInLog:
         except OSError as e:
             raise CheckInLogError(f"{self.path} cannot be used: {(e.strerror or str(e)).lower()}") from None
 
-    def _append_abandoned_check_in_records(self) -> None:
+    def _take_over_check_ins_of_ended_processes(self) -> None:
         """Append what other logs hold whose process has ended, as far as there is room. Raises OSError."""
         for path in self._list_possible_log_paths():
             files = _build_check_in_log_files(path)
@@ -205,15 +205,17 @@ class CheckInLog:
         return [record for line in lines if (record := _extract_record_if_checksum_matches(line)) is not None]
 
 
-def _build_check_in_log_files(path: Path) -> tuple[_CheckInLogFile, _CheckInLogFile]:
-    return _CheckInLogFile(path.with_name(f"{path.name}.0")), _CheckInLogFile(path.with_name(f"{path.name}.1"))
+def _build_check_in_log_files(path: Path) -> tuple[_CheckInWriteAheadLogFile, _CheckInWriteAheadLogFile]:
+    return _CheckInWriteAheadLogFile(path.with_name(f"{path.name}.0")), _CheckInWriteAheadLogFile(
+        path.with_name(f"{path.name}.1")
+    )
 
 
-def _do_log_files_hold_records(files: tuple[_CheckInLogFile, _CheckInLogFile]) -> bool:
+def _do_log_files_hold_records(files: tuple[_CheckInWriteAheadLogFile, _CheckInWriteAheadLogFile]) -> bool:
     return any(file.path.exists() and file.path.stat().st_size for file in files)
 
 
-def _are_log_files_abandoned(files: tuple[_CheckInLogFile, _CheckInLogFile]) -> bool:
+def _are_log_files_abandoned(files: tuple[_CheckInWriteAheadLogFile, _CheckInWriteAheadLogFile]) -> bool:
     """Whether the files hold records, and no process uses them. Raises OSError."""
     if not _do_log_files_hold_records(files) or not _try_to_lock_log_files(files):
         return False
@@ -222,7 +224,7 @@ def _are_log_files_abandoned(files: tuple[_CheckInLogFile, _CheckInLogFile]) -> 
     return True
 
 
-def _try_to_lock_log_files(files: tuple[_CheckInLogFile, _CheckInLogFile]) -> bool:
+def _try_to_lock_log_files(files: tuple[_CheckInWriteAheadLogFile, _CheckInWriteAheadLogFile]) -> bool:
     """Open both files; False, with both closed, if another process has locked them. Raises OSError."""
     try:
         for file in files:

@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 CHECK_IN_FLUSH_INTERVAL_S = 0.5
 """How often check-ins are stored, as a batch."""
-ABANDONED_CHECK_IN_LOG_SEARCH_INTERVAL_MS = 30_000
+ENDED_PROCESS_CHECK_IN_LOG_SEARCH_INTERVAL_MS = 30_000
 """How often this process looks for check-ins that processes which have ended left on this machine."""
 CHECK_IN_BATCH_SIZE = 500
 CHECK_IN_FLUSH_TIMEOUT_S = 2.0
@@ -132,7 +132,7 @@ class DurableCheckInReceiver:
     async def flush_check_ins(self) -> None:
         """Store what is on disk when this begins. Raises what prevents it."""
         in_disk_thread = asyncio.get_running_loop().run_in_executor
-        if not 0 <= (now := self.clock()) - self._took_over_at < ABANDONED_CHECK_IN_LOG_SEARCH_INTERVAL_MS:
+        if not 0 <= (now := self.clock()) - self._took_over_at < ENDED_PROCESS_CHECK_IN_LOG_SEARCH_INTERVAL_MS:
             self._took_over_at = now
             await in_disk_thread(self._disk_executor, self.check_in_log.take_over_abandoned_check_in_logs)
         if not self.database_id_by_probe and not self.check_in_log.is_open:
@@ -141,7 +141,9 @@ class DurableCheckInReceiver:
             while records := await in_disk_thread(
                 self._disk_executor, self.check_in_log.read_check_in_batch, CHECK_IN_BATCH_SIZE
             ):
-                urgent_probes = await self._store_check_in_batch(await self._parse_check_ins_of_active_probes(records))
+                urgent_probes = await self._store_check_in_batch_and_list_probes_to_run(
+                    await self._parse_check_ins_of_active_probes(records)
+                )
                 await in_disk_thread(self._disk_executor, self.check_in_log.acknowledge)
                 if urgent_probes:  # a run that is already claimed may not see these check-ins: one more runs after it
                     await self._schedule_runs_soon(urgent_probes)
@@ -189,14 +191,14 @@ class DurableCheckInReceiver:
             return None
         return str(probe_id), check_in
 
-    async def _store_check_in_batch(self, batch: Sequence[ProbeCheckIn]) -> set[int]:
+    async def _store_check_in_batch_and_list_probes_to_run(self, batch: Sequence[ProbeCheckIn]) -> set[int]:
         """Store a batch; if its content is refused, store each check-in by itself and drop those that are refused.
 
         If every check-in is refused, the content is not the reason, and the whole batch waits. Returns the probes
         that must run soon.
         """
         try:
-            return await self.store_executor.run_write(self.check_in_store.save_check_ins, batch)
+            return await self.store_executor.run_write(self.check_in_store.save_check_ins_and_list_probes_to_run, batch)
         except StoreUnavailableError:
             raise
         except Exception as e:
@@ -206,7 +208,9 @@ class DurableCheckInReceiver:
         urgent_probes, dropped = set(), 0
         for check_in in batch:
             try:
-                urgent_probes |= await self.store_executor.run_write(self.check_in_store.save_check_ins, [check_in])
+                urgent_probes |= await self.store_executor.run_write(
+                    self.check_in_store.save_check_ins_and_list_probes_to_run, [check_in]
+                )
             except StoreUnavailableError:
                 raise
             except Exception:

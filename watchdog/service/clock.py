@@ -16,7 +16,7 @@ MAX_CLOCK_DEVIATION_MS = 2_000
 """A larger change of the reference clock is a step; a smaller one, such as NTP makes, is followed at once."""
 CLOCK_STEP_ADOPTION_DELAY_MS = 60_000
 """A step is followed once it has lasted for this long. For as long it is reported afterwards."""
-MAX_CLOCK_MEASUREMENT_PAUSE_MS = 10_000
+MAX_PAUSE_BETWEEN_CLOCK_MEASUREMENTS_MS = 10_000
 """After a longer one, such as an absence of the database, it is not known that a step has lasted: it counts as new."""
 
 
@@ -85,7 +85,7 @@ class WatchdogClock:
         elif (
             self._pending is None
             or abs(offset - self._pending.offset) > MAX_CLOCK_DEVIATION_MS + uncertainty
-            or measured_at - self._measured_at > MAX_CLOCK_MEASUREMENT_PAUSE_MS
+            or measured_at - self._measured_at > MAX_PAUSE_BETWEEN_CLOCK_MEASUREMENTS_MS
         ):
             self._pending = PendingClockStep(offset, measured_at)
         self._measured_at = measured_at

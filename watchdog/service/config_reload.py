@@ -15,7 +15,7 @@ import structlog
 
 from watchdog.config.config_files import ConfigFileSignature, read_config_file_signatures
 from watchdog.config.load import LoadedConfig, load_config
-from watchdog.config.problems import ConfigError, ConfigFiles, ConfigProblem
+from watchdog.config.problems import ConfigError, ConfigProblem, WatchedConfigPaths
 from watchdog.config.safe_problems import describe_config_problems_without_values
 from watchdog.domain.formatting import HOUR_MS
 from watchdog.net import SecretMask
@@ -47,7 +47,7 @@ def log_config_warnings(loaded_config: LoadedConfig) -> None:
         log.warning("config_warning", location=location, field=warning.path, detail=warning.message)
 
 
-class ConfigReloadResult(StrEnum):
+class ConfigReloadStatus(StrEnum):
     APPLIED = "applied"
     INVALID = "invalid"
     """The configuration cannot be loaded, and the former one stays."""
@@ -56,7 +56,7 @@ class ConfigReloadResult(StrEnum):
 
 
 class ConfigReloadOutcome(NamedTuple):
-    result: ConfigReloadResult
+    result: ConfigReloadStatus
     problems: tuple[str, ...] = ()
     """Why the configuration is invalid, a line each, without anything that its files contain."""
 
@@ -68,10 +68,10 @@ class ConfigReloadCounts:
     success: int = 1
     failure: int = 0
 
-    def count(self, result: ConfigReloadResult) -> None:
+    def count(self, result: ConfigReloadStatus) -> None:
         """A postponed reload is counted when it is applied."""
-        self.success += result is ConfigReloadResult.APPLIED
-        self.failure += result is ConfigReloadResult.INVALID
+        self.success += result is ConfigReloadStatus.APPLIED
+        self.failure += result is ConfigReloadStatus.INVALID
 
 
 class ConfigReloader:
@@ -94,7 +94,7 @@ class ConfigReloader:
         signatures: FileSignatures,
         requested: asyncio.Event | None = None,
         env: Mapping[str, str] = os.environ,
-        on_result: Callable[[ConfigReloadResult], None] = lambda _: None,
+        on_result: Callable[[ConfigReloadStatus], None] = lambda _: None,
     ):
         self.loaded_config, self.path, self._apply = loaded_config, path, apply
         self._fault_reporter, self._clock, self._env = fault_reporter, clock, env
@@ -144,7 +144,7 @@ class ConfigReloader:
                 break
         return signatures != self._signatures
 
-    async def _read_config_file_signatures(self, files: ConfigFiles) -> FileSignatures:
+    async def _read_config_file_signatures(self, files: WatchedConfigPaths) -> FileSignatures:
         return await run_in_daemon_thread(partial(read_config_file_signatures, files), "config-files")
 
     async def reload(self) -> ConfigReloadOutcome:
@@ -158,9 +158,9 @@ class ConfigReloader:
             except ConfigError as e:
                 self._postponed = None
                 self._report_invalid_config(e)
-                self._on_result(ConfigReloadResult.INVALID)
+                self._on_result(ConfigReloadStatus.INVALID)
                 problems = tuple(describe_config_problems_without_values([p], self._mask) for p in e.problems)
-                return ConfigReloadOutcome(ConfigReloadResult.INVALID, problems[:MAX_REPORTED_CONFIG_PROBLEMS])
+                return ConfigReloadOutcome(ConfigReloadStatus.INVALID, problems[:MAX_REPORTED_CONFIG_PROBLEMS])
             self._postponed = loaded
             return ConfigReloadOutcome(await self._try_to_apply_config(loaded))
 
@@ -175,7 +175,7 @@ class ConfigReloader:
                 self._files = outcome.files
             else:  # a file that only the former configuration names may be what has to be corrected
                 paths, patterns = outcome.files
-                self._files = ConfigFiles(paths | files.paths, patterns | files.include_patterns)
+                self._files = WatchedConfigPaths(paths | files.paths, patterns | files.include_patterns)
             if self._files == files or attempt == 2:
                 break
         signatures = await self._read_config_file_signatures(self._files)
@@ -205,7 +205,7 @@ class ConfigReloader:
             if self._postponed is not None:
                 await self._try_to_apply_config(self._postponed)
 
-    async def _try_to_apply_config(self, loaded: LoadedConfig) -> ConfigReloadResult:
+    async def _try_to_apply_config(self, loaded: LoadedConfig) -> ConfigReloadStatus:
         new_secrets = loaded.mask
         self._mask_new_and_former_secrets(new_secrets)
         is_first_attempt = loaded is not self._last_attempted
@@ -215,16 +215,16 @@ class ConfigReloader:
         except (StoreUnavailableError, WatchdogDatabaseSchemaError) as e:
             if is_first_attempt:
                 log.warning("reload_postponed", error=str(e))
-                self._on_result(ConfigReloadResult.POSTPONED)
-            return ConfigReloadResult.POSTPONED
+                self._on_result(ConfigReloadStatus.POSTPONED)
+            return ConfigReloadStatus.POSTPONED
         self._postponed = None
         if new_secrets.including(self._current_secrets) is not new_secrets:
             self._former_masks.append((self._clock(), self._current_secrets))
         self._current_secrets = new_secrets
         self.loaded_config = replace(loaded, mask=self._mask)
         self._fault_reporter.set_config_problem("")
-        self._on_result(ConfigReloadResult.APPLIED)
-        return ConfigReloadResult.APPLIED
+        self._on_result(ConfigReloadStatus.APPLIED)
+        return ConfigReloadStatus.APPLIED
 
     def _mask_new_and_former_secrets(self, new_secrets: SecretMask) -> None:
         """Mask the new secrets from now on, and those of former configurations for a while."""

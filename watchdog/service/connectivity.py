@@ -8,7 +8,7 @@ from contextlib import suppress
 from ipaddress import ip_address
 
 from watchdog.domain.local_hosts import is_loopback_host
-from watchdog.domain.own_network import OwnNetworkFaultSymptom
+from watchdog.domain.own_network import OwnNetworkFaultSymptomKind
 from watchdog.net import NetworkAccess, PhaseTimer
 from watchdog.net.errors import ProbeError
 from watchdog.net.http import HttpRequest
@@ -37,7 +37,7 @@ class ConnectivityCheck:
         ]
 
     def list_names_or_urls_to_check(
-        self, symptom: OwnNetworkFaultSymptom, doubtful_hosts: Collection[str], failing_hosts: Collection[str]
+        self, symptom: OwnNetworkFaultSymptomKind, doubtful_hosts: Collection[str], failing_hosts: Collection[str]
     ) -> Sequence[str]:
         """The names to resolve or the URLs to reach; empty if there is nothing to ask.
 
@@ -51,7 +51,7 @@ class ConnectivityCheck:
         others.sort(key=suspects.__contains__)
         return others[:MAX_NAMES_RESOLVED_IN_CONNECTIVITY_CHECK]
 
-    async def run(self, symptom: OwnNetworkFaultSymptom, questions: Iterable[str]) -> bool:
+    async def run(self, symptom: OwnNetworkFaultSymptomKind, questions: Iterable[str]) -> bool:
         """Whether the network works: one of `list_names_or_urls_to_check` can be resolved or reached in time."""
         ask = self._can_resolve_name if symptom.is_checked_by_name_lookup else self._can_reach_url
         return await _is_any_true_within_timeout([ask(question) for question in questions])

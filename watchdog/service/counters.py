@@ -38,7 +38,7 @@ class DurationHistogram:
 
 
 @dataclass(slots=True)
-class ProbeRunCounts:
+class ProbeRunCounters:
     """The runs of one probe."""
 
     count_by_outcome: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
@@ -56,7 +56,7 @@ class ProbeRunCounts:
             self.durations.observe(result.duration / 1000)
 
 
-class DeliveryResult(StrEnum):
+class DeliveryResultKind(StrEnum):
     """How one attempt to deliver a notification ended."""
 
     SENT = "sent"

@@ -29,11 +29,11 @@ class EventLoopLagMonitor:
     async def monitor_event_loop_lag_forever(self) -> None:
         """Check at an interval until cancelled. Unless this runs, idle time counts as blocked."""
         while True:
-            self.measure_and_record_event_loop_lag()
+            self.record_event_loop_lag_if_check_overdue()
             self._next_check_at = monotonic() + EVENT_LOOP_LAG_CHECK_INTERVAL_S
             await asyncio.sleep(EVENT_LOOP_LAG_CHECK_INTERVAL_S)
 
-    def measure_and_record_event_loop_lag(self) -> None:
+    def record_event_loop_lag_if_check_overdue(self) -> None:
         """Check now: after a blocked interval, another task may resume before `monitor_event_loop_lag_forever` does."""
         now = monotonic()
         if now - self._next_check_at > MAX_EVENT_LOOP_LAG_S:
@@ -42,5 +42,5 @@ class EventLoopLagMonitor:
 
     def max_event_loop_lag_s_since(self, start: float) -> float:
         """The longest blocked interval after `start`, in seconds; 0 if there was none."""
-        self.measure_and_record_event_loop_lag()
+        self.record_event_loop_lag_if_check_overdue()
         return max((end - max(begin, start) for begin, end in self._blocked_intervals if end > start), default=0.0)

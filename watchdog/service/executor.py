@@ -13,10 +13,10 @@ from watchdog.domain.rules import missed_run
 from watchdog.domain.rules.no_verdict import WATCHDOG_OVERLOADED_REASON
 from watchdog.probes.base import Probe
 from watchdog.service.clock import Clock
-from watchdog.service.counters import ProbeRunCounts
+from watchdog.service.counters import ProbeRunCounters
 from watchdog.service.registration import compute_max_result_lateness
-from watchdog.service.run_places import ProbeRunLimiter, ProbeRunLimitReachedError
-from watchdog.service.runner import ProbeRunner
+from watchdog.service.run_places import ConcurrentRunLimitTimeoutError, ProbeRunLimiter
+from watchdog.service.runner import RetryingProbeRunner
 
 MAX_RUN_START_BEFORE_SLOT_MS = 1_500
 """How long before its slot a run is started at most: slots are claimed twice a second, and without the store started
@@ -32,7 +32,7 @@ CRON_REASON_AND_MESSAGE_BY_MISSED_REASON = {
 """Why a run of any schedule is missed -> the reason and the message for a cron schedule."""
 
 
-class ProbeRunExecutor:
+class ConcurrentProbeRunExecutor:
     """Owns the runs in progress: one asyncio task for each claimed slot.
 
     Every slot that it is given leads to exactly one call of `on_result`: the run's result, or a missed one.
@@ -40,7 +40,7 @@ class ProbeRunExecutor:
 
     def __init__(
         self,
-        runner: ProbeRunner,
+        runner: RetryingProbeRunner,
         clock: Clock,
         on_result: Callable[[ResultToRecord], None],
         places: ProbeRunLimiter,
@@ -48,7 +48,7 @@ class ProbeRunExecutor:
     ):
         self.runner, self.clock, self.on_result = runner, clock, on_result
         self.places, self.on_overload = places, on_overload
-        self.counts_by_probe: dict[int, ProbeRunCounts] = {}
+        self.counts_by_probe: dict[int, ProbeRunCounters] = {}
         """What each probe's slots led to."""
         self._slow_probes: set[int] = set()
         """Those that timed out the last time."""
@@ -88,7 +88,7 @@ class ProbeRunExecutor:
             (self._slow_probes.add if timed_out else self._slow_probes.discard)(slot.probe)
             self._latest_updates[slot.probe] = slot.slot, recorded_result.state_updates
             self._count_and_hand_on_result(recorded_result)
-        except ProbeRunLimitReachedError as e:
+        except ConcurrentRunLimitTimeoutError as e:
             self._count_and_hand_on_result(self._build_overload_result(probe, slot, str(e)))
         except asyncio.CancelledError:
             reason = "missed.shutdown_during_run" if started else "missed.shutdown_before_run"
@@ -96,7 +96,7 @@ class ProbeRunExecutor:
             raise
 
     def _count_and_hand_on_result(self, recorded: ResultToRecord) -> None:
-        self.counts_by_probe.setdefault(recorded.result.probe, ProbeRunCounts()).add(recorded.result)
+        self.counts_by_probe.setdefault(recorded.result.probe, ProbeRunCounters()).add(recorded.result)
         self.on_result(recorded)
 
     def _build_missed_run_result(self, probe: Probe, slot: ClaimedSlot, reason: str) -> ResultToRecord:

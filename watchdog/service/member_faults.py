@@ -76,13 +76,13 @@ class WatchdogProcessFaultReporter:
 
     def set_config_problem(self, problem: str) -> None:
         """The configuration could not be loaded; empty: it could. `problem`: free of what its files contain."""
-        self._config_fault = self._build_lasting_fault(self._config_fault, problem)
+        self._config_fault = self._start_or_continue_fault(self._config_fault, problem)
 
     def set_restart_required_fields(self, paths: Collection[str]) -> None:
         """Fields of the configuration that take effect after a restart; none: it is applied as a whole."""
-        self._restart_fault = self._build_lasting_fault(self._restart_fault, ", ".join(paths))
+        self._restart_fault = self._start_or_continue_fault(self._restart_fault, ", ".join(paths))
 
-    def _build_lasting_fault(self, fault: WatchdogProcessFault | None, detail: str) -> WatchdogProcessFault | None:
+    def _start_or_continue_fault(self, fault: WatchdogProcessFault | None, detail: str) -> WatchdogProcessFault | None:
         return WatchdogProcessFault(fault.since if fault else self.clock(), detail) if detail else None
 
     def note_result(self, result: ProbeResult) -> None:

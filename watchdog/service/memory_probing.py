@@ -13,12 +13,12 @@ from watchdog.domain.membership import WATCHDOG_PROCESS_LEASE_MS, choose_process
 from watchdog.domain.model import ClaimedSlot, Json, ResultToRecord
 from watchdog.probes.base import Probe
 from watchdog.service.clock import Clock
-from watchdog.service.executor import MAX_RUN_START_BEFORE_SLOT_MS, ProbeRunExecutor
+from watchdog.service.executor import MAX_RUN_START_BEFORE_SLOT_MS, ConcurrentProbeRunExecutor
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.write.absences import (
     ProbeSlotsRunWithoutStore,
     advance_schedules_past_runs_without_store,
-    load_processes_not_back_from_store_absence,
+    load_processes_with_unreported_store_absence,
 )
 from watchdog.store.write.claims import SlotClaimer
 from watchdog.store.write.members import WatchdogProcessMembership
@@ -39,7 +39,7 @@ class StoreAbsenceProbeScheduler:
         probes: Mapping[int, Probe],
         claims: SlotClaimer,
         membership: WatchdogProcessMembership,
-        run_executor: ProbeRunExecutor,
+        run_executor: ConcurrentProbeRunExecutor,
         store_executor: StoreExecutor,
         clock: Clock,
     ):
@@ -171,7 +171,7 @@ class StoreAbsenceProbeScheduler:
         if not others or now - self._returning_since >= WATCHDOG_PROCESS_LEASE_MS:
             return True
         missing = await self.store_executor.run_read_query(
-            lambda c: load_processes_not_back_from_store_absence(c, others)
+            lambda c: load_processes_with_unreported_store_absence(c, others)
         )
         return not missing
 

@@ -17,7 +17,7 @@ from watchdog.domain.own_network import (
     MassFailureDetector,
     NetworkFaultDecision,
     OwnNetworkFault,
-    OwnNetworkFaultSymptom,
+    OwnNetworkFaultSymptomKind,
     apply_network_fault_decision,
     find_own_network_fault_symptom_of_reason,
     get_endpoint_host,
@@ -65,8 +65,8 @@ class NetworkFaultDecider:
         self._mass_failures = MassFailureDetector()
         self._own_faults: dict[bool, OwnNetworkFault] = {}
         """By whether names were asked for."""
-        self._held: dict[OwnNetworkFaultSymptom, list[ProbeResult]] = {}
-        self._checks: dict[OwnNetworkFaultSymptom, asyncio.Task[None]] = {}
+        self._held: dict[OwnNetworkFaultSymptomKind, list[ProbeResult]] = {}
+        self._checks: dict[OwnNetworkFaultSymptomKind, asyncio.Task[None]] = {}
         """Those in progress; each decides about all results that are held for its symptom."""
         self._tasks: set[asyncio.Task[None]] = set()
         """The checks, and those that have ended and store their decision."""
@@ -92,7 +92,7 @@ class NetworkFaultDecider:
             task.add_done_callback(self._tasks.discard)
         return recorded._replace(result=result)
 
-    def _find_network_fault_symptom(self, recorded: ResultToRecord) -> OwnNetworkFaultSymptom | None:
+    def _find_network_fault_symptom(self, recorded: ResultToRecord) -> OwnNetworkFaultSymptomKind | None:
         """Why the network of this machine may be at fault; None: it is not, or the run leads to no verdict."""
         result, host, now = recorded.result, self.endpoint_hosts.get(recorded.result.probe), self.clock()
         if result.outcome not in (Outcome.PASS, Outcome.FAIL):
@@ -105,21 +105,21 @@ class NetworkFaultDecider:
         if not host or not family:
             return None
         is_related = family in TRANSPORT_AND_RESPONSE_REASON_FAMILIES and self._may_be_own_network_fault(
-            OwnNetworkFaultSymptom.MASS_FAILURE, result
+            OwnNetworkFaultSymptomKind.MASS_FAILURE, result
         )
         return (
-            OwnNetworkFaultSymptom.MASS_FAILURE
+            OwnNetworkFaultSymptomKind.MASS_FAILURE
             if is_related or self._mass_failures.is_mass_failure(family, now)
             else None
         )
 
-    def _may_be_own_network_fault(self, symptom: OwnNetworkFaultSymptom, result: ProbeResult) -> bool:
+    def _may_be_own_network_fault(self, symptom: OwnNetworkFaultSymptomKind, result: ProbeResult) -> bool:
         """Whether the newest fault of the own network that was found may explain a failure."""
         fault = self._own_faults.get(symptom.is_checked_by_name_lookup)
         return fault is not None and fault.may_explain_failed_result(result, self.clock())
 
     def _list_names_or_urls_to_check(
-        self, symptom: OwnNetworkFaultSymptom, held: Sequence[ProbeResult]
+        self, symptom: OwnNetworkFaultSymptomKind, held: Sequence[ProbeResult]
     ) -> Sequence[str]:
         hosts = [self.endpoint_hosts.get(result.probe, "") for result in held]
         return self.check.list_names_or_urls_to_check(
@@ -133,10 +133,10 @@ class NetworkFaultDecider:
             self._failures.pop(result.probe, None)
         elif result.reason == WATCHDOG_NETWORK_FAULT_REASON:
             self._failures.pop(result.probe, None)
-            self._mass_failures.record_run_failed_by_own_fault(result.probe)
+            self._mass_failures.count_run_failed_by_own_fault_as_passed(result.probe)
         self._note_result(result)
 
-    async def _decide_held_results(self, symptom: OwnNetworkFaultSymptom) -> None:
+    async def _decide_held_results(self, symptom: OwnNetworkFaultSymptomKind) -> None:
         """Check, and decide about what is held by then.
 
         A failure of a run that started before the recovery of the own network was found counts as a part of that fault,
@@ -165,13 +165,13 @@ class NetworkFaultDecider:
         decided = [
             apply_network_fault_decision(result, decision) for result, decision in zip(held, decisions, strict=True)
         ]
-        if symptom is OwnNetworkFaultSymptom.MASS_FAILURE and NetworkFaultDecision.OWN in decisions:
+        if symptom is OwnNetworkFaultSymptomKind.MASS_FAILURE and NetworkFaultDecision.OWN in decisions:
             await self._withdraw_earlier_failures([result.probe for result in held])
         for result in decided:
             self._note_result_that_counts(result)
         await self._store_decided_results(decided, max(result.held_until or 0 for result in held))
 
-    def _note_connectivity_check_result(self, symptom: OwnNetworkFaultSymptom, *, works: bool) -> None:
+    def _note_connectivity_check_result(self, symptom: OwnNetworkFaultSymptomKind, *, works: bool) -> None:
         now, fault = self.clock(), self._own_faults.get(symptom.is_checked_by_name_lookup)
         if not works:
             timeline, ends_at = self.recorder.watermark.clock_timeline_id, now + OWN_NETWORK_FAULT_AFTERMATH_MS
@@ -181,7 +181,7 @@ class NetworkFaultDecider:
             self._own_faults[symptom.is_checked_by_name_lookup] = fault._replace(affects_runs_until=until)
 
     def _choose_network_fault_decision(
-        self, symptom: OwnNetworkFaultSymptom, result: ProbeResult, works: bool | None
+        self, symptom: OwnNetworkFaultSymptomKind, result: ProbeResult, works: bool | None
     ) -> NetworkFaultDecision:
         """`works`: what the check found; None: nothing."""
         if works is None:
@@ -200,7 +200,7 @@ class NetworkFaultDecider:
         earlier = [
             apply_network_fault_decision(result, NetworkFaultDecision.OWN)
             for result in alike
-            if self._may_be_own_network_fault(OwnNetworkFaultSymptom.MASS_FAILURE, result)
+            if self._may_be_own_network_fault(OwnNetworkFaultSymptomKind.MASS_FAILURE, result)
         ]
         with suppress(StoreUnavailableError):
             withdrawn = await self.store_executor.run_write(withdraw_recorded_failures, self.recorder, earlier)

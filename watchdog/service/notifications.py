@@ -17,7 +17,7 @@ from watchdog.net import NetworkAccess, SecretMask
 from watchdog.notifiers.base import NotificationDeliveryError, NotificationDeliveryRequest, Notifier
 from watchdog.notifiers.message import compose_alert_message
 from watchdog.service.clock import Clock
-from watchdog.service.counters import DeliveryResult
+from watchdog.service.counters import DeliveryResultKind
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError
 from watchdog.store.read.alert_context import load_alert_message_context
@@ -85,7 +85,7 @@ class NotificationSender:
         self.store_executor, self.outbox, self.notifiers, self.network = store_executor, outbox, notifiers, network
         self.mask, self.clock, self.public_url = mask, clock, public_url.rstrip("/")
         self._on_receiver_change, self._may_notify = on_receiver_change, may_notify
-        self.delivery_counts: Counter[tuple[str, DeliveryResult]] = Counter()
+        self.delivery_counts: Counter[tuple[str, DeliveryResultKind]] = Counter()
         """By destination and result of the attempt."""
         self._failing_destinations: set[str] = set()
         self._tasks_by_destination: dict[str, asyncio.Task[None]] = {}
@@ -168,7 +168,7 @@ class NotificationSender:
                 leased, NotificationDeliveryError("watchdog.internal_error", f"{type(e).__name__} inside Watchdog")
             )
         else:
-            self.delivery_counts[n.destination, DeliveryResult.SENT] += 1
+            self.delivery_counts[n.destination, DeliveryResultKind.SENT] += 1
             await self._mark_sent_with_retries(leased, receipt, prepared)
             if n.destination in self._failing_destinations:
                 self._failing_destinations.discard(n.destination)
@@ -247,7 +247,7 @@ class NotificationSender:
         fields = {"incident": n.incident, "destination": n.destination, "attempts": attempts, "error": detail}
         unconfirmed_copies = leased.unconfirmed_copies + error.maybe_delivered
         if unconfirmed_copies >= MAX_SENDS_BEFORE_NOTIFICATION_IS_UNCONFIRMED:
-            self.delivery_counts[n.destination, DeliveryResult.UNCONFIRMED] += 1
+            self.delivery_counts[n.destination, DeliveryResultKind.UNCONFIRMED] += 1
             await self._mark_unconfirmed(leased, error, message, detail)
             log.error("notification_unconfirmed", **fields)
             self._failing_destinations.add(n.destination)
@@ -257,17 +257,17 @@ class NotificationSender:
         if self._should_give_up_notification(leased, error, refused_since, now):
             delivered = {**leased.partial_receipt, **error.partial_receipt}
             if delivered.get("completed"):  # others received it: only these recipients did not
-                self.delivery_counts[n.destination, DeliveryResult.SENT] += 1
+                self.delivery_counts[n.destination, DeliveryResultKind.SENT] += 1
                 await self._mark_sent_with_retries(leased, delivered, message)
                 log.error("notification_delivered_in_part", **fields)
                 return
-            self.delivery_counts[n.destination, DeliveryResult.UNDELIVERED] += 1
+            self.delivery_counts[n.destination, DeliveryResultKind.UNDELIVERED] += 1
             await self.store_executor.run_write_with_now(lambda now: self.outbox.mark_undelivered(leased, detail, now))
             log.error("notification_undelivered", **fields)
             self._failing_destinations.add(n.destination)
             await self._run_receiver_health_change_callback()
             return
-        self.delivery_counts[n.destination, DeliveryResult.FAILED] += 1
+        self.delivery_counts[n.destination, DeliveryResultKind.FAILED] += 1
         self._failing_destinations.add(n.destination)
         delay_ms = await self._choose_notification_retry_delay_ms(n.destination, error, attempts)
         await self.store_executor.run_write_with_now(

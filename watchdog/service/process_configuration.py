@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from watchdog.config.definitions import ConfigDigests, digest_json
 from watchdog.config.load import LoadedConfig
-from watchdog.domain.config_changes import ConfigSnapshot, ProbeConfigSnapshot
+from watchdog.domain.config_changes import ComparableConfigSnapshot, ProbeConfigSnapshot
 from watchdog.domain.model import LOCAL_LOCATION_NAME
 from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.domain.rules.service import WATCHDOG_SELF_PROBE_ID
@@ -73,14 +73,14 @@ def map_check_in_tokens_to_probe_ids(probes: Iterable[Probe]) -> dict[str, str]:
     return {probe.heartbeat.token.get_secret_value(): probe.id for probe in probes if isinstance(probe, HeartbeatProbe)}
 
 
-def build_loaded_config_snapshot(loaded_config: LoadedConfig) -> ConfigSnapshot:
+def build_loaded_config_snapshot(loaded_config: LoadedConfig) -> ComparableConfigSnapshot:
     """What a loaded configuration is compared by."""
     return build_config_snapshot(build_watchdog_process_configuration(loaded_config, loaded_config.config.probes))
 
 
-def build_config_snapshot(configuration: WatchdogProcessConfiguration) -> ConfigSnapshot:
+def build_config_snapshot(configuration: WatchdogProcessConfiguration) -> ComparableConfigSnapshot:
     """What a configuration is compared by."""
-    return ConfigSnapshot(
+    return ComparableConfigSnapshot(
         {
             probe.info.id: ProbeConfigSnapshot(probe.info, probe.config_yaml, probe.content_digest, probe.definition)
             for probe in configuration.probes

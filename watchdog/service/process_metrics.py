@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 from watchdog.domain.model import ProbeInfo
 from watchdog.domain.rules.service import WATCHDOG_SELF_PROBE_KIND
 from watchdog.service.config_reload import ConfigReloadCounts
-from watchdog.service.counters import DeliveryResult, DurationHistogram, ProbeRunCounts
+from watchdog.service.counters import DeliveryResultKind, DurationHistogram, ProbeRunCounters
 from watchdog.service.scheduler import MonitoringService
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessMetrics:
+class WatchdogActivityMetrics:
     """Counts since the process was started. The counts themselves go on while another thread reads them."""
 
-    run_counts: Sequence[tuple[ProbeInfo, ProbeRunCounts]] = ()
+    run_counts: Sequence[tuple[ProbeInfo, ProbeRunCounters]] = ()
     """Of every probe of this process that is not retired."""
-    delivery_counts: Mapping[tuple[str, DeliveryResult], int] = field(default_factory=dict)
+    delivery_counts: Mapping[tuple[str, DeliveryResultKind], int] = field(default_factory=dict)
     """By destination, such as "oncall/slack", and result; every destination of this process with every result."""
     tick_durations: Mapping[str, DurationHistogram] = field(default_factory=dict)
     """By background task."""
@@ -27,12 +27,12 @@ class ProcessMetrics:
     """For how long due slots have waited to be claimed at most; None: this process has not claimed any yet."""
 
 
-def collect_process_metrics(service: MonitoringService, reload_counts: ConfigReloadCounts) -> ProcessMetrics:
+def collect_process_metrics(service: MonitoringService, reload_counts: ConfigReloadCounts) -> WatchdogActivityMetrics:
     """In the event loop: the probes and destinations may change between two calls."""
     registry, counts = service.lease_keeper.membership.registry, service.run_executor.counts_by_probe
     registered = [(registry.get(id), counts[id]) for id in service.probes if id in counts]
     sender, claimed_until = service.notification_sender, service.claims.watermark.claimed_until
-    return ProcessMetrics(
+    return WatchdogActivityMetrics(
         run_counts=[
             (probe.info, run_counts)
             for probe, run_counts in registered
@@ -41,7 +41,7 @@ def collect_process_metrics(service: MonitoringService, reload_counts: ConfigRel
         delivery_counts={
             (destination, result): sender.delivery_counts[destination, result]
             for destination in sender.notifiers
-            for result in DeliveryResult
+            for result in DeliveryResultKind
         },
         tick_durations={name: task.run_durations for name, task in service.tasks.items()},
         reload_counts=reload_counts,

@@ -39,7 +39,7 @@ def raise_file_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def read_run_and_connection_limits() -> RunAndConnectionLimits:
+def derive_run_and_connection_limits_from_rlimit() -> RunAndConnectionLimits:
     """The shares of this process's limit on open files."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return compute_run_and_connection_limits(MAX_FILE_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft)

@@ -67,7 +67,7 @@ def build_registered_probe(
         ),
         schedule,
         config_yaml,
-        definition=digest_json([definition, _build_effective_routing_json(info, routes)]),
+        definition=digest_json([definition, _build_probe_routing_json_to_digest(info, routes)]),
         content_digest=definition,
         repeat_interval_ms=probe.alert.repeat_interval,
         catch_up_ms=0 if probe.schedule is None else probe.catch_up,
@@ -75,7 +75,7 @@ def build_registered_probe(
     )
 
 
-def _build_effective_routing_json(probe: ProbeInfo, routes: NotificationRoutingTable) -> Json:
+def _build_probe_routing_json_to_digest(probe: ProbeInfo, routes: NotificationRoutingTable) -> Json:
     """Everything that decides who is notified of a probe's incidents."""
     applying = [
         routes.routes[index]

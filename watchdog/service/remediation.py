@@ -24,7 +24,7 @@ from watchdog.queues import QueueConnectContext
 from watchdog.remediations import JOB_RUN_ID_REMEDIATION_PARAMETER, RemediationAction, RemediationParameters
 from watchdog.service.clock import Clock
 from watchdog.service.store_executor import StoreExecutor
-from watchdog.store.write.remediations import PendingRemediation, RemediationSpec, RemediationStore
+from watchdog.store.write.remediations import PendingRemediation, ProbeRemediationPolicy, RemediationStore
 
 log = structlog.get_logger()
 
@@ -70,7 +70,7 @@ class RemediationRunner:
             id: probe.remediation_action for id, probe in probes.items() if probe.remediation_action is not None
         }
         self._specs = {
-            id: RemediationSpec(
+            id: ProbeRemediationPolicy(
                 action=self._sanitize_text(action.description),
                 reason_patterns=settings.reason_patterns,
                 max_runs=settings.max_runs,
@@ -82,7 +82,7 @@ class RemediationRunner:
             if (settings := probes[id].remediation) is not None
         }
 
-    async def run_remediations(self) -> None:
+    async def run_pending_remediations(self) -> None:
         """Run the next remediation of each probe that has a pending one."""
         async with self._lock:
             if self._stopping or not self._specs:
@@ -129,7 +129,7 @@ class RemediationRunner:
         """Returns the detail and the state to store."""
         try:
             async with asyncio.timeout(REMEDIATION_TIMEOUT_S):
-                detail = await self._execute_remediation_action(action, probe, pending, dry_run=dry_run)
+                detail = await self._execute_remediation_action_or_raise(action, probe, pending, dry_run=dry_run)
         except TimeoutError:
             timeout = format_duration(REMEDIATION_TIMEOUT_S * 1000)
             return f"not finished after {timeout}; its outcome is unknown", RemediationAttemptState.FAILED
@@ -143,7 +143,7 @@ class RemediationRunner:
             detail
         ), RemediationAttemptState.DRY_RUN if dry_run else RemediationAttemptState.SUCCEEDED
 
-    async def _execute_remediation_action(
+    async def _execute_remediation_action_or_raise(
         self, action: RemediationAction, probe: Probe, pending: PendingRemediation, *, dry_run: bool
     ) -> str:
         context = RemediationParameters(pending.run_id, pending.subject, pending.reason, probe.id, pending.incident)

@@ -11,7 +11,7 @@ from watchdog.domain.model import ClaimedSlot, Finding, Outcome, ResultToRecord
 from watchdog.domain.rules import availability, evaluate_result_rules, job, missing, task
 from watchdog.probes.base import Probe
 from watchdog.service.registration import build_registered_probe
-from watchdog.service.runner import ProbeRunner
+from watchdog.service.runner import RetryingProbeRunner
 
 TASK_AND_JOB_RULE_NAMES = (task.ALERT_RULE_NAME, missing.ALERT_RULE_NAME, job.ALERT_RULE_NAME)
 """Rules about the tasks and jobs that a result lists."""
@@ -51,14 +51,14 @@ class OnDemandRun(NamedTuple):
     message: str
 
 
-async def run_probe_on_demand_without_recording(runner: ProbeRunner, probe: Probe) -> OnDemandRun:
+async def run_probe_on_demand_without_recording(runner: RetryingProbeRunner, probe: Probe) -> OnDemandRun:
     """Run a probe now."""
     await asyncio.to_thread(probe.preload)
     slot = ClaimedSlot(0, runner.clock(), "local", None)
     return _evaluate_on_demand_run(runner, probe, await runner.run(probe, slot, {}))
 
 
-def _evaluate_on_demand_run(runner: ProbeRunner, probe: Probe, recorded_result: ResultToRecord) -> OnDemandRun:
+def _evaluate_on_demand_run(runner: RetryingProbeRunner, probe: Probe, recorded_result: ResultToRecord) -> OnDemandRun:
     """The outcome is `fail` if a task or job is bad, as it would open an incident."""
     result = recorded_result.result
     policy = build_registered_probe(probe, "", runner.mask).policy

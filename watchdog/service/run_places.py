@@ -14,7 +14,7 @@ MAX_CONCURRENT_RUNS_PER_ENDPOINT = 100
 """Concurrent runs against one host and port."""
 
 
-class ProbeRunLimitReachedError(Exception):
+class ConcurrentRunLimitTimeoutError(Exception):
     """A run waited for a free place until its time limit. The text states which limit it waited for."""
 
 
@@ -29,7 +29,7 @@ class _WaitingRun:
     started: asyncio.Event = field(compare=False)
 
 
-class _RunLimitCounterKey(NamedTuple):
+class _ConcurrentRunCounterKey(NamedTuple):
     """What a limit counts."""
 
     endpoint: str
@@ -38,7 +38,7 @@ class _RunLimitCounterKey(NamedTuple):
     """Only runs of probes whose last run timed out."""
 
 
-_ALL_RUNS_COUNTER_KEY = _RunLimitCounterKey("", False)
+_TOTAL_CONCURRENT_RUNS_COUNTER_KEY = _ConcurrentRunCounterKey("", False)
 
 
 class ProbeRunLimiter:
@@ -50,14 +50,14 @@ class ProbeRunLimiter:
 
     def __init__(self, total: int, per_endpoint: int = MAX_CONCURRENT_RUNS_PER_ENDPOINT):
         self.total, self.per_endpoint = total, per_endpoint
-        self._taken: Counter[_RunLimitCounterKey] = Counter()
+        self._taken: Counter[_ConcurrentRunCounterKey] = Counter()
         self._waiting: list[_WaitingRun] = []
         self._last_started: dict[int, int] = {}
         self._number = 0
 
     @asynccontextmanager
     async def occupy_run_place(self, probe: int, endpoint: str, *, is_slow: bool, wait_s: float) -> AsyncIterator[None]:
-        """Hold a place. `endpoint`: empty for a probe without one. Raises ProbeRunLimitReachedError after `wait_s`
+        """Hold a place. `endpoint`: empty for a probe without one. Raises ConcurrentRunLimitTimeoutError after `wait_s`
         seconds."""
         self._number += 1
         run = _WaitingRun(self._last_started.get(probe, 0), self._number, endpoint, is_slow, asyncio.Event())
@@ -82,11 +82,11 @@ class ProbeRunLimiter:
                 await run.started.wait()
         except TimeoutError:
             if not run.started.is_set():
-                raise ProbeRunLimitReachedError(self._describe_full_limit(run)) from None
+                raise ConcurrentRunLimitTimeoutError(self._describe_full_limit(run)) from None
 
     def _start_waiting_runs(self) -> None:
         for run in list(self._waiting):
-            if self._taken[_ALL_RUNS_COUNTER_KEY] >= self.total:
+            if self._taken[_TOTAL_CONCURRENT_RUNS_COUNTER_KEY] >= self.total:
                 return
             if not self._describe_full_limit(run):
                 self._waiting.remove(run)
@@ -105,9 +105,9 @@ class ProbeRunLimiter:
         return ""
 
 
-def _list_limit_counter_keys_of_run(run: _WaitingRun) -> list[_RunLimitCounterKey]:
+def _list_limit_counter_keys_of_run(run: _WaitingRun) -> list[_ConcurrentRunCounterKey]:
     return [
-        _RunLimitCounterKey(endpoint, only_slow)
+        _ConcurrentRunCounterKey(endpoint, only_slow)
         for endpoint in dict.fromkeys(("", run.endpoint))
         for only_slow in ((False, True) if run.is_slow else (False,))
     ]

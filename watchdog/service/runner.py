@@ -31,7 +31,7 @@ FIRST_PROBE_RETRY_DELAY_S = 0.2
 """Delay before the second attempt; doubled for each further attempt."""
 
 
-class ProbeRunner:
+class RetryingProbeRunner:
     """Runs a probe once, with retries, and makes a result of what it observed.
 
     It never raises for a probe: a timeout and an exception become results as well. Its results are masked,

@@ -31,7 +31,7 @@ from watchdog.service.composition import ReloadableServiceParts
 from watchdog.service.connectivity import ConnectivityCheck
 from watchdog.service.direct_notices import NOTICE_DELAY_MS, StoreAbsenceNotifier
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
-from watchdog.service.executor import ProbeRunExecutor
+from watchdog.service.executor import ConcurrentProbeRunExecutor
 from watchdog.service.incident_tasks import list_incident_tasks
 from watchdog.service.maintenance import RetentionPolicy, maintain_store
 from watchdog.service.member_faults import PROCESS_FAULT_WRITE_INTERVAL_S, WatchdogProcessFaultReporter
@@ -40,11 +40,11 @@ from watchdog.service.memory_probing import StoreAbsenceProbeScheduler
 from watchdog.service.network_faults import NetworkFaultDecider
 from watchdog.service.newest_verdicts import NewestVerdicts
 from watchdog.service.notifications import NotificationSender
-from watchdog.service.process_resources import read_run_and_connection_limits
+from watchdog.service.process_resources import derive_run_and_connection_limits_from_rlimit
 from watchdog.service.remediation import RemediationRunner
 from watchdog.service.result_buffer import ResultBuffer
 from watchdog.service.run_places import ProbeRunLimiter
-from watchdog.service.runner import ProbeRunner
+from watchdog.service.runner import RetryingProbeRunner
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.service.store_watch import STORE_WATCH_INTERVAL_S, StoreAbsenceDetector
 from watchdog.service.timers import FixedIntervalTrigger, create_timer_scheduler
@@ -103,11 +103,11 @@ class MonitoringService:
             connectivity_check, probes, recorder, store_executor, clock=clock,
             note_result=fault_reporter.note_result, on_transitions=self._notify_of_transitions,
         )  # fmt: skip
-        self.run_executor = ProbeRunExecutor(
-            ProbeRunner(network, mask, clock, self._lag_monitor, lambda: claims.watermark.uptime_clock.gaps),
+        self.run_executor = ConcurrentProbeRunExecutor(
+            RetryingProbeRunner(network, mask, clock, self._lag_monitor, lambda: claims.watermark.uptime_clock.gaps),
             clock,
             self.buffer_result,
-            ProbeRunLimiter(read_run_and_connection_limits().run_places),
+            ProbeRunLimiter(derive_run_and_connection_limits_from_rlimit().run_places),
             fault_reporter.record_overload,
         )
         self.memory_probing = StoreAbsenceProbeScheduler(
@@ -145,7 +145,7 @@ class MonitoringService:
         if self._remediation_runner is None or not self._remediation_runner.has_remediation_actions:
             self.remove_background_task("remediate")
         elif "remediate" not in self.tasks:
-            run = self._remediation_runner.run_remediations
+            run = self._remediation_runner.run_pending_remediations
             self.add_background_task("remediate", run, REMEDIATION_CHECK_INTERVAL_S)
 
     def add_background_task(self, name: str, run: Callable[[], Awaitable[None]], interval_s: float) -> None:
@@ -153,7 +153,7 @@ class MonitoringService:
         task = BackgroundTask(name, run, round(interval_s * 1000), first_due_at=self.clock())
         self.tasks[name] = task
         trigger = FixedIntervalTrigger(interval_s)
-        self._timers.add_job(self._run_background_task, trigger, args=[task], id=name, replace_existing=True)
+        self._timers.add_job(self._run_background_task_once, trigger, args=[task], id=name, replace_existing=True)
 
     def remove_background_task(self, name: str) -> None:
         """A run in progress ends by itself."""
@@ -167,7 +167,7 @@ class MonitoringService:
         self._timers.start()
         loops = self._lag_monitor.monitor_event_loop_lag_forever(), self._record_urgent_results_forever()
         self._loop_tasks = [asyncio.create_task(loop) for loop in loops]
-        await self._run_background_task(self.tasks["claim"])
+        await self._run_background_task_once(self.tasks["claim"])
 
     def describe_not_ready_reason(self) -> str:
         """Why the service is not ready; empty if it is."""
@@ -184,7 +184,7 @@ class MonitoringService:
         """What runs while no slot can be claimed; empty while they can."""
         return "" if self.store_watch.can_claim_slots_in_store() else self.memory_probing.describe()
 
-    async def _run_background_task(self, task: BackgroundTask) -> None:
+    async def _run_background_task_once(self, task: BackgroundTask) -> None:
         """Run a background task now, and record how it went. Raises nothing."""
         started_at = self.clock()
         try:
@@ -214,7 +214,7 @@ class MonitoringService:
 
         The caller may be cancelled, the task is not: a claim that stops halfway would leave its slots unrun.
         """
-        run = asyncio.create_task(self._run_background_task(self.tasks[task_name]), name=f"triggered: {task_name}")
+        run = asyncio.create_task(self._run_background_task_once(self.tasks[task_name]), name=f"triggered: {task_name}")
         self._triggered_runs.add(run)
         run.add_done_callback(self._triggered_runs.discard)
         await asyncio.shield(run)
@@ -324,7 +324,7 @@ class MonitoringService:
         while not self._stopping:
             await self._urgent_event.wait()
             self._urgent_event.clear()
-            await self._run_background_task(self.tasks["record"])
+            await self._run_background_task_once(self.tasks["record"])
 
     async def record_results(self) -> None:
         """Store and evaluate a batch of results, and send the notifications that follow."""
@@ -386,7 +386,7 @@ class MonitoringService:
             pass
         while len(self._result_buffer):
             count = len(self._result_buffer)
-            await self._run_background_task(self.tasks["record"])
+            await self._run_background_task_once(self.tasks["record"])
             if len(self._result_buffer) == count:
                 log.error("results_dropped", count=count, detail="the database was unavailable during shutdown")
                 break

@@ -15,7 +15,7 @@ from watchdog.store.errors import StoreUnavailableError
 log = structlog.get_logger()
 
 STORE_WATCH_INTERVAL_S = 1.0
-STORE_WRITING_BACKGROUND_TASK_NAMES = ("claim", "record", "flush_check_ins")
+STORE_LIVENESS_BACKGROUND_TASK_NAMES = ("claim", "record", "flush_check_ins")
 """The background tasks that show whether the store works: they write to it twice a second."""
 STORE_NOT_RESPONDING_AFTER_MS = 8 * SECOND_MS
 """A task that waits for the store for longer counts as failed: a server may be stopped, or a file locked."""
@@ -55,7 +55,7 @@ class StoreAbsenceDetector:
         """The absence that lasts at present; None: the store works, as far as is known."""
         now, absences = self.clock(), []
         for task in self.tasks.values():
-            if task.name not in STORE_WRITING_BACKGROUND_TASK_NAMES and not task.store_damaged:
+            if task.name not in STORE_LIVENESS_BACKGROUND_TASK_NAMES and not task.store_damaged:
                 continue
             if task.store_failing_since is not None:
                 since = self._clamp_start_to_last_clock_step(task.store_failing_since, now)
@@ -69,7 +69,7 @@ class StoreAbsenceDetector:
     def raise_if_store_refuses_writes(self) -> None:
         """Raise StoreUnavailableError while the store refuses results or check-ins, although it may take claims: the
         watermark would pass slots and deadlines although what decides them is not stored."""
-        for name in STORE_WRITING_BACKGROUND_TASK_NAMES:
+        for name in STORE_LIVENESS_BACKGROUND_TASK_NAMES:
             task = self.tasks.get(name)
             if name != "claim" and task is not None and task.store_failing_since is not None:
                 raise StoreUnavailableError(task.last_error)

@@ -57,8 +57,8 @@ def result_to_row(
 
 
 def build_result_from_row(row: Sequence[Any]) -> ProbeResult:
-    """`row`: the values of RESULT_COLUMNS. Without listings: `build_results_from_rows` of store/listings.py adds
-    them."""
+    """`row`: the values of RESULT_COLUMNS. Without listings: `build_results_with_listings_from_rows` of
+    store/listings.py adds them."""
     values = dict(zip(RESULT_COLUMN_NAMES, row, strict=True))
     del values["facts"], values["facts_base"]
     values["outcome"] = Outcome(values["outcome"])
@@ -68,7 +68,7 @@ def build_result_from_row(row: Sequence[Any]) -> ProbeResult:
     return ProbeResult(**values)
 
 
-def encode_probe_info(info: ProbeInfo) -> str:
+def encode_probe_info_as_json(info: ProbeInfo) -> str:
     values = {field.name: getattr(info, field.name) for field in fields(info) if field.name != "database_id"}
     return encode_storable_json(
         values | {"job_limits": {name: limits.to_json() for name, limits in info.job_limits.items()}}

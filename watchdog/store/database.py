@@ -266,17 +266,17 @@ _WITHOUT_BEGIN_EXECUTION_OPTION = "watchdog_without_begin"
 _RESULT_COLUMNS_SQL = ", ".join(f"r.{column.name}" for column in RESULT_COLUMNS)
 _POSTGRES_TYPE_COMPILER = postgresql.dialect().type_compiler_instance  # type: ignore[no-untyped-call] # SQLAlchemy's, untyped
 _PG_PROBE_SLOT_PAIRS_SQL = "unnest(CAST(:p AS bigint[]), CAST(:s AS bigint[])) v(p, s)"
-_IS_EFFECTIVE_RESULT_SQL = (  # as is_effective_result
+_IS_VALID_AFTER_CLOCK_STEPS_SQL = (  # as is_effective_result
     "r.slot <= COALESCE((SELECT valid_until FROM clock_steps WHERE ended_timeline = r.location), r.slot)"
 )
 _PG_RESULTS_AFTER_SQL = sa.text(
     f"SELECT {_RESULT_COLUMNS_SQL} FROM {_PG_PROBE_SLOT_PAIRS_SQL} "
-    f"JOIN results r ON r.probe = v.p AND r.slot > v.s AND NOT r.late AND {_IS_EFFECTIVE_RESULT_SQL}"
+    f"JOIN results r ON r.probe = v.p AND r.slot > v.s AND NOT r.late AND {_IS_VALID_AFTER_CLOCK_STEPS_SQL}"
     " ORDER BY r.probe, r.slot, r.location"
 )
 _SQLITE_RESULTS_AFTER_SQL = sa.text(
     f"SELECT {_RESULT_COLUMNS_SQL} FROM json_each(:v) v CROSS JOIN results r"
-    f" ON r.probe = v.value ->> 0 AND r.slot > v.value ->> 1 AND NOT r.late AND {_IS_EFFECTIVE_RESULT_SQL}"
+    f" ON r.probe = v.value ->> 0 AND r.slot > v.value ->> 1 AND NOT r.late AND {_IS_VALID_AFTER_CLOCK_STEPS_SQL}"
     " ORDER BY r.probe, r.slot, r.location"
 )
 _PG_RECORDED_SLOTS_SQL = sa.text(

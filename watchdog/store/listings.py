@@ -33,7 +33,7 @@ ResultKey = tuple[int, int, str]
 """(probe, slot, location)"""
 
 
-class SubjectListingCacheEntry(NamedTuple):
+class CachedListingsOfResult(NamedTuple):
     """The listings of one result, with the base of its chain."""
 
     base_slot: int
@@ -49,18 +49,18 @@ class SubjectListingCache:
     """
 
     def __init__(self) -> None:
-        self._committed: dict[tuple[int, str], dict[int, SubjectListingCacheEntry]] = {}
-        self._staged: dict[ResultKey, SubjectListingCacheEntry] = {}
+        self._committed: dict[tuple[int, str], dict[int, CachedListingsOfResult]] = {}
+        self._staged: dict[ResultKey, CachedListingsOfResult] = {}
 
-    def get_committed_listings(self, key: ResultKey) -> SubjectListingCacheEntry | None:
+    def get_committed_listings(self, key: ResultKey) -> CachedListingsOfResult | None:
         probe, slot, location = key
         return self._committed.get((probe, location), {}).get(slot)
 
-    def get(self, key: ResultKey) -> SubjectListingCacheEntry | None:
+    def get(self, key: ResultKey) -> CachedListingsOfResult | None:
         """Committed, or staged in the current transaction."""
         return self._staged.get(key) or self.get_committed_listings(key)
 
-    def stage(self, key: ResultKey, stored: SubjectListingCacheEntry) -> None:
+    def stage(self, key: ResultKey, stored: CachedListingsOfResult) -> None:
         self._staged[key] = stored
 
     def discard_staged_listings(self) -> None:
@@ -77,7 +77,7 @@ class SubjectListingCache:
 
 def encode_result_listings_and_cache_entry(
     result: ProbeResult, cache: SubjectListingCache
-) -> tuple[SubjectListingCacheEntry | None, str | None]:
+) -> tuple[CachedListingsOfResult | None, str | None]:
     """The result's listings as the text of `results.facts`, with what to cache once they are committed."""
     if not result.listings:
         return None, None
@@ -92,10 +92,10 @@ def encode_result_listings_and_cache_entry(
     text, listings = encode_storable_json(value), result.listings
     if text != encode_compact_json(value):  # characters were replaced: what is judged is what is stored
         listings = decode_subject_listings_from_diff(decode_nullable_json(text), base, SUBJECT_FACTS_CLASS_BY_RULE)
-    return SubjectListingCacheEntry(base_slot, listings), text
+    return CachedListingsOfResult(base_slot, listings), text
 
 
-def build_results_from_rows(
+def build_results_with_listings_from_rows(
     connection: sa.Connection, rows: Iterable[Sequence[Any]], cache: SubjectListingCache | None = None
 ) -> Iterator[ProbeResult]:
     """Results with their listings, from rows of RESULT_COLUMNS.
@@ -131,7 +131,7 @@ def _decode_subject_listings_by_rule(
         elif cache is not None and (cached := cache.get(previous)) is not None:
             base = cached.listings
         else:
-            base = _load_listing_chain(connection, previous, base_slot)
+            base = _load_listings_from_diff_chain(connection, previous, base_slot)
     return (
         None
         if base is None
@@ -139,7 +139,7 @@ def _decode_subject_listings_by_rule(
     )
 
 
-def _load_listing_chain(connection: sa.Connection, key: ResultKey, base_slot: int) -> ListingsByRule | None:
+def _load_listings_from_diff_chain(connection: sa.Connection, key: ResultKey, base_slot: int) -> ListingsByRule | None:
     """The listings of a result, from the row that holds all facts up to its own. None: the chain is not complete."""
     probe, slot, location = key
     chain = sa.select(results.c.slot, results.c.facts).where(

@@ -143,7 +143,7 @@ is_effective_result = sa.or_(
 computed once for a query, spares the second where the clock was never set."""
 effective_results = sa.select(results).where(is_effective_result).subquery("effective_results")
 """The results that count, on one timeline: their order by slot is that of (clock generation, slot)."""
-EFFECTIVE_RESULT_COLUMNS = [effective_results.c[column.name] for column in RESULT_COLUMNS]
+EFFECTIVE_RESULTS_SUBQUERY_COLUMNS = [effective_results.c[column.name] for column in RESULT_COLUMNS]
 _newest_slot = sa.select(sa.func.max(watermarks.c.claimed_until) + MAX_WATERMARK_DISTANCE_MS).where(
     watermarks.c.claimed_until < sa.select(sa.func.max(clock_steps.c.stepped_from)).scalar_subquery()
 )

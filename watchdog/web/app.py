@@ -13,12 +13,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from watchdog.service.acts import ActRunner
 from watchdog.service.background_tasks import BackgroundTask
 from watchdog.service.config_reload import ConfigReloadOutcome
-from watchdog.service.process_metrics import ProcessMetrics
+from watchdog.service.process_metrics import WatchdogActivityMetrics
 from watchdog.store.read.query import StoreReadRunner
 from watchdog.web.auth.access import Authenticator
 from watchdog.web.auth.session import ApiKey
 from watchdog.web.pages.status_snapshot import StatusPageConfig
-from watchdog.web.readiness import ReadinessCheck
+from watchdog.web.readiness import ReadinessChecker
 from watchdog.web.routes.api_v1.router import create_api_v1_router
 from watchdog.web.routes.errors import install_error_handlers
 from watchdog.web.routes.mcp import McpAsgiApp, create_mcp_router
@@ -47,7 +47,7 @@ def create_web_app(
     api_keys: Iterable[ApiKey] = (),
     destination_addresses: Mapping[str, str] = MappingProxyType({}),
     config_warnings: Sequence[str] = (),
-    collect_process_metrics: Callable[[], ProcessMetrics],
+    collect_process_metrics: Callable[[], WatchdogActivityMetrics],
     mcp_app: McpAsgiApp,
 ) -> FastAPI:
     """The application with all routes but check-ins, which CheckInMiddleware puts in front of it.
@@ -68,7 +68,7 @@ def create_web_app(
         list_notes=list_notes, config_warnings=config_warnings,
     )  # fmt: skip
     app = FastAPI(title="Watchdog", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lambda _: mcp_app)
-    readiness_check = ReadinessCheck(run_read_query, not_ready_reason, destination_addresses, clock)
+    readiness_check = ReadinessChecker(run_read_query, not_ready_reason, destination_addresses, clock)
     for router in (
         create_public_router(renderer, status_pages, readiness_check, list_notes, context.authenticator.is_operator),
         create_operator_router(context),

@@ -1,7 +1,7 @@
 """Errors that routes raise, and that routes/errors.py turns into responses."""
 
 
-class UnanswerableRequestError(Exception):
+class HttpErrorResponseError(Exception):
     """A request cannot be answered. The message states why and what to do, in sentences."""
 
     def __init__(self, status_code: int, message: str):
@@ -9,7 +9,7 @@ class UnanswerableRequestError(Exception):
         self.status_code = status_code
 
 
-class PageNotFoundError(UnanswerableRequestError):
+class PageNotFoundError(HttpErrorResponseError):
     """There is no such probe or incident."""
 
     def __init__(self, message: str):

@@ -13,7 +13,7 @@ from watchdog.store.read.query import STORE_READ_QUERY_ERRORS, STORE_READ_QUERY_
 from watchdog.store.read.status import Connection, list_service_findings
 
 
-class ReadinessCheck:
+class ReadinessChecker:
     """Finds why the service is not ready. All requests at a time share one query."""
 
     def __init__(

@@ -6,7 +6,7 @@ import pytest
 
 from watchdog.domain.formatting import MINUTE_MS, NBSP
 from watchdog.domain.observations import CanaryJobPollResult, CanaryJobStage, QueueStats
-from watchdog.domain.probe_state import OutstandingCanaryJobRecord, OutstandingCanaryJobs
+from watchdog.domain.probe_state import CanaryJobLeftByEarlierRun, OutstandingCanaryJobs
 from watchdog.domain.rules.canary import (
     CanaryJobStageTracker,
     CanaryLimits,
@@ -182,7 +182,7 @@ def test_slow_sending_is_named_if_it_left_too_little_time() -> None:
     )
 
 
-EARLIER = OutstandingCanaryJobRecord("job-1", SENT, SENT, reason="canary.not_picked_up")
+EARLIER = CanaryJobLeftByEarlierRun("job-1", SENT, SENT, reason="canary.not_picked_up")
 IDLE = QueueStats(waiting=1, consumers=0)
 
 
@@ -216,7 +216,7 @@ def test_a_later_slot_goes_on_where_the_first_ended() -> None:
 )  # fmt: skip
 def test_a_later_slot_keeps_the_finding_of_the_first(
     sentence: str,
-    record: OutstandingCanaryJobRecord,
+    record: CanaryJobLeftByEarlierRun,
     status: CanaryJobPollResult,
     stats: QueueStats,
     expected: tuple[str, str],
@@ -227,10 +227,10 @@ def test_a_later_slot_keeps_the_finding_of_the_first(
     assert (reason, message.replace(NBSP, " ")) == expected, sentence
 
 
-def records(*blocked_slots: int) -> tuple[OutstandingCanaryJobRecord, ...]:
+def records(*blocked_slots: int) -> tuple[CanaryJobLeftByEarlierRun, ...]:
     """One record for each sentinel, oldest first."""
     return tuple(
-        OutstandingCanaryJobRecord(f"job-{n}", n, n, blocked_slots=count) for n, count in enumerate(blocked_slots)
+        CanaryJobLeftByEarlierRun(f"job-{n}", n, n, blocked_slots=count) for n, count in enumerate(blocked_slots)
     )
 
 
@@ -279,7 +279,7 @@ def test_a_day_without_workers_leaves_three_sentinels_and_few_of_their_followers
             outstanding = outstanding._replace(records=(*outstanding.records[:-1], blocked))
         else:
             _, outstanding = give_up_oldest_canary_job_if_too_many(outstanding, slot)
-            sent = OutstandingCanaryJobRecord(f"job-{slot}", slot, slot)
+            sent = CanaryJobLeftByEarlierRun(f"job-{slot}", slot, slot)
             outstanding = outstanding._replace(records=(*outstanding.records, sent))
             sent_count += 1
         assert len(outstanding.records) <= 3

@@ -17,13 +17,13 @@ from tests.support.builders import (
     make_results,
 )
 from watchdog.domain import rules
-from watchdog.domain.model import Finding, FindingAlertState, IncidentEvent, IncidentTransition
+from watchdog.domain.model import Finding, IncidentEvent, IncidentTransition, SuspectOrOpenAlertState
 from watchdog.domain.rules import (
     INCIDENT_HEALTH_STATE_BY_RULE,
     AlertStates,
     advance_alert_state,
     derive_probe_health_state,
-    fold_results_into_alert_states,
+    fold_results_into_alert_states_in_place,
     missed_run,
     stale,
 )
@@ -33,15 +33,15 @@ KEY = ("availability", "")
 OPENED_FOR = derive_incident_id(PROBE_DATABASE_ID, *KEY, SLOT_INTERVAL_MS)
 
 
-def suspect(bad: int) -> FindingAlertState:
-    return FindingAlertState(bad, 0, SLOT_INTERVAL_MS, None, "timeout.exceeded")
+def suspect(bad: int) -> SuspectOrOpenAlertState:
+    return SuspectOrOpenAlertState(bad, 0, SLOT_INTERVAL_MS, None, "timeout.exceeded")
 
 
-def opened(good: int = 0) -> FindingAlertState:
-    return FindingAlertState(3, good, SLOT_INTERVAL_MS, OPENED_FOR, "timeout.exceeded")
+def opened(good: int = 0) -> SuspectOrOpenAlertState:
+    return SuspectOrOpenAlertState(3, good, SLOT_INTERVAL_MS, OPENED_FOR, "timeout.exceeded")
 
 
-def state_name(state: FindingAlertState | None) -> str:
+def state_name(state: SuspectOrOpenAlertState | None) -> str:
     if state is None:
         return "clear"
     if state.incident is None:
@@ -51,7 +51,7 @@ def state_name(state: FindingAlertState | None) -> str:
 
 class Row(NamedTuple):
     sentence: str
-    before: FindingAlertState | None
+    before: SuspectOrOpenAlertState | None
     bad: bool
     becomes: str
     out: IncidentEvent | None = None
@@ -136,10 +136,10 @@ def test_a_suspect_state_counts_bad_findings_and_keeps_the_first_slot_and_the_ne
     alert_states: AlertStates = {}
     for slot, reason in ((1, "timeout.exceeded"), (2, "refused")):
         advance_alert_state(alert_policy(failure_threshold=3), alert_states, slot, Finding(*KEY, True, reason), [])
-    assert alert_states == {KEY: FindingAlertState(2, 0, 1, None, "refused")}
+    assert alert_states == {KEY: SuspectOrOpenAlertState(2, 0, 1, None, "refused")}
     advance_alert_state(alert_policy(failure_threshold=3), alert_states, 3, Finding(*KEY, True, "dns.failed"), [])
     assert alert_states == {
-        KEY: FindingAlertState(3, 0, 1, derive_incident_id(PROBE_DATABASE_ID, *KEY, 1), "dns.failed")
+        KEY: SuspectOrOpenAlertState(3, 0, 1, derive_incident_id(PROBE_DATABASE_ID, *KEY, 1), "dns.failed")
     }
 
 
@@ -197,7 +197,7 @@ SEQUENCES = [
 
 @pytest.mark.parametrize("sequence", SEQUENCES, ids=lambda sequence: sequence.sentence)
 def test_sequences_of_outcomes(sequence: Sequence) -> None:
-    done = fold_results_into_alert_states(
+    done = fold_results_into_alert_states_in_place(
         alert_policy(sequence.failure_threshold, sequence.success_threshold),
         {},
         0,
@@ -208,7 +208,7 @@ def test_sequences_of_outcomes(sequence: Sequence) -> None:
 
 
 def test_resolved_refers_to_the_incident_that_was_opened() -> None:
-    opening, resolving = fold_results_into_alert_states(
+    opening, resolving = fold_results_into_alert_states_in_place(
         alert_policy(2, 2), {}, 0, make_results("pffpp"), lambda _: True
     ).transitions
     assert opening.event is IncidentEvent.OPENED
@@ -377,7 +377,7 @@ def test_a_change_is_decided_alike_wherever_the_fold_is_interrupted() -> None:
         out: list[IncidentTransition] = []
         for slot, reason in enumerate(reasons):
             if slot == cut:  # as if the states were written and read again
-                stored = {key: FindingAlertState(*state) for key, state in stored.items()}
+                stored = {key: SuspectOrOpenAlertState(*state) for key, state in stored.items()}
             advance_alert_state(policy, stored, slot, Finding(*KEY, reason != "-", reason, reason), out)
         return out
 

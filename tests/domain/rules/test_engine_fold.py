@@ -7,8 +7,8 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.builders import SLOT_INTERVAL_MS, alert_policy, describe_transitions, make_result, make_results
-from watchdog.domain.model import FindingAlertState, ProbeResult
-from watchdog.domain.rules import AlertStateFoldOutcome, AlertStates, fold_results_into_alert_states, stale
+from watchdog.domain.model import ProbeResult, SuspectOrOpenAlertState
+from watchdog.domain.rules import AlertStateFoldOutcome, AlertStates, fold_results_into_alert_states_in_place, stale
 
 AVAILABILITY = ("availability", "")
 
@@ -77,14 +77,14 @@ TABLE = [
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.sentence)
 def test_table(row: Row) -> None:
     alert_states: AlertStates = {}
-    done = fold_results_into_alert_states(
+    done = fold_results_into_alert_states_in_place(
         alert_policy(9), alert_states, SLOT_INTERVAL_MS, row.rows, lambda slot: slot // SLOT_INTERVAL_MS in row.lost
     )
     assert (done.evaluated_until // SLOT_INTERVAL_MS, done.awaited_slot and done.awaited_slot // SLOT_INTERVAL_MS) == (
         row.cursor,
         row.hold,
     )
-    assert alert_states.get(AVAILABILITY, FindingAlertState(0, 0, 0, None)).bad_count == row.bad
+    assert alert_states.get(AVAILABILITY, SuspectOrOpenAlertState(0, 0, 0, None)).bad_count == row.bad
     assert done.alert_states_changed is (row.bad > 0)
     assert done.transitions == []
 
@@ -92,11 +92,11 @@ def test_table(row: Row) -> None:
 def test_folding_in_two_steps_equals_folding_in_one() -> None:
     rows = make_results("pffpffpfpp")
     at_once: AlertStates = {}
-    whole = fold_results_into_alert_states(alert_policy(2, 2), at_once, 0, rows, never)
+    whole = fold_results_into_alert_states_in_place(alert_policy(2, 2), at_once, 0, rows, never)
     for cut in range(len(rows) + 1):
         alert_states: AlertStates = {}
-        first = fold_results_into_alert_states(alert_policy(2, 2), alert_states, 0, rows[:cut], never)
-        second = fold_results_into_alert_states(
+        first = fold_results_into_alert_states_in_place(alert_policy(2, 2), alert_states, 0, rows[:cut], never)
+        second = fold_results_into_alert_states_in_place(
             alert_policy(2, 2), alert_states, first.evaluated_until, rows[cut:], never
         )
         assert alert_states == at_once
@@ -124,7 +124,7 @@ CHANGED = [
 def test_alert_states_changed(row: Changed) -> None:
     alert_states: AlertStates = {}
     assert (
-        fold_results_into_alert_states(
+        fold_results_into_alert_states_in_place(
             alert_policy(3), alert_states, 0, make_results(row.outcomes), never
         ).alert_states_changed
         is row.changed
@@ -134,9 +134,9 @@ def test_alert_states_changed(row: Changed) -> None:
 
 def test_a_failure_while_open_changes_no_state() -> None:
     alert_states: AlertStates = {}
-    fold_results_into_alert_states(alert_policy(1), alert_states, 0, make_results("f"), never)
+    fold_results_into_alert_states_in_place(alert_policy(1), alert_states, 0, make_results("f"), never)
     assert (
-        fold_results_into_alert_states(
+        fold_results_into_alert_states_in_place(
             alert_policy(1), alert_states, SLOT_INTERVAL_MS, make_results("ff", start=2), never
         ).alert_states_changed
         is False
@@ -144,7 +144,7 @@ def test_a_failure_while_open_changes_no_state() -> None:
 
 
 def test_a_change_before_a_gap_is_reported() -> None:
-    done = fold_results_into_alert_states(alert_policy(1), {}, 0, chain((1, None, "f"), (3, 2, "p")), never)
+    done = fold_results_into_alert_states_in_place(alert_policy(1), {}, 0, chain((1, None, "f"), (3, 2, "p")), never)
     assert (done.alert_states_changed, done.awaited_slot, describe_transitions(done.transitions)) == (
         True, 2 * SLOT_INTERVAL_MS, ["opened availability at 1: http.503"],
     )  # fmt: skip
@@ -211,20 +211,22 @@ STALENESS_CASES = [
 def test_staleness_events(row: StalenessCase) -> None:
     alert_states: AlertStates = {}
     staleness_events = [(slot * SLOT_INTERVAL_MS, THRESHOLD_MS) for slot in row.staleness_events]
-    done = fold_results_into_alert_states(alert_policy(3, 3), alert_states, -1, row.rows, never, staleness_events)
+    done = fold_results_into_alert_states_in_place(
+        alert_policy(3, 3), alert_states, -1, row.rows, never, staleness_events
+    )
     assert describe_transitions(done.transitions) == row.changes
     assert (stale.STALE_ALERT_STATE_KEY in alert_states) is (bool(row.changes) and "opened" in row.changes[-1])
 
 
 def test_a_staleness_event_has_its_duration() -> None:
-    done = fold_results_into_alert_states(
+    done = fold_results_into_alert_states_in_place(
         alert_policy(), {}, 0, [], never, [(SLOT_INTERVAL_MS, 60_000), (9 * SLOT_INTERVAL_MS, 300_000)]
     )
     assert [change.message for change in done.transitions] == ["no result for 1\N{NO-BREAK SPACE}min"]
 
 
 def test_a_fold_returns_how_far_it_evaluated() -> None:
-    assert fold_results_into_alert_states(alert_policy(), {}, 5, [], always) == AlertStateFoldOutcome(
+    assert fold_results_into_alert_states_in_place(alert_policy(), {}, 5, [], always) == AlertStateFoldOutcome(
         5, None, False, []
     )
 
@@ -233,15 +235,15 @@ def test_a_fold_stops_at_a_result_that_is_held() -> None:
     rows = make_results("fff")
     rows[1] = rows[1]._replace(held_until=500)
     first, second, third = (row.slot for row in rows)
-    done = fold_results_into_alert_states(alert_policy(3), {}, -1, rows, always, now=499)
+    done = fold_results_into_alert_states_in_place(alert_policy(3), {}, -1, rows, always, now=499)
     assert done == AlertStateFoldOutcome(first, None, alert_states_changed=True, transitions=[], held_until=500)
     assert first < second
-    done = fold_results_into_alert_states(alert_policy(3), {}, -1, rows, always, now=500)
+    done = fold_results_into_alert_states_in_place(alert_policy(3), {}, -1, rows, always, now=500)
     assert (done.evaluated_until, done.held_until, len(done.transitions)) == (third, None, 1)
 
 
 def test_a_fold_without_a_time_holds_every_result_that_is_held() -> None:
     held = make_results("f")[0]._replace(held_until=1)
-    assert fold_results_into_alert_states(alert_policy(1), {}, -1, [held], always) == AlertStateFoldOutcome(
+    assert fold_results_into_alert_states_in_place(alert_policy(1), {}, -1, [held], always) == AlertStateFoldOutcome(
         -1, None, False, [], 1
     )

@@ -24,12 +24,12 @@ from tests.support.builders import (
     task_aged,
 )
 from watchdog.domain.limits import ScheduledJobLimits
-from watchdog.domain.model import Finding, FindingAlertState, IncidentTransition, ProbeResult
-from watchdog.domain.observations import McpTaskFacts, ScheduledJobFacts
+from watchdog.domain.model import Finding, IncidentTransition, ProbeResult, SuspectOrOpenAlertState
+from watchdog.domain.observations import McpScheduledTaskFacts, ScheduledJobFacts
 from watchdog.domain.rules import (
     AlertStates,
     evaluate_result_rules,
-    fold_results_into_alert_states,
+    fold_results_into_alert_states_in_place,
     is_result_bad_by_rule_about_subject,
 )
 from watchdog.domain.rules.engine import (
@@ -37,7 +37,7 @@ from watchdog.domain.rules.engine import (
     find_listed_subjects,
     fold_result_into_alert_states,
 )
-from watchdog.domain.rules.task import McpTaskStatusMeaning, find_meaning_of_mcp_task_status_word
+from watchdog.domain.rules.task import McpTaskStatusCategory, find_meaning_of_mcp_task_status_word
 from watchdog.domain.rules.unreadable_schedule import find_unjudged_job_problem
 
 MIN, HOUR = 60_000, 3_600_000
@@ -52,7 +52,7 @@ class Row(NamedTuple):
     tasks: Mapping[str, int] = {}
 
 
-def bad_task(outcome: str, reason: str, listing: Mapping[str, McpTaskFacts] | None) -> ProbeResult:
+def bad_task(outcome: str, reason: str, listing: Mapping[str, McpScheduledTaskFacts] | None) -> ProbeResult:
     return make_result(outcome, reason=reason, message="no reply", tasks=listing)
 
 
@@ -97,7 +97,7 @@ UNJUDGED = [
 ]
 
 
-def listed(**tasks: McpTaskFacts) -> ProbeResult:
+def listed(**tasks: McpScheduledTaskFacts) -> ProbeResult:
     return make_result("p", tasks=tasks)
 
 
@@ -108,7 +108,7 @@ TASK = [
     Row("a failed task is bad", listed(a=FAILED_TASK), [("a", True, "task.failed", "task a failed: no space left")]),
     Row(
         "a failed task without an error is bad",
-        listed(a=McpTaskFacts(ok=False)),
+        listed(a=McpScheduledTaskFacts(ok=False)),
         [("a", True, "task.failed", "task a failed")],
     ),
     Row(
@@ -231,7 +231,7 @@ TASK = [
     ),
     Row(
         "a task that never ran and is listed for the first time is good",
-        listed(a=McpTaskFacts(ok=True)),
+        listed(a=McpScheduledTaskFacts(ok=True)),
         [("a", False)],
         tasks={"a": MIN},
     ),
@@ -384,7 +384,7 @@ def test_availability_recovers_when_a_task_turns_out_to_be_the_cause() -> None:
         make_result("f", 1),
         make_result("f", 2, reason="expectation.failed", message="not ok", tasks={"a": FAILED_TASK}),
     )
-    done = fold_results_into_alert_states(alert_policy(), {}, 0, [refused, explained], lambda _: True)
+    done = fold_results_into_alert_states_in_place(alert_policy(), {}, 0, [refused, explained], lambda _: True)
     assert describe_transitions(done.transitions) == [
         "opened availability at 1: http.503",
         "resolved availability at 2",
@@ -455,16 +455,18 @@ UNLISTED = [
 def test_unlisted_subjects(row: UnlistedCase) -> None:
     alert_states: AlertStates = {}
     first = [make_result("p", slot, tasks={"a": FAILED_TASK}) for slot in (0, 1)]
-    opening = fold_results_into_alert_states(alert_policy(2, 2, row.tasks), alert_states, -1, first, lambda _: True)
+    opening = fold_results_into_alert_states_in_place(
+        alert_policy(2, 2, row.tasks), alert_states, -1, first, lambda _: True
+    )
     assert describe_transitions(opening.transitions) == ["opened task[a] at 1: task.failed"]
-    done = fold_results_into_alert_states(
+    done = fold_results_into_alert_states_in_place(
         alert_policy(2, 2, row.tasks), alert_states, opening.evaluated_until, row.after_it, lambda _: True
     )
     assert describe_transitions(done.transitions) == row.changes
 
 
 def test_an_unlisted_subject_gets_one_good_finding() -> None:
-    suspect = FindingAlertState(1, 0, MIN, None)
+    suspect = SuspectOrOpenAlertState(1, 0, MIN, None)
     alert_states = {("task", "a"): suspect, ("task", "b"): suspect, ("preference", "a"): suspect}
     vanished = build_good_findings_of_vanished_subjects(
         alert_states, make_result("f", tasks={"b": OK_TASK}), [Finding("task", "b", False)]
@@ -475,13 +477,16 @@ def test_an_unlisted_subject_gets_one_good_finding() -> None:
 def test_a_suspect_state_of_an_unlisted_subject_is_dropped() -> None:
     alert_states: AlertStates = {}
     rows = [make_result("p", 1, tasks={"a": FAILED_TASK}), make_result("p", 2, tasks={})]
-    assert fold_results_into_alert_states(alert_policy(2, 2), alert_states, 0, rows, lambda _: True).transitions == []
+    assert (
+        fold_results_into_alert_states_in_place(alert_policy(2, 2), alert_states, 0, rows, lambda _: True).transitions
+        == []
+    )
     assert alert_states == {}
 
 
 def test_a_preference_that_is_no_longer_configured_is_gone() -> None:
     rows = [make_result("p", 1, preferences=UNMET), make_result("f", 2), make_result("p", 3)]
-    done = fold_results_into_alert_states(alert_policy(), {}, 0, rows, lambda _: True)
+    done = fold_results_into_alert_states_in_place(alert_policy(), {}, 0, rows, lambda _: True)
     assert describe_transitions(done.transitions) == [
         "opened preference[x] at 1: preference.failed",
         "opened availability at 2: http.503",
@@ -492,7 +497,7 @@ def test_a_preference_that_is_no_longer_configured_is_gone() -> None:
 
 def test_a_preference_that_was_replaced_by_another_is_gone() -> None:
     rows = [make_result("p", 1, preferences=UNMET), make_result("p", 2, preferences={"y": ""})]
-    done = fold_results_into_alert_states(alert_policy(), {}, 0, rows, lambda _: True)
+    done = fold_results_into_alert_states_in_place(alert_policy(), {}, 0, rows, lambda _: True)
     assert describe_transitions(done.transitions) == [
         "opened preference[x] at 1: preference.failed",
         "resolved preference[x] at 2: subject.no_longer_listed",
@@ -501,10 +506,10 @@ def test_a_preference_that_was_replaced_by_another_is_gone() -> None:
 
 def test_a_task_that_is_no_longer_required_is_not_missing() -> None:
     alert_states: AlertStates = {}
-    fold_results_into_alert_states(
+    fold_results_into_alert_states_in_place(
         alert_policy(tasks={"a": MIN}), alert_states, 0, [make_result("p", 1, tasks={})], lambda _: True
     )
-    done = fold_results_into_alert_states(
+    done = fold_results_into_alert_states_in_place(
         alert_policy(), alert_states, MIN, [make_result("p", 2, tasks={})], lambda _: True
     )
     assert describe_transitions(done.transitions) == ["resolved missing[a] at 2: subject.no_longer_listed"]
@@ -513,7 +518,7 @@ def test_a_task_that_is_no_longer_required_is_not_missing() -> None:
 
 def test_a_finding_without_a_listing_is_never_gone() -> None:
     alert_states: AlertStates = {}
-    done = fold_results_into_alert_states(
+    done = fold_results_into_alert_states_in_place(
         alert_policy(),
         alert_states,
         0,
@@ -530,7 +535,7 @@ FAILED = [failed_job("b")]
 
 def test_a_job_opens_and_resolves_at_once_regardless_of_after_and_recover() -> None:
     rows = [make_result("f", 1, jobs=LATE), make_result("f", 2, jobs=LATE), make_result("p", 3, jobs=[])]
-    done = fold_results_into_alert_states(alert_policy(3, 3), {}, 0, rows, lambda _: True)
+    done = fold_results_into_alert_states_in_place(alert_policy(3, 3), {}, 0, rows, lambda _: True)
     assert describe_transitions(done.transitions) == [
         "opened job[a] at 1: job.overdue", "resolved job[a] at 3: subject.no_longer_listed"
     ]  # fmt: skip
@@ -539,7 +544,7 @@ def test_a_job_opens_and_resolves_at_once_regardless_of_after_and_recover() -> N
 def test_each_job_has_its_own_incident() -> None:
     both = [*LATE, *FAILED]
     rows = [make_result("f", 1, jobs=LATE), make_result("f", 2, jobs=both), make_result("f", 3, jobs=FAILED)]
-    done = fold_results_into_alert_states(alert_policy(), {}, 0, rows, lambda _: True)
+    done = fold_results_into_alert_states_in_place(alert_policy(), {}, 0, rows, lambda _: True)
     assert describe_transitions(done.transitions) == [
         "opened job[a] at 1: job.overdue",
         "opened job[b] at 2: job.failed",
@@ -554,7 +559,7 @@ def test_a_source_that_cannot_be_read_is_no_evidence_about_its_jobs() -> None:
         make_result("e", 3),
         make_result("m", 4),
     ]
-    done = fold_results_into_alert_states(alert_policy(), {}, 0, rows, lambda _: True)
+    done = fold_results_into_alert_states_in_place(alert_policy(), {}, 0, rows, lambda _: True)
     assert describe_transitions(done.transitions) == [
         "opened job[a] at 1: job.overdue",
         "opened availability at 2: broker.unreachable",
@@ -596,15 +601,15 @@ def test_a_job_whose_schedule_is_configured_under_its_name_needs_no_readable_one
 @pytest.mark.parametrize(
     ("status", "meaning"),
     [
-        ("In Progress", McpTaskStatusMeaning.GOOD),
-        ("never-run", McpTaskStatusMeaning.GOOD),
-        ("Timed Out", McpTaskStatusMeaning.FAILED),
-        ("TIMED-OUT", McpTaskStatusMeaning.FAILED),
-        ("Overdue", McpTaskStatusMeaning.STALE),
+        ("In Progress", McpTaskStatusCategory.GOOD),
+        ("never-run", McpTaskStatusCategory.GOOD),
+        ("Timed Out", McpTaskStatusCategory.FAILED),
+        ("TIMED-OUT", McpTaskStatusCategory.FAILED),
+        ("Overdue", McpTaskStatusCategory.STALE),
         ("half done", None),
     ],
 )
-def test_status_words_are_read_in_any_spelling(status: str, meaning: McpTaskStatusMeaning | None) -> None:
+def test_status_words_are_read_in_any_spelling(status: str, meaning: McpTaskStatusCategory | None) -> None:
     assert find_meaning_of_mcp_task_status_word(status) is meaning
 
 

@@ -22,7 +22,7 @@ from watchdog.domain.heartbeat import (
 )
 from watchdog.domain.model import Json
 from watchdog.domain.observations import ScheduledJobFacts
-from watchdog.domain.probe_state import read_scheduled_job_state_record
+from watchdog.domain.probe_state import find_scheduled_job_record_in_probe_state
 from watchdog.domain.rules.job import update_and_judge_job
 from watchdog.domain.rules.job_source import EvaluatedJobSource
 from watchdog.net import NetworkAccess
@@ -114,7 +114,7 @@ class ScenarioJob:
                 facts = facts._replace(cron=plan.schedule or "", timezone=plan.timezone, every=plan.every)
                 plan = plan.model_copy(update={"schedule": None, "every": None})
             job = update_and_judge_job(
-                facts, plan.to_job_limits(60_000), read_scheduled_job_state_record(memory, facts.name), now
+                facts, plan.to_job_limits(60_000), find_scheduled_job_record_in_probe_state(memory, facts.name), now
             )
             observation = build_jobs_observation(EvaluatedJobSource((job,)), context, now)
         self.memory |= observation.state_updates

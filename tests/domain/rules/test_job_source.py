@@ -22,7 +22,12 @@ from watchdog.domain.probe_state import (
     build_forget_job_state_key,
     build_scheduled_job_state_key,
 )
-from watchdog.domain.rules import AlertPolicy, AlertStates, evaluate_result_rules, fold_results_into_alert_states
+from watchdog.domain.rules import (
+    AlertPolicy,
+    AlertStates,
+    evaluate_result_rules,
+    fold_results_into_alert_states_in_place,
+)
 from watchdog.domain.rules.job_source import (
     EvaluatedJobSource,
     build_job_source_outage_state_updates,
@@ -81,7 +86,7 @@ class Poller:
             listings=observation.listings,
         )  # fmt: skip
         self.results.append(result)
-        done = fold_results_into_alert_states(self.policy, self.alerts, self.now - 1, [result], lambda _: True)
+        done = fold_results_into_alert_states_in_place(self.policy, self.alerts, self.now - 1, [result], lambda _: True)
         return describe(done.transitions)
 
     def lose_source(self) -> None:
@@ -90,7 +95,9 @@ class Poller:
         self.state |= build_job_source_outage_state_updates(self.state, self.now)
 
     def replay(self) -> list[str]:
-        return describe(fold_results_into_alert_states(self.policy, {}, 0, self.results, lambda _: True).transitions)
+        return describe(
+            fold_results_into_alert_states_in_place(self.policy, {}, 0, self.results, lambda _: True).transitions
+        )
 
     def forget(self, name: str) -> None:
         self.state[build_forget_job_state_key(build_scheduled_job_state_key(name))] = {"name": name, "at": self.now}

@@ -8,7 +8,7 @@ import pytest
 
 from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.observations import ScheduledJobFacts
-from watchdog.domain.rules.lost_run import reclassify_run_in_progress_as_lost
+from watchdog.domain.rules.lost_run import reclassify_overdue_running_job_run_as_lost
 
 MIN, HOUR = 60_000, 3_600_000
 NOON = 1_777_723_200_000
@@ -49,4 +49,4 @@ NEWEST = {"newest_running_since": NOON - 5 * MIN, "newest_worker": "w2", "newest
 )  # fmt: skip
 def test_a_run_is_lost(sentence: str, fields: dict[str, Any], becomes: dict[str, Any]) -> None:
     facts = LISTED._replace(**fields)
-    assert reclassify_run_in_progress_as_lost(facts, LIMITS, NOON) == facts._replace(**becomes), sentence
+    assert reclassify_overdue_running_job_run_as_lost(facts, LIMITS, NOON) == facts._replace(**becomes), sentence

@@ -51,7 +51,9 @@ def test_a_large_result_is_parsed_in_the_worker_process() -> None:
 
     async def parse(text: str) -> Any:
         async with NetworkAccess() as network:
-            return await network.run_inline_or_in_worker(PhaseTimer(), parse_celery_task_result, text, in_worker=True)
+            return await network.run_cpu_work_inline_or_in_worker(
+                PhaseTimer(), parse_celery_task_result, text, in_worker=True
+            )
 
     assert asyncio.run(parse(json.dumps(large["SUCCESS"]))) == {"status": "SUCCESS", "date_done": "2026-11-28T12:00:00"}
     assert asyncio.run(parse(json.dumps(large["RETRY"])))["result"] == value

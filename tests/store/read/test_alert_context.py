@@ -33,7 +33,7 @@ from watchdog.domain.model import (
     Severity,
 )
 from watchdog.domain.notification import Notification
-from watchdog.domain.observations import McpTaskFacts, ScheduledJobFacts
+from watchdog.domain.observations import McpScheduledTaskFacts, ScheduledJobFacts
 from watchdog.domain.rules import job
 from watchdog.store.codec import encode_storable_json
 from watchdog.store.database import Database
@@ -131,11 +131,11 @@ def test_a_task_that_fails(database: Database, outcome: str) -> None:
     transitions = []
     for i, state in enumerate(["healthy", "failed", "stale", "healthy", "failed", "healthy", "healthy"], 1):
         good = state == "healthy"
-        healthy = McpTaskFacts(True, at(i) - 1_000)
+        healthy = McpScheduledTaskFacts(True, at(i) - 1_000)
         nightly = {
             "healthy": healthy,
-            "stale": McpTaskFacts(True, at(i) - 90_000),
-            "failed": McpTaskFacts(False, at(i) - 1_000, error="boom"),
+            "stale": McpScheduledTaskFacts(True, at(i) - 90_000),
+            "failed": McpScheduledTaskFacts(False, at(i) - 1_000, error="boom"),
         }[state]
         result = make_result(
             harness.database_ids[0], at(i), "pass" if good else outcome, reason="" if good else reason,
@@ -157,7 +157,7 @@ def test_a_task_that_fails(database: Database, outcome: str) -> None:
 def test_of_several_incidents_those_of_the_probe_have_the_facts_of_its_newest_result(database: Database) -> None:
     probes = [make_registered_probe(name, failure_threshold=1, max_task_ages={"*": 60_000}) for name in ("a", "b")]
     harness = StoreHarness(database, probes)
-    stale, fresh = McpTaskFacts(True, at(1) - 90_000), McpTaskFacts(True, at(2) - 1_000)
+    stale, fresh = McpScheduledTaskFacts(True, at(1) - 90_000), McpScheduledTaskFacts(True, at(2) - 1_000)
     transitions = []
     for number, facts in ((1, stale), (2, fresh)):
         for id in harness.database_ids:

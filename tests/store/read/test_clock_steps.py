@@ -12,7 +12,7 @@ from watchdog.domain.notification import Notification
 from watchdog.store.database import Database
 from watchdog.store.read.alert_context import load_alert_message_context
 from watchdog.store.read.history import IncidentInterval, list_incident_intervals
-from watchdog.store.read.status import count_incidents_by_probe
+from watchdog.store.read.status import count_incidents_opened_since_by_probe
 from watchdog.store.tables import incidents, results
 from watchdog.web.pages.incident import format_time_with_seconds, load_incident_detail_page
 from watchdog.web.pages.probe import load_probe_page
@@ -60,10 +60,10 @@ def test_an_incident_of_time_that_came_again_does_not_count_for_a_period(databas
     process.run(START_AT + 10 * INTERVAL_MS)
     fail_for(process, 5 * INTERVAL_MS)
     with database.open_read_transaction() as connection:
-        assert count_incidents_by_probe(connection, START_AT) == {process.first: 1}
+        assert count_incidents_opened_since_by_probe(connection, START_AT) == {process.first: 1}
     process.run(process.step(START_AT + INTERVAL_MS - process.now) + 3 * INTERVAL_MS)
     with database.open_read_transaction() as connection:
-        assert count_incidents_by_probe(connection, START_AT) == {}
+        assert count_incidents_opened_since_by_probe(connection, START_AT) == {}
         page = load_probe_page(connection, "p0", ResultsUrlQuery(), process.now)
     assert page is not None
     assert page.incidents == ()
@@ -97,7 +97,7 @@ def test_an_incident_that_was_open_at_a_step_counts_in_the_time_after_it(databas
     assert interval.since == incident["since"] + incident["clock_shift"] < to
     assert interval.resolved_at == incident["resolved_at"] > to
     with database.open_read_transaction() as connection:
-        assert count_incidents_by_probe(connection, START_AT) == {process.first: 1}
+        assert count_incidents_opened_since_by_probe(connection, START_AT) == {process.first: 1}
 
 
 @pytest.mark.parametrize("distance", [-8 * INTERVAL_MS, -3 * HOUR_MS, 3 * HOUR_MS])

@@ -10,7 +10,7 @@ from watchdog.domain.model import Outcome, Severity
 from watchdog.store.database import Database
 from watchdog.store.read.metrics import (
     MAX_RESULTS_SEARCHED_FOR_NEWEST_VERDICT,
-    ProbeMetrics,
+    NewestProbeRunMetrics,
     SharedMetrics,
     load_shared_metrics,
 )
@@ -33,7 +33,7 @@ def add_results(rows: FixtureRows, probe: int, *outcomes: Outcome) -> None:
         rows.add_result(probe, NOW - age * MINUTE_MS, outcome, reason=reason)
 
 
-def by_id(shared: SharedMetrics) -> dict[str, ProbeMetrics]:
+def by_id(shared: SharedMetrics) -> dict[str, NewestProbeRunMetrics]:
     return {row.probe.id: row for row in shared.probes}
 
 

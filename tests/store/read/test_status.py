@@ -163,19 +163,19 @@ def test_deliveries_and_undelivered_notifications(connection: sa.Connection, row
         ("chat/log", "sent", 1),
         ("pager/webhook", "undelivered", 8),
     ]
-    ((letter, record),) = status.list_undelivered_notifications(connection)
+    ((letter, record),) = status.list_given_up_notifications(connection)
     assert (letter.detail, record.probe.name, record.incident.id) == ("410", "API", rows.incident_by_name["down"])
 
 
 def test_incidents_are_counted_by_probe(connection: sa.Connection) -> None:
-    assert status.count_incidents_by_probe(connection, NOW - HOUR_MS) == {1: 3}
+    assert status.count_incidents_opened_since_by_probe(connection, NOW - HOUR_MS) == {1: 3}
 
 
 def test_the_latest_results_are_listed_oldest_first_up_to_a_count(connection: sa.Connection) -> None:
-    runs = history.load_last_results_by_probe(connection, [1, 2], 3)
+    runs = history.load_last_n_results_by_probe(connection, [1, 2], 3)
     assert [run.outcome for run in runs[1]] == [Outcome.FAIL, Outcome.ERROR, Outcome.MISSED]
     assert runs[2] == []
-    assert len(history.load_last_results_by_probe(connection, [1], 40)[1]) == 8
+    assert len(history.load_last_n_results_by_probe(connection, [1], 40)[1]) == 8
 
 
 def test_results_page_by_slot_and_by_outcome(connection: sa.Connection) -> None:

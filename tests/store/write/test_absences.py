@@ -18,7 +18,7 @@ from watchdog.store.write.absences import (
     STORE_ABSENCE_FAULT_NAME,
     ProbeSlotsRunWithoutStore,
     advance_schedules_past_runs_without_store,
-    load_processes_not_back_from_store_absence,
+    load_processes_with_unreported_store_absence,
     record_dropped_results_as_missed,
 )
 from watchdog.store.write.claims import MISSED_BECAUSE_STORE_AWAY_REASON
@@ -80,7 +80,7 @@ def test_members_return_when_they_have_stored_what_they_ran(databases: DatabaseP
 
     def missing() -> set[str]:
         with first.database.open_read_transaction() as connection:
-            return load_processes_not_back_from_store_absence(connection, {other})
+            return load_processes_with_unreported_store_absence(connection, {other})
 
     assert missing() == {other}
     fault = WatchdogProcessFault(MINUTES[1], "locked")

@@ -16,7 +16,7 @@ from watchdog.domain.heartbeat import (
 from watchdog.store.database import Database
 from watchdog.store.tables import check_ins, probe_state
 from watchdog.store.write.check_ins import CheckInStore, ProbeCheckIn
-from watchdog.store.write.probe_state import load_probe_state
+from watchdog.store.write.probe_state import load_state_by_probe
 from watchdog.store.write.retention import delete_expired_rows
 
 
@@ -36,7 +36,7 @@ class CheckInHarness:
 
     def state(self, probe: int) -> HeartbeatState:
         with self.harness.database.open_read_transaction() as connection:
-            return HeartbeatState.from_json(load_probe_state(connection, [probe])[probe].get(HEARTBEAT_STATE_KEY))
+            return HeartbeatState.from_json(load_state_by_probe(connection, [probe])[probe].get(HEARTBEAT_STATE_KEY))
 
     def rows(self) -> list[tuple[str, str, int | None, int | None]]:
         rows = self.harness.select_rows(check_ins)
@@ -60,7 +60,7 @@ def test_a_batch_is_folded_in_the_order_of_occurrence(jobs: CheckInHarness) -> N
         check_in(jobs.digest, "d", MINUTE_MS, CheckInKind.FAIL),
         check_in(jobs.backup, "a", 5 * MINUTE_MS, CheckInKind.START),
     ]
-    jobs.store.save_check_ins(batch)
+    jobs.store.save_check_ins_and_list_probes_to_run(batch)
     assert jobs.rows() == [
         ("a", "start", None, None),
         ("c", "ok", None, 4 * MINUTE_MS),
@@ -75,17 +75,19 @@ def test_a_batch_is_folded_in_the_order_of_occurrence(jobs: CheckInHarness) -> N
 
 def test_a_check_in_that_is_stored_twice_counts_once(jobs: CheckInHarness) -> None:
     first = [check_in(jobs.backup, "a", 0, CheckInKind.START), check_in(jobs.backup, "b", MINUTE_MS, CheckInKind.FAIL)]
-    jobs.store.save_check_ins(first)
+    jobs.store.save_check_ins_and_list_probes_to_run(first)
     before = jobs.rows(), jobs.state(jobs.backup)
-    jobs.store.save_check_ins(first)
-    jobs.store.save_check_ins([first[1], first[1]])
+    jobs.store.save_check_ins_and_list_probes_to_run(first)
+    jobs.store.save_check_ins_and_list_probes_to_run([first[1], first[1]])
     assert (jobs.rows(), jobs.state(jobs.backup)) == before
 
 
 def test_only_the_new_check_ins_of_a_batch_count(jobs: CheckInHarness) -> None:
     first = [check_in(jobs.backup, "a", 0, CheckInKind.FAIL), check_in(jobs.backup, "b", MINUTE_MS, CheckInKind.START)]
-    jobs.store.save_check_ins(first)
-    jobs.store.save_check_ins([*first, check_in(jobs.backup, "c", 3 * MINUTE_MS, CheckInKind.FAIL)])
+    jobs.store.save_check_ins_and_list_probes_to_run(first)
+    jobs.store.save_check_ins_and_list_probes_to_run(
+        [*first, check_in(jobs.backup, "c", 3 * MINUTE_MS, CheckInKind.FAIL)]
+    )
     assert jobs.state(jobs.backup).consecutive_failure_count == 2
     assert jobs.rows()[2] == ("c", "fail", 3, 2 * MINUTE_MS)
 
@@ -94,32 +96,36 @@ def test_which_probes_run_at_once(jobs: CheckInHarness) -> None:
     """Those of which a run has started or ended, unless it is stored already."""
     for n, kind in enumerate((CheckInKind.START, CheckInKind.OK, CheckInKind.FAIL)):
         new = check_in(jobs.backup, f"{n}", n, kind)
-        assert jobs.store.save_check_ins([new]) == {jobs.backup}
-        assert jobs.store.save_check_ins([new]) == set()
+        assert jobs.store.save_check_ins_and_list_probes_to_run([new]) == {jobs.backup}
+        assert jobs.store.save_check_ins_and_list_probes_to_run([new]) == set()
     others = [check_in(jobs.digest, kind, 9, kind) for kind in (CheckInKind.LOG, CheckInKind.REJECTED)]
-    assert jobs.store.save_check_ins(others) == set()
+    assert jobs.store.save_check_ins_and_list_probes_to_run(others) == set()
 
 
 def test_other_state_is_kept_and_unknown_probes_get_none(jobs: CheckInHarness) -> None:
     with jobs.harness.database.open_write_transaction() as connection:
         connection.execute(sa.insert(probe_state).values(probe=jobs.backup, key="job:Backup", value='{"since":1}'))
-    jobs.store.save_check_ins([check_in(jobs.backup, "a", 0), check_in(4711, "b", 0)])
+    jobs.store.save_check_ins_and_list_probes_to_run([check_in(jobs.backup, "a", 0), check_in(4711, "b", 0)])
     rows = jobs.harness.select_rows(probe_state)
     assert [(row["probe"], row["key"]) for row in rows] == [
         (jobs.backup, HEARTBEAT_STATE_KEY),
         (jobs.backup, "job:Backup"),
     ]
-    assert jobs.store.save_check_ins([check_in(4711, "b", 0)]) == set()
+    assert jobs.store.save_check_ins_and_list_probes_to_run([check_in(4711, "b", 0)]) == set()
 
 
 def test_unstorable_characters_are_replaced(jobs: CheckInHarness) -> None:
-    jobs.store.save_check_ins([check_in(jobs.backup, "a", 0, CheckInKind.FAIL, output="one\0two\ud800")])
+    jobs.store.save_check_ins_and_list_probes_to_run(
+        [check_in(jobs.backup, "a", 0, CheckInKind.FAIL, output="one\0two\ud800")]
+    )
     assert jobs.harness.select_row(check_ins)["output"] == "one�two�"
     assert jobs.state(jobs.backup).output == "one�two�"
 
 
 def test_check_ins_are_kept_as_long_as_results(jobs: CheckInHarness) -> None:
-    jobs.store.save_check_ins([check_in(jobs.backup, "old", 0), check_in(jobs.backup, "new", 3 * DAY_MS)])
+    jobs.store.save_check_ins_and_list_probes_to_run(
+        [check_in(jobs.backup, "old", 0), check_in(jobs.backup, "new", 3 * DAY_MS)]
+    )
     while delete_expired_rows(jobs.harness.database, START_AT + 4 * DAY_MS, 2 * DAY_MS, 90 * DAY_MS):
         pass
     assert [row[0] for row in jobs.rows()] == ["new"]

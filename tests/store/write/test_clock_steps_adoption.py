@@ -16,7 +16,7 @@ from watchdog.domain.schedule import CronSchedule
 from watchdog.store.database import Database
 from watchdog.store.tables import clock_steps, downtime, remediations, results, schedule
 from watchdog.store.write.claims import MAX_COUNTED_MISSED_SLOTS
-from watchdog.store.write.remediations import RemediationSpec, RemediationStore
+from watchdog.store.write.remediations import ProbeRemediationPolicy, RemediationStore
 
 MINUTE_MS = 60_000
 LIMIT_PERIOD_MS = 30 * MINUTE_MS
@@ -93,7 +93,7 @@ def test_the_limit_of_a_remediation_counts_the_time_that_passed(
 ) -> None:
     process = SteppingProcess(database, make_registered_probe(failure_threshold=1))
     store = RemediationStore(database, process.harness.registry)
-    spec = RemediationSpec("restart", frozenset({"http.503"}), 1, LIMIT_PERIOD_MS)
+    spec = ProbeRemediationPolicy("restart", frozenset({"http.503"}), 1, LIMIT_PERIOD_MS)
 
     def start_next_in_new_incident() -> bool:
         process.failing_probes = ()

@@ -41,7 +41,7 @@ def test_a_probe_whose_slots_have_run_is_not_stale(database: Database) -> None:
     to = process.step(-50 * TENTH_MS)
     process.run(newest + 2 * PERIOD_MS)
     assert process.incidents == []
-    started = slots_of(process, results.c.reason == missed_run.CRON_SLOT_ALREADY_STARTED_REASON)
+    started = slots_of(process, results.c.reason == missed_run.CRON_SLOT_RUN_BEFORE_CLOCK_STEP_REASON)
     assert started == list(range(CRON.find_next_slot_after(to), newest + 1, PERIOD_MS))
     ran = [slot for generation, slot in process.slots(process.first) if generation == 1]
     assert ran[0] == newest + PERIOD_MS
@@ -71,7 +71,7 @@ def test_a_run_in_flight_is_not_started_again(database: Database) -> None:
     process.step(-6 * SECOND_MS)
     process.run(slot + PERIOD_MS + TENTH_MS)
     assert process.slots(process.first).count((1, slot)) == 0
-    assert slots_of(process, results.c.reason == missed_run.CRON_SLOT_ALREADY_STARTED_REASON) == [slot]
+    assert slots_of(process, results.c.reason == missed_run.CRON_SLOT_RUN_BEFORE_CLOCK_STEP_REASON) == [slot]
     assert process.incidents == []
 
 
@@ -142,7 +142,7 @@ def test_slots_that_ran_before_the_step_are_not_reported_as_not_run(database: Da
     process.run(process.now + 20 * TENTH_MS)
     assert process.incidents == []
     assert slots_of(process, results.c.reason == missed_run.NOT_RUN_REASON) == []
-    rows = process.harness.select_rows(results, results.c.reason == missed_run.CRON_SLOT_ALREADY_STARTED_REASON)
+    rows = process.harness.select_rows(results, results.c.reason == missed_run.CRON_SLOT_RUN_BEFORE_CLOCK_STEP_REASON)
     assert sum(row["slot_count"] for row in rows) == 6
     assert replays(process)
 

@@ -17,7 +17,7 @@ from watchdog.store import codec
 from watchdog.store.database import Database
 from watchdog.store.read.status import list_probe_statuses
 from watchdog.store.write.forgotten_jobs import mark_missing_jobs_as_forgotten
-from watchdog.store.write.probe_state import load_probe_state, upsert_probe_state
+from watchdog.store.write.probe_state import load_state_by_probe, upsert_probe_state
 
 
 def test_only_missing_jobs_are_forgotten(database: Database) -> None:
@@ -46,7 +46,7 @@ def test_only_missing_jobs_are_forgotten(database: Database) -> None:
     with pytest.raises(LookupError, match="no job is missing"):
         mark_missing_jobs_as_forgotten(database, "nowhere", None, START_AT)
     with database.open_read_transaction() as connection:
-        stored = load_probe_state(connection, [probe])[probe]
+        stored = load_state_by_probe(connection, [probe])[probe]
     assert stored[build_forget_job_state_key(build_scheduled_job_state_key("c"))] == {"name": "c", "at": START_AT}
 
 

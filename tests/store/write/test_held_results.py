@@ -17,7 +17,7 @@ from watchdog.domain.own_network import (
 )
 from watchdog.store.tables import incidents, outbox, results
 from watchdog.store.write.held_results import (
-    UnrecordedResultsAndIncidentTransitions,
+    HeldResultsStoringOutcome,
     store_decided_held_results,
     withdraw_recorded_failures,
 )
@@ -50,7 +50,7 @@ def held(store: StoreHarness, number: int) -> ProbeResult:
 
 def decide(
     store: StoreHarness, result: ProbeResult, decision: NetworkFaultDecision, after_ms: int = 2_000
-) -> UnrecordedResultsAndIncidentTransitions:
+) -> HeldResultsStoringOutcome:
     decided = [apply_network_fault_decision(result, decision)]
     return store_decided_held_results(store.recorder, decided, result.slot + RECORDING_DELAY_MS + after_ms)
 

@@ -19,7 +19,7 @@ from tests.support.store import (
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from watchdog.domain.membership import WATCHDOG_PROCESS_LEASE_MS
 from watchdog.domain.model import IncidentEvent, SubjectListing
-from watchdog.domain.observations import McpTaskFacts
+from watchdog.domain.observations import McpScheduledTaskFacts
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.routing import NotificationRoute, NotificationRoutingTable
 from watchdog.domain.rules import service
@@ -242,7 +242,7 @@ def test_a_probe_whose_kind_differs_starts_anew_with_the_newer_revision(database
     """What the old kind found could never be resolved; what it still records is not evaluated."""
     mcp = replace(UP, policy=replace(UP.policy, probe=replace(UP.info, kind="mcp")))
     old = join(databases.first, mcp)
-    failed = {"sync": McpTaskFacts(ok=False)}
+    failed = {"sync": McpScheduledTaskFacts(ok=False)}
     up = old.database_id("up")
     old.claim_slots(SLOT)
     old.record_results(make_result(up, SLOT, tasks=failed))

@@ -21,7 +21,7 @@ from tests.support.store import (
     make_results,
 )
 from watchdog.domain.model import IncidentEvent
-from watchdog.domain.observations import McpTaskFacts
+from watchdog.domain.observations import McpScheduledTaskFacts
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.domain.schedule import CronSchedule, IntervalSchedule
@@ -258,7 +258,7 @@ def test_a_probe_whose_kind_changed_starts_without_alert_state(database: Databas
         routes=NotificationRoutingTable({"oncall": ("oncall/slack",)}),
     )
     probe, other = first.database_id("api"), first.database_id("other")
-    failed = {"sync": McpTaskFacts(ok=False)}
+    failed = {"sync": McpScheduledTaskFacts(ok=False)}
     first.record_results(make_result(probe, SLOT, tasks=failed), make_result(other, SLOT, "fail"))
     assert [row["rule"] for row in first.select_rows(alert_states, alert_states.c.probe == probe)] == ["task"]
     restart(first, mcp, make_registered_probe("other", failure_threshold=1), routes=first.routes)

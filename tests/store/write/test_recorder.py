@@ -22,13 +22,13 @@ from tests.support.store import (
 )
 from watchdog.domain.formatting import HOUR_MS, SECOND_MS
 from watchdog.domain.model import Evidence, IncidentEvent, Outcome, ResultToRecord
-from watchdog.domain.observations import McpTaskFacts
+from watchdog.domain.observations import McpScheduledTaskFacts
 from watchdog.domain.probe_state import build_forget_job_state_key, build_scheduled_job_state_key
 from watchdog.domain.rules import no_verdict
 from watchdog.domain.schedule import IntervalSchedule
 from watchdog.store import codec
 from watchdog.store.database import Database
-from watchdog.store.listings import build_results_from_rows
+from watchdog.store.listings import build_results_with_listings_from_rows
 from watchdog.store.tables import (
     RESULT_COLUMNS,
     alert_states,
@@ -97,7 +97,10 @@ def test_results_of_unknown_probes_are_dropped(database: Database) -> None:
 
 def test_every_field_of_a_result_is_read_back(database: Database) -> None:
     harness = StoreHarness(database, [make_registered_probe()])
-    tasks = {"nightly": McpTaskFacts(True, SLOT - 5_000, None, "ok", ""), "new": McpTaskFacts(True, None, 7, "", "")}
+    tasks = {
+        "nightly": McpScheduledTaskFacts(True, SLOT - 5_000, None, "ok", ""),
+        "new": McpScheduledTaskFacts(True, None, 7, "", ""),
+    }
     full = make_result(
         harness.database_ids[0],
         SLOT,
@@ -115,7 +118,7 @@ def test_every_field_of_a_result_is_read_back(database: Database) -> None:
     harness.record_results(full, bare, listed, now=SLOT + 300)
     with harness.database.open_read_transaction() as connection:
         stored = connection.execute(sa.select(*RESULT_COLUMNS).order_by(results.c.slot)).all()
-        assert list(build_results_from_rows(connection, stored)) == [full, bare, listed]
+        assert list(build_results_with_listings_from_rows(connection, stored)) == [full, bare, listed]
 
 
 # ------------------------------------------------------------------------------------------------- late, or not
@@ -272,14 +275,18 @@ def test_the_rules_of_a_probe_open_incidents_independently(database: Database) -
         ],
     )
     probe = harness.database_ids[0]
-    fresh = McpTaskFacts(True, SLOT)
-    tasks = {"a": McpTaskFacts(False, error="boom"), "b": McpTaskFacts(True, SLOT - 9_000), "c": fresh}
+    fresh = McpScheduledTaskFacts(True, SLOT)
+    tasks = {
+        "a": McpScheduledTaskFacts(False, error="boom"),
+        "b": McpScheduledTaskFacts(True, SLOT - 9_000),
+        "c": fresh,
+    }
     harness.record_results(make_result(probe, SLOT, tasks=tasks, preferences={"elapsed_ms <= 1": "observed 5"}))
     assert sorted(incident_summaries(harness)) == [
         ("missing", "nightly", INTERVAL_MS), ("preference", "elapsed_ms <= 1", INTERVAL_MS), ("task", "a", INTERVAL_MS),
         ("task", "b", INTERVAL_MS),
     ]  # fmt: skip
-    healthy = dict.fromkeys(("nightly", "a", "c"), McpTaskFacts(True, SLOT + INTERVAL_MS))
+    healthy = dict.fromkeys(("nightly", "a", "c"), McpScheduledTaskFacts(True, SLOT + INTERVAL_MS))
     transitions = harness.record_results(make_result(probe, SLOT + INTERVAL_MS, tasks=healthy, preferences={}))
     assert sorted((c.subject, c.reason) for c in transitions) == [
         ("a", ""), ("b", "subject.no_longer_listed"), ("elapsed_ms <= 1", "subject.no_longer_listed"), ("nightly", "")
@@ -357,7 +364,7 @@ def test_five_hundred_results_in_one_batch(database: Database) -> None:
 def test_any_text_of_a_target_can_be_stored(database: Database) -> None:
     harness = StoreHarness(database, [make_registered_probe(failure_threshold=1, success_threshold=1)])
     probe, huge = harness.database_ids[0], 10**40
-    tasks = {UNSTORABLE_TEXT: McpTaskFacts(False, huge, huge, UNSTORABLE_TEXT, UNSTORABLE_TEXT)}
+    tasks = {UNSTORABLE_TEXT: McpScheduledTaskFacts(False, huge, huge, UNSTORABLE_TEXT, UNSTORABLE_TEXT)}
     measurements = {UNSTORABLE_TEXT: UNSTORABLE_TEXT, "n": huge, "f": 1e308}
     result = make_result(
         probe, SLOT, "fail", message=UNSTORABLE_TEXT, tasks=tasks, measurements=measurements,
@@ -381,7 +388,7 @@ def test_any_text_of_a_target_can_be_stored(database: Database) -> None:
     assert codec.decode_nullable_json(harness.select_row(probe_state)["value"]) == {
         STORED_TEXT: [STORED_TEXT, huge, None, True]
     }
-    healthy = {STORED_TEXT: McpTaskFacts(True, 1)}
+    healthy = {STORED_TEXT: McpScheduledTaskFacts(True, 1)}
     recovered = make_result(probe, SLOT + INTERVAL_MS, tasks=healthy, preferences={STORED_TEXT: ""})
     assert len(harness.record_results(recovered)) == 3
     assert harness.select_rows(alert_states) == []

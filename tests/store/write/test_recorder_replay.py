@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from tests.support.builders import failed_job, healthy_job, make_listings
 from tests.support.store import INTERVAL_MS, LOCATION, START_AT, DatabasePair, StoreHarness, make_registered_probe
 from watchdog.domain.model import IncidentEvent, IncidentTransition, Outcome, ProbeResult, ResultToRecord
-from watchdog.domain.observations import McpTaskFacts
+from watchdog.domain.observations import McpScheduledTaskFacts
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.rules import AlertPolicy, AlertStates, UptimeClock, stale
 from watchdog.domain.rules.engine import advance_alert_state, fold_result_into_alert_states
-from watchdog.store.listings import build_results_from_rows
+from watchdog.store.listings import build_results_with_listings_from_rows
 from watchdog.store.tables import (
     RESULT_COLUMNS,
     cause_changes,
@@ -100,7 +100,10 @@ def histories(draw: st.DrawFn) -> History:
             continue
         tasks = None
         if limits and outcome is not Outcome.ERROR:
-            tasks = {n: McpTaskFacts(draw(st.booleans()), slot - 5_000) for n in draw(st.sampled_from(["ab", "a", ""]))}
+            tasks = {
+                n: McpScheduledTaskFacts(draw(st.booleans()), slot - 5_000)
+                for n in draw(st.sampled_from(["ab", "a", ""]))
+            }
         preferences = draw(st.sampled_from([None, {"x": ""}, {"x": "x is false"}])) if outcome is Outcome.PASS else None
         jobs = draw(st.none() | st.lists(st.sampled_from(JOBS), unique_by=lambda facts: facts.name))
         if outcome is Outcome.ERROR:
@@ -158,7 +161,10 @@ def evaluate_naively(harness: StoreHarness, policy: AlertPolicy) -> tuple[AlertS
     """Evaluate all rows in slot order, without awaited slots, cursors or deadlines: the expected result of the fold."""
     with harness.database.open_read_transaction() as connection:
         query = sa.select(*RESULT_COLUMNS).where(~results.c.late).order_by(results.c.slot)
-        rows = {result.slot: result for result in build_results_from_rows(connection, connection.execute(query).all())}
+        rows = {
+            result.slot: result
+            for result in build_results_with_listings_from_rows(connection, connection.execute(query).all())
+        }
         stale_after = {
             slot + 0.5: threshold
             for slot, threshold in connection.execute(

@@ -13,7 +13,7 @@ from watchdog.store.read.alert_context import list_remediation_attempts
 from watchdog.store.tables import remediations
 from watchdog.store.write.remediations import (
     PendingRemediation,
-    RemediationSpec,
+    ProbeRemediationPolicy,
     RemediationStore,
 )
 from watchdog.store.write.retention import delete_expired_rows
@@ -31,7 +31,7 @@ class RemediationHarness:
         ).without_downtime()
         self.jobs, self.api = self.harness.database_id("jobs"), self.harness.database_id("api")
         self.store = RemediationStore(database, self.harness.registry)
-        self.specs = {self.jobs: RemediationSpec("UPDATE jobs", frozenset({"job.stuck"}), 3, HOUR_MS)}
+        self.specs = {self.jobs: ProbeRemediationPolicy("UPDATE jobs", frozenset({"job.stuck"}), 3, HOUR_MS)}
 
     def record_jobs(self, slot: int = SLOT, **problems: tuple[str, str]) -> None:
         """Record a result of `jobs`. `problems`: job -> reason and run id."""
@@ -142,7 +142,7 @@ def test_nothing_is_started_for_a_resolved_incident(service: RemediationHarness)
 
 
 def test_an_incident_of_another_rule_is_remediated(service: RemediationHarness) -> None:
-    service.specs = {service.api: RemediationSpec("POST", frozenset({"http.503"}), 3, HOUR_MS)}
+    service.specs = {service.api: ProbeRemediationPolicy("POST", frozenset({"http.503"}), 3, HOUR_MS)}
     service.harness.record_results(make_result(service.api, SLOT, Outcome.FAIL))
     pending = service.start_next()
     assert pending is not None
@@ -153,7 +153,7 @@ def test_an_incident_of_another_rule_is_remediated(service: RemediationHarness) 
     ("pattern", "starts"), [("http", True), ("http.5xx", True), ("http.4xx", False), ("timeout", False)]
 )
 def test_a_family_of_reasons_is_remediated(service: RemediationHarness, pattern: str, starts: bool) -> None:
-    service.specs = {service.api: RemediationSpec("POST", frozenset({pattern}), 3, HOUR_MS)}
+    service.specs = {service.api: ProbeRemediationPolicy("POST", frozenset({pattern}), 3, HOUR_MS)}
     service.harness.record_results(make_result(service.api, SLOT, Outcome.FAIL))
     pending = service.start_next()
     assert (pending is not None) is starts
@@ -161,7 +161,7 @@ def test_a_family_of_reasons_is_remediated(service: RemediationHarness, pattern:
 
 
 def test_an_attempt_over_the_limit_starts_later(service: RemediationHarness) -> None:
-    service.specs = {service.jobs: RemediationSpec("UPDATE jobs", frozenset({"job.stuck"}), 2, HOUR_MS)}
+    service.specs = {service.jobs: ProbeRemediationPolicy("UPDATE jobs", frozenset({"job.stuck"}), 2, HOUR_MS)}
     service.record_jobs(a=("job.stuck", "1"), b=("job.stuck", "2"), c=("job.stuck", "3"))
     attempts = [service.start_next(), service.start_next(), service.start_next()]
     assert [attempt.run_id if attempt else None for attempt in attempts] == ["1", "2", None]
@@ -195,7 +195,7 @@ def test_an_attempt_starts_once_it_is_no_longer_a_dry_run(service: RemediationHa
 
 def test_a_spec_that_requires_a_run_id_skips_jobs_without_one(service: RemediationHarness) -> None:
     reasons = frozenset({"job.stuck", "job.overdue"})
-    service.specs = {service.jobs: RemediationSpec("UPDATE jobs", reasons, 1, HOUR_MS, requires_run_id=True)}
+    service.specs = {service.jobs: ProbeRemediationPolicy("UPDATE jobs", reasons, 1, HOUR_MS, requires_run_id=True)}
     service.record_jobs(a=("job.overdue", ""), b=("job.overdue", ""), c=("job.stuck", "3"))
     pending = service.start_next()
     assert pending is not None
@@ -212,8 +212,8 @@ def test_probes_without_a_pending_attempt_need_no_write(service: RemediationHarn
 
 def test_the_limit_applies_to_each_probe(service: RemediationHarness) -> None:
     service.specs = {
-        service.jobs: RemediationSpec("UPDATE jobs", frozenset({"job.stuck"}), 1, HOUR_MS),
-        service.api: RemediationSpec("POST", frozenset({"http.503"}), 1, HOUR_MS),
+        service.jobs: ProbeRemediationPolicy("UPDATE jobs", frozenset({"job.stuck"}), 1, HOUR_MS),
+        service.api: ProbeRemediationPolicy("POST", frozenset({"http.503"}), 1, HOUR_MS),
     }
     service.record_jobs(a=("job.stuck", "1"))
     service.harness.record_results(make_result(service.api, SLOT, Outcome.FAIL))

@@ -331,7 +331,10 @@ def test_missed_slots_of_a_probe_without_results_are_deleted(database: Database)
 
 def test_an_empty_database_is_allowed(database: Database) -> None:
     StoreHarness(database)
-    assert (roll_up_hours(database, FIRST_HOUR), delete_expired_rows(database, FIRST_HOUR, DAY_MS, DAY_MS)) == (0, 0)
+    assert (
+        roll_up_hours(database, FIRST_HOUR),
+        delete_expired_rows(database, FIRST_HOUR, DAY_MS, DAY_MS),
+    ) == (0, 0)
 
 
 def test_evaluation_does_not_depend_on_deleted_rows(database: Database) -> None:

@@ -34,7 +34,7 @@ from watchdog.store.read.acts import list_silences, list_silences_in_effect, lis
 from watchdog.store.tables import incidents, outbox
 from watchdog.store.write import silence_ends
 from watchdog.store.write.clock_steps import adopt_clock_step
-from watchdog.store.write.silences import list_expired_silences
+from watchdog.store.write.silences import list_ids_of_expired_silences
 
 SLOT = START_AT + INTERVAL_MS
 SLACK_ONLY = NotificationRoutingTable({"oncall": ("oncall/slack",)})
@@ -302,9 +302,9 @@ def test_a_step_of_the_clock_moves_the_end_of_a_silence_that_is_in_effect(databa
     assert harness.select_row(silences, silences.c.id == id)["ends_at"] - to == HOUR_MS - 1_000, "as far from now"
     assert harness.select_row(silences, silences.c.id == ended)["ends_at"] == SLOT - 5 + HOUR_MS
     with database.open_read_transaction() as connection:
-        assert list_expired_silences(connection, to) == []
-        assert list_expired_silences(connection, to + HOUR_MS - 1_001) == []
-        assert list_expired_silences(connection, to + HOUR_MS - 1_000) == [id]
+        assert list_ids_of_expired_silences(connection, to) == []
+        assert list_ids_of_expired_silences(connection, to + HOUR_MS - 1_001) == []
+        assert list_ids_of_expired_silences(connection, to + HOUR_MS - 1_000) == [id]
 
 
 def test_a_silence_ends_once_in_all_processes(databases: DatabasePair) -> None:
@@ -402,7 +402,7 @@ def test_an_end_that_cannot_get_its_locks_is_tried_again(database: Database, mon
     harness = make_harness(database)
     id = silence(harness, SLOT - 1)
     record(harness, "fail", SLOT)
-    monkeypatch.setattr(silence_ends, "_lock_rows_to_end_silences", lambda *_: False)
+    monkeypatch.setattr(silence_ends, "_try_to_acquire_locks_for_ending_silences", lambda *_: False)
     assert end_expired(harness, SLOT + HOUR_MS) == []
     monkeypatch.undo()
     assert end_expired(harness, SLOT + HOUR_MS + 1) == [id]

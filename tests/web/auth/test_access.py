@@ -17,7 +17,7 @@ from watchdog.domain.acts import Actor, OperatorInterfaceKind
 from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.routing import ProbeMatcher
 from watchdog.domain.silencing import Silence, SilenceMatcher
-from watchdog.service.process_metrics import ProcessMetrics
+from watchdog.service.process_metrics import WatchdogActivityMetrics
 from watchdog.store.database import Database
 from watchdog.store.write.silences import begin_silence
 from watchdog.web import ApiKey, StatusPageConfig, create_web_app, forms
@@ -117,7 +117,7 @@ def routes() -> list[tuple[str, str]]:
         not_ready_reason=str,
         status_page=StatusPageConfig(),
         api_keys=KEYS,
-        collect_process_metrics=ProcessMetrics,
+        collect_process_metrics=WatchdogActivityMetrics,
         mcp_app=FakeMcpApp(),
     )
     return list_requests(app)

@@ -19,7 +19,7 @@ from tests.support.html_checks import find_html_problems, visible_text
 from tests.support.web import create_test_app, filled_database, request_page
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from watchdog.domain.model import Evidence, Outcome
-from watchdog.domain.observations import McpTaskFacts, ScheduledJobFacts
+from watchdog.domain.observations import McpScheduledTaskFacts, ScheduledJobFacts
 from watchdog.web.templating import SECURITY_HEADERS
 
 PATHS = (
@@ -261,7 +261,9 @@ def test_a_new_probe_shows_when_it_runs(tmp_path: Path) -> None:
 
 def test_a_probe_with_one_result_has_a_page(tmp_path: Path) -> None:
     rows = new_probe_rows()
-    rows.add_result(1, NOW - 20 * SECOND_MS, duration_ms=180, phases={"connect": 4}, tasks={"t": McpTaskFacts(ok=True)})
+    rows.add_result(
+        1, NOW - 20 * SECOND_MS, duration_ms=180, phases={"connect": 4}, tasks={"t": McpScheduledTaskFacts(ok=True)}
+    )
     with filled_database(f"sqlite:///{tmp_path}/o.db", rows) as database:
         response = request_page(create_test_app(database), "/probes/search-mcp")
     assert find_html_problems(response.text) == []
@@ -405,7 +407,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
         rows.add_result(
             id, NOW - MINUTE_MS, Outcome.FAIL, payload, payload, evidence=evidence, phases={payload: 5.0},
             preferences={payload: payload},
-            tasks={payload: McpTaskFacts(False, NOW - MINUTE_MS - 5, status=payload, error=payload)},
+            tasks={payload: McpScheduledTaskFacts(False, NOW - MINUTE_MS - 5, status=payload, error=payload)},
             measurements={payload: payload},
         )  # fmt: skip
         incident = rows.add_incident(

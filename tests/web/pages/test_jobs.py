@@ -22,7 +22,7 @@ from tests.support.web import create_test_app, filled_database, request_page
 from tests.web.pages.test_all_pages import HOSTILE, LINK
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS
 from watchdog.domain.model import Outcome
-from watchdog.domain.observations import McpTaskFacts, ScheduledJobFacts
+from watchdog.domain.observations import McpScheduledTaskFacts, ScheduledJobFacts
 from watchdog.store.read.jobs import list_jobs
 from watchdog.web.cards.jobs import build_jobs_card_row
 from watchdog.web.pages.list_page import LIST_ROWS_PER_PAGE
@@ -153,16 +153,21 @@ LISTED = task_aged(5 * MINUTE_MS, NOW)
         ("has no limit", LISTED, {}, ("up", "up", "Ok", "")),
         (
             "has not run yet",
-            McpTaskFacts(ok=True),
+            McpScheduledTaskFacts(ok=True),
             {"t": HOUR_MS},
             ("unknown", "wait", "Waiting for the first run", ""),
         ),
-        ("failed", McpTaskFacts(ok=False, error="no"), {}, ("degraded", "degraded", "Failed", "task t failed: no")),
+        (
+            "failed",
+            McpScheduledTaskFacts(ok=False, error="no"),
+            {},
+            ("degraded", "degraded", "Failed", "task t failed: no"),
+        ),
         ("is not listed", None, {"t": HOUR_MS}, ("down", "down", "Missing", "task t is not in the server's list")),
     ],
 )
 def test_the_verdict_on_a_task(
-    tmp_path: Path, sentence: str, task: McpTaskFacts | None, limits: dict[str, int], text: tuple[str, ...]
+    tmp_path: Path, sentence: str, task: McpScheduledTaskFacts | None, limits: dict[str, int], text: tuple[str, ...]
 ) -> None:
     rows = FixtureRows()
     rows.add_result(rows.add_probe("Server", "mcp", max_task_ages=limits), NOW, tasks={"t": task} if task else {})
@@ -299,7 +304,7 @@ def test_old_task_lists_are_not_loaded(tmp_path: Path) -> None:
     rows.add_probe("Long ago", "mcp")
     rows.add_probe("Of late", "mcp")
     for id, ago in ((1, 2 * DAY_MS + HOUR_MS), (2, 2 * DAY_MS - HOUR_MS)):
-        rows.add_result(id, NOW - ago, tasks={"t": McpTaskFacts(ok=True)})
+        rows.add_result(id, NOW - ago, tasks={"t": McpScheduledTaskFacts(ok=True)})
         rows.add_result(id, NOW)
     with (
         filled_database(f"sqlite:///{tmp_path}/l.db", rows) as database,

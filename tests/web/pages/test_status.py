@@ -25,7 +25,7 @@ from watchdog.store.tables import failing_destinations
 from watchdog.web import StatusPageConfig
 from watchdog.web.auth.session import ApiKey
 from watchdog.web.pages.status import (
-    StatusPageService,
+    StatusPageServiceStatus,
     build_status_page,
     find_overall_status_page_state,
     format_status_headline,
@@ -113,8 +113,8 @@ def test_the_public_page_has_nothing_confidential(tmp_path: Path) -> None:
         assert "hunter2" in request_page(app, "/probes").text  # visible to operators
 
 
-def service(name: str, state: HealthState, group: str = "") -> StatusPageService:
-    return StatusPageService(name, state, "", group, (), Markup(), "", "")
+def service(name: str, state: HealthState, group: str = "") -> StatusPageServiceStatus:
+    return StatusPageServiceStatus(name, state, "", group, (), Markup(), "", "")
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from tests.support.fixture_rows import NOW, FixtureRows
 from tests.support.web import create_test_app, filled_database, request_page
 from watchdog.api.metrics import encode_metrics
 from watchdog.domain.model import Outcome, ProbeInfo, ProbeResult
-from watchdog.service.counters import DeliveryResult, ProbeRunCounts
-from watchdog.service.process_metrics import ProcessMetrics
+from watchdog.service.counters import DeliveryResultKind, ProbeRunCounters
+from watchdog.service.process_metrics import WatchdogActivityMetrics
 from watchdog.store.database import Database
 from watchdog.store.errors import StoreUnavailableError
 from watchdog.web.routes import metrics as metrics_route
@@ -27,11 +27,11 @@ def parse(text: str) -> list[Sample]:
     return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
 
 
-def process_metrics_of(groups: list[str]) -> ProcessMetrics:
-    counts = ProbeRunCounts()
+def process_metrics_of(groups: list[str]) -> WatchdogActivityMetrics:
+    counts = ProbeRunCounters()
     counts.add(ProbeResult(1, NOW, "local", Outcome.FAIL, "http.503", "<script>", 150))
     runs = [(ProbeInfo(i, f"p{i}", f"P{i}", "http", group), counts) for i, group in enumerate(groups, 1)]
-    return ProcessMetrics(run_counts=runs, delivery_counts={('on"call/slack', DeliveryResult.SENT): 2})
+    return WatchdogActivityMetrics(run_counts=runs, delivery_counts={('on"call/slack', DeliveryResultKind.SENT): 2})
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_ten_thousand_groups_are_encoded_beside_the_event_loop(
 
 
 def test_the_counts_of_a_histogram_add_up() -> None:
-    counts = ProbeRunCounts()
+    counts = ProbeRunCounters()
     for duration in (0, 100, 101, 29_999, 3_600_000):
         counts.add(ProbeResult(1, NOW, "local", Outcome.PASS, duration=duration))
     counts.add(ProbeResult(1, NOW, "local", Outcome.MISSED, "missed.skipped", slot_count=7))

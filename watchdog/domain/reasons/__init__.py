@@ -14,7 +14,7 @@ import shlex
 from collections.abc import Mapping
 from difflib import get_close_matches
 
-from watchdog.domain.reasons.entry import ReasonCatalogueSection, ReasonEntry
+from watchdog.domain.reasons.entry import ReasonCategory, ReasonEntry
 from watchdog.domain.reasons.failures import FAILURE_REASON_ENTRIES
 from watchdog.domain.reasons.findings import ERROR_MISSED_FINDING_AND_RESOLUTION_REASON_ENTRIES
 from watchdog.domain.reasons.operations import DELIVERY_REMEDIATION_AND_ACCESS_REASON_ENTRIES
@@ -22,7 +22,7 @@ from watchdog.domain.reasons.operations import DELIVERY_REMEDIATION_AND_ACCESS_R
 __all__ = [
     "REASON_CATALOGUE",
     "TRANSPORT_AND_RESPONSE_REASON_FAMILIES",
-    "ReasonCatalogueSection",
+    "ReasonCategory",
     "ReasonEntry",
     "build_reason_and_message",
     "find_reason_pattern_problem",
@@ -90,7 +90,7 @@ def find_reason_pattern_problem(pattern: str) -> str:
     if (
         pattern in families
         or pattern in REASON_CATALOGUE
-        or (pattern != generalize_http_status_reason(pattern) and _has_reason_entry(pattern))
+        or (pattern != generalize_http_status_reason(pattern) and _is_known_reason_code(pattern))
     ):
         return ""
     close = get_close_matches(pattern, {*families, *REASON_CATALOGUE}, 1)
@@ -98,7 +98,7 @@ def find_reason_pattern_problem(pattern: str) -> str:
     return f"unknown reason {pattern!r}{hint}"
 
 
-def _has_reason_entry(code: str) -> bool:
+def _is_known_reason_code(code: str) -> bool:
     try:
         return bool(get_reason_entry(code))
     except KeyError:
@@ -122,10 +122,12 @@ def get_reason_advice(code: str, *, probe_id: str = "PROBE", job_name: str = "JO
         return ""
     is_safe = job_name.isprintable() and "`" not in job_name and len(job_name) <= MAX_JOB_NAME_CHARS_IN_COMMAND
     values = {"PROBE": probe_id, "JOB": shlex.quote(job_name) if is_safe and job_name else "JOB"}
-    return re.sub(r"`watchdog [^`]*`", lambda command: _fill_in_command(command[0], values), advice)
+    return re.sub(
+        r"`watchdog [^`]*`", lambda command: _fill_placeholders_of_suggested_command(command[0], values), advice
+    )
 
 
-def _fill_in_command(command: str, values: Mapping[str, str]) -> str:
+def _fill_placeholders_of_suggested_command(command: str, values: Mapping[str, str]) -> str:
     return re.sub(r"\b(PROBE|JOB)\b", lambda name: values[name[0]], command)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from watchdog.domain.reasons.entry import ReasonCatalogueSection, ReasonEntry
+from watchdog.domain.reasons.entry import ReasonCategory, ReasonEntry
 
-_failure_reason_entry = partial(ReasonEntry, ReasonCatalogueSection.FAILURE)
+_failure_reason_entry = partial(ReasonEntry, ReasonCategory.FAILURE)
 
 _NO_CONNECTION_REASON_ENTRIES = (
     _failure_reason_entry(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 
-class ReasonCatalogueSection(Enum):
+class ReasonCategory(Enum):
     """What a reason explains. Each scope is a section of docs/reasons.md, in this order."""
 
     FAILURE = "fail"
@@ -33,7 +33,7 @@ class ReasonCatalogueSection(Enum):
 class ReasonEntry:
     """One entry of the catalogue."""
 
-    scope: ReasonCatalogueSection
+    scope: ReasonCategory
     code: str
     """`family.cause`. The cause `*` stands for every other cause of the family, `4xx` for every status of the class."""
     title: str
@@ -52,4 +52,4 @@ class ReasonEntry:
     @property
     def may_be_remediated(self) -> bool:
         """Whether a remediation may be configured for it: it makes a finding bad, and a run has just shown it."""
-        return self.scope in (ReasonCatalogueSection.FAILURE, ReasonCatalogueSection.FINDING)
+        return self.scope in (ReasonCategory.FAILURE, ReasonCategory.FINDING)

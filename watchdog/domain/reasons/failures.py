@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import partial
 
 from watchdog.domain.reasons.connection import CONNECTION_REASON_ENTRIES
-from watchdog.domain.reasons.entry import ReasonCatalogueSection, ReasonEntry
+from watchdog.domain.reasons.entry import ReasonCategory, ReasonEntry
 from watchdog.domain.reasons.responses import RESPONSE_REASON_ENTRIES
 from watchdog.domain.reasons.tls import TLS_REASON_ENTRIES
 
-_failure_reason_entry = partial(ReasonEntry, ReasonCatalogueSection.FAILURE)
+_failure_reason_entry = partial(ReasonEntry, ReasonCategory.FAILURE)
 
 _EXPECTATION_AND_MCP_REASON_ENTRIES = (
     _failure_reason_entry(
@@ -25,7 +25,7 @@ _EXPECTATION_AND_MCP_REASON_ENTRIES = (
         "Check whether the response has changed, or guard the expression with `has(...)`.",
     ),
     ReasonEntry(
-        ReasonCatalogueSection.ERROR,
+        ReasonCategory.ERROR,
         "expectation.over_budget",
         "Expression too expensive",
         "An expression iterates over more entries of the response than Watchdog allows, so it was not evaluated.",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
-from watchdog.domain.reasons.entry import ReasonCatalogueSection, ReasonEntry
+from watchdog.domain.reasons.entry import ReasonCategory, ReasonEntry
 
-_error_reason_entry = partial(ReasonEntry, ReasonCatalogueSection.ERROR)
-_missed_reason_entry = partial(ReasonEntry, ReasonCatalogueSection.MISSED)
-_finding_reason_entry = partial(ReasonEntry, ReasonCatalogueSection.FINDING)
-_resolution_reason_entry = partial(ReasonEntry, ReasonCatalogueSection.RESOLUTION)
+_error_reason_entry = partial(ReasonEntry, ReasonCategory.ERROR)
+_missed_reason_entry = partial(ReasonEntry, ReasonCategory.MISSED)
+_finding_reason_entry = partial(ReasonEntry, ReasonCategory.FINDING)
+_resolution_reason_entry = partial(ReasonEntry, ReasonCategory.RESOLUTION)
 
 ERROR_MISSED_FINDING_AND_RESOLUTION_REASON_ENTRIES = (
     _error_reason_entry(
@@ -370,7 +370,7 @@ ERROR_MISSED_FINDING_AND_RESOLUTION_REASON_ENTRIES = (
         "If nothing is wrong, correct the expression.",
     ),
     ReasonEntry(
-        ReasonCatalogueSection.NO_DATA,
+        ReasonCategory.NO_DATA,
         "no_data",
         "No data",
         "No result has been stored for longer than expected.",

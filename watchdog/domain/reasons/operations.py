@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from watchdog.domain.reasons.entry import ReasonCatalogueSection, ReasonEntry
+from watchdog.domain.reasons.entry import ReasonCategory, ReasonEntry
 
-_delivery_reason_entry = partial(ReasonEntry, ReasonCatalogueSection.DELIVERY)
-_remediation_reason_entry = partial(ReasonEntry, ReasonCatalogueSection.REMEDIATION)
-_access_reason_entry = partial(ReasonEntry, ReasonCatalogueSection.ACCESS)
+_delivery_reason_entry = partial(ReasonEntry, ReasonCategory.DELIVERY)
+_remediation_reason_entry = partial(ReasonEntry, ReasonCategory.REMEDIATION)
+_access_reason_entry = partial(ReasonEntry, ReasonCategory.ACCESS)
 
 DELIVERY_REMEDIATION_AND_ACCESS_REASON_ENTRIES = (
     _delivery_reason_entry(

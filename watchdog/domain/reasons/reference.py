@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from watchdog.domain.reasons import (
     REASON_CATALOGUE,
     TRANSPORT_AND_RESPONSE_REASON_FAMILIES,
-    ReasonCatalogueSection,
+    ReasonCategory,
     ReasonEntry,
     get_reason_family,
 )
@@ -22,31 +22,31 @@ meaning of a code never changes. The message beside it is for people and may be 
 
 _REASONS_PAGE_SECTIONS = {
     "Why a run fails": (
-        (ReasonCatalogueSection.FAILURE,),
+        (ReasonCategory.FAILURE,),
         "The outcome is `fail`: the target has a problem. An incident opens after `failure_threshold` failed runs in a "
         "row.",
     ),
     "Why a run has no verdict": (
-        (ReasonCatalogueSection.ERROR,),
+        (ReasonCategory.ERROR,),
         "The outcome is `error`: Watchdog could not determine the state of the target, so a single error does not "
         "change its state. After `failure_threshold` errors in a row, a `no_verdict` incident opens, and the state "
         "becomes `unknown`, unless it is already `down`.",
     ),
     "Why a run is missed": (
-        (ReasonCatalogueSection.MISSED,),
+        (ReasonCategory.MISSED,),
         "The outcome is `missed`: there was no run, so the target was not checked.",
     ),
     "Other reasons why an incident opens": (
-        (ReasonCatalogueSection.FINDING, ReasonCatalogueSection.NO_DATA),
+        (ReasonCategory.FINDING, ReasonCategory.NO_DATA),
         "Incidents of the rules `availability` and `no_verdict` have one of the reasons above. The reasons of the "
         "other rules:",
     ),
     "How an incident ends": (
-        (ReasonCatalogueSection.RESOLUTION,),
+        (ReasonCategory.RESOLUTION,),
         "The resolution is empty if the finding has recovered. Otherwise:",
     ),
     "Why a notification is not delivered": (
-        (ReasonCatalogueSection.DELIVERY,),
+        (ReasonCategory.DELIVERY,),
         "Deliveries are retried for three days, and then marked as undelivered. If the configuration is wrong (a "
         "key, a channel, a proxy), they are retried for an hour. If the receiver refuses the content, they are not "
         "retried. The HTTP statuses 400, 413, 415 and 422 mean that the content is refused. After 408, 425, 429 or any "
@@ -54,12 +54,12 @@ _REASONS_PAGE_SECTIONS = {
         'reasons under "Connection and response" also apply to notifications. Other reasons:',
     ),
     "Why a remediation fails": (
-        (ReasonCatalogueSection.REMEDIATION,),
+        (ReasonCategory.REMEDIATION,),
         "The incident's page shows what a remediation did, when, and with what result. It runs only once, even if it "
         "fails. The reasons above for connections, databases and MCP servers also apply to remediations. Other "
         "reasons:",
     ),
-    "Why a request to the operator pages is refused": ((ReasonCatalogueSection.ACCESS,), ""),
+    "Why a request to the operator pages is refused": ((ReasonCategory.ACCESS,), ""),
 }
 
 
@@ -76,7 +76,7 @@ def _render_reason_reference_sections() -> Iterator[str]:
         transport = [
             entry for entry in entries if get_reason_family(entry.code) in TRANSPORT_AND_RESPONSE_REASON_FAMILIES
         ]
-        if scopes == (ReasonCatalogueSection.FAILURE,):
+        if scopes == (ReasonCategory.FAILURE,):
             yield "### Connection and response\n"
             yield _render_reason_table(transport)
             yield "### Checks, queues and jobs\n"

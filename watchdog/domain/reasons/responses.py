@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
-from watchdog.domain.reasons.entry import ReasonCatalogueSection, ReasonEntry
+from watchdog.domain.reasons.entry import ReasonCategory, ReasonEntry
 
-_failure_reason_entry = partial(ReasonEntry, ReasonCatalogueSection.FAILURE)
-_error_reason_entry = partial(ReasonEntry, ReasonCatalogueSection.ERROR)
+_failure_reason_entry = partial(ReasonEntry, ReasonCategory.FAILURE)
+_error_reason_entry = partial(ReasonEntry, ReasonCategory.ERROR)
 
 _PROTOCOL_REASON_ENTRIES = (
     _failure_reason_entry(

@@ -8,7 +8,7 @@ from watchdog.domain.rules.engine import (
     advance_alert_state,
     derive_probe_health_state,
     evaluate_result_rules,
-    fold_results_into_alert_states,
+    fold_results_into_alert_states_in_place,
     is_result_bad_by_rule_about_subject,
 )
 from watchdog.domain.rules.policy import AlertPolicy
@@ -24,6 +24,6 @@ __all__ = [
     "advance_alert_state",
     "derive_probe_health_state",
     "evaluate_result_rules",
-    "fold_results_into_alert_states",
+    "fold_results_into_alert_states_in_place",
     "is_result_bad_by_rule_about_subject",
 ]

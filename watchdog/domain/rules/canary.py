@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from watchdog.domain.formatting import MINUTE_MS, format_count_with_noun, format_duration
 from watchdog.domain.measurements import CanaryStageDurations
 from watchdog.domain.observations import CanaryJobPollResult, CanaryJobStage, QueueStats
-from watchdog.domain.probe_state import OutstandingCanaryJobRecord, OutstandingCanaryJobs
+from watchdog.domain.probe_state import CanaryJobLeftByEarlierRun, OutstandingCanaryJobs
 from watchdog.domain.reasons import build_reason_and_message
 
 IN_PROGRESS_CANARY_STAGES = (CanaryJobStage.SENT, CanaryJobStage.QUEUED, CanaryJobStage.RUNNING)
@@ -49,11 +49,11 @@ class CanaryJobStageTracker:
     finished_at: int | None = None
     pickup_is_shown: bool = True
     """Of a lost job: whether its stage before would have shown a pick-up."""
-    earlier: OutstandingCanaryJobRecord | None = None
+    earlier: CanaryJobLeftByEarlierRun | None = None
     """What an earlier run remembered of it; None: this run has sent it."""
 
     @classmethod
-    def from_outstanding_record(cls, record: OutstandingCanaryJobRecord) -> CanaryJobStageTracker:
+    def from_outstanding_record(cls, record: CanaryJobLeftByEarlierRun) -> CanaryJobStageTracker:
         """Tracks the sentinel of an earlier run."""
         return cls(record.job_id, record.sent_at, record.sent_at, picked_up_at=record.picked_up_at, earlier=record)
 
@@ -94,7 +94,7 @@ def _clamp_reported_job_time(reported_at: int | None, earliest: int, latest: int
     return latest if reported_at is None else min(max(reported_at, earliest), latest)
 
 
-def find_blocking_canary_job(outstanding: OutstandingCanaryJobs, slot: int) -> OutstandingCanaryJobRecord | None:
+def find_blocking_canary_job(outstanding: OutstandingCanaryJobs, slot: int) -> CanaryJobLeftByEarlierRun | None:
     """The earlier sentinel that this slot polls instead of sending one of its own; None: it sends one.
 
     Only the newest one blocks, and not for long: a job that is lost without a trace must not hide that the queue works
@@ -112,7 +112,7 @@ def find_blocking_canary_job(outstanding: OutstandingCanaryJobs, slot: int) -> O
 
 def give_up_oldest_canary_job_if_too_many(
     outstanding: OutstandingCanaryJobs, slot: int
-) -> tuple[OutstandingCanaryJobRecord | None, OutstandingCanaryJobs]:
+) -> tuple[CanaryJobLeftByEarlierRun | None, OutstandingCanaryJobs]:
     """Makes room for the sentinel of this slot: the sentinel that is no longer awaited, if any, and the remaining
     ones."""
     oldest, *others = outstanding.records or (None,)

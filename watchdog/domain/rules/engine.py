@@ -13,13 +13,13 @@ from typing import NamedTuple
 from watchdog.domain.clock_steps import parse_clock_generation_of_timeline_id
 from watchdog.domain.model import (
     Finding,
-    FindingAlertState,
     HealthState,
     IncidentEvent,
     IncidentTransition,
     Outcome,
     ProbeResult,
     SubjectFacts,
+    SuspectOrOpenAlertState,
 )
 from watchdog.domain.reasons import is_same_incident_cause
 from watchdog.domain.rules import (
@@ -39,7 +39,7 @@ from watchdog.domain.rules import (
 from watchdog.domain.rules.missing_jobs import find_gone_job_names, find_unjudgeable_job_names
 from watchdog.domain.rules.policy import AlertPolicy
 
-AlertStates = dict[tuple[str, str], FindingAlertState]
+AlertStates = dict[tuple[str, str], SuspectOrOpenAlertState]
 """By (rule, subject). A finding that is clear has no entry."""
 
 RESULT_RULE_MODULES = (
@@ -68,7 +68,7 @@ _LISTING_OWNER_RULE_BY_DEPENDENT_RULE = {
     unreadable_schedule.ALERT_RULE_NAME: job.ALERT_RULE_NAME,
 }
 """The listing that a rule reads, if it is another rule's."""
-_RULE_NAMES_OMITTING_EMPTY_LISTINGS = (preference.ALERT_RULE_NAME, tool.ALERT_RULE_NAME)
+_RULE_NAMES_WHOSE_ABSENT_LISTING_IS_EMPTY = (preference.ALERT_RULE_NAME, tool.ALERT_RULE_NAME)
 """Rules whose listing a run leaves out if there is nothing to list: no expression, or no unusual tool. A run that fails
 may also have none because it did not get as far."""
 _SCHEDULED_JOB_RULE_NAMES = (job.ALERT_RULE_NAME, unreadable_schedule.ALERT_RULE_NAME)
@@ -132,12 +132,12 @@ def advance_alert_state(
     success_threshold = 1 if immediate else policy.success_threshold
     state = alert_states.get(key)
 
-    def add_transition(event: IncidentEvent, state: FindingAlertState) -> str:
+    def add_transition(event: IncidentEvent, state: SuspectOrOpenAlertState) -> str:
         transitions.append(_build_incident_transition(event, policy.probe.database_id, finding, state, slot))
         return transitions[-1].incident
 
     if finding.bad:
-        state = state or FindingAlertState(
+        state = state or SuspectOrOpenAlertState(
             bad_count=0, good_count=0, first_bad_slot=slot, incident=None, generation=generation
         )
         if state.incident is not None:
@@ -161,7 +161,7 @@ def advance_alert_state(
 
 
 def _build_incident_transition(
-    event: IncidentEvent, probe: int, finding: Finding, state: FindingAlertState, slot: int
+    event: IncidentEvent, probe: int, finding: Finding, state: SuspectOrOpenAlertState, slot: int
 ) -> IncidentTransition:
     return IncidentTransition(
         event=event,
@@ -177,7 +177,7 @@ def _build_incident_transition(
     )
 
 
-def _update_other_cause_slot_count_in_state(state: FindingAlertState, reason: str) -> FindingAlertState:
+def _update_other_cause_slot_count_in_state(state: SuspectOrOpenAlertState, reason: str) -> SuspectOrOpenAlertState:
     """Counts the bad slots in a row in which an open incident has one other cause than its current one."""
     if is_same_incident_cause(reason, state.reason):
         return state._replace(other_count=0)
@@ -190,7 +190,7 @@ def find_listed_subjects(rule: str, result: ProbeResult) -> Collection[str] | No
     listing = result.listings.get(_LISTING_OWNER_RULE_BY_DEPENDENT_RULE.get(rule, rule))
     if listing is not None:
         return listing.subjects
-    return () if rule in _RULE_NAMES_OMITTING_EMPTY_LISTINGS and result.outcome is Outcome.PASS else None
+    return () if rule in _RULE_NAMES_WHOSE_ABSENT_LISTING_IS_EMPTY and result.outcome is Outcome.PASS else None
 
 
 def build_good_findings_of_vanished_subjects(
@@ -239,7 +239,7 @@ class AlertStateFoldOutcome(NamedTuple):
     """The fold stopped at a result that is held until this instant, unless it is decided before."""
 
 
-def fold_results_into_alert_states(
+def fold_results_into_alert_states_in_place(
     policy: AlertPolicy,
     alert_states: AlertStates,
     evaluated_until: int,

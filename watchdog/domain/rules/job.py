@@ -29,7 +29,7 @@ from watchdog.domain.reasons import build_reason_and_message
 from watchdog.domain.rules.lost_run import (
     build_lost_job_run_problem,
     find_job_interval_counted_from_run,
-    reclassify_run_in_progress_as_lost,
+    reclassify_overdue_running_job_run_as_lost,
 )
 from watchdog.domain.rules.missing_jobs import find_unjudgeable_job_names
 from watchdog.domain.rules.policy import AlertPolicy
@@ -39,7 +39,7 @@ from watchdog.domain.schedule import (
     CronSchedule,
     IntervalSchedule,
     Schedule,
-    extend_deadline_over_downtime_gaps,
+    extend_deadline_and_find_long_downtime_gap,
     list_missed_job_runs,
 )
 from watchdog.domain.text import summarize_error_text
@@ -124,13 +124,13 @@ def update_and_judge_job(
     gaps: DowntimeGaps = (),
 ) -> EvaluatedJob:
     """Judges one job. `gaps`: when it could not have reported a run; empty where its source knows all of them."""
-    facts = reclassify_run_in_progress_as_lost(facts, limits, now)
+    facts = reclassify_overdue_running_job_run_as_lost(facts, limits, now)
     facts, state = merge_job_facts_and_saved_state(facts, limits, None if record is None else record.state, now)
     facts = facts._replace(expected_from=state.expected_from)
     return EvaluatedJob(facts, state, judge_job_facts(facts, limits, now, gaps))
 
 
-class ExpectedJobRuns(NamedTuple):
+class JobRunExpectation(NamedTuple):
     """The runs that are expected of a job: those of a schedule that are later than both instants."""
 
     schedule: Schedule | None
@@ -141,12 +141,12 @@ class ExpectedJobRuns(NamedTuple):
 
 def build_job_run_expectation(
     facts: ScheduledJobFacts, limits: ScheduledJobLimits, expected_from: int, gaps: DowntimeGaps = ()
-) -> ExpectedJobRuns:
+) -> JobRunExpectation:
     interval = find_job_interval_counted_from_run(facts, limits)
     if interval is None:
-        return ExpectedJobRuns(limits.schedule or facts.build_schedule(), facts.last_start, expected_from)
+        return JobRunExpectation(limits.schedule or facts.build_schedule(), facts.last_start, expected_from)
     anchor = _find_job_interval_anchor(facts, interval, limits.grace, expected_from, gaps)
-    return ExpectedJobRuns(IntervalSchedule(interval, anchor % interval), anchor, anchor)
+    return JobRunExpectation(IntervalSchedule(interval, anchor % interval), anchor, anchor)
 
 
 def _find_job_interval_anchor(
@@ -285,7 +285,7 @@ def _build_gone_job_problem(facts: ScheduledJobFacts, now: int) -> tuple[str, st
 
 
 def _find_job_problem(
-    facts: ScheduledJobFacts, limits: ScheduledJobLimits, expected: ExpectedJobRuns, now: int, gaps: DowntimeGaps
+    facts: ScheduledJobFacts, limits: ScheduledJobLimits, expected: JobRunExpectation, now: int, gaps: DowntimeGaps
 ) -> tuple[str, str]:
     name = facts.name
     zone = _choose_job_message_time_zone(expected.schedule)
@@ -333,12 +333,12 @@ def _find_job_duration_limit_problem(facts: ScheduledJobFacts, limits: Scheduled
 
 
 def _exceeds_max_runtime(started_at: int, max_runtime: int, now: int, gaps: DowntimeGaps) -> bool:
-    deadline, gap = extend_deadline_over_downtime_gaps(started_at, started_at + max_runtime, gaps)
+    deadline, gap = extend_deadline_and_find_long_downtime_gap(started_at, started_at + max_runtime, gaps)
     return gap is None and deadline < now
 
 
 def _find_overdue_problem(
-    facts: ScheduledJobFacts, limits: ScheduledJobLimits, expected: ExpectedJobRuns, now: int, gaps: DowntimeGaps
+    facts: ScheduledJobFacts, limits: ScheduledJobLimits, expected: JobRunExpectation, now: int, gaps: DowntimeGaps
 ) -> tuple[str, str] | None:
     """A run that should have started and did not.
 

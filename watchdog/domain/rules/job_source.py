@@ -24,7 +24,7 @@ from watchdog.domain.probe_state import (
     ScheduledJobStateRecord,
     build_forget_job_state_key,
     build_scheduled_job_state_key,
-    read_scheduled_job_state_record,
+    find_scheduled_job_record_in_probe_state,
 )
 from watchdog.domain.reasons import build_reason_and_message
 from watchdog.domain.rules.job import (
@@ -110,13 +110,13 @@ def evaluate_job_source(
         heartbeat_at=heartbeat_at,
         absence=absence,
     )
-    listed = list(_evaluate_listed_jobs(source))
+    listed = list(_evaluate_jobs_listed_by_source(source))
     returned: Mapping[str, Json] = {} if absence is None else {JOB_SOURCE_OUTAGE_STATE_KEY: absence.to_json()}
     if dead := _find_dead_scheduler_problem(source, listed):
         return EvaluatedJobSource((), *dead, is_readable=False, state_updates=returned)
     unlisted = _accept_vanished_jobs_as_removed(source, listed, list(_evaluate_unlisted_jobs(source)))
     jobs = (*listed, *unlisted)
-    reason, message = _find_job_source_problem(snapshot, jobs)
+    reason, message = _find_gone_or_no_jobs_problem(snapshot, jobs)
     updates: dict[str, Json] = dict.fromkeys(key for key in probe_state if key.startswith(FORGET_JOB_STATE_KEY_PREFIX))
     updates |= returned
     if heartbeat_at is not None:
@@ -124,7 +124,7 @@ def evaluate_job_source(
     return EvaluatedJobSource(jobs, reason, message, state_updates=updates)
 
 
-def _find_job_source_problem(snapshot: JobSourceSnapshot, jobs: Iterable[EvaluatedJob]) -> tuple[str, str]:
+def _find_gone_or_no_jobs_problem(snapshot: JobSourceSnapshot, jobs: Iterable[EvaluatedJob]) -> tuple[str, str]:
     facts = {job.facts.name: job.facts for job in jobs}
     job_count = sum(job.listed or is_job_gone(job) for job in facts.values())
     if vanished := find_gone_job_majority(facts):
@@ -140,13 +140,13 @@ def _find_job_source_problem(snapshot: JobSourceSnapshot, jobs: Iterable[Evaluat
 # --- jobs that are listed
 
 
-def _evaluate_listed_jobs(source: _JobSourceEvaluationInputs) -> Iterator[EvaluatedJob]:
+def _evaluate_jobs_listed_by_source(source: _JobSourceEvaluationInputs) -> Iterator[EvaluatedJob]:
     for reported in source.snapshot.jobs:
         facts = reported.without_implausible_values._replace(reporting_lag=source.snapshot.reporting_lag)
         limits = find_job_limits(source.job_limits, facts.name)
         if limits is None:
             continue
-        record = read_scheduled_job_state_record(source.probe_state, facts.name)
+        record = find_scheduled_job_record_in_probe_state(source.probe_state, facts.name)
         saved = SavedScheduledJobState() if record is None else record.state
         facts = facts._replace(advanced_at=_find_newest_dispatched_run(facts, saved, source.taken_at))
         job = update_and_judge_job(facts, limits, record, source.taken_at)
@@ -232,7 +232,7 @@ def _evaluate_never_listed_job(
 ) -> Iterator[EvaluatedJob]:
     """A required job. If the source lists no jobs at all, that is the problem."""
     if source.snapshot.jobs or limits.overrides_schedule:
-        record = read_scheduled_job_state_record(source.probe_state, name)
+        record = find_scheduled_job_record_in_probe_state(source.probe_state, name)
         job = update_and_judge_job(ScheduledJobFacts(name, listed=False), limits, record, source.taken_at)
         yield job._replace(state=job.state._replace(was_listed=False))
 
@@ -296,7 +296,7 @@ def _accept_vanished_jobs_as_removed(
         if facts.name not in gone or facts.name in source.required_jobs:
             return False
         since = stable_since if facts.name in vanished else facts.gone_since or source.taken_at
-        return clock.has_uptime_elapsed(since, JOB_REMOVAL_ACCEPTED_AFTER_MS, source.taken_at)
+        return clock.has_uptime_elapsed_since(since, JOB_REMOVAL_ACCEPTED_AFTER_MS, source.taken_at)
 
     return [
         job._replace(facts=job.facts._replace(removal="job.removal_accepted"), verdict=ScheduledJobVerdict())
@@ -352,7 +352,7 @@ def _find_dead_scheduler_problem(
     if not source.snapshot.jobs and not is_known and not has_published_jobs:
         return None
     if scheduler.timeout is None:
-        detail = _describe_idle_scheduler(source, listed)
+        detail = _describe_due_jobs_not_sent_by_scheduler(source, listed)
     elif source.heartbeat_at is None:
         detail = "none has ever sent a heartbeat"
     elif source.taken_at - max(source.heartbeat_at, source.server_reachable_again_at) > scheduler.timeout:
@@ -362,13 +362,17 @@ def _find_dead_scheduler_problem(
     return build_reason_and_message("job.scheduler_dead", detail, scheduler=scheduler.name) if detail else None
 
 
-def _describe_idle_scheduler(source: _JobSourceEvaluationInputs, listed: list[EvaluatedJob]) -> str:
+def _describe_due_jobs_not_sent_by_scheduler(source: _JobSourceEvaluationInputs, listed: list[EvaluatedJob]) -> str:
     """That nothing was sent since a job was due whose grace has passed; empty if something was, or if it is the only
     job: then its own incident shows it."""
     enabled = [job for job in listed if job.facts.enabled]
     sent = (at for job in listed for at in (job.facts.last_start, job.facts.advanced_at) if at is not None)
     last_sent_at = max(sent, default=None)
-    late = {job.facts.name: _find_unsent_job_due_at(job.facts, source.taken_at) for job in enabled if job.is_overdue}
+    late = {
+        job.facts.name: _find_due_time_of_job_not_sent_by_scheduler(job.facts, source.taken_at)
+        for job in enabled
+        if job.is_overdue
+    }
     unsent = {
         name: due_at
         for name, due_at in late.items()
@@ -381,7 +385,7 @@ def _describe_idle_scheduler(source: _JobSourceEvaluationInputs, listed: list[Ev
     return f"{name} was due at {due}, and none of the {format_count_with_noun(len(enabled), 'job')} has been sent since"
 
 
-def _find_unsent_job_due_at(facts: ScheduledJobFacts, now: int) -> int | None:
+def _find_due_time_of_job_not_sent_by_scheduler(facts: ScheduledJobFacts, now: int) -> int | None:
     """When a job was due that has not been sent; None: it has been sent, or is not due."""
     if facts.next_due is not None:
         return facts.next_due if facts.next_due <= now else None

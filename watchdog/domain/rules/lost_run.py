@@ -31,7 +31,7 @@ def compute_job_run_end_deadline(facts: ScheduledJobFacts, limits: ScheduledJobL
     return started_at + max(period, MIN_LOST_JOB_RUN_AGE_MS)
 
 
-def reclassify_run_in_progress_as_lost(
+def reclassify_overdue_running_job_run_as_lost(
     facts: ScheduledJobFacts, limits: ScheduledJobLimits, now: int
 ) -> ScheduledJobFacts:
     """A run that its source still lists as in progress is lost if its deadline has passed and a later run has ended."""

@@ -12,7 +12,7 @@ ALERT_RULE_NAME = "missed_run"
 ALERT_RULE_INCIDENT_HEALTH_STATE = HealthState.UNKNOWN
 NOT_RUN_REASON, MAY_HAVE_RUN_REASON = "missed.not_run", "missed.may_have_run"
 """The reasons of missed slots that are a problem: they are recorded for cron schedules only."""
-CRON_SLOT_ALREADY_STARTED_REASON = "missed.already_started"
+CRON_SLOT_RUN_BEFORE_CLOCK_STEP_REASON = "missed.already_started"
 """Of a slot of a cron schedule whose run was started before the clock was set back, so that nothing is missing."""
 LATE_START_MEASUREMENT_NAME = "started_late_ms"
 """How long after its slot a run was started that was caught up."""

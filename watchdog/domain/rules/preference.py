@@ -9,7 +9,7 @@ from watchdog.domain.model import Finding, HealthState, ProbeResult
 from watchdog.domain.rules.policy import AlertPolicy
 
 
-class PreferenceExpressionFacts(NamedTuple):
+class PreferenceExpressionResult(NamedTuple):
     """The result of a `prefer` expression: in words, without the values that it compares.
 
     Stored values are masked and cut to size, so comparing them again could give another result than the run.
@@ -21,7 +21,7 @@ class PreferenceExpressionFacts(NamedTuple):
 
 ALERT_RULE_NAME = "preference"
 ALERT_RULE_INCIDENT_HEALTH_STATE = HealthState.DEGRADED
-ALERT_RULE_SUBJECT_FACTS_CLASS = PreferenceExpressionFacts
+ALERT_RULE_SUBJECT_FACTS_CLASS = PreferenceExpressionResult
 
 
 def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:

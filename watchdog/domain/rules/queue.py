@@ -59,7 +59,7 @@ def _evaluate_queue_threshold(
         return _evaluate_queue_stalled_threshold(
             threshold, stats, None if record is None else record.head_marker, since, now
         )
-    value, reported = read_queue_metric_and_availability(threshold, stats)
+    value, reported = get_queue_metric_and_whether_reported(threshold, stats)
     if not reported:
         return EvaluatedQueueThreshold(QueueThresholdRecord(threshold, since), None, unavailable=True)
     is_bad = value is not None and (
@@ -105,7 +105,7 @@ def _evaluate_queue_stalled_threshold(
     return EvaluatedQueueThreshold(QueueThresholdRecord(threshold, since, head), waiting)
 
 
-def read_queue_metric_and_availability(threshold: QueueThreshold, stats: QueueStats) -> tuple[float | None, bool]:
+def get_queue_metric_and_whether_reported(threshold: QueueThreshold, stats: QueueStats) -> tuple[float | None, bool]:
     """A metric's value, and whether the system reports it."""
     if threshold.metric == "oldest":
         age = 0 if stats.waiting == 0 else stats.oldest

@@ -8,16 +8,16 @@ from enum import Enum
 
 from watchdog.domain.formatting import SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS, format_duration, format_utc_timestamp
 from watchdog.domain.model import Finding, HealthState, ProbeInfo, ProbeResult
-from watchdog.domain.observations import McpTaskFacts
+from watchdog.domain.observations import McpScheduledTaskFacts
 from watchdog.domain.reasons import build_reason_and_message
 from watchdog.domain.rules.policy import AlertPolicy
 
 ALERT_RULE_NAME = "task"
 ALERT_RULE_INCIDENT_HEALTH_STATE = HealthState.DEGRADED
-ALERT_RULE_SUBJECT_FACTS_CLASS = McpTaskFacts
+ALERT_RULE_SUBJECT_FACTS_CLASS = McpScheduledTaskFacts
 
 
-class McpTaskStatusMeaning(Enum):
+class McpTaskStatusCategory(Enum):
     """What the status word of a task means."""
 
     GOOD = "good"
@@ -29,12 +29,12 @@ class McpTaskStatusMeaning(Enum):
 
 
 _MCP_TASK_STATUS_PATTERN_BY_MEANING = {
-    McpTaskStatusMeaning.GOOD: re.compile(
+    McpTaskStatusCategory.GOOD: re.compile(
         "complete|completed|disabled|done|finished|healthy|idle|in_progress|never|never_run|new|none|ok|pass|passed|"
         "paused|pending|queued|ready|running|scheduled|skipped|started|succeeded|success|successful|unknown|waiting"
     ),
-    McpTaskStatusMeaning.STALE: re.compile("delayed|late|missed|outdated|overdue|stale"),
-    McpTaskStatusMeaning.FAILED: re.compile(
+    McpTaskStatusCategory.STALE: re.compile("delayed|late|missed|outdated|overdue|stale"),
+    McpTaskStatusCategory.FAILED: re.compile(
         "abandoned|abort|aborted|cancelled|canceled|crashed|dead|error|errored|expired|fail|failed|failing|failure|"
         "fatal|killed|lost|rejected|stalled|stuck|terminated|timed_out|timeout|unhealthy"
     ),
@@ -56,7 +56,7 @@ def find_mcp_task_age_limit_ms(probe: ProbeInfo, name: str) -> int | None:
     return probe.max_task_ages.get(name, probe.max_task_ages.get("*"))
 
 
-def find_meaning_of_mcp_task_status_word(status: str) -> McpTaskStatusMeaning | None:
+def find_meaning_of_mcp_task_status_word(status: str) -> McpTaskStatusCategory | None:
     """What a status word of a task means; None: it is unknown."""
     word = status.lower().replace(" ", "_").replace("-", "_")
     for meaning, pattern in _MCP_TASK_STATUS_PATTERN_BY_MEANING.items():
@@ -65,18 +65,20 @@ def find_meaning_of_mcp_task_status_word(status: str) -> McpTaskStatusMeaning | 
     return None
 
 
-def has_mcp_task_failed(task: McpTaskFacts) -> bool:
+def has_mcp_task_failed(task: McpScheduledTaskFacts) -> bool:
     """Whether the last run failed.
 
     `ok: false` beside a good status and no error is no failure of the last run: the server finds the run too old, or
     knows of none.
     """
     return not task.ok and (
-        bool(task.error) or find_meaning_of_mcp_task_status_word(task.status) in (None, McpTaskStatusMeaning.FAILED)
+        bool(task.error) or find_meaning_of_mcp_task_status_word(task.status) in (None, McpTaskStatusCategory.FAILED)
     )
 
 
-def find_mcp_task_failure_or_staleness(name: str, task: McpTaskFacts, limit: int | None, now: int) -> tuple[str, str]:
+def find_mcp_task_failure_or_staleness(
+    name: str, task: McpScheduledTaskFacts, limit: int | None, now: int
+) -> tuple[str, str]:
     """Reason and message; both empty when the task is fine. `limit`: as `find_mcp_task_age_limit_ms` returns it.
 
     Servers often judge the age of all tasks alike, so the configured limit decides about an age, if there is one.

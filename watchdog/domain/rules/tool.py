@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from watchdog.domain.model import Finding, HealthState, ProbeResult
-from watchdog.domain.observations import McpToolProblemFacts
+from watchdog.domain.observations import McpToolListingProblemFacts
 from watchdog.domain.reasons import build_reason_and_message
 from watchdog.domain.rules.policy import AlertPolicy
 
 ALERT_RULE_NAME = "tool"
 ALERT_RULE_INCIDENT_HEALTH_STATE = HealthState.DEGRADED
-ALERT_RULE_SUBJECT_FACTS_CLASS = McpToolProblemFacts
+ALERT_RULE_SUBJECT_FACTS_CLASS = McpToolListingProblemFacts
 
 
 def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:

@@ -41,8 +41,8 @@ from watchdog.net.mcp.reply_errors import (
 from watchdog.net.mcp.results import (
     add_missing_mcp_result_content,
     build_mcp_tools_from_list_page,
+    extract_mcp_resource_value,
     extract_mcp_tool_result_value_and_text,
-    parse_mcp_resource_contents,
 )
 from watchdog.net.mcp.session_result import McpSessionResult
 from watchdog.net.mcp.tool_schema import replace_invalid_tool_schemas
@@ -68,7 +68,7 @@ class McpMessageSender(Protocol):
     async def send(self, item: SessionMessage, /) -> None: ...
 
 
-class McpTransport(Protocol):
+class OpenMcpTransport(Protocol):
     """An open connection to an MCP server."""
 
     @property
@@ -105,7 +105,7 @@ def measure_phase_and_tag_errors(phase_timer: PhaseTimer, name: str) -> Iterator
 
 @asynccontextmanager
 async def open_mcp_client_over_transport(
-    transport: McpTransport, result: McpSessionResult, received: McpMessageInspector
+    transport: OpenMcpTransport, result: McpSessionResult, received: McpMessageInspector
 ) -> AsyncIterator[McpClient]:
     """Opens an SDK session over the transport, with a relay in each direction.
 
@@ -178,7 +178,7 @@ class McpClient:
     def __init__(
         self,
         session: ClientSession,
-        transport: McpTransport,
+        transport: OpenMcpTransport,
         result: McpSessionResult,
         received: McpMessageInspector,
     ) -> None:
@@ -321,7 +321,7 @@ class McpClient:
             self.result.large_results.append(large)
             self.result.resource_content = large.summary
             return
-        self.result.resource_content = parse_mcp_resource_contents(response)
+        self.result.resource_content = extract_mcp_resource_value(response)
         if not response.contents:
             raise ProbeError("mcp.resource_empty", f"resource {uri} is empty")
 

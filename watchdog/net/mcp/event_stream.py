@@ -120,7 +120,7 @@ def normalize_mcp_sse_event(
     data = extract_sse_event_data(event)
     if (normalized := normalize_jsonrpc_message(data, awaited_method_by_request_id)) != data:
         event = replace_sse_event_data(event, normalized)
-    message = _parse_jsonrpc_message_if_error_or_named(event)
+    message = _parse_jsonrpc_of_error_or_named_sse_event(event)
     name = _SSE_EVENT_NAME_PATTERN.search(event)
     if name is not None and name[1] == b"endpoint" and not expects_endpoint:
         raise ProbeError.from_reason("mcp.wrong_transport", spoken="the SSE transport", option="sse", configured="url")
@@ -134,7 +134,7 @@ def normalize_mcp_sse_event(
     return NormalizedSseEvent(event, "error" in message)
 
 
-def _parse_jsonrpc_message_if_error_or_named(event: bytes) -> dict[str, Json]:
+def _parse_jsonrpc_of_error_or_named_sse_event(event: bytes) -> dict[str, Json]:
     """The JSON-RPC message in an event; empty if it holds none that is about an error or has an unusual name."""
     if b'"error"' not in event and b"event:" not in event:
         return {}

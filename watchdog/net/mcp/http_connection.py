@@ -13,7 +13,7 @@ import httpcore2
 from watchdog.net.connector import format_socket_address
 from watchdog.net.errors import build_probe_error_from_exception
 from watchdog.net.foreign_protocol import find_foreign_protocol_error
-from watchdog.net.handshake import TlsHandshake
+from watchdog.net.handshake import TlsHandshaker
 from watchdog.net.mcp.http_transport import MCP_HTTP_READ_CHUNK_BYTES, McpHttpTransport
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.url import parse_http_url
@@ -57,7 +57,7 @@ class McpHttpNetworkStream(httpcore2.AsyncNetworkStream):
     ) -> None:
         self._reader, self._writer, self._transport, self._phase_timer = reader, writer, transport, phase_timer
         self._has_received = False
-        self._handshake: TlsHandshake | None = None
+        self._handshake: TlsHandshaker | None = None
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore2's interface
         try:
@@ -91,7 +91,7 @@ class McpHttpNetworkStream(httpcore2.AsyncNetworkStream):
         timeout: float | None = None,  # noqa: ASYNC109 - httpcore2's interface
     ) -> httpcore2.AsyncNetworkStream:
         transport, endpoint = self._transport, self._transport.endpoint
-        self._handshake = handshake = TlsHandshake(
+        self._handshake = handshake = TlsHandshaker(
             transport.connector,
             parse_http_url(endpoint.url),
             endpoint.tls,

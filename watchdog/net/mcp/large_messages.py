@@ -44,8 +44,8 @@ from watchdog.net.mcp.reply_errors import error_from_invalid_mcp_reply
 from watchdog.net.mcp.results import (
     add_missing_mcp_result_content,
     build_mcp_tools_from_list_page,
+    extract_mcp_resource_value,
     extract_mcp_tool_result_value_and_text,
-    parse_mcp_resource_contents,
 )
 from watchdog.net.mcp.tool_schema import ToolSchemaCheckBudget, replace_invalid_tool_schemas
 from watchdog.net.received_body import BoundedBodyCollector
@@ -99,7 +99,7 @@ class LargeMcpMessageReadInputs(NamedTuple):
     schema_budget: ToolSchemaCheckBudget
 
 
-class ShortenedLargeMcpMessage(NamedTuple):
+class LargeMcpMessageReplacement(NamedTuple):
     """What takes the place of a message."""
 
     data: bytes
@@ -111,12 +111,12 @@ class ShortenedLargeMcpMessage(NamedTuple):
 
 def shorten_large_mcp_message_in_stdout_line(
     line: bytes, context: LargeMcpMessageReadInputs
-) -> ShortenedLargeMcpMessage:
+) -> LargeMcpMessageReplacement:
     """Of a line from a server's standard output. Text before the message is cut."""
     for start in find_mcp_message_starts(line):
         if (replacement := _shorten_large_jsonrpc_message(line[start:], context)) is not None:
             return replacement._replace(data=line[:start][:MAX_MCP_MESSAGE_EXCERPT_BYTES] + replacement.data)
-    return ShortenedLargeMcpMessage(line[:MAX_MCP_MESSAGE_EXCERPT_BYTES], context.schema_budget)
+    return LargeMcpMessageReplacement(line[:MAX_MCP_MESSAGE_EXCERPT_BYTES], context.schema_budget)
 
 
 def find_mcp_message_starts(line: bytes) -> Iterator[int]:
@@ -131,11 +131,11 @@ def find_mcp_message_starts(line: bytes) -> Iterator[int]:
 
 def shorten_large_mcp_message_in_body(
     body: BoundedBodyCollector, context: LargeMcpMessageReadInputs
-) -> ShortenedLargeMcpMessage:
+) -> LargeMcpMessageReplacement:
     """Of an HTTP body that should be a message. Raises ProbeError."""
     decoded = decompress_mcp_response_body(body)
     replacement = _shorten_large_jsonrpc_message(decoded, context)
-    return replacement or ShortenedLargeMcpMessage(decoded[:MAX_MCP_MESSAGE_EXCERPT_BYTES], context.schema_budget)
+    return replacement or LargeMcpMessageReplacement(decoded[:MAX_MCP_MESSAGE_EXCERPT_BYTES], context.schema_budget)
 
 
 def decompress_mcp_response_body(body: BoundedBodyCollector) -> bytes:
@@ -148,11 +148,11 @@ def decompress_mcp_response_body(body: BoundedBodyCollector) -> bytes:
 
 def shorten_large_mcp_message_in_sse_event(
     event: bytes, expects_endpoint: bool, context: LargeMcpMessageReadInputs
-) -> ShortenedLargeMcpMessage:
+) -> LargeMcpMessageReplacement:
     """Of a server-sent event. Raises ProbeError for a result that MCP clients ignore."""
     normalized = normalize_mcp_sse_event(event, {}, expects_endpoint=expects_endpoint)
     data = extract_sse_event_data(normalized.event)
-    replacement = _shorten_large_jsonrpc_message(data, context) or ShortenedLargeMcpMessage(
+    replacement = _shorten_large_jsonrpc_message(data, context) or LargeMcpMessageReplacement(
         data[:MAX_MCP_MESSAGE_EXCERPT_BYTES], context.schema_budget
     )
     return replacement._replace(
@@ -165,7 +165,9 @@ def build_mcp_session_too_large_error(max_session_bytes: int) -> ProbeError:
     return ProbeError("body.too_large", message, is_internal=True)
 
 
-def _shorten_large_jsonrpc_message(data: bytes, context: LargeMcpMessageReadInputs) -> ShortenedLargeMcpMessage | None:
+def _shorten_large_jsonrpc_message(
+    data: bytes, context: LargeMcpMessageReadInputs
+) -> LargeMcpMessageReplacement | None:
     """None: the data is not a JSON-RPC message. Raises ProbeError if it should be one."""
     data = normalize_jsonrpc_message(data, context.methods)
     try:
@@ -175,7 +177,7 @@ def _shorten_large_jsonrpc_message(data: bytes, context: LargeMcpMessageReadInpu
     result = None
     if isinstance(message, JSONRPCResponse):
         method = context.methods.get(str(message.id), "")
-        result, short = _separate_large_result_content(method, message.result, context)
+        result, short = _separate_large_mcp_result_content(method, message.result, context)
         message = message.model_copy(update={"result": short})
     elif isinstance(message, JSONRPCError):
         error = message.error.model_copy(
@@ -187,14 +189,14 @@ def _shorten_large_jsonrpc_message(data: bytes, context: LargeMcpMessageReadInpu
         message = message.model_copy(update={"error": error})
     else:
         message = message.model_copy(update={"params": _select_short_json_members(message.params or {})})
-    return ShortenedLargeMcpMessage(_encode_jsonrpc_message(message), context.schema_budget, result)
+    return LargeMcpMessageReplacement(_encode_jsonrpc_message(message), context.schema_budget, result)
 
 
 def _encode_jsonrpc_message(message: JSONRPCMessage) -> bytes:
     return message.model_dump_json(by_alias=True, exclude_unset=True).encode()
 
 
-def _separate_large_result_content(
+def _separate_large_mcp_result_content(
     method: str, result: dict[str, Any], context: LargeMcpMessageReadInputs
 ) -> tuple[WorkerParsedMcpResult, dict[str, Any]]:
     """The result, and its short parts, which the SDK accepts."""
@@ -212,8 +214,8 @@ def _separate_large_result_content(
     except ValidationError as validation_error:
         error = error_from_invalid_mcp_reply(method, validation_error)
         error.facts["rpc_method"] = method
-        return WorkerParsedMcpResult(method, error=error), _build_mcp_result_without_content(method, result)
-    short = _select_short_json_members(result) | _build_mcp_result_without_content(method, result)
+        return WorkerParsedMcpResult(method, error=error), _build_mcp_result_with_required_members_only(method, result)
+    short = _select_short_json_members(result) | _build_mcp_result_with_required_members_only(method, result)
     match model:
         case ListToolsResult():
             if version in MODERN_PROTOCOL_VERSIONS:  # the SDK drops these tools
@@ -232,14 +234,14 @@ def _separate_large_result_content(
                 method, pickle.dumps((value, text)), _reduce_json_value_to_short_parts(value), excerpt
             ), short
         case ReadResourceResult():
-            content = parse_mcp_resource_contents(model)
+            content = extract_mcp_resource_value(model)
             return WorkerParsedMcpResult(
                 method, pickle.dumps(content), _reduce_json_value_to_short_parts(content)
             ), short
     return WorkerParsedMcpResult(method), short
 
 
-def _build_mcp_result_without_content(method: str, result: dict[str, Any]) -> dict[str, Any]:
+def _build_mcp_result_with_required_members_only(method: str, result: dict[str, Any]) -> dict[str, Any]:
     """The required members of a result, without content."""
     match method:
         case "tools/list":

@@ -9,7 +9,7 @@ from mcp.types import ErrorData
 
 from watchdog.net.body_limits import MAX_BODY_BYTES_IN_EVENT_LOOP
 from watchdog.net.errors import ProbeError
-from watchdog.net.mcp.large_messages import LargeMcpMessageReadInputs, ShortenedLargeMcpMessage, WorkerParsedMcpResult
+from watchdog.net.mcp.large_messages import LargeMcpMessageReadInputs, LargeMcpMessageReplacement, WorkerParsedMcpResult
 from watchdog.net.mcp.sent_requests import SentMcpRequests
 from watchdog.net.mcp.tool_schema import ToolSchemaCheckBudget
 from watchdog.net.phases import PhaseTimer
@@ -43,8 +43,8 @@ class McpMessageInspector:
         return max(len(data), self._response_bytes if b'"result"' in data else 0) > MAX_BODY_BYTES_IN_EVENT_LOOP
 
     async def shorten_large_message_in_worker(
-        self, function: Callable[..., ShortenedLargeMcpMessage], *args: object
-    ) -> ShortenedLargeMcpMessage:
+        self, function: Callable[..., LargeMcpMessageReplacement], *args: object
+    ) -> LargeMcpMessageReplacement:
         """Calls one of the functions that replace a message, in the worker process. Raises ProbeError."""
         if self._worker is None:
             raise RuntimeError("there is no worker process")

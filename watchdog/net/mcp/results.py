@@ -16,7 +16,7 @@ from mcp.types import (
 from pydantic import ConfigDict, TypeAdapter
 
 from watchdog.domain.model import Json
-from watchdog.net.text_encoding import parse_json
+from watchdog.net.text_encoding import parse_json_leniently
 
 _JSON_ADAPTER: TypeAdapter[Any] = TypeAdapter(Any, config=ConfigDict(ser_json_inf_nan="null"))
 
@@ -41,7 +41,7 @@ def extract_mcp_tool_result_value_and_text(response: CallToolResult) -> tuple[Js
     return _unwrap_structured_content(response.structured_content, text), text
 
 
-def parse_mcp_resource_contents(response: ReadResourceResult) -> Json:
+def extract_mcp_resource_value(response: ReadResourceResult) -> Json:
     """The first text, parsed as JSON if it is, else the last blob; None if there is neither."""
     content = None
     for part in response.contents:
@@ -75,7 +75,7 @@ def _parse_json(text: str) -> Json:
     try:
         return _JSON_ADAPTER.validate_json(text)
     except ValueError:
-        return parse_json(text)
+        return parse_json_leniently(text)
 
 
 def add_missing_mcp_result_content(method: str, result: dict[str, Any]) -> None:

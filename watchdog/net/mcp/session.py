@@ -21,7 +21,7 @@ from watchdog.net.mcp.client import (
     MCP_DISCOVER_METHOD,
     MCP_DISCOVER_REQUEST_TIMEOUT_S,
     McpClient,
-    McpTransport,
+    OpenMcpTransport,
     measure_phase_and_tag_errors,
     open_mcp_client_over_transport,
 )
@@ -30,7 +30,7 @@ from watchdog.net.mcp.http_transport import McpHttpEndpoint
 from watchdog.net.mcp.received_messages import McpMessageInspector
 from watchdog.net.mcp.session_result import McpSessionPlan, McpSessionResult
 from watchdog.net.mcp.stdio import McpServerCommand, open_mcp_stdio_transport
-from watchdog.net.mcp.transport_mismatch import explain_mcp_transport_mismatch
+from watchdog.net.mcp.transport_mismatch import try_other_mcp_transport_and_explain_mismatch
 from watchdog.net.phases import RESPONSE_PROCESSING_PHASES, PhaseTimer
 from watchdog.net.worker_process import FunctionWorkerProcess
 
@@ -142,7 +142,7 @@ async def connect_mcp_client(
         error.record_interrupted_phase(phase_timer)
         if isinstance(target, McpHttpEndpoint) and not result.protocol_era and not is_cancelled:
             remaining_s = timeout_s - (perf_counter() - started)
-            explanation = explain_mcp_transport_mismatch(connector, target, error, now, remaining_s)
+            explanation = try_other_mcp_transport_and_explain_mismatch(connector, target, error, now, remaining_s)
             raise await refine_probe_error_until_deadline(error, explanation) from None
         raise
 
@@ -155,7 +155,7 @@ def _open_mcp_transport(
     remaining_s: float,
     *,
     now: int,
-) -> AbstractAsyncContextManager[McpTransport]:
+) -> AbstractAsyncContextManager[OpenMcpTransport]:
     if isinstance(target, McpServerCommand):
         return open_mcp_stdio_transport(target, received, result.facts, remaining_s)
     return open_mcp_http_transport(
@@ -165,7 +165,7 @@ def _open_mcp_transport(
 
 @asynccontextmanager
 async def _open_and_negotiate_mcp(
-    opening: AbstractAsyncContextManager[McpTransport],
+    opening: AbstractAsyncContextManager[OpenMcpTransport],
     target: McpHttpEndpoint | McpServerCommand,
     result: McpSessionResult,
     received: McpMessageInspector,
@@ -176,7 +176,7 @@ async def _open_and_negotiate_mcp(
     """A client that has negotiated the protocol, on a connection of its own."""
     async with AsyncExitStack() as stack:
         with measure_phase_and_tag_errors(received.phase_timer, "negotiate"):
-            transport: McpTransport = await stack.enter_async_context(opening)
+            transport: OpenMcpTransport = await stack.enter_async_context(opening)
             client = await stack.enter_async_context(open_mcp_client_over_transport(transport, result, received))
             if isinstance(target, McpServerCommand) and era == UNKNOWN_MCP_PROTOCOL_ERA:
                 await _negotiate_mcp_or_raise_if_discovery_blocks(client, target, remaining_s)

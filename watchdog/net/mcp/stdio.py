@@ -91,7 +91,7 @@ class McpStdioTransport:
         """Never waits: messages are short, and a server that does not read must not block the session."""
         self._writers[0].write(item.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
 
-    async def open_streams(self, task_group: anyio.abc.TaskGroup) -> None:
+    async def open_streams_and_start_readers(self, task_group: anyio.abc.TaskGroup) -> None:
         for end, pump in zip(
             self._sockets, (None, self._read_mcp_messages_from_stdout, self._read_stderr), strict=True
         ):
@@ -146,7 +146,7 @@ class McpStdioTransport:
             ).data
         else:
             line = normalize_jsonrpc_message(line, self._received.requests.awaited_method_by_request_id)
-        text, message = _parse_stdout_line(line)
+        text, message = _split_stdout_line_into_text_and_message(line)
         if text:
             self._record_non_mcp_line(text)
         if message is None:
@@ -238,9 +238,9 @@ async def open_mcp_stdio_transport(
     transport: McpStdioTransport | None = None
     try:
         with measure_phase_and_tag_errors(received.phase_timer, "spawn"):
-            transport = await _start_mcp_server_process(process, command, facts, received)
+            transport = await _start_mcp_server_and_build_transport(process, command, facts, received)
         async with anyio.create_task_group() as readers:
-            await transport.open_streams(readers)
+            await transport.open_streams_and_start_readers(readers)
             try:
                 yield transport
             finally:
@@ -263,7 +263,7 @@ async def open_mcp_stdio_transport(
         await process.close()
 
 
-async def _start_mcp_server_process(
+async def _start_mcp_server_and_build_transport(
     process: SupervisedProcess, command: McpServerCommand, facts: dict[str, Json], received: McpMessageInspector
 ) -> McpStdioTransport:
     """Starts the server with sockets as its standard input, output and error.
@@ -302,7 +302,7 @@ def _build_mcp_server_start_error(
     return ProbeError("command.start_failed", f"{what}: {problem}", is_internal=True)
 
 
-def _parse_stdout_line(line: bytes) -> tuple[bytes, JSONRPCMessage | None]:
+def _split_stdout_line_into_text_and_message(line: bytes) -> tuple[bytes, JSONRPCMessage | None]:
     """The text before the message, and the message; if the line contains none, the whole text and None.
 
     Programs print a banner without a newline, and byte-order marks, in front of their first message.

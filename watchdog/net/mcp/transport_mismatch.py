@@ -12,7 +12,7 @@ import httpx2
 from watchdog.domain.reasons import get_reason_family
 from watchdog.net.connector import TcpConnector
 from watchdog.net.errors import ProbeError, build_probe_error_from_exception
-from watchdog.net.handshake import TlsHandshake
+from watchdog.net.handshake import TlsHandshaker
 from watchdog.net.mcp.http import open_mcp_http_client
 from watchdog.net.mcp.http_response import has_jsonrpc_message
 from watchdog.net.mcp.http_transport import McpHttpEndpoint
@@ -42,19 +42,19 @@ def _may_be_transport_mismatch(error: ProbeError) -> bool:
     return error.reason in ("mcp.not_mcp", "mcp.invalid_response", "mcp.rpc_error")
 
 
-async def explain_mcp_transport_mismatch(
+async def try_other_mcp_transport_and_explain_mismatch(
     connector: TcpConnector, endpoint: McpHttpEndpoint, error: ProbeError, now: int, timeout_s: float
 ) -> ProbeError:
     """The error that names what the server speaks, with the evidence of `error`, which the negotiation has raised;
     `error` itself if the server does not speak the other transport, nor TLS instead of plain HTTP."""
     if endpoint.url.startswith("http:") and get_reason_family(error.reason) == "connection":
         url, allowed = parse_http_url(endpoint.url), endpoint.allow_private_addresses
-        return await TlsHandshake(connector, url, endpoint.tls, allowed, now).inspect_and_explain_unanswered_request(
+        return await TlsHandshaker(connector, url, endpoint.tls, allowed, now).inspect_and_explain_unanswered_request(
             error
         )
     if not _may_be_transport_mismatch(error):
         return error
-    check = _try_mcp_streamable_http if endpoint.use_sse else _try_mcp_sse
+    check = _speaks_mcp_streamable_http if endpoint.use_sse else _try_mcp_sse
     try:
         async with asyncio.timeout(min(MCP_TRANSPORT_CHECK_TIMEOUT_S, timeout_s)):
             # As a client of SSE: with the other transport, GET is answered without a request.
@@ -84,7 +84,7 @@ async def _try_mcp_sse(client: httpx2.AsyncClient, url: str) -> bool:
     return False
 
 
-async def _try_mcp_streamable_http(client: httpx2.AsyncClient, url: str) -> bool:
+async def _speaks_mcp_streamable_http(client: httpx2.AsyncClient, url: str) -> bool:
     headers = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
     content, session_id = b"", ""
     async with client.stream(

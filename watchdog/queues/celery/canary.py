@@ -145,7 +145,7 @@ class _CeleryCanaryConnection:
         """What the workers have stored of the task; empty if nothing."""
         with translate_redis_errors():
             text = await self.result_client.get(_build_celery_result_key(task_id)) or "{}"
-        return await self.context.network.run_inline_or_in_worker(
+        return await self.context.network.run_cpu_work_inline_or_in_worker(
             PhaseTimer(), parse_celery_task_result, text, in_worker=len(text) > MAX_CELERY_RESULT_CHARS_IN_EVENT_LOOP
         )
 

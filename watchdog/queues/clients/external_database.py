@@ -76,7 +76,7 @@ class ExternalDatabase(ABC):
         return strip_url_to_scheme_host_and_path(self.url)
 
     @property
-    def database_role_name(self) -> str:
+    def database_user_name(self) -> str:
         return unquote(urlsplit(self.url).username or "") or "this role"
 
     @abstractmethod
@@ -106,7 +106,7 @@ class ExternalDatabase(ABC):
         """A note if the role could write; else empty."""
         if not self.has_write_access(connection, table):
             return {}
-        return {"write_access": f"{self.database_role_name} can write to {table.name}; SELECT is enough"}
+        return {"write_access": f"{self.database_user_name} can write to {table.name}; SELECT is enough"}
 
     @contextmanager
     def open_transaction(
@@ -145,7 +145,7 @@ class ExternalDatabase(ABC):
         if self.read_write:
             return self.build_generic_database_error(detail)
         privilege = f"USAGE ON SCHEMA {self.schema}" if "for schema" in detail else f"SELECT ON {self.table}"
-        required = f"required: GRANT {privilege} TO {self.database_role_name}"
+        required = f"required: GRANT {privilege} TO {self.database_user_name}"
         return ProbeError("broker.refused", f"{self.name} denies access: {detail}; {required}")
 
     def build_missing_table_error(self, detail: str) -> ProbeError:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 from watchdog.domain.observations import JobSourceSnapshot, ScheduledJobFacts, SchedulerLiveness
 from watchdog.net.errors import ProbeError
 from watchdog.net.redact import strip_url_to_scheme_host_and_path
-from watchdog.queues.base import JobSource, QueueConnectContext, select_job_run_in_progress
+from watchdog.queues.base import JobSource, QueueConnectContext, select_oldest_job_run_in_progress
 from watchdog.queues.clients.postgres import (
     PostgresQueueSession,
     build_write_access_condition_sql,
@@ -168,7 +168,7 @@ def _build_pgboss_schedule_facts(
     finished = [run for run in runs if run.state in ("completed", "failed") and run.finished_at is not None]
     finished.sort(key=lambda run: run.finished_at or 0, reverse=True)
     newest = finished[0] if finished else None
-    running = select_job_run_in_progress(
+    running = select_oldest_job_run_in_progress(
         (run for run in runs if run.state == "active" and run.started_at is not None),
         lambda run: run.started_at,
         lambda run: not run.worker_lost,

@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 
 from watchdog.domain.observations import JobSourceSnapshot, ScheduledJobFacts, SchedulerLiveness
 from watchdog.net.redact import strip_url_to_scheme_host_and_path
-from watchdog.queues.base import JobSource, QueueConnectContext, select_job_run_in_progress
+from watchdog.queues.base import JobSource, QueueConnectContext, select_oldest_job_run_in_progress
 from watchdog.queues.clients.postgres import (
     PostgresQueueSession,
     build_write_access_condition_sql,
@@ -160,7 +160,7 @@ def _build_procrastinate_task_facts(
     waiting_since = min((at for run in runs if (at := run.waiting_since) is not None), default=None)
     finished = [run for run in runs if run.status in ("succeeded", "failed")]
     newest = finished[0] if finished else None
-    running = select_job_run_in_progress(
+    running = select_oldest_job_run_in_progress(
         [run for run in runs if run.status == "doing"][:1],
         lambda run: run.started_at,
         lambda run: not run.worker_lost,

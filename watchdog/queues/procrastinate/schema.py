@@ -11,11 +11,11 @@ from watchdog.queues.clients.postgres import PostgresQueueSession, PostgresQueue
 
 MAX_PROCRASTINATE_JOBS_SEARCHED = 50_000
 """The newest jobs that are searched for a finished one, which no index leads to."""
-PROCRASTINATE_WORKER_HEARTBEAT_TIMEOUT_SQL = "interval '30 seconds'"
+PROCRASTINATE_HEARTBEAT_TIMEOUT_INTERVAL_SQL = "interval '30 seconds'"
 """Workers send a heartbeat every ten seconds. Procrastinate itself gives a worker up after this time."""
 PROCRASTINATE_WORKER_LOST_CONDITION_SQL = f"""
     NOT EXISTS (SELECT 1 FROM procrastinate_workers w
-      WHERE w.id = j.worker_id AND w.last_heartbeat > now() - {PROCRASTINATE_WORKER_HEARTBEAT_TIMEOUT_SQL})
+      WHERE w.id = j.worker_id AND w.last_heartbeat > now() - {PROCRASTINATE_HEARTBEAT_TIMEOUT_INTERVAL_SQL})
 """
 PROCRASTINATE_UNKNOWN_FAILURE_REASON_MESSAGE = "Procrastinate does not store the reason"
 

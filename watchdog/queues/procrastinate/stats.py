@@ -16,7 +16,7 @@ from watchdog.queues.clients.postgres import (
 )
 from watchdog.queues.procrastinate.schema import (
     MAX_PROCRASTINATE_JOBS_SEARCHED,
-    PROCRASTINATE_WORKER_HEARTBEAT_TIMEOUT_SQL,
+    PROCRASTINATE_HEARTBEAT_TIMEOUT_INTERVAL_SQL,
     ProcrastinateQueueConfig,
     build_procrastinate_last_event_ms_sql,
     require_procrastinate_tables,
@@ -41,7 +41,7 @@ PROCRASTINATE_UNFINISHED_STATS_SQL = f"""
         ),
         EXISTS (
             SELECT 1 FROM procrastinate_workers
-            WHERE last_heartbeat > now() - {PROCRASTINATE_WORKER_HEARTBEAT_TIMEOUT_SQL}
+            WHERE last_heartbeat > now() - {PROCRASTINATE_HEARTBEAT_TIMEOUT_INTERVAL_SQL}
         )
     FROM jobs j
 """

@@ -37,9 +37,9 @@ from watchdog.domain.rules import (
 )
 from watchdog.domain.shared_cause import format_display_name_of_shared_cause
 from watchdog.store import codec
-from watchdog.store.listings import build_results_from_rows
+from watchdog.store.listings import build_results_with_listings_from_rows
 from watchdog.store.read.acts import build_acknowledgement_from_row
-from watchdog.store.read.generation_results import build_results_of_clock_generation_subquery, result_generation
+from watchdog.store.read.generation_results import build_results_as_of_clock_generation_subquery, result_generation
 from watchdog.store.read.job_runs import list_job_runs
 from watchdog.store.tables import (
     RESULT_COLUMNS,
@@ -119,7 +119,7 @@ def load_alert_message_context(
         location=recent_rows[0].location if recent_rows else "",
         incident_url=f"{public_url}/incidents/{row.id}" if public_url else "",
         probe_url=f"{public_url}/probes/{quote(probe.id, safe='')}" if public_url else "",
-        other_destinations=_load_other_destinations_with_delivery_state(connection, row.id, notification.destination),
+        other_destinations=_load_delivery_states_of_other_destinations(connection, row.id, notification.destination),
         merged=merged,
         cause_changes=tuple(list_incident_cause_changes(connection, row.id)) if row.first_reason else (),
         previous_cause=previous_cause,
@@ -140,12 +140,13 @@ def _choose_runs_to_show(
     """The newest runs, oldest first, and the last good one of a job. `incident`: its row. `runs`: of the probe."""
     if incident.rule == preference.ALERT_RULE_NAME:
         return tuple(
-            _build_run_summary_judged_by_preference(probe, result, incident.subject) for result in results_with_facts
+            _summarize_run_as_failed_if_preference_unmet(probe, result, incident.subject)
+            for result in results_with_facts
         ), None
     if incident.rule != job.ALERT_RULE_NAME:
         return tuple(runs), None
     of_job = (connection, incident.probe, probe.kind, incident.subject, MAX_RECENT_RUNS_IN_ALERT)
-    of_generation = list_job_runs(*of_job, build_results_of_clock_generation_subquery(incident.generation))
+    of_generation = list_job_runs(*of_job, build_results_as_of_clock_generation_subquery(incident.generation))
     good = [run for run in of_generation if run.outcome is Outcome.PASS and run.slot < incident.since]
     return tuple(list_job_runs(*of_job)), good[-1] if good else None
 
@@ -153,10 +154,10 @@ def _choose_runs_to_show(
 def _build_results_oldest_first(connection: sa.Connection, rows: Sequence[Any]) -> list[ProbeResult]:
     """Oldest first, with their listings. `rows`: of the table results, newest first."""
     values = [[getattr(row, name) for name in codec.RESULT_COLUMN_NAMES] for row in reversed(rows)]
-    return list(build_results_from_rows(connection, values))
+    return list(build_results_with_listings_from_rows(connection, values))
 
 
-def _build_run_summary_judged_by_preference(probe: ProbeInfo, result: ProbeResult, expression: str) -> RunSummary:
+def _summarize_run_as_failed_if_preference_unmet(probe: ProbeInfo, result: ProbeResult, expression: str) -> RunSummary:
     """A run that did not meet the preference passed, and is a failure in a message about the preference."""
     policy = AlertPolicy(probe, lambda _: 0)
     is_bad = is_result_bad_by_rule_about_subject(policy, result, preference.ALERT_RULE_NAME, expression)
@@ -204,7 +205,7 @@ def _load_shared_cause_text(
 def _load_last_good_and_first_bad_row(connection: sa.Connection, row: Any) -> tuple[Any | None, Any | None]:
     """Of the results as they counted when the incident began: since then, its instants may have come again. `row`: of
     the incident."""
-    counted = build_results_of_clock_generation_subquery(row.generation)
+    counted = build_results_as_of_clock_generation_subquery(row.generation)
     of_probe = sa.select(counted).where(counted.c.probe == row.probe)
     is_before = counted.c.slot <= row.since if row.rule == stale.ALERT_RULE_NAME else counted.c.slot < row.since
     good = of_probe.where(is_before, counted.c.outcome == Outcome.PASS).order_by(counted.c.slot.desc()).limit(1)
@@ -212,7 +213,7 @@ def _load_last_good_and_first_bad_row(connection: sa.Connection, row: Any) -> tu
     return connection.execute(good).first(), connection.execute(bad).first()
 
 
-def _load_other_destinations_with_delivery_state(
+def _load_delivery_states_of_other_destinations(
     connection: sa.Connection, incident: str, destination: str
 ) -> tuple[tuple[str, DeliveryState], ...]:
     query = sa.select(outbox.c.destination, outbox.c.state).where(
@@ -248,7 +249,7 @@ def _count_bad_incident_results(connection: sa.Connection, row: Any, probe: Prob
         of_incident.append(order <= sa.tuple_(row.resolved_generation or 0, row.resolved_slot))
     query = sa.select(*RESULT_COLUMNS).where(*of_incident).order_by(results.c.slot.desc(), results.c.location)
     rows = connection.execute(query.limit(MAX_RESULTS_REEVALUATED_TO_COUNT_BAD)).all()
-    newest = build_results_from_rows(connection, reversed(rows))
+    newest = build_results_with_listings_from_rows(connection, reversed(rows))
     policy = AlertPolicy(probe, lambda _: 0)
     count = sum(is_result_bad_by_rule_about_subject(policy, result, row.rule, row.subject) for result in newest)
     if len(rows) == MAX_RESULTS_REEVALUATED_TO_COUNT_BAD:

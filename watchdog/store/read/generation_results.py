@@ -14,7 +14,7 @@ result_generation = sa.func.coalesce(
 """The clock generation of a row of `results`."""
 
 
-def build_results_of_clock_generation_subquery(generation: int) -> sa.Subquery:
+def build_results_as_of_clock_generation_subquery(generation: int) -> sa.Subquery:
     """As `effective_results`, but as of the end of this clock generation: without what came later."""
     step = clock_steps.alias("step")
     came_again_at = (

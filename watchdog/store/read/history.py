@@ -14,7 +14,7 @@ from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.heartbeat import CheckIn, CheckInKind
 from watchdog.domain.model import Evidence, JsonScalar, Outcome, ProbeResult
 from watchdog.store.codec import decode_nullable_json
-from watchdog.store.listings import build_results_from_rows
+from watchdog.store.listings import build_results_with_listings_from_rows
 from watchdog.store.read.status import JUDGED_OUTCOMES, RESULT_ROW_COLUMNS, ResultRow, result_row_from_columns
 from watchdog.store.tables import (
     RESULT_COLUMNS,
@@ -110,7 +110,9 @@ def _build_probe_has_judged_result_condition(start: int, end: int) -> sa.ColumnE
     )
 
 
-def load_last_results_by_probe(connection: Connection, ids: Collection[int], count: int) -> dict[int, list[ResultRow]]:
+def load_last_n_results_by_probe(
+    connection: Connection, ids: Collection[int], count: int
+) -> dict[int, list[ResultRow]]:
     """Probe -> its last `count` results, oldest first."""
     inner = newest_results.alias("inner_results")
     slots = sa.select(inner.c.slot).where(inner.c.probe == probes.c.id).order_by(inner.c.slot.desc())
@@ -150,7 +152,7 @@ def list_results_before(
     return [result_row_from_columns(row) for row in connection.execute(query)]
 
 
-def list_result_details(
+def list_results_with_details(
     connection: Connection, probe: int, *, limit: int, before: int | None = None, since: int | None = None,
     until: int | None = None, outcome: Outcome | None = None,
 ) -> list[ResultDetails]:  # fmt: skip
@@ -194,7 +196,7 @@ def load_results_with_evidence(
         .where(counted.c.probe == probe, counted.c.slot.in_(slots))
     )
     rows = connection.execute(query.order_by(counted.c.slot)).all()
-    stored_results = build_results_from_rows(connection, (row[:-3] for row in rows))
+    stored_results = build_results_with_listings_from_rows(connection, (row[:-3] for row in rows))
     details = {}
     for result, (*_, recorded_at, facts, excerpt) in zip(stored_results, rows, strict=True):
         stored_evidence = None if facts is None else Evidence(decode_nullable_json(facts), excerpt)

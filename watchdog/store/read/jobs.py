@@ -16,8 +16,8 @@ from watchdog.domain.formatting import DAY_MS, format_duration, format_job_statu
 from watchdog.domain.model import HealthState, ProbeInfo, ProbeResult, SubjectListing
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, job, missing, task, unreadable_schedule
 from watchdog.store.codec import decode_probe_info
-from watchdog.store.listings import build_results_from_rows
-from watchdog.store.tables import EFFECTIVE_RESULT_COLUMNS, effective_results, newest_results, probes
+from watchdog.store.listings import build_results_with_listings_from_rows
+from watchdog.store.tables import EFFECTIVE_RESULTS_SUBQUERY_COLUMNS, effective_results, newest_results, probes
 
 JOB_OR_TASK_LISTING_PROBE_KINDS = ("heartbeat", "jobs", "mcp")
 """The kinds of probe that can report jobs."""
@@ -91,7 +91,7 @@ def list_jobs(connection: Connection, probe_database_ids: Collection[int] | None
     jobs = [
         job
         for listing in listings
-        for job in (*build_mcp_task_summaries(listing), *_build_listed_job_summaries(listing))
+        for job in (*build_job_summaries_of_mcp_tasks(listing), *_build_listed_job_summaries(listing))
     ]
     return sorted(jobs, key=lambda j: (not j.reason, j.state is not HealthState.DOWN, j.probe.name, j.name))
 
@@ -123,14 +123,16 @@ def load_newest_job_source_listings(
     )
     has_listing = sa.and_(effective_results.c.probe == probes.c.id, effective_results.c.slot == listing_slot)
     query: sa.Select[Any] = (
-        sa.select(probes.c.id, probes.c.info, newest_slot, *EFFECTIVE_RESULT_COLUMNS)
+        sa.select(probes.c.id, probes.c.info, newest_slot, *EFFECTIVE_RESULTS_SUBQUERY_COLUMNS)
         .join_from(probes, effective_results, has_listing, isouter=True)
         .where(probes.c.removed_at.is_(None), probes.c.kind.in_(JOB_OR_TASK_LISTING_PROBE_KINDS))
     )
     if probe_database_ids is not None:
         query = query.where(probes.c.id.in_(probe_database_ids))
     rows = connection.execute(query).all()
-    listed_results = build_results_from_rows(connection, (row for _, _, _, *row in rows if row[0] is not None))
+    listed_results = build_results_with_listings_from_rows(
+        connection, (row for _, _, _, *row in rows if row[0] is not None)
+    )
     by_probe = {result.probe: result for result in listed_results}
     listings = {}
     for id, info, slot, *_ in rows:
@@ -140,7 +142,7 @@ def load_newest_job_source_listings(
     return listings
 
 
-def build_mcp_task_summaries(source: NewestJobSourceListing) -> Iterator[JobSummary]:
+def build_job_summaries_of_mcp_tasks(source: NewestJobSourceListing) -> Iterator[JobSummary]:
     """The tasks of an MCP server as jobs: those that it lists, then those that are missing."""
     listing, probe = source.find_listing_of_rule(task.ALERT_RULE_NAME), source.probe
     if source.result is None or listing is None:

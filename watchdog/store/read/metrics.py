@@ -23,7 +23,7 @@ MAX_RESULTS_SEARCHED_FOR_NEWEST_VERDICT = 10
 CANARY_PROBE_KIND, QUEUE_PROBE_KIND = "canary", "queue"
 
 
-class ProbeMetrics(NamedTuple):
+class NewestProbeRunMetrics(NamedTuple):
     """The newest runs of one probe."""
 
     probe: ProbeInfo
@@ -40,7 +40,7 @@ class ProbeMetrics(NamedTuple):
 class SharedMetrics(NamedTuple):
     """Equal in every process that reads the same database at the same time."""
 
-    probes: Sequence[ProbeMetrics]
+    probes: Sequence[NewestProbeRunMetrics]
     """Every probe that is not retired, by id, without Watchdog's own."""
     open_incident_counts: Mapping[Severity, int]
     """By every severity."""
@@ -51,11 +51,11 @@ def load_shared_metrics(connection: Connection) -> SharedMetrics:
     by_severity = sa.select(incidents.c.severity, sa.func.count()).where(incidents.c.resolved_at.is_(None))
     for severity, count in connection.execute(by_severity.group_by(incidents.c.severity)):
         counts[Severity(severity)] = count
-    rows = connection.execute(_build_newest_runs_query())
+    rows = connection.execute(_build_metrics_query_of_newest_probe_runs())
     return SharedMetrics([_probe_metrics_from_row(*row) for row in rows], counts)
 
 
-def _build_newest_runs_query() -> sa.Select[Any]:
+def _build_metrics_query_of_newest_probe_runs() -> sa.Select[Any]:
     searched = (
         _build_newest_results_of_probe_query("slot", "outcome")
         .limit(MAX_RESULTS_SEARCHED_FOR_NEWEST_VERDICT)
@@ -87,8 +87,8 @@ def _build_newest_results_of_probe_query(*names: str) -> sa.Select[Any]:
 
 def _probe_metrics_from_row(
     id: int, info: str, verdict: str | None, last_run: int | None, measurements: str | None, phases: str | None
-) -> ProbeMetrics:
-    return ProbeMetrics(
+) -> NewestProbeRunMetrics:
+    return NewestProbeRunMetrics(
         probe=decode_probe_info(id, info),
         passed=None if verdict is None else verdict == Outcome.PASS,
         last_run_slot=last_run,

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from watchdog.domain.config_changes import ConfigSnapshot, OpenIncidentSnapshot, ProbeConfigSnapshot
+from watchdog.domain.config_changes import (
+    ComparableConfigSnapshot,
+    OpenIncidentWithNotifiedDestinations,
+    ProbeConfigSnapshot,
+)
 from watchdog.domain.membership import WatchdogProcessRecord
 from watchdog.domain.registered_probe import EMPTY_NOTIFICATION_ROUTING_TABLE
 from watchdog.domain.rules.service import WATCHDOG_SELF_PROBE_ID
@@ -13,7 +17,7 @@ from watchdog.store.read.members import load_config_definition_digests, load_wat
 from watchdog.store.tables import incidents, members, outbox, probes, revision_probes, revisions
 
 
-def load_running_config(connection: sa.Connection, now: int) -> ConfigSnapshot | None:
+def load_running_config(connection: sa.Connection, now: int) -> ComparableConfigSnapshot | None:
     """The configuration of the live process with the highest revision; if none lives, of the one that ended last. None:
     no process is known."""
     process = _choose_process_whose_config_counts(load_watchdog_processes(connection), now)
@@ -25,7 +29,7 @@ def load_running_config(connection: sa.Connection, now: int) -> ConfigSnapshot |
     rows = connection.execute(query.where(revision_probes.c.revision == revision).order_by(probes.c.id))
     stored = connection.execute(sa.select(revisions).where(revisions.c.number == revision)).one()
     own_sections = connection.execute(sa.select(members.c.sections).where(members.c.id == process.id)).scalar()
-    return ConfigSnapshot(
+    return ComparableConfigSnapshot(
         {
             row.probe_id: ProbeConfigSnapshot(
                 decode_probe_info(row.id, row.info), row.config_yaml, row.content_digest or "", row.definition
@@ -50,7 +54,7 @@ def _choose_process_whose_config_counts(
     return max(processes, key=lambda process: process.lease_until, default=None)
 
 
-def load_open_incidents_with_destinations(connection: sa.Connection) -> list[OpenIncidentSnapshot]:
+def load_open_incidents_with_destinations(connection: sa.Connection) -> list[OpenIncidentWithNotifiedDestinations]:
     """Oldest first."""
     query = sa.select(incidents.c.id, probes.c.probe_id, incidents.c.reason)
     query = query.join(probes, probes.c.id == incidents.c.probe).where(incidents.c.resolved_at.is_(None))
@@ -60,6 +64,6 @@ def load_open_incidents_with_destinations(connection: sa.Connection) -> list[Ope
     for incident, destination in connection.execute(pairs.order_by(outbox.c.destination)):
         notified.setdefault(incident, []).append(destination)
     return [
-        OpenIncidentSnapshot(id, probe_id, reason, tuple(notified.get(id, ())))
+        OpenIncidentWithNotifiedDestinations(id, probe_id, reason, tuple(notified.get(id, ())))
         for id, probe_id, reason in connection.execute(query.order_by(incidents.c.opened_at, incidents.c.id))
     ]

@@ -48,14 +48,14 @@ __all__ = [
     "ProbeStatus",
     "ResultRow",
     "WatchdogStatus",
-    "count_incidents_by_probe",
+    "count_incidents_opened_since_by_probe",
     "list_deliveries",
+    "list_given_up_notifications",
     "list_incident_deliveries",
     "list_incidents",
     "list_probe_infos",
     "list_probe_statuses",
     "list_service_findings",
-    "list_undelivered_notifications",
     "load_probe_config_yaml_text",
     "load_watchdog_status",
 ]
@@ -290,7 +290,7 @@ def _incident_record_from_row(row: sa.Row[Any]) -> IncidentRecord:
     )
 
 
-def count_incidents_by_probe(connection: Connection, since: int) -> dict[int, int]:
+def count_incidents_opened_since_by_probe(connection: Connection, since: int) -> dict[int, int]:
     """Probe -> how many incidents were opened at or after an instant, without those whose instants came again; probes
     without incidents are missing."""
     query = sa.select(incidents.c.probe, sa.func.count()).where(incidents.c.opened_at >= since, ~_incident_came_again)
@@ -333,7 +333,7 @@ def _delivery_record_from_row(row: Any) -> DeliveryRecord:
     return DeliveryRecord(*row)._replace(event=IncidentEvent(row.event), state=DeliveryState(row.state))
 
 
-def list_undelivered_notifications(
+def list_given_up_notifications(
     connection: Connection,
 ) -> list[tuple[DeliveryRecord, IncidentRecord]]:
     """The MAX_LISTED_UNDELIVERED_NOTIFICATIONS newest notifications that were given up, newest first, each with its

@@ -59,7 +59,7 @@ def advance_schedules_past_runs_without_store(
             is_claimed_since = row.last_slot is not None and row.last_slot >= runs.last_slot
             if row.probe not in claims.registry or is_claimed_since or runs.timeline != timeline:
                 continue
-            missed += claims.list_results_of_slots_missed_while_store_away(
+            missed += claims.summarize_slots_missed_while_store_away(
                 row.probe, row.next_due, runs.first_slot, row.last_slot
             )
             in_flight = decode_in_flight_slots(row.in_flight, timeline)
@@ -74,7 +74,7 @@ def advance_schedules_past_runs_without_store(
         claims.recorder.record_results_in_transaction(connection, [ResultToRecord(result) for result in missed], now)
 
 
-def load_processes_not_back_from_store_absence(connection: sa.Connection, member_ids: Collection[str]) -> set[str]:
+def load_processes_with_unreported_store_absence(connection: sa.Connection, member_ids: Collection[str]) -> set[str]:
     """Those of these members that live again, and have not stored yet what they ran during the absence, and those that
     do not live so far and may still return."""
     rows = connection.execute(sa.select(members).where(members.c.id.in_(list(member_ids))))

@@ -41,7 +41,7 @@ class CheckInStore:
     def __init__(self, database: Database):
         self.database = database
 
-    def save_check_ins(self, batch: Iterable[ProbeCheckIn]) -> set[int]:
+    def save_check_ins_and_list_probes_to_run(self, batch: Iterable[ProbeCheckIn]) -> set[int]:
         """Store a batch; check-ins of retired probes are ignored.
 
         Returns the probes to run at once: those of which a run has started or ended. A start may show that the run
@@ -63,7 +63,7 @@ class CheckInStore:
             if len(new) < len(pending):  # after a crash between this commit and the acknowledgement in the log
                 pending = [each for each in pending if each.primary_key in new]
                 states, durations = _apply_check_ins_to_heartbeat_states(states_before, pending)
-                self._update_check_in_durations(connection, pending, durations)
+                self._store_check_in_durations(connection, pending, durations)
             state_rows = [
                 {"probe": probe, "key": HEARTBEAT_STATE_KEY, "value": codec.encode_storable_json(state.to_json())}
                 for probe, state in states.items()
@@ -81,7 +81,7 @@ class CheckInStore:
         }
         return {probe: stored.get(probe, HeartbeatState()) for probe in ids}
 
-    def _update_check_in_durations(
+    def _store_check_in_durations(
         self, connection: sa.Connection, pending: Sequence[ProbeCheckIn], durations: Sequence[int | None]
     ) -> None:
         binds = {"p": check_ins.c.probe, "o": check_ins.c.occurred_at, "i": check_ins.c.id}

@@ -20,7 +20,7 @@ from watchdog.store.database import Database
 from watchdog.store.errors import ClockSteppedError
 from watchdog.store.tables import results, schedule
 from watchdog.store.write.probe_registry import InMemoryProbeRegistry
-from watchdog.store.write.probe_state import load_probe_state
+from watchdog.store.write.probe_state import load_state_by_probe
 from watchdog.store.write.recorder import ResultRecorder
 from watchdog.store.write.watermark import ClaimWatermark
 
@@ -89,7 +89,7 @@ class SlotClaimer:
                 rows = connection.execute(self._due_rows_query, values).all()
                 all_claimed = len(rows) < free
                 slots += self._claim_slots_of_schedule_rows(connection, rows, now)
-            states = load_probe_state(connection, [slot.probe for slot in slots])
+            states = load_state_by_probe(connection, [slot.probe for slot in slots])
         if all_claimed:
             with suppress(ClockSteppedError):  # after the claim, whose slots this process runs
                 self.watermark.record_downtime_gap(now, advance=True)
@@ -135,11 +135,11 @@ class SlotClaimer:
                 connection, [(probe, slot) for probe, slot, each in starts if each == timeline], timeline
             )
         }
-        has_uptime_elapsed = self.watermark.uptime_clock.has_uptime_elapsed
+        has_uptime_elapsed_since = self.watermark.uptime_clock.has_uptime_elapsed_since
         lost = [
             key
             for key, start in starts.items()
-            if key not in recorded and has_uptime_elapsed(start, self.registry[key[0]].policy.max_lateness, now)
+            if key not in recorded and has_uptime_elapsed_since(start, self.registry[key[0]].policy.max_lateness, now)
         ]
         done = recorded | set(lost)
         remaining = {
@@ -215,7 +215,7 @@ class SlotClaimer:
             )
         missed, next_due = [], registered.schedule.find_next_slot_after(newest)
         if self.store_was_away:
-            missed = self.list_results_of_slots_missed_while_store_away(row.probe, first, end, row.last_slot)
+            missed = self.summarize_slots_missed_while_store_away(row.probe, first, end, row.last_slot)
         elif skipped := list(self._iter_slots_outside_gaps(registered, first, end)):
             missed = [
                 self._build_missed_slot_result(
@@ -224,7 +224,7 @@ class SlotClaimer:
             ]
         return run, missed, next_due
 
-    def list_results_of_slots_missed_while_store_away(
+    def summarize_slots_missed_while_store_away(
         self, probe: int, first: int, end: int, previous_slot: int | None
     ) -> list[ProbeResult]:
         """One result for the slots in [first, end) that no process could claim or run."""
@@ -262,7 +262,7 @@ class SlotClaimer:
             slot = schedule.find_next_slot_after(slot)
         build_result = partial(self._build_missed_slot_result, row.probe, previous_slot=row.last_slot)
         missed = (
-            [build_result(again[0], missed_run.CRON_SLOT_ALREADY_STARTED_REASON, slot_count=len(again))]
+            [build_result(again[0], missed_run.CRON_SLOT_RUN_BEFORE_CLOCK_STEP_REASON, slot_count=len(again))]
             if again
             else []
         )

@@ -11,19 +11,26 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 import structlog
 
-from watchdog.domain.model import FindingAlertState, IncidentEvent, IncidentTransition, Outcome, ProbeInfo, ProbeResult
+from watchdog.domain.model import (
+    IncidentEvent,
+    IncidentTransition,
+    Outcome,
+    ProbeInfo,
+    ProbeResult,
+    SuspectOrOpenAlertState,
+)
 from watchdog.domain.routing import RoutingDecision
 from watchdog.domain.rules import (
     THRESHOLD_IGNORING_RULE_NAMES,
     AlertStates,
     advance_alert_state,
-    fold_results_into_alert_states,
+    fold_results_into_alert_states_in_place,
     service,
     stale,
 )
 from watchdog.domain.silencing import Silence
 from watchdog.store.database import Database, run_after_commit
-from watchdog.store.listings import SubjectListingCache, build_results_from_rows
+from watchdog.store.listings import SubjectListingCache, build_results_with_listings_from_rows
 from watchdog.store.tables import END_OF_TIME_MS, alert_states, evaluation_cursors, results, staleness_events
 from watchdog.store.write.incident_groups import INCIDENT_GROUPS_LOCK_KEY
 from watchdog.store.write.incidents import change_incident_cause, open_incident, resolve_incident
@@ -125,8 +132,8 @@ class AlertEvaluator:
     def load_alert_states(self, connection: sa.Connection, ids: Iterable[int]) -> dict[int, AlertStates]:
         states: dict[int, AlertStates] = defaultdict(dict)
         for row in connection.execute(sa.select(alert_states).where(alert_states.c.probe.in_(list(ids)))):
-            states[row.probe][row.rule, row.subject] = FindingAlertState(
-                *(getattr(row, name) for name in FindingAlertState._fields)
+            states[row.probe][row.rule, row.subject] = SuspectOrOpenAlertState(
+                *(getattr(row, name) for name in SuspectOrOpenAlertState._fields)
             )
         return states
 
@@ -158,7 +165,7 @@ class AlertEvaluator:
                 start = max(start, min(settled, first_slots.get(probe, settled + 1) - 1))
             starts[probe] = start
         rows: dict[int, list[ProbeResult]] = {probe: [] for probe in starts}
-        for result in build_results_from_rows(
+        for result in build_results_with_listings_from_rows(
             connection, self.database.load_punctual_results_after(connection, starts), self.listings
         ):
             rows[result.probe].append(result)
@@ -192,15 +199,15 @@ class AlertEvaluator:
         probe, clock = cursor.probe, self.watermark.uptime_clock
         policy, generation = self.registry[probe].policy, self.watermark.generation
         states, waits_until = dict(states_before), END_OF_TIME_MS if self._gives_up_awaited else now
-        lateness_passed = partial(clock.has_uptime_elapsed, duration=policy.max_lateness, now=waits_until)
-        fold = fold_results_into_alert_states(
+        lateness_passed = partial(clock.has_uptime_elapsed_since, duration=policy.max_lateness, now=waits_until)
+        fold = fold_results_into_alert_states_in_place(
             policy, states, start, rows, lateness_passed, now=waits_until, generation=generation
         )
         writes.add_expired_result_holds(rows, fold.evaluated_until)
         changed, until = fold.alert_states_changed, fold.evaluated_until
         if newest_slot is not None and stale.STALE_ALERT_STATE_KEY not in states:
             threshold = policy.staleness_threshold(newest_slot)
-            if clock.has_uptime_elapsed(newest_slot, threshold, now):
+            if clock.has_uptime_elapsed_since(newest_slot, threshold, now):
                 event = StalenessEvent(probe, newest_slot, self.watermark.clock_timeline_id, threshold, detected_at=now)
                 writes.staleness_events.append(event._asdict())
                 finding = stale.build_stale_finding(threshold)
@@ -241,7 +248,7 @@ class AlertEvaluator:
             connection.execute(delete, writes.cleared_alert_states)
         if writes.alert_states:
             insert = self.database.build_insert_statement(alert_states)
-            values = {name: insert.excluded[name] for name in FindingAlertState._fields}
+            values = {name: insert.excluded[name] for name in SuspectOrOpenAlertState._fields}
             upsert = insert.on_conflict_do_update(index_elements=["probe", "rule", "subject"], set_=values)
             connection.execute(upsert, writes.alert_states)
         if writes.cursor_updates:

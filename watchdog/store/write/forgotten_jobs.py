@@ -12,7 +12,7 @@ from watchdog.domain.probe_state import (
 from watchdog.store import codec
 from watchdog.store.database import Database
 from watchdog.store.tables import probes
-from watchdog.store.write.probe_state import load_probe_state, upsert_probe_state
+from watchdog.store.write.probe_state import load_state_by_probe, upsert_probe_state
 
 
 def mark_missing_jobs_as_forgotten(database: Database, probe_id: str, job: str | None, now: int) -> list[str]:
@@ -44,7 +44,7 @@ def _load_missing_jobs(connection: sa.Connection, probe: int) -> dict[str, str]:
     """Key of the job's record -> name."""
     records = {
         key: ScheduledJobStateRecord.from_json(stored)
-        for key, stored in load_probe_state(connection, [probe]).get(probe, {}).items()
+        for key, stored in load_state_by_probe(connection, [probe]).get(probe, {}).items()
         if key.startswith(SCHEDULED_JOB_STATE_KEY_PREFIX)
     }
     return {

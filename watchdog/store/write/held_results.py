@@ -8,7 +8,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from watchdog.domain.clock_steps import parse_clock_generation_of_timeline_id
-from watchdog.domain.model import FindingAlertState, IncidentTransition, ProbeResult
+from watchdog.domain.model import IncidentTransition, ProbeResult, SuspectOrOpenAlertState
 from watchdog.domain.rules import availability
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.listings import ResultKey
@@ -16,7 +16,7 @@ from watchdog.store.tables import alert_states, evaluation_cursors, incidents, r
 from watchdog.store.write.recorder import ResultRecorder
 
 
-class UnrecordedResultsAndIncidentTransitions(NamedTuple):
+class HeldResultsStoringOutcome(NamedTuple):
     """What a decision led to."""
 
     unrecorded: set[ResultKey]
@@ -26,7 +26,7 @@ class UnrecordedResultsAndIncidentTransitions(NamedTuple):
 
 def store_decided_held_results(
     recorder: ResultRecorder, decided: Sequence[ProbeResult], now: int
-) -> UnrecordedResultsAndIncidentTransitions:
+) -> HeldResultsStoringOutcome:
     """Store how results count that were held, and evaluate them, in one transaction.
 
     Results whose hold has expired are evaluated already, and stay as they are.
@@ -44,7 +44,7 @@ def store_decided_held_results(
                 evaluable.add(result.probe)
         evaluable = {probe for probe in evaluable if probe in recorder.registry}
         transitions = recorder.evaluator.evaluate_probes(connection, evaluable, {}, now) if evaluable else []
-    return UnrecordedResultsAndIncidentTransitions(unrecorded, transitions)
+    return HeldResultsStoringOutcome(unrecorded, transitions)
 
 
 def withdraw_recorded_failures(recorder: ResultRecorder, decided: Sequence[ProbeResult]) -> set[ResultKey]:
@@ -70,7 +70,9 @@ def withdraw_recorded_failures(recorder: ResultRecorder, decided: Sequence[Probe
                 recorder.watermark.generation,
                 result.location == recorder.watermark.clock_timeline_id,
             )
-            is_first_failure = state == FindingAlertState(1, 0, result.slot, None, state.reason, generation=generation)
+            is_first_failure = state == SuspectOrOpenAlertState(
+                1, 0, result.slot, None, state.reason, generation=generation
+            )
             if is_current and is_first_failure and not _has_incident_resolved_in_result_slot(connection, result):
                 _store_decided_result(connection, result)
                 connection.execute(sa.delete(alert_states).where(alert_states.c.probe == result.probe))

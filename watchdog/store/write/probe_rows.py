@@ -14,7 +14,7 @@ from watchdog.store.codec import (
     decode_notification_routing_table,
     decode_probe_info,
     decode_registered_probe,
-    encode_probe_info,
+    encode_probe_info_as_json,
     encode_probe_schedule_and_policy,
 )
 from watchdog.store.database import Database
@@ -97,7 +97,7 @@ def upsert_probes(
     _insert_or_restore_probes(
         database, connection, [row for probe_id, row in rows.items() if probe_id not in active], start
     )
-    _update_probes(
+    _update_existing_probe_rows(
         connection, [{"row_id": active[probe_id], **row} for probe_id, row in rows.items() if probe_id in active]
     )
     ids = {row.probe_id: row.id for row in connection.execute(sa.select(probes.c.probe_id, probes.c.id))}
@@ -119,7 +119,7 @@ def _build_configured_probe_values(registered: RegisteredProbe, revision: int) -
         "probe_id": info.id,
         "name": info.name,
         "kind": info.kind,
-        "info": encode_probe_info(info),
+        "info": encode_probe_info_as_json(info),
         "config_yaml": registered.config_yaml,
         "revision": revision,
         "policy": encode_probe_schedule_and_policy(registered),
@@ -145,7 +145,7 @@ def _insert_or_restore_probes(
     connection.execute(sa.insert(evaluation_cursors).from_select(columns, without_cursor))
 
 
-def _update_probes(connection: sa.Connection, rows: list[dict[str, Any]]) -> None:
+def _update_existing_probe_rows(connection: sa.Connection, rows: list[dict[str, Any]]) -> None:
     if rows:
         update = sa.update(probes).where(probes.c.id == sa.bindparam("row_id"))
         connection.execute(

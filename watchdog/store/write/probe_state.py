@@ -52,7 +52,7 @@ def upsert_probe_state(database: Database, connection: sa.Connection, rows: Sequ
         connection.execute(upsert, rows)
 
 
-def load_probe_state(connection: sa.Connection, probes: Collection[int]) -> Mapping[int, dict[str, Json]]:
+def load_state_by_probe(connection: sa.Connection, probes: Collection[int]) -> Mapping[int, dict[str, Json]]:
     """Probe -> key -> value; probes without state are missing."""
     if not probes:
         return {}

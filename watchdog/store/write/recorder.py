@@ -125,7 +125,7 @@ class ResultRecorder:
             for probe, cursor in sorted(cursors.items()):
                 newest = newest_slots[probe]
                 threshold = self.registry[probe].policy.staleness_threshold(newest)
-                if cursor.awaiting_slot or clock.has_uptime_elapsed(newest, threshold, claimed_until):
+                if cursor.awaiting_slot or clock.has_uptime_elapsed_since(newest, threshold, claimed_until):
                     to_evaluate.add(probe)
                 else:
                     postponed.append({"p": probe, "wake": clock.compute_deadline_excluding_downtime(newest, threshold)})
@@ -148,7 +148,7 @@ class ResultRecorder:
                 newest_results.c.probe == probes.c.id,
                 newest_results.c.slot > probes.c.created_at,
                 (newest_results.c.outcome != Outcome.MISSED)
-                | (newest_results.c.reason == missed_run.CRON_SLOT_ALREADY_STARTED_REASON),
+                | (newest_results.c.reason == missed_run.CRON_SLOT_RUN_BEFORE_CLOCK_STEP_REASON),
                 ~newest_results.c.late,
             )
             .order_by(newest_results.c.slot.desc())

@@ -18,12 +18,12 @@ from watchdog.domain.reasons import matches_reason_pattern
 from watchdog.domain.rules import evaluate_result_rules
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.database import Database
-from watchdog.store.listings import build_results_from_rows
+from watchdog.store.listings import build_results_with_listings_from_rows
 from watchdog.store.tables import RESULT_COLUMNS, incidents, newest_results, remediations
 from watchdog.store.write.probe_registry import InMemoryProbeRegistry
 
 
-class RemediationSpec(NamedTuple):
+class ProbeRemediationPolicy(NamedTuple):
     """The remediation that is configured for a probe."""
 
     action: str
@@ -68,7 +68,7 @@ class RemediationStore:
     def __init__(self, database: Database, registry: InMemoryProbeRegistry):
         self.database, self.registry = database, registry
 
-    def list_probes_to_remediate(self, specs: Mapping[int, RemediationSpec], now: int) -> list[int]:
+    def list_probes_to_remediate(self, specs: Mapping[int, ProbeRemediationPolicy], now: int) -> list[int]:
         """The probes with a pending attempt. Reads only, so that probes without one never wait for a writer."""
         with_incident = sa.select(incidents.c.probe).where(
             incidents.c.resolved_at.is_(None), incidents.c.probe.in_(list(specs))
@@ -81,7 +81,9 @@ class RemediationStore:
                 and any(self._list_startable_remediations(connection, probe, specs[probe], now))
             ]
 
-    def mark_next_remediation_started(self, probe: int, spec: RemediationSpec, now: int) -> PendingRemediation | None:
+    def mark_next_remediation_started(
+        self, probe: int, spec: ProbeRemediationPolicy, now: int
+    ) -> PendingRemediation | None:
         """Store the next attempt as started and return it; only this caller gets it. None: there is none.
 
         The problems are read from the newest result, unless it is too old.
@@ -94,14 +96,14 @@ class RemediationStore:
         return None
 
     def _list_startable_remediations(
-        self, connection: sa.Connection, probe: int, spec: RemediationSpec, now: int
+        self, connection: sa.Connection, probe: int, spec: ProbeRemediationPolicy, now: int
     ) -> Iterator[PendingRemediation]:
         newest = sa.select(*(newest_results.c[column.name] for column in RESULT_COLUMNS))
         newest = newest.where(newest_results.c.probe == probe).order_by(newest_results.c.slot.desc()).limit(1)
         row = connection.execute(newest).first()
         if row is None:
             return
-        (result,), policy = build_results_from_rows(connection, [row]), self.registry[probe].policy
+        (result,), policy = build_results_with_listings_from_rows(connection, [row]), self.registry[probe].policy
         if now - result.slot > policy.staleness_threshold(result.slot) + policy.max_lateness:
             return
         reasons = {
@@ -132,7 +134,7 @@ class RemediationStore:
         return None if state is None else RemediationAttemptState(state)
 
     def _mark_remediation_started_if_within_limit(
-        self, connection: sa.Connection, pending: PendingRemediation, spec: RemediationSpec, now: int
+        self, connection: sa.Connection, pending: PendingRemediation, spec: ProbeRemediationPolicy, now: int
     ) -> bool:
         """Store the attempt as started, or as held back by the limit; returns whether it is started."""
         counted = sa.select(sa.func.count()).where(

@@ -26,8 +26,8 @@ from watchdog.store.write.outbox_rows import OPENED_NOTIFICATION_SEQUENCE_NUMBER
 from watchdog.store.write.probe_rows import load_active_probes
 from watchdog.store.write.silences import (
     hold_back_silenced_notifications,
-    list_expired_silences,
-    load_silence_in_effect,
+    list_ids_of_expired_silences,
+    load_silence_by_id_or_raise_if_ended,
     mark_silences_ended,
     record_unsilence,
 )
@@ -39,9 +39,9 @@ def end_expired_silences(database: Database, now: int) -> list[str]:
     """Carry out the end of the silences whose time is over. Returns their ids."""
     for _ in range(MAX_ATTEMPTS_TO_LOCK_PROBES):
         with database.open_write_transaction() as connection:
-            ids = list_expired_silences(connection, now)
-            if _lock_rows_to_end_silences(database, connection, ids):
-                return _end_silences(connection, ids, now)
+            ids = list_ids_of_expired_silences(connection, now)
+            if _try_to_acquire_locks_for_ending_silences(database, connection, ids):
+                return _end_silences_and_enqueue_notifications(connection, ids, now)
     return []  # the next run of the background task tries again
 
 
@@ -50,15 +50,17 @@ def end_silence(database: Database, silence: str, actor: Actor, now: int) -> Sil
     ended."""
     while True:
         with database.open_write_transaction() as connection:
-            stored = load_silence_in_effect(connection, silence, now)
-            if _lock_rows_to_end_silences(database, connection, [stored.id]):
-                load_silence_in_effect(connection, silence, now)  # another process may have ended it
-                _end_silences(connection, [stored.id], now, ended_by=actor.name)
+            stored = load_silence_by_id_or_raise_if_ended(connection, silence, now)
+            if _try_to_acquire_locks_for_ending_silences(database, connection, [stored.id]):
+                load_silence_by_id_or_raise_if_ended(connection, silence, now)  # another process may have ended it
+                _end_silences_and_enqueue_notifications(connection, [stored.id], now, ended_by=actor.name)
                 record_unsilence(connection, stored.id, actor, now)
                 return replace(stored, ended_at=now, ended_by=actor.name)
 
 
-def _lock_rows_to_end_silences(database: Database, connection: sa.Connection, ids: Collection[str]) -> bool:
+def _try_to_acquire_locks_for_ending_silences(
+    database: Database, connection: sa.Connection, ids: Collection[str]
+) -> bool:
     """Take the locks in the order of the recorder and the senders: probes, incident groups, notification leases. False:
     an incident of another probe opened before the second lock was held."""
     probes = _list_probes_with_silenced_open_incidents(connection, ids)
@@ -72,17 +74,19 @@ def _lock_rows_to_end_silences(database: Database, connection: sa.Connection, id
 
 def _list_probes_with_silenced_open_incidents(connection: sa.Connection, ids: Collection[str]) -> set[int]:
     query = sa.select(incidents.c.probe).where(
-        incidents.c.resolved_at.is_(None), _build_is_selected_by_silence_filter(ids)
+        incidents.c.resolved_at.is_(None), _build_incidents_of_silence_ids_filter(ids)
     )
     return set(connection.execute(query.distinct()).scalars())
 
 
-def _build_is_selected_by_silence_filter(ids: Collection[str]) -> sa.ColumnElement[bool]:
+def _build_incidents_of_silence_ids_filter(ids: Collection[str]) -> sa.ColumnElement[bool]:
     """Incidents that one of these silences selects."""
     return incidents.c.id.in_(sa.select(silenced_incidents.c.incident).where(silenced_incidents.c.silence.in_(ids)))
 
 
-def _end_silences(connection: sa.Connection, ids: Collection[str], now: int, ended_by: str = "") -> list[str]:
+def _end_silences_and_enqueue_notifications(
+    connection: sa.Connection, ids: Collection[str], now: int, ended_by: str = ""
+) -> list[str]:
     hold_back_silenced_notifications(connection, now)
     ended = list(mark_silences_ended(connection, ids, now, ended_by))
     is_still_silenced = sa.exists().where(
@@ -90,7 +94,7 @@ def _end_silences(connection: sa.Connection, ids: Collection[str], now: int, end
         silence_is_in_effect,
     )  # fmt: skip
     query = sa.select(incidents).where(
-        incidents.c.resolved_at.is_(None), _build_is_selected_by_silence_filter(ended), ~is_still_silenced
+        incidents.c.resolved_at.is_(None), _build_incidents_of_silence_ids_filter(ended), ~is_still_silenced
     )
     open_rows = connection.execute(query.order_by(incidents.c.opened_at, incidents.c.id)).all()
     registered = load_active_probes(connection, LOCAL_LOCATION_NAME, {}, only={row.probe for row in open_rows})
@@ -118,12 +122,12 @@ def _notify_after_silence(
             is_open=True,
             is_still_silenced=False,
             is_notified=any(row.is_notified for row in earlier),
-            has_held_back_change=_is_last_change_held_back(earlier),
+            has_held_back_change=_is_last_changed_notification_silenced(earlier),
             has_route=destination in routing.destinations,
         )
         if decision.event is not None:
             events[destination] = decision.event
-    leads = _find_lead_incidents(connection, incident, events, rows_by_destination, registered, now=now)
+    leads = _find_lead_incident_by_destination(connection, incident, events, rows_by_destination, registered, now=now)
     for destination, event in events.items():
         earlier = rows_by_destination.get(destination, [])
         seq = earlier[-1].seq + 1 if earlier else OPENED_NOTIFICATION_SEQUENCE_NUMBER
@@ -133,7 +137,7 @@ def _notify_after_silence(
     append_routing_log_entries(connection, incident.id, steps)
 
 
-def _is_last_change_held_back(rows: Sequence[Any]) -> bool:
+def _is_last_changed_notification_silenced(rows: Sequence[Any]) -> bool:
     """`rows`: of one destination, in order. An earlier silence may have held back a change that was sent since."""
     states = [row.state for row in rows if row.event == IncidentEvent.CHANGED]
     return bool(states) and states[-1] == DeliveryState.SILENCED
@@ -149,7 +153,7 @@ def _decide_present_routing(
     return registered.routes.decide_routing(registered.info, incident.reason, failing)
 
 
-def _find_lead_incidents(
+def _find_lead_incident_by_destination(
     connection: sa.Connection,
     incident: Any,
     destinations: Iterable[str],

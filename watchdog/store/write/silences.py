@@ -149,7 +149,7 @@ def mark_silences_ended(
     return list(connection.execute(ended).scalars())
 
 
-def load_silence_in_effect(connection: sa.Connection, silence: str, now: int) -> Silence:
+def load_silence_by_id_or_raise_if_ended(connection: sa.Connection, silence: str, now: int) -> Silence:
     """Raises OperatorActRefusedError if it is unknown or has ended."""
     id = replace_unstorable_characters(silence)
     row: Any = connection.execute(sa.select(silences).where(silences.c.id == id)).first()
@@ -162,7 +162,7 @@ def load_silence_in_effect(connection: sa.Connection, silence: str, now: int) ->
     return build_silence_from_row(row)
 
 
-def list_expired_silences(connection: sa.Connection, now: int) -> list[str]:
+def list_ids_of_expired_silences(connection: sa.Connection, now: int) -> list[str]:
     query = sa.select(silences.c.id).where(silence_is_in_effect, silences.c.ends_at <= now)
     return list(connection.execute(query.order_by(silences.c.ends_at)).scalars())
 

@@ -113,7 +113,10 @@ class ClaimWatermark:
         return [(started_at, ended_at) for started_at, ended_at in connection.execute(query)]
 
     def load_clock_generation(self, connection: sa.Connection, step_clock: Callable[[], None] = lambda: None) -> None:
-        steps, uptime_clock = load_clock_steps(connection, self.location), load_uptime_clock(connection, self.location)
+        steps, uptime_clock = (
+            load_clock_steps(connection, self.location),
+            load_uptime_clock_from_downtime_gaps(connection, self.location),
+        )
         generation, self.restarted_at = (steps[-1].generation, steps[-1].stepped_to) if steps else (0, 0)
         step_clock()
         self.generation, self.uptime_clock = generation, uptime_clock
@@ -127,7 +130,7 @@ def store_downtime_gap(
     connection.execute(database.build_insert_statement(downtime).values(gap).on_conflict_do_nothing())
 
 
-def load_uptime_clock(connection: sa.Connection, location: str) -> UptimeClock:
+def load_uptime_clock_from_downtime_gaps(connection: sa.Connection, location: str) -> UptimeClock:
     """With the gaps of all clock generations, as far as their instants have not come again."""
     steps = load_clock_steps(connection, location)
     gaps: list[tuple[int, int]] = []

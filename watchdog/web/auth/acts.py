@@ -10,7 +10,7 @@ from watchdog.web.auth.session import SESSION_COOKIE_NAME
 
 CSRF_TOKEN_HEADER = "X-CSRF-Token"
 SAFE_HTTP_METHODS = ("GET", "HEAD", "OPTIONS")
-LOCAL_ACTOR_NAME = "localhost"
+ACTOR_NAME_WITHOUT_API_KEYS = "localhost"
 """The person on this machine while no API keys are configured."""
 
 
@@ -21,8 +21,8 @@ def require_operator(request: Request) -> None:
 
 
 def get_actor_name(request: Request) -> str:
-    """The name of the API key, also behind a session; LOCAL_ACTOR_NAME without keys."""
-    return request.state.key_name or LOCAL_ACTOR_NAME
+    """The name of the API key, also behind a session; ACTOR_NAME_WITHOUT_API_KEYS without keys."""
+    return request.state.key_name or ACTOR_NAME_WITHOUT_API_KEYS
 
 
 def get_actor(request: Request, interface: OperatorInterfaceKind, on_behalf_of: str = "") -> Actor:

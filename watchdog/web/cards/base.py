@@ -13,7 +13,7 @@ from watchdog.store.read.status import Connection, ProbeStatus, ResultRow
 
 
 @dataclass(frozen=True)
-class ProbeCardContext:
+class ProbeCardLoadContext:
     """One probe as of `now`, and the connection through which its card reads more."""
 
     connection: Connection
@@ -43,7 +43,7 @@ class ProbePageCardType:
 
     template: str
     """Below templates/pages. It renders the card as `card`."""
-    load: Callable[[ProbeCardContext], object | None]
+    load: Callable[[ProbeCardLoadContext], object | None]
     """Builds the card; None: there is nothing to show."""
     jobs_section_id: str = ""
     """The id of its section that lists the probe's jobs; empty: it lists none."""

@@ -13,7 +13,7 @@ from watchdog.domain.formatting import format_count_with_noun, format_duration, 
 from watchdog.domain.measurements import CanaryStageDurations, QueueMeasurements
 from watchdog.domain.model import HealthState, Outcome, ProbeResult
 from watchdog.web import charts
-from watchdog.web.cards.base import ProbeCardContext, ProbePageCardType
+from watchdog.web.cards.base import ProbeCardLoadContext, ProbePageCardType
 
 MAX_CANARY_RUNS_ON_CARD = 48
 """Runs in the chart and its table."""
@@ -67,7 +67,7 @@ class CanaryCard:
     """Newest first."""
 
 
-def load_canary_card(context: ProbeCardContext) -> CanaryCard | None:
+def load_canary_card(context: ProbeCardLoadContext) -> CanaryCard | None:
     results = context.load_results_of_slots([run.slot for run in context.runs[-MAX_CANARY_RUNS_ON_CARD:]])
     return build_canary_card([results[slot] for slot in sorted(results)])
 

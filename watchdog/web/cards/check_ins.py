@@ -9,7 +9,7 @@ from watchdog.domain.heartbeat import MAX_HEARTBEAT_OUTPUT_CHARS, CheckIn, Check
 from watchdog.domain.model import HealthState
 from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.store.read.history import list_newest_check_ins_of_probe
-from watchdog.web.cards.base import ProbeCardContext, ProbePageCardType
+from watchdog.web.cards.base import ProbeCardLoadContext, ProbePageCardType
 from watchdog.web.cards.jobs import JobsCardRow, load_jobs_card
 
 MAX_CHECK_INS_ON_CARD = 50
@@ -51,7 +51,7 @@ class CheckInsCard:
     has_more: bool
 
 
-def load_check_ins_card(context: ProbeCardContext) -> CheckInsCard:
+def load_check_ins_card(context: ProbeCardLoadContext) -> CheckInsCard:
     jobs_card = load_jobs_card(context)
     check_ins = list_newest_check_ins_of_probe(context.connection, context.probe_database_id, MAX_CHECK_INS_ON_CARD + 1)
     rows = tuple(

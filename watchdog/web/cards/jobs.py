@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from watchdog.domain.model import HealthState
 from watchdog.store.read.jobs import JobSummary, list_jobs
-from watchdog.web.cards.base import ProbeCardContext, ProbePageCardType
+from watchdog.web.cards.base import ProbeCardLoadContext, ProbePageCardType
 
 MAX_JOBS_ON_CARD = 100
 
@@ -42,7 +42,7 @@ def build_jobs_card_row(job: JobSummary) -> JobsCardRow:
     return JobsCardRow(job, job.state, glyph, job.status_label)
 
 
-def load_jobs_card(context: ProbeCardContext) -> JobsCard | None:
+def load_jobs_card(context: ProbeCardLoadContext) -> JobsCard | None:
     jobs = list_jobs(context.connection, [context.probe_database_id])
     if not jobs:
         return None

@@ -14,13 +14,13 @@ from watchdog.domain.model import Outcome, ProbeResult
 from watchdog.domain.rules import preference
 from watchdog.store.read.status import ResultRow
 from watchdog.web import charts
-from watchdog.web.cards.base import ProbeCardContext, ProbePageCardType
+from watchdog.web.cards.base import ProbeCardLoadContext, ProbePageCardType
 from watchdog.web.chart_window import ChartWindow, build_time_axis_labels, choose_chart_window
 
 LATENCY_LIMIT_EXPRESSION_PATTERN = re.compile(r"\s*elapsed_ms\s*<=?\s*(\d+)\s*")
 MAX_FAILED_RUN_CLUSTER_GAP_CHART_FRACTION = 0.04
 """Failures closer to each other than this share of the chart's width are drawn as one cluster."""
-MAX_DESCRIBED_FAILED_RUN_CLUSTERS = 5
+MAX_FAILED_RUN_CLUSTERS_IN_CHART_DESCRIPTION = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class LatencyCard:
     """(start, p50, p95, failed runs) of each point that has any run, newest first."""
 
 
-def load_latency_card(context: ProbeCardContext) -> LatencyCard | None:
+def load_latency_card(context: ProbeCardLoadContext) -> LatencyCard | None:
     """None: no run within the last day."""
     if not context.runs:
         return None
@@ -80,7 +80,7 @@ def build_latency_card(runs: Sequence[ResultRow], limit: int | None, now: int) -
     p50 = [compute_percentile(values, 50) if values else None for values in durations]
     p95 = [compute_percentile(values, 95) if values else None for values in durations]
     all_durations = sorted(ms for values in durations for ms in values)
-    clusters = cluster_failed_runs_by_time(runs, window)
+    clusters = cluster_failed_runs_for_chart(runs, window)
     limit_line = _build_latency_limit_line(limit, p95)
     no_verdict = [run for run in runs if run.outcome in (Outcome.ERROR, Outcome.MISSED)]
     return LatencyCard(
@@ -115,7 +115,7 @@ def _build_latency_limit_line(limit: int | None, p95: Sequence[int | None]) -> c
     return charts.LimitLine(limit, f"degraded over {format_duration(limit)}")
 
 
-def cluster_failed_runs_by_time(runs: Iterable[ResultRow], window: ChartWindow) -> list[charts.FailedRunCluster]:
+def cluster_failed_runs_for_chart(runs: Iterable[ResultRow], window: ChartWindow) -> list[charts.FailedRunCluster]:
     """Failed runs, those close to each other as one cluster."""
     clusters: list[charts.FailedRunCluster] = []
     for run in runs:
@@ -158,7 +158,7 @@ def _describe_latency_chart(
         )
         parts.append(position.format(format_duration(limit)))
     sentences = [f"Latency over {format_duration(window.length)}: {', '.join(parts) or 'no run passed'}."]
-    for cluster in failure_clusters[:MAX_DESCRIBED_FAILED_RUN_CLUSTERS]:
+    for cluster in failure_clusters[:MAX_FAILED_RUN_CLUSTERS_IN_CHART_DESCRIPTION]:
         failed_at = format_time_of_day(int(window.start + cluster.start * window.length))
         sentences.append(f"{format_count_with_noun(cluster.run_count, 'run')} failed at {failed_at}.")
     return " ".join(sentences)

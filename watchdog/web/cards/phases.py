@@ -12,7 +12,7 @@ from watchdog.domain.formatting import format_time_of_day
 from watchdog.domain.model import Outcome, ProbeResult
 from watchdog.store.read.status import ResultRow
 from watchdog.web import charts
-from watchdog.web.cards.base import ProbeCardContext, ProbePageCardType
+from watchdog.web.cards.base import ProbeCardLoadContext, ProbePageCardType
 from watchdog.web.cards.latency import compute_percentile
 
 PHASE_INTERRUPTING_REASON_FAMILIES = frozenset({"timeout", "dns", "connection", "tls", "protocol", "body"})
@@ -42,7 +42,7 @@ class PhasesCard:
     rows: tuple[PhasesCardRunRow, ...]
 
 
-def load_phases_card(context: ProbeCardContext) -> PhasesCard | None:
+def load_phases_card(context: ProbeCardLoadContext) -> PhasesCard | None:
     slots = pick_representative_run_slots(context.runs)
     results = context.load_results_of_slots(list(slots.values()))
     return build_phases_card({name: results[slot] for name, slot in slots.items() if slot in results})

@@ -12,7 +12,7 @@ from watchdog.domain.probe_state import QueueThresholdRecord
 from watchdog.store.read import queue_stats
 from watchdog.store.read.queue_stats import QueueSample
 from watchdog.web import charts
-from watchdog.web.cards.base import ProbeCardContext, ProbePageCardType
+from watchdog.web.cards.base import ProbeCardLoadContext, ProbePageCardType
 from watchdog.web.chart_window import ChartWindow, build_time_axis_labels, choose_chart_window
 
 QueueValueFormatter = Callable[[float], str]
@@ -60,7 +60,7 @@ class QueueCard:
     """(start, maximum of waiting jobs) of each point that has a sample, newest first."""
 
 
-def load_queue_card(context: ProbeCardContext) -> QueueCard | None:
+def load_queue_card(context: ProbeCardLoadContext) -> QueueCard | None:
     """None: the queue was not read within the last day."""
     samples = queue_stats.list_queue_samples(context.connection, context.probe_database_id, context.now - DAY_MS)
     if not samples:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from importlib import import_module
 
 from watchdog.probes import PROBE_KINDS, Probe
-from watchdog.web.cards.base import LoadedProbeCard, ProbeCardContext, ProbePageCardType
+from watchdog.web.cards.base import LoadedProbeCard, ProbeCardLoadContext, ProbePageCardType
 
 
 def _import_modules_and_list_card_types(names: Iterable[str]) -> tuple[ProbePageCardType, ...]:
@@ -24,7 +24,7 @@ def find_card_types_of_probe_kind(kind: str) -> tuple[ProbePageCardType, ...]:
     return CARDS_BY_PROBE_KIND.get(kind, DEFAULT_PROBE_PAGE_CARD_TYPES)
 
 
-def load_probe_page_cards(context: ProbeCardContext) -> tuple[LoadedProbeCard, ...]:
+def load_probe_page_cards(context: ProbeCardLoadContext) -> tuple[LoadedProbeCard, ...]:
     """The cards of a probe that have something to show, in the order of the page."""
     loaded = (
         (card_type, card_type.load(context)) for card_type in find_card_types_of_probe_kind(context.status.probe.kind)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from watchdog.domain.model import HealthState
-from watchdog.domain.observations import McpTaskFacts
+from watchdog.domain.observations import McpScheduledTaskFacts
 from watchdog.domain.rules import task as task_rule
-from watchdog.store.read.jobs import build_mcp_task_summaries
-from watchdog.web.cards.base import ProbeCardContext, ProbePageCardType
+from watchdog.store.read.jobs import build_job_summaries_of_mcp_tasks
+from watchdog.web.cards.base import ProbeCardLoadContext, ProbePageCardType
 from watchdog.web.cards.jobs import JobsCardRow, build_jobs_card_row
 
 MAX_MCP_TASKS_ON_CARD = 50
@@ -33,14 +33,14 @@ class McpTasksCard:
     """The first MAX_MCP_TASKS_ON_CARD, those that need attention first."""
 
 
-def load_mcp_tasks_card(context: ProbeCardContext) -> McpTasksCard | None:
+def load_mcp_tasks_card(context: ProbeCardLoadContext) -> McpTasksCard | None:
     source = context.newest_job_source_listing
     listing = source.find_listing_of_rule(task_rule.ALERT_RULE_NAME) if source else None
     if source is None or source.result is None or listing is None:
         return None
     rows = []
     for job in sorted(
-        build_mcp_task_summaries(source), key=lambda job: (not job.reason, job.state is not HealthState.DOWN)
+        build_job_summaries_of_mcp_tasks(source), key=lambda job: (not job.reason, job.state is not HealthState.DOWN)
     ):
         age = None if job.last_start is None else context.now - job.last_start
         report = _format_mcp_task_report(listing.subjects.get(job.name))
@@ -52,7 +52,7 @@ def load_mcp_tasks_card(context: ProbeCardContext) -> McpTasksCard | None:
     return McpTasksCard(source.result.slot, len(rows), tuple(rows[:MAX_MCP_TASKS_ON_CARD]))
 
 
-def _format_mcp_task_report(task: McpTaskFacts | None) -> str:
+def _format_mcp_task_report(task: McpScheduledTaskFacts | None) -> str:
     if task is None:
         return "not listed"
     return ", ".join([f"ok: {'true' if task.ok else 'false'}", *filter(None, (task.status, task.error))])

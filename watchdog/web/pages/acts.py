@@ -35,7 +35,9 @@ class IncidentTimelineEvent:
     icon: str = ""
 
 
-def build_act_banners(connection: Connection, record: IncidentRecord, now: int) -> Iterator[PageBanner]:
+def build_acknowledgement_and_silence_banners(
+    connection: Connection, record: IncidentRecord, now: int
+) -> Iterator[PageBanner]:
     """Who takes care of an open incident, and why no one is notified of it."""
     if record.incident.resolved_at is not None:
         return

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from watchdog.domain.formatting import format_duration, format_utc_timestamp_without_zone
-from watchdog.domain.measurements import select_facts_of_subject
+from watchdog.domain.measurements import drop_facts_of_other_subjects
 from watchdog.domain.model import Evidence, HealthState, Json, ProbeInfo, ProbeResult
 from watchdog.domain.rules import job as job_rule
 from watchdog.domain.rules import preference
@@ -122,7 +122,7 @@ def _collect_comparable_facts(
         verdict = job_rule.judge_listed_job(probe, listing, subject)
         message = (verdict.message if verdict else "") or "no problem"
         facts["message"] = (message, message)
-    details = select_facts_of_subject(subject, {**result.measurements, **(evidence.facts if evidence else {})})
+    details = drop_facts_of_other_subjects(subject, {**result.measurements, **(evidence.facts if evidence else {})})
     for name, value in details.items():
         facts.setdefault(name.replace("_", " "), (value, format_fact_value(value)))
     return facts

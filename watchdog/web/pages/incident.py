@@ -20,9 +20,13 @@ from watchdog.domain.notification import Notification
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, THRESHOLD_IGNORING_RULE_NAMES, availability, job, stale
 from watchdog.store.read import history, status
 from watchdog.store.read.alert_context import load_alert_message_context
-from watchdog.store.read.generation_results import build_results_of_clock_generation_subquery
+from watchdog.store.read.generation_results import build_results_as_of_clock_generation_subquery
 from watchdog.store.read.status import Connection, DeliveryRecord, IncidentRecord, WatchdogStatus
-from watchdog.web.pages.acts import IncidentTimelineEvent, build_act_banners, build_act_timeline_events
+from watchdog.web.pages.acts import (
+    IncidentTimelineEvent,
+    build_acknowledgement_and_silence_banners,
+    build_act_timeline_events,
+)
 from watchdog.web.pages.banner import PageBanner, capitalize_first
 from watchdog.web.pages.compare import ResultComparisonSide, compare_first_bad_and_last_good
 from watchdog.web.pages.delivery import (
@@ -77,7 +81,10 @@ def load_incident_detail_page(
         title=format_incident_title(record),
         state=find_incident_health_state(record),
         state_label=format_incident_state_and_duration(record, now),
-        banners=(*build_act_banners(connection, record, now), *build_incident_page_banners(record, deliveries, now)),
+        banners=(
+            *build_acknowledgement_and_silence_banners(connection, record, now),
+            *build_incident_page_banners(record, deliveries, now),
+        ),
         first_bad=first_bad,
         last_good=last_good,
         latest_result_text=_describe_latest_result(record, context, now),
@@ -86,7 +93,7 @@ def load_incident_detail_page(
         spans_several_days=any(event.occurred_at // DAY_MS != now // DAY_MS for event in timeline),
         deliveries=tuple(build_delivery_page_row(delivery, destination_addresses) for delivery in deliveries),
         delivery_summary=summarize_deliveries(deliveries),
-        decision_steps=tuple(_explain_incident_decisions(record)),
+        decision_steps=tuple(_explain_incident_opening_and_routing(record)),
     )
 
 
@@ -95,7 +102,7 @@ def _load_first_bad_and_last_good(
 ) -> tuple[ResultComparisonSide | None, ResultComparisonSide | None]:
     """The first bad result and the last good one. For missing results, only the last result, of any outcome."""
     incident, probe = record.incident, record.incident.probe
-    counted = build_results_of_clock_generation_subquery(record.generation)
+    counted = build_results_as_of_clock_generation_subquery(record.generation)
     if incident.rule == stale.ALERT_RULE_NAME:
         slot = incident.first_bad_slot
         last = history.load_results_with_evidence(connection, probe, [slot], counted).get(slot)
@@ -296,7 +303,7 @@ def format_ordinal(n: int) -> str:
     return f"{n}{ending}"
 
 
-def _explain_incident_decisions(record: IncidentRecord) -> Iterator[tuple[str, str]]:
+def _explain_incident_opening_and_routing(record: IncidentRecord) -> Iterator[tuple[str, str]]:
     """(step, setting behind it): why the incident opened, its severity, and the routing."""
     incident = record.incident
     if incident.rule in THRESHOLD_IGNORING_RULE_NAMES:

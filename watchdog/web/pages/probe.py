@@ -24,7 +24,7 @@ from watchdog.store.read.acts import list_silences_in_effect, load_silences_in_e
 from watchdog.store.read.history import IncidentInterval
 from watchdog.store.read.status import Connection, IncidentRecord, ProbeStatus, ResultRow, WatchdogStatus
 from watchdog.web import charts
-from watchdog.web.cards.base import LoadedProbeCard, ProbeCardContext
+from watchdog.web.cards.base import LoadedProbeCard, ProbeCardLoadContext
 from watchdog.web.cards.registry import load_probe_page_cards
 from watchdog.web.chart_window import choose_chart_window
 from watchdog.web.pages.acts import build_silence_banners, describe_acts
@@ -82,7 +82,7 @@ def load_probe_page(connection: Connection, probe_id: str, query: ResultsUrlQuer
         connection, probe_database_ids=[probe.database_id], only_current=True, limit=MAX_INCIDENTS_LOADED_FOR_PROBE_PAGE
     )
     intervals = [i for i in history.list_incident_intervals(connection, now - DAY_MS) if i.probe == probe.database_id]
-    context = ProbeCardContext(connection, probe_status, runs, now)
+    context = ProbeCardLoadContext(connection, probe_status, runs, now)
     silences = list_silences_in_effect(connection)
     silences_by_incident = load_silences_in_effect_by_incident(connection, silences)
     in_period = (record for record in incidents if record.incident.opened_at >= now - PROBE_PAGE_INCIDENTS_PERIOD_MS)
@@ -90,7 +90,7 @@ def load_probe_page(connection: Connection, probe_id: str, query: ResultsUrlQuer
         probe=probe,
         service_status=status.load_watchdog_status(connection),
         state=probe_status.state,
-        state_label=format_probe_state_label(probe_status, now),
+        state_label=format_probe_state_with_duration(probe_status, now),
         next_run_text=_format_next_run_sentence(probe_status, now),
         banners=(
             *build_probe_banners(probe_status, now, silences_by_incident),
@@ -107,7 +107,7 @@ def load_probe_page(connection: Connection, probe_id: str, query: ResultsUrlQuer
     )
 
 
-def format_probe_state_label(status: ProbeStatus, now: int) -> str:
+def format_probe_state_with_duration(status: ProbeStatus, now: int) -> str:
     """ "Degraded for 42 min", "No data yet", "Up"."""
     if status.state is HealthState.UP:
         return "Up"
@@ -143,7 +143,7 @@ def build_probe_banners(
 
 
 def _build_current_incident_banner(incident: Incident, marks: Iterable[str], now: int) -> PageBanner:
-    title = _format_current_incident_message(incident, now)
+    title = _format_incident_message_as_of_now(incident, now)
     if incident.rule != job.ALERT_RULE_NAME:  # a message about a job starts with the job's name, which keeps its case
         title = capitalize_first(title)
     since = f"Since {format_utc_timestamp_without_zone(incident.since, now, seconds=True)}"
@@ -151,7 +151,7 @@ def _build_current_incident_banner(incident: Incident, marks: Iterable[str], now
     return PageBanner(INCIDENT_HEALTH_STATE_BY_RULE[incident.rule], title, text, incident.id)
 
 
-def _format_current_incident_message(incident: Incident, now: int) -> str:
+def _format_incident_message_as_of_now(incident: Incident, now: int) -> str:
     """The incident's message; about missing results, with the time without any as of now."""
     if incident.rule == stale.ALERT_RULE_NAME:
         return stale.build_stale_finding(now - incident.since).message
@@ -227,13 +227,13 @@ def _format_state_interval(interval: HealthStateInterval, start: int, now: int) 
     return f"{format_time(interval.start)} {'until now' if interval.stop == now else f'to {stop}'} · {duration}"
 
 
-_YAML_KEY_LINE_PATTERN = re.compile(r"(\s*(?:- )?)([\w.\"'*-]+)(:(?:\s.*)?)", re.ASCII)
+_HIGHLIGHTED_YAML_KEY_PATTERN = re.compile(r"(\s*(?:- )?)([\w.\"'*-]+)(:(?:\s.*)?)", re.ASCII)
 
 
 def highlight_yaml(yaml_text: str) -> Markup:
     """YAML with its keys highlighted."""
     lines = []
     for line in yaml_text.rstrip().splitlines():
-        match = _YAML_KEY_LINE_PATTERN.fullmatch(line)
+        match = _HIGHLIGHTED_YAML_KEY_PATTERN.fullmatch(line)
         lines.append(Markup('{}<span class="k">{}</span>{}').format(*match.groups()) if match else Markup.escape(line))
     return Markup("\n").join(lines)

@@ -11,14 +11,14 @@ from markupsafe import Markup
 
 from watchdog.domain.formatting import format_count_with_noun, format_duration, format_duration_rounded, format_time_ago
 from watchdog.domain.model import HealthState, Outcome, RunSummary
-from watchdog.store.read.history import load_last_results_by_probe
+from watchdog.store.read.history import load_last_n_results_by_probe
 from watchdog.store.read.job_runs import list_check_in_runs
 from watchdog.store.read.status import (
     Connection,
     ProbeStatus,
     ResultRow,
     WatchdogStatus,
-    count_incidents_by_probe,
+    count_incidents_opened_since_by_probe,
     list_probe_statuses,
     load_watchdog_status,
 )
@@ -136,8 +136,10 @@ def _load_probes_page_rows(
     connection: Connection, on_page: Sequence[ProbeStatus], now: int
 ) -> Iterator[tuple[str, ProbesPageRow]]:
     """(section, row)"""
-    runs = load_last_results_by_probe(connection, [status.probe.database_id for status in on_page], MAX_SPARKLINE_RUNS)
-    incident_counts = count_incidents_by_probe(connection, now - PROBE_PAGE_INCIDENTS_PERIOD_MS)
+    runs = load_last_n_results_by_probe(
+        connection, [status.probe.database_id for status in on_page], MAX_SPARKLINE_RUNS
+    )
+    incident_counts = count_incidents_opened_since_by_probe(connection, now - PROBE_PAGE_INCIDENTS_PERIOD_MS)
     job_runs = list_check_in_runs(connection, [status.probe for status in on_page], MAX_SPARKLINE_RUNS)
     silences = load_silences_by_incident(connection)
     for status in on_page:
@@ -180,7 +182,7 @@ def _build_probes_page_row(
         kind=probe.kind,
         group=probe.group,
         state=status.state,
-        problem_text=format_open_incidents_of_probe(status, now),
+        problem_text=format_first_open_incident_and_count(status, now),
         marks=(),
         last_outcome=format_run_outcome(latest) if latest else "no result yet",
         last_run_ago=format_time_ago(latest.slot, now) if latest else "",
@@ -191,7 +193,7 @@ def _build_probes_page_row(
     )
 
 
-def format_open_incidents_of_probe(status: ProbeStatus, now: int) -> str:
+def format_first_open_incident_and_count(status: ProbeStatus, now: int) -> str:
     """ "got 503 · for 41 min · and 1 more": the first open incident."""
     if not status.open_incidents:
         return ""

@@ -48,7 +48,7 @@ class ResultsUrlQuery:
 
 
 @dataclass(frozen=True, slots=True)
-class IncidentChangeCausedByResult:
+class ResultsCardIncidentTransition:
     """An incident that a result opened or resolved."""
 
     state: HealthState
@@ -65,14 +65,14 @@ class ResultsCardRow:
     message: str
     slot_count: int
     duration: int | None
-    transitions: tuple[IncidentChangeCausedByResult, ...]
+    transitions: tuple[ResultsCardIncidentTransition, ...]
     link: str
     """Opens or closes its evidence."""
     is_open: bool
 
 
 @dataclass(frozen=True, slots=True)
-class EvidencePanel:
+class ResultEvidencePanel:
     """Everything stored about one result."""
 
     slot: int
@@ -85,7 +85,7 @@ class EvidencePanel:
 class ResultsCard:
     query: ResultsUrlQuery
     lines: tuple[ResultsCardRow, ...]
-    evidence_panel: EvidencePanel | None
+    evidence_panel: ResultEvidencePanel | None
     older_before_slot: int | None
     """The next page starts before this slot; None: there is no next page."""
     scanned_back_to: int | None
@@ -115,7 +115,7 @@ def load_results_card(
 
 
 def _build_results_card_row(
-    row: ResultRow, query: ResultsUrlQuery, transitions: tuple[IncidentChangeCausedByResult, ...]
+    row: ResultRow, query: ResultsUrlQuery, transitions: tuple[ResultsCardIncidentTransition, ...]
 ) -> ResultsCardRow:
     is_open = row.slot == query.open_slot
     return ResultsCardRow(
@@ -139,7 +139,7 @@ def _load_results_page_rows_and_next_slot(
     if query.result_filter == "changes":
         scanned = history.list_results_before(connection, probe, query.before_slot, MAX_RESULTS_SCANNED_FOR_CHANGES)
         scanned_all = len(scanned) < MAX_RESULTS_SCANNED_FOR_CHANGES
-        changes = select_results_that_changed(
+        changes = filter_changed_or_marked_results(
             scanned, set(build_incident_changes_by_slot(incidents)), includes_first_result=scanned_all
         )
         if len(changes) > RESULTS_PER_PAGE:
@@ -150,7 +150,7 @@ def _load_results_page_rows_and_next_slot(
     return rows[:RESULTS_PER_PAGE], rows[RESULTS_PER_PAGE - 1].slot if len(rows) > RESULTS_PER_PAGE else None
 
 
-def select_results_that_changed(
+def filter_changed_or_marked_results(
     rows: Sequence[ResultRow], marked_slots: Iterable[int], *, includes_first_result: bool
 ) -> list[ResultRow]:
     """Of rows, newest first: the newest, those that differ from the one before them in time, and the marked ones.
@@ -172,23 +172,23 @@ def select_results_that_changed(
 
 def build_incident_changes_by_slot(
     incidents: Iterable[IncidentRecord],
-) -> Mapping[int, tuple[IncidentChangeCausedByResult, ...]]:
-    transitions: dict[int, list[IncidentChangeCausedByResult]] = {}
+) -> Mapping[int, tuple[ResultsCardIncidentTransition, ...]]:
+    transitions: dict[int, list[ResultsCardIncidentTransition]] = {}
     for record in incidents:
         incident, state = record.incident, INCIDENT_HEALTH_STATE_BY_RULE[record.incident.rule]
-        opened = IncidentChangeCausedByResult(
+        opened = ResultsCardIncidentTransition(
             state, f"Now {PAGE_HEALTH_STATE_LABELS[state].lower()}", f": {incident.opening_cause_message}"
         )
         transitions.setdefault(record.opened_slot, []).append(opened)
         if record.resolved_slot is not None:
-            resolved = IncidentChangeCausedByResult(HealthState.UP, "Recovered", f" (was: {incident.message})")
+            resolved = ResultsCardIncidentTransition(HealthState.UP, "Recovered", f" (was: {incident.message})")
             transitions.setdefault(record.resolved_slot, []).append(resolved)
     return {slot: tuple(entries) for slot, entries in transitions.items()}
 
 
-def build_evidence_panel(detail: StoredResultWithEvidence) -> EvidencePanel:
+def build_evidence_panel(detail: StoredResultWithEvidence) -> ResultEvidencePanel:
     evidence = detail.evidence or Evidence()
-    return EvidencePanel(
+    return ResultEvidencePanel(
         slot=detail.result.slot,
         facts=tuple(list_result_facts(detail.result, evidence)),
         excerpt=evidence.excerpt,
@@ -203,7 +203,10 @@ def list_result_facts(result: ProbeResult, evidence: Evidence) -> Iterable[tuple
     if result.duration is not None:
         yield "duration", format_duration(result.duration)
     if result.phases:
-        yield "phases", ", ".join(_format_phase_duration(result, name, ms) for name, ms in result.phases.items())
+        yield (
+            "phases",
+            ", ".join(_format_phase_name_and_duration(result, name, ms) for name, ms in result.phases.items()),
+        )
     for name, value in {**result.measurements, **evidence.facts}.items():
         yield name.replace("_", " "), format_fact_value(value)
     listing = result.listings.get(preference.ALERT_RULE_NAME)
@@ -211,7 +214,7 @@ def list_result_facts(result: ProbeResult, evidence: Evidence) -> Iterable[tuple
         yield "preference", problem or f"{expression} is true"
 
 
-def _format_phase_duration(result: ProbeResult, name: str, ms: float) -> str:
+def _format_phase_name_and_duration(result: ProbeResult, name: str, ms: float) -> str:
     interrupted = " (interrupted)" if name == find_interrupted_phase(result) else ""
     return f"{format_phase_name(name)} {format_duration(ms)}{interrupted}"
 

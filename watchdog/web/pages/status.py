@@ -24,7 +24,7 @@ from watchdog.store.read.history import IncidentInterval
 from watchdog.store.read.status import ProbeStatus
 from watchdog.web import charts
 from watchdog.web.pages.list_page import Pagination
-from watchdog.web.pages.status_selection import RequestedStatusPageView, StatusPageSelection
+from watchdog.web.pages.status_selection import PaginatedStatusPageServices, StatusPageGroupAndPageNumber
 from watchdog.web.pages.status_snapshot import StatusPageConfig, StatusPageSnapshot
 from watchdog.web.pages.timeline import (
     DailyUptime,
@@ -36,7 +36,7 @@ from watchdog.web.pages.timeline import (
 
 MAX_PAST_INCIDENTS_ON_STATUS_PAGE, MAX_TROUBLED_DAYS_ON_STATUS_PAGE = 10, 200
 MAX_OPEN_INCIDENTS_ON_STATUS_PAGE = 50
-EMPTY_DAY_BARS_MARKUP = Markup()
+NO_DAY_BARS_MARKUP = Markup()
 
 STATUS_PAGE_SINGULAR_STATE_PHRASES = {HealthState.DEGRADED: "is degraded", HealthState.DOWN: "is down"}
 STATUS_PAGE_PLURAL_STATE_PHRASES = {HealthState.DEGRADED: "are degraded", HealthState.DOWN: "are down"}
@@ -53,7 +53,7 @@ STATUS_PAGE_PROBLEM_SENTENCE_BY_STATE = {
 
 
 @dataclass(frozen=True, slots=True)
-class StatusPageService:
+class StatusPageServiceStatus:
     """A probe under its public name."""
 
     name: str
@@ -62,7 +62,7 @@ class StatusPageService:
     """Replaces the label of the state, if not empty."""
     group: str
     days: tuple[DailyUptime, ...] = ()
-    bars: Markup = EMPTY_DAY_BARS_MARKUP
+    bars: Markup = NO_DAY_BARS_MARKUP
     uptime: str = ""
     uptime_coverage: str = ""
     """ "34 of 90 days", if there is no data for some of them."""
@@ -77,7 +77,7 @@ class StatusPageServiceGroup:
     name: str
     """As shown; empty if there is no other group."""
     summary: str
-    services: tuple[StatusPageService, ...]
+    services: tuple[StatusPageServiceStatus, ...]
     """Those that are listed."""
     service_count: int
 
@@ -122,7 +122,7 @@ class StatusPage:
     open_incidents: tuple[OpenIncidentsOfStatusPageService, ...]
     """At most MAX_OPEN_INCIDENTS_ON_STATUS_PAGE."""
     open_incident_count: int
-    view: RequestedStatusPageView
+    view: StatusPageGroupAndPageNumber
     pagination: Pagination
     groups: tuple[StatusPageServiceGroup, ...]
     """Empty if the page shows no probe."""
@@ -155,11 +155,11 @@ def build_status_page(snapshot: StatusPageSnapshot, config: StatusPageConfig) ->
         pagination=snapshot.selection.pagination,
         groups=_group_status_page_services(services, snapshot.selection),
         troubled_days=_list_troubled_days(services, now),
-        past_incidents=_list_past_incidents(snapshot, now),
+        past_incidents=_list_past_incidents_on_status_page(snapshot, now),
     )
 
 
-def _build_status_page_services(snapshot: StatusPageSnapshot, day_count: int) -> list[StatusPageService]:
+def _build_status_page_services(snapshot: StatusPageSnapshot, day_count: int) -> list[StatusPageServiceStatus]:
     intervals: dict[int, list[HealthStateInterval]] = {s.probe.database_id: [] for s in snapshot.probe_statuses}
     for incident in snapshot.incident_intervals:
         stop = snapshot.read_at if incident.resolved_at is None else incident.resolved_at
@@ -173,7 +173,7 @@ def _build_status_page_services(snapshot: StatusPageSnapshot, day_count: int) ->
 
 def _build_status_page_service(
     status: ProbeStatus, intervals: Sequence[HealthStateInterval], snapshot: StatusPageSnapshot, day_count: int
-) -> StatusPageService:
+) -> StatusPageServiceStatus:
     now, name = snapshot.read_at, status.probe.name
     state = status.state if snapshot.are_states_current else HealthState.UNKNOWN
     label = ""
@@ -181,12 +181,12 @@ def _build_status_page_service(
         since = status.last_judged_slot
         label = "No data yet" if since is None else f"No data since {_format_time_or_date(since, now)}"
     if status.probe.database_id not in snapshot.selection.listed_ids:
-        return StatusPageService(name, state, label, status.probe.group, is_listed=False)
+        return StatusPageServiceStatus(name, state, label, status.probe.group, is_listed=False)
     measured_days = snapshot.measured_days[status.probe.database_id]
     days = compute_daily_uptime(intervals, measured_days, status.created_at, now, day_count)
     covered_count = sum(day.state is not HealthState.UNKNOWN for day in days)
     bars = [(day.state, _format_day_title(day, state, now)) for day in days]
-    return StatusPageService(
+    return StatusPageServiceStatus(
         name=name,
         state=state,
         label=label,
@@ -236,14 +236,14 @@ def _describe_day_bars(name: str, days: Sequence[DailyUptime]) -> str:
     return f"{name}, last {len(days)} days: {', '.join(parts)}"
 
 
-def find_overall_status_page_state(services: Iterable[StatusPageService]) -> HealthState:
+def find_overall_status_page_state(services: Iterable[StatusPageServiceStatus]) -> HealthState:
     """Down before degraded before no data before up."""
     states = {service.state for service in services}
     precedence = (HealthState.DOWN, HealthState.DEGRADED, HealthState.UNKNOWN, HealthState.UP)
     return next((state for state in precedence if state in states), HealthState.UNKNOWN)
 
 
-def format_status_headline(services: Sequence[StatusPageService]) -> str:
+def format_status_headline(services: Sequence[StatusPageServiceStatus]) -> str:
     """ "API is down, Search is degraded"; a count if more than two services share a state."""
     if all(service.state is HealthState.UNKNOWN for service in services):
         has_history = any(day.measured_ms for service in services for day in service.days)
@@ -266,7 +266,7 @@ def format_status_headline(services: Sequence[StatusPageService]) -> str:
 
 
 def _format_status_subtitle(
-    services: Sequence[StatusPageService], incident_intervals: Sequence[IncidentInterval], now: int
+    services: Sequence[StatusPageServiceStatus], incident_intervals: Sequence[IncidentInterval], now: int
 ) -> str:
     total = len(services)
     up_count = sum(service.state is HealthState.UP for service in services)
@@ -299,9 +299,9 @@ def _build_open_incidents_summary_of_probe(status: ProbeStatus) -> OpenIncidents
 
 
 def _group_status_page_services(
-    services: Sequence[StatusPageService], selection: StatusPageSelection
+    services: Sequence[StatusPageServiceStatus], selection: PaginatedStatusPageServices
 ) -> tuple[StatusPageServiceGroup, ...]:
-    members_by_group: dict[str, list[StatusPageService]] = {name: [] for name in selection.group_names}
+    members_by_group: dict[str, list[StatusPageServiceStatus]] = {name: [] for name in selection.group_names}
     for service in services:
         if service.group in members_by_group:
             members_by_group[service.group].append(service)
@@ -318,7 +318,7 @@ def _group_status_page_services(
     )
 
 
-def _summarize_service_group(services: Sequence[StatusPageService]) -> str:
+def _summarize_service_group(services: Sequence[StatusPageServiceStatus]) -> str:
     """ "all up", "1 of 4 down", "1 of 4 down, 1 degraded"."""
     labels = {HealthState.DOWN: "down", HealthState.DEGRADED: "degraded", HealthState.UNKNOWN: "without data"}
     counts = [(sum(service.state is state for service in services), label) for state, label in labels.items()]
@@ -329,7 +329,7 @@ def _summarize_service_group(services: Sequence[StatusPageService]) -> str:
     return ", ".join([f"{first_count} of {len(services)} {first_label}", *(f"{n} {label}" for n, label in others)])
 
 
-def _list_troubled_days(services: Iterable[StatusPageService], now: int) -> tuple[StatusPageTroubledDay, ...]:
+def _list_troubled_days(services: Iterable[StatusPageServiceStatus], now: int) -> tuple[StatusPageTroubledDay, ...]:
     """Newest first. Days without data before the first day with data are left out."""
     troubled: list[tuple[int, StatusPageTroubledDay]] = []
     for service in services:
@@ -350,7 +350,7 @@ def _list_troubled_days(services: Iterable[StatusPageService], now: int) -> tupl
     return tuple(day for _, day in troubled[:MAX_TROUBLED_DAYS_ON_STATUS_PAGE])
 
 
-def _list_past_incidents(snapshot: StatusPageSnapshot, now: int) -> tuple[StatusPagePastIncident, ...]:
+def _list_past_incidents_on_status_page(snapshot: StatusPageSnapshot, now: int) -> tuple[StatusPagePastIncident, ...]:
     """Newest first. Incidents of one service that overlap are one entry."""
     resolved: dict[int, list[HealthStateInterval]] = {s.probe.database_id: [] for s in snapshot.probe_statuses}
     for incident in snapshot.incident_intervals:
@@ -367,13 +367,13 @@ def _list_past_incidents(snapshot: StatusPageSnapshot, now: int) -> tuple[Status
         StatusPagePastIncident(
             episode.start,
             f"{name} {STATUS_PAGE_PAST_STATE_PHRASES[episode.state]}",
-            _format_incident_episode(episode, now),
+            _format_incident_duration_start_and_stop(episode, now),
         )
         for episode, name in episodes[:MAX_PAST_INCIDENTS_ON_STATUS_PAGE]
     )
 
 
-def _format_incident_episode(episode: HealthStateInterval, now: int) -> str:
+def _format_incident_duration_start_and_stop(episode: HealthStateInterval, now: int) -> str:
     """ "14 min, 09:02 to 09:16"; with seconds if it was short, and with dates if it lasted over a day."""
     if episode.length < DAY_MS:
         is_short = episode.length < SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS

@@ -14,7 +14,7 @@ from watchdog.web.pages.list_page import LIST_ROWS_PER_PAGE, Pagination, compute
 _NOT_UP_HEALTH_STATES_WORST_FIRST = (HealthState.DOWN, HealthState.DEGRADED, HealthState.UNKNOWN)
 
 
-class RequestedStatusPageView(NamedTuple):
+class StatusPageGroupAndPageNumber(NamedTuple):
     """What a visitor requests: all services of a group, or without a group all groups."""
 
     group: str | None = None
@@ -22,8 +22,8 @@ class RequestedStatusPageView(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class StatusPageSelection:
-    view: RequestedStatusPageView
+class PaginatedStatusPageServices:
+    view: StatusPageGroupAndPageNumber
     group_names: tuple[str, ...]
     """Of the groups on this page, in order."""
     service_count_by_group: Mapping[str, int]
@@ -35,8 +35,8 @@ class StatusPageSelection:
 
 
 def paginate_status_page_services(
-    statuses: Sequence[ProbeStatus], group_order: Sequence[str], view: RequestedStatusPageView
-) -> StatusPageSelection:
+    statuses: Sequence[ProbeStatus], group_order: Sequence[str], view: StatusPageGroupAndPageNumber
+) -> PaginatedStatusPageServices:
     """`statuses`: of all probes that the page shows, in its order."""
     counts = Counter(status.probe.group for status in statuses)
     view = normalize_status_page_view(view, counts)
@@ -53,17 +53,17 @@ def paginate_status_page_services(
             on_page = set(names)
             not_up = [s for s in statuses if s.state in _NOT_UP_HEALTH_STATES_WORST_FIRST and s.probe.group in on_page]
             listed = sorted(not_up, key=lambda s: _NOT_UP_HEALTH_STATES_WORST_FIRST.index(s.state))[:LIST_ROWS_PER_PAGE]
-    return StatusPageSelection(
+    return PaginatedStatusPageServices(
         view, tuple(names), counts, frozenset(status.probe.database_id for status in listed), pagination
     )
 
 
 def normalize_status_page_view(
-    view: RequestedStatusPageView, service_count_by_group: Mapping[str, int]
-) -> RequestedStatusPageView:
+    view: StatusPageGroupAndPageNumber, service_count_by_group: Mapping[str, int]
+) -> StatusPageGroupAndPageNumber:
     """The view that is shown instead of one that does not exist. A small installation has a single view."""
     if sum(service_count_by_group.values()) <= LIST_ROWS_PER_PAGE:
-        return RequestedStatusPageView()
+        return StatusPageGroupAndPageNumber()
     group = view.group if view.group in service_count_by_group else None
     count = len(service_count_by_group) if group is None else service_count_by_group[group]
-    return RequestedStatusPageView(group, compute_pagination(count, view.page_number).page_number)
+    return StatusPageGroupAndPageNumber(group, compute_pagination(count, view.page_number).page_number)

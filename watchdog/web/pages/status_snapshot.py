@@ -17,12 +17,12 @@ from watchdog.store.read.status import (
     load_watchdog_status,
 )
 from watchdog.web.pages.status_selection import (
-    RequestedStatusPageView,
-    StatusPageSelection,
+    PaginatedStatusPageServices,
+    StatusPageGroupAndPageNumber,
     paginate_status_page_services,
 )
 
-STATUS_PAGE_ALL_GROUPS_VIEW = RequestedStatusPageView()
+STATUS_PAGE_ALL_GROUPS_VIEW = StatusPageGroupAndPageNumber()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class StatusPageSnapshot:
     probe_statuses: tuple[ProbeStatus, ...]
     """Of the probes that the page shows, in its order."""
     incident_intervals: tuple[IncidentInterval, ...]
-    selection: StatusPageSelection
+    selection: PaginatedStatusPageServices
     measured_days: dict[int, set[int]]
     """Listed probe -> the days (since the epoch) on which any run had a verdict."""
 
@@ -66,7 +66,7 @@ def load_status_page_snapshot(
     connection: Connection,
     config: StatusPageConfig,
     now: int,
-    view: RequestedStatusPageView = STATUS_PAGE_ALL_GROUPS_VIEW,
+    view: StatusPageGroupAndPageNumber = STATUS_PAGE_ALL_GROUPS_VIEW,
 ) -> StatusPageSnapshot:
     rank = {probe_id: i for i, probe_id in enumerate(config.probe_order)}
     included = [status for status in list_probe_statuses(connection) if config.includes_probe(status.probe)]

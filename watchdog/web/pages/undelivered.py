@@ -34,6 +34,6 @@ def load_undelivered_notifications_page(
             UndeliveredNotificationsPageRow(
                 build_delivery_page_row(delivery, destination_addresses), delivery.created_at, record
             )
-            for delivery, record in status.list_undelivered_notifications(connection)
+            for delivery, record in status.list_given_up_notifications(connection)
         ),
     )

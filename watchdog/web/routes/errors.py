@@ -24,7 +24,7 @@ from watchdog.domain.reasons import get_reason_advice
 from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError
 from watchdog.web.auth.access import WebRequestRefusedError
 from watchdog.web.auth.acts import SAFE_HTTP_METHODS
-from watchdog.web.errors import StatusPageUnavailableError, UnanswerableRequestError
+from watchdog.web.errors import HttpErrorResponseError, StatusPageUnavailableError
 from watchdog.web.pages.banner import capitalize_first
 from watchdog.web.routes.sign_in import (
     DEFAULT_SIGN_IN_REDIRECT_PATH,
@@ -45,7 +45,7 @@ STATUS_CODE_BY_ACT_REFUSAL = {
     OperatorActRefusalReason.INVALID: 422,
 }
 UNKNOWN_ID_ADVICE = "Check the id: resolved incidents and ended silences are deleted after a while."
-RequestRefusal: TypeAlias = UnanswerableRequestError | OperatorActRefusedError
+RequestRefusal: TypeAlias = HttpErrorResponseError | OperatorActRefusedError
 ALLOW_HEADER_CANDIDATE_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 MAX_REPORTED_PARAMETER_ERRORS = 20
 MAX_REPORTED_PARAMETER_NAME_CHARS = 100
@@ -80,7 +80,7 @@ def install_error_handlers(
         return error_response(request, error.status_code, "Access denied", f"{error}.", build_retry_after_header(error))
 
     @app.exception_handler(OperatorActRefusedError)
-    @app.exception_handler(UnanswerableRequestError)
+    @app.exception_handler(HttpErrorResponseError)
     async def handle_unanswerable_request(request: Request, error: RequestRefusal) -> Response:
         status_code, text = describe_refusal(error)
         return error_response(request, status_code, HTTPStatus(status_code).phrase.capitalize(), text)
@@ -114,7 +114,7 @@ def install_error_handlers(
 
 def describe_refusal(error: RequestRefusal) -> tuple[int, str]:
     """The status, and a text with what to do."""
-    if isinstance(error, UnanswerableRequestError):
+    if isinstance(error, HttpErrorResponseError):
         return error.status_code, str(error)
     advice = f" {UNKNOWN_ID_ADVICE}" if error.refusal is OperatorActRefusalReason.NOT_FOUND else ""
     return STATUS_CODE_BY_ACT_REFUSAL[error.refusal], f"{capitalize_first(str(error))}.{advice}"

@@ -10,19 +10,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from watchdog.api.metrics import MetricsSnapshot, encode_metrics
-from watchdog.service.process_metrics import ProcessMetrics
+from watchdog.service.process_metrics import WatchdogActivityMetrics
 from watchdog.store.read.metrics import SharedMetrics, load_shared_metrics
 from watchdog.store.read.query import STORE_READ_QUERY_ERRORS, STORE_READ_QUERY_TIMEOUT_S
 from watchdog.web.compression import compress_response_body_if_accepted
-from watchdog.web.readiness import ReadinessCheck, share_query_in_progress
+from watchdog.web.readiness import ReadinessChecker, share_query_in_progress
 from watchdog.web.routes.operators import OperatorRouteContext
 from watchdog.web.templating import NO_STORE_HEADERS
 
 
 def create_metrics_router(
     context: OperatorRouteContext,
-    readiness_check: ReadinessCheck,
-    collect_process_metrics: Callable[[], ProcessMetrics],
+    readiness_check: ReadinessChecker,
+    collect_process_metrics: Callable[[], WatchdogActivityMetrics],
 ) -> APIRouter:
     router = APIRouter(dependencies=[Depends(context.authenticate)])
     load_metrics = share_query_in_progress(lambda: context.run_read_query(load_shared_metrics))

@@ -23,7 +23,7 @@ from watchdog.service.acts import (
 )
 from watchdog.store.read.status import Connection, list_incidents, list_probe_infos
 from watchdog.web.auth.acts import get_actor, require_csrf_safe_act, require_operator
-from watchdog.web.errors import PageNotFoundError, UnanswerableRequestError
+from watchdog.web.errors import HttpErrorResponseError, PageNotFoundError
 from watchdog.web.forms import read_form
 from watchdog.web.pages.silences import load_silences_page
 from watchdog.web.routes.operators import OperatorRouteContext
@@ -108,11 +108,11 @@ async def silence(
     *,
     selects_everything: bool = False,
 ) -> None:
-    """For the `duration` of the form. Raises UnanswerableRequestError if it is not a duration."""
+    """For the `duration` of the form. Raises HttpErrorResponseError if it is not a duration."""
     try:
         duration_ms = parse_config_duration_ms(form.get("duration", "").strip())
     except ValueError:
-        raise UnanswerableRequestError(422, f"The duration is missing or not valid. {DURATION_ADVICE}") from None
+        raise HttpErrorResponseError(422, f"The duration is missing or not valid. {DURATION_ADVICE}") from None
     comment = form.get("comment", "")
     await context.run_act(
         lambda db, now: begin_silence(
@@ -131,10 +131,10 @@ def build_matcher_of_incident(connection: Connection, incident_id: str) -> Silen
 
 
 def parse_silence_matcher(form: Mapping[str, str]) -> SilenceMatcher:
-    """Of the form on the page of silences. Raises UnanswerableRequestError."""
+    """Of the form on the page of silences. Raises HttpErrorResponseError."""
     severity = form.get("severity", "")
     if severity and severity not in tuple(Severity):
-        raise UnanswerableRequestError(422, f"There is no such severity. Choose {', '.join(Severity)}.")
+        raise HttpErrorResponseError(422, f"There is no such severity. Choose {', '.join(Severity)}.")
     tags = frozenset(tag.strip() for tag in form.get("tags", "").split(",")) - {""}
     group, kind, probe = (form.get(name, "").strip() for name in ("group", "kind", "id"))
     match = ProbeMatcher(Severity(severity) if severity else None, tags, group, kind, probe)

@@ -16,9 +16,9 @@ from watchdog.store.read.query import STORE_READ_QUERY_ERRORS, STORE_READ_QUERY_
 from watchdog.web.compression import PrecompressedResponseBody
 from watchdog.web.errors import StatusPageUnavailableError
 from watchdog.web.pages.status import build_status_page
-from watchdog.web.pages.status_selection import RequestedStatusPageView, normalize_status_page_view
+from watchdog.web.pages.status_selection import StatusPageGroupAndPageNumber, normalize_status_page_view
 from watchdog.web.pages.status_snapshot import StatusPageConfig, StatusPageSnapshot, load_status_page_snapshot
-from watchdog.web.readiness import ReadinessCheck
+from watchdog.web.readiness import ReadinessChecker
 from watchdog.web.templating import NO_STORE_HEADERS, PageRenderer
 
 STATUS_PAGE_CACHE_MS = 5_000
@@ -48,13 +48,13 @@ class StatusPageCache:
         renderer: PageRenderer,
     ):
         self._run_read_query, self._clock, self._config, self._renderer = run_read_query, clock, config, renderer
-        self._rendered: dict[RequestedStatusPageView, RenderedStatusPage] = {}
+        self._rendered: dict[StatusPageGroupAndPageNumber, RenderedStatusPage] = {}
         """The view that was rendered longest ago first."""
         self._last_snapshot: StatusPageSnapshot | None = None
         self._failed_at: int | None = None
         self._lock = asyncio.Lock()
 
-    async def get_current_status_page(self, view: RequestedStatusPageView) -> RenderedStatusPage:
+    async def get_current_status_page(self, view: StatusPageGroupAndPageNumber) -> RenderedStatusPage:
         """Raises StatusPageUnavailableError."""
         async with self._lock:
             now = self._clock()
@@ -71,7 +71,7 @@ class StatusPageCache:
                     del self._rendered[next(iter(self._rendered))]
             return rendered
 
-    async def _load_and_render_status_page(self, view: RequestedStatusPageView, now: int) -> RenderedStatusPage:
+    async def _load_and_render_status_page(self, view: StatusPageGroupAndPageNumber, now: int) -> RenderedStatusPage:
         is_outdated = False
         try:
             async with asyncio.timeout(STORE_READ_QUERY_TIMEOUT_S):
@@ -98,7 +98,7 @@ class StatusPageCache:
 def create_public_router(
     renderer: PageRenderer,
     status_pages: StatusPageCache,
-    readiness_check: ReadinessCheck,
+    readiness_check: ReadinessChecker,
     list_notes: Callable[[bool], Sequence[str]],
     is_operator: Callable[[Request], bool],
 ) -> APIRouter:
@@ -107,7 +107,7 @@ def create_public_router(
 
     @router.api_route("/", methods=["GET", "HEAD"])
     async def show_status(request: Request) -> Response:
-        rendered = await status_pages.get_current_status_page(parse_status_page_view(request))
+        rendered = await status_pages.get_current_status_page(parse_status_page_group_and_page_number(request))
         content, encoding_headers = rendered.body.choose_body_and_encoding_headers(request)
         etag = f'"{rendered.digest}{"-gzip" if content is rendered.body.compressed else ""}"'
         headers = {"ETag": etag, "Cache-Control": f"public, max-age={STATUS_PAGE_CACHE_MS // 1000}", **encoding_headers}
@@ -138,8 +138,8 @@ def create_public_router(
     return router
 
 
-def parse_status_page_view(request: Request) -> RequestedStatusPageView:
+def parse_status_page_group_and_page_number(request: Request) -> StatusPageGroupAndPageNumber:
     """`?group=NAME`, `?page=N`. Ignores what it cannot parse."""
     page_number = request.query_params.get("page", "")
     is_number = page_number.isascii() and page_number.isdigit() and len(page_number) <= MAX_PAGE_NUMBER_DIGITS
-    return RequestedStatusPageView(request.query_params.get("group"), int(page_number) if is_number else 1)
+    return StatusPageGroupAndPageNumber(request.query_params.get("group"), int(page_number) if is_number else 1)

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from tests.support.fixture_rows import NOW, FixtureRows
 from tests.support.web import create_test_app, filled_database, request_page
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, format_iso8601
-from watchdog.service.config_reload import ConfigReloadOutcome, ConfigReloadResult
+from watchdog.service.config_reload import ConfigReloadOutcome, ConfigReloadStatus
 from watchdog.store.database import Database
 from watchdog.store.errors import StoreUnavailableError
 from watchdog.web import ApiKey
@@ -246,9 +246,9 @@ def test_a_silence_lasts_for_a_year_at_most(app: FastAPI) -> None:
 
 def test_a_reload_is_answered_with_its_outcome(unchanged_database: Database) -> None:
     outcomes = {
-        ConfigReloadOutcome(ConfigReloadResult.APPLIED): {"result": "applied", "problems": []},
-        ConfigReloadOutcome(ConfigReloadResult.POSTPONED): {"result": "postponed", "problems": []},
-        ConfigReloadOutcome(ConfigReloadResult.INVALID, ("a:1:2",)): {"result": "invalid", "problems": ["a:1:2"]},
+        ConfigReloadOutcome(ConfigReloadStatus.APPLIED): {"result": "applied", "problems": []},
+        ConfigReloadOutcome(ConfigReloadStatus.POSTPONED): {"result": "postponed", "problems": []},
+        ConfigReloadOutcome(ConfigReloadStatus.INVALID, ("a:1:2",)): {"result": "invalid", "problems": ["a:1:2"]},
     }
     waiting = list(outcomes)
 

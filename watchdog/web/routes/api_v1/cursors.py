@@ -14,7 +14,7 @@ from hashlib import blake2b
 from typing import TypeAlias, cast
 
 from watchdog.domain.model import Json
-from watchdog.web.errors import UnanswerableRequestError
+from watchdog.web.errors import HttpErrorResponseError
 
 MAX_CURSOR_CHARS = 2_000
 CursorPosition: TypeAlias = tuple[str | int, ...]
@@ -29,20 +29,20 @@ def encode_cursor(list_name: str, filters: Mapping[str, Json], position: CursorP
 def decode_cursor(
     cursor: str, list_name: str, filters: Mapping[str, Json], types: tuple[type[str] | type[int], ...]
 ) -> CursorPosition:
-    """`types`: of the position. Raises UnanswerableRequestError unless it is of this list with these filters."""
+    """`types`: of the position. Raises HttpErrorResponseError unless it is of this list with these filters."""
     try:
         content = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
     except (binascii.Error, ValueError, RecursionError):
         content = None
     if not isinstance(content, list) or [type(part) for part in content] != [str, *types]:
-        raise UnanswerableRequestError(400, "The cursor is not valid. Leave it out to begin with the first page.")
+        raise HttpErrorResponseError(400, "The cursor is not valid. Leave it out to begin with the first page.")
     if content[0] != _digest_list_name_and_filters(list_name, filters):
-        raise UnanswerableRequestError(
+        raise HttpErrorResponseError(
             400, "The cursor belongs to another list or to other filters. Leave it out to begin with the first page."
         )
     position = cast(CursorPosition, tuple(content[1:]))
     if any(isinstance(part, int) and abs(part) >= 2**62 for part in position):
-        raise UnanswerableRequestError(400, "The cursor is not valid. Leave it out to begin with the first page.")
+        raise HttpErrorResponseError(400, "The cursor is not valid. Leave it out to begin with the first page.")
     return position
 
 

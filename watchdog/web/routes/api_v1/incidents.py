@@ -22,7 +22,7 @@ from watchdog.store.read import status
 from watchdog.store.read.alert_context import load_alert_message_context
 from watchdog.store.read.destinations import list_destination_names
 from watchdog.store.read.status import Connection, DeliveryRecord, IncidentRecord
-from watchdog.web.errors import UnanswerableRequestError
+from watchdog.web.errors import HttpErrorResponseError
 from watchdog.web.routes.api_v1.cursors import CursorPosition
 from watchdog.web.routes.api_v1.operations import declare_read_operation
 from watchdog.web.routes.api_v1.parameters import MAX_FILTER_CHARS, FilterText, NoQueryParameters, PageParameters
@@ -85,14 +85,14 @@ def add_incident_routes(router: APIRouter, context: OperatorRouteContext) -> Non
         request: Request, incident_id: IncidentId, _: Annotated[NoQueryParameters, Query()]
     ) -> Response:
         now = context.clock()
-        parts = await context.run_query(lambda c: load_incident_with_deliveries_and_destinations(c, incident_id, now))
+        parts = await context.run_query(lambda c: load_incident_deliveries_and_all_destinations(c, incident_id, now))
         return await respond_with_object(request, lambda: serialize_incident_detail(*parts))
 
 
 def load_incident_list_page(
     connection: Connection, parameters: IncidentListParameters, after: CursorPosition | None
 ) -> ListPage[IncidentRecord]:
-    """Raises UnanswerableRequestError for an unknown probe."""
+    """Raises HttpErrorResponseError for an unknown probe."""
     probe = parameters.probe and load_probe_status(connection, parameters.probe).probe
     records = status.list_incidents(
         connection,
@@ -105,13 +105,13 @@ def load_incident_list_page(
     return cut_list_page(records, parameters.limit)
 
 
-def load_incident_with_deliveries_and_destinations(
+def load_incident_deliveries_and_all_destinations(
     connection: Connection, incident_id: str, now: int
 ) -> tuple[IncidentRecord, AlertMessageContext, list[DeliveryRecord], list[str]]:
-    """The last: all configured destinations. Raises UnanswerableRequestError."""
+    """The last: all configured destinations. Raises HttpErrorResponseError."""
     records = status.list_incidents(connection, incident=incident_id)
     if not records:
-        raise UnanswerableRequestError(404, UNKNOWN_INCIDENT_TEXT)
+        raise HttpErrorResponseError(404, UNKNOWN_INCIDENT_TEXT)
     id = records[0].incident.id
     context = load_alert_message_context(connection, Notification(id, "", 0, IncidentEvent.OPENED), now)
     return records[0], context, status.list_incident_deliveries(connection, id), list_destination_names(connection)

@@ -56,7 +56,7 @@ def add_job_routes(router: APIRouter, context: OperatorRouteContext) -> None:
 def load_job_list_page(
     connection: Connection, parameters: JobListParameters, after: CursorPosition | None
 ) -> ListPage[JobSummary]:
-    """Loads the jobs of no more sources than it has to. Raises UnanswerableRequestError for an unknown probe."""
+    """Loads the jobs of no more sources than it has to. Raises HttpErrorResponseError for an unknown probe."""
     if parameters.probe:
         sources = [load_probe_status(connection, parameters.probe).probe]
     else:

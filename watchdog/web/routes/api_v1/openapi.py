@@ -41,7 +41,7 @@ def build_openapi_document(router: APIRouter) -> dict[str, Json]:
     document = get_openapi(
         title="Watchdog", version=read_watchdog_version(), description=API_DESCRIPTION, routes=router.routes
     )
-    _insert_complete_examples(router, document)
+    _insert_openapi_response_examples(router, document)
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     problem = TypeAdapter(ProblemDetailsJson).json_schema(ref_template="#/components/schemas/{model}")
     schemas |= problem.pop("$defs") | {"ProblemDetailsJson": problem}
@@ -52,7 +52,7 @@ def build_openapi_document(router: APIRouter) -> dict[str, Json]:
     return document
 
 
-def _insert_complete_examples(router: APIRouter, document: dict[str, Json]) -> None:
+def _insert_openapi_response_examples(router: APIRouter, document: dict[str, Json]) -> None:
     """FastAPI leaves out every null, also of examples."""
     for route in router.routes:
         if isinstance(route, APIRoute) and route.include_in_schema:

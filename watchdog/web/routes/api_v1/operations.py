@@ -28,8 +28,8 @@ PROBLEM_DETAIL_EXAMPLE_BY_STATUS_CODE = {
 }
 """An example of each problem."""
 PROBLEM_SCHEMA_REFERENCE = "#/components/schemas/ProblemDetailsJson"
-READ_OPERATION_ERROR_STATUS_CODES = (400, 401, 403, 404, 422, 429, 503)
-ACT_OPERATION_ERROR_STATUS_CODES = (400, 401, 403, 404, 409, 413, 415, 422, 429, 503)
+OPENAPI_ERROR_STATUSES_OF_READ_OPERATIONS = (400, 401, 403, 404, 422, 429, 503)
+OPENAPI_ERROR_STATUSES_OF_ACT_OPERATIONS = (400, 401, 403, 404, 409, 413, 415, 422, 429, 503)
 EndpointT = TypeVar("EndpointT", bound=Callable[..., Any])
 
 
@@ -51,7 +51,7 @@ def declare_read_operation(
     """Declares an operation that reads. HEAD gives the headers of GET."""
 
     def declare(endpoint: EndpointT) -> EndpointT:
-        responses = build_openapi_responses(shape, example, READ_OPERATION_ERROR_STATUS_CODES)
+        responses = build_openapi_responses(shape, example, OPENAPI_ERROR_STATUSES_OF_READ_OPERATIONS)
         responses[304] = {"description": "The client has this response already: its ETag is in If-None-Match."}
         router.add_api_route(path, endpoint, methods=["GET"], summary=summary, responses=responses)
         router.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
@@ -64,7 +64,7 @@ def declare_act_operation(
     router: APIRouter, path: str, *, method: str = "POST", summary: str, shape: Any, example: Json
 ) -> Callable[[EndpointT], EndpointT]:
     """Declares an operation that changes something, which only operators may do."""
-    responses = build_openapi_responses(shape, example, ACT_OPERATION_ERROR_STATUS_CODES)
+    responses = build_openapi_responses(shape, example, OPENAPI_ERROR_STATUSES_OF_ACT_OPERATIONS)
     dependencies = [Depends(require_operator), Depends(forbid_caching)]
     return router.api_route(path, methods=[method], summary=summary, responses=responses, dependencies=dependencies)
 

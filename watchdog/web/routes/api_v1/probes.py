@@ -19,7 +19,7 @@ from watchdog.api.serializers.probes import (
 from watchdog.domain.model import HealthState, ProbeInfo
 from watchdog.store.read import status
 from watchdog.store.read.status import Connection, ProbeStatus
-from watchdog.web.errors import UnanswerableRequestError
+from watchdog.web.errors import HttpErrorResponseError
 from watchdog.web.routes.api_v1.cursors import CursorPosition
 from watchdog.web.routes.api_v1.operations import declare_read_operation
 from watchdog.web.routes.api_v1.parameters import MAX_FILTER_CHARS, FilterText, NoQueryParameters, PageParameters
@@ -107,14 +107,14 @@ def load_probe_list_page(
 
 
 def load_probe_status(connection: Connection, probe_id: str) -> ProbeStatus:
-    """Raises UnanswerableRequestError."""
+    """Raises HttpErrorResponseError."""
     statuses = status.list_probe_statuses(connection, probe_id)
     if not statuses:
-        raise UnanswerableRequestError(404, "There is no probe with this id. /api/v1/probes lists the ids.")
+        raise HttpErrorResponseError(404, "There is no probe with this id. /api/v1/probes lists the ids.")
     return statuses[0]
 
 
 def load_probe_with_configuration(connection: Connection, probe_id: str) -> tuple[ProbeStatus, str]:
-    """The configuration is masked YAML. Raises UnanswerableRequestError."""
+    """The configuration is masked YAML. Raises HttpErrorResponseError."""
     probe_status = load_probe_status(connection, probe_id)
     return probe_status, status.load_probe_config_yaml_text(connection, probe_status.probe.database_id)

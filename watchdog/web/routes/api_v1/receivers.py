@@ -30,7 +30,7 @@ RECEIVER_LIST_ENDPOINT: CursorPaginatedListEndpoint[ReceiverJson] = CursorPagina
 )
 
 
-def add_receiver_routes(router: APIRouter, context: OperatorRouteContext) -> None:
+def add_notification_receiver_routes(router: APIRouter, context: OperatorRouteContext) -> None:
     @declare_read_operation(
         router,
         "/receivers",

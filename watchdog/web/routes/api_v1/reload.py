@@ -13,7 +13,7 @@ from watchdog.api.examples import RELOAD_EXAMPLE
 from watchdog.api.serializers.reload import ConfigReloadJson, serialize_config_reload
 from watchdog.service.config_reload import ConfigReloadOutcome
 from watchdog.web.auth.acts import get_actor_name
-from watchdog.web.errors import UnanswerableRequestError
+from watchdog.web.errors import HttpErrorResponseError
 from watchdog.web.routes.api_v1.operations import declare_act_operation
 from watchdog.web.routes.api_v1.parameters import NoQueryParameters
 
@@ -30,6 +30,6 @@ def add_reload_route(router: APIRouter, reload_config: Callable[[], Awaitable[Co
     )
     async def reload(request: Request, _: Annotated[NoQueryParameters, Query()]) -> ConfigReloadJson:
         if reload_config is None:
-            raise UnanswerableRequestError(409, "This process does not reload its configuration. Restart it.")
+            raise HttpErrorResponseError(409, "This process does not reload its configuration. Restart it.")
         log.info("reload_requested", by=get_actor_name(request))
         return serialize_config_reload(await reload_config())

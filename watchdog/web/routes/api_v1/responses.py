@@ -49,7 +49,7 @@ class CursorPaginatedListEndpoint(Generic[RowT]):
     serialize: Callable[[RowT], Json]
 
     def decode_cursor_position(self, parameters: PageParameters) -> CursorPosition | None:
-        """The position of the last row before the page; None: it is the first page. Raises UnanswerableRequestError."""
+        """The position of the last row before the page; None: it is the first page. Raises HttpErrorResponseError."""
         if not parameters.cursor:
             return None
         return decode_cursor(parameters.cursor, self.path, parameters.filters, self.position_types)

@@ -13,7 +13,7 @@ from watchdog.api.examples import RESULT_DETAIL_JSON_EXAMPLE, build_list_page_js
 from watchdog.api.serializers.lists import ListPageJson
 from watchdog.api.serializers.results import ResultDetailJson, serialize_result_details
 from watchdog.domain.model import Outcome
-from watchdog.store.read.history import ResultDetails, list_result_details
+from watchdog.store.read.history import ResultDetails, list_results_with_details
 from watchdog.store.read.status import Connection
 from watchdog.web.routes.api_v1.cursors import CursorPosition
 from watchdog.web.routes.api_v1.operations import declare_read_operation
@@ -59,8 +59,8 @@ def add_result_routes(router: APIRouter, context: OperatorRouteContext) -> None:
 def load_result_list_page(
     connection: Connection, probe_id: str, parameters: ResultListParameters, after: CursorPosition | None
 ) -> ListPage[ResultDetails]:
-    """Raises UnanswerableRequestError for an unknown probe."""
-    results = list_result_details(
+    """Raises HttpErrorResponseError for an unknown probe."""
+    results = list_results_with_details(
         connection,
         load_probe_status(connection, probe_id).probe.database_id,
         limit=parameters.limit + 1,

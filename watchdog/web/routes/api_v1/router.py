@@ -10,8 +10,8 @@ from starlette.requests import Request
 from watchdog.service.background_tasks import BackgroundTask
 from watchdog.service.config_reload import ConfigReloadOutcome
 from watchdog.web.auth.acts import SAFE_HTTP_METHODS, require_csrf_safe_act
-from watchdog.web.errors import UnanswerableRequestError
-from watchdog.web.readiness import ReadinessCheck
+from watchdog.web.errors import HttpErrorResponseError
+from watchdog.web.readiness import ReadinessChecker
 from watchdog.web.routes.api_v1.acts import add_act_routes
 from watchdog.web.routes.api_v1.deliveries import add_delivery_routes
 from watchdog.web.routes.api_v1.incidents import add_incident_routes
@@ -19,10 +19,10 @@ from watchdog.web.routes.api_v1.jobs import add_job_routes
 from watchdog.web.routes.api_v1.openapi import add_openapi_route
 from watchdog.web.routes.api_v1.probes import add_probe_routes
 from watchdog.web.routes.api_v1.queues import add_queue_routes
-from watchdog.web.routes.api_v1.receivers import add_receiver_routes
+from watchdog.web.routes.api_v1.receivers import add_notification_receiver_routes
 from watchdog.web.routes.api_v1.reload import add_reload_route
 from watchdog.web.routes.api_v1.results import add_result_routes
-from watchdog.web.routes.api_v1.service import add_service_routes
+from watchdog.web.routes.api_v1.service import add_watchdog_service_routes
 from watchdog.web.routes.api_v1.silences import add_silence_routes
 from watchdog.web.routes.operators import OperatorRouteContext
 
@@ -31,7 +31,7 @@ JSON_MEDIA_TYPE = "application/json"
 
 def create_api_v1_router(
     context: OperatorRouteContext,
-    readiness_check: ReadinessCheck,
+    readiness_check: ReadinessChecker,
     list_background_tasks: Callable[[], Iterable[BackgroundTask]],
     reload_config: Callable[[], Awaitable[ConfigReloadOutcome]] | None,
 ) -> APIRouter:
@@ -44,20 +44,20 @@ def create_api_v1_router(
     router = APIRouter(prefix="/api/v1", dependencies=checks)
     for add_routes in (
         *(add_probe_routes, add_result_routes, add_incident_routes, add_delivery_routes),
-        *(add_job_routes, add_queue_routes, add_receiver_routes, add_act_routes, add_silence_routes),
+        *(add_job_routes, add_queue_routes, add_notification_receiver_routes, add_act_routes, add_silence_routes),
     ):
         add_routes(router, context)
-    add_service_routes(router, context, readiness_check, list_background_tasks)
+    add_watchdog_service_routes(router, context, readiness_check, list_background_tasks)
     add_reload_route(router, reload_config)
     add_openapi_route(router)
     return router
 
 
 async def require_json_body(request: Request) -> None:
-    """Raises UnanswerableRequestError for an act with a body of another type."""
+    """Raises HttpErrorResponseError for an act with a body of another type."""
     if request.method in SAFE_HTTP_METHODS:
         return
     has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if has_body and media_type != JSON_MEDIA_TYPE:
-        raise UnanswerableRequestError(415, f"The body is not JSON. Send it as `Content-Type: {JSON_MEDIA_TYPE}`.")
+        raise HttpErrorResponseError(415, f"The body is not JSON. Send it as `Content-Type: {JSON_MEDIA_TYPE}`.")

@@ -14,17 +14,17 @@ from watchdog.api.package_version import read_watchdog_version
 from watchdog.api.service import WatchdogServiceJson, serialize_background_task_health, serialize_watchdog_service
 from watchdog.service.background_tasks import BackgroundTask
 from watchdog.store.read.members import load_live_watchdog_processes
-from watchdog.web.readiness import ReadinessCheck
+from watchdog.web.readiness import ReadinessChecker
 from watchdog.web.routes.api_v1.operations import declare_read_operation
 from watchdog.web.routes.api_v1.parameters import NoQueryParameters
 from watchdog.web.routes.api_v1.responses import respond_with_object
 from watchdog.web.routes.operators import OperatorRouteContext
 
 
-def add_service_routes(
+def add_watchdog_service_routes(
     router: APIRouter,
     context: OperatorRouteContext,
-    readiness_check: ReadinessCheck,
+    readiness_check: ReadinessChecker,
     list_background_tasks: Callable[[], Iterable[BackgroundTask]],
 ) -> None:
     @declare_read_operation(

@@ -36,7 +36,7 @@ from watchdog.service.acts import SilenceRequest, begin_silence, end_silence
 from watchdog.store.read.acts import list_silences, load_silence
 from watchdog.store.read.status import Connection
 from watchdog.web.auth.acts import get_actor
-from watchdog.web.errors import UnanswerableRequestError
+from watchdog.web.errors import HttpErrorResponseError
 from watchdog.web.routes.api_v1.cursors import CursorPosition
 from watchdog.web.routes.api_v1.operations import declare_act_operation, declare_read_operation
 from watchdog.web.routes.api_v1.parameters import (
@@ -174,7 +174,7 @@ def add_silence_read_routes(router: APIRouter, context: OperatorRouteContext) ->
     ) -> Response:
         silence = await context.run_query(lambda c: load_silence(c, silence_id))
         if silence is None:
-            raise UnanswerableRequestError(404, "There is no silence with this id. /api/v1/silences lists them.")
+            raise HttpErrorResponseError(404, "There is no silence with this id. /api/v1/silences lists them.")
         return await respond_with_object(request, lambda: serialize_silence(silence))
 
 
