@@ -258,6 +258,12 @@ def test_a_destination_without_resolved_is_notified_of_opened() -> None:
     assert NotificationRoutingTable(RECEIVERS).without_resolved == frozenset()
 
 
+def test_a_destination_is_one_of_any_receiver_even_if_no_route_leads_to_it() -> None:
+    routes = NotificationRoutingTable(RECEIVERS, (NotificationRoute(("chat",)),))
+    names = ("oncall/slack", "oncall/email", "chat/slack", "oncall", "chat/email", "")
+    assert [name for name in names if routes.has_destination(name)] == ["oncall/slack", "oncall/email", "chat/slack"]
+
+
 # ------------------------------------------------------------------------------------- an incident about a destination
 
 WATCHDOG = ProbeInfo(2, "watchdog", "Watchdog", "service")

@@ -121,7 +121,7 @@ async def test_the_notice_names_the_cause_and_what_fails(tmp_path: Path) -> None
     assert harness.headlines() == [
         "Degraded: Watchdog: the database has been unavailable since 22:14 UTC (database or disk is full), so alerts"
         " are delayed; failing now: API, Shop",
-        "Watchdog: database of a can be used again · degraded 1\N{NO-BREAK SPACE}min",
+        "Watchdog: database of a can be used again · degraded 1\N{NO-BREAK SPACE}min 1\N{NO-BREAK SPACE}s",
     ]
 
 

@@ -217,16 +217,16 @@ def test_acknowledging_and_silencing_without_javascript(
         page.goto(address + incident)
         page.get_by_label("Comment").fill("restarting the database")
         page.keyboard.press("Enter")
+        page.get_by_role("heading", name="Acknowledged by localhost").wait_for()
         assert page.url == address + incident
-        assert page.get_by_role("heading", name="Acknowledged by localhost").is_visible()
         page.get_by_role("button", name="Silence 4 h").press("Enter")
-        assert page.get_by_role("heading", name="Silenced until").is_visible()
+        page.get_by_role("heading", name="Silenced until").wait_for()
         page.goto(f"{address}/silences")
         page.get_by_label("Group").fill("Search")
         page.get_by_label("For how long").fill("2d")
         page.get_by_role("button", name="Silence", exact=True).press("Enter")
         page.get_by_role("button", name="End s-").first.press("Enter")
-        assert page.get_by_role("heading", level=1).inner_text() == "1 silence in effect"
+        page.get_by_role("heading", level=1, name="1 silence in effect", exact=True).wait_for()
         page.context.close()
         for path in ("/silences", incident, "/incidents", "/probes"):
             assert page_problems(small, address + path) == NO_PROBLEMS, path

@@ -379,7 +379,7 @@ def test_who_ended_a_silence_is_stored_and_a_second_end_is_refused(database: Dat
     with pytest.raises(OperatorActRefusedError, match=rf"the silence {id} ended at .* UTC, by Ben") as refused:
         end_silence(database, id, ANA, SLOT + 2_000)
     assert refused.value.refusal is OperatorActRefusalReason.CONFLICT
-    with pytest.raises(OperatorActRefusedError, match="no silence has the id s-0\0'") as refused:
+    with pytest.raises(OperatorActRefusedError, match="no silence has the id s-0\N{REPLACEMENT CHARACTER}'") as refused:
         end_silence(database, "s-0\0'", ANA, SLOT + 2_000)
     assert refused.value.refusal is OperatorActRefusalReason.NOT_FOUND
     log = [(row["kind"], row["author"], row["interface"], row["silence"]) for row in harness.select_rows(acts)]
