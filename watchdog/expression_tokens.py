@@ -15,7 +15,7 @@ _CEL_TOKEN_PATTERN = re.compile(
 )
 
 
-_CEL_OPERATOR_WORDS = {"<": "less than", "<=": "at most", ">": "more than", ">=": "at least"}
+_WORDS_BY_CEL_COMPARISON_OPERATOR = {"<": "less than", "<=": "at most", ">": "more than", ">=": "at least"}
 
 
 class CelToken(NamedTuple):
@@ -76,4 +76,8 @@ def _list_macro_bound_names(tokens: Sequence[str]) -> list[str]:
 
 def put_cel_operator_in_words(expectation: str) -> str:
     """ "expected at least 14" of "expected >= 14", for a sentence that does not name the variable."""
-    return re.sub(r"^expected ([<>]=?) ", lambda operator: f"expected {_CEL_OPERATOR_WORDS[operator[1]]} ", expectation)
+    return re.sub(
+        r"^expected ([<>]=?) ",
+        lambda operator: f"expected {_WORDS_BY_CEL_COMPARISON_OPERATOR[operator[1]]} ",
+        expectation,
+    )

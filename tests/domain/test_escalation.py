@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from watchdog.domain.escalation import EscalationDecision, EscalationReason, EscalationStep, decide_escalation
+from watchdog.domain.escalation import EscalationDecision, EscalationDecisionReason, EscalationStep, decide_escalation
 from watchdog.domain.formatting import MINUTE_MS, NBSP
 from watchdog.domain.model import ProbeInfo, Severity
 from watchdog.domain.routing import (
@@ -76,7 +76,7 @@ def test_when_further_receivers_are_notified(
     defaults: dict[str, Any] = {"opened_at": OPENED_AT, "unacknowledged_at": None, "now": DUE_AT}
     defaults |= {"is_open": True, "is_acknowledged": False, "is_silenced": False, "is_notified": False}
     decision = decide_escalation(step, **{**defaults, **facts})
-    assert decision == EscalationDecision(is_due, EscalationReason(reason), decide_again_at), sentence
+    assert decision == EscalationDecision(is_due, EscalationDecisionReason(reason), decide_again_at), sentence
 
 
 PROBE = ProbeInfo(1, "api", "API", "http", group="Core", severity=Severity.CRITICAL)

@@ -8,7 +8,7 @@ import pytest
 
 from watchdog.domain.output_text import (
     MAX_BYTE_ORDER_MARK_BYTES,
-    BodyTail,
+    BodyFirstAndLastBytes,
     decode_body_tail,
     find_python_text_codec,
     find_utf16_or_utf32_encoding,
@@ -18,8 +18,10 @@ TEXT = "Error: no space left on device, größer als erlaubt\n"
 ENCODINGS = ["utf-16", "utf-32", "utf-8-sig", "utf-8"]
 
 
-def body_end(body: bytes, length: int | None = None) -> BodyTail:
-    return BodyTail(body if length is None else body[-length:], body[:MAX_BYTE_ORDER_MARK_BYTES], len(body))
+def body_end(body: bytes, length: int | None = None) -> BodyFirstAndLastBytes:
+    return BodyFirstAndLastBytes(
+        body if length is None else body[-length:], body[:MAX_BYTE_ORDER_MARK_BYTES], len(body)
+    )
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from watchdog.domain.formatting import HOUR_MS
-from watchdog.domain.reminders import ReminderDecision, ReminderReason, decide_reminder
+from watchdog.domain.reminders import ReminderDecision, ReminderDecisionReason, decide_reminder
 
 OPENED_AT = 1_700_000_000_000
 INTERVAL_MS = 4 * HOUR_MS
@@ -82,4 +82,4 @@ def test_when_a_destination_is_reminded(
     defaults |= {"is_open": True, "is_acknowledged": False, "is_silenced": False}
     defaults |= {"is_destination_configured": True, "destination_repeats_alerts": False, "is_message_waiting": False}
     decision = decide_reminder(**{**defaults, **facts})
-    assert decision == ReminderDecision(is_due, ReminderReason(reason), decide_again_at), sentence
+    assert decision == ReminderDecision(is_due, ReminderDecisionReason(reason), decide_again_at), sentence

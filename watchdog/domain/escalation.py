@@ -18,7 +18,7 @@ class EscalationStep:
     """Only if no one has acknowledged the incident. If an acknowledgement is taken back, the time begins again."""
 
 
-class EscalationReason(StrEnum):
+class EscalationDecisionReason(StrEnum):
     """Why a destination is notified of an incident by escalation, or not."""
 
     STILL_OPEN = "still_open"
@@ -37,7 +37,7 @@ class EscalationDecision(NamedTuple):
     """Whether a destination is notified now, and why."""
 
     is_due: bool
-    reason: EscalationReason
+    reason: EscalationDecisionReason
     decide_again_at: int | None = None
     """Epoch ms. None: not before an act of a person or a change of the configuration."""
 
@@ -56,10 +56,10 @@ def decide_escalation(
     """For one incident and one destination of the step. Instants in epoch ms. `unacknowledged_at`: when an
     acknowledgement was last taken back. `is_notified`: the destination was sent the incident, or is being sent it."""
     for is_reason, reason in (
-        (not is_open, EscalationReason.INCIDENT_IS_OVER),
-        (is_notified, EscalationReason.ALREADY_NOTIFIED),
-        (step.unless_acknowledged and is_acknowledged, EscalationReason.ACKNOWLEDGED),
-        (is_silenced, EscalationReason.SILENCED),
+        (not is_open, EscalationDecisionReason.INCIDENT_IS_OVER),
+        (is_notified, EscalationDecisionReason.ALREADY_NOTIFIED),
+        (step.unless_acknowledged and is_acknowledged, EscalationDecisionReason.ACKNOWLEDGED),
+        (is_silenced, EscalationDecisionReason.SILENCED),
     ):
         if is_reason:
             return EscalationDecision(False, reason)
@@ -67,5 +67,5 @@ def decide_escalation(
     if step.unless_acknowledged and unacknowledged_at is not None:
         begins_at = max(opened_at, unacknowledged_at)
     if now < begins_at + step.after_ms:
-        return EscalationDecision(False, EscalationReason.TOO_EARLY, begins_at + step.after_ms)
-    return EscalationDecision(True, EscalationReason.STILL_OPEN)
+        return EscalationDecision(False, EscalationDecisionReason.TOO_EARLY, begins_at + step.after_ms)
+    return EscalationDecision(True, EscalationDecisionReason.STILL_OPEN)

@@ -31,7 +31,7 @@ MAX_UNREADABLE_CHARS_RATIO = 0.3
 """A body with a larger share of control characters and invalid bytes is not text."""
 
 
-class BodyTail(NamedTuple):
+class BodyFirstAndLastBytes(NamedTuple):
     """The end of a body."""
 
     data: bytes
@@ -61,10 +61,10 @@ def find_utf16_or_utf32_encoding(start: bytes) -> str:
     encoding = next((e for mark, e in BYTE_ORDER_MARKS if start.startswith(mark)), "")
     if encoding:
         return encoding if encoding in _CODE_UNIT_BYTES_BY_ENCODING else ""
-    return _detect_utf16_without_bom(BodyTail(start, start[:MAX_BYTE_ORDER_MARK_BYTES], len(start)))
+    return _detect_utf16_without_bom(BodyFirstAndLastBytes(start, start[:MAX_BYTE_ORDER_MARK_BYTES], len(start)))
 
 
-def decode_body_tail(body: BodyTail, charset: str = "utf-8") -> str:
+def decode_body_tail(body: BodyFirstAndLastBytes, charset: str = "utf-8") -> str:
     """The text of the end of a body: by its byte-order mark, else by `charset`, unless it is evidently UTF-16. Invalid
     bytes become `�`. A body that is not text is described instead."""
     mark, encoding = next(((m, e) for m, e in BYTE_ORDER_MARKS if body.start.startswith(m)), (b"", ""))
@@ -79,7 +79,7 @@ def decode_body_tail(body: BodyTail, charset: str = "utf-8") -> str:
     return text
 
 
-def _detect_utf16_without_bom(body: BodyTail) -> str:
+def _detect_utf16_without_bom(body: BodyFirstAndLastBytes) -> str:
     """The encoding of a body in UTF-16 without a byte-order mark; empty: it is another one."""
     even, odd = (body.data[(body.offset + parity) % 2 :: 2] for parity in (0, 1))
     if not even or not odd:

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 
-class ReminderReason(StrEnum):
+class ReminderDecisionReason(StrEnum):
     """Why a destination is reminded, or not."""
 
     STILL_OPEN = "still_open"
@@ -36,7 +36,7 @@ class ReminderDecision(NamedTuple):
     """Whether a destination is reminded now, and why."""
 
     is_due: bool
-    reason: ReminderReason
+    reason: ReminderDecisionReason
     decide_again_at: int | None = None
     """Epoch ms: nothing that happens in the meantime makes a reminder due before. None: not before an act of a person
     or a change of the configuration."""
@@ -57,19 +57,19 @@ def decide_reminder(
     """For one incident and one destination. `repeat_interval_ms`: 0 for no reminders. `last_message_at`: epoch ms;
     None: the opening is not delivered. `is_message_waiting`: about the incident or its group, to this destination."""
     for is_reason, reason in (
-        (not is_open, ReminderReason.INCIDENT_IS_OVER),
-        (not repeat_interval_ms, ReminderReason.OFF),
-        (not is_destination_configured, ReminderReason.DESTINATION_NOT_CONFIGURED),
-        (destination_repeats_alerts, ReminderReason.DESTINATION_REPEATS_ALERTS),
-        (is_acknowledged, ReminderReason.ACKNOWLEDGED),
-        (is_silenced, ReminderReason.SILENCED),
+        (not is_open, ReminderDecisionReason.INCIDENT_IS_OVER),
+        (not repeat_interval_ms, ReminderDecisionReason.OFF),
+        (not is_destination_configured, ReminderDecisionReason.DESTINATION_NOT_CONFIGURED),
+        (destination_repeats_alerts, ReminderDecisionReason.DESTINATION_REPEATS_ALERTS),
+        (is_acknowledged, ReminderDecisionReason.ACKNOWLEDGED),
+        (is_silenced, ReminderDecisionReason.SILENCED),
     ):
         if is_reason:
             return ReminderDecision(False, reason)
     if last_message_at is None:
-        return ReminderDecision(False, ReminderReason.OPENING_NOT_DELIVERED, now + repeat_interval_ms)
+        return ReminderDecision(False, ReminderDecisionReason.OPENING_NOT_DELIVERED, now + repeat_interval_ms)
     if is_message_waiting:
-        return ReminderDecision(False, ReminderReason.MESSAGE_IS_WAITING, now + repeat_interval_ms)
+        return ReminderDecision(False, ReminderDecisionReason.MESSAGE_IS_WAITING, now + repeat_interval_ms)
     if now < last_message_at + repeat_interval_ms:
-        return ReminderDecision(False, ReminderReason.TOO_EARLY, last_message_at + repeat_interval_ms)
-    return ReminderDecision(True, ReminderReason.STILL_OPEN, now + repeat_interval_ms)
+        return ReminderDecision(False, ReminderDecisionReason.TOO_EARLY, last_message_at + repeat_interval_ms)
+    return ReminderDecision(True, ReminderDecisionReason.STILL_OPEN, now + repeat_interval_ms)

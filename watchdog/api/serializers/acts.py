@@ -35,7 +35,7 @@ class IncidentAcknowledgementJson(TypedDict):
 
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
-class SilenceMatcherJson(TypedDict):
+class SilenceCriteriaJson(TypedDict):
     """Which incidents a silence selects. A field that is null or empty selects every incident."""
 
     id: str | None
@@ -55,7 +55,7 @@ class SilenceJson(TypedDict):
     """For a time, the notifications of some incidents are held back."""
 
     id: str
-    match: SilenceMatcherJson
+    match: SilenceCriteriaJson
     started_at: str
     until: str
     """When it ends."""

@@ -114,7 +114,7 @@ def evaluate_job_source(
     returned: Mapping[str, Json] = {} if absence is None else {JOB_SOURCE_OUTAGE_STATE_KEY: absence.to_json()}
     if dead := _find_dead_scheduler_problem(source, listed):
         return EvaluatedJobSource((), *dead, is_readable=False, state_updates=returned)
-    unlisted = _accept_vanished_jobs_as_removed(source, listed, list(_evaluate_unlisted_jobs(source)))
+    unlisted = _accept_vanished_jobs_as_removed(source, listed, list(_evaluate_jobs_not_listed_by_source(source)))
     jobs = (*listed, *unlisted)
     reason, message = _find_gone_or_no_jobs_problem(snapshot, jobs)
     updates: dict[str, Json] = dict.fromkeys(key for key in probe_state if key.startswith(FORGET_JOB_STATE_KEY_PREFIX))
@@ -203,7 +203,7 @@ def _mark_job_lateness_undecided(job: EvaluatedJob) -> EvaluatedJob:
 # --- jobs that are not listed
 
 
-def _evaluate_unlisted_jobs(source: _JobSourceEvaluationInputs) -> Iterator[EvaluatedJob]:
+def _evaluate_jobs_not_listed_by_source(source: _JobSourceEvaluationInputs) -> Iterator[EvaluatedJob]:
     listed_keys = {
         build_scheduled_job_state_key(facts.without_implausible_values.name) for facts in source.snapshot.jobs
     }

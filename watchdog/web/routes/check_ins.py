@@ -12,7 +12,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.heartbeat import CheckInKind, ReceivedCheckIn
-from watchdog.domain.output_text import MAX_BYTE_ORDER_MARK_BYTES, BodyTail, decode_body_tail, find_python_text_codec
+from watchdog.domain.output_text import (
+    MAX_BYTE_ORDER_MARK_BYTES,
+    BodyFirstAndLastBytes,
+    decode_body_tail,
+    find_python_text_codec,
+)
 from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.store.read.query import STORE_READ_QUERY_ERRORS, STORE_READ_QUERY_TIMEOUT_S
 from watchdog.web.auth.login_throttle import LoginThrottle
@@ -180,7 +185,7 @@ def _parse_check_in_path_and_query(method: str, action: str, query: str, now: in
     return ReceivedCheckIn(kind, now - int(age), run_id, exit_code)
 
 
-def _decode_check_in_body(body: BodyTail, header_pairs: Iterable[tuple[bytes, bytes]]) -> str:
+def _decode_check_in_body(body: BodyFirstAndLastBytes, header_pairs: Iterable[tuple[bytes, bytes]]) -> str:
     """The output of the job. Raises InvalidCheckInRequestError if the headers announce something else than text."""
     if not body.total_bytes:
         return ""
@@ -203,7 +208,7 @@ def _quote_check_in_request(method: str, action: str, query: str) -> str:
     return truncate_with_ellipsis(request, MAX_QUOTED_CHECK_IN_REQUEST_CHARS)
 
 
-async def _receive_last_check_in_body_bytes(receive: Receive) -> BodyTail | None:
+async def _receive_last_check_in_body_bytes(receive: Receive) -> BodyFirstAndLastBytes | None:
     """The end of the body; None: the client has disconnected before it was complete."""
     message = await receive()
     if message["type"] == "http.disconnect":
@@ -223,7 +228,7 @@ async def _receive_last_check_in_body_bytes(receive: Receive) -> BodyTail | None
                 del tail[:-MAX_CHECK_IN_BODY_TAIL_BYTES]
     except TimeoutError:
         pass
-    return BodyTail(bytes(tail[-MAX_CHECK_IN_BODY_TAIL_BYTES:]), start, total_bytes)
+    return BodyFirstAndLastBytes(bytes(tail[-MAX_CHECK_IN_BODY_TAIL_BYTES:]), start, total_bytes)
 
 
 async def _send_check_in_response(response: CheckInResponse, scope: Scope, send: Send) -> None:
