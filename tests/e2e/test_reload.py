@@ -244,7 +244,7 @@ def select(app: RunningWatchdogService, query: sa.Select[Any]) -> list[Any]:
         return list(connection.execute(query).all())
 
 
-IMMEDIATE = {"every": "1s", "timeout": "1s", "alert": {"failure_threshold": 1, "success_threshold": 1}}
+IMMEDIATE = {"every": "1s", "timeout": "20s", "alert": {"failure_threshold": 1, "success_threshold": 1}}
 
 
 async def test_an_incident_stays_open_and_follows_its_probe(tmp_path: Path, database_url: str) -> None:
@@ -285,7 +285,7 @@ async def test_no_slot_is_lost_or_run_twice(tmp_path: Path, database_url: str) -
             for round in range(6):
                 for i, probe in enumerate(config["probes"]):
                     probe["retries"] = (round + i) % 2
-                    probe["timeout"] = f"{800 + 10 * round}ms"
+                    probe["timeout"] = f"{21 + round}s"
                 await app.apply_config(load(tmp_path, database_url, config))
             count = len(select(app, sa.select(results)))
             await wait_until_async(lambda: len(select(app, sa.select(results))) > count + 16)

@@ -75,7 +75,7 @@ def _bind_free_address() -> socket.socket:
 async def observe_all(port: int) -> dict[str, tuple[str, str, str]]:
     """The outcome, reason and message for each name, all probed at the same time."""
     probes = [
-        HttpProbe.model_validate({"name": name, "http": f"http://{name}.acme.test:{port}/", "timeout": "3s"})
+        HttpProbe.model_validate({"name": name, "http": f"http://{name}.acme.test:{port}/", "timeout": "20s"})
         for name in NAMES
     ]
     results = [recorded.result for recorded in await asyncio.gather(*map(run_probe, probes))]

@@ -27,7 +27,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, st
     except PermissionError:
         pytest.skip("the right to bind port 53 is missing: a name server cannot be started")
     configuration = tmp_path_factory.mktemp("resolver") / "resolv.conf"
-    configuration.write_text(f"nameserver {server.getsockname()[0]}\noptions timeout:1 attempts:2\n")
+    configuration.write_text(f"nameserver {server.getsockname()[0]}\noptions timeout:2 attempts:1\n")
 
     async def run_scenario() -> tuple[bytes, int | None]:
         async with running_server(send_parts(http_response(b"hello"))) as target:

@@ -309,6 +309,7 @@ async def test_a_long_run_becomes_a_job_with_progress_and_a_result(
             assert (job["status"], job["poll_resource"]) == ("running", f"job:{job['job_id']}")
             assert len(reports) > 1
             assert reports == sorted(reports)
+            monkeypatch.setattr(tool_jobs, "MAX_WAIT_FOR_MCP_TOOL_JOB_S", 20.0)
             assert (await call_tool(client, "run_probe", probe="Quick"))["result"]["outcome"] == "pass", "beside it"
 
             async def state() -> dict[str, Any]:

@@ -308,6 +308,7 @@ def test_names_that_hang_leave_threads_to_others(network: FakeNetwork, monkeypat
             released.clear()
             running.clear()
             again = await asyncio.gather(*(connect(net, host, target.port, 0.3) for host in hosts[:40]))
+            await wait_until_async(lambda: len(running) >= MAX_CONCURRENT_SLOW_HOST_LOOKUPS)
             assert len(running) == MAX_CONCURRENT_SLOW_HOST_LOOKUPS
             assert again == ["dns"] * MAX_CONCURRENT_SLOW_HOST_LOOKUPS + ["lookup_queue"] * (
                 40 - MAX_CONCURRENT_SLOW_HOST_LOOKUPS
@@ -318,6 +319,7 @@ def test_names_that_hang_leave_threads_to_others(network: FakeNetwork, monkeypat
             released.clear()
             running.clear()
             await asyncio.gather(*(connect(net, host, target.port, 0.3) for host in hosts[:40]))
+            await wait_until_async(lambda: len(running) >= MAX_CONCURRENT_SLOW_HOST_LOOKUPS)
             assert len(running) == MAX_CONCURRENT_SLOW_HOST_LOOKUPS, "an answer that no run has waited for is too late"
 
     try:
@@ -342,10 +344,10 @@ def test_a_name_that_is_answered_in_time_again_counts_as_quick(
     monkeypatch.setattr(name_lookup, "resolve_host_blocking", look_up)
     hosts = [f"name{i}.example" for i in range(MAX_CONCURRENT_SLOW_HOST_LOOKUPS + 10)]
 
-    async def look_up_all(net: NetworkAccess) -> list[str]:
+    async def look_up_all(net: NetworkAccess, timeout_s: float) -> list[str]:
         async def look_up_one(host: str) -> str:
             try:
-                async with asyncio.timeout(0.3):
+                async with asyncio.timeout(timeout_s):
                     await net.connector.connect(host, 1, PhaseTimer(), allow_private_addresses=True)
             except TimeoutError:
                 return "timeout"
@@ -358,14 +360,14 @@ def test_a_name_that_is_answered_in_time_again_counts_as_quick(
     async def run_scenario() -> None:
         nonlocal hangs
         async with NetworkAccess() as net:
-            assert await look_up_all(net) == ["timeout"] * len(hosts)
+            assert await look_up_all(net, 0.3) == ["timeout"] * len(hosts)
             hangs = False
             released.set()
-            assert await look_up_all(net) == ["dns.not_found"] * len(hosts)
+            assert await look_up_all(net, HANG_S) == ["dns.not_found"] * len(hosts)
             hangs = True
             released.clear()
             network.lookups.clear()
-            assert await look_up_all(net) == ["timeout"] * len(hosts)
+            assert await look_up_all(net, 0.3) == ["timeout"] * len(hosts)
             assert len(network.lookups) == len(hosts)
 
     try:
@@ -397,13 +399,23 @@ def test_one_lookup_serves_all_ports(network: FakeNetwork) -> None:
 def test_the_addresses_tried_outlive_the_deadline(network: FakeNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
     network.names["silent.example"] = [["127.0.0.6", "127.0.0.7"]]
     phase_timer = PhaseTimer()
+    both_hang = asyncio.Event()
+    hanging: list[SocketAddress] = []
 
     async def hang(address: SocketAddress) -> socket.socket:
+        hanging.append(address)
+        if len(hanging) == 2:
+            both_hang.set()
         await asyncio.sleep(60)
         raise AssertionError
 
+    async def set_deadline(deadline: asyncio.Timeout) -> None:
+        await both_hang.wait()
+        deadline.reschedule(asyncio.get_running_loop().time())
+
     async def run_scenario() -> None:
-        async with NetworkAccess() as net, asyncio.timeout(0.2):
+        async with NetworkAccess() as net, asyncio.timeout(HANG_S) as deadline, asyncio.TaskGroup() as group:
+            group.create_task(set_deadline(deadline))
             await net.connector.connect("silent.example", 443, phase_timer, allow_private_addresses=True)
 
     monkeypatch.setattr(connector, "connect_socket_to_resolved_address", hang)

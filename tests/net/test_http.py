@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from tests.support.polling import HANG_S
+from tests.support.polling import HANG_S, wait_until_async
 from tests.support.scripted_servers import (
     OPEN_DESCRIPTORS,
     ConnectionHandler,
@@ -67,20 +67,29 @@ class Exchange:
         return self.failure
 
 
-async def ask(handler: ConnectionHandler, deadline: float = DEADLINE, **request: Any) -> Exchange:
+async def ask(handler: ConnectionHandler, deadline: float = HANG_S, **request: Any) -> Exchange:
     async with running_server(handler) as server, NetworkAccess() as network:
         return await send_request(network, server, server.url_of(), deadline, **request)
 
 
 async def send_request(
-    network: NetworkAccess, server: ScriptedServer, url: str, deadline: float = 5.0, **request: Any
+    network: NetworkAccess,
+    server: ScriptedServer,
+    url: str,
+    deadline: float = 5.0,
+    starts_deadline: Callable[[PhaseTimer], bool] | None = None,
+    **request: Any,
 ) -> Exchange:
+    """`starts_deadline`: the deadline is counted from when this holds, however late that is."""
     exchange = Exchange(heads=server.request_heads)
     started = monotonic()
+    sending = network.send_http_request(HttpRequest(url, phase_timer=exchange.phase_timer, **request))
     try:
-        async with asyncio.timeout(deadline):
-            exchange.result = await network.send_http_request(
-                HttpRequest(url, phase_timer=exchange.phase_timer, **request)
+        async with asyncio.timeout(None if starts_deadline else deadline) as limit:
+            exchange.result = await (
+                _send_until(sending, limit, deadline, exchange.phase_timer, starts_deadline)
+                if starts_deadline
+                else sending
             )
     except ProbeError as error:
         exchange.failure = error
@@ -88,6 +97,24 @@ async def send_request(
         pass
     exchange.seconds = monotonic() - started
     return exchange
+
+
+async def _send_until(
+    sending: Coroutine[Any, Any, HttpResponse],
+    limit: asyncio.Timeout,
+    deadline: float,
+    phase_timer: PhaseTimer,
+    starts_deadline: Callable[[PhaseTimer], bool],
+) -> HttpResponse:
+    async def set_deadline() -> None:
+        await wait_until_async(lambda: starts_deadline(phase_timer))
+        limit.reschedule(asyncio.get_running_loop().time() + deadline)
+
+    starting = asyncio.create_task(set_deadline())
+    try:
+        return await sending
+    finally:
+        starting.cancel()
 
 
 def bomb(megabytes: int) -> bytes:
@@ -120,7 +147,7 @@ ENDLESS = {
 @pytest.mark.parametrize("temper", ENDLESS)
 def test_the_deadline_ends_it_and_the_timer_names_the_phase(run: Run, temper: str) -> None:
     handler, phase = ENDLESS[temper]
-    exchange = run(ask(handler))
+    exchange = run(ask(handler, DEADLINE, starts_deadline=lambda timer: timer.current_phase == phase))
     assert (exchange.result, exchange.failure) == (None, None)
     assert exchange.seconds < HANG_S
     assert exchange.phase_timer.current_phase == phase
@@ -325,7 +352,10 @@ def test_an_error_after_a_redirect_names_the_redirect(run: Run) -> None:
 def test_evidence_outlives_the_deadline(
     run: Run, handler: ConnectionHandler, facts: dict[str, object], excerpt: str
 ) -> None:
-    exchange = run(ask(handler))
+    def has_arrived(timer: PhaseTimer) -> bool:
+        return "address" in timer.facts and excerpt in timer.attempt_evidence_so_far.excerpt
+
+    exchange = run(ask(handler, DEADLINE, starts_deadline=has_arrived))
     evidence = exchange.phase_timer.attempt_evidence_so_far
     observed = dict(evidence.facts)
     assert str(observed.pop("address")).startswith("127.0.0.1:")

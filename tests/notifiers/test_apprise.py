@@ -22,6 +22,7 @@ from tests.support.alert_contexts import (
 )
 from tests.support.apprise_library import load_apprise
 from tests.support.fakes import CannedResponse, FakeWebhookReceiver
+from tests.support.polling import HANG_S
 from watchdog.config.models import ReceiverNotifiersSettings
 from watchdog.domain.model import AlertMessageContext
 from watchdog.net import NetworkAccess
@@ -124,11 +125,24 @@ def test_only_a_lost_response_may_be_a_delivery(hook: FakeWebhookReceiver) -> No
 def test_the_deadline_ends_a_delivery_that_may_have_arrived(
     hook: FakeWebhookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(apprise_module, "APPRISE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(apprise_module, "APPRISE_TIMEOUT_S", HANG_S)
     received, released = threading.Event(), threading.Event()
+    deadlines: list[tuple[asyncio.AbstractEventLoop, asyncio.Timeout]] = []
+    open_timeout = asyncio.timeout
+
+    def open_recorded_timeout(delay_s: float | None) -> asyncio.Timeout:
+        deadline = open_timeout(delay_s)
+        if delay_s == HANG_S:
+            deadlines.append((asyncio.get_running_loop(), deadline))
+        return deadline
+
+    monkeypatch.setattr(asyncio, "timeout", open_recorded_timeout)
 
     def respond_late() -> CannedResponse:
+        """The deadline comes when the message has arrived."""
         received.set()
+        [(loop, deadline)] = deadlines
+        loop.call_soon_threadsafe(lambda: deadline.reschedule(loop.time()))
         released.wait(20)
         return CannedResponse()
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from tests.support.polling import HANG_S
 from tests.support.scripted_servers import ConnectionHandler, http_response, running_server, send_parts
 from watchdog.domain.model import Observation, Outcome
 from watchdog.net import NetworkAccess, SecretMask, mask_and_truncate_json_tree
@@ -26,7 +27,7 @@ def probe(http: Any, **fields: Any) -> HttpProbe:
 async def observed(watched: HttpProbe) -> Observation:
     async with NetworkAccess() as network:
         attempt = ProbeAttemptContext(0, 1_800_000_000_000, 10.0, "wd-key", {}, network)
-        observation = await asyncio.wait_for(watched.observe(attempt), 5)
+        observation = await asyncio.wait_for(watched.observe(attempt), HANG_S)
         assert list(observation.phases) == list(attempt.phase_timer.phase_durations_ms)
         return observation
 

@@ -15,6 +15,7 @@ import brotli  # type: ignore[import-untyped] # it ships no types
 import pytest
 import zstandard
 
+from tests.support.polling import wait_until_async
 from tests.support.probe_runs import EMPTY_MASK, IgnoringLagMonitor, run_probe
 from tests.support.scripted_servers import ConnectionHandler, http_response, running_server, send_parts
 from tests.support.worker_functions import get_pid_of_judgement
@@ -229,7 +230,7 @@ async def run_together(*watched: HttpProbe) -> list[ResultToRecord]:
         runs = []
         for each in watched:
             runs.append(asyncio.create_task(runner.run(each, ClaimedSlot(1, now, "local", None), {})))
-            await asyncio.sleep(0.3)
+            await wait_until_async(lambda: "cpu_worker" in network.__dict__ and network.cpu_worker._turn.locked())
         return await asyncio.gather(*runs)
 
 
@@ -257,13 +258,13 @@ def test_a_judgement_that_takes_too_long_ends_at_the_deadline_and_a_successor_ju
 def test_a_deadline_that_passes_in_the_queue_is_an_error() -> None:
     _, queued = run_against(
         send_parts(http_response(LONG_LIST, **JSON)),
-        {"expect": [HANGS], "timeout": "3s"},
-        {"expect": ["body.exists(x, x == 2)"], "timeout": "500ms"},
+        {"expect": [HANGS], "timeout": "3500ms"},
+        {"expect": ["body.exists(x, x == 2)"], "timeout": "900ms"},
     )
     assert (queued.result.outcome, queued.result.reason) == (Outcome.ERROR, "watchdog.response_not_judged")
     assert (
         queued.result.message
-        == "timed out after 500\N{NO-BREAK SPACE}ms while waiting for other large responses to be evaluated"
+        == "timed out after 900\N{NO-BREAK SPACE}ms while waiting for other large responses to be evaluated"
     )
 
 

@@ -332,7 +332,7 @@ def test_a_sentinel_is_remembered_at_the_shortest_interval_if_the_broker_stops_r
     async def run_and_suspend() -> ResultToRecord:
         task = asyncio.create_task(run_probe(tight_probe(harness)))
         await wait_until_async(harness.count_waiting)
-        await asyncio.sleep(2)
+        await asyncio.sleep(1.2)
         with suspended_process(harness.connection_pid()):
             return await task
 

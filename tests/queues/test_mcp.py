@@ -42,7 +42,7 @@ CONNECT_AND_SEND_PHASES = ["spawn", "negotiate", "list", "enqueue"]
 
 
 def run(
-    mcp: Mapping[str, Any], finish_within_ms: int = 3_000, *, slot: int | None = None, state: Any = None, **fields: Any
+    mcp: Mapping[str, Any], finish_within_ms: int = 20_000, *, slot: int | None = None, state: Any = None, **fields: Any
 ) -> ResultToRecord:
     return asyncio.run(run_probe(short_canary_probe({"mcp": mcp, **fields}, finish_within_ms), slot, probe_state=state))
 
@@ -159,7 +159,7 @@ def test_the_server_reports_that_its_broker_is_down(peers: ThirdPartyServers) ->
     with redis_running() as broker:
         export_server = ExportServer(broker, peers)
         export_server.client.close()
-    report = run(export_server.mcp())
+    report = run(export_server.mcp(env={**export_server.env, "ADD_WITHIN_MS": "1000"}))
     assert verdict(report)[:2] == (Outcome.FAIL, "job.failed")
     assert report.result.message == "the job failed: Redis gives no answer"
 
@@ -209,20 +209,20 @@ def test_every_transport(transport: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("behavior", "fields", "reason", "message"),
+    ("behavior", "finish_within_ms", "fields", "reason", "message"),
     [
-        ("fails", {}, "job.failed", "the job failed: no disk space"),
-        ("hangs", {}, "canary.not_finished", f"canary job not finished within 900{MS}"),
-        ("stalls", {"progress_within": "500ms"}, "canary.progress_stalled", "progress is unchanged at 40 of 100 for "),
-        ("stalls", {}, "canary.not_finished", f"canary job not finished within 900{MS}"),
+        ("fails", 10_000, {}, "job.failed", "the job failed: no disk space"),
+        ("hangs", 900, {}, "canary.not_finished", f"canary job not finished within 900{MS}"),
+        ("stalls", 10_000, {"progress_within": "500ms"}, "canary.progress_stalled",
+         "progress is unchanged at 40 of 100 for "),
+        ("stalls", 900, {}, "canary.not_finished", f"canary job not finished within 900{MS}"),
     ],
-)
+)  # fmt: skip
 def test_a_tool_that_returns_when_its_job_is_done(
-    behavior: str, fields: dict[str, str], reason: str, message: str
+    behavior: str, finish_within_ms: int, fields: dict[str, str], reason: str, message: str
 ) -> None:
-    report = run(
-        {"command": [*JOB_SERVER, "stdio"], "tool": "wait", "arguments": {"behavior": behavior}, **fields}, 900
-    )
+    tool = {"command": [*JOB_SERVER, "stdio"], "tool": "wait", "arguments": {"behavior": behavior}, **fields}
+    report = run(tool, finish_within_ms)
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, reason)
     assert report.result.message.startswith(message)
     assert report.state_updates == {}
@@ -277,7 +277,7 @@ class ScriptedServerRun:
         self.received_methods: list[str] = []
 
     def run(
-        self, finish_within_ms: int = 400, *, state: Any = None, mask: SecretMask = EMPTY_MASK, **fields: Any
+        self, finish_within_ms: int = 10_000, *, state: Any = None, mask: SecretMask = EMPTY_MASK, **fields: Any
     ) -> ResultToRecord:
         async def run_against_server() -> ResultToRecord:
             async with running_raw_server(self.answers, [tool_definition("export")]) as server:
@@ -360,7 +360,7 @@ def test_tool_results(answer: RawMcpResponse, reason: str, message: str) -> None
 def test_resource_contents(resource: Json, fields: dict[str, Any], reason: str, message: str | None) -> None:
     report = ScriptedServerRun(
         {"tools/call": tool_response(STARTED), "resources/read": resource_responses(resource)}
-    ).run(**fields)
+    ).run(400 if reason.startswith("canary.not") else 10_000, **fields)
     result = report.result
     assert (result.outcome, result.reason) == (Outcome.FAIL if reason else Outcome.PASS, reason)
     assert message is None or result.message == message
@@ -373,9 +373,9 @@ def test_resource_contents(resource: Json, fields: dict[str, Any], reason: str, 
 def test_an_expression_that_cannot_be_computed() -> None:
     report = ScriptedServerRun(
         {"tools/call": tool_response(STARTED), "resources/read": resource_responses({"rows": 3})}
-    ).run(done="resource.row > 0")
+    ).run(900, done="resource.row > 0")
     why = "resource.row > 0 cannot be computed: resource has no field 'row'; it has 'rows'"
-    assert verdict(report)[2] == f"canary job not finished within 400{MS}: {why}"
+    assert verdict(report)[2] == f"canary job not finished within 900{MS}: {why}"
 
 
 @pytest.mark.parametrize(
@@ -467,14 +467,14 @@ def test_a_failed_read_is_retried() -> None:
         RawMcpResponse(status=503),
         *resource_responses({"status": "done"}),
     ]
-    report = ScriptedServerRun({"tools/call": tool_response(STARTED), "resources/read": answers}).run(2_000)
+    report = ScriptedServerRun({"tools/call": tool_response(STARTED), "resources/read": answers}).run()
     assert verdict(report) == (Outcome.PASS, "", "")
 
 
 def test_reads_that_fail_until_the_deadline() -> None:
     report = ScriptedServerRun(
         {"tools/call": tool_response(STARTED), "resources/read": RawMcpResponse(error=(-32603, "busy"))}
-    ).run()
+    ).run(900)
     message = "job:7 cannot be read: resources/read returns error -32603: busy"
     assert verdict(report) == (Outcome.FAIL, "canary.poll_failed", message)
     assert outstanding_ids(report) == ["job:7"]
@@ -482,9 +482,8 @@ def test_reads_that_fail_until_the_deadline() -> None:
 
 def test_a_read_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("watchdog.probes.canary.CANARY_QUEUE_CALL_TIMEOUT_S", 0.3)
-    report = ScriptedServerRun(
-        {"tools/call": tool_response(STARTED), "resources/read": RawMcpResponse(hang=True)}
-    ).run()
+    answers = {"tools/call": tool_response(STARTED), "resources/read": RawMcpResponse(hang=True)}
+    report = ScriptedServerRun(answers).run(400)
     assert verdict(report)[:2] == (Outcome.FAIL, "canary.poll_failed")
     assert report.result.message == f"job:7 cannot be read: timed out after 300{MS}"
 

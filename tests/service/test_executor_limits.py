@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
+from random import Random
 from typing import Any
 
 import pytest
 
+from tests.simulation.virtual_loop import VirtualLoop
 from tests.support.polling import wait_until_async
 from tests.support.service import PASSING_OBSERVATION, scripted_probe
 from tests.support.store import START_AT
@@ -113,10 +116,15 @@ class HangingRunner:
 
 
 @pytest.mark.parametrize("endpoint", ["a:1", ""], ids=["one endpoint", "many hosts"])
-async def test_targets_that_hang_take_no_verdict_from_others(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+def test_targets_that_hang_take_no_verdict_from_others(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
     """40 probes hang beside 60 that respond, with 10 places: as soon as it is known which of them hang, every healthy
     one passes each round, and every hanging one times out in turn."""
     monkeypatch.setattr(executor, "MAX_WAIT_FOR_FREE_RUN_PLACE_S", 0.1)
+    with closing(VirtualLoop(Random(0))) as loop:
+        loop.run_until_complete(run_beside_targets_that_hang(endpoint))
+
+
+async def run_beside_targets_that_hang(endpoint: str) -> None:
     runner: Any = HangingRunner()
     recorded: list[ProbeResult] = []
     overloads: list[str] = []

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.support.polling import HANG_S
 from tests.support.service import (
     FAILING_OBSERVATION,
     PASSING_OBSERVATION,
@@ -116,7 +117,9 @@ def test_the_key_depends_on_the_probe_and_the_slot_alone() -> None:
     assert derive_slot_idempotency_key("a", 11) != derive_slot_idempotency_key("a1", 1)
 
 
-async def test_a_hang_in_the_last_attempt_is_a_timeout() -> None:
+async def test_a_hang_in_the_last_attempt_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "FIRST_PROBE_RETRY_DELAY_S", 0.0)
+    monkeypatch.setattr(runner, "MAX_EVENT_LOOP_LAG_S", HANG_S)
     answers = iter([RETRYABLE_OBSERVATION])
 
     async def script(attempt: ProbeAttemptContext) -> Observation:

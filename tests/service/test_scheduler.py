@@ -123,6 +123,7 @@ async def test_a_run_gets_the_downtime(open_harness: Callable[..., ServiceHarnes
         assert gaps[-1][-1] == (left, harness.now)
 
 
+@pytest.mark.usefixtures("without_ticks")
 async def test_urgent_results_do_not_wait_for_the_timer(
     open_harness: Callable[..., ServiceHarness],
 ) -> None:

@@ -6,9 +6,10 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
@@ -16,19 +17,33 @@ from tests.support.away_stores import list_sessions, stopped_postgres
 from tests.support.polling import HANG_S
 from tests.support.postgres import PostgresServer
 from watchdog.store import postgres_connection
-from watchdog.store.database import Database
+from watchdog.store.database import ADVISORY_LOCK_NAMESPACE, Database
 from watchdog.store.errors import StoreUnavailableError
 from watchdog.store.tables import metadata
 from watchdog.store.upkeep import compact_database
 
 
 @pytest.fixture
-def database(own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
-    monkeypatch.setattr(postgres_connection.BoundedWaitPostgresConnection, "max_wait_s", 1.0)
+def database(own_postgres: PostgresServer) -> Iterator[Database]:
     with own_postgres.temporary_database() as url:
         database = Database(url)
         yield database
         database.close()
+
+
+@contextmanager
+def short_max_wait() -> Iterator[None]:
+    """A server that has not answered for 1 s counts as stopped."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(postgres_connection.BoundedWaitPostgresConnection, "max_wait_s", 1.0)
+        yield
+
+
+@contextmanager
+def silent_postgres(server: PostgresServer) -> Iterator[None]:
+    """Only a server that is stopped has little time to answer."""
+    with stopped_postgres(server), short_max_wait():
+        yield
 
 
 def run_in_thread(function: Any) -> list[BaseException | None]:
@@ -61,7 +76,7 @@ def test_a_statement_during_which_the_server_is_stopped(own_postgres: PostgresSe
         def execute_twice() -> None:
             with database.open_write_transaction() as connection:
                 connection.execute(sa.text("SELECT 1"))
-                stack.enter_context(stopped_postgres(own_postgres))
+                stack.enter_context(silent_postgres(own_postgres))
                 connection.execute(sa.text("SELECT 2"))
 
         (error,) = run_in_thread(execute_twice)
@@ -76,7 +91,7 @@ def test_a_commit_during_which_the_server_is_stopped(own_postgres: PostgresServe
         def write_and_stop() -> None:
             with database.open_write_transaction() as connection:
                 connection.execute(sa.text("CREATE TABLE t (x int)"))
-                stack.enter_context(stopped_postgres(own_postgres))
+                stack.enter_context(silent_postgres(own_postgres))
 
         (error,) = run_in_thread(write_and_stop)
         assert isinstance(error, StoreUnavailableError)
@@ -85,7 +100,7 @@ def test_a_commit_during_which_the_server_is_stopped(own_postgres: PostgresServe
 def test_a_pooled_connection_to_a_stopped_server(own_postgres: PostgresServer, database: Database) -> None:
     """Before it is used, it is tested: that waits for the server, too."""
     execute(database, "SELECT 1")
-    with stopped_postgres(own_postgres):
+    with silent_postgres(own_postgres):
         for transaction in (database.open_write_transaction, database.open_read_transaction):
 
             def read(transaction: Any = transaction) -> None:
@@ -99,7 +114,7 @@ def test_a_pooled_connection_to_a_stopped_server(own_postgres: PostgresServer, d
 
 def test_a_server_that_is_killed_while_it_is_stopped(own_postgres: PostgresServer, database: Database) -> None:
     execute(database, "SELECT 1")
-    with stopped_postgres(own_postgres):
+    with silent_postgres(own_postgres):
         for pid in list_sessions(own_postgres):
             os.kill(pid, signal.SIGKILL)
         own_postgres.process.kill()
@@ -129,21 +144,15 @@ def test_a_long_statement_that_is_expected_may_take_longer(database: Database, m
 
 
 def test_waiting_for_another_process_s_lock_is_no_silence(database: Database) -> None:
-    entered = threading.Event()
-
-    def hold() -> None:
-        with database.open_write_transaction() as connection:
+    url = database.writer.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(url, autocommit=True) as holder:
+        holder.execute("SELECT pg_advisory_lock(%s, %s)", (ADVISORY_LOCK_NAMESPACE, -7))
+        release = threading.Timer(1.8, holder.close)
+        with database.open_write_transaction() as connection, short_max_wait():
+            release.start()
             database.acquire_advisory_lock(connection, -7)
-            entered.set()
-            connection.execute(sa.text("SELECT pg_sleep(0.9)"))
-            connection.execute(sa.text("SELECT pg_sleep(0.9)"))
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    assert entered.wait(HANG_S)
-    with database.open_write_transaction() as connection:
-        database.acquire_advisory_lock(connection, -7)
-    thread.join(HANG_S)
+        assert holder.closed
+        release.join(HANG_S)
 
 
 def test_compacting_is_allowed_to_take_long(database: Database) -> None:

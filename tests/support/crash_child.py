@@ -33,7 +33,8 @@ from watchdog.store.write.recorder import ResultRecorder
 def shorten_timeouts() -> None:
     """A killed process keeps its lease and its slots in flight for as long as a live one might need: here for less."""
     notifications.NOTIFICATION_SEND_TIMEOUT_S, notifications.NOTIFICATION_LEASE_MS = 4.0, 5_000
-    registration.LATE_RESULT_STILL_EVALUATED_MARGIN_MS, registered_probe.STALE_AFTER_MISSING_SLOTS = 1_000, 60
+    registration.LATE_RESULT_STILL_EVALUATED_MARGIN_MS = 2_000 - 20_000  # less the timeout of the probes: 2 s in all
+    registered_probe.STALE_AFTER_MISSING_SLOTS = 60
     shared_cause.MIN_GROUP_WINDOW_MS = 5_000
 
 

@@ -165,7 +165,7 @@ class CrashHarness:
             {
                 "name": f"API {number}",
                 "every": "1s",
-                "timeout": "1s",
+                "timeout": "20s",
                 "http": self.target.url,
                 "alert": {"failure_threshold": 1, "success_threshold": 1},
             }

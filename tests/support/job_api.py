@@ -80,7 +80,9 @@ class FakeJobApi:
         if scripted := self.scripted_responses.get(request.method):
             return scripted.popleft() if len(scripted) > 1 else scripted[0]
         if request.method == "POST":
-            job = {"id": f"job/{len(self.jobs) + self.first_id}", "status": "queued"}
+            job: dict[str, Any] = {"id": f"job/{len(self.jobs) + self.first_id}", "status": "queued"}
+            if self.worker_behavior == "hang":  # at once, however late its thread runs
+                job |= {"status": "running", "progress": 50}
             self.jobs[job["id"]] = job
             self._work.put(job)
             return ScriptedResponse(202, job)

@@ -29,7 +29,7 @@ def canary_probe(job: Mapping[str, Any], **fields: Any) -> CanaryProbe:
 
 def short_canary_probe(job: Mapping[str, Any], finish_within_ms: int) -> CanaryProbe:
     """With a shorter limit than the configuration allows, to keep the tests fast."""
-    probe = canary_probe({**job, "finish_within": "1s"})
+    probe = canary_probe({**job, "finish_within": f"{max(finish_within_ms, 1_000)}ms"})
     return probe.model_copy(update={"canary": probe.canary.model_copy(update={"finish_within": finish_within_ms})})
 
 

@@ -36,7 +36,7 @@ def pages(*cursors: str | None) -> list[RawMcpResponse]:
     ]
 
 
-def run(responses: dict[str, Any], seconds: float = 5, **server: Any) -> tuple[Observation, RawMcpServer]:
+def run(responses: dict[str, Any], seconds: float = HANG_S, **server: Any) -> tuple[Observation, RawMcpServer]:
     async def go() -> tuple[Observation, RawMcpServer]:
         async with running_raw_server(responses, **server) as raw:
             return await run_mcp_probe({"url": raw.url}, timeout_s=seconds), raw
@@ -225,15 +225,16 @@ HANGS: list[tuple[str, dict[str, Any], str]] = [
 def hangs(request: pytest.FixtureRequest) -> dict[str, tuple[Observation, float]]:
     """Runs every hang once, concurrently. Returns each observation and its duration in seconds."""
 
-    async def run_server(network: NetworkAccess, responses: dict[str, Any]) -> tuple[Observation, float]:
+    async def run_server(network: NetworkAccess, responses: dict[str, Any], doing: str) -> tuple[Observation, float]:
+        phase = {"listing the tools": "list", "calling the tool": "call"}.get(doing, "negotiate")
         async with running_raw_server(responses) as raw:
             runner = McpProbeRunner(network)
-            return await runner.run_probe({"url": raw.url}, timeout_s=1.5), runner.duration_s
+            return await runner.run_probe({"url": raw.url}, timeout_s=1.5, timeout_in_phase=phase), runner.duration_s
 
     async def all_of_them() -> list[tuple[Observation, float]]:
         async with NetworkAccess() as network, running_raw_server() as raw:
             await run_mcp_probe({"url": raw.url})  # modules are loaded before the measurement
-            ran = await asyncio.gather(*(run_server(network, responses) for _, responses, _ in HANGS))
+            ran = await asyncio.gather(*(run_server(network, responses, doing) for _, responses, doing in HANGS))
         assert asyncio.all_tasks() == {asyncio.current_task()}
         return ran
 
@@ -253,7 +254,7 @@ def test_a_server_that_hangs_at_the_end_of_the_session_passes() -> None:
         "initialize": RawMcpResponse(body=rpc_result(2, NEGOTIATED), headers=SESSION),
         "DELETE": RawMcpResponse(hang=True),
     }
-    observation, raw = run(responses)
+    observation, raw = run(responses, seconds=5)
     assert observation.outcome is Outcome.PASS
     assert raw.received_methods[-1] == "DELETE"
 

@@ -120,10 +120,12 @@ def reply_as_an_endless_stream(method: str, id_: Any) -> bytes:
     return head + healthy_replies(method, id_) if id_ is not None else ACCEPTED
 
 
-def observe_over_sse(replies: Replies, post_responses: Replies, timeout_s: float) -> Observation:
+def observe_over_sse(
+    replies: Replies, post_responses: Replies, timeout_s: float, timeout_in_phase: str = ""
+) -> Observation:
     async def go() -> Observation:
         async with running_sse_server(replies, post_responses=post_responses) as url:
-            return await run_mcp_probe({"sse": url}, timeout_s=timeout_s)
+            return await run_mcp_probe({"sse": url}, timeout_s=timeout_s, timeout_in_phase=timeout_in_phase)
 
     return asyncio.run(go())
 
@@ -159,7 +161,8 @@ def test_over_sse_a_reply_in_the_response_to_the_post_is_named_at_the_deadline(
     def respond(method: str, id_: Any) -> bytes:
         return post_responses(method, id_) if method == missing else ACCEPTED
 
-    observation = observe_over_sse(replies, respond, timeout_s=2)
+    phase = {"initialize": "negotiate", "tools/list": "list", "tools/call": "call"}[missing]
+    observation = observe_over_sse(replies, respond, timeout_s=2, timeout_in_phase=phase)
     assert (observation.outcome, observation.reason, observation.message) == (
         Outcome.FAIL,
         "mcp.invalid_response",
@@ -172,7 +175,7 @@ def test_over_sse_a_page_in_response_to_the_post_is_named_at_the_deadline() -> N
     def log_in(method: str, id_: Any) -> bytes:
         return http_response("text/html", b"<html>Log in")
 
-    observation = observe_over_sse(lambda method, id_: b"", log_in, timeout_s=2)
+    observation = observe_over_sse(lambda method, id_: b"", log_in, timeout_s=2, timeout_in_phase="negotiate")
     assert (observation.reason, observation.message) == ("mcp.not_mcp", "expected an MCP response, got text/html")
     assert observation.evidence.excerpt == "<html>Log in"
 

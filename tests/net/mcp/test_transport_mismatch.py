@@ -131,7 +131,8 @@ def test_the_sse_transport_is_named_if_it_answers_post_like_get() -> None:
 def test_a_server_that_speaks_neither_keeps_its_error(configured: str, responses: dict[str, Any], reason: str) -> None:
     async def go() -> Observation:
         async with running_raw_server(responses) as raw:
-            return await run_mcp_probe({configured: raw.url}, timeout_s=2)
+            timeout_s = 2 if reason == "timeout.exceeded" else 20
+            return await run_mcp_probe({configured: raw.url}, timeout_s=timeout_s)
 
     assert asyncio.run(go()).reason == reason
 

@@ -32,7 +32,7 @@ def system() -> type[CeleryHarness]:
 def test_workers_with_task_track_started_show_the_pickup(harness: CeleryHarness) -> None:
     tracked = {"task_track_started": True}
     with harness.running_worker(TRACKS="yes") as worker:
-        passed = harness.run_probe(tracked, start_within="3s")
+        passed = harness.run_probe(tracked, start_within="20s", finish_within="20s")
         hanging = harness.run_probe({**tracked, "task": "hang"}, start_within="2s", finish_within="2s")
         worker.kill()
     assert passed.result.outcome is Outcome.PASS

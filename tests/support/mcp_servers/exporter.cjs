@@ -23,7 +23,9 @@ const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 // Limits the wait: BullMQ's client waits for its broker without a limit.
 async function startJob(name, data) {
   let timer;
-  const timeout = new Promise((_, reject) => { timer = setTimeout(reject, 1000, new Error('Redis gives no answer')); });
+  const timeout = new Promise((_, reject) => {
+    timer = setTimeout(reject, Number(process.env.ADD_WITHIN_MS ?? 20000), new Error('Redis gives no answer'));
+  });
   return Promise.race([queue.add(name, data), timeout]).finally(() => clearTimeout(timer));
 }
 

@@ -1,4 +1,4 @@
-"""An MCP server built with SDK 2.x. Its jobs take 0.6 s and end with the process.
+"""An MCP server built with SDK 2.x. Its jobs advance when they are read, and end with the process.
 
 usage: job_server.py stdio | job_server.py http PORT | job_server.py sse PORT
 """
@@ -7,32 +7,31 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from typing import Any
 
 import anyio
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 
-JOB_DURATION_S = 0.6
-"""A job is queued for the first half and running for the second."""
+JOB_STATES = ["queued", "queued", "queued", "running", "running", "done"]
+"""The state of a job at each read; the last one is repeated."""
 
 server = MCPServer("Jobs", version="1.0")
-job_started_at: dict[str, float] = {}
+job_read_counts: dict[str, int] = {}
 
 
 @server.tool()
 def export_data(format: str = "csv") -> dict[str, Any]:
-    job_id = f"{format}-{len(job_started_at) + 1}"
-    job_started_at[job_id] = time.monotonic()
+    job_id = f"{format}-{len(job_read_counts) + 1}"
+    job_read_counts[job_id] = 0
     return {"job_id": job_id, "poll_resource": f"job://{job_id}"}
 
 
 @server.resource("job://{job_id}")
 def job(job_id: str) -> str:
-    elapsed = time.monotonic() - job_started_at[job_id]
-    state = "queued" if elapsed < JOB_DURATION_S / 2 else "running" if elapsed < JOB_DURATION_S else "done"
-    return json.dumps({"state": state, "progress": {"progress": round(elapsed / JOB_DURATION_S * 100), "total": 100}})
+    job_read_counts[job_id] = count = min(job_read_counts[job_id] + 1, len(JOB_STATES))
+    progress = {"progress": round(count / len(JOB_STATES) * 100), "total": 100}
+    return json.dumps({"state": JOB_STATES[count - 1], "progress": progress})
 
 
 @server.tool()

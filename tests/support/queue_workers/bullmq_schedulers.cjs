@@ -10,7 +10,11 @@ const opts = { removeOnComplete: KEEP !== 'yes', removeOnFail: !KEEP }; // KEEP:
   const queue = new Queue(QUEUE, { connection });
   await queue.upsertJobScheduler('digest', { every: 1000 }, { name: 'digest', data: {}, opts });
   await queue.upsertJobScheduler('nightly', { pattern: '0 3 * * *', tz: 'Europe/Berlin' }, { name: 'nightly', opts });
-  if (FINITE) await queue.upsertJobScheduler('finite', { every: 500, ...JSON.parse(FINITE) }, { name: 'finite', opts });
+  if (FINITE) {
+    const { endsInMs, ...fields } = JSON.parse(FINITE);
+    if (endsInMs) fields.endDate = Date.now() + endsInMs;
+    await queue.upsertJobScheduler('finite', { every: 500, ...fields }, { name: 'finite', opts });
+  }
   let runs = 0;
   if (BEHAVIOR !== 'nothing') {
     const worker = new Worker(
