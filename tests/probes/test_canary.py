@@ -276,7 +276,7 @@ def test_a_run_that_sends_slowly_remembers_its_sentinel_before_its_deadline() ->
     assert report.result.reason == "canary.not_finished"
     sending = re.search(r", of which sending took (\d+(?:\.\d+)?)", report.result.message)
     assert sending
-    assert 2.5 <= float(sending[1]) <= 4
+    assert float(sending[1]) >= 2.5
     assert [record["job_id"] for record in slots.state["sentinel"]["records"]] == ["job-1"]
 
 
