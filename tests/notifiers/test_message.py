@@ -447,17 +447,19 @@ def test_a_recovery_after_a_change_names_the_last_cause_and_the_first() -> None:
     )
     message = compose_alert_message(resolved)
     assert message.headline.startswith("API recovered (was: HTTP 503, expected 200, then: connection refused)")
-    assert field(message, "Was") == "HTTP 503, expected 200; from 01:55:07 UTC: connection refused · 8 checks"
-    assert not {"What to do", "At first", "This cause since"} & {f.label for f in message.main_fields}
+    assert field(message, "Was") == "HTTP 503, expected 200; changed at 01:55:07 UTC to: connection refused · 8 checks"
+    assert not {"What to do", "At first", "Cause changed"} & {f.label for f in message.main_fields}
 
 
 @pytest.mark.parametrize(
     ("count", "was"),
     [
         (0, "HTTP 503, expected 200; then: connection refused · 8 checks"),
-        (4, "HTTP 503, expected 200; from 01:49 UTC: x1; from 01:50 UTC: x2; from 01:51 UTC: x3; from 01:52 UTC: x4"),
-        (7, "HTTP 503, expected 200; 3 more; from 01:52 UTC: x4; from 01:53 UTC: x5; from 01:54 UTC: x6; "
-            "from 01:55 UTC: x7"),
+        (2, "HTTP 503, expected 200; changed at 01:49 UTC to: x1; changed at 01:50 UTC to: x2"),
+        (4, "HTTP 503, expected 200; changed at 01:49 UTC to: x1; changed at 01:50 UTC to: x2; changed at 01:51 UTC "
+            "to: x3; changed at 01:52 UTC to: x4"),
+        (7, "HTTP 503, expected 200; 3 more; changed at 01:52 UTC to: x4; changed at 01:53 UTC to: x5; changed at "
+            "01:54 UTC to: x6; changed at 01:55 UTC to: x7"),
     ],
 )  # fmt: skip
 def test_a_recovery_lists_the_causes_in_their_order(count: int, was: str) -> None:
@@ -483,6 +485,20 @@ def test_a_duration_that_is_over_is_exact(took_ms: int, text: str) -> None:
     message = compose_alert_message(replace(RESOLVED_ALERT, incident=incident))
     assert replace_nbsp(message.duration_text) == f"down {text}"
     assert f"up again after {text} (" in message.email_subject
+
+
+def test_the_duration_is_that_between_the_times_that_are_shown() -> None:
+    incident = replace(RESOLVED_ALERT.incident, since=INCIDENT_SINCE + 900, resolved_at=INCIDENT_SINCE + 106_100)
+    message = compose_alert_message(replace(RESOLVED_ALERT, incident=incident))
+    assert field(message, "Time") == "01:48:00 to 01:49:46 UTC"
+    assert replace_nbsp(message.duration_text) == "down 1 min 46 s"
+
+
+def test_the_end_of_an_incident_whose_cause_changed_shows_the_evidence_of_its_beginning() -> None:
+    resolved = replace(CHANGED_ALERT, event=IncidentEvent.RESOLVED, latest=GOOD)
+    message = compose_alert_message(resolved)
+    assert message.evidence == FAILED_EVIDENCE
+    assert message.evidence_title.startswith("Evidence from the first bad check, 01:48:00 UTC")
 
 
 @pytest.mark.parametrize(
@@ -728,9 +744,9 @@ def test_the_commands_of_the_advice_are_filled_in_and_stay_code() -> None:
     assert "watchdog jobs forget api JOB" in advice.text_parts
 
 
-def test_a_change_states_since_when_the_incident_has_its_cause() -> None:
+def test_a_change_states_when_the_cause_changed() -> None:
     message = compose_alert_message(CHANGED_ALERT)
-    assert (field(message, "At first"), field(message, "This cause since")) == (
+    assert (field(message, "At first"), field(message, "Cause changed")) == (
         "HTTP 503, expected 200",
         "01:55:07 UTC",
     )

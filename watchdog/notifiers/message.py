@@ -30,7 +30,7 @@ from watchdog.notifiers.message_recovery import (
     format_ended_cause_suffix,
     has_incident_ended_by_recovery,
 )
-from watchdog.notifiers.message_recovery_fields import build_resolved_alert_fields
+from watchdog.notifiers.message_recovery_fields import build_resolved_alert_fields, compute_shown_duration_ms
 from watchdog.notifiers.shared_message import (
     AlertMessageIncidentLine,
     build_multi_incident_alert_fields,
@@ -181,7 +181,7 @@ def _compose_incident_message(context: AlertMessageContext) -> AlertMessage:
         main_fields = build_opened_alert_fields(context, cause)
     else:
         recovered, facts = has_incident_ended_by_recovery(incident), context.latest_subject_facts
-        duration = format_duration((incident.resolved_at or context.now) - incident.since)
+        duration = format_duration(compute_shown_duration_ms(incident.since, incident.resolved_at or context.now))
         cause_text = format_ended_cause_suffix(context.probe, incident, cause, context.previous_cause)
         title = f"{format_closing_title_omitting_cause(context.probe, incident, facts)}{cause_text}"
         needs_for = not recovered or state_label in ("No data", "Unknown")

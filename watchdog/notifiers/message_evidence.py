@@ -48,7 +48,9 @@ def _find_latest_bad_result(context: AlertMessageContext) -> ResultWithEvidence 
 
 
 def _find_first_bad_result(context: AlertMessageContext) -> ResultWithEvidence | None:
-    return None if context.incident.first_reason else context.first_bad  # it is about the first cause
+    """That of the first cause, so a message about a newer one omits it; a recovery states what its evidence is from."""
+    is_about_newer_cause = context.incident.first_reason and context.event is not IncidentEvent.RESOLVED
+    return None if is_about_newer_cause else context.first_bad
 
 
 def _format_alert_result_evidence(

@@ -169,7 +169,7 @@ def _build_cause_history_alert_fields(context: AlertMessageContext) -> tuple[Ale
     changes = [AlertMessageField("At first", first_cause)]
     if context.cause_changes:
         changed_at = format_incident_time(context, context.cause_changes[-1].changed_at)
-        changes.append(AlertMessageField("This cause since", changed_at))
+        changes.append(AlertMessageField("Cause changed", changed_at))
     return tuple(changes)
 
 

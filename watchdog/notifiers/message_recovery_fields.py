@@ -6,6 +6,7 @@ import re
 
 from watchdog.domain import reasons
 from watchdog.domain.formatting import (
+    SECOND_MS,
     SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS,
     format_count_with_noun,
     format_duration,
@@ -70,8 +71,8 @@ def build_resolved_alert_fields(context: AlertMessageContext, cause: str) -> tup
 
 
 def _format_incident_causes_in_time_order(context: AlertMessageContext, cause: str) -> str:
-    """ "HTTP 503, expected 2xx; from 16:34:32 UTC: connection refused": the causes of an incident that ended. Of many,
-    the first and the newest ones."""
+    """ "HTTP 503, expected 2xx; changed at 16:34:32 UTC to: connection refused": the causes of an incident that ended.
+    Of many, the first and the newest ones."""
     incident, changes = context.incident, context.cause_changes
     cause = format_past_cause(incident, cause)
     if not incident.first_reason or incident.opening_cause_message == incident.message:
@@ -81,7 +82,7 @@ def _format_incident_causes_in_time_order(context: AlertMessageContext, cause: s
         causes.append(f"{omitted_count} more")
     for change in changes[-MAX_CAUSE_CHANGES_IN_ALERT:]:
         text = to_safe_single_line(change.message, MAX_MESSAGE_CAUSE_CHARS)
-        causes.append(f"from {format_incident_time(context, change.changed_at)}: {text}")
+        causes.append(f"changed at {format_incident_time(context, change.changed_at)} to: {text}")
     return "; ".join(causes if changes else (*causes, f"then: {cause}"))
 
 
@@ -153,6 +154,12 @@ def describe_newest_run(facts: SubjectFacts, now: int, zone: str) -> str:
     if facts.last_start is not None:
         return f"last run started {format_time_in_zone(facts.last_start, now, zone, seconds=True)}"
     return ""
+
+
+def compute_shown_duration_ms(since: int, until: int) -> int:
+    """The distance of two instants as `format_time_range` shows them, in whole seconds; exact below 10 s."""
+    exact = until - since
+    return exact if exact < 10 * SECOND_MS else until // SECOND_MS * SECOND_MS - since // SECOND_MS * SECOND_MS
 
 
 def format_time_range(since: int, until: int, now: int, timezone: str = "UTC") -> str:

@@ -32,7 +32,7 @@ from watchdog.notifiers.message_fields import (
     to_safe_single_line,
 )
 from watchdog.notifiers.message_recovery import format_closing_title_omitting_cause, format_ended_cause_suffix
-from watchdog.notifiers.message_recovery_fields import describe_newest_run, format_time_range
+from watchdog.notifiers.message_recovery_fields import compute_shown_duration_ms, describe_newest_run, format_time_range
 
 MAX_LISTED_INCIDENT_CAUSE_CHARS, MAX_INCIDENT_LINE_CHARS = 120, 300
 
@@ -137,7 +137,7 @@ def format_ended_incidents_title(context: AlertMessageContext) -> str:
 def compute_first_start_to_last_end_duration_ms(context: AlertMessageContext) -> int:
     """From the first bad slot of any member to the end of the last."""
     ends = [member.incident.resolved_at or context.now for member in context.members]
-    return max(ends) - min(member.incident.since for member in context.members)
+    return compute_shown_duration_ms(min(member.incident.since for member in context.members), max(ends))
 
 
 def format_merged_message_incident_lines(context: AlertMessageContext) -> tuple[AlertMessageIncidentLine, ...]:
