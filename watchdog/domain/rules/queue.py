@@ -128,16 +128,15 @@ def build_queue_threshold_breach_problem(
     """Reason and message of a metric that is bad."""
     threshold, value = state.threshold, state.value or 0
     limit, count = f"{threshold.value:g}", round(value)
-    lasted = f"for at least {format_duration(threshold.for_ms)}"
+    shows_seconds = threshold.for_ms < SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS
+    since = format_utc_timestamp(state.record.breached_since or now, now, seconds=shows_seconds)
     match threshold.metric:
         case "consumers":
-            limit += f", {lasted}" if threshold.for_ms else ""
+            limit += f", since {since}" if threshold.for_ms else ""
             return build_reason_and_message(
                 "queue.no_consumers", observed=format_count_with_noun(count, "worker"), limit=limit
             )
         case "stalled":
-            seconds = threshold.for_ms < SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS
-            since = format_utc_timestamp(state.record.breached_since or now, now, seconds=seconds)
             symptom = (
                 "the number of waiting jobs has not fallen"
                 if state.record.head_marker_is_waiting_count
@@ -158,7 +157,7 @@ def build_queue_threshold_breach_problem(
         case _:
             observed = f"{format_count_with_noun(count, 'job')} {threshold.metric}"
             limit = format_number(round(threshold.value))
-    limit += f", exceeded {lasted}" if threshold.for_ms else ""
+    limit += f", exceeded since {since}" if threshold.for_ms else ""
     if threshold.metric == "failed":
         return build_reason_and_message("queue.failed_jobs", observed=observed, limit=limit)
     return build_reason_and_message("queue.threshold", observed=observed, limit=limit)
