@@ -535,7 +535,9 @@ def test_a_lost_run_does_not_recover(last_ok: int | None, title: str) -> None:
     cause = "API: the 03:00 UTC run never reported its end, and a later run started at 03:05 UTC"
     context = with_incident("job", cause, subject="API", reason="job.lost")
     facts = ScheduledJobFacts("API", last_start=4_000, last_end=5_000, last_ok=last_ok)
-    assert compose_alert_message(replace(resolve(context), latest_subject_facts=facts)).title == title
+    message = compose_alert_message(replace(resolve(context), latest_subject_facts=facts))
+    assert message.title == title
+    assert message.email_subject.startswith(f"[RECOVERED] {title.partition(' (')[0]}; down for 1 min (was: ")
 
 
 def test_a_heartbeat_that_has_only_started_is_named_without_a_colon() -> None:

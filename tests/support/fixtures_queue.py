@@ -24,7 +24,10 @@ rules:
   oldest: {over: 15m}
   stalled: {for: 10m}
 """
-BACKLOG_MESSAGE = "212 jobs waiting, limit 200, exceeded since 01:36 UTC; oldest job waiting for 22 min, limit 15 min"
+BACKLOG_MESSAGE = (
+    "212 jobs waiting, limit 200, exceeded since 01:36 UTC (allowed for 10 min); oldest job waiting for 22 min, "
+    "limit 15 min"
+)
 
 
 def queue_backlog_rows() -> FixtureRows:

@@ -72,7 +72,8 @@ def format_closing_email_subject(
         return f"[RECOVERED] {to_safe_single_line(probe.name, MAX_MESSAGE_NAME_CHARS)}: up again after {duration_text}"
     if incident.rule == no_verdict.ALERT_RULE_NAME:
         return f"[RECOVERED] {title} (unknown for {duration_text})"
-    if incident.reason in _REASONS_BEFORE_THE_FIRST_RUN or _has_only_started(incident, subject_facts):
+    is_about_one_run = incident.reason in (*_REASONS_BEFORE_THE_FIRST_RUN, "job.lost")
+    if is_about_one_run or _has_only_started(incident, subject_facts):
         state = INCIDENT_HEALTH_STATE_BY_RULE[incident.rule]
         return f"[RECOVERED] {title}; {HEALTH_STATE_LABELS[state].lower()} for {duration_text}"
     return f"[RECOVERED] {title} after {duration_text}"

@@ -84,13 +84,13 @@ TABLE: list[tuple[str, QueueThreshold, list[tuple[int, QueueStats | None]], tupl
         "above the limit for exactly `for`",
         MANY_FOR_LONG,
         [(0, waiting(240)), (10, waiting(240))],
-        ("queue.threshold", f"240{NB}jobs waiting, limit 200, exceeded since 12:00 UTC"),
+        ("queue.threshold", f"240{NB}jobs waiting, limit 200, exceeded since 12:00 UTC (allowed for 10{NB}min)"),
     ),
     (
         "above the limit for longer than `for`",
         MANY_FOR_LONG,
         [(0, waiting(999)), (5, waiting(201)), (12, waiting(240))],
-        ("queue.threshold", f"240{NB}jobs waiting, limit 200, exceeded since 12:00 UTC"),
+        ("queue.threshold", f"240{NB}jobs waiting, limit 200, exceeded since 12:00 UTC (allowed for 10{NB}min)"),
     ),
     (
         "below the limit in between: the period starts again",
@@ -102,13 +102,13 @@ TABLE: list[tuple[str, QueueThreshold, list[tuple[int, QueueStats | None]], tupl
         "a failed poll in between has no effect",
         MANY_FOR_LONG,
         [(0, waiting(240)), (5, None), (12, waiting(240))],
-        ("queue.threshold", f"240{NB}jobs waiting, limit 200, exceeded since 12:00 UTC"),
+        ("queue.threshold", f"240{NB}jobs waiting, limit 200, exceeded since 12:00 UTC (allowed for 10{NB}min)"),
     ),
     (
         "a poll without the metric has no effect",
         MANY_FOR_LONG,
         [(0, waiting(240)), (5, QueueStats()), (12, waiting(240))],
-        ("queue.threshold", f"240{NB}jobs waiting, limit 200, exceeded since 12:00 UTC"),
+        ("queue.threshold", f"240{NB}jobs waiting, limit 200, exceeded since 12:00 UTC (allowed for 10{NB}min)"),
     ),
     (
         "the clock was set back: the period starts again",
@@ -120,7 +120,7 @@ TABLE: list[tuple[str, QueueThreshold, list[tuple[int, QueueStats | None]], tupl
         "the clock was set back, and the new period is over",
         MANY_FOR_LONG,
         [(60, waiting(240)), (0, waiting(240)), (10, waiting(240))],
-        ("queue.threshold", f"240{NB}jobs waiting, limit 200, exceeded since 12:00 UTC"),
+        ("queue.threshold", f"240{NB}jobs waiting, limit 200, exceeded since 12:00 UTC (allowed for 10{NB}min)"),
     ),
     ("as old as the limit", OLD, [(0, QueueStats(1, oldest=15 * MIN))], ("", "")),
     (
@@ -137,7 +137,7 @@ TABLE: list[tuple[str, QueueThreshold, list[tuple[int, QueueStats | None]], tupl
         "no worker for exactly `for`",
         FEW,
         [(0, QueueStats(consumers=0)), (5, QueueStats(consumers=0))],
-        ("queue.no_consumers", f"0{NB}workers, expected at least 1, since 12:00:00 UTC"),
+        ("queue.no_consumers", f"0{NB}workers, expected at least 1, since 12:00:00 UTC (allowed for 5{NB}min)"),
     ),
     (
         "too few workers, without `for`",

@@ -130,9 +130,10 @@ def build_queue_threshold_breach_problem(
     limit, count = f"{threshold.value:g}", round(value)
     shows_seconds = threshold.for_ms < SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS
     since = format_utc_timestamp(state.record.breached_since or now, now, seconds=shows_seconds)
+    allowed_for = format_duration(threshold.for_ms)
     match threshold.metric:
         case "consumers":
-            limit += f", since {since}" if threshold.for_ms else ""
+            limit += f", since {since} (allowed for {allowed_for})" if threshold.for_ms else ""
             return build_reason_and_message(
                 "queue.no_consumers", observed=format_count_with_noun(count, "worker"), limit=limit
             )
@@ -157,7 +158,7 @@ def build_queue_threshold_breach_problem(
         case _:
             observed = f"{format_count_with_noun(count, 'job')} {threshold.metric}"
             limit = format_number(round(threshold.value))
-    limit += f", exceeded since {since}" if threshold.for_ms else ""
+    limit += f", exceeded since {since} (allowed for {allowed_for})" if threshold.for_ms else ""
     if threshold.metric == "failed":
         return build_reason_and_message("queue.failed_jobs", observed=observed, limit=limit)
     return build_reason_and_message("queue.threshold", observed=observed, limit=limit)
