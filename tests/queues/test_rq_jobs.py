@@ -160,7 +160,7 @@ def test_a_restarted_scheduler_has_the_same_jobs(harness: RqCronHarness, is_kill
             assert harness.client.zcard("rq:cron_schedulers") == (2 if is_killed else 1)
             restarted_at = time.monotonic()
             while time.monotonic() < restarted_at + 8:
-                report = harness.run_probe("10s")
+                report = harness.run_probe("3s")
                 assert (report.result.message, report.problems) == ("", {})
                 assert set(report.evidence.facts["jobs"]) == {"digest", "nightly"}
 
