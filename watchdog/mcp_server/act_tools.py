@@ -72,7 +72,7 @@ class ActTools:
         ctx: ActToolContext,
         probe: Annotated[str, Field(description="A probe's id or name, as in list_probes.")] = "",
         group: Annotated[str, Field(description="The group of the probes.")] = "",
-        tags: Annotated[list[str], Field(description="A probe must have all of them.")] = [],  # noqa: B006
+        tags: Annotated[list[str], Field(description="A probe must have all of them.")] = [],  # noqa: B006 - only read
         kind: Annotated[str, Field(description="The kind of the probes, such as http.")] = "",
         severity: Annotated[Severity | None, Field(description="The severity of the probes.")] = None,
         subject: Annotated[

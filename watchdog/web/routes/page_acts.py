@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends
@@ -21,6 +21,7 @@ from watchdog.service.acts import (
     end_silence,
     remove_acknowledgement,
 )
+from watchdog.store.database import Database
 from watchdog.store.read.status import Connection, list_incidents, list_probe_infos
 from watchdog.web.auth.acts import get_actor, require_csrf_safe_act, require_operator
 from watchdog.web.errors import HttpErrorResponseError, PageNotFoundError
@@ -41,20 +42,23 @@ def create_page_act_router(context: OperatorRouteContext) -> APIRouter:
     return router
 
 
-def add_incident_forms(router: APIRouter, context: OperatorRouteContext) -> None:
-    @router.post("/incidents/{incident_id}/acknowledge")
-    async def acknowledge(request: Request, incident_id: str) -> Response:
+def add_incident_form(
+    router: APIRouter, context: OperatorRouteContext, name: str, act: Callable[[Database, str, Actor, str, int], object]
+) -> None:
+    """A form about an incident that has only a comment."""
+
+    @router.post(f"/incidents/{{incident_id}}/{name}", name=name)
+    async def run_incident_act(request: Request, incident_id: str) -> Response:
         form, actor = await read_act_form(request, context)
         comment = form.get("comment", "")
-        await context.run_act(lambda db, now: acknowledge_incident(db, incident_id, actor, comment, now))
+        await context.run_act(lambda db, now: act(db, incident_id, actor, comment, now))
         return redirect_to_page("/incidents/", incident_id)
 
-    @router.post("/incidents/{incident_id}/unacknowledge")
-    async def unacknowledge(request: Request, incident_id: str) -> Response:
-        form, actor = await read_act_form(request, context)
-        comment = form.get("comment", "")
-        await context.run_act(lambda db, now: remove_acknowledgement(db, incident_id, actor, comment, now))
-        return redirect_to_page("/incidents/", incident_id)
+
+def add_incident_forms(router: APIRouter, context: OperatorRouteContext) -> None:
+    acts = {"acknowledge": acknowledge_incident, "unacknowledge": remove_acknowledgement}
+    for name, act in acts.items():
+        add_incident_form(router, context, name, act)
 
     @router.post("/incidents/{incident_id}/silence")
     async def silence_incident(request: Request, incident_id: str) -> Response:
