@@ -90,6 +90,37 @@ def test_the_worst_open_incident_comes_first() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("later_by_s", "open_for_min", "expected"),
+    [
+        (0, 2, "critical"),
+        (10, 2, "since 01:48:10 UTC · critical"),
+        (10, 30, "critical"),
+        (60, 30, "since 01:21 UTC · critical"),
+        (-24 * 3600, 2, "critical"),
+    ],
+)
+def test_an_incident_that_began_later_has_its_own_start(later_by_s: int, open_for_min: int, expected: str) -> None:
+    first = make_member("Site 1", HTTP_503)
+    since = NOW - NOW % MINUTE_MS - open_for_min * MINUTE_MS
+    starts = (since, since + later_by_s * 1000)
+    members = [
+        member._replace(incident=replace(member.incident, since=at))
+        for member, at in zip((first, make_member("Site 2", severity=Severity.CRITICAL)), starts, strict=True)
+    ]
+    assert f"✕ Site 2: {REFUSED} · {expected}" in list_lines(make_context(members, ""))
+
+
+def test_of_many_incidents_with_one_cause_only_a_start_in_another_minute_is_stated() -> None:
+    members = [make_member(f"API {n}") for n in range(3)]
+    for number, later_by_s in ((1, 10), (2, 60)):
+        since = INCIDENT_SINCE + later_by_s * 1000
+        members[number] = members[number]._replace(incident=replace(members[number].incident, since=since))
+    assert list_lines(make_context(members)) == [
+        "✕ connection refused, 3 probes: API 0, API 1, API 2 (since 01:49 UTC)"
+    ]
+
+
 def test_the_end_of_a_group_states_when_it_was() -> None:
     message = compose_alert_message(make_context([make_member(f"API {n}", ended=True) for n in range(40)]))
     assert next((field.label, field.text) for field in message.main_fields) == ("Time", "01:48 to 02:00 UTC")

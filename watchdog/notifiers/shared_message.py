@@ -142,14 +142,18 @@ def compute_first_start_to_last_end_duration_ms(context: AlertMessageContext) ->
 
 def format_merged_message_incident_lines(context: AlertMessageContext) -> tuple[AlertMessageIncidentLine, ...]:
     """Open incidents first, and of these the critical ones. Those with the same cause are named together:
-    "✕ Checkout: HTTP 503, expected 2xx · critical", "✕ connection refused, 37 probes: API 8 (critical), API 4"."""
+    "✕ Checkout: HTTP 503, expected 2xx · since 14:07 UTC · critical", "✕ connection refused, 37 probes:
+    API 8 (critical), API 4". An incident that began after the first one has its own start."""
+    first_since = min(member.incident.since for member in context.members)
     alike: dict[tuple[str, str], list[IncidentWithProbe]] = {}
     for member in _sort_incidents_of_message(context):
         alike.setdefault((_format_incident_state_symbol(member), _format_listed_incident_cause(member)), []).append(
             member
         )
     return tuple(
-        line for members in alike.values() for line in _format_lines_of_incidents_with_same_cause(members, context.now)
+        line
+        for members in alike.values()
+        for line in _format_lines_of_incidents_with_same_cause(members, first_since, context.now)
     )
 
 
@@ -257,15 +261,15 @@ def _format_incident_line_of_shared_message(member: IncidentWithProbe, now: int)
 
 
 def _format_lines_of_incidents_with_same_cause(
-    members: Sequence[IncidentWithProbe], now: int
+    members: Sequence[IncidentWithProbe], first_since: int, now: int
 ) -> Iterator[AlertMessageIncidentLine]:
     """Incidents of one state and cause, as many on a line as fit."""
     symbol, _, phrase = _format_incident_state_symbol(members[0]).partition(" ")
     if len(members) == 1:
-        critical = " · critical" if _is_open_and_critical(members[0]) else ""
-        yield AlertMessageIncidentLine(
-            f"{symbol} {_format_incident_line_of_shared_message(members[0], now)}{critical}", 1
-        )
+        seconds = now - first_since < SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS
+        line = f"{symbol} {_format_incident_line_of_shared_message(members[0], now)}"
+        details = _list_start_and_severity(members[0], first_since, now, seconds=seconds)
+        yield AlertMessageIncidentLine(" · ".join([line, *details]), 1)
         return
     cause = to_safe_single_line(_format_listed_incident_cause(members[0]), MAX_LISTED_INCIDENT_CAUSE_CHARS)
     counted = f"{format_number(len(members))} {_choose_probes_or_incidents_noun(members)}"
@@ -277,7 +281,8 @@ def _format_lines_of_incidents_with_same_cause(
     for index, member in enumerate(members):
         is_last = index == len(members) - 1
         name = to_safe_single_line(member.probe.name, MAX_MESSAGE_NAME_CHARS)
-        name += " (critical)" * _is_open_and_critical(member) + "," * (not is_last)
+        details = ", ".join(_list_start_and_severity(member, first_since, now))
+        name += f" ({details})" * bool(details) + "," * (not is_last)
         if count and len(text) + 1 + len(name) > MAX_INCIDENT_LINE_CHARS:
             yield AlertMessageIncidentLine(text, count)
             text, count = name, 1
@@ -286,5 +291,11 @@ def _format_lines_of_incidents_with_same_cause(
     yield AlertMessageIncidentLine(text, count)
 
 
-def _is_open_and_critical(member: IncidentWithProbe) -> bool:
-    return member.incident.resolved_at is None and member.incident.severity is Severity.CRITICAL
+def _list_start_and_severity(
+    member: IncidentWithProbe, first_since: int, now: int, *, seconds: bool = False
+) -> list[str]:
+    """What a list adds to an open incident: "since 14:07 UTC" if that is not the time of the first one, "critical"."""
+    if member.incident.resolved_at is not None:
+        return []
+    since, first = (format_utc_timestamp(at, now, seconds=seconds) for at in (member.incident.since, first_since))
+    return [f"since {since}"] * (since != first) + ["critical"] * (member.incident.severity is Severity.CRITICAL)
