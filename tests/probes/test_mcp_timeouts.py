@@ -72,7 +72,7 @@ def test_a_timeout_over_http_keeps_the_response(method: str) -> None:
 
     async def go() -> ResultToRecord:
         async with running_raw_server({method: response}) as raw:
-            return await run_probe(McpProbe(name="A", id="a", mcp=raw.url, timeout="1s"))
+            return await run_probe(McpProbe(name="A", id="a", mcp=raw.url, timeout="5s"))
 
     recorded = asyncio.run(go())
     facts = recorded.evidence.facts

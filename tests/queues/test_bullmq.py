@@ -187,7 +187,7 @@ def test_a_scheduler_that_has_reached_its_end_is_not_missed(
     assert harness.problems()["endless"][0] == "job.gone"
 
 
-@pytest.mark.parametrize("end", [{"limit": 2}, {"endsInMs": 2_500}], ids=["limit", "endDate"])
+@pytest.mark.parametrize("end", [{"limit": 2}, {"endsInMs": 6_000}], ids=["limit", "endDate"])
 @pytest.mark.parametrize(("behavior", "keep"), [("return", "no"), ("throw", "yes")])
 def test_a_scheduler_that_has_made_its_last_run_is_judged_by_its_runs_only(
     harness: BullmqSchedulerHarness, end: dict[str, int], behavior: str, keep: str

@@ -311,15 +311,15 @@ def test_a_broker_that_stops_responding_is_unreachable(harness: QueueHarness) ->
     assert harness.list_leftovers() == []
 
 
-def tight_probe(harness: QueueHarness) -> CanaryProbe:
+def tight_probe(harness: QueueHarness, finish_within_s: int) -> CanaryProbe:
     """With the shortest interval that its limit allows."""
-    limits = {**harness.default_limits, "finish_within": "3s"}
-    return canary_probe({harness.kind: harness.system_config, **limits}, every="5s")
+    limits = {**harness.default_limits, "finish_within": f"{finish_within_s}s"}
+    return canary_probe({harness.kind: harness.system_config, **limits}, every=f"{finish_within_s + 2}s")
 
 
 def test_a_broker_that_hangs_is_unreachable_at_the_shortest_interval(harness: QueueHarness) -> None:
     with suspended_process(harness.broker_pid()):
-        report = asyncio.run(run_probe(tight_probe(harness)))
+        report = asyncio.run(run_probe(tight_probe(harness, 3)))
     assert (report.result.outcome, report.result.reason) == (Outcome.FAIL, "broker.unreachable")
 
 
@@ -330,7 +330,7 @@ def test_a_sentinel_is_remembered_at_the_shortest_interval_if_the_broker_stops_r
     harness.create_queue()
 
     async def run_and_suspend() -> ResultToRecord:
-        task = asyncio.create_task(run_probe(tight_probe(harness)))
+        task = asyncio.create_task(run_probe(tight_probe(harness, 6)))
         await wait_until_async(harness.count_waiting)
         await asyncio.sleep(1.2)
         with suspended_process(harness.connection_pid()):

@@ -20,7 +20,7 @@ from watchdog.domain.model import Json, Outcome, ResultToRecord
 from watchdog.probes.base import derive_slot_idempotency_key
 from watchdog.queues import http
 
-MS = "\N{NO-BREAK SPACE}ms"
+MS, S = "\N{NO-BREAK SPACE}ms", "\N{NO-BREAK SPACE}s"
 STARTED = "body.status == 'running'"
 
 
@@ -88,27 +88,27 @@ def test_a_stage_that_is_not_shown(api: FakeJobApi) -> None:
 
 def test_no_worker(api: FakeJobApi) -> None:
     api.worker_behavior = "nothing"
-    with_started = run(job(api, started=STARTED), start_within="500ms")
-    assert verdict(with_started) == (Outcome.FAIL, "canary.not_picked_up", f"canary job not picked up within 500{MS}")
+    with_started = run(job(api, started=STARTED), start_within="3s")
+    assert verdict(with_started) == (Outcome.FAIL, "canary.not_picked_up", f"canary job not picked up within 3{S}")
     assert with_started.evidence.facts["polled"] == f"{api.url}/jobs/job%2F1"
     head, _, body = with_started.evidence.excerpt.partition("\n\n")
     assert head.startswith("HTTP/1.0 200 OK")
     assert json.loads(body)["status"] == "queued"
-    without_started = run(job(api), 900)
-    assert verdict(without_started) == (Outcome.FAIL, "canary.not_finished", f"canary job not finished within 900{MS}")
+    without_started = run(job(api), 3_000)
+    assert verdict(without_started) == (Outcome.FAIL, "canary.not_finished", f"canary job not finished within 3{S}")
     assert outstanding_ids(without_started) == ["job/2"]
 
 
 def test_a_job_that_hangs_blocks_two_slots(api: FakeJobApi) -> None:
     api.worker_behavior = "hang"
-    first = run(job(api, started=STARTED), 900)
+    first = run(job(api, started=STARTED), 3_000)
     assert verdict(first)[:2] == (Outcome.FAIL, "canary.not_finished")
     assert first.result.message.startswith("canary job picked up after ")
     assert first.evidence.facts["progress"] == 50
     assert outstanding_ids(first) == ["job/1"]
 
-    second = run(job(api, started=STARTED), 600, state=first.state_updates)
-    third = run(job(api, started=STARTED), 600, state=second.state_updates)
+    second = run(job(api, started=STARTED), 3_000, state=first.state_updates)
+    third = run(job(api, started=STARTED), 3_000, state=second.state_updates)
     for report in (second, third):
         assert verdict(report)[:2] == (Outcome.FAIL, "canary.not_finished")
         assert re.fullmatch("canary job picked up after .+, but not finished for .+", report.result.message)
@@ -307,7 +307,7 @@ def test_a_failed_poll_is_retried(api: FakeJobApi) -> None:
 )
 def test_polls_that_fail_until_the_deadline(api: FakeJobApi, response: ScriptedResponse, message: str) -> None:
     api.scripted_responses["GET"] = deque([response])
-    report = run(job(api), 900)
+    report = run(job(api), 3_000)
     assert verdict(report) == (Outcome.FAIL, "canary.poll_failed", message)
     assert list(report.result.phases) == ["enqueue"]
     assert report.evidence.facts["sentinel"] == "job/1"
@@ -332,12 +332,12 @@ def test_expressions_on_the_status_of_a_poll(api: FakeJobApi) -> None:
 
 
 def test_an_expression_that_cannot_be_computed(api: FakeJobApi) -> None:
-    report = run(job(api, done="body.state == 'completed'"), 900)
+    report = run(job(api, done="body.state == 'completed'"), 3_000)
     problem = "body.state == 'completed' cannot be computed: body has no field 'state'; it has 'status'"
     assert verdict(report) == (
         Outcome.FAIL,
         "canary.not_finished",
-        f"canary job not finished within 900{MS}: {problem}",
+        f"canary job not finished within 3{S}: {problem}",
     )
 
 

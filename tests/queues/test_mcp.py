@@ -37,7 +37,7 @@ from watchdog.queues import mcp
 
 SERVERS = Path(__file__).parents[1] / "support/mcp_servers"
 JOB_SERVER = [sys.executable, str(SERVERS / "job_server.py")]
-MS = "\N{NO-BREAK SPACE}ms"
+MS, S = "\N{NO-BREAK SPACE}ms", "\N{NO-BREAK SPACE}s"
 CONNECT_AND_SEND_PHASES = ["spawn", "negotiate", "list", "enqueue"]
 
 
@@ -100,11 +100,11 @@ def test_a_job_that_is_done_passes_with_its_stages(export_server: ExportServer) 
 
 
 def test_no_worker(export_server: ExportServer) -> None:
-    report = run(export_server.mcp(resource="job:{job_id}"), start_within="500ms")
-    assert verdict(report) == (Outcome.FAIL, "canary.not_picked_up", f"canary job not picked up within 500{MS}")
+    report = run(export_server.mcp(resource="job:{job_id}"), start_within="3s")
+    assert verdict(report) == (Outcome.FAIL, "canary.not_picked_up", f"canary job not picked up within 3{S}")
     assert outstanding_ids(report) == ["job:1"]
-    blocking = run(export_server.mcp("health_check_job"), 500)
-    assert verdict(blocking) == (Outcome.FAIL, "canary.not_finished", f"canary job not finished within 500{MS}")
+    blocking = run(export_server.mcp("health_check_job"), 3_000)
+    assert verdict(blocking) == (Outcome.FAIL, "canary.not_finished", f"canary job not finished within 3{S}")
     assert blocking.evidence.facts["picked_up"] == "not shown by MCP"
     assert blocking.state_updates == {}
 
@@ -121,15 +121,15 @@ def test_a_job_that_throws_reports_its_error(export_server: ExportServer) -> Non
 
 def test_a_job_that_hangs_blocks_two_slots(export_server: ExportServer) -> None:
     with export_server.running_worker_for("hang"):
-        reports = [run(export_server.mcp(), 600)]
+        reports = [run(export_server.mcp(), 3_000)]
         for _ in range(2):
-            reports.append(run(export_server.mcp(), 600, state=reports[-1].state_updates))
-        for report, period in zip(reports, ("within 600.ms", "for .+", "for .+"), strict=True):
+            reports.append(run(export_server.mcp(), 3_000, state=reports[-1].state_updates))
+        for report, period in zip(reports, ("within 3.s", "for .+", "for .+"), strict=True):
             assert verdict(report)[:2] == (Outcome.FAIL, "canary.not_finished")
             assert re.fullmatch(f"canary job picked up after .+, but not finished {period}", report.result.message)
             assert outstanding_ids(report) == ["job:1"]
         assert export_server.sent_count() == 1
-        fourth = run(export_server.mcp(), 600, state=reports[-1].state_updates)
+        fourth = run(export_server.mcp(), 3_000, state=reports[-1].state_updates)
         assert (export_server.sent_count(), outstanding_ids(fourth)) == (2, ["job:1", "job:2"])
     for key in export_server.client.keys(f"bull:{export_server.queue}:[0-9a-z]*"):
         export_server.client.delete(key)  # the server then returns an error of its own
@@ -212,10 +212,10 @@ def test_every_transport(transport: str) -> None:
     ("behavior", "finish_within_ms", "fields", "reason", "message"),
     [
         ("fails", 10_000, {}, "job.failed", "the job failed: no disk space"),
-        ("hangs", 900, {}, "canary.not_finished", f"canary job not finished within 900{MS}"),
+        ("hangs", 3_000, {}, "canary.not_finished", f"canary job not finished within 3{S}"),
         ("stalls", 10_000, {"progress_within": "500ms"}, "canary.progress_stalled",
          "progress is unchanged at 40 of 100 for "),
-        ("stalls", 900, {}, "canary.not_finished", f"canary job not finished within 900{MS}"),
+        ("stalls", 3_000, {}, "canary.not_finished", f"canary job not finished within 3{S}"),
     ],
 )  # fmt: skip
 def test_a_tool_that_returns_when_its_job_is_done(
@@ -335,7 +335,7 @@ def test_tool_results(answer: RawMcpResponse, reason: str, message: str) -> None
         ({"status": "failed", "failedReason": "boom"}, {}, "job.failed", "the job failed: boom"),
         ({"status": "error", "error": {"message": "boom"}}, {}, "job.failed", "the job failed: boom"),
         ({"status": "cancelled"}, {}, "job.failed", 'the job failed: {"status": "cancelled"}'),
-        ({"status": "queued"}, {}, "canary.not_picked_up", f"canary job not picked up within 400{MS}"),
+        ({"status": "queued"}, {}, "canary.not_picked_up", f"canary job not picked up within 3{S}"),
         ({"status": "not_found"}, {}, "canary.lost", 'canary job lost: {"status": "not_found"}'),
         ({"state": "missing", "error": "no job 7"}, {}, "canary.lost", "canary job lost: no job 7"),
         ("expired", {}, "canary.lost", "canary job lost: expired"),
@@ -347,9 +347,9 @@ def test_tool_results(answer: RawMcpResponse, reason: str, message: str) -> None
             {"status": "on hold"},
             {},
             "canary.not_finished",
-            f"canary job not finished within 400{MS}: its status is 'on_hold'",
+            f"canary job not finished within 3{S}: its status is 'on_hold'",
         ),
-        ({"jobs": []}, {}, "canary.not_finished", f"canary job not finished within 400{MS}: it reports no status"),
+        ({"jobs": []}, {}, "canary.not_finished", f"canary job not finished within 3{S}: it reports no status"),
         ({"phase": 3}, {"done": "resource.phase == 3"}, "", ""),
         ({"phase": 4, "message": "x"}, {"failed": "resource.phase == 4"}, "job.failed", "the job failed: x"),
         ({"phase": 2}, {"started": "resource.phase == 2"}, "canary.not_finished", None),
@@ -360,7 +360,7 @@ def test_tool_results(answer: RawMcpResponse, reason: str, message: str) -> None
 def test_resource_contents(resource: Json, fields: dict[str, Any], reason: str, message: str | None) -> None:
     report = ScriptedServerRun(
         {"tools/call": tool_response(STARTED), "resources/read": resource_responses(resource)}
-    ).run(400 if reason.startswith("canary.not") else 10_000, **fields)
+    ).run(3_000 if reason.startswith("canary.not") else 10_000, **fields)
     result = report.result
     assert (result.outcome, result.reason) == (Outcome.FAIL if reason else Outcome.PASS, reason)
     assert message is None or result.message == message
@@ -373,9 +373,9 @@ def test_resource_contents(resource: Json, fields: dict[str, Any], reason: str, 
 def test_an_expression_that_cannot_be_computed() -> None:
     report = ScriptedServerRun(
         {"tools/call": tool_response(STARTED), "resources/read": resource_responses({"rows": 3})}
-    ).run(900, done="resource.row > 0")
+    ).run(3_000, done="resource.row > 0")
     why = "resource.row > 0 cannot be computed: resource has no field 'row'; it has 'rows'"
-    assert verdict(report)[2] == f"canary job not finished within 900{MS}: {why}"
+    assert verdict(report)[2] == f"canary job not finished within 3{S}: {why}"
 
 
 @pytest.mark.parametrize(
@@ -474,7 +474,7 @@ def test_a_failed_read_is_retried() -> None:
 def test_reads_that_fail_until_the_deadline() -> None:
     report = ScriptedServerRun(
         {"tools/call": tool_response(STARTED), "resources/read": RawMcpResponse(error=(-32603, "busy"))}
-    ).run(900)
+    ).run(3_000)
     message = "job:7 cannot be read: resources/read returns error -32603: busy"
     assert verdict(report) == (Outcome.FAIL, "canary.poll_failed", message)
     assert outstanding_ids(report) == ["job:7"]

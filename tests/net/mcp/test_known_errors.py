@@ -47,7 +47,7 @@ async def run_behind_silent_port(kind: str, folder: Path, context: ssl.SSLContex
     async with running_server(serve, read_request=False) as server:
         url = server.url_of("/mcp", scheme=scheme)
         tls = {"tls": {"ca_file": str(folder / "ca.pem")}} if scheme == "https" else {}
-        return (await run_probe(probe(kind, {"url": url, **tls}, "1500ms"))).result
+        return (await run_probe(probe(kind, {"url": url, **tls}, "5s"))).result
 
 
 @on_both_loops
@@ -79,7 +79,7 @@ def test_the_other_transport_is_silent(run: Run) -> None:
     async def go() -> ProbeResult:
         async with running_server(handle) as server:
             server.request_heads = heads
-            return (await run_probe(probe("url", {"url": server.url_of("/mcp")}, "1500ms"))).result
+            return (await run_probe(probe("url", {"url": server.url_of("/mcp")}, "5s"))).result
 
     result = run(go())
     assert (result.outcome, result.reason) == (Outcome.FAIL, "http.404"), result.message

@@ -354,7 +354,7 @@ def test_a_deadline_while_negotiating_discards_the_remembered_era(
     async def go() -> ResultToRecord:
         responses = {} if era == "legacy" else MODERN
         async with running_raw_server({**responses, **{name: RawMcpResponse(hang=True) for name in hanging}}) as raw:
-            probe = McpProbe.model_validate({"name": "Server", "mcp": raw.url, "timeout": "1s"})
+            probe = McpProbe.model_validate({"name": "Server", "mcp": raw.url, "timeout": "5s"})
             at = read_wall_clock_ms()
             record = NegotiatedMcpEraRecord(era, at).to_json()
             state = {
@@ -371,7 +371,7 @@ def test_a_deadline_while_negotiating_discards_the_remembered_era(
 def test_a_negotiated_era_is_remembered_although_the_run_timed_out() -> None:
     async def go() -> ResultToRecord:
         async with running_raw_server({"tools/list": RawMcpResponse(hang=True)}) as raw:
-            probe = McpProbe.model_validate({"name": "Server", "mcp": raw.url, "timeout": "2s"})
+            probe = McpProbe.model_validate({"name": "Server", "mcp": raw.url, "timeout": "5s"})
             recorded = await run_probe(probe)
             assert recorded.state_updates[MCP_TARGET_DIGEST_STATE_KEY] == probe.mcp.server_identity_digest
             return recorded
