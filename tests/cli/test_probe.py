@@ -43,10 +43,10 @@ def test_a_failing_target(write: Write, target: FakeHttpTarget) -> None:
 
 
 def test_a_target_that_hangs_is_a_failure(write: Write, silent: str) -> None:
-    write(probes=[http_probe(silent, timeout="1s")])
+    write(probes=[http_probe(silent, timeout="3s")])
     ran = invoke_command("probe", "API", "-o", "json")
     assert (ran.exit_code, ran.json["outcome"], ran.json["reason"]) == (1, "fail", "timeout.first_byte")
-    assert ran.json["message"] == "timed out after 1\N{NO-BREAK SPACE}s while waiting for the first byte"
+    assert ran.json["message"] == "timed out after 3\N{NO-BREAK SPACE}s while waiting for the first byte"
 
 
 def test_an_error_is_neither_pass_nor_fail(write: Write) -> None:

@@ -189,7 +189,7 @@ def canary(behavior: str = "", **limits: str) -> Setup:
     def setup(servers: JobServers) -> Iterator[Target]:
         function = f"rq_worker.{behavior}" if behavior else "operator.index"
         arguments = ["digest"] if behavior == "throw" else [] if behavior else [7]
-        job = {"rq": {**servers.rq(), "function": function, "args": arguments}, "finish_within": "3s", **limits}
+        job = {"rq": {**servers.rq(), "function": function, "args": arguments}, "finish_within": "6s", **limits}
         servers.redis.sadd("rq:queues", f"rq:queue:{servers.queue}")
         if not behavior:
             yield {"canary": job}, {}
@@ -213,7 +213,7 @@ def api(scripted: Mapping[str, ScriptedResponse], **job: str) -> Setup:
             "done": "body.status == 'completed'",
             **job,
         }
-        yield {"canary": {"http": http, "finish_within": "2s"}}, {}
+        yield {"canary": {"http": http, "finish_within": "6s"}}, {}
 
     return setup
 
@@ -341,7 +341,7 @@ FAULTS = [
     ),
     JobFault(
         "the worker hangs", canary("hang"), "canary.not_finished",
-        ("canary job picked up after", "but not finished within 3 s"),
+        ("canary job picked up after", "but not finished within 6 s"),
     ),
     JobFault(
         "the sentinel fails", canary("throw"), "job.failed", ("ValueError: no template for digest",),

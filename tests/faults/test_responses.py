@@ -179,14 +179,14 @@ FAULTS = [
         expect=("body.n.all(a, body.n.all(b, a >= 0))",),
     ),
     ResponseFault(
-        "no response", send_parts(delay_s=9), "timeout.first_byte", ("timed out after 1", "first byte"), timeout="1s"
+        "no response", send_parts(delay_s=9), "timeout.first_byte", ("timed out after 4", "first byte"), timeout="4s"
     ),
     ResponseFault(
         "a response that stops",
         send_parts(b"HTTP/1.1 200 OK\r\nServer: slow\r\nContent-Length: 900\r\n\r\nhalf", delay_s=9),
         "timeout.body",
-        ("timed out after 1", "reading the response"),
-        timeout="1s",
+        ("timed out after 4", "reading the response"),
+        timeout="4s",
         evidence=("server: slow", "half", "4 of 900 bytes"),
     ),
     ResponseFault(

@@ -45,7 +45,7 @@ TOOLS = {"tools": [{"name": "health_check", "inputSchema": {"type": "object"}}]}
 
 def run_command(answers: dict[str, Any]) -> ResultToRecord:
     mcp = {"command": [sys.executable, "-c", PROGRAM, json.dumps(answers)]}
-    return asyncio.run(run_probe(McpProbe(name="A", id="a", mcp=mcp, timeout="4s")))
+    return asyncio.run(run_probe(McpProbe(name="A", id="a", mcp=mcp, timeout="8s")))
 
 
 def test_a_timeout_of_a_tool_keeps_the_output_tools_and_progress() -> None:

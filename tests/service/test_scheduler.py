@@ -360,7 +360,7 @@ async def test_slots_that_are_claimed_during_a_shutdown_are_recorded_as_missed(
 async def test_runs_in_progress_finish_or_are_recorded_as_missed(
     open_harness: Callable[..., ServiceHarness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "WATCHDOG_SHUTDOWN_GRACE_S", 0.2)
+    monkeypatch.setattr(module, "WATCHDOG_SHUTDOWN_GRACE_S", 3)
     started, gate = asyncio.Event(), asyncio.Event()
 
     async def finish_when_allowed(_: ProbeAttemptContext) -> Observation:

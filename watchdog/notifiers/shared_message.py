@@ -281,8 +281,8 @@ def _format_lines_of_incidents_with_same_cause(
     for index, member in enumerate(members):
         is_last = index == len(members) - 1
         name = to_safe_single_line(member.probe.name, MAX_MESSAGE_NAME_CHARS)
-        details = ", ".join(_list_start_and_severity(member, first_since, now))
-        name += f" ({details})" * bool(details) + "," * (not is_last)
+        suffix = ", ".join(_list_start_and_severity(member, first_since, now))
+        name += f" ({suffix})" * bool(suffix) + "," * (not is_last)
         if count and len(text) + 1 + len(name) > MAX_INCIDENT_LINE_CHARS:
             yield AlertMessageIncidentLine(text, count)
             text, count = name, 1

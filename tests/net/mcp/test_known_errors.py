@@ -15,13 +15,22 @@ import uvloop
 from tests.support.probe_runs import run_probe
 from tests.support.scripted_servers import CertificateAuthority, http_response, running_server, send_parts
 from watchdog.domain.model import Outcome, ProbeResult
-from watchdog.net.mcp import stdio
+from watchdog.net import handshake
+from watchdog.net.mcp import stdio, transport_mismatch
 from watchdog.probes import HttpProbe
 from watchdog.probes.mcp import McpProbe
 
 Run = Callable[[Coroutine[Any, Any, ProbeResult]], ProbeResult]
 on_both_loops = pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 CLOSES_ITS_OUTPUT = "import os, sys; sys.stdin.readline(); os.close(1); sys.stdin.read()"
+
+
+@pytest.fixture(autouse=True)
+def long_lookups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The deadline comes while details are looked up."""
+    monkeypatch.setattr(handshake, "TLS_INSPECTION_TIMEOUT_S", 30)
+    monkeypatch.setattr(transport_mismatch, "MCP_TRANSPORT_CHECK_TIMEOUT_S", 30)
+    monkeypatch.setattr(stdio, "MCP_PROCESS_EXIT_TIMEOUT_S", 30)
 
 
 def probe(kind: str, target: dict[str, Any], timeout: str) -> McpProbe | HttpProbe:
@@ -86,9 +95,7 @@ def test_the_other_transport_is_silent(run: Run) -> None:
 
 
 @on_both_loops
-def test_a_server_that_closes_its_output_just_before_the_deadline(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stdio, "MCP_PROCESS_EXIT_TIMEOUT_S", 30)  # the deadline comes while its exit is awaited
-
+def test_a_server_that_closes_its_output_just_before_the_deadline(run: Run) -> None:
     async def go() -> ProbeResult:
         command = {"command": [sys.executable, "-c", CLOSES_ITS_OUTPUT]}
         return (await run_probe(McpProbe.model_validate({"name": "T", "mcp": command, "timeout": "4s"}))).result

@@ -264,7 +264,7 @@ def test_a_server_that_changed_its_era_passes_at_once(remembered: str, refusal: 
             await runner.run_probe({"url": raw.url, "call": "off"})
             assert runner.probe_state[NEGOTIATED_MCP_ERA_STATE_KEY]["era"] == remembered
             raw.responses = changed
-            timeout_s = 4 if refusal.hang else 20  # a request that hangs gets half of what is left
+            timeout_s = 8 if refusal.hang else 20  # a request that hangs gets half of what is left
             return await runner.run_probe({"url": raw.url, "call": "off"}, timeout_s=timeout_s), runner.probe_state
 
     observation, state = asyncio.run(go())
@@ -277,8 +277,8 @@ def test_a_slow_server_keeps_its_remembered_era() -> None:
         async with NetworkAccess() as network, running_raw_server() as raw:
             runner = McpProbeRunner(network)
             await runner.run_probe({"url": raw.url, "call": "off"})
-            raw.responses = {"initialize": RawMcpResponse(delay_s=2.5), "server/discover": RawMcpResponse(hang=True)}
-            return await runner.run_probe({"url": raw.url, "call": "off"}, timeout_s=4), runner.probe_state
+            raw.responses = {"initialize": RawMcpResponse(delay_s=5), "server/discover": RawMcpResponse(hang=True)}
+            return await runner.run_probe({"url": raw.url, "call": "off"}, timeout_s=8), runner.probe_state
 
     observation, state = asyncio.run(go())
     assert (verdict(observation), state[NEGOTIATED_MCP_ERA_STATE_KEY]["era"]) == (("", ""), "legacy")
@@ -321,7 +321,7 @@ def test_a_server_over_stdio_that_changed_its_era_passes_at_once(remembered: str
                 MCP_TARGET_DIGEST_STATE_KEY: probe.mcp.server_identity_digest,
             }
             runner = McpProbeRunner(network, state)
-            return await runner.run_probe({"command": probe.mcp.command}, timeout_s=8), runner.probe_state
+            return await runner.run_probe({"command": probe.mcp.command}, timeout_s=12), runner.probe_state
 
     observation, state = asyncio.run(go())
     assert verdict(observation) == ("", "")

@@ -64,7 +64,7 @@ GET_RESPONSES: dict[str, RawMcpResponse] = {
 def test_streamable_http_is_named_for_any_answer_to_get(response: RawMcpResponse) -> None:
     async def go() -> Observation:
         async with running_raw_server({"GET": response}) as raw:
-            return await run_mcp_probe({"sse": raw.url}, timeout_s=4)
+            return await run_mcp_probe({"sse": raw.url}, timeout_s=10)
 
     assert verdict(asyncio.run(go())) == USE_URL
 
@@ -83,7 +83,7 @@ LARGE_TEXT = "x" * (MAX_BODY_BYTES_IN_EVENT_LOOP + 1)
 def test_a_large_answer_to_the_other_transport_is_read(initialize: RawMcpResponse, expected: tuple[str, str]) -> None:
     async def go() -> Observation:
         async with running_raw_server({"GET": RawMcpResponse(405), "initialize": initialize}) as raw:
-            return await run_mcp_probe({"sse": raw.url}, timeout_s=4)
+            return await run_mcp_probe({"sse": raw.url}, timeout_s=10)
 
     assert verdict(asyncio.run(go())) == expected
 
@@ -103,7 +103,7 @@ def test_the_sse_transport_is_named_for_any_answer_to_post(status: str) -> None:
     async def go() -> Observation:
         async with running_server(handle) as server:
             server.request_heads = heads
-            return await run_mcp_probe({"url": server.url_of("/sse")}, timeout_s=4)
+            return await run_mcp_probe({"url": server.url_of("/sse")}, timeout_s=10)
 
     assert verdict(asyncio.run(go())) == USE_SSE
 
