@@ -100,7 +100,7 @@ Severity: critical
 Group: Core
 Location: eu
 
-Evidence (from the target, untrusted, secrets masked):
+Evidence (includes untrusted text from the target; secrets are masked):
 
     status: 503
     protocol: HTTP/1.1
@@ -145,8 +145,12 @@ def test_a_recovery_names_the_time_of_its_evidence(mail: FakeMailServer, send: S
     send(to(mail), RESOLVED_ALERT)
     titles = ("Evidence", "Evidence from the first bad check, 01:48:00 UTC")
     for received, title in zip(mail.received, titles, strict=True):
-        assert f"\n{title} (from the target, untrusted, secrets masked):\n" in part(received.message, "plain")
-        assert f">{title} (from the target, untrusted, secrets masked)<" in part(received.message, "html")
+        assert f"\n{title} (includes untrusted text from the target; secrets are masked):\n" in part(
+            received.message, "plain"
+        )
+        assert f">{title} (includes untrusted text from the target; secrets are masked)<" in part(
+            received.message, "html"
+        )
 
 
 @pytest.mark.parametrize("context", [MERGED_ALERT, RESOLVED_ALERT])

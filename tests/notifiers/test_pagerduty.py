@@ -82,7 +82,7 @@ def test_an_opened_incident_triggers_an_alert(pagerduty: FakePagerDuty, send: Se
     assert details["Since"] == "01:48:00 UTC, 3 checks; last good 01:47:00 UTC, response time 182 ms"
     assert details["Severity"] == "critical"
     assert details["Incident id"] == OPENED_ALERT.incident.id
-    assert "pool exhausted" in details["Evidence (from the target, untrusted)"]
+    assert "pool exhausted" in details["Evidence (includes untrusted text from the target)"]
     assert pagerduty.alerts == {KEY: "triggered"}
 
 

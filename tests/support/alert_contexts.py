@@ -101,7 +101,11 @@ CHANGED_ALERT = replace(
     latest=result_with_evidence(
         INCIDENT_SINCE + 7 * MINUTE_MS, Outcome.FAIL, "connection refused", reason="connection.refused", duration=None
     ),
-    cause_changes=(IncidentCauseChange(NOW + 5 * MINUTE_MS, "connection.refused", "connection refused"),),
+    cause_changes=(
+        IncidentCauseChange(
+            NOW + 5 * MINUTE_MS, INCIDENT_SINCE + 3 * MINUTE_MS, "connection.refused", "connection refused"
+        ),
+    ),
     previous_cause=_FAILED_RESULT.message,
 )
 RESOLVED_ALERT = replace(

@@ -211,6 +211,7 @@ class SuspectOrOpenAlertState(NamedTuple):
     other_reason: str = ""
     """Another cause that an open incident has had in its last `other_count` bad slots, if there are any."""
     other_count: int = 0
+    other_since: int | None = None  # the first of these slots
     generation: int = 0  # the clock generation of first_bad_slot
 
 
@@ -228,6 +229,7 @@ class IncidentTransition(NamedTuple):
     reason: str
     message: str = ""
     generation: int = 0  # the clock generation of first_bad_slot
+    cause_since: int | None = None  # of a change: the first slot with the new cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +299,9 @@ class IncidentCauseChange(NamedTuple):
     """A change of an open incident's cause, and the new cause."""
 
     changed_at: int
-    """When the decision was recorded, not the slot."""
+    """When the decision was recorded, after `failure_threshold` slots with the new cause."""
+    since: int
+    """The first of these slots."""
     reason: str
     message: str
 

@@ -9,7 +9,7 @@ from watchdog.domain.formatting import format_iso8601, format_time_in_zone
 from watchdog.domain.measurements import EVIDENCE_FACT_LABELS, JOBS_EVIDENCE_KEY, TASKS_EVIDENCE_KEY
 from watchdog.domain.model import AlertMessageContext, IncidentEvent, Json, Outcome, ResultWithEvidence
 from watchdog.domain.rules import task
-from watchdog.domain.text import replace_invisible_characters, truncate_with_ellipsis
+from watchdog.domain.text import replace_invisible_characters, truncate_at_word
 from watchdog.domain.timestamps import parse_epoch_s_or_ms
 from watchdog.notifiers.message_fields import MAX_MESSAGE_EXCERPT_CHARS, find_incident_time_zone
 
@@ -71,7 +71,7 @@ def _format_alert_result_evidence(
             lines += _format_subject_facts(singular, own, is_only=len(subjects) == 1 and len(own) == 1)
     lines += [f"{_format_fact_label(name)}: {_format_fact_value(name, value)}" for name, value in facts.items()]
     text = replace_invisible_characters("\n".join([*lines, result.evidence.excerpt])).strip()
-    return truncate_with_ellipsis(text, MAX_MESSAGE_EXCERPT_CHARS)
+    return truncate_at_word(text, MAX_MESSAGE_EXCERPT_CHARS)
 
 
 def _format_subject_facts(noun: str, entries: Mapping[str, Mapping[str, Json]], *, is_only: bool) -> Iterator[str]:

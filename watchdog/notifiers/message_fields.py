@@ -168,8 +168,8 @@ def _build_cause_history_alert_fields(context: AlertMessageContext) -> tuple[Ale
     first_cause = to_safe_single_line(incident.opening_cause_message, MAX_MESSAGE_CAUSE_CHARS)
     changes = [AlertMessageField("At first", first_cause)]
     if context.cause_changes:
-        changed_at = format_incident_time(context, context.cause_changes[-1].changed_at)
-        changes.append(AlertMessageField("Cause changed", changed_at))
+        since = format_incident_time(context, context.cause_changes[-1].since)
+        changes.append(AlertMessageField("Cause changed", since))
     return tuple(changes)
 
 

@@ -82,7 +82,7 @@ def _format_incident_causes_in_time_order(context: AlertMessageContext, cause: s
         causes.append(f"{omitted_count} more")
     for change in changes[-MAX_CAUSE_CHANGES_IN_ALERT:]:
         text = to_safe_single_line(change.message, MAX_MESSAGE_CAUSE_CHARS)
-        causes.append(f"changed at {format_incident_time(context, change.changed_at)} to: {text}")
+        causes.append(f"changed at {format_incident_time(context, change.since)} to: {text}")
     return "; ".join(causes if changes else (*causes, f"then: {cause}"))
 
 

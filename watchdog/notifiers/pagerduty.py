@@ -137,7 +137,7 @@ def _build_pagerduty_details(message: AlertMessage) -> dict[str, Json]:
     if lines:
         details["Incidents"] = replace_nbsp("\n".join(lines))
     if message.evidence:
-        details[f"{message.evidence_title} (from the target, untrusted)"] = message.evidence
+        details[f"{message.evidence_title} (includes untrusted text from the target)"] = message.evidence
     return {**details, "Incident id": message.incident_id}
 
 

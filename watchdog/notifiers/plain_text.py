@@ -16,6 +16,8 @@ def render_alert_text_body(message: AlertMessage) -> str:
         parts.append("\n".join(line.text for line in message.members))
     if message.evidence:
         indented = "\n".join(f"    {line}" for line in message.evidence.splitlines())
-        parts.append(f"{message.evidence_title} (from the target, untrusted, secrets masked):\n\n{indented}")
+        parts.append(
+            f"{message.evidence_title} (includes untrusted text from the target; secrets are masked):\n\n{indented}"
+        )
     parts.append("\n".join(f"{label}: {url}" for label, url in message.links))
     return replace_nbsp("\n\n".join(part for part in parts if part))

@@ -209,7 +209,7 @@ alert_states = Table(  # a row only while something is wrong
     Column("incident", Text),
     Column("reason", Text, nullable=False),
     Column("other_reason", Text, nullable=False, server_default=""),
-    Column("other_count", Integer, nullable=False, server_default="0"),
+    *(Column("other_count", Integer, nullable=False, server_default="0"), Column("other_since", BigInteger)),
     Column("generation", Integer, nullable=False, server_default="0"),  # the clock generation of first_bad_slot
     sqlite_with_rowid=False,
 )  # fmt: skip
@@ -280,6 +280,7 @@ cause_changes = Table(  # changes of an open incident's cause
     Column("incident", Text, primary_key=True),
     Column("slot", BigInteger, primary_key=True),
     Column("changed_at", BigInteger, nullable=False),
+    Column("since", BigInteger, nullable=False, server_default="0"),  # the first slot with the new cause
     Column("reason", Text, nullable=False),  # the new cause
     Column("message", Text, nullable=False),
     Column("generation", Integer, primary_key=True, server_default="0"),  # the clock generation of slot

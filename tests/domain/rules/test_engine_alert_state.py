@@ -368,6 +368,31 @@ def test_after_a_change_no_other_cause_is_counted() -> None:
     assert (alert_states[KEY].reason, alert_states[KEY].other_count) == ("dns.failed", 0)
 
 
+@pytest.mark.parametrize(
+    ("threshold", "reasons", "changes"),
+    [
+        (1, "http.503 dns.failed", [(2, 2)]),
+        (3, "http.503 http.503 http.503 dns.failed dns.failed dns.failed", [(4, 6)]),
+        (2, "http.503 http.503 dns.failed tls.expired tls.expired", [(4, 5)]),
+        (2, "http.503 http.503 dns.failed http.503 dns.failed dns.failed", [(5, 6)]),
+        (2, "http.503 http.503 dns.failed - dns.failed dns.failed", [(5, 6)]),
+        (2, "http.503 http.503 dns.failed dns.failed http.503 http.503", [(3, 4), (5, 6)]),
+        (2, "timeout.connect timeout.connect dns.failed dns.no_response", [(3, 4)]),
+    ],
+)
+def test_a_cause_is_new_since_the_first_slot_that_had_it(
+    threshold: int, reasons: str, changes: list[tuple[int, int]]
+) -> None:
+    alert_states: AlertStates = {}
+    transitions: list[IncidentTransition] = []
+    for slot, reason in enumerate(reasons.split(), 1):
+        finding = Finding(*KEY, reason != "-", reason.strip("-"))
+        advance_alert_state(alert_policy(threshold, 3), alert_states, slot, finding, transitions)
+    changed = [(each.cause_since, each.slot) for each in transitions if each.event is IncidentEvent.CHANGED]
+    assert changed == changes
+    assert {each.cause_since for each in transitions if each.event is not IncidentEvent.CHANGED} == {None}
+
+
 def test_a_change_is_decided_alike_wherever_the_fold_is_interrupted() -> None:
     reasons = ["http.503", "http.503", "dns.failed", "dns.failed", "-", "http.401", "http.401", "dns.failed"]
     policy = alert_policy(2, 2)

@@ -309,8 +309,8 @@ def test_a_context_has_the_current_cause_the_first_and_every_change(database: Da
         "sentence of dns.failed",
     )
     assert context.cause_changes == (
-        IncidentCauseChange(at(4) + 300, "http.503", "sentence of http.503"),
-        IncidentCauseChange(at(6) + 300, "tls.expired", "sentence of tls.expired"),
+        IncidentCauseChange(at(4) + 300, at(3), "http.503", "sentence of http.503"),
+        IncidentCauseChange(at(6) + 300, at(5), "tls.expired", "sentence of tls.expired"),
     )
 
 

@@ -83,4 +83,5 @@ def test_the_cause_of_an_incident_changes_again_in_the_same_slot(database: Datab
     assert [change.changed_at for change in changes] == sorted(change.changed_at for change in changes)
     assert incident["opened_at"] < changes[0].changed_at
     assert changes[-1].changed_at <= process.now
+    assert all(change.since <= change.changed_at for change in changes)
     assert replays(process)

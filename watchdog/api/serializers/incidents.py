@@ -51,9 +51,12 @@ class IncidentJson(TypedDict):
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
 class CauseChangeJson(TypedDict):
-    """From then on an incident had another cause."""
+    """From `since` on, an incident had another cause."""
 
+    since: str
+    """The first slot with the new cause."""
     changed_at: str
+    """When enough bad results in a row had shown it."""
     reason: str
     message: str
 
@@ -162,7 +165,12 @@ def serialize_incident_detail(
         **serialize_incident(record),
         "bad_count": context.bad_count,
         "cause_changes": [
-            {"changed_at": format_iso8601(change.changed_at), "reason": change.reason, "message": change.message}
+            {
+                "since": format_iso8601(change.since),
+                "changed_at": format_iso8601(change.changed_at),
+                "reason": change.reason,
+                "message": change.message,
+            }
             for change in context.cause_changes
         ],
         "threshold": record.threshold,

@@ -141,10 +141,10 @@ def advance_alert_state(
             bad_count=0, good_count=0, first_bad_slot=slot, incident=None, generation=generation
         )
         if state.incident is not None:
-            state = _update_other_cause_slot_count_in_state(state._replace(good_count=0), finding.reason)
+            state = _count_other_cause_slot_in_state(state._replace(good_count=0), finding.reason, slot)
             if state.other_count >= failure_threshold:
                 add_transition(IncidentEvent.CHANGED, state)
-                state = state._replace(reason=finding.reason, other_count=0)
+                state = state._replace(reason=finding.reason, other_count=0, other_since=None)
         else:
             state = state._replace(bad_count=state.bad_count + 1, reason=finding.reason)
             if state.bad_count >= failure_threshold:
@@ -157,7 +157,7 @@ def advance_alert_state(
             add_transition(IncidentEvent.RESOLVED, state)
             del alert_states[key]
         else:
-            alert_states[key] = state._replace(good_count=state.good_count + 1, other_count=0)
+            alert_states[key] = state._replace(good_count=state.good_count + 1, other_count=0, other_since=None)
 
 
 def _build_incident_transition(
@@ -174,15 +174,17 @@ def _build_incident_transition(
         reason=finding.reason,
         message=finding.message,
         generation=state.generation,
+        cause_since=state.other_since if event is IncidentEvent.CHANGED else None,
     )
 
 
-def _update_other_cause_slot_count_in_state(state: SuspectOrOpenAlertState, reason: str) -> SuspectOrOpenAlertState:
+def _count_other_cause_slot_in_state(state: SuspectOrOpenAlertState, reason: str, slot: int) -> SuspectOrOpenAlertState:
     """Counts the bad slots in a row in which an open incident has one other cause than its current one."""
     if is_same_incident_cause(reason, state.reason):
-        return state._replace(other_count=0)
-    is_repeated = is_same_incident_cause(reason, state.other_reason)
-    return state._replace(other_reason=reason, other_count=state.other_count + 1 if is_repeated else 1)
+        return state._replace(other_count=0, other_since=None)
+    if state.other_count and is_same_incident_cause(reason, state.other_reason):
+        return state._replace(other_reason=reason, other_count=state.other_count + 1)
+    return state._replace(other_reason=reason, other_count=1, other_since=slot)
 
 
 def find_listed_subjects(rule: str, result: ProbeResult) -> Collection[str] | None:

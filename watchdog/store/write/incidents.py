@@ -98,6 +98,7 @@ def change_incident_cause(
             slot=transition.slot,
             generation=_current_generation,
             changed_at=now,
+            since=_get_first_slot_with_new_cause(transition),
             reason=transition.reason,
             message=transition.message,
         )
@@ -112,6 +113,12 @@ def change_incident_cause(
         append_routing_log_entries(
             connection, transition.incident, [f"{prefix}: {step}" for step in routing.routing_log]
         )
+
+
+def _get_first_slot_with_new_cause(transition: IncidentTransition) -> int:
+    """It is not known of slots that were evaluated before an upgrade, and later than the others before the clock was
+    set back."""
+    return min(transition.cause_since or transition.slot, transition.slot)
 
 
 def append_routing_log_entries(connection: sa.Connection, incident: str, entries: Sequence[str]) -> None:
