@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import tempfile
 from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,7 +20,9 @@ from tests.support.postgres import PostgresServer, find_postgres, running_postgr
 from tests.support.redis_server import RedisServer
 from tests.support.redis_server import find_redis as redis_program
 from tests.support.redis_server import running_redis as redis_running
+from tests.support.store import DatabasePair, delete_all_rows
 from tests.support.third_party import RegistryUnreachableError, ThirdPartyServers, install_third_party_servers
+from watchdog.store.database import Database
 
 _Report = TypeVar("_Report", pytest.TestReport, pytest.CollectReport)
 
@@ -75,6 +79,40 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     server: PostgresServer = request.getfixturevalue("postgres")
     with server.temporary_database() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def on_sqlite() -> Iterator[DatabasePair]:
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
+        databases = DatabasePair(f"sqlite:///{folder}/watchdog.db")
+        yield databases
+        databases.close()
+
+
+@pytest.fixture(scope="session")
+def on_postgres(postgres: PostgresServer) -> Iterator[DatabasePair]:
+    with ExitStack() as stack:
+        databases = DatabasePair(stack.enter_context(postgres.temporary_database()))
+        stack.callback(databases.close)
+        yield databases
+
+
+@pytest.fixture(params=["on_sqlite", "on_postgres"])
+def databases(request: pytest.FixtureRequest) -> DatabasePair:
+    """An empty database, opened twice: runs the test on each kind.
+
+    One of each kind serves all tests of a worker, and is emptied for each: its schema is created once, and statements
+    are compiled once.
+    """
+    pair: DatabasePair = request.getfixturevalue(request.param)
+    delete_all_rows(pair.first)
+    return pair
+
+
+@pytest.fixture
+def database(databases: DatabasePair) -> Database:
+    """An empty database: runs the test on each kind."""
+    return databases.first
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from watchdog.domain.watermark import describe_outdated_watermark
 from watchdog.service.clock import WatchdogClock
 from watchdog.service.clock_synchronizer import ClockGenerationSynchronizer
 from watchdog.store.database import Database
-from watchdog.store.tables import clock_steps, incidents, metadata, results, watermarks
+from watchdog.store.tables import clock_steps, incidents, results, watermarks
 from watchdog.store.write import clock_steps as clock_steps_module
 from watchdog.store.write.clock_steps import DatabaseClockAndWatermark
 
@@ -90,14 +90,6 @@ MAX_PAUSE_MS = INTERVAL_MS + 2 * TICK_MS
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    database = Database(database_url)
-    metadata.create_all(database.writer)
-    yield database
-    database.close()
-
-
-@pytest.fixture
 def machines(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machines]:
     machines = Machines(database, monkeypatch)
     yield machines
@@ -164,7 +156,7 @@ def test_two_processes_on_one_clock_adopt_a_step_once(machines: Machines) -> Non
     assert first.harness.watermark.generation == second.harness.watermark.generation == 2
 
 
-@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
+@pytest.mark.parametrize("databases", ["on_postgres"], indirect=True)
 @pytest.mark.parametrize("wall_step", [HOUR_MS, -2 * HOUR_MS, 5_000])
 def test_one_wrong_replica_on_postgresql_blocks_no_other(machines: Machines, wall_step: int) -> None:
     """Processes on SQLite share the clock of their machine."""

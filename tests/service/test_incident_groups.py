@@ -16,6 +16,7 @@ from watchdog.domain.routing import NotificationRoute, NotificationRoutingTable,
 from watchdog.domain.schedule import IntervalSchedule
 from watchdog.domain.shared_cause import MIN_GROUP_WINDOW_MS
 from watchdog.service.notifications import MAX_SENDS_BEFORE_NOTIFICATION_IS_UNCONFIRMED
+from watchdog.store.database import Database
 from watchdog.store.outbox_filters import MIN_GROUP_MESSAGE_EDIT_INTERVAL_MS
 from watchdog.store.read.destinations import load_stuck_destinations
 from watchdog.store.tables import incident_groups, outbox
@@ -57,9 +58,9 @@ def list_events(harness: DeliveryHarness) -> list[str]:
 
 
 async def test_sixty_probes_on_one_dead_host_are_one_message_of_the_bot_and_two_elsewhere(
-    database_url: str, receivers: Receivers
+    database: Database, receivers: Receivers
 ) -> None:
-    async with DeliveryHarness(database_url, receivers, make_dead_host(60)) as harness:
+    async with DeliveryHarness(database, receivers, make_dead_host(60)) as harness:
         for probe in harness.store.database_ids:
             harness.record([probe], "fail", **REFUSED)
             await harness.settle()
@@ -89,9 +90,9 @@ async def test_sixty_probes_on_one_dead_host_are_one_message_of_the_bot_and_two_
         assert {row["state"] for row in harness.store.select_rows(outbox)} == {"sent"}
 
 
-async def test_two_unrelated_faults_at_once_are_two_messages(database_url: str, receivers: Receivers) -> None:
+async def test_two_unrelated_faults_at_once_are_two_messages(database: Database, receivers: Receivers) -> None:
     probes = [*make_dead_host(30), *make_dead_host(30, "shop.example")]
-    async with DeliveryHarness(database_url, receivers, probes) as harness:
+    async with DeliveryHarness(database, receivers, probes) as harness:
         harness.record(harness.store.database_ids, "fail", **REFUSED)
         await harness.advance(2 * INTERVAL_MS)
         assert harness.count_messages() == dict.fromkeys(DESTINATIONS, 2)
@@ -180,18 +181,18 @@ GROUPS: dict[str, tuple[list[tuple[str, str, str]], list[int]]] = {
 
 
 @pytest.mark.parametrize("name", GROUPS)
-async def test_what_shares_a_cause(database_url: str, receivers: Receivers, name: str) -> None:
+async def test_what_shares_a_cause(database: Database, receivers: Receivers, name: str) -> None:
     findings, sizes = GROUPS[name]
     probes = [make_target(f"p{i}", target) for i, (target, _, _) in enumerate(findings)]
-    async with DeliveryHarness(database_url, receivers, probes, ("pager/webhook",)) as harness:
+    async with DeliveryHarness(database, receivers, probes, ("pager/webhook",)) as harness:
         for i, (_, reason, address) in enumerate(findings):
             record_with_address(harness, f"p{i}", reason, address)
         await harness.settle()
         assert sorted(len(members) or 1 for members in list_members(harness)) == sizes
 
 
-async def test_a_single_incident_is_reported_as_without_groups(database_url: str, receivers: Receivers) -> None:
-    async with DeliveryHarness(database_url, receivers, make_dead_host(1)) as harness:
+async def test_a_single_incident_is_reported_as_without_groups(database: Database, receivers: Receivers) -> None:
+    async with DeliveryHarness(database, receivers, make_dead_host(1)) as harness:
         harness.record(harness.store.database_ids, "fail", **REFUSED)
         await harness.settle()
         harness.now += INTERVAL_MS
@@ -204,9 +205,9 @@ async def test_a_single_incident_is_reported_as_without_groups(database_url: str
 
 
 async def test_a_member_that_recovers_early_is_named_and_ends_with_the_others(
-    database_url: str, receivers: Receivers
+    database: Database, receivers: Receivers
 ) -> None:
-    async with DeliveryHarness(database_url, receivers, make_dead_host(3)) as harness:
+    async with DeliveryHarness(database, receivers, make_dead_host(3)) as harness:
         early, *others = harness.store.database_ids
         harness.record([early], "fail", **REFUSED)
         await harness.settle()
@@ -228,9 +229,9 @@ async def test_a_member_that_recovers_early_is_named_and_ends_with_the_others(
 
 
 async def test_a_group_that_ends_within_its_window_needs_no_second_message(
-    database_url: str, receivers: Receivers
+    database: Database, receivers: Receivers
 ) -> None:
-    async with DeliveryHarness(database_url, receivers, make_dead_host(3)) as harness:
+    async with DeliveryHarness(database, receivers, make_dead_host(3)) as harness:
         first, *others = harness.store.database_ids
         harness.record([first], "fail", **REFUSED)
         await harness.settle()
@@ -246,9 +247,9 @@ async def test_a_group_that_ends_within_its_window_needs_no_second_message(
         assert list_events(harness) == ["opened", "resolved"]
 
 
-async def test_a_slow_probe_keeps_its_group_open_for_its_interval(database_url: str, receivers: Receivers) -> None:
+async def test_a_slow_probe_keeps_its_group_open_for_its_interval(database: Database, receivers: Receivers) -> None:
     probes = [make_target(f"p{i}", "https://a.example/", interval_ms=2 * INTERVAL_MS) for i in range(2)]
-    async with DeliveryHarness(database_url, receivers, probes) as harness:
+    async with DeliveryHarness(database, receivers, probes) as harness:
         first, second = harness.store.database_ids
         harness.record([first], "fail", **REFUSED)
         await harness.advance(90_000)
@@ -258,8 +259,8 @@ async def test_a_slow_probe_keeps_its_group_open_for_its_interval(database_url: 
         assert [len(members) for members in list_members(harness)] == [0, 2]
 
 
-async def test_an_incident_after_the_window_has_a_message_of_its_own(database_url: str, receivers: Receivers) -> None:
-    async with DeliveryHarness(database_url, receivers, make_dead_host(2)) as harness:
+async def test_an_incident_after_the_window_has_a_message_of_its_own(database: Database, receivers: Receivers) -> None:
+    async with DeliveryHarness(database, receivers, make_dead_host(2)) as harness:
         first, second = harness.store.database_ids
         harness.record([first], "fail", **REFUSED)
         await harness.advance(MIN_GROUP_WINDOW_MS)
@@ -270,9 +271,9 @@ async def test_an_incident_after_the_window_has_a_message_of_its_own(database_ur
 
 
 async def test_an_incident_after_the_end_of_a_group_has_a_message_of_its_own(
-    database_url: str, receivers: Receivers
+    database: Database, receivers: Receivers
 ) -> None:
-    async with DeliveryHarness(database_url, receivers, make_dead_host(1)) as harness:
+    async with DeliveryHarness(database, receivers, make_dead_host(1)) as harness:
         for outcome in ("fail", "pass", "fail"):
             harness.record(harness.store.database_ids, outcome, **(REFUSED if outcome == "fail" else {}))
             await harness.advance(5_000)
@@ -280,11 +281,11 @@ async def test_an_incident_after_the_end_of_a_group_has_a_message_of_its_own(
         assert len(harness.store.select_rows(incident_groups)) == 2 * len(DESTINATIONS)
 
 
-async def test_a_rise_to_critical_is_sent_at_once(database_url: str, receivers: Receivers) -> None:
+async def test_a_rise_to_critical_is_sent_at_once(database: Database, receivers: Receivers) -> None:
     critical = [
         make_target(f"z{i}", "https://api.example/pay", severity=Severity.CRITICAL) for i in range(2)
     ]  # fmt: skip
-    async with DeliveryHarness(database_url, receivers, [*make_dead_host(2), *critical]) as harness:
+    async with DeliveryHarness(database, receivers, [*make_dead_host(2), *critical]) as harness:
         first, second, third, fourth = harness.store.database_ids
         harness.record([first], "fail", **REFUSED)
         await harness.settle()
@@ -305,8 +306,8 @@ async def test_a_rise_to_critical_is_sent_at_once(database_url: str, receivers: 
         assert harness.count_messages() == {"bot/slack": 1, **dict.fromkeys(ELSEWHERE, 2)}, "it was critical before"
 
 
-async def test_the_bot_edits_its_message_at_most_once_in_ten_seconds(database_url: str, receivers: Receivers) -> None:
-    async with DeliveryHarness(database_url, receivers, make_dead_host(20), ("bot/slack",)) as harness:
+async def test_the_bot_edits_its_message_at_most_once_in_ten_seconds(database: Database, receivers: Receivers) -> None:
+    async with DeliveryHarness(database, receivers, make_dead_host(20), ("bot/slack",)) as harness:
         for probe in harness.store.database_ids:
             harness.record([probe], "fail", **REFUSED)
             await harness.advance(1_000, 500)
@@ -318,9 +319,9 @@ async def test_the_bot_edits_its_message_at_most_once_in_ten_seconds(database_ur
 
 
 async def test_an_edit_does_not_wait_for_one_from_before_the_clock_was_set_back(
-    database_url: str, receivers: Receivers
+    database: Database, receivers: Receivers
 ) -> None:
-    async with DeliveryHarness(database_url, receivers, make_dead_host(2), ("bot/slack",)) as harness:
+    async with DeliveryHarness(database, receivers, make_dead_host(2), ("bot/slack",)) as harness:
         first, second = harness.store.database_ids
         harness.record([first], "fail", **REFUSED)
         harness.now += HOUR_MS
@@ -332,11 +333,11 @@ async def test_an_edit_does_not_wait_for_one_from_before_the_clock_was_set_back(
 
 
 async def test_a_name_that_cannot_be_resolved_is_named_until_another_one_fails(
-    database_url: str, receivers: Receivers
+    database: Database, receivers: Receivers
 ) -> None:
     probes = [make_target(f"p{i}", target) for i, target in enumerate(("https://a.example/", "http://a.example/"))]
     probes.append(make_target("p2", "redis://cache.example/0"))
-    async with DeliveryHarness(database_url, receivers, probes, ("bot/slack",)) as harness:
+    async with DeliveryHarness(database, receivers, probes, ("bot/slack",)) as harness:
         *same_name, other_name = harness.store.database_ids
         harness.record(same_name, "fail", reason="dns.not_found", message="host name not found")
         await harness.settle()
@@ -347,7 +348,7 @@ async def test_a_name_that_cannot_be_resolved_is_named_until_another_one_fails(
 
 
 async def test_destinations_that_get_some_severities_only_have_groups_of_their_own(
-    database_url: str, receivers: Receivers
+    database: Database, receivers: Receivers
 ) -> None:
     """Each names what is routed there, under the highest severity of that."""
     critical = NotificationRoute(("all", "pager"), ProbeMatcher(severity=Severity.CRITICAL))
@@ -356,7 +357,7 @@ async def test_destinations_that_get_some_severities_only_have_groups_of_their_o
     )
     probes = make_dead_host(2)
     probes += [make_target(f"z{i}", "https://api.example/pay", severity=Severity.CRITICAL) for i in range(2)]
-    async with DeliveryHarness(database_url, receivers, probes, ("mail/email", "pager/webhook"), routes) as harness:
+    async with DeliveryHarness(database, receivers, probes, ("mail/email", "pager/webhook"), routes) as harness:
         harness.record(harness.store.database_ids, "fail", **REFUSED)
         await harness.settle()
         assert harness.count_messages() == {"mail/email": 1, "pager/webhook": 1}
@@ -375,10 +376,10 @@ async def test_destinations_that_get_some_severities_only_have_groups_of_their_o
 
 
 async def test_a_group_that_shrinks_while_its_receiver_is_away_still_names_who_recovered(
-    database_url: str, receivers: Receivers
+    database: Database, receivers: Receivers
 ) -> None:
     """It is open, and its first message states how many are left; the last one comes when the rest is over."""
-    async with DeliveryHarness(database_url, receivers, make_dead_host(3), ("pager/webhook",)) as harness:
+    async with DeliveryHarness(database, receivers, make_dead_host(3), ("pager/webhook",)) as harness:
         first, second, third = harness.store.database_ids
         harness.record([first, second, third], "fail", **REFUSED)
         harness.now += 10_000
@@ -400,9 +401,9 @@ async def test_a_group_that_shrinks_while_its_receiver_is_away_still_names_who_r
 @pytest.mark.parametrize("is_sent", [False, True], ids=["before it is sent", "before it is marked as sent"])
 @pytest.mark.parametrize("event", ["opened", "changed", "resolved"])
 async def test_a_crash_costs_at_most_one_copy(
-    database_url: str, receivers: Receivers, monkeypatch: pytest.MonkeyPatch, event: str, *, is_sent: bool
+    database: Database, receivers: Receivers, monkeypatch: pytest.MonkeyPatch, event: str, *, is_sent: bool
 ) -> None:
-    async with DeliveryHarness(database_url, receivers, make_dead_host(4), ELSEWHERE) as harness:
+    async with DeliveryHarness(database, receivers, make_dead_host(4), ELSEWHERE) as harness:
         first, *others = harness.store.database_ids
 
         async def send_or_crash(of: str) -> None:
@@ -437,9 +438,9 @@ async def test_a_crash_costs_at_most_one_copy(
         assert harness.count_messages() == dict.fromkeys(ELSEWHERE, 3 + is_sent)
 
 
-async def test_a_group_whose_receiver_was_away_is_one_message(database_url: str, receivers: Receivers) -> None:
+async def test_a_group_whose_receiver_was_away_is_one_message(database: Database, receivers: Receivers) -> None:
     """`resolved` never comes before `opened`: the message reports both."""
-    async with DeliveryHarness(database_url, receivers, make_dead_host(5), ("pager/webhook",)) as harness:
+    async with DeliveryHarness(database, receivers, make_dead_host(5), ("pager/webhook",)) as harness:
         harness.record(harness.store.database_ids, "fail", **REFUSED)
         harness.now += INTERVAL_MS
         harness.record(harness.store.database_ids, "pass")
@@ -449,9 +450,9 @@ async def test_a_group_whose_receiver_was_away_is_one_message(database_url: str,
 
 
 async def test_a_later_message_that_is_confirmed_ends_the_copies_of_the_first(
-    database_url: str, receivers: Receivers
+    database: Database, receivers: Receivers
 ) -> None:
-    async with DeliveryHarness(database_url, receivers, make_dead_host(2), ("pager/webhook",)) as harness:
+    async with DeliveryHarness(database, receivers, make_dead_host(2), ("pager/webhook",)) as harness:
         first, second = harness.store.database_ids
         login_page = CannedResponse(200, b"<html>please log in</html>")
         harness.pager.canned_responses.extend([login_page] * MAX_SENDS_BEFORE_NOTIFICATION_IS_UNCONFIRMED)
@@ -464,8 +465,8 @@ async def test_a_later_message_that_is_confirmed_ends_the_copies_of_the_first(
         assert list_events(harness) == ["opened"] * MAX_SENDS_BEFORE_NOTIFICATION_IS_UNCONFIRMED + ["changed"]
 
 
-async def test_a_group_that_waits_makes_no_destination_look_stuck(database_url: str, receivers: Receivers) -> None:
-    async with DeliveryHarness(database_url, receivers, make_dead_host(2), ELSEWHERE) as harness:
+async def test_a_group_that_waits_makes_no_destination_look_stuck(database: Database, receivers: Receivers) -> None:
+    async with DeliveryHarness(database, receivers, make_dead_host(2), ELSEWHERE) as harness:
         harness.record(harness.store.database_ids, "fail", **REFUSED)
         await harness.advance(2 * INTERVAL_MS)
         harness.record(harness.store.database_ids[:1], "pass")

@@ -8,6 +8,7 @@ from tests.support.store import INTERVAL_MS, make_registered_probe, make_registe
 from watchdog.domain.delivery_pace import MAX_DESTINATION_MESSAGE_INTERVAL_MS
 from watchdog.domain.model import Severity
 from watchdog.domain.registered_probe import RegisteredProbe
+from watchdog.store.database import Database
 from watchdog.store.tables import incidents, outbox
 
 STORM_PROBES = 1_499
@@ -23,9 +24,9 @@ def make_storm_probes(count: int = STORM_PROBES) -> list[RegisteredProbe]:
 
 
 async def test_a_storm_is_one_message_at_once_the_critical_one_and_then_one_a_minute(
-    database_url: str, receivers: Receivers
+    database: Database, receivers: Receivers
 ) -> None:
-    async with DeliveryHarness(database_url, receivers, make_storm_probes()) as harness:
+    async with DeliveryHarness(database, receivers, make_storm_probes()) as harness:
         *others, critical = harness.store.database_ids
         harness.record(others[:1], "fail")
         await harness.settle()
@@ -52,9 +53,9 @@ async def test_a_storm_is_one_message_at_once_the_critical_one_and_then_one_a_mi
 
 
 async def test_a_receiver_that_answers_429_for_an_hour_is_asked_rarely_and_then_gets_the_critical_one_first(
-    database_url: str, receivers: Receivers
+    database: Database, receivers: Receivers
 ) -> None:
-    async with DeliveryHarness(database_url, receivers, make_storm_probes(30), ("pager/webhook",)) as harness:
+    async with DeliveryHarness(database, receivers, make_storm_probes(30), ("pager/webhook",)) as harness:
         harness.pager.default_response = lambda request: CannedResponse(429)  # type: ignore[method-assign]
         *others, critical = harness.store.database_ids
         for probe in others:
@@ -72,8 +73,8 @@ async def test_a_receiver_that_answers_429_for_an_hour_is_asked_rarely_and_then_
         assert {row["state"] for row in harness.store.select_rows(outbox)} == {"sent"}
 
 
-async def test_retry_after_is_honoured(database_url: str, receivers: Receivers) -> None:
-    async with DeliveryHarness(database_url, receivers, make_storm_probes(1), ("channel/slack",)) as harness:
+async def test_retry_after_is_honoured(database: Database, receivers: Receivers) -> None:
+    async with DeliveryHarness(database, receivers, make_storm_probes(1), ("channel/slack",)) as harness:
         harness.channel.canned_responses.append(CannedResponse(429, b"ratelimited", (("retry-after", "30"),)))
         harness.record(harness.store.database_ids[:1], "fail")
         await harness.settle()

@@ -18,6 +18,7 @@ from watchdog.notifiers.slack import SlackNotifier
 from watchdog.notifiers.webhook import WebhookNotifier
 from watchdog.service.notifications import NotificationSender
 from watchdog.service.store_executor import StoreExecutor
+from watchdog.store.database import Database
 
 DESTINATIONS = ("bot/slack", "channel/slack", "mail/email", "pager/webhook")
 
@@ -44,15 +45,16 @@ class DeliveryHarness:
 
     def __init__(
         self,
-        database_url: str,
+        database: str | Database,
         receivers: Receivers,
         probes: list[RegisteredProbe],
         destinations: tuple[str, ...] = DESTINATIONS,
         routes: NotificationRoutingTable | None = None,
     ):
-        """`routes`: by default, all of `destinations` get everything."""
+        """`database`: a URL, or an open database, which stays open.
+        `routes`: by default, all of `destinations` get everything."""
         routes = routes or NotificationRoutingTable({"oncall": destinations})
-        self.store = StoreHarness(database_url, probes, routes=routes).without_downtime()
+        self.store = StoreHarness(database, probes, routes=routes).without_downtime()
         self.now = START_AT + INTERVAL_MS
         self.executor = StoreExecutor(self.store.database, lambda: self.now)
         self.bot, self.channel = receivers.bot, receivers.channel

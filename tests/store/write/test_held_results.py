@@ -15,6 +15,7 @@ from watchdog.domain.own_network import (
     NetworkFaultDecision,
     apply_network_fault_decision,
 )
+from watchdog.store.database import Database
 from watchdog.store.tables import incidents, outbox, results
 from watchdog.store.write.held_results import (
     HeldResultsStoringOutcome,
@@ -28,8 +29,8 @@ RECORDING_DELAY_MS = 300
 
 
 @pytest.fixture
-def store(database_url: str) -> Iterator[StoreHarness]:
-    with StoreHarness(database_url, [make_registered_probe(failure_threshold=1, success_threshold=1)]) as store:
+def store(database: Database) -> Iterator[StoreHarness]:
+    with StoreHarness(database, [make_registered_probe(failure_threshold=1, success_threshold=1)]) as store:
         yield store
 
 
@@ -129,8 +130,8 @@ def test_a_recovery_during_a_hold_waits_for_the_decision(store: StoreHarness) ->
     assert_replay_equals(store, live, slot_of(3))
 
 
-def test_failures_of_the_own_network_do_not_count_towards_the_threshold(database_url: str) -> None:
-    with StoreHarness(database_url, [make_registered_probe(failure_threshold=3)]) as store:
+def test_failures_of_the_own_network_do_not_count_towards_the_threshold(database: Database) -> None:
+    with StoreHarness(database, [make_registered_probe(failure_threshold=3)]) as store:
         live = store.record_each(result_of(store, 1))
         for number in range(2, 6):
             failure = held(store, number)
@@ -167,9 +168,9 @@ def withdraw(store: StoreHarness, result: ProbeResult) -> bool:
 
 
 @pytest.mark.parametrize("outcomes", ["p", "fp", ""])
-def test_a_first_failure_is_withdrawn_without_a_trace(database_url: str, outcomes: str) -> None:
+def test_a_first_failure_is_withdrawn_without_a_trace(database: Database, outcomes: str) -> None:
     letters = {"p": "pass", "f": "fail"}
-    with StoreHarness(database_url, [make_registered_probe(failure_threshold=2, success_threshold=1)]) as store:
+    with StoreHarness(database, [make_registered_probe(failure_threshold=2, success_threshold=1)]) as store:
         before = [result_of(store, number, letters[letter]) for number, letter in enumerate(outcomes, 1)]
         failure = result_of(store, 3, "fail")._replace(previous_slot=before[-1].slot if before else None)
         live = store.record_each(*before, failure)
@@ -183,10 +184,10 @@ def test_a_first_failure_is_withdrawn_without_a_trace(database_url: str, outcome
 
 
 @pytest.mark.parametrize("outcomes", ["pffp", "pff", "pfp"])
-def test_a_failure_that_has_led_to_more_stays_as_it_is(database_url: str, outcomes: str) -> None:
+def test_a_failure_that_has_led_to_more_stays_as_it_is(database: Database, outcomes: str) -> None:
     """It opened an incident, or later results were evaluated."""
     letters = {"p": "pass", "f": "fail"}
-    with StoreHarness(database_url, [make_registered_probe(failure_threshold=2, success_threshold=1)]) as store:
+    with StoreHarness(database, [make_registered_probe(failure_threshold=2, success_threshold=1)]) as store:
         stored = [result_of(store, number, letters[letter]) for number, letter in enumerate(outcomes, 1)]
         live = store.record_each(*stored)
         assert not any(withdraw(store, result) for result in stored if result.outcome == "fail")
@@ -204,12 +205,12 @@ def test_a_failure_that_ended_an_incident_stays_as_it_is(store: StoreHarness) ->
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_replay_equals_live_with_random_decisions(database_url: str, seed: int) -> None:
+def test_replay_equals_live_with_random_decisions(database: Database, seed: int) -> None:
     """Random outcomes in two processes; each held result is decided in time, too late, or never."""
     rnd = random.Random(seed)
     probe = make_registered_probe(failure_threshold=rnd.randint(1, 3), success_threshold=rnd.randint(1, 2))
     with (
-        StoreHarness(database_url, [probe]).without_downtime() as store,
+        StoreHarness(database, [probe]).without_downtime() as store,
         StoreHarness(store.database, [probe], create_schema=False).without_downtime() as other,
     ):
         live: list[IncidentTransition] = []
