@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 
-from tests.store.write.test_watermark_downtime import STALENESS_THRESHOLD_MS, SimulatedProcess
+from tests.store.write.test_watermark_downtime import STALENESS_THRESHOLD_MS, TICK_MS, SimulatedProcess
 from tests.support.store import (
     INTERVAL_MS,
     LOCATION,
@@ -44,7 +44,8 @@ from watchdog.store.tables import (
 from watchdog.store.write.clock_steps import adopt_clock_step
 from watchdog.store.write.retention import roll_up_hours
 
-STEPS = [HOUR_MS, -2 * HOUR_MS, -3_000, 10 * 365 * DAY_MS, -10 * 365 * DAY_MS]
+STEPS = [HOUR_MS, -2 * HOUR_MS, -TICK_MS, 10 * 365 * DAY_MS, -10 * 365 * DAY_MS]
+"""The step by a tick is one to the watermark itself."""
 
 
 class SteppingProcess(SimulatedProcess):

@@ -13,10 +13,12 @@ from watchdog.domain.model import ClaimedSlot, IncidentEvent, IncidentTransition
 from watchdog.domain.rules import stale
 from watchdog.store.database import Database
 from watchdog.store.tables import downtime, incidents, results
+from watchdog.store.write.watermark import MIN_DOWNTIME_GAP_MS
 
 TEN_MINUTES_MS = 600_000
 STALENESS_THRESHOLD_MS = 5 * INTERVAL_MS
-TICK_MS = 3_000
+TICK_MS = MIN_DOWNTIME_GAP_MS
+"""As far apart as two claims can be without a gap between them: a tick is four transactions."""
 PROBE_COUNT = 500
 
 
