@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -43,10 +43,10 @@ from watchdog.service.composition import (
     map_heartbeats_to_database_ids,
     preload_probe_modules,
 )
+from watchdog.service.config_check import PostedConfigChecker, RunningConfigActions
 from watchdog.service.config_reload import (
     ConfigReloadCounts,
     ConfigReloader,
-    ConfigReloadOutcome,
     FileSignatures,
     log_config_warnings,
 )
@@ -104,8 +104,8 @@ class RunningWatchdogService:
     """The sections of this process alone, as of its start."""
     web_change_preparations: list[Callable[[LoadedConfig], WebChange]] = field(default_factory=list)
     """Each prepares the web server for another configuration, in any thread."""
-    reload_config: Callable[[], Awaitable[ConfigReloadOutcome]] | None = None
-    """Reads the files again; None: this process does not."""
+    config_actions: RunningConfigActions | None = None
+    """None: this process has no files to read again."""
     reload_counts: ConfigReloadCounts = field(default_factory=ConfigReloadCounts)
 
     async def apply_config(self, loaded_config: LoadedConfig) -> None:
@@ -308,7 +308,7 @@ def _create_asgi_app_of_pages_and_check_ins(
     pages = create_web_app(
         run_read_query=app.store_executor.run_read_query,
         run_act=partial(run_act_and_send, app.store_executor, app.service.notification_sender),
-        reload_config=app.reload_config,
+        config_actions=app.config_actions,
         clock=app.clock,
         not_ready_reason=app.service.describe_not_ready_reason,
         describe_probing_without_store=app.service.describe_probing_without_store,
@@ -363,7 +363,8 @@ async def serve_until_shutdown(
             requested=reload_requested,
             on_result=app.reload_counts.count,
         )
-        app.reload_config = reloader.reload
+        checker = PostedConfigChecker(config_path, loaded_config.mask)
+        app.config_actions = RunningConfigActions(reloader.reload, checker.check)
         async with create_web_server(app, listen_socket):
             log_config_warnings(loaded_config)
             log.info(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import cast
 
+from watchdog.api.serializers.config import ConfigChangesJson
 from watchdog.domain.config_changes import ConfigChanges, ConfigFieldChange, RoutingChange
 from watchdog.domain.model import Json
 from watchdog.domain.text import map_json_strings, replace_invisible_characters, truncate_with_ellipsis
@@ -13,7 +15,7 @@ UNSHOWN_VALUES_CHANGE_TEXT = "the values of variables, or masked values"
 """What differs if no field does as it is written."""
 
 
-def serialize_config_changes(changes: ConfigChanges, mask: Callable[[str], str]) -> Json:
+def serialize_config_changes(changes: ConfigChanges, mask: Callable[[str], str]) -> ConfigChangesJson:
     """`mask`: masks the secrets of both configurations."""
     body: Json = {
         "is_changed": not changes.is_empty(),
@@ -41,7 +43,7 @@ def serialize_config_changes(changes: ConfigChanges, mask: Callable[[str], str])
         ],
         "restart_required": list(changes.restart_required_fields),
     }
-    return map_json_strings(body, lambda text: _mask_and_flatten_change_line(text, mask))
+    return cast(ConfigChangesJson, map_json_strings(body, lambda text: _mask_and_flatten_change_line(text, mask)))
 
 
 def _serialize_field_change(change: ConfigFieldChange) -> Json:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from watchdog.api.config_changes import serialize_config_changes
 from watchdog.api.serializers.acts import (
     serialize_incident_acknowledgement,
     serialize_recorded_act,
     serialize_silence,
     serialize_started_silence,
 )
+from watchdog.api.serializers.config import serialize_config_check
 from watchdog.api.serializers.deliveries import serialize_delivery
 from watchdog.api.serializers.incidents import serialize_incident, serialize_incident_detail
 from watchdog.api.serializers.jobs import serialize_job_summary
@@ -21,6 +23,7 @@ from watchdog.api.serializers.reload import serialize_config_reload
 from watchdog.api.serializers.results import serialize_result_details
 from watchdog.api.service import BackgroundTaskHealthJson, serialize_watchdog_service
 from watchdog.domain.acts import Acknowledgement, Actor, OperatorActKind, OperatorAuditLogEntry, OperatorInterfaceKind
+from watchdog.domain.config_changes import ConfigChanges, ConfigFieldChange, ProbeConfigChange, RoutingChange
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, format_iso8601
 from watchdog.domain.measurements import QueueMeasurements
 from watchdog.domain.membership import (
@@ -45,6 +48,7 @@ from watchdog.domain.model import (
 from watchdog.domain.probe_state import QueueThreshold, QueueThresholdRecord
 from watchdog.domain.routing import ProbeMatcher
 from watchdog.domain.silencing import Silence, SilenceMatcher
+from watchdog.service.config_check import ConfigCheckOutcome
 from watchdog.service.config_reload import ConfigReloadOutcome, ConfigReloadStatus
 from watchdog.store.read.destinations import DestinationDeliverySummary
 from watchdog.store.read.history import ResultDetails
@@ -238,6 +242,19 @@ ENDED_SILENCE_EXAMPLE = serialize_silence(
 RECORDED_ACT_EXAMPLE = serialize_recorded_act(_ACT)
 
 RELOAD_EXAMPLE = serialize_config_reload(ConfigReloadOutcome(ConfigReloadStatus.APPLIED))
+
+CONFIG_CHECK_EXAMPLE = serialize_config_check(
+    ConfigCheckOutcome(None, ("watchdog.yaml:4:5: probes.0.…: unknown field …; did you mean 'every'?",))
+)
+
+CONFIG_CHANGES_EXAMPLE = serialize_config_changes(
+    ConfigChanges(
+        added=("checkout",),
+        changed=(ProbeConfigChange("api", (ConfigFieldChange("every", "30s", "1m"),)),),
+        rerouted=(RoutingChange("api", "", ("oncall/slack",), ("oncall/email", "oncall/slack")),),
+    ),
+    str,
+)
 
 
 def build_list_page_json_example(path: str, item: Any) -> Json:

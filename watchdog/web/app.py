@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from fastapi import FastAPI
@@ -12,13 +12,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from watchdog.service.acts import ActRunner
 from watchdog.service.background_tasks import BackgroundTask
-from watchdog.service.config_reload import ConfigReloadOutcome
+from watchdog.service.config_check import RunningConfigActions
 from watchdog.service.process_metrics import WatchdogActivityMetrics
 from watchdog.store.read.query import StoreReadRunner
 from watchdog.web.auth.access import Authenticator
 from watchdog.web.auth.session import ApiKey
 from watchdog.web.pages.status_snapshot import StatusPageConfig
 from watchdog.web.readiness import ReadinessChecker
+from watchdog.web.routes.api_v1.config import CONFIG_ROUTES_PATH, MAX_POSTED_CONFIG_BODY_BYTES
 from watchdog.web.routes.api_v1.router import create_api_v1_router
 from watchdog.web.routes.errors import install_error_handlers
 from watchdog.web.routes.mcp import McpAsgiApp, create_mcp_router
@@ -30,14 +31,14 @@ from watchdog.web.routes.sign_in import create_sign_in_router
 from watchdog.web.templating import SECURITY_HEADERS, PageRenderer
 
 MAX_REQUEST_BODY_BYTES = 131_072
-"""Of every route but check-ins. The sign-in form and the MCP server allow less."""
+"""Of every route but check-ins and configurations. The sign-in form and the MCP server allow less."""
 
 
 def create_web_app(
     *,
     run_read_query: StoreReadRunner,
     run_act: ActRunner,
-    reload_config: Callable[[], Awaitable[ConfigReloadOutcome]] | None = None,
+    config_actions: RunningConfigActions | None = None,
     clock: Callable[[], int],
     not_ready_reason: Callable[[], str],
     describe_probing_without_store: Callable[[], str] = lambda: "",
@@ -52,13 +53,13 @@ def create_web_app(
 ) -> FastAPI:
     """The application with all routes but check-ins, which CheckInMiddleware puts in front of it.
 
-    `clock`: epoch ms. `run_act`: what people do through pages and the API. `reload_config`: None if this process does
-    not. `not_ready_reason`: why the service is not ready, and `describe_probing_without_store`: what runs while the
-    database is away; empty if it is ready or not away. `list_notes`: what else operators should know, with or without
-    the names of probes. `list_background_tasks`: of this process. `api_keys`: without any, operator pages are available
-    only on this machine. `destination_addresses`: "oncall/slack" -> "#oncall". `config_warnings`: what in the
-    configuration has no effect, a line each. `collect_process_metrics`: what /metrics shows of this process, called in
-    the event loop. `mcp_app`: answers `/mcp`, and lives as long as the application.
+    `clock`: epoch ms. `run_act`: what people do through pages and the API. `config_actions`: None if this process
+    has none. `not_ready_reason`: why the service is not ready, and `describe_probing_without_store`: what
+    runs while the database is away; empty if it is ready or not away. `list_notes`: what else operators should know,
+    with or without the names of probes. `list_background_tasks`: of this process. `api_keys`: without any, operator
+    pages are available only on this machine. `destination_addresses`: "oncall/slack" -> "#oncall". `config_warnings`:
+    what in the configuration has no effect, a line each. `collect_process_metrics`: what /metrics shows of this
+    process, called in the event loop. `mcp_app`: answers `/mcp`, and lives as long as the application.
     """
     renderer = PageRenderer(status_page.title)
     status_pages = StatusPageCache(run_read_query, clock, status_page, renderer)
@@ -73,7 +74,7 @@ def create_web_app(
         create_public_router(renderer, status_pages, readiness_check, list_notes, context.authenticator.is_operator),
         create_operator_router(context),
         create_page_act_router(context),
-        create_api_v1_router(context, readiness_check, list_background_tasks, reload_config),
+        create_api_v1_router(context, readiness_check, list_background_tasks, config_actions),
         create_metrics_router(context, readiness_check, collect_process_metrics),
         create_mcp_router(context, mcp_app),
         create_sign_in_router(clock, context.authenticator, renderer),
@@ -92,13 +93,15 @@ class RequestBodyLimitMiddleware:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_config = scope["type"] == "http" and scope["path"].startswith(CONFIG_ROUTES_PATH)
+        max_bytes = MAX_POSTED_CONFIG_BODY_BYTES if is_config else MAX_REQUEST_BODY_BYTES
         received_bytes = 0
 
         async def receive_limited() -> Message:
             nonlocal received_bytes
             message = await receive()
             received_bytes += len(message.get("body", b""))
-            if received_bytes > MAX_REQUEST_BODY_BYTES:
+            if received_bytes > max_bytes:
                 raise HTTPException(413, "The body of the request is too long")
             return message
 

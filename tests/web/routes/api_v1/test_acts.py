@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from tests.support.fixture_rows import NOW, FixtureRows
 from tests.support.web import create_test_app, filled_database, request_page
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, format_iso8601
+from watchdog.service.config_check import ConfigCheckOutcome, RunningConfigActions
 from watchdog.service.config_reload import ConfigReloadOutcome, ConfigReloadStatus
 from watchdog.store.database import Database
 from watchdog.store.errors import StoreUnavailableError
@@ -255,7 +256,11 @@ def test_a_reload_is_answered_with_its_outcome(unchanged_database: Database) -> 
     async def reload_config() -> ConfigReloadOutcome:
         return waiting.pop(0)
 
-    app = create_test_app(unchanged_database, api_keys=(READER, OPERATOR), reload_config=reload_config)
+    async def check(_: str) -> ConfigCheckOutcome:
+        raise AssertionError
+
+    actions = RunningConfigActions(reload_config, check)
+    app = create_test_app(unchanged_database, api_keys=(READER, OPERATOR), config_actions=actions)
     assert call(app, "POST", "/reload", key=READER).status_code == 403
     assert call(app, "POST", "/reload?force=1").status_code == 422
     assert waiting == list(outcomes), "neither has reloaded"

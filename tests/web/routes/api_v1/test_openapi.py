@@ -98,6 +98,8 @@ def test_acts_and_what_they_store_have_the_documented_shape(document: Any, own_d
         "/api/v1/silences",
         "/api/v1/silences/{silence_id}",
         "/api/v1/reload",
+        "/api/v1/config/validate",
+        "/api/v1/config/diff",
     }
     incident = request_page(app, "/api/v1/incidents?state=open&limit=1").json()["items"][0]["id"]
     body = {"match": {"group": "Core", "severity": "warning", "tags": ["prod"]}, "duration_ms": 1_000}

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 
 from fastapi import APIRouter, Depends
 from starlette.requests import Request
 
 from watchdog.service.background_tasks import BackgroundTask
-from watchdog.service.config_reload import ConfigReloadOutcome
+from watchdog.service.config_check import RunningConfigActions
 from watchdog.web.auth.acts import SAFE_HTTP_METHODS, require_csrf_safe_act
 from watchdog.web.errors import HttpErrorResponseError
 from watchdog.web.readiness import ReadinessChecker
 from watchdog.web.routes.api_v1.acts import add_act_routes
+from watchdog.web.routes.api_v1.config import add_config_routes
 from watchdog.web.routes.api_v1.deliveries import add_delivery_routes
 from watchdog.web.routes.api_v1.incidents import add_incident_routes
 from watchdog.web.routes.api_v1.jobs import add_job_routes
@@ -20,7 +21,6 @@ from watchdog.web.routes.api_v1.openapi import add_openapi_route
 from watchdog.web.routes.api_v1.probes import add_probe_routes
 from watchdog.web.routes.api_v1.queues import add_queue_routes
 from watchdog.web.routes.api_v1.receivers import add_notification_receiver_routes
-from watchdog.web.routes.api_v1.reload import add_reload_route
 from watchdog.web.routes.api_v1.results import add_result_routes
 from watchdog.web.routes.api_v1.service import add_watchdog_service_routes
 from watchdog.web.routes.api_v1.silences import add_silence_routes
@@ -33,7 +33,7 @@ def create_api_v1_router(
     context: OperatorRouteContext,
     readiness_check: ReadinessChecker,
     list_background_tasks: Callable[[], Iterable[BackgroundTask]],
-    reload_config: Callable[[], Awaitable[ConfigReloadOutcome]] | None,
+    config_actions: RunningConfigActions | None,
 ) -> APIRouter:
     """Every route requires a key, and every act a body in JSON that no other site has sent."""
 
@@ -48,7 +48,7 @@ def create_api_v1_router(
     ):
         add_routes(router, context)
     add_watchdog_service_routes(router, context, readiness_check, list_background_tasks)
-    add_reload_route(router, reload_config)
+    add_config_routes(router, context, config_actions)
     add_openapi_route(router)
     return router
 
