@@ -64,6 +64,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer)
             return (
                 names.count("watchdog_probe_success") == 6
                 and "watchdog_queue_oldest_job_age_seconds" in names
+                and 'stage="pick_up"' in text
                 and 'stage="finish"' in text
                 and 'reason_family="http"' in text
                 and bool(re.search(r'watchdog_notifications_total\{.*result="sent"\} [1-9]', text))

@@ -336,8 +336,8 @@ FAULTS = [
     # --- canaries
     JobFault(
         "no worker takes the sentinel",
-        canary(start_within="500ms"), "canary.not_picked_up",
-        ("canary job not picked up within 500 ms: 1 waiting, 0 workers",),
+        canary(start_within="3s"), "canary.not_picked_up",
+        ("canary job not picked up within 3 s: 1 waiting, 0 workers",),
     ),
     JobFault(
         "the worker hangs", canary("hang"), "canary.not_finished",

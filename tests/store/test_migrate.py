@@ -121,7 +121,7 @@ def sample_value(column: sa.Column[Any], n: int) -> Any:
 def reflect(database: Database) -> sa.MetaData:
     """The tables as they are in the database, without the version table."""
     schema = sa.MetaData()
-    with database.open_read_transaction() as connection:
+    with database.open_read_transaction() as connection, database.allow_long_statements(connection):
         schema.reflect(connection)
     schema.remove(schema.tables[SCHEMA_VERSION_TABLE_NAME])
     return schema
