@@ -71,6 +71,8 @@ def test_an_incident_is_acknowledged_in_the_name_of_the_user(
     [
         (["ack", "nothing"], "no incident has the id nothing"),
         (["unack", "nothing"], "no incident has the id nothing"),
+        (["resend", "nothing"], "no incident has the id nothing"),
+        (["resend", "nothing", "x" * 501], "the destination has 501 characters; at most 500 are possible"),
         (["ack", "x", "--comment", "x" * 501], "the comment has 501 characters; at most 500 are possible"),
         (["unsilence", "s-1"], "no silence has the id s-1"),
         (["silence", "--for", "1h"], "nothing is selected: state an id"),

@@ -48,10 +48,11 @@ TOOL_NAMES = [
     "run_probe",
     "acknowledge",
     "unacknowledge",
+    "resend",
     "silence",
     "unsilence",
 ]
-ACTING_TOOL_NAMES = {"trigger_task", "run_probe", "acknowledge", "unacknowledge", "silence", "unsilence"}
+ACTING_TOOL_NAMES = {"trigger_task", "run_probe", "acknowledge", "unacknowledge", "resend", "silence", "unsilence"}
 PROTOCOL_VERSION_BY_MODE = {"legacy": "2025-11-25", "auto": "2026-07-28"}
 """Client mode -> the protocol version that it negotiates."""
 

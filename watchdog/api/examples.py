@@ -9,6 +9,7 @@ from watchdog.api.config_changes import serialize_config_changes
 from watchdog.api.serializers.acts import (
     serialize_incident_acknowledgement,
     serialize_recorded_act,
+    serialize_resent_notifications,
     serialize_silence,
     serialize_started_silence,
 )
@@ -240,6 +241,10 @@ ENDED_SILENCE_EXAMPLE = serialize_silence(
     replace(_SILENCE, ended_at=_EXAMPLE_INCIDENT_OPENED_AT_MS + HOUR_MS, ended_by="Ben")
 )
 RECORDED_ACT_EXAMPLE = serialize_recorded_act(_ACT)
+
+RESENT_NOTIFICATIONS_EXAMPLE = serialize_resent_notifications(
+    INCIDENT_ACKNOWLEDGEMENT_EXAMPLE["incident"], ["oncall/slack"]
+)
 
 RELOAD_EXAMPLE = serialize_config_reload(ConfigReloadOutcome(ConfigReloadStatus.APPLIED))
 

@@ -12,11 +12,13 @@ from watchdog.cli.db import db_app
 from watchdog.cli.demo import demo_command
 from watchdog.cli.diff import diff_command
 from watchdog.cli.exec import ExecClickCommand, exec_command
+from watchdog.cli.explain import explain_command
 from watchdog.cli.incidents import incidents_command
 from watchdog.cli.init import init_command
 from watchdog.cli.jobs import jobs_app
 from watchdog.cli.mcp import mcp_command
 from watchdog.cli.probe import probe_command
+from watchdog.cli.resend import resend_command
 from watchdog.cli.run import run_command
 from watchdog.cli.schema import schema_command
 from watchdog.cli.service import service_command
@@ -59,11 +61,13 @@ CLI_COMMANDS_BY_NAME: dict[str, Callable[..., None]] = {
     "probe": probe_command,
     "status": status_command,
     "incidents": incidents_command,
+    "explain": explain_command,
     "ack": ack_command,
     "unack": unack_command,
     "silence": silence_command,
     "unsilence": unsilence_command,
     "silences": silences_command,
+    "resend": resend_command,
     "service": service_command,
     "test-alert": send_test_alert_command,
     "schema": schema_command,

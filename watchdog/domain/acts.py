@@ -16,6 +16,7 @@ class OperatorActKind(StrEnum):
     UNACKNOWLEDGE = "unacknowledge"
     SILENCE = "silence"
     UNSILENCE = "unsilence"
+    RESEND = "resend"
 
 
 class OperatorInterfaceKind(StrEnum):

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from watchdog.api.serializers.acts import (
     serialize_incident_acknowledgement,
+    serialize_resent_notifications,
     serialize_silence,
     serialize_started_silence,
 )
@@ -28,6 +29,7 @@ from watchdog.service.acts import (
     begin_silence,
     end_silence,
     remove_acknowledgement,
+    resend_undelivered_notifications,
 )
 from watchdog.store.database import Database
 
@@ -65,6 +67,24 @@ class ActTools:
             ctx, lambda database, actor, now: remove_acknowledgement(database, incident, actor, comment, now)
         )
         return {**serialize_incident_acknowledgement(incident, None)}
+
+    async def resend(
+        self,
+        incident: Annotated[str, Field(max_length=200, description="The id of an incident.")],
+        ctx: ActToolContext,
+        destination: Annotated[str, Field(description="Such as oncall/slack; empty: every destination.")] = "",
+        comment: CommentParameter = "",
+    ) -> ActToolResult:
+        """Send the undelivered notifications of an incident again: {incident, destinations}. Requires an API key with
+        role operator.
+        """
+        destinations = await self._run_act(
+            ctx,
+            lambda database, actor, now: resend_undelivered_notifications(
+                database, incident, destination, actor, comment, now
+            ),
+        )
+        return {**serialize_resent_notifications(incident, destinations)}
 
     async def silence(
         self,

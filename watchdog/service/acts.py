@@ -36,7 +36,7 @@ from watchdog.service.clock import Clock
 from watchdog.service.notifications import NotificationSender
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.database import Database
-from watchdog.store.write import acknowledgements, silence_ends, silences
+from watchdog.store.write import acknowledgements, resends, silence_ends, silences
 
 log = structlog.get_logger()
 
@@ -84,6 +84,16 @@ def remove_acknowledgement(database: Database, incident: str, actor: Actor, comm
     """Returns whether the incident was acknowledged."""
     return acknowledgements.remove_acknowledgement(
         database, incident, _clean_actor_name(actor), _validate_and_clean_act_comment(comment), now
+    )
+
+
+def resend_undelivered_notifications(
+    database: Database, incident: str, destination: str, actor: Actor, comment: str, now: int
+) -> list[str]:
+    """Send again what could not be delivered to this destination; empty: to any. Returns the destinations."""
+    _require_act_text_within_limit("destination", destination, MAX_SILENCE_SUBJECT_PATTERN_CHARS)
+    return resends.resend_undelivered_notifications(
+        database, incident, destination, _clean_actor_name(actor), _validate_and_clean_act_comment(comment), now
     )
 
 

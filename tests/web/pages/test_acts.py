@@ -30,6 +30,7 @@ OPEN, RESOLVED, OF_JOB = f"{1:024x}", f"{2:024x}", f"{3:024x}"
 FORMS: tuple[tuple[str, dict[str, str]], ...] = (
     (f"/incidents/{OPEN}/acknowledge", {}),
     (f"/incidents/{OPEN}/unacknowledge", {}),
+    (f"/incidents/{OPEN}/resend", {"destination": "oncall/slack"}),
     (f"/incidents/{OPEN}/silence", {"duration": "1h"}),
     ("/probes/api/silence", {"duration": "1h"}),
     ("/silences", {"group": "Core", "duration": "1h"}),
@@ -41,7 +42,9 @@ def make_rows() -> FixtureRows:
     """An open incident, a resolved one, and one about a job whose name has a star."""
     rows = FixtureRows()
     probe = rows.add_probe("API", group="Core", tags=("prod", "eu"))
-    rows.add_incident(probe, "availability", "HTTP 503", NOW - HOUR_MS)
+    incident = rows.add_incident(probe, "availability", "HTTP 503", NOW - HOUR_MS)
+    rows.add_notification(incident, "oncall/slack", "undelivered", created_at=NOW - HOUR_MS, finished_at=NOW - 1_000)
+    rows.rows["revision_destinations"].append({"revision": 1, "destination": "oncall/slack", "definition": "d"})
     rows.add_incident(probe, "availability", "HTTP 502", NOW - DAY_MS, resolved_at=NOW - 23 * HOUR_MS)
     rows.add_incident(rows.add_probe("Jobs", "jobs"), "job", "a*b is late", NOW - HOUR_MS, subject="a*b")
     rows.add_probe("Quiet")
@@ -112,6 +115,23 @@ def test_an_incident_is_acknowledged_and_shown_so(app: FastAPI) -> None:
         assert "acknowledged by ops" in visible_text(read_page(app, path, cookie))
     submit(app, f"/incidents/{OPEN}/unacknowledge", {"csrf_token": find_token(page)}, cookie)
     assert "Acknowledged by" not in visible_text(read_page(app, f"/incidents/{OPEN}", cookie)).partition("Timeline")[0]
+
+
+@pytest.mark.parametrize("path", [f"/incidents/{OPEN}", "/undelivered"])
+def test_an_undelivered_notification_is_sent_again(app: FastAPI, path: str) -> None:
+    cookie = sign_in(app, OPERATOR)
+    page = read_page(app, path, cookie)
+    assert "Send again to oncall/slack" in visible_text(page)
+    form, destination = f"/incidents/{OPEN}/resend", 'name="destination" value="oncall/slack"'
+    assert f'action="{form}"' in page
+    assert destination in page
+    response = submit(app, form, {"csrf_token": find_token(page), "destination": "oncall/slack"}, cookie)
+    assert (response.status_code, response.headers["location"]) == (303, f"/incidents/{OPEN}")
+    text = visible_text(read_page(app, f"/incidents/{OPEN}", cookie))
+    assert "Notifications sent again" in text
+    assert "Queued" in text
+    assert "Send again" not in text
+    assert submit(app, form, {"csrf_token": find_token(page)}, cookie).status_code == 409
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,20 @@ class IncidentAcknowledgementJson(TypedDict):
 
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
+class ResentNotificationsJson(TypedDict):
+    """An incident of which notifications are sent again."""
+
+    incident: str
+    """Its id."""
+    destinations: list[str]
+    """To which they are sent again."""
+
+
+def serialize_resent_notifications(incident: str, destinations: list[str]) -> ResentNotificationsJson:
+    return {"incident": incident, "destinations": destinations}
+
+
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
 class SilenceCriteriaJson(TypedDict):
     """Which incidents a silence selects. A field that is null or empty selects every incident."""
 

@@ -14,12 +14,12 @@ from watchdog.domain.acts import (
     OperatorActRefusedError,
 )
 from watchdog.domain.formatting import format_utc_timestamp
-from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.database import Database
 from watchdog.store.read.acts import build_acknowledgement_from_row
 from watchdog.store.tables import incidents
 from watchdog.store.write.audit import record_operator_act
 from watchdog.store.write.follow_up_times import schedule_follow_ups
+from watchdog.store.write.incident_locks import lock_incident
 from watchdog.store.write.outbox_rows import enqueue_acknowledged_notifications
 
 
@@ -54,13 +54,7 @@ def remove_acknowledgement(database: Database, incident: str, actor: Actor, comm
 
 def _lock_open_incident(database: Database, connection: sa.Connection, incident: str, now: int) -> Any:
     """The row of an open incident, which nothing changes until the transaction ends."""
-    id = replace_unstorable_characters(incident)
-    is_incident = incidents.c.id == id
-    probe = connection.execute(sa.select(incidents.c.probe).where(is_incident)).scalar()
-    if probe is None:
-        raise OperatorActRefusedError(OperatorActRefusalReason.NOT_FOUND, f"no incident has the id {id}")
-    database.lock_probes(connection, [probe])
-    row = connection.execute(sa.select(incidents).where(is_incident)).one()
+    row = lock_incident(database, connection, incident)
     if row.resolved_at is not None:
         resolved = format_utc_timestamp(row.resolved_at, now)
         raise OperatorActRefusedError(

@@ -21,6 +21,7 @@ from watchdog.web.pages.banner import PageBanner
 INCIDENT_TIMELINE_TITLE_BY_ACT_KIND = {
     OperatorActKind.ACKNOWLEDGE: "Acknowledged",
     OperatorActKind.UNACKNOWLEDGE: "Acknowledgement removed",
+    OperatorActKind.RESEND: "Notifications sent again",
 }
 
 

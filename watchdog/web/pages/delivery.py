@@ -38,6 +38,8 @@ class DeliveryPageRow:
     glyph: str
     label: str
     detail: str
+    destination: str
+    is_undelivered: bool
 
 
 def build_delivery_page_row(delivery: DeliveryRecord, destination_addresses: Mapping[str, str]) -> DeliveryPageRow:
@@ -52,6 +54,8 @@ def build_delivery_page_row(delivery: DeliveryRecord, destination_addresses: Map
         glyph=glyph,
         label=DELIVERY_STATE_LABELS[delivery.state],
         detail=_format_delivery_detail(delivery),
+        destination=delivery.destination,
+        is_undelivered=delivery.state is DeliveryState.UNDELIVERED,
     )
 
 

@@ -20,6 +20,7 @@ from watchdog.service.acts import (
     begin_silence,
     end_silence,
     remove_acknowledgement,
+    resend_undelivered_notifications,
 )
 from watchdog.store.database import Database
 from watchdog.store.read.status import Connection, list_incidents, list_probe_infos
@@ -59,6 +60,15 @@ def add_incident_forms(router: APIRouter, context: OperatorRouteContext) -> None
     acts = {"acknowledge": acknowledge_incident, "unacknowledge": remove_acknowledgement}
     for name, act in acts.items():
         add_incident_form(router, context, name, act)
+
+    @router.post("/incidents/{incident_id}/resend")
+    async def resend(request: Request, incident_id: str) -> Response:
+        form, actor = await read_act_form(request, context)
+        destination, comment = form.get("destination", ""), form.get("comment", "")
+        await context.run_act(
+            lambda db, now: resend_undelivered_notifications(db, incident_id, destination, actor, comment, now)
+        )
+        return redirect_to_page("/incidents/", incident_id)
 
     @router.post("/incidents/{incident_id}/silence")
     async def silence_incident(request: Request, incident_id: str) -> Response:

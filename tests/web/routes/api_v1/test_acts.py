@@ -169,6 +169,11 @@ SILENCE = {"match": {"group": "Core"}, "duration_ms": 1_000}
         ("POST", f"/incidents/{OPEN}/acknowledge", {"by": "Mallory"}, 422, "body by: unknown field"),
         ("POST", f"/incidents/{OPEN}/acknowledge", [], 422, "body: "),
         ("POST", f"/incidents/{OPEN}/acknowledge?by=Mallory", {}, 422, "query by: unknown parameter"),
+        ("POST", "/incidents/none/resend", {}, 404, "No incident has the id none. Check the id"),
+        ("POST", f"/incidents/{OPEN}/resend", None, 409, "No notification of the incident is undelivered"),
+        ("POST", f"/incidents/{OPEN}/resend", {"destination": "a/b"}, 409, "No notification of the incident to a/b is"),
+        ("POST", f"/incidents/{OPEN}/resend", {"destination": "x" * 201}, 422, "body destination: "),
+        ("POST", f"/incidents/{OPEN}/resend", {"destinations": ["a/b"]}, 422, "body destinations: unknown field"),
         ("POST", "/silences", {**SILENCE, "match": {}}, 422, "Nothing is selected: state an id"),
         ("POST", "/silences", {**SILENCE, "match": {"all": True, "group": "Core"}}, 422, "`all` silences everything"),
         ("POST", "/silences", {**SILENCE, "match": {"all": "yes"}}, 422, "body match.all: "),
@@ -243,6 +248,25 @@ def test_a_silence_lasts_for_a_year_at_most(app: FastAPI) -> None:
     year = {"match": {"id": "api"}, "duration_ms": 365 * DAY_MS}
     assert call(app, "POST", "/silences", year).status_code == 200
     assert call(app, "POST", "/silences", {**year, "duration_ms": 365 * DAY_MS + MINUTE_MS}).status_code == 422
+
+
+def test_undelivered_notifications_are_sent_again(tmp_path: Path) -> None:
+    rows = make_rows()
+    for name in ("oncall/slack", "mail/email"):
+        rows.add_notification(OPEN, name, "undelivered", created_at=NOW - HOUR_MS, finished_at=NOW - 1_000)
+        rows.rows["revision_destinations"].append({"revision": 1, "destination": name, "definition": "d"})
+    with filled_database(f"sqlite:///{tmp_path}/watchdog.db", rows) as database:
+        app = create_test_app(database, api_keys=(READER, OPERATOR))
+        path = f"/incidents/{OPEN}/resend"
+        assert call(app, "POST", path, key=READER).status_code == 403
+        response = call(app, "POST", path, {"destination": "mail/email", "comment": "new address"})
+        assert (response.status_code, response.json()) == (200, {"incident": OPEN, "destinations": ["mail/email"]})
+        assert call(app, "POST", path).json()["destinations"] == ["oncall/slack"]
+        assert call(app, "POST", path).status_code == 409
+        states = {each["destination"]: each["state"] for each in read(app, f"/incidents/{OPEN}")["notifications"]}
+        assert states == {"mail/email": "waiting", "oncall/slack": "waiting"}
+        acts = [(act["act"], act["comment"]) for act in read(app, "/audit")["items"]]
+    assert acts == [("resend", "oncall/slack"), ("resend", "mail/email: new address")]
 
 
 def test_a_reload_is_answered_with_its_outcome(unchanged_database: Database) -> None:

@@ -95,6 +95,7 @@ def test_acts_and_what_they_store_have_the_documented_shape(document: Any, own_d
     assert {path for path, method, _ in list_operations(document) if method != "get"} == {
         "/api/v1/incidents/{incident_id}/acknowledge",
         "/api/v1/incidents/{incident_id}/unacknowledge",
+        "/api/v1/incidents/{incident_id}/resend",
         "/api/v1/silences",
         "/api/v1/silences/{silence_id}",
         "/api/v1/reload",

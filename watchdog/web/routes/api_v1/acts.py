@@ -8,16 +8,23 @@ from fastapi import APIRouter, Body, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from watchdog.api.examples import INCIDENT_ACKNOWLEDGEMENT_EXAMPLE, RECORDED_ACT_EXAMPLE, build_list_page_json_example
+from watchdog.api.examples import (
+    INCIDENT_ACKNOWLEDGEMENT_EXAMPLE,
+    RECORDED_ACT_EXAMPLE,
+    RESENT_NOTIFICATIONS_EXAMPLE,
+    build_list_page_json_example,
+)
 from watchdog.api.serializers.acts import (
     IncidentAcknowledgementJson,
     RecordedActJson,
+    ResentNotificationsJson,
     serialize_incident_acknowledgement,
     serialize_recorded_act,
+    serialize_resent_notifications,
 )
 from watchdog.api.serializers.lists import ListPageJson
 from watchdog.domain.acts import OperatorAuditLogEntry, OperatorInterfaceKind
-from watchdog.service.acts import acknowledge_incident, remove_acknowledgement
+from watchdog.service.acts import acknowledge_incident, remove_acknowledgement, resend_undelivered_notifications
 from watchdog.store.read.acts import list_acts
 from watchdog.web.auth.acts import get_actor
 from watchdog.web.routes.api_v1.cursors import CursorPosition
@@ -28,6 +35,16 @@ from watchdog.web.routes.api_v1.responses import CursorPaginatedListEndpoint, cu
 from watchdog.web.routes.operators import OperatorRouteContext
 
 NO_COMMENT = ActBody()
+
+
+class ResendBody(ActBody):
+    """Which notifications are sent again."""
+
+    destination: FilterText = ""
+    """Such as oncall/slack; empty: every destination."""
+
+
+TO_EVERY_DESTINATION = ResendBody()
 
 
 class AuditListParameters(PageParameters):
@@ -85,7 +102,31 @@ def add_act_routes(router: APIRouter, context: OperatorRouteContext) -> None:
         )
         return serialize_incident_acknowledgement(incident_id, None)
 
+    add_resend_route(router, context)
     add_audit_route(router, context)
+
+
+def add_resend_route(router: APIRouter, context: OperatorRouteContext) -> None:
+    @declare_act_operation(
+        router,
+        "/incidents/{incident_id}/resend",
+        summary="Send the undelivered notifications of an incident again",
+        shape=ResentNotificationsJson,
+        example=RESENT_NOTIFICATIONS_EXAMPLE,
+    )
+    async def resend(
+        request: Request,
+        incident_id: IncidentId,
+        _: Annotated[NoQueryParameters, Query()],
+        body: Annotated[ResendBody, Body()] = TO_EVERY_DESTINATION,
+    ) -> ResentNotificationsJson:
+        actor = get_actor(request, OperatorInterfaceKind.API, body.on_behalf_of)
+        destinations = await context.run_act(
+            lambda database, now: resend_undelivered_notifications(
+                database, incident_id, body.destination, actor, body.comment, now
+            )
+        )
+        return serialize_resent_notifications(incident_id, destinations)
 
 
 def add_audit_route(router: APIRouter, context: OperatorRouteContext) -> None:

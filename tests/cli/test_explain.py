@@ -1,0 +1,110 @@
+"""`watchdog explain`: why an incident opened, who was notified, who was not, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.command_line import invoke_command
+from tests.support.fixture_rows import FixtureRows
+from watchdog.domain.formatting import format_time_of_day
+from watchdog.domain.model import Outcome, Severity
+from watchdog.resources import find_resource_folder
+from watchdog.service.clock import read_wall_clock_ms
+from watchdog.store.database import Database
+from watchdog.store.migrate import upgrade_schema
+
+MINUTE = 60_000
+ROUTING_LOG = (
+    "route 1 does not match: group is Core, not Search",
+    "route 2 matches: notifies oncall, mail",
+    "chat/slack is left out: no route matches",
+)
+
+
+@pytest.fixture
+def since(write: Callable[..., Path]) -> int:
+    """An incident of a probe with three destinations, half an hour old; it is the only one."""
+    write()
+    since = read_wall_clock_ms() // MINUTE * MINUTE - 30 * MINUTE
+    rows = FixtureRows()
+    probe = rows.add_probe("API", group="Core")
+    rows.add_result(probe, since, Outcome.FAIL, "HTTP 503, expected 200", "http.503")
+    incident = rows.add_incident(
+        probe, "availability", "HTTP 503, expected 200", since, severity=Severity.CRITICAL, reason="http.503",
+        routing_log=ROUTING_LOG,
+    )  # fmt: skip
+    opened_at = since + 2 * MINUTE
+    rows.add_notification(incident, "oncall/slack", created_at=opened_at, finished_at=opened_at + 1_000)
+    rows.add_notification(
+        incident, "mail/email", "undelivered", created_at=opened_at, finished_at=opened_at + MINUTE, attempts=3,
+        detail="550 no such mailbox",
+    )  # fmt: skip
+    for name in ("oncall/slack", "mail/email", "chat/slack"):
+        rows.rows["revision_destinations"].append({"revision": 1, "destination": name, "definition": "d"})
+    database = Database("sqlite:///watchdog.db")
+    upgrade_schema(database, find_resource_folder("migrations"))
+    with database.open_write_transaction() as connection:
+        rows.insert_into(connection)
+    database.close()
+    return since
+
+
+def test_the_chain_of_decisions(since: int) -> None:
+    ran = invoke_command("explain", f"{1:024x}")
+    assert (ran.exit_code, ran.stderr) == (0, "")
+    first_at, sent_at = (format_time_of_day(since + ms, seconds=True) for ms in (0, 2 * MINUTE + 1_000))
+    text = ran.stdout.replace("\N{NO-BREAK SPACE}", " ")
+    head, why, who, what = text.split("\n\n")
+    assert head.splitlines() == [
+        "API: HTTP 503, expected 200",
+        "Down for 30 min · critical",
+        "mail/email was not notified: 550 no such mailbox, 3 attempts. oncall/slack was notified.",
+    ]
+    assert why.splitlines() == [
+        "Why it opened, and which routes apply",
+        "  3 bad results in a row (alert.failure_threshold: 3)",
+        "  Severity critical, from the probe's configuration (alert.severity: critical)",
+        "  Route 1 does not match: group is Core, not Search",
+        "  Route 2 matches: notifies oncall, mail",
+        "  Chat/slack is left out: no route matches",
+    ]
+    assert who.splitlines()[:3] == [
+        "Who was notified",
+        "  chat/slack: not notified: chat/slack is left out: no route matches",
+        "  mail/email: route 2 matches: notifies oncall, mail",
+    ]
+    assert who.splitlines()[3].startswith("    opened: undelivered, 3 attempts until ")
+    assert who.splitlines()[4:] == [
+        "  oncall/slack: route 2 matches: notifies oncall, mail",
+        f"    opened: delivered, {sent_at} · 1 s",
+    ]
+    events = what.splitlines()
+    assert events[0] == "What happened (UTC)"
+    assert events[1] == f"  {first_at}  First bad result: HTTP 503, expected 200 · state not changed yet"
+    assert [event.split("  ")[2].partition(":")[0] for event in events[2:]] == [
+        "Opened, critical",
+        "Notified oncall/slack",
+        "Could not notify mail/email",
+    ]
+
+
+@pytest.mark.usefixtures("since")
+def test_as_json() -> None:
+    detail = invoke_command("explain", f"{1:024x}", "-o", "json").json
+    assert (detail["id"], detail["routing_log"]) == (f"{1:024x}", list(ROUTING_LOG))
+    assert [(each["destination"], each["notified"]) for each in detail["destinations"]] == [
+        ("chat/slack", False),
+        ("mail/email", True),
+        ("oncall/slack", True),
+    ]
+
+
+@pytest.mark.usefixtures("since")
+@pytest.mark.parametrize("id", ["nothing", f"{2:024x}", "", "%", "1'; DROP TABLE incidents"])
+def test_an_unknown_incident(id: str) -> None:
+    ran = invoke_command("explain", id)
+    assert (ran.exit_code, ran.stdout) == (2, "")
+    assert ran.stderr == f"watchdog: there is no incident with the id {id}: `watchdog incidents` lists them\n"

@@ -1,0 +1,89 @@
+"""`watchdog explain`: why an incident opened, who was notified of it, who was not, and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, exit_with_error, open_read_connection_or_exit
+from watchdog.cli.output import CliOutputFormat, OutputFormatOption, print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from watchdog.store.read.status import DeliveryRecord
+    from watchdog.web.pages.incident import IncidentDetailPage
+
+INDENT = "  "
+
+
+def explain_command(
+    incident: Annotated[str, typer.Argument(help="Id of the incident.", show_default=False)],
+    config: ConfigFileOption = DEFAULT_CONFIG_PATH,
+    output: OutputFormatOption = CliOutputFormat.TABLE,
+) -> None:
+    """Explain an incident: why it opened, who was notified of it, who was not, and why.
+
+    \b
+    Example: watchdog explain 1c9b04ae77d2f00c3a51e9d8
+    """
+    from watchdog.api.serializers.incidents import serialize_incident_detail
+    from watchdog.domain.model import IncidentEvent
+    from watchdog.domain.notification import Notification
+    from watchdog.store.read.alert_context import load_alert_message_context
+    from watchdog.store.read.destinations import list_destination_names
+    from watchdog.store.read.status import list_incident_deliveries
+    from watchdog.web.pages.incident import load_incident_detail_page
+
+    with open_read_connection_or_exit(config) as (connection, now):
+        page = load_incident_detail_page(connection, incident, {}, now)
+        if page is None:
+            exit_with_error(f"there is no incident with the id {incident}: `watchdog incidents` lists them")
+        context = load_alert_message_context(connection, Notification(incident, "", 0, IncidentEvent.OPENED), now)
+        deliveries = list_incident_deliveries(connection, incident)
+        destinations = list_destination_names(connection)
+    if output is CliOutputFormat.JSON:
+        print_json(serialize_incident_detail(page.record, context, deliveries, destinations))
+    else:
+        print("\n".join(_iter_explanation_lines(page, deliveries, destinations, now)))
+
+
+def _iter_explanation_lines(
+    page: IncidentDetailPage, deliveries: Sequence[DeliveryRecord], destinations: Sequence[str], now: int
+) -> Iterator[str]:
+    from watchdog.domain.formatting import format_utc_timestamp_without_zone
+
+    yield page.title
+    yield f"{page.state_label} · {page.record.incident.severity}"
+    for banner in page.banners:
+        yield ". ".join(filter(None, (banner.title, banner.text)))
+    yield from ("", "Why it opened, and which routes apply")
+    for step, setting in page.decision_steps:
+        yield f"{INDENT}{step} ({setting})" if setting else f"{INDENT}{step}"
+    yield from ("", "Who was notified")
+    yield from _iter_destination_lines(page, deliveries, destinations)
+    yield from ("", "What happened (UTC)")
+    for event in reversed(page.timeline):
+        at = format_utc_timestamp_without_zone(event.occurred_at, now, seconds=True)
+        yield f"{INDENT}{at}  {': '.join(filter(None, (event.title, event.detail)))}"
+
+
+def _iter_destination_lines(
+    page: IncidentDetailPage, deliveries: Sequence[DeliveryRecord], destinations: Sequence[str]
+) -> Iterator[str]:
+    """Each configured destination with its deliveries, or why it has none."""
+    from watchdog.domain.routing import explain_routing_of_destination
+    from watchdog.web.pages.delivery import build_delivery_page_row
+
+    notified = {delivery.destination for delivery in deliveries}
+    names = sorted(notified.union(destinations))
+    if not names:
+        yield f"{INDENT}No receiver is configured."
+    for name in names:
+        why = explain_routing_of_destination(page.record.routing_log, name, is_notified=name in notified)
+        yield f"{INDENT}{name}: {'' if name in notified else 'not notified: '}{why}"
+        for delivery in deliveries:
+            if delivery.destination == name:
+                row = build_delivery_page_row(delivery, {})
+                yield f"{INDENT * 2}{row.event}: {row.label.lower()}, {row.detail}"

@@ -1,0 +1,24 @@
+"""Locking of an incident, for acts that change it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from watchdog.domain.acts import OperatorActRefusalReason, OperatorActRefusedError
+from watchdog.domain.text import replace_unstorable_characters
+from watchdog.store.database import Database
+from watchdog.store.tables import incidents
+
+
+def lock_incident(database: Database, connection: sa.Connection, incident: str) -> Any:
+    """The row of an incident, which nothing changes until the transaction ends. Raises OperatorActRefusedError if the
+    incident is unknown."""
+    id = replace_unstorable_characters(incident)
+    is_incident = incidents.c.id == id
+    probe = connection.execute(sa.select(incidents.c.probe).where(is_incident)).scalar()
+    if probe is None:
+        raise OperatorActRefusedError(OperatorActRefusalReason.NOT_FOUND, f"no incident has the id {id}")
+    database.lock_probes(connection, [probe])
+    return connection.execute(sa.select(incidents).where(is_incident)).one()
