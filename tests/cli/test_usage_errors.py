@@ -34,7 +34,10 @@ def one_line(ran: CommandResult, code: int) -> str:
 )
 def test_no_configuration_in_this_directory(command: str) -> None:
     line = one_line(invoke_command(*command.split()), 2)
-    assert line == ("watchdog: no watchdog.yaml in this directory: create one with `watchdog init`, or pass -c FILE")
+    assert line == (
+        "watchdog: no watchdog.yaml in this directory: create one with `watchdog init`, pass -c FILE, or set "
+        "WATCHDOG_CONFIG"
+    )
 
 
 def test_a_missing_file() -> None:

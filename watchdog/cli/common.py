@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from watchdog.cli.environment import CONFIG_FILE_ENV_VAR, DEFAULT_CONFIG_FILE
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -29,8 +31,10 @@ class ExitCode(IntEnum):
     UNKNOWN = 3
 
 
-ConfigFileOption = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="Configuration file.")]
-DEFAULT_CONFIG_PATH = Path("watchdog.yaml")
+ConfigFileOption = Annotated[
+    Path, typer.Option("--config", "-c", metavar="FILE", envvar=CONFIG_FILE_ENV_VAR, help="Configuration file.")
+]
+DEFAULT_CONFIG_PATH = Path(DEFAULT_CONFIG_FILE)
 
 
 GC_THRESHOLD_OBJECTS = 10_000
@@ -64,12 +68,28 @@ def load_config_or_exit(path: Path) -> LoadedConfig:
     from watchdog.config.problems import ConfigError
 
     if path == DEFAULT_CONFIG_PATH and not path.exists():
-        exit_with_error(f"no {path} in this directory: create one with `watchdog init`, or pass -c FILE")
+        exit_with_error(
+            f"no {path} in this directory: create one with `watchdog init`, pass -c FILE, or set {CONFIG_FILE_ENV_VAR}"
+        )
     try:
         return load_config(path)
     except ConfigError as e:
         print(e, file=sys.stderr)
         raise typer.Exit(ExitCode.USAGE_ERROR) from None
+
+
+def complete_probe_name(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The ids and names of probes that begin so, for the completion of a shell. None if the configuration cannot be
+    loaded: a message would appear in the middle of the command."""
+    from watchdog.config.load import load_config
+    from watchdog.config.problems import ConfigError
+
+    path = ctx.params.get("config") or os.environ.get(CONFIG_FILE_ENV_VAR) or DEFAULT_CONFIG_PATH
+    try:
+        probes = load_config(Path(path), regular_files_only=True).config.probes
+    except ConfigError:
+        return []
+    return [text for probe in probes for text in dict.fromkeys((probe.id, probe.name)) if text.startswith(incomplete)]
 
 
 @contextmanager

@@ -11,13 +11,14 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from watchdog.cli.environment import CONFIG_FILE_ENV_VAR, DEFAULT_CONFIG_FILE
 from watchdog.cli.exec_process import CHECK_IN_URL_ENV_VAR, WrappedCommandProcess
 
 
 class WatchdogExecArguments(NamedTuple):
     name: str
     command: list[str]
-    config: Path = Path("watchdog.yaml")
+    config: Path = Path(DEFAULT_CONFIG_FILE)
     url: str = ""
     """Where to check in; empty: at the address that the configuration gives the heartbeat `name`."""
 
@@ -25,7 +26,8 @@ class WatchdogExecArguments(NamedTuple):
 def parse_exec_arguments(words: list[str]) -> WatchdogExecArguments | None:
     """Parses what follows `watchdog exec`: options, name, options, `--`, command. None leaves it to Typer, which prints
     the help or explains what is wrong."""
-    name, config, url = None, "watchdog.yaml", os.environ.get(CHECK_IN_URL_ENV_VAR, "")
+    name, url = None, os.environ.get(CHECK_IN_URL_ENV_VAR, "")
+    config = os.environ.get(CONFIG_FILE_ENV_VAR) or DEFAULT_CONFIG_FILE
     n = 0
     while n < len(words) and words[n] != "--":
         word = words[n]

@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, open_read_connection_or_exit
+from watchdog.cli.common import (
+    DEFAULT_CONFIG_PATH,
+    ConfigFileOption,
+    complete_probe_name,
+    exit_with_error,
+    open_read_connection_or_exit,
+)
 from watchdog.cli.output import CliOutputFormat, OutputFormatOption, escape_rich_markup, print_json_or_table
 
 if TYPE_CHECKING:
@@ -17,18 +23,39 @@ def incidents_command(
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
     output: OutputFormatOption = CliOutputFormat.TABLE,
     only_open: Annotated[bool, typer.Option("--open", help="Only open incidents.")] = False,
+    probe: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Only of this probe, by name or id.", autocompletion=complete_probe_name),
+    ] = None,
+    severity: Annotated[
+        str | None, typer.Option(metavar="info|warning|critical", help="Only of this severity.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of incidents.")] = 100,
 ) -> None:
     """List incidents, newest first.
 
     \b
-    Example: watchdog incidents --open
+    Example: watchdog incidents --open --severity critical
     """
     from watchdog.api.serializers.incidents import serialize_incident
-    from watchdog.store.read.status import list_incidents
+    from watchdog.domain.model import Severity
+    from watchdog.store.read.status import list_incidents, list_probe_infos
 
+    if severity is not None and severity not in tuple(Severity):
+        exit_with_error(f"--severity {severity}: expected {', '.join(Severity)}")
     with open_read_connection_or_exit(config) as (connection, now):
-        records = list_incidents(connection, is_open=True if only_open else None, limit=limit)
+        ids = None
+        if probe is not None:
+            ids = [info.database_id for info in list_probe_infos(connection) if probe in (info.id, info.name)]
+            if not ids:
+                exit_with_error(f"there is no probe with the name or id {probe}: `watchdog status` lists them")
+        records = list_incidents(
+            connection,
+            probe_database_ids=ids,
+            is_open=True if only_open else None,
+            severity=None if severity is None else Severity(severity),
+            limit=limit,
+        )
     print_json_or_table(
         output,
         records,

@@ -12,6 +12,7 @@ from watchdog.cli.common import (
     DEFAULT_CONFIG_PATH,
     ConfigFileOption,
     ExitCode,
+    complete_probe_name,
     exit_with_error,
     load_config_or_exit,
     open_database_or_exit,
@@ -52,7 +53,9 @@ def jobs_command(
 
 @jobs_app.command("forget", cls=CommandWithoutPydantic)
 def jobs_forget_command(
-    probe: Annotated[str, typer.Argument(help="Name or id of the probe.", show_default=False)],
+    probe: Annotated[
+        str, typer.Argument(help="Name or id of the probe.", show_default=False, autocompletion=complete_probe_name)
+    ],
     job: Annotated[str | None, typer.Argument(help="Name of the job; default: every missing job.")] = None,
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
@@ -51,7 +52,25 @@ cli_app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def print_version_and_exit(is_requested: bool) -> None:
+    if is_requested:
+        version_command()
+        raise typer.Exit
+
+
+@cli_app.callback()
+def accept_common_options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version_and_exit, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options that come before the command."""
+
+
 CLI_COMMANDS_BY_NAME: dict[str, Callable[..., None]] = {
     "run": run_command,
     "demo": demo_command,

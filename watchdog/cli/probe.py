@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, ExitCode, exit_with_error, load_config_or_exit
+from watchdog.cli.common import (
+    DEFAULT_CONFIG_PATH,
+    ConfigFileOption,
+    ExitCode,
+    complete_probe_name,
+    exit_with_error,
+    load_config_or_exit,
+)
 from watchdog.cli.output import CliOutputFormat, OutputFormatOption, print_json
 
 if TYPE_CHECKING:
@@ -23,7 +30,7 @@ GREY_SGR_CODE = "90"
 
 
 def probe_command(
-    name: Annotated[str, typer.Argument(help="Name or id of a probe.")],
+    name: Annotated[str, typer.Argument(help="Name or id of a probe.", autocompletion=complete_probe_name)],
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
     output: OutputFormatOption = CliOutputFormat.TABLE,
 ) -> None:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, ExitCode, open_read_connection_or_exit
+from watchdog.cli.common import (
+    DEFAULT_CONFIG_PATH,
+    ConfigFileOption,
+    ExitCode,
+    exit_with_error,
+    open_read_connection_or_exit,
+)
 from watchdog.cli.output import (
     CLI_HEALTH_STATE_COLOURS,
     CliOutputFormat,
@@ -23,8 +31,15 @@ if TYPE_CHECKING:
     from watchdog.store.read.status import ProbeStatus
 
 
+STATUS_REFRESH_INTERVAL_S = 2.0
+CLEAR_SCREEN = "\x1b[H\x1b[2J"
+
+
 def status_command(
-    config: ConfigFileOption = DEFAULT_CONFIG_PATH, output: OutputFormatOption = CliOutputFormat.TABLE
+    config: ConfigFileOption = DEFAULT_CONFIG_PATH,
+    output: OutputFormatOption = CliOutputFormat.TABLE,
+    group: Annotated[str | None, typer.Option(help="Only the probes of this group.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again every 2 seconds, until Ctrl-C.")] = False,
 ) -> None:
     """Show the state of every probe.
 
@@ -36,6 +51,17 @@ def status_command(
     \b
     Example: watchdog status -o json
     """
+    if watch and output is CliOutputFormat.JSON:
+        exit_with_error("--watch shows tables only: leave out -o json")
+    while watch:
+        print(CLEAR_SCREEN if sys.stdout.isatty() else "", end="")
+        _print_status(config, output, group)
+        sys.stdout.flush()
+        time.sleep(STATUS_REFRESH_INTERVAL_S)
+    raise typer.Exit(_print_status(config, output, group))
+
+
+def _print_status(config: Path, output: CliOutputFormat, group: str | None) -> ExitCode:
     from watchdog.api.serializers.findings import serialize_watchdog_self_probe
     from watchdog.api.serializers.probes import serialize_probe_status
     from watchdog.domain.rules import service
@@ -45,6 +71,7 @@ def status_command(
 
     with open_read_connection_or_exit(config) as (connection, now):
         statuses, watchdog_status = list_probe_statuses(connection), load_watchdog_status(connection)
+        statuses = [status for status in statuses if group in (None, status.probe.group)]
         own_statuses = list_probe_statuses(connection, service.WATCHDOG_SELF_PROBE_ID)
         membership = load_live_watchdog_processes(connection, now)
     member_lines = list(_list_watchdog_process_notes(membership))
@@ -65,7 +92,7 @@ def status_command(
         states.add("unknown")
     for line in [*(finding.message for finding in findings), *member_lines]:
         print(f"watchdog: {line}", file=sys.stderr)
-    raise typer.Exit(ExitCode.DOWN if "down" in states else ExitCode.UNKNOWN if "unknown" in states else ExitCode.OK)
+    return ExitCode.DOWN if "down" in states else ExitCode.UNKNOWN if "unknown" in states else ExitCode.OK
 
 
 def _list_watchdog_process_notes(membership: LiveWatchdogProcesses) -> Iterator[str]:

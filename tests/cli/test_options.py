@@ -1,0 +1,126 @@
+"""Options that several commands have: the file of the configuration, help, the version, filters, completion."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.command_line import WATCHDOG_COMMAND, invoke_command, run_command, subprocess_env
+from tests.support.fixture_rows import FixtureRows
+from tests.support.polling import HANG_S
+from watchdog.domain.model import Severity
+from watchdog.resources import find_resource_folder
+from watchdog.service.clock import read_wall_clock_ms
+from watchdog.store.database import Database
+from watchdog.store.migrate import upgrade_schema
+
+Write = Callable[..., Path]
+HOUR = 3_600_000
+
+
+@pytest.fixture
+def database(write: Write) -> None:
+    """Two probes in different groups, each with an open incident of its own severity."""
+    write()
+    now = read_wall_clock_ms()
+    rows = FixtureRows()
+    for name, group, severity in (("API", "Core", Severity.CRITICAL), ("Shop", "Sales", Severity.WARNING)):
+        rows.add_incident(rows.add_probe(name, group=group), "availability", "HTTP 503", now - HOUR, severity=severity)
+    database = Database("sqlite:///watchdog.db")
+    upgrade_schema(database, find_resource_folder("migrations"))
+    with database.open_write_transaction() as connection:
+        rows.insert_into(connection)
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "probes"),
+    [
+        ([], ["api", "shop"]),
+        (["--probe", "Shop"], ["shop"]),
+        (["--probe", "shop"], ["shop"]),
+        (["--severity", "critical"], ["api"]),
+        (["--severity", "info"], []),
+        (["--open", "--probe", "API", "--severity", "warning"], []),
+    ],
+)
+@pytest.mark.usefixtures("database")
+def test_incidents_can_be_filtered(words: list[str], probes: list[str]) -> None:
+    ran = invoke_command("incidents", *words, "-o", "json")
+    assert (ran.exit_code, sorted(incident["probe"] for incident in ran.json)) == (0, probes)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["incidents", "--probe", "sho"], "there is no probe with the name or id sho: `watchdog status` lists them"),
+        (["incidents", "--severity", "high"], "--severity high: expected info, warning, critical"),
+        (["status", "--watch", "-o", "json"], "--watch shows tables only: leave out -o json"),
+    ],
+)
+@pytest.mark.usefixtures("database")
+def test_a_filter_that_is_not_valid(words: list[str], message: str) -> None:
+    ran = invoke_command(*words)
+    assert (ran.exit_code, ran.stdout, ran.stderr) == (2, "", f"watchdog: {message}\n")
+
+
+@pytest.mark.usefixtures("database")
+def test_the_status_of_one_group() -> None:
+    assert [row["probe"] for row in invoke_command("status", "--group", "Sales", "-o", "json").json] == ["shop"]
+    assert invoke_command("status", "--group", "sales").stdout == "no probes\n"
+
+
+@pytest.mark.parametrize("words", [["-h"], ["status", "-h"], ["db", "upgrade", "-h"], ["exec", "-h"]])
+def test_short_help(words: list[str]) -> None:
+    ran, whole = invoke_command(*words), invoke_command(*words[:-1], "--help")
+    assert (ran.exit_code, ran.stdout) == (0, whole.stdout)
+    assert "Usage: watchdog" in ran.stdout
+
+
+def test_the_version() -> None:
+    assert invoke_command("--version").stdout == invoke_command("version").stdout
+    assert invoke_command("--version").exit_code == 0
+
+
+def test_the_configuration_of_the_environment(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(probes=[{"name": "API", "http": "http://127.0.0.1:9/"}]).rename(tmp_path / "other.yaml")
+    assert invoke_command("validate").exit_code == 2
+    monkeypatch.setenv("WATCHDOG_CONFIG", str(file))
+    assert invoke_command("validate").stdout.startswith("ok: 1 probe, ")
+    assert invoke_command("validate", "-c", "missing.yaml").exit_code == 2, "an option comes before a variable"
+    monkeypatch.setenv("WATCHDOG_CONFIG", "")
+    assert invoke_command("validate").exit_code == 2, "an empty variable is as none"
+
+
+def complete(words: str, env: dict[str, str]) -> list[str]:
+    """What the completion of bash offers for the last word."""
+    completion = {"_WATCHDOG_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    return run_command(cwd=Path(), env={**completion, **env}).stdout.split()
+
+
+def test_names_of_probes_are_completed(write: Write) -> None:
+    write(probes=[{"name": name, "http": "http://127.0.0.1:9/"} for name in ("api", "apex", "shop")])
+    assert sorted(complete("watchdog probe ap", {})) == ["apex", "api"]
+    assert complete("watchdog probe x", {}) == []
+    assert complete("watchdog probe ap", {"WATCHDOG_CONFIG": "missing.yaml"}) == []
+
+
+@pytest.mark.usefixtures("database")
+def test_the_status_is_shown_again_until_the_command_is_ended() -> None:
+    command = [*WATCHDOG_COMMAND, "status", "--watch"]
+    with subprocess.Popen(command, env=subprocess_env(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        try:
+            assert process.stdout is not None
+            headings = 0
+            while headings < 2:
+                line = process.stdout.readline()
+                assert line, "it has ended"
+                headings += line.startswith(b"state")
+            process.send_signal(signal.SIGINT)
+            assert process.wait(HANG_S) == 128 + signal.SIGINT
+        finally:
+            process.kill()
