@@ -1,9 +1,10 @@
-"""`watchdog ack`, `unack`, `silence`, `unsilence` and `silences`."""
+"""`watchdog ack`, `unack`, `silence`, `unsilence`, `silences`, `pause` and `resume`."""
 
 from __future__ import annotations
 
 import os
 import pwd
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tests.support.store import StoreHarness, make_registered_probe, make_result
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, format_iso8601
 from watchdog.resources import find_resource_folder
 from watchdog.service.clock import read_wall_clock_ms
-from watchdog.store.act_tables import acts, silences
+from watchdog.store.act_tables import acts, pauses, silences
 from watchdog.store.database import Database
 from watchdog.store.migrate import upgrade_schema
 from watchdog.store.tables import incidents
@@ -84,6 +85,11 @@ def test_an_incident_is_acknowledged_in_the_name_of_the_user(
         (["silence", "--group", "Core", "--until", "tomorrow"], "--until tomorrow: expected a date and a time"),
         (["silence", "--group", "Core", "--until", "2999-01-01T00:00"], "add the time zone"),
         (["silence", "--group", "Core", "--until", "2001-01-01T00:00Z"], "would end in the past"),
+        (["pause", "nothing"], "no probe has the id or name nothing: see the list of probes"),
+        (["pause", "Api", "--for", "1h", "--until", "2999-01-01T00:00Z"], "state --for or --until, and not both"),
+        (["pause", "Api", "--for", "366d"], "a pause may last for 365 days at most"),
+        (["pause", "Api", "--until", "2001-01-01T00:00Z"], "the pause would end in the past"),
+        (["resume", "Api"], "Api is not paused"),
         (["silence", "--severity", "urgent", "--for", "1h"], "--severity urgent: expected info, warning, critical"),
     ],
 )
@@ -142,3 +148,23 @@ def test_without_a_database_the_message_states_what_to_do(write: Write) -> None:
     ran = invoke_command("ack", "x")
     assert ran.exit_code == 3
     assert "does not exist: start `watchdog run`" in ran.stderr
+
+
+def test_a_probe_is_paused_and_resumed(harness: StoreHarness) -> None:
+    ran = invoke_command("pause", "Api", "--for", "2h", "--comment", "moved")
+    assert ran.exit_code == 0, ran.stderr
+    assert re.fullmatch(r"Paused until .* UTC: Api\n", ran.stdout)
+    assert harness.select_row(pauses)["author"] == USER
+    assert invoke_command("pause", "api").stdout == "Still paused until it is resumed: Api\n"
+    status = invoke_command("status")
+    assert "paused" in status.stdout
+    assert status.exit_code == 0, "what is paused is not down"
+    probe = invoke_command("status", "-o", "json").json[0]
+    assert (probe["state"], probe["next_due"], probe["pause"]["until"]) == ("paused", None, None)
+    assert (probe["pause"]["by"], probe["pause"]["through"]) == (USER, "cli")
+    assert invoke_command("resume", "Api").stdout.startswith("Resumed after ")
+    assert invoke_command("status", "-o", "json").json[0]["pause"] is None
+    paused = invoke_command("pause", "Api", "-o", "json").json
+    assert (paused["probe"], paused["pause"]["until"]) == ("api", None)
+    assert invoke_command("resume", "Api", "-o", "json").json == {"probe": "api", "pause": None}
+    assert [row["kind"] for row in harness.select_rows(acts)] == ["pause", "pause", "resume", "pause", "resume"]

@@ -36,6 +36,7 @@ ALWAYS = EscalationStep(AFTER_MS, ("pager",))
         ("a step that no one can cancel", ALWAYS, {"is_acknowledged": True}, True, "still_open", None),
         ("a silence postpones it", UNLESS_ACKNOWLEDGED, {"is_silenced": True}, False, "silenced", None),
         ("a silence postpones every step", ALWAYS, {"is_silenced": True}, False, "silenced", None),
+        ("a pause postpones every step", ALWAYS, {"is_paused": True}, False, "paused", None),
         (
             "an acknowledgement that is taken back begins the time again",
             UNLESS_ACKNOWLEDGED,
@@ -74,7 +75,8 @@ def test_when_further_receivers_are_notified(
     sentence: str, step: EscalationStep, facts: dict[str, Any], is_due: bool, reason: str, decide_again_at: int | None
 ) -> None:
     defaults: dict[str, Any] = {"opened_at": OPENED_AT, "unacknowledged_at": None, "now": DUE_AT}
-    defaults |= {"is_open": True, "is_acknowledged": False, "is_silenced": False, "is_notified": False}
+    defaults |= {"is_open": True, "is_acknowledged": False, "is_silenced": False, "is_paused": False}
+    defaults |= {"is_notified": False}
     decision = decide_escalation(step, **{**defaults, **facts})
     assert decision == EscalationDecision(is_due, EscalationDecisionReason(reason), decide_again_at), sentence
 

@@ -31,6 +31,7 @@ DUE_AT = OPENED_AT + INTERVAL_MS
         ("no interval, no reminder", {"repeat_interval_ms": 0}, False, "off", None),
         ("after an acknowledgement there is none", {"is_acknowledged": True}, False, "acknowledged", None),
         ("during a silence there is none", {"is_silenced": True}, False, "silenced", None),
+        ("while the probe is paused there is none", {"is_paused": True}, False, "paused", None),
         (
             "a destination that is no longer configured gets none",
             {"is_destination_configured": False},
@@ -79,7 +80,7 @@ def test_when_a_destination_is_reminded(
     sentence: str, facts: dict[str, Any], is_due: bool, reason: str, decide_again_at: int | None
 ) -> None:
     defaults: dict[str, Any] = {"repeat_interval_ms": INTERVAL_MS, "last_message_at": OPENED_AT, "now": DUE_AT}
-    defaults |= {"is_open": True, "is_acknowledged": False, "is_silenced": False}
+    defaults |= {"is_open": True, "is_acknowledged": False, "is_silenced": False, "is_paused": False}
     defaults |= {"is_destination_configured": True, "destination_repeats_alerts": False, "is_message_waiting": False}
     decision = decide_reminder(**{**defaults, **facts})
     assert decision == ReminderDecision(is_due, ReminderDecisionReason(reason), decide_again_at), sentence

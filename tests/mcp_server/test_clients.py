@@ -148,8 +148,8 @@ async def check_every_tool(client: Client, mode: str, actor: str) -> None:
     done = await call_tool(client, "trigger_task", task="maintain")
     assert (done["status"], done["result"]["ok"]) == ("completed", True)
     assert (await call_tool_error(client, "trigger_task", task="nope")).endswith(
-        "there is no task 'nope'; the tasks are claim, record, wake, deliver, end_silences, remind_and_escalate,"
-        " maintain, report_faults, renew_lease, watch_store, flush_check_ins, check_database_file"
+        "there is no task 'nope'; the tasks are claim, record, wake, deliver, end_silences, end_pauses,"
+        " remind_and_escalate, maintain, report_faults, renew_lease, watch_store, flush_check_ins, check_database_file"
     )
     acknowledged = await call_tool(client, "acknowledge", incident=incident["id"])
     assert acknowledged["acknowledgement"]["by"] == actor
@@ -158,6 +158,9 @@ async def check_every_tool(client: Client, mode: str, actor: str) -> None:
     silence = (await call_tool(client, "silence", probe="idle", duration="1h"))["silence"]
     ended = await call_tool(client, "unsilence", id=silence["id"])
     assert (silence["by"], silence["through"], ended["ended_by"]) == (actor, "mcp", actor)
+    paused = await call_tool(client, "pause_probe", probe="idle", duration="1h")
+    assert (paused["probe"], paused["pause"]["by"], paused["pause"]["through"]) == ("idle", actor, "mcp")
+    assert await call_tool(client, "resume_probe", probe="idle") == {"probe": "idle", "pause": None}
 
 
 # --- watchdog mcp by itself

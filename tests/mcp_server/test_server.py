@@ -152,8 +152,9 @@ async def test_errors_for_unknown_names_list_the_known_names(tmp_path: Path) -> 
         )
         assert await call_tool_error(client, "list_incidents", probe="x") == "no probe is named 'x'; probes: Idle"
         assert await call_tool_error(client, "trigger_task", task="backup") == (
-            "there is no task 'backup'; the tasks are claim, record, wake, deliver, end_silences, remind_and_escalate, "
-            "maintain, report_faults, renew_lease, watch_store, flush_check_ins, check_database_file"
+            "there is no task 'backup'; the tasks are claim, record, wake, deliver, end_silences, end_pauses, "
+            "remind_and_escalate, maintain, report_faults, renew_lease, watch_store, "
+            "flush_check_ins, check_database_file"
         )
         with pytest.raises(MCPError, match="there is no job 'x': a job is kept for 10 min after it ends"):
             await client.read_resource("job:x")
@@ -173,7 +174,7 @@ async def test_readers_only_read_and_operators_act(tmp_path: Path, mode: str) ->
 
 
 @pytest.mark.parametrize("mode", PROTOCOL_VERSION_BY_MODE)
-async def test_operators_acknowledge_and_silence_in_the_name_of_their_key(tmp_path: Path, mode: str) -> None:
+async def test_operators_act_in_the_name_of_their_key(tmp_path: Path, mode: str) -> None:
     async with with_incident(tmp_path, access=ACCESS_CONFIG) as (app, url):
         with app.store_executor.database.open_read_transaction() as connection:
             id = list_incidents(connection, is_open=True)[0].incident.id
@@ -189,7 +190,22 @@ async def test_operators_acknowledge_and_silence_in_the_name_of_their_key(tmp_pa
             assert (started["open_incident_count"], started["silence"]["match"]["id"]) == (1, "payments-api")
             ended = await call_tool(operator, "unsilence", id=started["silence"]["id"])
             assert ended == {**started["silence"], "ended_at": ended["ended_at"], "ended_by": "ops"}
+            paused = await call_tool(operator, "pause_probe", probe="Payments API", duration="2h", comment="moved")
+            assert (paused["probe"], paused["pause"]["by"], paused["pause"]["comment"]) == (
+                "payments-api",
+                "ops",
+                "moved",
+            )
+            longer = await call_tool(operator, "pause_probe", probe="payments-api")
+            assert longer["pause"] == {**paused["pause"], "until": None, "comment": ""}
+            listed = await call_tool(operator, "list_probes", state="paused")
+            assert [probe["pause"] for probe in listed["probes"]] == [longer["pause"]]
+            resumed = await call_tool(operator, "resume_probe", probe="payments-api")
+            assert resumed == {"probe": "payments-api", "pause": None}
             refusals = {
+                ("pause_probe", "probe", "none"): "no probe has the id or name none",
+                ("pause_probe", "probe", "watchdog"): "Watchdog reports the faults of Watchdog itself",
+                ("resume_probe", "probe", "payments-api"): "Payments API is not paused",
                 ("acknowledge", "incident", "none"): "no incident has the id none",
                 ("unsilence", "id", "none"): "no silence has the id none",
                 ("silence", "duration", "1h"): "nothing is selected: state an id, group, tag",
@@ -203,10 +219,13 @@ async def test_operators_acknowledge_and_silence_in_the_name_of_their_key(tmp_pa
                 assert await call_tool_error(reader, tool, incident=id) == message
             assert await call_tool_error(reader, "silence", duration="1h", all=True) == message
             assert await call_tool_error(reader, "unsilence", id=ended["id"]) == message
+            for tool in ("pause_probe", "resume_probe"):
+                assert await call_tool_error(reader, tool, probe="payments-api") == message
         with app.store_executor.database.open_read_transaction() as connection:
             acts = [(act.kind, act.actor) for act in reversed(list_acts(connection, limit=9))]
         ops = Actor("ops", OperatorInterfaceKind.MCP)
-        assert acts == [(kind, ops) for kind in ("acknowledge", "unacknowledge", "silence", "unsilence")]
+        kinds = "acknowledge", "unacknowledge", "silence", "unsilence", "pause", "pause", "resume"
+        assert acts == [(kind, ops) for kind in kinds]
 
 
 DISCOVER = {

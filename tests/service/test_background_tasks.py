@@ -89,6 +89,7 @@ async def test_every_background_task_has_a_status(harness: ServiceHarness) -> No
         "wake",
         "deliver",
         "end_silences",
+        "end_pauses",
         "remind_and_escalate",
         "maintain",
         "report_faults",

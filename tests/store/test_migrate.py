@@ -14,12 +14,12 @@ import pytest
 import sqlalchemy as sa
 
 from watchdog.resources import find_resource_folder
-from watchdog.store.act_tables import acts, silenced_incidents, silences
+from watchdog.store.act_tables import acts, pauses, silenced_incidents, silences
 from watchdog.store.database import Database
 from watchdog.store.errors import WatchdogDatabaseSchemaError
 from watchdog.store.follow_up_tables import incident_follow_ups
 from watchdog.store.migrate import SCHEMA_VERSION_TABLE_NAME, upgrade_schema
-from watchdog.store.tables import incidents, messages, metadata, outbox, probes
+from watchdog.store.tables import incidents, messages, metadata, outbox, probes, schedule
 
 FIRST = min(find_resource_folder("migrations").glob("versions/*.py")).name[:4]
 HEAD = max(find_resource_folder("migrations").glob("versions/*.py")).name[:4]
@@ -333,3 +333,13 @@ def test_open_incidents_of_an_earlier_version_are_reminded_of(fresh: Database, t
         rows = connection.execute(sa.select(incident_follow_ups)).all()
         assert [tuple(row) for row in rows] == [("text 2", saved["incidents"][1]["opened_at"])]
         assert set(connection.execute(sa.select(outbox.c.escalated_after_ms)).scalars()) == {None}
+
+
+def test_probes_of_an_earlier_version_are_not_paused(fresh: Database, tmp_path: Path) -> None:
+    saved = fill_first_schema(fresh, tmp_path, "0014")
+    assert upgrade_schema(fresh, find_resource_folder("migrations")) == ("0014", HEAD)
+    assert read_rows(fresh, saved) == saved
+    with fresh.open_read_transaction() as connection:
+        assert list(connection.execute(sa.select(schedule.c.paused)).scalars()) == [False, False]
+        assert list(connection.execute(sa.select(acts.c.probe)).scalars()) == ["", ""], "they were about incidents"
+        assert connection.execute(sa.select(pauses)).all() == []

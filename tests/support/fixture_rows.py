@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from tests.support.builders import JOB_LIMITS, make_listings
+from watchdog.domain.acts import OperatorInterfaceKind
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from watchdog.domain.listings import encode_subject_listings_as_diff
 from watchdog.domain.model import Evidence, Outcome, ProbeInfo, ProbeResult, Severity
@@ -73,7 +74,7 @@ class FixtureRows:
             }
         )
         due = NOW + 46 * SECOND_MS if next_due is None else next_due
-        plan = {"definition": "", "last_slot": None, "in_flight": "[]"}
+        plan = {"definition": "", "last_slot": None, "in_flight": "[]", "paused": False}
         self.rows["schedule"].append({"probe": id, "location": "local", "next_due": due, **plan})
         return id
 
@@ -181,6 +182,16 @@ class FixtureRows:
             }
         )
         return id
+
+    def add_pause(
+        self, probe: int, started_at: int, *, ends_at: int | None = None, ended_at: int | None = None, comment: str = ""
+    ) -> None:
+        ended = {"ended_at": ended_at, "ended_by": "" if ended_at is None else "Ben"}
+        row = {"author": "Ana", "interface": OperatorInterfaceKind.PAGE, "comment": comment, **ended}
+        self.rows["pauses"].append({"probe": probe, "started_at": started_at, "ends_at": ends_at, **row})
+        if ended_at is None:
+            (schedule,) = (row for row in self.rows["schedule"] if row["probe"] == probe)
+            schedule["paused"] = True
 
     def add_notification(
         self,

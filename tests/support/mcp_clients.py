@@ -29,6 +29,7 @@ TASK_NAMES = [
     "wake",
     "deliver",
     "end_silences",
+    "end_pauses",
     "remind_and_escalate",
     "maintain",
     "report_faults",
@@ -51,8 +52,20 @@ TOOL_NAMES = [
     "resend",
     "silence",
     "unsilence",
+    "pause_probe",
+    "resume_probe",
 ]
-ACTING_TOOL_NAMES = {"trigger_task", "run_probe", "acknowledge", "unacknowledge", "resend", "silence", "unsilence"}
+ACTING_TOOL_NAMES = {
+    "trigger_task",
+    "run_probe",
+    "acknowledge",
+    "unacknowledge",
+    "resend",
+    "silence",
+    "unsilence",
+    "pause_probe",
+    "resume_probe",
+}
 PROTOCOL_VERSION_BY_MODE = {"legacy": "2025-11-25", "auto": "2026-07-28"}
 """Client mode -> the protocol version that it negotiates."""
 

@@ -16,7 +16,7 @@ from watchdog.web.pages.timeline import (
     merge_touching_intervals_into_worst_state,
 )
 
-UP, DEGRADED, UNKNOWN, DOWN = HealthState
+UP, DEGRADED, UNKNOWN, DOWN, PAUSED = HealthState
 TODAY = 20_000
 
 
@@ -37,6 +37,8 @@ def spans(*parts: tuple[HealthState, int, int]) -> list[HealthStateInterval]:
         ("unknown hides degraded", spans((DEGRADED, 20, 60), (UNKNOWN, 30, 40)),
          spans((DEGRADED, 20, 30), (UNKNOWN, 30, 40), (DEGRADED, 40, 60))),
         ("down hides unknown", spans((UNKNOWN, 20, 60), (DOWN, 20, 60)), spans((DOWN, 20, 60))),
+        ("paused hides every other state", spans((DOWN, 20, 60), (PAUSED, 30, 70)),
+         spans((DOWN, 20, 30), (PAUSED, 30, 70))),
         ("equal neighbours are joined", spans((DOWN, 20, 30), (DOWN, 30, 40)), spans((DOWN, 20, 40))),
         ("overlapping equals are counted once", spans((DOWN, 20, 40), (DOWN, 30, 50)), spans((DOWN, 20, 50))),
         ("a span of length 0 is omitted", spans((DOWN, 30, 30)), spans()),
@@ -77,6 +79,15 @@ def test_a_day_with_data_and_an_unknown_period_is_up() -> None:
     now = TODAY * DAY_MS + 12 * HOUR_MS
     (day,) = compute_daily_uptime(spans((UNKNOWN, TODAY * DAY_MS, TODAY * DAY_MS + HOUR_MS)), {TODAY}, 0, now, 1)
     assert day.state is UP
+
+
+def test_the_time_in_which_a_probe_was_paused_does_not_count() -> None:
+    start = TODAY * DAY_MS
+    trouble = spans((DOWN, start + HOUR_MS, start + 4 * HOUR_MS), (PAUSED, start + 2 * HOUR_MS, start + 6 * HOUR_MS))
+    (day,) = compute_daily_uptime(trouble, {TODAY}, 0, start + 8 * HOUR_MS, 1)
+    assert day == DailyUptime(start, DOWN, 4 * HOUR_MS, HOUR_MS, 0)
+    (day,) = compute_daily_uptime(spans((PAUSED, start - HOUR_MS, start + DAY_MS)), {TODAY}, 0, start + 8 * HOUR_MS, 1)
+    assert day == DailyUptime(start, UP, 0, 0, 0)
 
 
 def test_the_first_day_counts_from_its_start_instant() -> None:

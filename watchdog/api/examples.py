@@ -8,6 +8,7 @@ from typing import Any
 from watchdog.api.config_changes import serialize_config_changes
 from watchdog.api.serializers.acts import (
     serialize_incident_acknowledgement,
+    serialize_probe_pause,
     serialize_recorded_act,
     serialize_resent_notifications,
     serialize_silence,
@@ -46,6 +47,7 @@ from watchdog.domain.model import (
     RunSummary,
     Severity,
 )
+from watchdog.domain.pausing import Pause
 from watchdog.domain.probe_state import QueueThreshold, QueueThresholdRecord
 from watchdog.domain.routing import ProbeMatcher
 from watchdog.domain.silencing import Silence, SilenceMatcher
@@ -189,6 +191,7 @@ _SILENCE = Silence(
     actor=_ACTOR,
     comment="upgrade",
 )
+_PAUSE = Pause(_SILENCE.started_at, _SILENCE.ends_at, _ACTOR, "the server is moved")
 _ACT = OperatorAuditLogEntry(
     id=7,
     kind=OperatorActKind.ACKNOWLEDGE,
@@ -240,6 +243,7 @@ STARTED_SILENCE_EXAMPLE = serialize_started_silence(_SILENCE, 2)
 ENDED_SILENCE_EXAMPLE = serialize_silence(
     replace(_SILENCE, ended_at=_EXAMPLE_INCIDENT_OPENED_AT_MS + HOUR_MS, ended_by="Ben")
 )
+PROBE_PAUSE_EXAMPLE = serialize_probe_pause(_EXAMPLE_PROBE_INFO.id, _PAUSE)
 RECORDED_ACT_EXAMPLE = serialize_recorded_act(_ACT)
 
 RESENT_NOTIFICATIONS_EXAMPLE = serialize_resent_notifications(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from watchdog.domain.acts import Actor
     from watchdog.store.database import Database
+
+MS_PER_SECOND = 1_000
 
 ActCommentOption = Annotated[str, typer.Option("--comment", help="Why, for others on call; at most 500 characters.")]
 
@@ -45,3 +48,25 @@ def read_operating_system_user() -> Actor:
     except (ImportError, KeyError):  # not on this system, or a container without an entry for the user
         name = f"uid {os.getuid()}" if hasattr(os, "getuid") else os.getlogin()
     return Actor(name, OperatorInterfaceKind.CLI)
+
+
+def parse_for_option_ms(text: str) -> int:
+    """Exits with one line if it is no duration."""
+    from watchdog.config_types import parse_config_duration_ms
+
+    try:
+        return parse_config_duration_ms(text)
+    except ValueError as e:
+        exit_with_error(f"--for {text}: {e}")
+
+
+def parse_until_option(text: str) -> int:
+    """Epoch ms. Exits with one line if it is no instant."""
+    try:
+        instant = datetime.fromisoformat(text)
+        ms = round(instant.timestamp() * MS_PER_SECOND)
+    except (ValueError, OverflowError):
+        exit_with_error(f"--until {text}: expected a date and a time, such as 2026-12-01T22:00+01:00")
+    if instant.tzinfo is None:
+        exit_with_error(f"--until {text}: add the time zone, such as +01:00, or Z for UTC")
+    return ms

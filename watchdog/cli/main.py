@@ -18,8 +18,10 @@ from watchdog.cli.incidents import incidents_command
 from watchdog.cli.init import init_command
 from watchdog.cli.jobs import jobs_app
 from watchdog.cli.mcp import mcp_command
+from watchdog.cli.pause import pause_command
 from watchdog.cli.probe import probe_command
 from watchdog.cli.resend import resend_command
+from watchdog.cli.resume import resume_command
 from watchdog.cli.run import run_command
 from watchdog.cli.schema import schema_command
 from watchdog.cli.service import service_command
@@ -87,6 +89,8 @@ CLI_COMMANDS_BY_NAME: dict[str, Callable[..., None]] = {
     "unsilence": unsilence_command,
     "silences": silences_command,
     "resend": resend_command,
+    "pause": pause_command,
+    "resume": resume_command,
     "service": service_command,
     "test-alert": send_test_alert_command,
     "schema": schema_command,

@@ -23,6 +23,7 @@ CLI_HEALTH_STATE_COLOURS: Mapping[str, str] = {
     "degraded": "yellow",
     "unknown": "bright_black",
     "down": "red",
+    "paused": "bright_black",
 }
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from watchdog.cli.acts import ActCommentOption, open_database_to_act
+from watchdog.cli.acts import ActCommentOption, open_database_to_act, parse_for_option_ms, parse_until_option
 from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, exit_with_error
 from watchdog.cli.output import CliOutputFormat, OutputFormatOption, print_json
 
 if TYPE_CHECKING:
     from watchdog.domain.model import Severity
-
-MS_PER_SECOND = 1_000
 
 
 def silence_command(
@@ -50,8 +47,8 @@ def silence_command(
     match = ProbeMatcher(_parse_severity(severity), frozenset(tags or ()), group, kind, probe)
     if bool(duration) == bool(until):
         exit_with_error("state either --for or --until: for how long, or until when")
-    duration_ms = _parse_duration_ms(duration) if duration else 0
-    ends_at = _parse_instant(until) if until else 0
+    duration_ms = parse_for_option_ms(duration) if duration else 0
+    ends_at = parse_until_option(until) if until else 0
     with open_database_to_act(config) as (database, user, now):
         request = SilenceRequest(
             SilenceMatcher(match, subject), ends_at or now + duration_ms, comment, selects_everything=everything
@@ -73,24 +70,3 @@ def _parse_severity(text: str) -> Severity | None:
         return Severity(text) if text else None
     except ValueError:
         exit_with_error(f"--severity {text}: expected {', '.join(Severity)}")
-
-
-def _parse_duration_ms(text: str) -> int:
-    from watchdog.config_types import parse_config_duration_ms
-
-    try:
-        return parse_config_duration_ms(text)
-    except ValueError as e:
-        exit_with_error(f"--for {text}: {e}")
-
-
-def _parse_instant(text: str) -> int:
-    """Epoch ms."""
-    try:
-        instant = datetime.fromisoformat(text)
-        ms = round(instant.timestamp() * MS_PER_SECOND)
-    except (ValueError, OverflowError):
-        exit_with_error(f"--until {text}: expected a date and a time, such as 2026-12-01T22:00+01:00")
-    if instant.tzinfo is None:
-        exit_with_error(f"--until {text}: add the time zone, such as +01:00, or Z for UTC")
-    return ms

@@ -106,9 +106,13 @@ def _list_watchdog_process_notes(membership: LiveWatchdogProcesses) -> Iterator[
 
 def _format_probe_cli_row(status: ProbeStatus, now: int) -> tuple[str, ...]:
     from watchdog.domain.formatting import format_time_ago
+    from watchdog.domain.pausing import describe_pause
 
     latest = status.latest_result
     state = f"[{CLI_HEALTH_STATE_COLOURS[status.state.value]}]{status.state.value}[/]"
     result = "none yet" if latest is None else f"{latest.outcome.value} {format_time_ago(latest.slot, now)}"
     incidents = "; ".join(incident.message or incident.reason for incident in status.open_incidents)
+    if status.pause is not None:
+        pause = describe_pause(status.pause, now)
+        incidents = f"{pause}; open: {incidents}" if incidents else pause
     return state, escape_rich_markup(status.probe.name), result, escape_rich_markup(incidents)

@@ -17,6 +17,8 @@ class OperatorActKind(StrEnum):
     SILENCE = "silence"
     UNSILENCE = "unsilence"
     RESEND = "resend"
+    PAUSE = "pause"
+    RESUME = "resume"
 
 
 class OperatorInterfaceKind(StrEnum):
@@ -55,10 +57,12 @@ class OperatorAuditLogEntry(NamedTuple):
     """Epoch ms."""
     actor: Actor
     incident: str
-    """Its id; empty if the act is about a silence."""
+    """Its id; empty if the act is not about one."""
     silence: str
-    """Its id; empty if the act is about an incident."""
+    """Its id; empty if the act is not about one."""
     comment: str
+    probe: str = ""
+    """Its id, if the act is about a probe."""
 
 
 class OperatorActRefusalReason(StrEnum):

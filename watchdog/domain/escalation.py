@@ -30,6 +30,8 @@ class EscalationDecisionReason(StrEnum):
     """Someone takes care of the incident."""
     SILENCED = "silenced"
     """It is sent when the silence ends."""
+    PAUSED = "paused"
+    """It is sent when the probe of the incident is resumed."""
     TOO_EARLY = "too_early"
 
 
@@ -50,16 +52,19 @@ def decide_escalation(
     is_open: bool,
     is_acknowledged: bool,
     is_silenced: bool,
+    is_paused: bool,
     is_notified: bool,
     now: int,
 ) -> EscalationDecision:
     """For one incident and one destination of the step. Instants in epoch ms. `unacknowledged_at`: when an
-    acknowledgement was last taken back. `is_notified`: the destination was sent the incident, or is being sent it."""
+    acknowledgement was last taken back. `is_paused`: the probe of the incident. `is_notified`: the destination was sent
+    the incident, or is being sent it."""
     for is_reason, reason in (
         (not is_open, EscalationDecisionReason.INCIDENT_IS_OVER),
         (is_notified, EscalationDecisionReason.ALREADY_NOTIFIED),
         (step.unless_acknowledged and is_acknowledged, EscalationDecisionReason.ACKNOWLEDGED),
         (is_silenced, EscalationDecisionReason.SILENCED),
+        (is_paused, EscalationDecisionReason.PAUSED),
     ):
         if is_reason:
             return EscalationDecision(False, reason)

@@ -24,8 +24,15 @@ HEALTH_STATE_LABELS = {
     HealthState.DEGRADED: "Degraded",
     HealthState.UNKNOWN: "Unknown",
     HealthState.DOWN: "Down",
+    HealthState.PAUSED: "Paused",
 }
-HEALTH_STATE_SYMBOLS = {HealthState.UP: "✓", HealthState.DEGRADED: "▲", HealthState.UNKNOWN: "○", HealthState.DOWN: "✕"}
+HEALTH_STATE_SYMBOLS = {
+    HealthState.UP: "✓",
+    HealthState.DEGRADED: "▲",
+    HealthState.UNKNOWN: "○",
+    HealthState.DOWN: "✕",
+    HealthState.PAUSED: "‖",
+}
 """The icons of the pages, for places that have only text."""
 
 MAX_NAMES_IN_MESSAGE = 5

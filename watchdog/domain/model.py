@@ -35,12 +35,14 @@ class Outcome(StrEnum):
 
 
 class HealthState(StrEnum):
-    """The state of a probe, best first."""
+    """The state of a probe, best first; last the state that hides all others."""
 
     UP = "up"
     DEGRADED = "degraded"
     UNKNOWN = "unknown"
     DOWN = "down"
+    PAUSED = "paused"
+    """It does not run at present, so that it is in no other state."""
 
 
 class Severity(StrEnum):

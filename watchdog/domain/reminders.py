@@ -21,6 +21,8 @@ class ReminderDecisionReason(StrEnum):
     ACKNOWLEDGED = "acknowledged"
     """Someone takes care of the incident."""
     SILENCED = "silenced"
+    PAUSED = "paused"
+    """The probe of the incident."""
     DESTINATION_NOT_CONFIGURED = "destination_not_configured"
     """Not any more."""
     DESTINATION_REPEATS_ALERTS = "destination_repeats_alerts"
@@ -49,13 +51,15 @@ def decide_reminder(
     is_open: bool,
     is_acknowledged: bool,
     is_silenced: bool,
+    is_paused: bool,
     is_destination_configured: bool,
     destination_repeats_alerts: bool,
     is_message_waiting: bool,
     now: int,
 ) -> ReminderDecision:
     """For one incident and one destination. `repeat_interval_ms`: 0 for no reminders. `last_message_at`: epoch ms;
-    None: the opening is not delivered. `is_message_waiting`: about the incident or its group, to this destination."""
+    None: the opening is not delivered. `is_paused`: the probe of the incident. `is_message_waiting`: about the incident
+    or its group, to this destination."""
     for is_reason, reason in (
         (not is_open, ReminderDecisionReason.INCIDENT_IS_OVER),
         (not repeat_interval_ms, ReminderDecisionReason.OFF),
@@ -63,6 +67,7 @@ def decide_reminder(
         (destination_repeats_alerts, ReminderDecisionReason.DESTINATION_REPEATS_ALERTS),
         (is_acknowledged, ReminderDecisionReason.ACKNOWLEDGED),
         (is_silenced, ReminderDecisionReason.SILENCED),
+        (is_paused, ReminderDecisionReason.PAUSED),
     ):
         if is_reason:
             return ReminderDecision(False, reason)

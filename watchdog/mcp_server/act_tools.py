@@ -1,4 +1,4 @@
-"""The tools that acknowledge incidents and silence notifications. The descriptions are written for agents."""
+"""The tools that acknowledge incidents, silence notifications and pause probes. Their descriptions address agents."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pydantic import Field
 
 from watchdog.api.serializers.acts import (
     serialize_incident_acknowledgement,
+    serialize_probe_pause,
     serialize_resent_notifications,
     serialize_silence,
     serialize_started_silence,
@@ -28,14 +29,17 @@ from watchdog.service.acts import (
     acknowledge_incident,
     begin_silence,
     end_silence,
+    pause_probe,
     remove_acknowledgement,
     resend_undelivered_notifications,
+    resume_probe,
 )
 from watchdog.store.database import Database
 
 ActToolResult: TypeAlias = dict[str, Any]
 ActToolContext: TypeAlias = Context[Any, Any]
 OpenIncidentParameter = Annotated[str, Field(max_length=200, description="The id of an open incident.")]
+ProbeParameter = Annotated[str, Field(max_length=200, description="A probe's id or name, as in list_probes.")]
 CommentParameter = Annotated[str, Field(description="Why, for people on call; at most 500 characters.")]
 
 
@@ -90,7 +94,7 @@ class ActTools:
         self,
         duration: Annotated[str, Field(max_length=50, description="For how long, such as 30m, 4h or 2d.")],
         ctx: ActToolContext,
-        probe: Annotated[str, Field(description="A probe's id or name, as in list_probes.")] = "",
+        probe: ProbeParameter = "",
         group: Annotated[str, Field(description="The group of the probes.")] = "",
         tags: Annotated[list[str], Field(description="A probe must have all of them.")] = [],  # noqa: B006 - only read
         kind: Annotated[str, Field(description="The kind of the probes, such as http.")] = "",
@@ -107,10 +111,7 @@ class ActTools:
         before you silence. Each call begins another silence. Requires an API key with role operator.
         """
         matcher = SilenceMatcher(ProbeMatcher(severity, frozenset(tags), group, kind, probe), subject)
-        try:
-            duration_ms = parse_config_duration_ms(duration)
-        except ValueError as e:
-            raise self._to_tool_error(McpToolRequestError(f"duration: {e}")) from None
+        duration_ms = self._parse_duration_ms(duration)
         started = await self._run_act(
             ctx,
             lambda database, actor, now: begin_silence(
@@ -128,6 +129,38 @@ class ActTools:
         ended = await self._run_act(ctx, lambda database, actor, now: end_silence(database, id, actor, now))
         return {**serialize_silence(ended)}
 
+    async def pause_probe(
+        self,
+        probe: ProbeParameter,
+        ctx: ActToolContext,
+        duration: Annotated[str, Field(max_length=50, description="For how long, such as 30m, 4h or 2d.")] = "",
+        comment: CommentParameter = "",
+    ) -> ActToolResult:
+        """Stop running a probe for a time, or without a duration until resume_probe: {probe, pause: {since, until, by,
+        through, comment}}. Nothing about it is reported, the time does not count for uptime, and an incident that is
+        open stays open. If the probe is paused already, the end and the comment change. Ask the person on call before
+        you pause; to hold back only notifications, use silence. Requires an API key with role operator.
+        """
+        duration_ms = self._parse_duration_ms(duration) if duration else None
+        paused = await self._run_act(
+            ctx,
+            lambda database, actor, now: pause_probe(
+                database, probe, None if duration_ms is None else now + duration_ms, actor, comment, now=now
+            ),
+        )
+        return {**serialize_probe_pause(paused.probe_id, paused.pause)}
+
+    async def resume_probe(
+        self, probe: ProbeParameter, ctx: ActToolContext, comment: CommentParameter = ""
+    ) -> ActToolResult:
+        """Run a paused probe again, from its next slot on: {probe, pause: null}. Nothing is caught up. Requires an API
+        key with role operator.
+        """
+        ended = await self._run_act(
+            ctx, lambda database, actor, now: resume_probe(database, probe, actor, comment, now)
+        )
+        return {**serialize_probe_pause(ended.probe_id, None)}
+
     async def _run_act(self, ctx: ActToolContext, act: Callable[[Database, Actor, int], ActResultT]) -> ActResultT:
         """Raises ToolError."""
         try:
@@ -135,6 +168,13 @@ class ActTools:
             return await self._context.run_act(lambda database, now: act(database, actor, now))
         except McpToolRequestError as e:
             raise self._to_tool_error(e) from None
+
+    def _parse_duration_ms(self, duration: str) -> int:
+        """Raises ToolError."""
+        try:
+            return parse_config_duration_ms(duration)
+        except ValueError as e:
+            raise self._to_tool_error(McpToolRequestError(f"duration: {e}")) from None
 
     def _to_tool_error(self, error: McpToolRequestError) -> ToolError:
         return ToolError(self._context.runner.mask(str(error)))

@@ -102,7 +102,8 @@ class McpTools:
     async def list_probes(
         self,
         state: Annotated[
-            Literal["up", "degraded", "unknown", "down"] | None, Field(description="Only probes in this state.")
+            Literal["up", "degraded", "unknown", "down", "paused"] | None,
+            Field(description="Only probes in this state."),
         ] = None,
         limit: ListLimitParameter = 100,
     ) -> McpToolResult:
@@ -265,6 +266,8 @@ def create_mcp_server(context: McpToolContext, job_runner: WatchdogMcpToolJobRun
         (act_tools.resend, act),
         (act_tools.silence, act),
         (act_tools.unsilence, act),
+        (act_tools.pause_probe, act),
+        (act_tools.resume_probe, act),
     )
     for tool, tool_annotations in annotated_tools:
         server.add_tool(tool, description=_format_docstring_as_line(tool), annotations=tool_annotations)

@@ -23,6 +23,8 @@ from watchdog.domain.acts import (
     OperatorActRefusedError,
 )
 from watchdog.domain.formatting import DAY_MS, format_number
+from watchdog.domain.model import LOCAL_LOCATION_NAME
+from watchdog.domain.pausing import MAX_PAUSE_DURATION_MS, Pause
 from watchdog.domain.routing import ProbeMatcher
 from watchdog.domain.silencing import (
     MAX_SILENCE_DURATION_MS,
@@ -36,11 +38,12 @@ from watchdog.service.clock import Clock
 from watchdog.service.notifications import NotificationSender
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.database import Database
-from watchdog.store.write import acknowledgements, resends, silence_ends, silences
+from watchdog.store.write import acknowledgements, pauses, resends, silence_ends, silences
+from watchdog.store.write.pauses import PausedProbe
 
 log = structlog.get_logger()
 
-SILENCE_END_CHECK_INTERVAL_S = 1.0
+ACT_END_CHECK_INTERVAL_S = 1.0
 ACT_TIMEOUT_S = 15.0
 """Longer than SQLite and PostgreSQL usually wait for a lock."""
 
@@ -100,15 +103,7 @@ def resend_undelivered_notifications(
 def begin_silence(database: Database, request: SilenceRequest, actor: Actor, now: int) -> StartedSilence:
     """Hold back the notifications of matching incidents from now until `ends_at`."""
     matcher = _validate_silence_matcher(request.matcher, selects_everything=request.selects_everything)
-    if request.ends_at <= now:
-        raise OperatorActRefusedError(
-            OperatorActRefusalReason.INVALID, "the silence would end in the past: choose a later end"
-        )
-    if request.ends_at - now > MAX_SILENCE_DURATION_MS:
-        days = MAX_SILENCE_DURATION_MS // DAY_MS
-        raise OperatorActRefusedError(
-            OperatorActRefusalReason.INVALID, f"a silence may last for {days} days at most: choose an earlier end"
-        )
+    _check_end(request.ends_at, now, MAX_SILENCE_DURATION_MS, "silence")
     silence = Silence(
         id=f"s-{uuid4().hex[:10]}",
         matcher=matcher,
@@ -142,6 +137,28 @@ async def run_act_and_send(
     return result
 
 
+def pause_probe(
+    database: Database, probe: str, ends_at: int | None, actor: Actor, comment: str, *, now: int
+) -> PausedProbe:  # fmt: skip
+    """Stop running and judging a probe, until `ends_at` or until someone resumes it. `probe`: its id or name."""
+    if ends_at is not None:
+        _check_end(ends_at, now, MAX_PAUSE_DURATION_MS, "pause")
+    pause = Pause(now, ends_at, _clean_actor_name(actor), _validate_and_clean_act_comment(comment))
+    return pauses.begin_pause(database, LOCAL_LOCATION_NAME, probe, pause)
+
+
+def resume_probe(database: Database, probe: str, actor: Actor, comment: str, now: int) -> PausedProbe:
+    """End a pause before its time. Returns what ended."""
+    return pauses.end_pause(
+        database,
+        LOCAL_LOCATION_NAME,
+        probe,
+        _clean_actor_name(actor),
+        comment=_validate_and_clean_act_comment(comment),
+        now=now,
+    )
+
+
 async def end_expired_silences_and_send(
     store_executor: StoreExecutor, sender: NotificationSender, clock: Clock
 ) -> None:
@@ -154,6 +171,19 @@ async def end_expired_silences_and_send(
     if ended := await store_executor.run_write_with_now(lambda now: silence_ends.end_expired_silences(database, now)):
         log.info("silences_expired", silences=ended)
         await sender.start_sending_due_notifications()
+
+
+async def end_expired_pauses(store_executor: StoreExecutor, clock: Clock) -> None:
+    """Run the probes again whose pause is over."""
+    database = store_executor.database
+    if not await store_executor.run_read_query(
+        lambda connection: pauses.list_probes_with_expired_pause(connection, clock())
+    ):
+        return  # the usual case, without waiting for other writes
+    if resumed := await store_executor.run_write_with_now(
+        lambda now: pauses.end_expired_pauses(database, LOCAL_LOCATION_NAME, now)
+    ):
+        log.info("pauses_expired", probes=resumed)
 
 
 def _validate_silence_matcher(matcher: SilenceMatcher, *, selects_everything: bool) -> SilenceMatcher:
@@ -188,6 +218,18 @@ def _validate_silence_matcher(matcher: SilenceMatcher, *, selects_everything: bo
         ),
         matcher.subject_pattern,
     )
+
+
+def _check_end(ends_at: int, now: int, max_duration_ms: int, name: str) -> None:
+    if ends_at <= now:
+        raise OperatorActRefusedError(
+            OperatorActRefusalReason.INVALID, f"the {name} would end in the past: choose a later end"
+        )
+    if ends_at - now > max_duration_ms:
+        days = max_duration_ms // DAY_MS
+        raise OperatorActRefusedError(
+            OperatorActRefusalReason.INVALID, f"a {name} may last for {days} days at most: choose an earlier end"
+        )
 
 
 def _validate_and_clean_act_comment(comment: str) -> str:

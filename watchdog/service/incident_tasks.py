@@ -1,11 +1,11 @@
-"""The background tasks that send what became due without a new result."""
+"""The background tasks that carry out what is due without a new result: ends of acts, reminders, escalation."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from watchdog.service.acts import SILENCE_END_CHECK_INTERVAL_S, end_expired_silences_and_send
+from watchdog.service.acts import ACT_END_CHECK_INTERVAL_S, end_expired_pauses, end_expired_silences_and_send
 from watchdog.service.clock import Clock
 from watchdog.service.follow_ups import FOLLOW_UP_CHECK_INTERVAL_S, send_due_reminders_and_escalations
 from watchdog.service.notifications import NotificationSender
@@ -16,10 +16,11 @@ def list_incident_tasks(
     store_executor: StoreExecutor, sender: NotificationSender, clock: Clock
 ) -> list[tuple[str, Callable[[], Awaitable[None]], float]]:
     """Name, what it runs, and its interval in seconds."""
+    end_silences = partial(end_expired_silences_and_send, store_executor, sender, clock)
+    end_pauses = partial(end_expired_pauses, store_executor, clock)
+    remind_and_escalate = partial(send_due_reminders_and_escalations, store_executor, sender, clock)
     return [
-        (name, partial(run, store_executor, sender, clock), interval_s)
-        for name, run, interval_s in (
-            ("end_silences", end_expired_silences_and_send, SILENCE_END_CHECK_INTERVAL_S),
-            ("remind_and_escalate", send_due_reminders_and_escalations, FOLLOW_UP_CHECK_INTERVAL_S),
-        )
+        ("end_silences", end_silences, ACT_END_CHECK_INTERVAL_S),
+        ("end_pauses", end_pauses, ACT_END_CHECK_INTERVAL_S),
+        ("remind_and_escalate", remind_and_escalate, FOLLOW_UP_CHECK_INTERVAL_S),
     ]

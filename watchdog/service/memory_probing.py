@@ -135,6 +135,7 @@ class StoreAbsenceProbeScheduler:
             if probe.may_run_without_store
             and id in registry
             and id not in registry.not_claimed
+            and id not in registry.paused
             and choose_process_to_run_probe(self._members, probe.id) == own
         ]
 

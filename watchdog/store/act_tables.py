@@ -13,9 +13,10 @@ acts = Table(  # the audit log
     Column("occurred_at", BigInteger, nullable=False, index=True),
     Column("author", Text, nullable=False),
     Column("interface", Text, nullable=False),  # an OperatorInterfaceKind
-    Column("incident", Text, nullable=False, index=True),  # empty: it is about a silence
-    Column("silence", Text, nullable=False),  # empty: it is about an incident
+    Column("incident", Text, nullable=False, index=True),  # empty: it is not about one
+    Column("silence", Text, nullable=False),  # empty: it is not about one
     Column("comment", Text, nullable=False),
+    Column("probe", Text, nullable=False, server_default=""),  # its id in the configuration; empty: not about one
 )  # fmt: skip
 
 silences = Table(
@@ -46,3 +47,25 @@ silenced_incidents = Table(  # which silences select an incident: decided when i
     Column("since", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )  # fmt: skip
+
+pauses = Table(  # periods in which a probe does not run
+    "pauses", metadata,
+    Column("id", AUTOINCREMENT_ID_TYPE, primary_key=True, autoincrement=True),
+    Column("probe", BigInteger, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("ends_at", BigInteger),  # NULL: when a person resumes it
+    Column("author", Text, nullable=False),
+    Column("interface", Text, nullable=False),  # an OperatorInterfaceKind
+    Column("comment", Text, nullable=False),
+    Column("ended_at", BigInteger),  # when its end was carried out
+    Column("ended_by", Text, nullable=False),  # empty: its time was over, or the probe was removed
+)  # fmt: skip
+pause_is_in_effect = pauses.c.ended_at.is_(None)
+Index(
+    "uq_pauses_in_effect",
+    pauses.c.probe,
+    unique=True,
+    postgresql_where=pause_is_in_effect,
+    sqlite_where=pause_is_in_effect,
+)
+Index("ix_pauses_probe_ended_at", pauses.c.probe, pauses.c.ended_at)

@@ -39,6 +39,7 @@ schedule = Table(
     Column("last_slot", BigInteger),
     Column("in_flight", Text, nullable=False),  # JSON: claimed slots without a result; [slot, claimed at] of a late one
     Column("probe_definition", Text, nullable=False, server_default=""),  # only members with this one claim slots
+    Column("paused", Boolean, nullable=False, server_default=sa.false()),  # none is claimed (act_tables.pauses)
 )  # fmt: skip
 
 watermarks = Table(
@@ -295,8 +296,7 @@ outbox = Table(  # notifications, delivered or not
     Column("state", Text, nullable=False),  # a DeliveryState
     Column("created_at", BigInteger, nullable=False),
     Column("due_at", BigInteger, nullable=False),
-    Column("lease_token", Text),  # identifies the sender that holds the row until leased_until
-    Column("leased_until", BigInteger),
+    *(Column("lease_token", Text), Column("leased_until", BigInteger)),  # the sender that holds the row until then
     Column("attempts", Integer, nullable=False),
     Column("detail", Text, nullable=False),  # the last error
     Column("receipt", Text),  # JSON: what a delivery that was made in part returned

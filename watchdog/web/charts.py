@@ -33,11 +33,9 @@ SPARKLINE_WIDTH, SPARKLINE_HEIGHT = 112, 22
 """In pixels."""
 
 HEALTH_STATE_CSS_CLASSES = {
-    HealthState.UP: "d-up",
-    HealthState.DEGRADED: "d-degraded",
-    HealthState.DOWN: "d-down",
-    HealthState.UNKNOWN: "d-none",
-}
+    HealthState.UP: "d-up", HealthState.DEGRADED: "d-degraded", HealthState.DOWN: "d-down",
+    HealthState.UNKNOWN: "d-none", HealthState.PAUSED: "d-none",
+}  # fmt: skip
 
 
 def format_svg_number(value: float) -> str:
@@ -348,10 +346,10 @@ def render_phase_bar(parts: Iterable[tuple[int, float]], full_scale_ms: float, *
 
 def render_state_timeline(parts: Iterable[tuple[HealthState, float, float]], label: str) -> Markup:
     """States over time, given as (state, start, stop) in fractions of the width."""
-    heights = {HealthState.UP: 9, HealthState.DEGRADED: 14, HealthState.DOWN: 18, HealthState.UNKNOWN: 3}
+    heights = {HealthState.UP: 9, HealthState.DEGRADED: 14, HealthState.DOWN: 18}
     out = Markup('<svg class="tl" role="img" aria-label="{}">').format(label)
     for state, start, stop in parts:
-        h = heights[state]
+        h = heights.get(state, 3)
         out += Markup('<rect class="{}" x="{}%" y="{}" width="{}%" height="{}"/>').format(
             HEALTH_STATE_CSS_CLASSES[state],
             format_svg_number(start * 100),

@@ -78,12 +78,15 @@ def test_queues_and_canaries_have_the_numbers_of_their_newest_run(database_url: 
     ] == [None] * 4
 
 
-def test_retired_probes_and_watchdogs_own_are_not_listed(database_url: str) -> None:
+def test_retired_and_paused_probes_and_watchdogs_own_are_not_listed(database_url: str) -> None:
     rows = FixtureRows()
-    for name, kind in (("Kept", "http"), ("Removed", "http"), ("Watchdog", "service")):
+    kinds = {"Kept": "http", "Removed": "http", "Watchdog": "service", "Paused": "http", "Resumed": "http"}
+    for name, kind in kinds.items():
         add_results(rows, rows.add_probe(name, kind), Outcome.PASS)
     rows.rows["probes"][1]["removed_at"] = NOW
-    assert list(by_id(load(database_url, rows))) == ["kept"]
+    rows.add_pause(4, NOW - MINUTE_MS)
+    rows.add_pause(5, NOW - MINUTE_MS, ended_at=NOW)
+    assert list(by_id(load(database_url, rows))) == ["kept", "resumed"]
 
 
 def test_open_incidents_are_counted_by_every_severity(database_url: str) -> None:

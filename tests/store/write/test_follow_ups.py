@@ -12,6 +12,7 @@ import pytest
 from tests.support.acts import ANA, BEN, end_expired, find_probe_of_incident, list_outbox, send_due, silence
 from tests.support.store import (
     INTERVAL_MS,
+    LOCATION,
     START_AT,
     DatabasePair,
     StoreHarness,
@@ -22,7 +23,7 @@ from watchdog.domain.escalation import EscalationStep
 from watchdog.domain.formatting import HOUR_MS, MINUTE_MS
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.routing import NotificationRoute, NotificationRoutingTable
-from watchdog.service.acts import acknowledge_incident, end_silence, remove_acknowledgement
+from watchdog.service.acts import acknowledge_incident, end_silence, pause_probe, remove_acknowledgement, resume_probe
 from watchdog.store.codec import decode_notification_routing_table, encode_notification_routing_table
 from watchdog.store.database import Database
 from watchdog.store.follow_up_tables import incident_follow_ups
@@ -31,6 +32,7 @@ from watchdog.store.read.follow_ups import list_due_follow_ups
 from watchdog.store.tables import incidents, outbox
 from watchdog.store.write.clock_steps import adopt_clock_step
 from watchdog.store.write.follow_ups import enqueue_due_reminders_and_escalations
+from watchdog.store.write.pauses import end_expired_pauses
 
 SLOT = START_AT + INTERVAL_MS
 REPEAT_MS, AFTER_MS = 4 * HOUR_MS, 15 * MINUTE_MS
@@ -147,7 +149,23 @@ def test_during_a_silence_there_are_none(database: Database) -> None:
     assert send(harness, SLOT + 2 * REPEAT_MS + 1) == [("p0", SLACK, "reminder")]
 
 
-@pytest.mark.parametrize("act", ["acknowledge", "silence", "resolve"])
+def test_while_the_probe_is_paused_there_are_none(database: Database) -> None:
+    harness = make_harness(database, NO_ESCALATION)
+    open_and_send(harness)
+    pause_probe(database, "p0", None, ANA, "", now=SLOT + 1)
+    assert send(harness, SLOT + 2 * REPEAT_MS) == []
+    resume_probe(database, "p0", BEN, "", SLOT + 2 * REPEAT_MS + 1)
+    assert send(harness, SLOT + 2 * REPEAT_MS + 1) == [("p0", SLACK, "reminder")]
+
+
+def test_the_pause_of_another_probe_changes_nothing(database: Database) -> None:
+    harness = make_harness(database, NO_ESCALATION, make_probe(), make_probe("p1"))
+    open_and_send(harness)
+    pause_probe(database, "p1", None, ANA, "", now=SLOT + 1)
+    assert send(harness, SLOT + REPEAT_MS) == [("p0", SLACK, "reminder")]
+
+
+@pytest.mark.parametrize("act", ["acknowledge", "silence", "pause", "resolve"])
 def test_a_reminder_that_waits_is_dropped_once_no_one_needs_it(database: Database, act: str) -> None:
     routes = replace(NO_ESCALATION, without_resolved=frozenset({SLACK}))
     harness = make_harness(database, routes)
@@ -157,6 +175,8 @@ def test_a_reminder_that_waits_is_dropped_once_no_one_needs_it(database: Databas
         acknowledge_incident(database, incident, ANA, "", due_at + 1)
     elif act == "silence":
         silence(harness, due_at + 1)
+    elif act == "pause":
+        pause_probe(database, "p0", None, ANA, "", now=due_at + 1)
     else:
         record(harness, "pass", due_at + 1)
     assert send_due(harness, due_at + 1) == []
@@ -422,6 +442,15 @@ def test_a_silence_postpones_it_until_it_ends(database: Database) -> None:
     assert send(harness, SLOT + AFTER_MS) == []
     end_expired(harness, SLOT - 1 + HOUR_MS)
     assert send(harness, SLOT - 1 + HOUR_MS) == [("p0", SLACK, "opened"), ("p0", PAGER, "opened")]
+
+
+def test_a_pause_postpones_it_until_the_probe_is_resumed(database: Database) -> None:
+    harness = make_harness(database)
+    open_and_send(harness)
+    pause_probe(database, "p0", SLOT + HOUR_MS, ANA, "", now=SLOT + 1)
+    assert send(harness, SLOT + AFTER_MS) == []
+    end_expired_pauses(database, LOCATION, SLOT + HOUR_MS)
+    assert send(harness, SLOT + HOUR_MS) == [("p0", PAGER, "opened")]
 
 
 def test_an_escalation_that_a_silence_held_back_is_sent_when_it_ends(database: Database) -> None:

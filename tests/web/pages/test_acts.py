@@ -1,4 +1,4 @@
-"""Acknowledging and silencing on the pages: forms that work without scripts, for operators only."""
+"""Acknowledging, silencing and pausing on the pages: forms that work without scripts, for operators only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.fixture_rows import NOW, FixtureRows
 from tests.support.html_checks import find_html_problems, visible_text
 from tests.support.web import create_test_app, filled_database, list_requests, request_page
 from watchdog.domain.formatting import DAY_MS, HOUR_MS
-from watchdog.store.act_tables import acts, silences
+from watchdog.store.act_tables import acts, pauses, silences
 from watchdog.store.database import Database
 from watchdog.store.errors import StoreUnavailableError
 from watchdog.web import ApiKey
@@ -35,6 +35,8 @@ FORMS: tuple[tuple[str, dict[str, str]], ...] = (
     ("/probes/api/silence", {"duration": "1h"}),
     ("/silences", {"group": "Core", "duration": "1h"}),
     ("/silences/s-1/end", {}),
+    ("/probes/api/pause", {}),
+    ("/probes/api/resume", {}),
 )
 
 
@@ -99,7 +101,7 @@ def submit(
 
 def count_rows(database: Database) -> int:
     with database.open_read_transaction() as connection:
-        return sum(len(connection.execute(table.select()).all()) for table in (acts, silences))
+        return sum(len(connection.execute(table.select()).all()) for table in (acts, silences, pauses))
 
 
 def test_an_incident_is_acknowledged_and_shown_so(app: FastAPI) -> None:
@@ -179,6 +181,37 @@ def test_a_silence_of_a_probe_without_incidents_is_shown(app: FastAPI) -> None:
     assert "in effect until" not in visible_text(read_page(app, "/probes/api", cookie))
 
 
+@pytest.mark.parametrize(
+    ("fields", "title"),
+    [
+        ({"duration": "24h", "comment": "<i>moved</i>"}, "Paused until 23 Nov 02:29 UTC by ops: <i>moved</i>"),
+        ({"comment": ""}, "Paused since 02:29 UTC by ops The probe does not run"),
+    ],
+)
+def test_a_probe_is_paused_and_resumed(app: FastAPI, fields: Mapping[str, str], title: str) -> None:
+    cookie = sign_in(app, OPERATOR)
+    page = read_page(app, "/probes/api", cookie)
+    assert re.findall(r'formaction="/probes/api/pause"( name="duration" value="24h")?>', page) == [
+        ' name="duration" value="24h"',
+        "",
+    ]
+    token = {"csrf_token": find_token(page)}
+    for _ in range(2):
+        response = submit(app, "/probes/api/pause", {**token, **fields}, cookie)
+        assert (response.status_code, response.headers["location"]) == (303, "/probes/api")
+    page = read_page(app, "/probes/api", cookie)
+    assert title in visible_text(page)
+    assert "/probes/api/pause" not in page
+    assert "paused" in visible_text(read_page(app, "/probes", cookie))
+    assert title.partition(" The probe")[0] in visible_text(read_page(app, f"/incidents/{OPEN}", cookie))
+    assert 'formaction="/probes/api/resume"' in page
+    response = submit(app, "/probes/api/resume", token, cookie)
+    assert (response.status_code, response.headers["location"]) == (303, "/probes/api")
+    assert "aused" not in visible_text(read_page(app, "/probes/api", cookie)).partition("State, last")[0]
+    again = submit(app, "/probes/api/resume", token, cookie)
+    assert (again.status_code, "API is not paused." in visible_text(again.text)) == (409, True)
+
+
 def test_the_form_selects_by_every_field(app: FastAPI) -> None:
     cookie = sign_in(app, OPERATOR)
     page = read_page(app, "/silences", cookie)
@@ -211,6 +244,12 @@ def test_the_form_selects_by_every_field(app: FastAPI) -> None:
         ("/silences", {"duration": "1h", "all": "1", "group": "Core"}, 422, "`all` silences everything"),
         ("/silences", {"duration": "1h", "severity": "high"}, 422, "There is no such severity. Choose info"),
         ("/silences/none/end", {}, 404, "No silence has the id none."),
+        ("/probes/none/pause", {}, 404, "There is no probe with the id none"),
+        ("/probes/none/resume", {}, 404, "There is no probe with the id none"),
+        ("/probes/api/resume", {}, 409, "API is not paused."),
+        ("/probes/api/pause", {"duration": "soon"}, 422, "The duration is missing or not valid. Write how long"),
+        ("/probes/api/pause", {"duration": "400d"}, 422, "A pause may last for 365 days at most"),
+        ("/probes/api/pause", {"comment": "x" * 501}, 422, "The comment has 501 characters"),
         (f"/incidents/{OPEN}/acknowledge", {"comment": "x" * 20_000}, 413, "The form is too long."),
     ],
 )
@@ -287,6 +326,7 @@ def test_readers_and_strangers_change_nothing(refusing_app: FastAPI, unchanged_d
     [
         (f"/incidents/{OPEN}/acknowledge", f"/incidents/{OPEN}"),
         ("/probes/api/silence", "/probes/api"),
+        ("/probes/api/resume", "/probes/api"),
         ("/silences", "/silences"),
         ("/silences/s-1/end", "/silences"),
         ("/nowhere", ""),

@@ -8,8 +8,10 @@ import pytest
 
 from tests.support.fixture_rows import NOW, FixtureRows
 from tests.support.web import filled_database
-from watchdog.domain.formatting import MINUTE_MS
+from watchdog.domain.formatting import HOUR_MS, MINUTE_MS
+from watchdog.web.pages.probe import load_probe_page
 from watchdog.web.pages.probes import ProbesPageFilter, ProbesPageRow, load_probes_page
+from watchdog.web.pages.results import ResultsUrlQuery
 
 
 def row_of_heartbeat(folder: Path, kinds: str, duration: int | None) -> ProbesPageRow:
@@ -45,3 +47,30 @@ def test_the_sparkline_of_a_heartbeat_shows_the_runs_of_the_job(
     assert row.sparkline_text == text
     assert row.sparkline.count("l4 4m0-4l-4 4") == kinds.count("fail")
     assert ('class="none"' in row.sparkline) == (kinds == ""), "a run without duration is drawn on the baseline"
+
+
+def test_a_paused_probe_is_listed_apart_with_its_open_incident(tmp_path: Path) -> None:
+    rows = FixtureRows()
+    for name in ("API", "Search"):
+        id = rows.add_probe(name)
+        rows.add_incident(id, "availability", "HTTP 503", NOW - 2 * HOUR_MS)
+    rows.add_pause(1, NOW - HOUR_MS, ends_at=NOW + HOUR_MS, comment="moved")
+    with (
+        filled_database(f"sqlite:///{tmp_path / 'watchdog.db'}", rows) as database,
+        database.open_read_transaction() as connection,
+    ):
+        page = load_probes_page(connection, ProbesPageFilter(), 1, NOW)
+        only_paused = load_probes_page(connection, ProbesPageFilter(state="paused"), 1, NOW)
+        probe = load_probe_page(connection, "api", ResultsUrlQuery(), NOW)
+    assert [(section.name, [row.name for row in section.rows]) for section in page.sections] == [
+        ("Needs attention", ["Search"]),
+        ("Paused", ["API"]),
+    ]
+    (row,) = only_paused.sections[0].rows
+    assert (row.problem_text, row.next_run_text) == (
+        "paused until 03:29 UTC by Ana: moved · HTTP 503 · for 2\N{NO-BREAK SPACE}h",
+        "",
+    )
+    assert probe is not None
+    assert (probe.state_label, probe.next_run_text) == ("Paused for 1\N{NO-BREAK SPACE}h", "")
+    assert [banner.title for banner in probe.banners] == ["Paused until 03:29 UTC by Ana: moved", "HTTP 503"]

@@ -32,7 +32,7 @@ from watchdog.web.pages.status import (
 )
 from watchdog.web.pages.status_snapshot import load_status_page_snapshot
 
-UP, DEGRADED, UNKNOWN, DOWN = HealthState
+UP, DEGRADED, UNKNOWN, DOWN, PAUSED = HealthState
 NONE = "\N{EN DASH}"
 
 
@@ -129,6 +129,9 @@ def service(name: str, state: HealthState, group: str = "") -> StatusPageService
         ([("A", UNKNOWN), ("B", UNKNOWN), ("C", UNKNOWN), ("D", UP)], UNKNOWN, "No data from 3 services"),
         ([("A", DOWN), ("B", UNKNOWN)], DOWN, "A is down"),
         ([("A", UNKNOWN)], UNKNOWN, "No data yet"),
+        ([("A", PAUSED), ("B", UP)], UP, "All systems operational"),
+        ([("A", PAUSED), ("B", DOWN)], DOWN, "B is down"),
+        ([("A", PAUSED), ("B", PAUSED)], PAUSED, "Monitoring is paused"),
     ],
 )
 def test_the_headline_names_services_that_are_not_up(
@@ -196,6 +199,24 @@ def test_a_probe_that_never_ran_has_no_data(tmp_path: Path) -> None:
     assert (page.state, page.headline, page.checked_at) == (UNKNOWN, "No data yet", None)
     assert page.groups[0].services[0].label == "No data yet"
     assert page.groups[0].services[0].uptime == ""
+
+
+def test_a_paused_service_is_shown_so_and_its_time_does_not_count(tmp_path: Path) -> None:
+    rows = FixtureRows()
+    rows.add_watermark(NOW)
+    paused, up = rows.add_probe("API"), rows.add_probe("Search")
+    for probe in (paused, up):
+        rows.add_result(probe, NOW - 3 * HOUR_MS)
+    rows.add_incident(paused, "availability", "HTTP 503", NOW - 2 * HOUR_MS)
+    rows.add_pause(paused, NOW - 2 * HOUR_MS, comment="hunter2")
+    with filled_database(f"sqlite:///{tmp_path}/l.db", rows) as database:
+        html = request_page(create_test_app(database), "/").text
+    text = visible_text(html)
+    assert "All systems operational Search is up. 1 is paused." in text
+    assert "API Paused" in text
+    assert "down" not in text.partition("API Paused")[2].partition("Search")[0]
+    assert "hunter2" not in html, "who paused it, and why, is not public"
+    assert "Ana" not in html
 
 
 def test_nothing_is_up_while_no_probe_runs(tmp_path: Path) -> None:

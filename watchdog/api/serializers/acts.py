@@ -1,4 +1,4 @@
-"""Acknowledgements and silences as JSON. Instants are ISO 8601 in UTC."""
+"""Acknowledgements, silences and pauses as JSON. Instants are ISO 8601 in UTC."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from watchdog.api.serializers.instants import format_optional_iso8601
 from watchdog.api.serializers.results import FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG
 from watchdog.domain.acts import Acknowledgement, OperatorAuditLogEntry
 from watchdog.domain.formatting import format_iso8601
+from watchdog.domain.pausing import Pause
 from watchdog.domain.silencing import Silence
 
 
@@ -107,7 +108,48 @@ class RecordedActJson(TypedDict):
     """The id of the incident that it is about."""
     silence: str | None
     """The id of the silence that it is about."""
+    probe: str | None
+    """The id of the probe that it is about."""
     comment: str
+
+
+class PauseJson(TypedDict):
+    """A probe does not run at present."""
+
+    since: str
+    until: str | None
+    """When it ends; null: when someone resumes the probe."""
+    by: str
+    """The name of the person or of the API key."""
+    through: str
+    """Where it was done, such as page, cli or api."""
+    comment: str
+
+
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
+class ProbePauseJson(TypedDict):
+    """A probe, and whether it is paused."""
+
+    probe: str
+    """The id of the probe."""
+    pause: PauseJson | None
+    """null: it runs."""
+
+
+def serialize_pause(pause: Pause | None) -> PauseJson | None:
+    if pause is None:
+        return None
+    return {
+        "since": format_iso8601(pause.started_at),
+        "until": format_optional_iso8601(pause.ends_at),
+        "by": pause.actor.name,
+        "through": pause.actor.interface.value,
+        "comment": pause.comment,
+    }
+
+
+def serialize_probe_pause(probe_id: str, pause: Pause | None) -> ProbePauseJson:
+    return {"probe": probe_id, "pause": serialize_pause(pause)}
 
 
 def serialize_acknowledgement(acknowledgement: Acknowledgement | None) -> AcknowledgementJson | None:
@@ -162,5 +204,6 @@ def serialize_recorded_act(act: OperatorAuditLogEntry) -> RecordedActJson:
         "through": act.actor.interface.value,
         "incident": act.incident or None,
         "silence": act.silence or None,
+        "probe": act.probe or None,
         "comment": act.comment,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import with_config
 from typing_extensions import TypedDict
 
+from watchdog.api.serializers.acts import PauseJson, serialize_pause
 from watchdog.api.serializers.instants import format_optional_iso8601
 from watchdog.api.serializers.results import FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG, ResultJson, serialize_result
 from watchdog.domain.formatting import format_iso8601
@@ -24,13 +25,15 @@ class ProbeJson(TypedDict):
     """Empty: none."""
     tags: list[str]
     state: str
-    """up, degraded, unknown or down."""
+    """up, degraded, unknown, down or paused."""
     incidents: list[str]
     """The ids of the open incidents; those that decide the state come first."""
     latest: ResultJson | None
     """The newest result, of any outcome."""
     next_due: str | None
-    """The slot of the next run."""
+    """The slot of the next run; null while it is paused."""
+    pause: PauseJson | None
+    """null: it runs."""
 
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
@@ -63,6 +66,7 @@ def serialize_probe_status(status: ProbeStatus) -> ProbeJson:
         "incidents": [incident.id for incident in status.open_incidents],
         "latest": None if latest is None else serialize_result(latest),
         "next_due": format_optional_iso8601(status.next_due),
+        "pause": serialize_pause(status.pause),
     }
 
 

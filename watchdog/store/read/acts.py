@@ -1,18 +1,26 @@
-"""Acknowledgements, silences and the log of acts, as pages, commands and tools show them."""
+"""Acknowledgements, silences, pauses and the log of acts, as pages, commands and tools show them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from watchdog.domain.acts import Acknowledgement, Actor, OperatorActKind, OperatorAuditLogEntry, OperatorInterfaceKind
 from watchdog.domain.model import Json, Severity
+from watchdog.domain.pausing import Pause
 from watchdog.domain.routing import ProbeMatcher
 from watchdog.domain.silencing import Silence, SilenceMatcher
 from watchdog.domain.text import replace_unstorable_characters
-from watchdog.store.act_tables import acts, silence_is_in_effect, silenced_incidents, silences
+from watchdog.store.act_tables import (
+    acts,
+    pause_is_in_effect,
+    pauses,
+    silence_is_in_effect,
+    silenced_incidents,
+    silences,
+)
 from watchdog.store.codec import decode_nullable_json, encode_storable_json
 
 
@@ -54,6 +62,19 @@ def build_silence_from_row(row: Any) -> Silence:
         ended_at=row.ended_at,
         ended_by=row.ended_by,
     )
+
+
+def build_pause_from_row(row: Any) -> Pause:
+    """`row`: of the table pauses."""
+    return Pause(row.started_at, row.ends_at, Actor(row.author, OperatorInterfaceKind(row.interface)), row.comment)
+
+
+def load_pauses_in_effect(connection: sa.Connection, probes: Collection[int] | None = None) -> dict[int, Pause]:
+    """By database id of the probe. `probes`: of these alone."""
+    query = sa.select(pauses).where(pause_is_in_effect)
+    if probes is not None:
+        query = query.where(pauses.c.probe.in_(probes))
+    return {row.probe: build_pause_from_row(row) for row in connection.execute(query)}
 
 
 def build_acknowledgement_from_row(row: Any) -> Acknowledgement | None:
@@ -145,4 +166,5 @@ def _build_act_from_row(row: Any) -> OperatorAuditLogEntry:
         incident=row.incident,
         silence=row.silence,
         comment=row.comment,
+        probe=row.probe,
     )

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.heartbeat import CheckIn, CheckInKind
 from watchdog.domain.model import Evidence, JsonScalar, Outcome, ProbeResult
+from watchdog.store.act_tables import pause_is_in_effect, pauses
 from watchdog.store.codec import decode_nullable_json
 from watchdog.store.listings import build_results_with_listings_from_rows
 from watchdog.store.read.status import JUDGED_OUTCOMES, RESULT_ROW_COLUMNS, ResultRow, result_row_from_columns
@@ -39,6 +40,14 @@ class IncidentInterval(NamedTuple):
     rule: str
     since: int
     resolved_at: int | None
+
+
+class PauseInterval(NamedTuple):
+    """When a probe was paused."""
+
+    probe: int
+    started_at: int
+    ended_at: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +88,13 @@ def list_incident_intervals(connection: Connection, start: int) -> list[Incident
         if ended_at is None or began_at <= ended_at:
             intervals.append(IncidentInterval(probe, rule, began_at, ended_at))
     return intervals
+
+
+def list_pause_intervals(connection: Connection, start: int) -> list[PauseInterval]:
+    """The pauses that were in effect at `start` or later."""
+    query = sa.select(pauses.c.probe, pauses.c.started_at, pauses.c.ended_at)
+    rows = connection.execute(query.where(pause_is_in_effect | (pauses.c.ended_at >= start)))
+    return [PauseInterval(*row) for row in rows]
 
 
 def load_days_with_judged_results(

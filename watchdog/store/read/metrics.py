@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from watchdog.domain.measurements import CanaryStageDurations, QueueMeasurements
 from watchdog.domain.model import Outcome, ProbeInfo, Severity
 from watchdog.domain.rules.service import WATCHDOG_SELF_PROBE_KIND
+from watchdog.store.act_tables import pause_is_in_effect, pauses
 from watchdog.store.codec import decode_nullable_json, decode_probe_info
 from watchdog.store.read.status import JUDGED_OUTCOMES
 from watchdog.store.tables import incidents, newest_results, probes
@@ -41,7 +42,7 @@ class SharedMetrics(NamedTuple):
     """Equal in every process that reads the same database at the same time."""
 
     probes: Sequence[NewestProbeRunMetrics]
-    """Every probe that is not retired, by id, without Watchdog's own."""
+    """Every probe that is neither retired nor paused, by id, without Watchdog's own."""
     open_incident_counts: Mapping[Severity, int]
     """By every severity."""
 
@@ -65,6 +66,7 @@ def _build_metrics_query_of_newest_probe_runs() -> sa.Select[Any]:
     last_run_slot = sa.select(sa.func.max(searched.c.slot)).where(searched.c.outcome != Outcome.MISSED)
     measurements = _build_newest_results_of_probe_query("measurements").limit(1).scalar_subquery()
     phases = _build_newest_results_of_probe_query("phases").limit(1).scalar_subquery()
+    is_paused = sa.exists().where(pauses.c.probe == probes.c.id, pause_is_in_effect)
     return (
         sa.select(
             probes.c.id,
@@ -74,7 +76,7 @@ def _build_metrics_query_of_newest_probe_runs() -> sa.Select[Any]:
             sa.case((probes.c.kind == QUEUE_PROBE_KIND, measurements)),
             sa.case((probes.c.kind == CANARY_PROBE_KIND, phases)),
         )
-        .where(probes.c.removed_at.is_(None), probes.c.kind != WATCHDOG_SELF_PROBE_KIND)
+        .where(probes.c.removed_at.is_(None), probes.c.kind != WATCHDOG_SELF_PROBE_KIND, ~is_paused)
         .order_by(probes.c.probe_id)
     )
 

@@ -22,10 +22,12 @@ from watchdog.domain.model import (
     Severity,
 )
 from watchdog.domain.own_network import WATCHDOG_NETWORK_FAULT_REASON
+from watchdog.domain.pausing import Pause
 from watchdog.domain.probe_state import WAITING_FOR_FIRST_RUN_STATE_KEY
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, derive_probe_health_state, no_verdict, service
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.codec import decode_nullable_json, decode_probe_info
+from watchdog.store.read.acts import load_pauses_in_effect
 from watchdog.store.read.alert_context import INCIDENTS_WITH_PROBE_INFO_QUERY, build_incident_from_row
 from watchdog.store.tables import (
     clock_steps,
@@ -92,6 +94,9 @@ class ProbeStatus:
     last_judged_slot: int | None
     """The newest slot that passed or failed."""
     next_due: int | None
+    """None while it is paused."""
+    pause: Pause | None = None
+    """None: it runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,10 +222,16 @@ def list_probe_statuses(
     open_incidents: dict[int, list[Incident]] = {}
     for record in list_incidents(connection, is_open=True, probe_database_ids=only_probes):
         open_incidents.setdefault(record.incident.probe, []).append(record.incident)
-    return [_probe_status_from_row(row, open_incidents.get(probe, [])) for probe, row in row_by_probe.items()]
+    paused = load_pauses_in_effect(connection, only_probes)
+    return [
+        _probe_status_from_row(row, open_incidents.get(probe, []), paused.get(probe))
+        for probe, row in row_by_probe.items()
+    ]
 
 
-def _probe_status_from_row(row: Sequence[Any], open_incidents: Iterable[Incident]) -> ProbeStatus:
+def _probe_status_from_row(
+    row: Sequence[Any], open_incidents: Iterable[Incident], pause: Pause | None
+) -> ProbeStatus:  # fmt: skip
     probe, info, created_at, judged_slot, next_due, is_waiting, *latest = row
     has_verdict = judged_slot is not None and not is_waiting
     latest_result = None if latest[0] is None else result_row_from_columns(latest)
@@ -231,13 +242,14 @@ def _probe_status_from_row(row: Sequence[Any], open_incidents: Iterable[Incident
     return ProbeStatus(
         probe=decode_probe_info(probe, info),
         created_at=created_at,
-        state=state,
+        state=state if pause is None else HealthState.PAUSED,
         open_incidents=tuple(
             sorted(open_incidents, key=lambda i: (INCIDENT_HEALTH_STATE_BY_RULE[i.rule] is not state, i.since))
         ),
         latest_result=latest_result,
         last_judged_slot=judged_slot,
-        next_due=next_due,
+        next_due=next_due if pause is None else None,
+        pause=pause,
     )
 
 

@@ -16,6 +16,7 @@ def record_operator_act(
     *,
     incident: str = "",
     silence: str = "",
+    probe: str = "",
     comment: str = "",
 ) -> None:
     """In the transaction of the act."""
@@ -27,6 +28,7 @@ def record_operator_act(
             interface=actor.interface,
             incident=incident,
             silence=silence,
+            probe=probe,
             comment=comment,
         )
     )

@@ -26,8 +26,6 @@ from watchdog.store.write.watermark import ClaimWatermark
 
 SLOT_CLAIM_AHEAD_MS = 1_000
 """How long before its slot a run is claimed, so that it can start at its slot."""
-
-
 MIN_CAUGHT_UP_LATENESS_MS = 5_000
 """A run that is claimed later than this was due while no process could run it."""
 MISSED_BECAUSE_STORE_AWAY_REASON = "missed.store_away"
@@ -59,6 +57,7 @@ class SlotClaimer:
         self._due_rows_query = (
             self._location_schedule_rows_query.where(
                 schedule.c.next_due <= sa.bindparam("due_until"),
+                ~schedule.c.paused,
                 schedule.c.probe.not_in(sa.bindparam("not_claimed", expanding=True)),
             )
             .order_by(schedule.c.next_due)
@@ -90,6 +89,8 @@ class SlotClaimer:
                 all_claimed = len(rows) < free
                 slots += self._claim_slots_of_schedule_rows(connection, rows, now)
             states = load_state_by_probe(connection, [slot.probe for slot in slots])
+            paused = self._location_schedule_rows_query.with_only_columns(schedule.c.probe).where(schedule.c.paused)
+            self.registry.paused = set(connection.execute(paused).scalars())
         if all_claimed:
             with suppress(ClockSteppedError):  # after the claim, whose slots this process runs
                 self.watermark.record_downtime_gap(now, advance=True)
@@ -327,9 +328,8 @@ class SlotClaimer:
             return
         due: sa.BindParameter[int] = sa.bindparam("due")
         not_claimed_since = schedule.c.last_slot.is_(None) | (schedule.c.last_slot < due)
-        update = self._location_schedule_rows_update.where(schedule.c.next_due > due, not_claimed_since).values(
-            next_due=due
-        )
+        is_postponed = schedule.c.next_due > due, not_claimed_since
+        update = self._location_schedule_rows_update.where(*is_postponed).values(next_due=due)
         values = [{"p": probe, "due": due_at} for probe, due_at in sorted(due_at_by_probe.items())]
         with self.database.open_write_transaction() as connection:
             connection.execute(update, values)
@@ -350,7 +350,8 @@ class SlotClaimer:
             if lost:
                 recorded = [ResultToRecord(result) for result in lost]
                 self.recorder.record_results_in_transaction(connection, recorded, now)
-        to_catch_up: list[int] = [row.next_due for row in rows if self._should_catch_up(row.probe, row.next_due, now)]
+        next_due_by_probe: dict[int, int] = {row.probe: row.next_due for row in rows if not row.paused}
+        to_catch_up = [due for probe, due in next_due_by_probe.items() if self._should_catch_up(probe, due, now)]
         return min(
             [
                 settled_until - MAX_RESULT_HOLD_FOR_NETWORK_CHECK_MS,

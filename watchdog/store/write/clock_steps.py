@@ -14,11 +14,19 @@ from watchdog.domain.model import Outcome, ProbeResult, ResultToRecord
 from watchdog.domain.probe_state import SCHEDULED_JOB_STATE_KEY_PREFIX, ScheduledJobStateRecord
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.store import codec
-from watchdog.store.act_tables import acts, silence_is_in_effect, silenced_incidents, silences
+from watchdog.store.act_tables import (
+    acts,
+    pause_is_in_effect,
+    pauses,
+    silence_is_in_effect,
+    silenced_incidents,
+    silences,
+)
 from watchdog.store.database import Database
 from watchdog.store.follow_up_tables import incident_follow_ups
 from watchdog.store.read.job_runs import HEARTBEAT_PROBE_KIND
 from watchdog.store.tables import (
+    END_OF_TIME_MS,
     cause_changes,
     clock_steps,
     destination_backoff,
@@ -34,14 +42,12 @@ from watchdog.store.tables import (
     probe_state,
     probes,
     remediations,
-    results,
     rollups,
     schedule,
     watermarks,
 )
 from watchdog.store.write.claims import count_schedule_slots, decode_in_flight_slots, encode_in_flight_slots
-from watchdog.store.write.evaluation import AlertEvaluator
-from watchdog.store.write.probe_registry import InMemoryProbeRegistry
+from watchdog.store.write.pending_results import build_probe_registry, evaluate_pending_results
 from watchdog.store.write.probe_rows import load_active_probes
 from watchdog.store.write.probe_state import upsert_probe_state
 from watchdog.store.write.recorder import ResultRecorder
@@ -58,6 +64,7 @@ CLOCK_STEP_SHIFTED_COLUMNS = (
     *(cause_changes.c.changed_at, cause_changes.c.since),
     incident_follow_ups.c.decide_at,
     *(silences.c.started_at, silences.c.ends_at, silenced_incidents.c.since, acts.c.occurred_at),
+    *(pauses.c.started_at, pauses.c.ends_at),
     *(remediations.c.started_at, remediations.c.ended_at),
 )
 """Leases, deadlines, and instants from which a duration is counted: they keep their distance from now."""
@@ -69,6 +76,7 @@ CLOCK_STEP_SHIFTED_ROWS_CONDITION_BY_TABLE = {
     cause_changes: cause_changes.c.incident.in_(_open_incidents),
     remediations: remediations.c.incident.in_(_open_incidents),
     silences: silence_is_in_effect,
+    pauses: pause_is_in_effect,
     silenced_incidents: silenced_incidents.c.incident.in_(_open_incidents),
     acts: acts.c.incident.in_(_open_incidents),
 }
@@ -123,7 +131,7 @@ def adopt_clock_step(
         if step.stepped_from - row.claimed_until > MIN_DOWNTIME_GAP_MS:
             ended = build_clock_timeline_id(location, generation)
             store_downtime_gap(database, connection, ended, row.claimed_until, step.stepped_from)
-        _evaluate_pending_results_before_clock_step(database, connection, location, registered, step)
+        evaluate_pending_results(database, connection, location, registered, step.stepped_from)
         _store_clock_step(database, connection, location, step)
         connection.execute(sa.update(watermarks).where(here).values(claimed_until=to, generation=step.generation))
         _restart_schedules_after_clock_step(connection, location, rows, registered, step)
@@ -132,40 +140,13 @@ def adopt_clock_step(
         if step.signed_clock_step_ms > 0:
             watermark = ClaimWatermark(database, location)
             watermark.load_clock_generation(connection)
-            recorder = ResultRecorder(database, watermark, _build_probe_registry(registered))
+            recorder = ResultRecorder(database, watermark, build_probe_registry(registered))
             recorder.record_results_in_transaction(
                 connection, _build_results_of_slots_skipped_by_clock_step(rows, registered, step, watermark), to
             )
         else:
             _cap_heartbeat_instants_after_clock_step(database, connection, to)
     return step
-
-
-def _evaluate_pending_results_before_clock_step(
-    database: Database,
-    connection: sa.Connection,
-    location: str,
-    registered: Mapping[int, RegisteredProbe],
-    step: ClockStep,
-) -> None:
-    """Fold the results that wait for others: after the step, nothing of the earlier generation is evaluated. A result
-    that is held counts as one that was in flight: late."""
-    watermark = ClaimWatermark(database, location)
-    watermark.load_clock_generation(connection)
-    evaluator = AlertEvaluator(database, watermark, _build_probe_registry(registered), gives_up_awaited=True)
-    cursors = evaluator.load_evaluation_cursors(connection, registered, evaluation_cursors.c.awaiting_slot)
-    if cursors:
-        slot = results.c.probe == sa.bindparam("p"), results.c.slot > sa.bindparam("s")
-        is_held = results.c.location == watermark.clock_timeline_id, results.c.held_until > step.stepped_from
-        drop_held = sa.update(results).where(*slot, *is_held).values(late=True, held_until=None)
-        connection.execute(drop_held, [{"p": probe, "s": cursor.evaluated_until} for probe, cursor in cursors.items()])
-        evaluator.evaluate_probes(connection, set(cursors), cursors, step.stepped_from)
-
-
-def _build_probe_registry(registered: Mapping[int, RegisteredProbe]) -> InMemoryProbeRegistry:
-    registry = InMemoryProbeRegistry()
-    registry.replace_probes(registered)
-    return registry
 
 
 def _store_clock_step(database: Database, connection: sa.Connection, location: str, step: ClockStep) -> None:
@@ -208,12 +189,13 @@ def _restart_evaluation_after_clock_step(connection: sa.Connection, step: ClockS
     """Deadlines are computed again at once: one that is evaluated too early is only set again."""
     to = step.stepped_to
     is_set = evaluation_cursors.c.wake_at.is_not(None)
-    connection.execute(
-        sa.update(evaluation_cursors).values(
-            evaluated_until=to, awaiting_slot=False, wake_at=sa.case((is_set, to), else_=sa.null())
-        )
-    )
+    is_running = evaluation_cursors.c.evaluated_until < END_OF_TIME_MS
+    restarted = {"evaluated_until": to, "wake_at": sa.case((is_set, to), else_=sa.null())}
+    connection.execute(sa.update(evaluation_cursors).where(is_running).values(awaiting_slot=False, **restarted))
     connection.execute(sa.update(probes).where(probes.c.created_at > to).values(created_at=to))
+    for column in (pauses.c.started_at, pauses.c.ended_at):
+        is_past = ~pause_is_in_effect, column > to
+        connection.execute(sa.update(pauses).where(*is_past).values({column.name: to}))
     if step.signed_clock_step_ms < 0:
         # The hours that come again are rolled up again, without the results that no longer count.
         connection.execute(sa.delete(rollups).where(rollups.c.hour >= to // HOUR_MS * HOUR_MS))
@@ -235,7 +217,7 @@ def _build_results_of_slots_skipped_by_clock_step(
     """A `missed` row for the slots of each probe that are never due. `rows`: of the schedule, before the step."""
     skipped = []
     for row in rows:
-        if row.probe not in registered:
+        if row.probe not in registered or row.paused:
             continue
         if row.next_due <= step.stepped_to:
             count = count_schedule_slots(registered[row.probe].schedule, row.next_due, step.stepped_to + 1)

@@ -14,11 +14,13 @@ import sqlalchemy as sa
 
 from watchdog.domain.escalation import decide_escalation
 from watchdog.domain.model import LOCAL_LOCATION_NAME, IncidentEvent
+from watchdog.domain.pausing import Pause
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.reminders import decide_reminder
 from watchdog.domain.routing import DestinationEscalation
 from watchdog.domain.rules import service
 from watchdog.store.database import Database
+from watchdog.store.read.acts import load_pauses_in_effect
 from watchdog.store.read.follow_ups import (
     NotificationHistories,
     list_due_follow_ups,
@@ -45,6 +47,7 @@ class _FollowUpFacts:
     registered: Mapping[int, RegisteredProbe]
     histories: NotificationHistories
     silenced: set[str]
+    paused: Mapping[int, Pause]
     unacknowledged_at: Mapping[str, int]
     now: int
 
@@ -60,11 +63,12 @@ def enqueue_due_reminders_and_escalations(database: Database, now: int) -> list[
         rows = load_incidents_to_follow_up(connection, ids, now)  # another process may have decided about some
         due_ids = [row.id for row in rows]
         facts = _FollowUpFacts(
-            load_active_probes(connection, LOCAL_LOCATION_NAME, {}, only={row.probe for row in rows}),
-            load_notification_histories(connection, due_ids, now),
-            load_silenced_incidents(connection, due_ids),
-            load_unacknowledged_times(connection, due_ids),
-            now,
+            registered=load_active_probes(connection, LOCAL_LOCATION_NAME, {}, only={row.probe for row in rows}),
+            histories=load_notification_histories(connection, due_ids, now),
+            silenced=load_silenced_incidents(connection, due_ids),
+            paused=load_pauses_in_effect(connection, {row.probe for row in rows}),
+            unacknowledged_at=load_unacknowledged_times(connection, due_ids),
+            now=now,
         )
         enqueued: list[tuple[str, str, IncidentEvent]] = []
         decide_at: dict[str, int | None] = {}
@@ -98,6 +102,7 @@ def _enqueue_due_escalations(
             is_open=incident.resolved_at is None,
             is_acknowledged=incident.acknowledged_at is not None,
             is_silenced=incident.id in facts.silenced,
+            is_paused=incident.probe in facts.paused,
             is_notified=escalation.destination in due or (history is not None and history.is_notified),
             now=facts.now,
         )
@@ -143,6 +148,7 @@ def _enqueue_due_reminders(
             is_open=is_open,
             is_acknowledged=incident.acknowledged_at is not None,
             is_silenced=incident.id in facts.silenced,
+            is_paused=incident.probe in facts.paused,
             is_destination_configured=registered.routes.has_destination(destination),
             destination_repeats_alerts=destination in registered.routes.without_reminders,
             is_message_waiting=message.is_waiting,

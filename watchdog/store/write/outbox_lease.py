@@ -15,6 +15,7 @@ from watchdog.domain.delivery_pace import DestinationPace, DueAlertMessage, choo
 from watchdog.domain.model import DeliveryState, IncidentEvent, Json, Severity
 from watchdog.domain.notification import Notification
 from watchdog.store import codec
+from watchdog.store.act_tables import pause_is_in_effect, pauses
 from watchdog.store.outbox_filters import (
     build_due_outbox_filter,
     build_due_resend_outbox_filter,
@@ -125,12 +126,14 @@ def _drop_acknowledgements_of_uneditable_messages(
 
 
 def _drop_outdated_reminders(connection: sa.Connection, now: int) -> None:
-    """Since they were enqueued, each incident of the message was acknowledged, was silenced, or is over."""
+    """Since they were enqueued, each incident of the message was acknowledged, was silenced, is over, or its probe
+    was paused."""
     sibling = outbox.alias()
+    paused_probes = sa.select(pauses.c.probe).where(pause_is_in_effect)
     needs_reminder = sa.exists().where(
         sibling.c.lead_incident == outbox.c.lead_incident, sibling.c.destination == outbox.c.destination,
         incidents.c.id == sibling.c.incident, incidents.c.acknowledged_at.is_(None), incidents.c.resolved_at.is_(None),
-        ~build_silenced_outbox_filter(sibling),
+        ~build_silenced_outbox_filter(sibling), incidents.c.probe.not_in(paused_probes),
     )  # fmt: skip
     _drop_waiting_notifications(connection, now, outbox.c.event == IncidentEvent.REMINDER, ~needs_reminder)
 

@@ -24,6 +24,8 @@ class InMemoryProbeRegistry(dict[int, RegisteredProbe]):
         self.not_claimed: set[int] = set()
         """Probes that this process may not run, so that claims can exclude them: otherwise they would fill every
         batch."""
+        self.paused: set[int] = set()
+        """Probes that were paused at the last claim: they do not run while the store is away, either."""
         self.unknown: set[int] = set()
         """Probes that another member has added since the last update."""
 

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from watchdog.domain.registered_probe import EMPTY_NOTIFICATION_ROUTING_TABLE, RegisteredProbe
 from watchdog.domain.routing import NotificationRoutingTable
+from watchdog.store.act_tables import pause_is_in_effect, pauses
 from watchdog.store.codec import (
     decode_notification_routing_table,
     decode_probe_info,
@@ -18,7 +19,7 @@ from watchdog.store.codec import (
     encode_probe_schedule_and_policy,
 )
 from watchdog.store.database import Database
-from watchdog.store.tables import alert_states, evaluation_cursors, incidents, probes, revisions
+from watchdog.store.tables import END_OF_TIME_MS, alert_states, evaluation_cursors, incidents, probes, revisions
 from watchdog.store.tables import schedule as schedules
 from watchdog.store.write.follow_up_times import schedule_follow_ups_of_probes
 from watchdog.store.write.incidents import resolve_incident
@@ -137,8 +138,10 @@ def _insert_or_restore_probes(
     connection.execute(insert.on_conflict_do_update(index_elements=["probe_id"], set_=reset), rows)
     # Evaluation starts after what has been claimed: a slot of the former definition may still be running.
     last_slot = sa.select(sa.func.max(schedules.c.last_slot)).where(schedules.c.probe == probes.c.id).scalar_subquery()
-    begin = sa.case((last_slot > start, last_slot), else_=start)
-    without_cursor = sa.select(probes.c.id, begin, sa.false(), sa.false(), sa.literal(start)).where(
+    is_paused = sa.exists().where(schedules.c.probe == probes.c.id, schedules.c.paused)  # only its kind has changed
+    begin = sa.case((is_paused, END_OF_TIME_MS), (last_slot > start, last_slot), else_=start)
+    wake_at = sa.case((is_paused, sa.null()), else_=start)
+    without_cursor = sa.select(probes.c.id, begin, sa.false(), sa.false(), wake_at).where(
         probes.c.removed_at.is_(None), probes.c.id.not_in(sa.select(evaluation_cursors.c.probe))
     )
     columns = ["probe", "evaluated_until", "awaiting_slot", "active", "wake_at"]
@@ -190,10 +193,12 @@ def _upsert_probe_schedules(
 
 
 def mark_probes_retired(connection: sa.Connection, ids: Iterable[int], now: int) -> None:
-    """A retired probe keeps its history. `stop_alerting_for_retired_probes` completes this."""
+    """A retired probe keeps its history, and its pause ends. `stop_alerting_for_retired_probes` completes this."""
     rows = [{"row_id": id} for id in sorted(ids)]
     if rows:
         connection.execute(sa.delete(schedules).where(schedules.c.probe == sa.bindparam("row_id")), rows)
+        pause = sa.update(pauses).where(pauses.c.probe == sa.bindparam("row_id"), pause_is_in_effect)
+        connection.execute(pause.values(ended_at=now), rows)
         update = sa.update(probes).where(probes.c.id == sa.bindparam("row_id")).values(removed_at=now)
         connection.execute(update, rows)
 

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from watchdog.domain.model import IncidentTransition, Outcome, ProbeResult, ResultToRecord
 from watchdog.domain.rules import evaluate_result_rules, missed_run
 from watchdog.store import codec
+from watchdog.store.act_tables import pauses
 from watchdog.store.database import Database
 from watchdog.store.listings import encode_result_listings_and_cache_entry
 from watchdog.store.tables import evaluation_cursors, newest_results, probes, results
@@ -141,7 +142,7 @@ class ResultRecorder:
     def _load_staleness_start_slots(self, connection: sa.Connection, ids: Iterable[int]) -> dict[int, int]:
         """The slot of each probe's newest result that was not missed or late, or of its newest run that took place
         before the clock was set back; without one, when the probe was added. At the earliest the last step of the
-        clock: deadlines restart there."""
+        clock and the end of the last pause: deadlines restart there."""
         newest = (
             sa.select(newest_results.c.slot)
             .where(
@@ -155,9 +156,10 @@ class ResultRecorder:
             .limit(1)
             .scalar_subquery()
         )
-        query = sa.select(probes.c.id, sa.func.coalesce(newest, probes.c.created_at))
+        resumed_at = sa.select(sa.func.max(pauses.c.ended_at)).where(pauses.c.probe == probes.c.id).scalar_subquery()
+        query = sa.select(probes.c.id, sa.func.coalesce(newest, probes.c.created_at), sa.func.coalesce(resumed_at, 0))
         rows = connection.execute(query.where(probes.c.id.in_(list(ids))))
-        return {probe: max(slot, self.watermark.restarted_at) for probe, slot in rows}
+        return {probe: max(slot, resumed_at, self.watermark.restarted_at) for probe, slot, resumed_at in rows}
 
 
 def _is_missed_cron_run(result: ProbeResult) -> bool:

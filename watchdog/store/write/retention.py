@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from watchdog.domain.formatting import DAY_MS, HOUR_MS
 from watchdog.domain.model import Outcome
-from watchdog.store.act_tables import acts, silenced_incidents, silences
+from watchdog.store.act_tables import acts, pauses, silenced_incidents, silences
 from watchdog.store.database import Database
 from watchdog.store.tables import (
     cause_changes,
@@ -84,7 +84,7 @@ def delete_expired_rows(database: Database, now: int, results_retention_ms: int,
     A result stays until its hour is rolled up, and the newest one of a configured probe stays forever: the next may be
     due in months. Resolved incidents with their notifications, and the first bad result of each with its evidence, stay
     as long as roll-ups, and those of a group as long as its last incident: they identify its next message. So do acts,
-    silences that have ended, and downtime, by which every deadline is measured.
+    silences and pauses that have ended, and downtime, by which every deadline is measured.
     """
     now -= _sum_recent_downtime(database, now)
     results_cutoff = (now - results_retention_ms) // HOUR_MS * HOUR_MS
@@ -139,6 +139,7 @@ def _list_expired_act_conditions(
         (silenced_incidents, silenced_incidents.c.incident.in_(expired_incidents)),
         (acts, acts.c.occurred_at < cutoff),
         (silences, (silences.c.ended_at < cutoff) & ~selects_incident),
+        (pauses, pauses.c.ended_at < cutoff),
     )
 
 

@@ -1,4 +1,4 @@
-"""Acknowledgements and silences on the page of an incident."""
+"""Acknowledgements, silences and pauses on pages."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from watchdog.domain.acts import Actor, OperatorActKind
 from watchdog.domain.formatting import format_utc_timestamp
 from watchdog.domain.model import HealthState, Incident, ProbeInfo
+from watchdog.domain.pausing import Pause, describe_pause
 from watchdog.domain.silencing import Silence
 from watchdog.store.read.acts import (
     list_operator_acts_about_incident,
     list_silences_in_effect,
     list_silences_of_incident,
+    load_pauses_in_effect,
     load_silences_in_effect_by_incident,
 )
 from watchdog.store.read.status import Connection, IncidentRecord
-from watchdog.web.pages.banner import PageBanner
+from watchdog.web.pages.banner import PageBanner, capitalize_first
 
 INCIDENT_TIMELINE_TITLE_BY_ACT_KIND = {
     OperatorActKind.ACKNOWLEDGE: "Acknowledged",
@@ -42,6 +44,8 @@ def build_acknowledgement_and_silence_banners(
     """Who takes care of an open incident, and why no one is notified of it."""
     if record.incident.resolved_at is not None:
         return
+    for pause in load_pauses_in_effect(connection, [record.probe.database_id]).values():
+        yield build_pause_banner(pause, now)
     if acknowledgement := record.incident.acknowledgement:
         title = f"Acknowledged by {acknowledgement.actor.name} at {format_utc_timestamp(acknowledgement.at, now)}"
         yield PageBanner(HealthState.UNKNOWN, title, acknowledgement.comment)
@@ -75,6 +79,12 @@ def describe_acts(incident: Incident, silences: Sequence[Silence], now: int) -> 
         last_end = max(silence.ends_at for silence in silences)
         marks.append(f"silenced until {format_utc_timestamp(last_end, now)}")
     return tuple(marks)
+
+
+def build_pause_banner(pause: Pause, now: int) -> PageBanner:
+    """Why a probe does not run."""
+    text = "The probe does not run, and an incident that is open stays open."
+    return PageBanner(HealthState.PAUSED, capitalize_first(describe_pause(pause, now)), text)
 
 
 def build_act_timeline_events(connection: Connection, incident: str) -> Iterator[IncidentTimelineEvent]:

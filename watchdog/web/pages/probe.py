@@ -21,13 +21,13 @@ from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, job, stale
 from watchdog.domain.silencing import Silence
 from watchdog.store.read import history, status
 from watchdog.store.read.acts import list_silences_in_effect, load_silences_in_effect_by_incident
-from watchdog.store.read.history import IncidentInterval
+from watchdog.store.read.history import IncidentInterval, PauseInterval
 from watchdog.store.read.status import Connection, IncidentRecord, ProbeStatus, ResultRow, WatchdogStatus
 from watchdog.web import charts
 from watchdog.web.cards.base import LoadedProbeCard, ProbeCardLoadContext
 from watchdog.web.cards.registry import load_probe_page_cards
 from watchdog.web.chart_window import choose_chart_window
-from watchdog.web.pages.acts import build_silence_banners, describe_acts
+from watchdog.web.pages.acts import build_pause_banner, build_silence_banners, describe_acts
 from watchdog.web.pages.banner import PageBanner, capitalize_first
 from watchdog.web.pages.results import ResultsCard, ResultsUrlQuery, load_results_card
 from watchdog.web.pages.timeline import HealthStateInterval, clip_state_intervals, flatten_to_worst_states
@@ -82,6 +82,7 @@ def load_probe_page(connection: Connection, probe_id: str, query: ResultsUrlQuer
         connection, probe_database_ids=[probe.database_id], only_current=True, limit=MAX_INCIDENTS_LOADED_FOR_PROBE_PAGE
     )
     intervals = [i for i in history.list_incident_intervals(connection, now - DAY_MS) if i.probe == probe.database_id]
+    pauses = [i for i in history.list_pause_intervals(connection, now - DAY_MS) if i.probe == probe.database_id]
     context = ProbeCardLoadContext(connection, probe_status, runs, now)
     silences = list_silences_in_effect(connection)
     silences_by_incident = load_silences_in_effect_by_incident(connection, silences)
@@ -100,7 +101,9 @@ def load_probe_page(connection: Connection, probe_id: str, query: ResultsUrlQuer
         cards=load_probe_page_cards(context),
         results=load_results_card(connection, probe.database_id, query, incidents),
         failed_count=sum(run.outcome is Outcome.FAIL for run in runs),
-        timeline=build_state_timeline(runs, intervals, now, choose_chart_window(runs, now).length) if runs else None,
+        timeline=build_state_timeline(runs, intervals, now, choose_chart_window(runs, now).length, pauses)
+        if runs
+        else None,
         incidents=tuple(in_period)[:MAX_INCIDENTS_ON_PROBE_PAGE],
         created_at=probe_status.created_at,
         configuration=highlight_yaml(status.load_probe_config_yaml_text(connection, probe.database_id)),
@@ -111,6 +114,8 @@ def format_probe_state_with_duration(status: ProbeStatus, now: int) -> str:
     """ "Degraded for 42 min", "No data yet", "Up"."""
     if status.state is HealthState.UP:
         return "Up"
+    if status.pause is not None:
+        return f"{PAGE_HEALTH_STATE_LABELS[status.state]} for {format_duration_rounded(now - status.pause.started_at)}"
     if not status.open_incidents:
         return "No data yet"
     since = min(i.since for i in status.open_incidents if INCIDENT_HEALTH_STATE_BY_RULE[i.rule] is status.state)
@@ -130,8 +135,10 @@ def _format_next_run_sentence(status: ProbeStatus, now: int) -> str:
 def build_probe_banners(
     status: ProbeStatus, now: int, silences: Mapping[str, Sequence[Silence]]
 ) -> tuple[PageBanner, ...]:
-    """Each open incident; or that the probe has not run yet. `silences`: those in effect, by incident."""
-    banners = [
+    """That it is paused, each open incident; or that the probe has not run yet. `silences`: those in effect, by
+    incident."""
+    banners = [] if status.pause is None else [build_pause_banner(status.pause, now)]
+    banners += [
         _build_current_incident_banner(incident, describe_acts(incident, silences.get(incident.id, ()), now), now)
         for incident in status.open_incidents
     ]
@@ -159,15 +166,19 @@ def _format_incident_message_as_of_now(incident: Incident, now: int) -> str:
 
 
 def build_state_timeline(
-    runs: Sequence[ResultRow], incidents: Iterable[IncidentInterval], now: int, length: int
+    runs: Sequence[ResultRow],
+    incidents: Iterable[IncidentInterval],
+    now: int,
+    length: int,
+    pauses: Iterable[PauseInterval] = (),
 ) -> StateTimeline:
-    """The states of incidents where there are any; elsewhere up where runs had a verdict, and no data where not."""
+    """Paused, or the states of incidents; elsewhere up where runs had a verdict, and no data where not."""
     start = now - length
-    problems = flatten_to_worst_states(
-        (HealthStateInterval(INCIDENT_HEALTH_STATE_BY_RULE[i.rule], i.since, i.resolved_at or now) for i in incidents),
-        start,
-        now,
-    )
+    states = [
+        HealthStateInterval(INCIDENT_HEALTH_STATE_BY_RULE[i.rule], i.since, i.resolved_at or now) for i in incidents
+    ]
+    states += [HealthStateInterval(HealthState.PAUSED, i.started_at, i.ended_at or now) for i in pauses]
+    problems = flatten_to_worst_states(states, start, now)
     base = _state_intervals_from_runs(runs, start, now)
     intervals: list[HealthStateInterval] = []
     at = start

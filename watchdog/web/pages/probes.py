@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from watchdog.domain.formatting import format_count_with_noun, format_duration, format_duration_rounded, format_time_ago
 from watchdog.domain.model import HealthState, Outcome, RunSummary
+from watchdog.domain.pausing import describe_pause
 from watchdog.store.read.history import load_last_n_results_by_probe
 from watchdog.store.read.job_runs import list_check_in_runs
 from watchdog.store.read.status import (
@@ -36,8 +37,14 @@ from watchdog.web.pages.probe import NEXT_RUN_SHOWN_LATE_AFTER_MS, PROBE_PAGE_IN
 MAX_SPARKLINE_RUNS = 40
 MAX_INLINE_RUN_MESSAGE_CHARS = 12
 """A longer message is left out of the last result: the problem stands under the name anyway."""
-HEALTH_STATE_SORT_ORDER = (HealthState.DOWN, HealthState.DEGRADED, HealthState.UNKNOWN, HealthState.UP)
-PROBES_PAGE_SECTION_NAMES = (NEEDS_ATTENTION_SECTION_NAME, "Up", "No data")
+HEALTH_STATE_SORT_ORDER = (
+    HealthState.DOWN,
+    HealthState.DEGRADED,
+    HealthState.UNKNOWN,
+    HealthState.PAUSED,
+    HealthState.UP,
+)
+PROBES_PAGE_SECTION_NAMES = (NEEDS_ATTENTION_SECTION_NAME, "Up", "No data", "Paused")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +86,7 @@ class ProbesPageRow:
     group: str
     state: HealthState
     problem_text: str
-    """Of the first open incident, cause first; empty if there is none."""
+    """Who paused it, and the first open incident, cause first; empty if there is neither."""
     marks: tuple[str, ...]
     """Who takes care of that incident, and until when it is silenced."""
     last_outcome: str
@@ -129,6 +136,8 @@ def _compute_probe_sort_key(status: ProbeStatus) -> tuple[int, int, str, str]:
 def _choose_probes_page_section_name(status: ProbeStatus) -> str:
     if status.state is HealthState.UP:
         return PROBES_PAGE_SECTION_NAMES[1]
+    if status.state is HealthState.PAUSED:
+        return PROBES_PAGE_SECTION_NAMES[3]
     return PROBES_PAGE_SECTION_NAMES[0 if status.open_incidents else 2]
 
 
@@ -182,7 +191,7 @@ def _build_probes_page_row(
         kind=probe.kind,
         group=probe.group,
         state=status.state,
-        problem_text=format_first_open_incident_and_count(status, now),
+        problem_text=_format_problem_of_probe(status, now),
         marks=(),
         last_outcome=format_run_outcome(latest) if latest else "no result yet",
         last_run_ago=format_time_ago(latest.slot, now) if latest else "",
@@ -191,6 +200,12 @@ def _build_probes_page_row(
         next_run_text=format_time_until_next_run(status.next_due, now),
         incident_count=incident_count,
     )
+
+
+def _format_problem_of_probe(status: ProbeStatus, now: int) -> str:
+    """Why it is not up: who paused it, or the first open incident."""
+    pause = "" if status.pause is None else describe_pause(status.pause, now)
+    return " · ".join(filter(None, (pause, format_first_open_incident_and_count(status, now))))
 
 
 def format_first_open_incident_and_count(status: ProbeStatus, now: int) -> str:

@@ -37,6 +37,7 @@ from watchdog.web.pages.timeline import (
 MAX_PAST_INCIDENTS_ON_STATUS_PAGE, MAX_TROUBLED_DAYS_ON_STATUS_PAGE = 10, 200
 MAX_OPEN_INCIDENTS_ON_STATUS_PAGE = 50
 NO_DAY_BARS_MARKUP = Markup()
+HEALTH_STATES_WORST_FIRST = (HealthState.DOWN, HealthState.DEGRADED, HealthState.UNKNOWN)
 
 STATUS_PAGE_SINGULAR_STATE_PHRASES = {HealthState.DEGRADED: "is degraded", HealthState.DOWN: "is down"}
 STATUS_PAGE_PLURAL_STATE_PHRASES = {HealthState.DEGRADED: "are degraded", HealthState.DOWN: "are down"}
@@ -165,6 +166,9 @@ def _build_status_page_services(snapshot: StatusPageSnapshot, day_count: int) ->
         stop = snapshot.read_at if incident.resolved_at is None else incident.resolved_at
         interval = HealthStateInterval(INCIDENT_HEALTH_STATE_BY_RULE[incident.rule], incident.since, stop)
         intervals[incident.probe].append(interval)
+    for pause in snapshot.pause_intervals:
+        stop = snapshot.read_at if pause.ended_at is None else pause.ended_at
+        intervals[pause.probe].append(HealthStateInterval(HealthState.PAUSED, pause.started_at, stop))
     return [
         _build_status_page_service(status, intervals[status.probe.database_id], snapshot, day_count)
         for status in snapshot.probe_statuses
@@ -237,9 +241,9 @@ def _describe_day_bars(name: str, days: Sequence[DailyUptime]) -> str:
 
 
 def find_overall_status_page_state(services: Iterable[StatusPageServiceStatus]) -> HealthState:
-    """Down before degraded before no data before up."""
+    """Down before degraded before no data before up; paused only if all are."""
     states = {service.state for service in services}
-    precedence = (HealthState.DOWN, HealthState.DEGRADED, HealthState.UNKNOWN, HealthState.UP)
+    precedence = (*HEALTH_STATES_WORST_FIRST, HealthState.UP, HealthState.PAUSED)
     return next((state for state in precedence if state in states), HealthState.UNKNOWN)
 
 
@@ -260,7 +264,8 @@ def format_status_headline(services: Sequence[StatusPageServiceStatus]) -> str:
         return ", ".join(parts)
     without_data = [service.name for service in services if service.state is HealthState.UNKNOWN]
     if not without_data:
-        return "All systems operational"
+        is_paused = services and all(service.state is HealthState.PAUSED for service in services)
+        return "Monitoring is paused" if is_paused else "All systems operational"
     names_text = " and ".join(without_data) if len(without_data) <= 2 else f"{len(without_data)} services"
     return f"No data from {names_text}"
 
@@ -268,15 +273,19 @@ def format_status_headline(services: Sequence[StatusPageServiceStatus]) -> str:
 def _format_status_subtitle(
     services: Sequence[StatusPageServiceStatus], incident_intervals: Sequence[IncidentInterval], now: int
 ) -> str:
-    total = len(services)
+    paused_count = sum(service.state is HealthState.PAUSED for service in services)
+    total = len(services) - paused_count
+    paused_text = f" {paused_count} {'is' if paused_count == 1 else 'are'} paused." if paused_count else ""
     up_count = sum(service.state is HealthState.UP for service in services)
     unknown_count = sum(service.state is HealthState.UNKNOWN for service in services)
     if up_count < total:
         text = f"{up_count} of {format_count_with_noun(total, 'service')} {'is' if up_count == 1 else 'are'} up."
         if 0 < unknown_count < total:
             text += f" {unknown_count} {'has' if unknown_count == 1 else 'have'} no data."
-        return text
-    text = f"All {total} services are up." if total > 1 else f"{services[0].name} is up." if services else ""
+        return text + paused_text
+    up_names = [service.name for service in services if service.state is HealthState.UP]
+    text = f"All {total} services are up." if total > 1 else f"{up_names[0]} is up." if up_names else ""
+    text = (text + paused_text).lstrip()
     resolved_times = [incident.resolved_at for incident in incident_intervals if incident.resolved_at is not None]
     return text + (
         f" Last incident {format_duration_rounded(now - max(resolved_times))} ago." if resolved_times else ""
@@ -320,7 +329,12 @@ def _group_status_page_services(
 
 def _summarize_service_group(services: Sequence[StatusPageServiceStatus]) -> str:
     """ "all up", "1 of 4 down", "1 of 4 down, 1 degraded"."""
-    labels = {HealthState.DOWN: "down", HealthState.DEGRADED: "degraded", HealthState.UNKNOWN: "without data"}
+    labels = {
+        HealthState.DOWN: "down",
+        HealthState.DEGRADED: "degraded",
+        HealthState.UNKNOWN: "without data",
+        HealthState.PAUSED: "paused",
+    }
     counts = [(sum(service.state is state for service in services), label) for state, label in labels.items()]
     problems = [(count, label) for count, label in counts if count]
     if not problems:

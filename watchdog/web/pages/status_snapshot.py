@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.model import ProbeInfo
 from watchdog.domain.watermark import is_watermark_current
-from watchdog.store.read.history import IncidentInterval, list_incident_intervals, load_days_with_judged_results
+from watchdog.store.read.history import (
+    IncidentInterval,
+    PauseInterval,
+    list_incident_intervals,
+    list_pause_intervals,
+    load_days_with_judged_results,
+)
 from watchdog.store.read.status import (
     Connection,
     ProbeStatus,
@@ -52,6 +58,7 @@ class StatusPageSnapshot:
     probe_statuses: tuple[ProbeStatus, ...]
     """Of the probes that the page shows, in its order."""
     incident_intervals: tuple[IncidentInterval, ...]
+    pause_intervals: tuple[PauseInterval, ...]
     selection: PaginatedStatusPageServices
     measured_days: dict[int, set[int]]
     """Listed probe -> the days (since the epoch) on which any run had a verdict."""
@@ -79,6 +86,7 @@ def load_status_page_snapshot(
         service_status=load_watchdog_status(connection),
         probe_statuses=tuple(included),
         incident_intervals=tuple(i for i in list_incident_intervals(connection, start) if i.probe in ids),
+        pause_intervals=tuple(i for i in list_pause_intervals(connection, start) if i.probe in ids),
         selection=selection,
         measured_days=load_days_with_judged_results(connection, selection.listed_ids, start, now),
     )

@@ -82,7 +82,8 @@ class DailyUptime(NamedTuple):
     state: HealthState
     """Unknown: no run had a verdict that day."""
     measured_ms: int
-    """How much of the day counts for uptime: nothing without data; of today the part that has passed."""
+    """How much of the day counts for uptime: nothing without data, and no time in which the probe was paused; of today
+    the part that has passed."""
     down_ms: int
     degraded_ms: int
 
@@ -107,10 +108,11 @@ def compute_daily_uptime(
         if day not in measured_days:
             summaries.append(DailyUptime(start, HealthState.UNKNOWN, 0, 0, 0))
             continue
+        paused = affected_ms.get((day, HealthState.PAUSED), 0)
         down, degraded = affected_ms.get((day, HealthState.DOWN), 0), affected_ms.get((day, HealthState.DEGRADED), 0)
         state = HealthState.DOWN if down else HealthState.DEGRADED if degraded else HealthState.UP
         measured_from = created_at if start < created_at < stop else start
-        summaries.append(DailyUptime(start, state, stop - measured_from, down, degraded))
+        summaries.append(DailyUptime(start, state, max(0, stop - measured_from - paused), down, degraded))
     return summaries
 
 

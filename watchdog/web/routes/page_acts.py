@@ -1,4 +1,4 @@
-"""What operators do on pages: acknowledge and silence, and the page of silences."""
+"""What operators do on pages: acknowledge, silence and pause, and the page of silences."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from watchdog.service.acts import (
     acknowledge_incident,
     begin_silence,
     end_silence,
+    pause_probe,
     remove_acknowledgement,
     resend_undelivered_notifications,
+    resume_probe,
 )
 from watchdog.store.database import Database
 from watchdog.store.read.status import Connection, list_incidents, list_probe_infos
@@ -32,7 +34,7 @@ from watchdog.web.routes.operators import OperatorRouteContext
 from watchdog.web.templating import NO_STORE_HEADERS
 
 CSRF_TOKEN_FIELD = "csrf_token"
-DURATION_ADVICE = "Write how long the silence lasts as 30m, 4h or 2d."
+DURATION_ADVICE = "Write how long it lasts as 30m, 4h or 2d."
 
 
 def create_page_act_router(context: OperatorRouteContext) -> APIRouter:
@@ -40,6 +42,7 @@ def create_page_act_router(context: OperatorRouteContext) -> APIRouter:
     router = APIRouter(dependencies=[Depends(context.authenticate)])
     add_incident_forms(router, context)
     add_silence_forms(router, context)
+    add_pause_forms(router, context)
     return router
 
 
@@ -82,8 +85,7 @@ def add_silence_forms(router: APIRouter, context: OperatorRouteContext) -> None:
     @router.post("/probes/{probe_id}/silence")
     async def silence_probe(request: Request, probe_id: str) -> Response:
         form, actor = await read_act_form(request, context)
-        if not await context.run_query(lambda c: any(probe.id == probe_id for probe in list_probe_infos(c))):
-            raise PageNotFoundError(f"There is no probe with the id {probe_id} in the running configuration.")
+        await context.run_query(lambda c: require_probe(c, probe_id))
         await silence(context, form, actor, SilenceMatcher(ProbeMatcher(probe=probe_id)))
         return redirect_to_page("/probes/", probe_id)
 
@@ -106,6 +108,29 @@ def add_silence_forms(router: APIRouter, context: OperatorRouteContext) -> None:
         return redirect_to_page("/silences")
 
 
+def add_pause_forms(router: APIRouter, context: OperatorRouteContext) -> None:
+    @router.post("/probes/{probe_id}/pause")
+    async def pause(request: Request, probe_id: str) -> Response:
+        form, actor = await read_act_form(request, context)
+        await context.run_query(lambda c: require_probe(c, probe_id))
+        duration_ms = parse_duration_ms(form) if "duration" in form else None
+        comment = form.get("comment", "")
+        await context.run_act(
+            lambda db, now: pause_probe(
+                db, probe_id, None if duration_ms is None else now + duration_ms, actor, comment, now=now
+            )
+        )
+        return redirect_to_page("/probes/", probe_id)
+
+    @router.post("/probes/{probe_id}/resume")
+    async def resume(request: Request, probe_id: str) -> Response:
+        form, actor = await read_act_form(request, context)
+        await context.run_query(lambda c: require_probe(c, probe_id))
+        comment = form.get("comment", "")
+        await context.run_act(lambda db, now: resume_probe(db, probe_id, actor, comment, now))
+        return redirect_to_page("/probes/", probe_id)
+
+
 async def read_act_form(request: Request, context: OperatorRouteContext) -> tuple[Mapping[str, str], Actor]:
     """The fields, and who sends them. Raises WebRequestRefusedError for a reader, and for a form of another site."""
     require_operator(request)
@@ -123,16 +148,27 @@ async def silence(
     selects_everything: bool = False,
 ) -> None:
     """For the `duration` of the form. Raises HttpErrorResponseError if it is not a duration."""
-    try:
-        duration_ms = parse_config_duration_ms(form.get("duration", "").strip())
-    except ValueError:
-        raise HttpErrorResponseError(422, f"The duration is missing or not valid. {DURATION_ADVICE}") from None
+    duration_ms = parse_duration_ms(form)
     comment = form.get("comment", "")
     await context.run_act(
         lambda db, now: begin_silence(
             db, SilenceRequest(matcher, now + duration_ms, comment, selects_everything=selects_everything), actor, now
         )
     )
+
+
+def parse_duration_ms(form: Mapping[str, str]) -> int:
+    """Raises HttpErrorResponseError."""
+    try:
+        return parse_config_duration_ms(form.get("duration", "").strip())
+    except ValueError:
+        raise HttpErrorResponseError(422, f"The duration is missing or not valid. {DURATION_ADVICE}") from None
+
+
+def require_probe(connection: Connection, probe_id: str) -> None:
+    """Raises PageNotFoundError."""
+    if not any(probe.id == probe_id for probe in list_probe_infos(connection)):
+        raise PageNotFoundError(f"There is no probe with the id {probe_id} in the running configuration.")
 
 
 def build_matcher_of_incident(connection: Connection, incident_id: str) -> SilenceMatcher:

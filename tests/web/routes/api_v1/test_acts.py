@@ -1,4 +1,4 @@
-"""Acknowledging and silencing over the API: what is stored, in whose name, and what is refused."""
+"""Acknowledging, silencing and pausing over the API: what is stored, in whose name, and what is refused."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_an_incident_is_acknowledged_in_the_name_of_the_key(app: FastAPI) -> Non
     assert [(act["act"], act["by"]) for act in audit] == [("unacknowledge", "ops"), ("acknowledge", "ops for Ana")]
     assert audit[1] == {
         "act": "acknowledge", "at": format_iso8601(NOW), "by": "ops for Ana", "through": "api", "incident": OPEN,
-        "silence": None, "comment": "on it",
+        "silence": None, "probe": None, "comment": "on it",
     }  # fmt: skip
 
 
@@ -152,6 +152,40 @@ def test_lists_come_in_pages_that_neither_repeat_nor_skip(app: FastAPI) -> None:
     assert ([act["act"] for act in of_incident["items"]], of_incident["next"]) == (["acknowledge"], None)
 
 
+def test_a_probe_is_paused_and_resumed(app: FastAPI) -> None:
+    body = {"duration_ms": HOUR_MS, "comment": "moved", "on_behalf_of": "Ana"}
+    response = call(app, "POST", "/probes/api/pause", body)
+    pause = {
+        "since": format_iso8601(NOW),
+        "until": HOUR_LATER,
+        "by": "ops for Ana",
+        "through": "api",
+        "comment": "moved",
+    }
+    assert response.json() == {"probe": "api", "pause": pause}
+    assert response.headers["cache-control"] == "no-store"
+    probe = read(app, "/probes/api")
+    assert (probe["state"], probe["next_due"], probe["pause"]) == ("paused", None, pause)
+    assert [item["probe"] for item in read(app, "/probes?state=paused")["items"]] == ["api"]
+    assert read(app, "/probes?state=down")["items"] == []
+    again = call(app, "POST", "/probes/api/pause", {"until": HOUR_LATER}).json()["pause"]
+    assert again == {**pause, "by": "ops", "comment": ""}
+    assert call(app, "POST", "/probes/api/pause").json()["pause"]["until"] is None
+    resumed = call(app, "POST", "/probes/api/resume", {"comment": "back"})
+    assert (resumed.status_code, resumed.json()) == (200, {"probe": "api", "pause": None})
+    assert resumed.headers["cache-control"] == "no-store"
+    assert read(app, "/probes/api")["pause"] is None
+    twice = call(app, "POST", "/probes/api/resume")
+    assert (twice.status_code, twice.json()["detail"]) == (409, "API is not paused.")
+    audit = read(app, "/audit")["items"]
+    assert [(act["act"], act["probe"], act["by"], act["comment"]) for act in audit] == [
+        ("resume", "api", "ops", "back"),
+        ("pause", "api", "ops", ""),
+        ("pause", "api", "ops", ""),
+        ("pause", "api", "ops for Ana", "moved"),
+    ]
+
+
 SILENCE = {"match": {"group": "Core"}, "duration_ms": 1_000}
 
 
@@ -193,6 +227,20 @@ SILENCE = {"match": {"group": "Core"}, "duration_ms": 1_000}
         ("POST", "/silences", {"match": {"id": "a"}, "until": NOW + 1_000}, 422, "body until: expected an instant"),
         ("POST", "/silences", {"match": {"id": "a"}, "until": format_iso8601(NOW)}, 422, "The silence would end in"),
         ("POST", "/silences", {"match": {"id": "a"}, "until": "2999-01-01T00:00:00Z"}, 422, "A silence may last for"),
+        ("POST", "/probes/none/pause", None, 404, "There is no probe with this id. /api/v1/probes lists the ids."),
+        ("POST", "/probes/none/resume", None, 404, "There is no probe with this id."),
+        ("POST", "/probes/API/pause", None, 404, "There is no probe with this id."),
+        ("POST", f"/probes/{'x' * 201}/pause", None, 422, "path probe_id: "),
+        ("POST", "/probes/api/resume", None, 409, "API is not paused."),
+        ("POST", "/probes/api/resume", {"until": HOUR_LATER}, 422, "body until: unknown field"),
+        ("POST", "/probes/api/resume?by=Mallory", {}, 422, "query by: unknown parameter"),
+        ("POST", "/probes/api/pause", {"until": HOUR_LATER, "duration_ms": 1}, 422, "body: state until or duration_ms"),
+        ("POST", "/probes/api/pause", {"duration_ms": 0}, 422, "body duration_ms: "),
+        ("POST", "/probes/api/pause", {"duration_ms": 365 * DAY_MS + 1}, 422, "body duration_ms: "),
+        ("POST", "/probes/api/pause", {"until": format_iso8601(NOW)}, 422, "The pause would end in the past"),
+        ("POST", "/probes/api/pause", {"until": "2999-01-01T00:00:00Z"}, 422, "A pause may last for 365 days"),
+        ("POST", "/probes/api/pause", {"comment": "x" * 501}, 422, "body comment: "),
+        ("POST", "/probes/api/pause", {"for": "1h"}, 422, "body for: unknown field"),
         ("DELETE", "/silences/none", None, 404, "No silence has the id none. Check the id"),
         ("GET", "/silences/none", None, 404, "There is no silence with this id."),
         ("GET", "/silences?state=over", None, 422, "query state: "),

@@ -1,0 +1,120 @@
+"""The central property with pauses: a replay of what is stored decides as the live run did, in two processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.support.acts import ANA, BEN
+from tests.support.store import INTERVAL_MS, LOCATION, START_AT, DatabasePair, StoreHarness, make_registered_probe
+from watchdog.domain.acts import OperatorActRefusedError
+from watchdog.domain.model import ClaimedSlot, IncidentTransition, Outcome, ProbeResult, ResultToRecord
+from watchdog.service.acts import pause_probe, resume_probe
+from watchdog.store.tables import incidents
+from watchdog.store.write.pauses import end_expired_pauses
+
+COMMON: Any = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": False}
+LATENESS_MS = 100_000
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("claim"), st.none()),
+        st.tuples(st.just("end_run"), st.sampled_from([Outcome.PASS, Outcome.FAIL, Outcome.FAIL, Outcome.ERROR])),
+        st.tuples(st.just("end_newest_run"), st.sampled_from([Outcome.PASS, Outcome.FAIL])),
+        st.tuples(st.just("pause"), st.sampled_from([None, 2, 5])),
+        st.tuples(st.just("resume"), st.none()),
+        st.tuples(st.just("wait"), st.sampled_from([1, 2, 8])),
+        st.tuples(st.just("wake"), st.none()),
+    ),
+    min_size=15,
+    max_size=50,
+)
+
+
+class PausedRun:
+    """Two processes that take turns: they claim slots, end runs in any order, and pause and resume the probe."""
+
+    def __init__(self, pair: DatabasePair, failure_threshold: int):
+        probe = make_registered_probe(
+            failure_threshold=failure_threshold,
+            success_threshold=2,
+            lateness_ms=LATENESS_MS,
+            staleness_threshold=420_000,
+        )
+        self.harnesses = [
+            StoreHarness(database, [probe], create_schema=is_first).without_downtime()
+            for database, is_first in ((pair.first, True), (pair.second, False))
+        ]
+        self.now = START_AT
+        self.step_count = 0
+        self.in_progress: list[ClaimedSlot] = []
+
+    def do(self, step: str, how: Any) -> None:
+        self.step_count += 1
+        self.now += INTERVAL_MS // 3
+        harness = self.harnesses[self.step_count % 2]
+        end_expired_pauses(harness.database, LOCATION, self.now)
+        match step:
+            case "claim":
+                self.in_progress += harness.claim_slots(self.now)
+            case "end_run" | "end_newest_run" if self.in_progress:
+                slot = self.in_progress.pop(0 if step == "end_run" else -1)
+                reason = "" if how is Outcome.PASS else "http.503"
+                result = ProbeResult(*slot[:3], how, reason, previous_slot=slot.previous_slot)
+                harness.recorder.record_results([ResultToRecord(result)], self.now)
+            case "pause":
+                ends_at = None if how is None else self.now + how * INTERVAL_MS
+                pause_probe(harness.database, "api", ends_at, ANA, "", now=self.now)
+            case "resume":
+                try:
+                    resume_probe(harness.database, "api", BEN, "", self.now)
+                except OperatorActRefusedError:
+                    return
+            case "wait":
+                self.now += how * INTERVAL_MS
+            case "wake":
+                harness.evaluate_deadlines(self.now)
+
+    def settle(self) -> None:
+        """Nothing is awaited any more."""
+        self.now += LATENESS_MS + INTERVAL_MS
+        self.harnesses[0].evaluate_deadlines(self.now)
+
+
+def check_history(pair: DatabasePair, steps: list[tuple[str, Any]], failure_threshold: int) -> None:
+    run = PausedRun(pair, failure_threshold)
+    for step in steps:
+        run.do(*step)
+    run.settle()
+    harness = run.harnesses[0]
+    (probe,) = harness.database_ids
+    states, transitions = harness.replay_probe(probe, run.now)
+    assert states == harness.load_alert_states(probe), "replay equals live"
+    assert opened_and_resolved(transitions) == sorted(
+        (row["id"], row["resolved_slot"]) for row in harness.select_rows(incidents)
+    )
+
+
+def opened_and_resolved(transitions: list[IncidentTransition]) -> list[tuple[str, int | None]]:
+    """Incident, and the slot that resolved it."""
+    resolved: dict[str, int | None] = {}
+    for transition in transitions:
+        resolved[transition.incident] = transition.slot if transition.event == "resolved" else None
+    return sorted(resolved.items())
+
+
+@settings(max_examples=120, **COMMON)
+@given(steps=STEPS, failure_threshold=st.integers(1, 3))
+def test_a_replay_decides_as_the_live_run_with_pauses(
+    on_sqlite: DatabasePair, steps: list[Any], failure_threshold: int
+) -> None:
+    check_history(on_sqlite, steps, failure_threshold)
+
+
+@settings(max_examples=15, **COMMON)
+@given(steps=STEPS, failure_threshold=st.integers(1, 3))
+def test_a_replay_decides_as_the_live_run_with_pauses_on_postgres(
+    on_postgres: DatabasePair, steps: list[Any], failure_threshold: int
+) -> None:
+    check_history(on_postgres, steps, failure_threshold)
