@@ -12,12 +12,13 @@ from unittest.mock import Mock
 
 import pytest
 
-from tests.support.acts import ANA, make_silence_request
+from tests.support.acts import ANA, BEN, make_silence_request
 from tests.support.store import START_AT, StoreHarness, make_registered_probe
 from watchdog.domain.acts import Actor, OperatorActRefusalReason, OperatorActRefusedError, OperatorInterfaceKind
-from watchdog.domain.formatting import DAY_MS
-from watchdog.service.acts import acknowledge_incident, begin_silence, run_act_and_send
+from watchdog.domain.formatting import DAY_MS, HOUR_MS
+from watchdog.service.acts import acknowledge_incident, begin_silence, end_silence, run_act_and_send
 from watchdog.service.store_executor import StoreExecutor
+from watchdog.store.act_tables import silences
 from watchdog.store.read.acts import list_silences_in_effect
 
 NOW = START_AT
@@ -77,6 +78,22 @@ def test_the_number_of_tags_is_bounded(harness: StoreHarness) -> None:
 def test_a_long_tag_is_refused(harness: StoreHarness) -> None:
     with pytest.raises(OperatorActRefusedError, match="the tag has 501 characters"):
         begin_silence(harness.database, make_silence_request(NOW + 1, tags=("x" * 501,)), ANA, NOW)
+
+
+def test_a_repeated_request_with_a_key_begins_one_silence(harness: StoreHarness) -> None:
+    request = make_silence_request(NOW + HOUR_MS, group="Core")._replace(idempotency_key="k-1")
+    first = begin_silence(harness.database, request, ANA, NOW)
+    again = begin_silence(harness.database, request._replace(ends_at=NOW + 2 * HOUR_MS), ANA, NOW + 1_000)
+    assert again == first, "the end is that of the first request"
+    assert begin_silence(harness.database, request, BEN, NOW).silence.id != first.silence.id
+    other_key = begin_silence(harness.database, request._replace(idempotency_key="k-2"), ANA, NOW)
+    assert other_key.silence.id != first.silence.id
+    assert len(harness.select_rows(silences)) == 3
+    other = make_silence_request(NOW + HOUR_MS, group="Search")._replace(idempotency_key="k-1")
+    with pytest.raises(OperatorActRefusedError, match=f"the key has begun another silence, {first.silence.id}"):
+        begin_silence(harness.database, other, ANA, NOW)
+    end_silence(harness.database, first.silence.id, ANA, NOW + 2_000)
+    assert begin_silence(harness.database, request, ANA, NOW + 3_000).silence.ended_at == NOW + 2_000
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from hashlib import blake2b
 from typing import NamedTuple, Protocol, TypeVar
 from uuid import uuid4
 
@@ -66,6 +67,8 @@ class SilenceRequest(NamedTuple):
     comment: str = ""
     selects_everything: bool = False
     """An empty matcher is intended."""
+    idempotency_key: str = ""
+    """Requests of one actor with the same key begin one silence; empty: each request begins another."""
 
 
 class StartedSilence(NamedTuple):
@@ -101,18 +104,24 @@ def resend_undelivered_notifications(
 
 
 def begin_silence(database: Database, request: SilenceRequest, actor: Actor, now: int) -> StartedSilence:
-    """Hold back the notifications of matching incidents from now until `ends_at`."""
+    """Hold back the notifications of matching incidents from now until `ends_at`. If the actor has used the key of the
+    request before, returns the silence that began then."""
     matcher = _validate_silence_matcher(request.matcher, selects_everything=request.selects_everything)
     _check_end(request.ends_at, now, MAX_SILENCE_DURATION_MS, "silence")
     silence = Silence(
-        id=f"s-{uuid4().hex[:10]}",
+        id=_make_silence_id(actor, request.idempotency_key),
         matcher=matcher,
         started_at=now,
         ends_at=request.ends_at,
         actor=_clean_actor_name(actor),
         comment=_validate_and_clean_act_comment(request.comment),
     )
-    return StartedSilence(silence, silences.begin_silence(database, silence))
+    return StartedSilence(*silences.begin_silence(database, silence))
+
+
+def _make_silence_id(actor: Actor, idempotency_key: str) -> str:
+    text = f"{actor.interface}\0{actor.name}\0{idempotency_key}" if idempotency_key else uuid4().hex
+    return f"s-{blake2b(text.encode(errors='replace'), digest_size=5).hexdigest()}"
 
 
 def end_silence(database: Database, silence: str, actor: Actor, now: int) -> Silence:

@@ -119,6 +119,21 @@ def test_an_incident_is_acknowledged_and_shown_so(app: FastAPI) -> None:
     assert "Acknowledged by" not in visible_text(read_page(app, f"/incidents/{OPEN}", cookie)).partition("Timeline")[0]
 
 
+def test_a_form_that_is_sent_twice_begins_one_silence(app: FastAPI, database: Database) -> None:
+    cookie = sign_in(app, OPERATOR)
+
+    def submit_silence(duration: str, page: str) -> None:
+        request_id = re.findall(r'name="request_id" value="([0-9a-f]{32})"', page)[0]
+        fields = {"csrf_token": find_token(page), "request_id": request_id, "duration": duration}
+        assert submit(app, f"/incidents/{OPEN}/silence", fields, cookie).status_code == 303
+
+    first, second = (read_page(app, f"/incidents/{OPEN}", cookie) for _ in range(2))
+    for duration, page, count in (("1h", first, 1), ("1h", first, 1), ("4h", first, 2), ("1h", second, 3)):
+        submit_silence(duration, page)
+        with database.open_read_transaction() as connection:
+            assert len(connection.execute(silences.select()).all()) == count, (duration, count)
+
+
 @pytest.mark.parametrize("path", [f"/incidents/{OPEN}", "/undelivered"])
 def test_an_undelivered_notification_is_sent_again(app: FastAPI, path: str) -> None:
     cookie = sign_in(app, OPERATOR)

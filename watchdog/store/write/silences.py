@@ -30,11 +30,13 @@ MAX_OUTBOX_ROWS_PER_LOCK = 1_000
 """Rows in one statement. Each has three parameters, of which PostgreSQL takes 65,535 and SQLite 32,766 by default."""
 
 
-def begin_silence(database: Database, silence: Silence) -> int:
-    """Store a silence that begins now; returns how many open incidents it selects. Raises OperatorActRefusedError if
-    there are too many."""
+def begin_silence(database: Database, silence: Silence) -> tuple[Silence, int]:
+    """Store a silence that begins now, unless there is one with its id. Returns the silence that is stored, and how
+    many open incidents it selected when it began. Raises OperatorActRefusedError if there are too many."""
     with database.open_write_transaction() as connection:
         database.acquire_advisory_lock(connection, INCIDENT_GROUPS_LOCK_KEY)
+        if (stored := _load_silence_of_earlier_request(connection, silence)) is not None:
+            return stored
         in_effect = sa.select(sa.func.count()).select_from(silences).where(silence_is_in_effect)
         if connection.execute(in_effect).scalar_one() >= MAX_ACTIVE_SILENCES:
             raise OperatorActRefusedError(
@@ -71,7 +73,21 @@ def begin_silence(database: Database, silence: Silence) -> int:
         rows = [{"incident": id, "silence": silence.id, "since": silence.started_at} for id in selected]
         if rows:
             connection.execute(sa.insert(silenced_incidents), rows)
-        return len(selected)
+        return silence, len(selected)
+
+
+def _load_silence_of_earlier_request(connection: sa.Connection, silence: Silence) -> tuple[Silence, int] | None:
+    row = connection.execute(sa.select(silences).where(silences.c.id == silence.id)).first()
+    if row is None:
+        return None
+    stored = build_silence_from_row(row)
+    if stored.matcher != silence.matcher:
+        raise OperatorActRefusedError(
+            OperatorActRefusalReason.CONFLICT, f"the key has begun another silence, {stored.id}: use a new key"
+        )
+    is_first = silenced_incidents.c.silence == stored.id, silenced_incidents.c.since == stored.started_at
+    count = sa.select(sa.func.count()).select_from(silenced_incidents).where(*is_first)
+    return stored, connection.execute(count).scalar_one()
 
 
 def load_silences_for_new_incidents(connection: sa.Connection, now: int) -> list[Silence]:

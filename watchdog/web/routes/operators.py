@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+from uuid import uuid4
 
 from fastapi import APIRouter, Depends
 from starlette.requests import Request
@@ -79,6 +80,7 @@ class OperatorRouteContext:
             key_name=request.state.key_name,
             may_act=request.state.is_operator,
             csrf_token=make_csrf_token(request, self.authenticator),
+            request_id=uuid4().hex,
         )
         return Response(content, media_type="text/html", headers=NO_STORE_HEADERS | encoding_headers)
 

@@ -25,6 +25,7 @@ from watchdog.service.acts import (
     resume_probe,
 )
 from watchdog.store.database import Database
+from watchdog.store.read.acts import encode_silence_matcher
 from watchdog.store.read.status import Connection, list_incidents, list_probe_infos
 from watchdog.web.auth.acts import get_actor, require_csrf_safe_act, require_operator
 from watchdog.web.errors import HttpErrorResponseError, PageNotFoundError
@@ -147,12 +148,14 @@ async def silence(
     *,
     selects_everything: bool = False,
 ) -> None:
-    """For the `duration` of the form. Raises HttpErrorResponseError if it is not a duration."""
+    """For the `duration` of the form. Raises HttpErrorResponseError if it is not a duration. A form that is sent twice
+    begins one silence."""
     duration_ms = parse_duration_ms(form)
-    comment = form.get("comment", "")
+    comment, request_id = form.get("comment", ""), form.get("request_id", "")
+    key = f"{request_id} {duration_ms} {encode_silence_matcher(matcher)}" if request_id else ""
     await context.run_act(
         lambda db, now: begin_silence(
-            db, SilenceRequest(matcher, now + duration_ms, comment, selects_everything=selects_everything), actor, now
+            db, SilenceRequest(matcher, now + duration_ms, comment, selects_everything, key), actor, now
         )
     )
 

@@ -292,6 +292,19 @@ def test_a_database_that_is_away_is_a_503_with_advice(unchanged_database: Databa
     )
 
 
+def test_a_request_with_an_idempotency_key_begins_one_silence(app: FastAPI) -> None:
+    def post(key: str, by: ApiKey = OPERATOR) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {by.secret}", "Idempotency-Key": key}
+        return request_page(app, "/api/v1/silences", "POST", json=SILENCE, headers=headers)
+
+    first, again, other = post("a"), post("a"), post("b")
+    assert first.json() == again.json()
+    assert other.json()["silence"]["id"] != first.json()["silence"]["id"]
+    assert len(read(app, "/silences")["items"]) == 2
+    assert post("x" * 201).status_code == 422
+    assert len({post("").json()["silence"]["id"] for _ in range(2)}) == 2
+
+
 def test_a_silence_lasts_for_a_year_at_most(app: FastAPI) -> None:
     year = {"match": {"id": "api"}, "duration_ms": 365 * DAY_MS}
     assert call(app, "POST", "/silences", year).status_code == 200

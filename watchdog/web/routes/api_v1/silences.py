@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, Self
 
-from fastapi import APIRouter, Body, Path, Query
+from fastapi import APIRouter, Body, Header, Path, Query
 from pydantic import ConfigDict, Field, StrictBool, StrictInt, model_validator
 from starlette.requests import Request
 from starlette.responses import Response
@@ -58,6 +58,13 @@ from watchdog.web.routes.operators import OperatorRouteContext
 SilenceId = Annotated[
     str, Path(max_length=MAX_FILTER_CHARS, description="The id of a silence.", examples=["s-4f0c2a91be"])
 ]
+IdempotencyKey = Annotated[
+    str,
+    Header(
+        max_length=MAX_FILTER_CHARS,
+        description="A request with a key that has been used before begins no other silence. Choose a random one.",
+    ),
+]
 MatchText = Annotated[str, Field(max_length=MAX_SILENCE_SUBJECT_PATTERN_CHARS)]
 
 
@@ -103,10 +110,12 @@ class SilenceBody(ActBody):
             raise ValueError("state either until or duration_ms: until when, or for how long")
         return self
 
-    def to_silence_request(self, now: int) -> SilenceRequest:
+    def to_silence_request(self, now: int, idempotency_key: str) -> SilenceRequest:
         ends_at = now + (self.duration_ms or 0) if self.until is None else self.until
         matcher = self.match.to_silence_matcher()
-        return SilenceRequest(matcher, ends_at, self.comment, selects_everything=self.match.all)
+        return SilenceRequest(
+            matcher, ends_at, self.comment, selects_everything=self.match.all, idempotency_key=idempotency_key
+        )
 
 
 def get_silence_position(silence: Silence) -> CursorPosition:
@@ -129,11 +138,14 @@ def add_silence_routes(router: APIRouter, context: OperatorRouteContext) -> None
         example=STARTED_SILENCE_EXAMPLE,
     )
     async def silence(
-        request: Request, _: Annotated[NoQueryParameters, Query()], body: Annotated[SilenceBody, Body()]
+        request: Request,
+        _: Annotated[NoQueryParameters, Query()],
+        body: Annotated[SilenceBody, Body()],
+        idempotency_key: IdempotencyKey = "",
     ) -> StartedSilenceJson:
         actor = get_actor(request, OperatorInterfaceKind.API, body.on_behalf_of)
         started = await context.run_act(
-            lambda database, now: begin_silence(database, body.to_silence_request(now), actor, now)
+            lambda database, now: begin_silence(database, body.to_silence_request(now, idempotency_key), actor, now)
         )
         return serialize_started_silence(*started)
 
