@@ -32,6 +32,7 @@ ACME_PATHS = (
     f"/probes/search-mcp?open={epoch_ms('01:54:52')}",
     INCIDENT,
     "/incidents",
+    "/receivers",
     "/undelivered",
     "/silences",
     "/nowhere",

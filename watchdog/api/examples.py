@@ -53,7 +53,7 @@ from watchdog.domain.routing import ProbeMatcher
 from watchdog.domain.silencing import Silence, SilenceMatcher
 from watchdog.service.config_check import ConfigCheckOutcome
 from watchdog.service.config_reload import ConfigReloadOutcome, ConfigReloadStatus
-from watchdog.store.read.destinations import DestinationDeliverySummary
+from watchdog.store.read.destinations import DestinationDeliverySummary, DestinationSummary
 from watchdog.store.read.history import ResultDetails
 from watchdog.store.read.jobs import JobSummary
 from watchdog.store.read.queue_stats import QueueSample
@@ -222,7 +222,8 @@ RESULT_DETAIL_JSON_EXAMPLE = serialize_result_details(_EXAMPLE_RESULT_DETAILS)
 DELIVERY_JSON_EXAMPLE = serialize_delivery(_EXAMPLE_DELIVERY_RECORD)
 QUEUE_JSON_EXAMPLE = serialize_queue(_EXAMPLE_QUEUE_STATUS)
 RECEIVER_JSON_EXAMPLE = serialize_receiver(
-    "oncall/slack", "#oncall", DestinationDeliverySummary(_EXAMPLE_INCIDENT_OPENED_AT_MS + 412), None
+    DestinationSummary("oncall/slack", DestinationDeliverySummary(_EXAMPLE_INCIDENT_OPENED_AT_MS + 412), None),
+    "#oncall",
 )
 WATCHDOG_SERVICE_JSON_EXAMPLE = serialize_watchdog_service(
     version="0.1.0",

@@ -149,6 +149,7 @@ def test_every_public_route_exists_and_other_routes_require_a_key() -> None:
         "/incidents",
         "/incidents/{incident_id}",
         "/jobs",
+        "/receivers",
         "/undelivered",
         "/metrics",
         "/api/v1/jobs",

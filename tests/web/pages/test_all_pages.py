@@ -34,6 +34,7 @@ PATHS = (
     "/probes/exports",
     "/incidents",
     "/incidents?state=open",
+    "/receivers",
     "/undelivered",
     "/silences",
     "/nowhere",
@@ -251,6 +252,30 @@ def test_undelivered_notifications_are_listed_with_their_incident(app: FastAPI) 
     assert "pager · webhook events.acme.example API: HTTP 503 opened 01:49:02 Undelivered 8 attempts" in text
 
 
+def test_receivers_are_listed_with_how_their_deliveries_go(app: FastAPI) -> None:
+    html = request_page(app, "/receivers").text
+    text = visible_text(html)
+    assert "1 undelivered" in text
+    assert "oncall · slack #oncall Working" in text
+    assert "pager · webhook events.acme.example" in text
+    assert 'aria-current="page">Receivers' in html
+    assert 'aria-current="page">Receivers' in request_page(app, "/undelivered").text
+
+
+def test_a_receiver_that_fails_shows_since_when_and_why(tmp_path: Path) -> None:
+    rows = FixtureRows()
+    rows.rows["failing_destinations"].append(
+        {"destination": "oncall/slack", "failing_since": NOW - HOUR_MS, "given_up": False, "error": "<b>invalid_auth"}
+    )
+    with filled_database(f"sqlite:///{tmp_path}/f.db", rows) as database:
+        text = visible_text(request_page(create_test_app(database), "/receivers").text)
+        without = create_test_app(database, destination_addresses={})
+        empty = visible_text(request_page(without, "/receivers").text)
+    assert "oncall · slack #oncall Failing none stored 0 waiting 0 undelivered since 01:29:14 : <b>invalid_auth" in text
+    assert "chat · slack #chat Not used yet" in text
+    assert "No receiver is configured, so no one is notified." in empty
+
+
 def test_a_new_probe_shows_when_it_runs(tmp_path: Path) -> None:
     with filled_database(f"sqlite:///{tmp_path}/f.db", new_probe_rows()) as database:
         text = visible_text(request_page(create_test_app(database), "/probes/search-mcp").text)
@@ -432,7 +457,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
 def test_untrusted_text_is_escaped(hostile: FastAPI, number: int) -> None:
     payload = HOSTILE[number]
     own = (f"/probes/x{number}?all&open={NOW - MINUTE_MS}", f"/incidents/{number + 1:024x}")
-    for path in (*own, "/", "/probes", "/incidents", "/undelivered"):
+    for path in (*own, "/", "/probes", "/incidents", "/undelivered", "/receivers"):
         response = request_page(hostile, path)
         assert response.status_code == 200, path
         assert str(escape(payload))[:40] in response.text, path
@@ -442,7 +467,7 @@ def test_untrusted_text_is_escaped(hostile: FastAPI, number: int) -> None:
         assert "set-cookie" not in response.headers
 
 
-@pytest.mark.parametrize("path", ["/", "/probes", "/incidents", "/undelivered"])
+@pytest.mark.parametrize("path", ["/", "/probes", "/incidents", "/undelivered", "/receivers"])
 def test_lists_of_hostile_text_are_valid(hostile: FastAPI, path: str) -> None:
     assert find_html_problems(request_page(hostile, path).text) == []
 

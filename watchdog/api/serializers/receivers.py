@@ -7,8 +7,7 @@ from typing_extensions import TypedDict
 
 from watchdog.api.serializers.instants import format_optional_iso8601
 from watchdog.api.serializers.results import FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG
-from watchdog.domain.rules.service import WatchdogFaultFacts
-from watchdog.store.read.destinations import DestinationDeliverySummary
+from watchdog.store.read.destinations import DestinationSummary
 
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
@@ -33,19 +32,17 @@ class ReceiverJson(TypedDict):
     """Notifications that were given up."""
 
 
-def serialize_receiver(
-    destination: str, address: str, deliveries: DestinationDeliverySummary, facts: WatchdogFaultFacts | None
-) -> ReceiverJson:
-    """`facts`: of its failure; None: it does not fail."""
-    receiver, _, notifier = destination.partition("/")
+def serialize_receiver(summary: DestinationSummary, address: str) -> ReceiverJson:
+    receiver, _, notifier = summary.name.partition("/")
+    deliveries, failure = summary.deliveries, summary.failure
     return {
-        "destination": destination,
+        "destination": summary.name,
         "receiver": receiver,
         "notifier": notifier,
         "address": address,
         "last_success": format_optional_iso8601(deliveries.last_sent_at),
-        "failing_since": format_optional_iso8601(None if facts is None else facts.failing_since),
-        "error": "" if facts is None else facts.error,
+        "failing_since": format_optional_iso8601(None if failure is None else failure.failing_since),
+        "error": "" if failure is None else failure.error,
         "waiting_count": deliveries.waiting_count,
         "undelivered_count": deliveries.undelivered_count,
     }

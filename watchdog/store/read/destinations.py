@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -56,6 +56,24 @@ def list_destination_names(connection: sa.Connection) -> list[str]:
     """The destinations that the configuration of any process has, or had within the last day."""
     query = sa.select(revision_destinations.c.destination).distinct().order_by(revision_destinations.c.destination)
     return list(connection.execute(query).scalars())
+
+
+class DestinationSummary(NamedTuple):
+    """A destination, and how its deliveries go."""
+
+    name: str
+    deliveries: DestinationDeliverySummary
+    failure: WatchdogFaultFacts | None
+    """None: its last delivery did not fail."""
+
+
+def list_destination_summaries(connection: sa.Connection, own_destinations: Iterable[str]) -> list[DestinationSummary]:
+    """By name: these destinations, and those of other processes."""
+    failing, deliveries = load_failing_destinations(connection), load_delivery_summary_by_destination(connection)
+    return [
+        DestinationSummary(name, deliveries.get(name, DestinationDeliverySummary()), failing.get(name))
+        for name in sorted({*own_destinations, *list_destination_names(connection)})
+    ]
 
 
 def load_stuck_destinations(connection: sa.Connection, now: int) -> set[str]:

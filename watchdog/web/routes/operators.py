@@ -1,4 +1,4 @@
-"""The operator pages: probes, incidents, jobs and undelivered notifications, with evidence."""
+"""The operator pages: probes, incidents, jobs, receivers and undelivered notifications, with evidence."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from watchdog.web.auth.access import Authenticator, has_operator_access
 from watchdog.web.auth.acts import make_csrf_token
 from watchdog.web.compression import compress_response_body_if_accepted
 from watchdog.web.errors import PageNotFoundError
-from watchdog.web.pages import incident, incidents, jobs, probe, probes, undelivered
+from watchdog.web.pages import incident, incidents, jobs, probe, probes, receivers, undelivered
 from watchdog.web.pages.results import ResultFilter, ResultsUrlQuery
 from watchdog.web.templating import NO_STORE_HEADERS, PageRenderer
 
@@ -129,11 +129,17 @@ def create_operator_router(context: OperatorRouteContext) -> APIRouter:
         content = await context.run_query(lambda c: jobs.load_jobs_page(c, job_filter, page, now))
         return await context.render_page(request, "jobs.j2", "jobs", content, now)
 
+    @router.get("/receivers")
+    async def show_receivers(request: Request) -> Response:
+        now, addresses = context.clock(), context.destination_addresses
+        content = await context.run_query(lambda c: receivers.load_receivers_page(c, addresses))
+        return await context.render_page(request, "receivers.j2", "receivers", content, now)
+
     @router.get("/undelivered")
     async def show_undelivered(request: Request) -> Response:
         now, addresses = context.clock(), context.destination_addresses
         content = await context.run_query(lambda c: undelivered.load_undelivered_notifications_page(c, addresses))
-        return await context.render_page(request, "undelivered.j2", "undelivered", content, now)
+        return await context.render_page(request, "undelivered.j2", "receivers", content, now)
 
     return router
 

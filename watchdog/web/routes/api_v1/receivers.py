@@ -12,12 +12,7 @@ from starlette.responses import Response
 from watchdog.api.examples import RECEIVER_JSON_EXAMPLE, build_list_page_json_example
 from watchdog.api.serializers.lists import ListPageJson
 from watchdog.api.serializers.receivers import ReceiverJson, serialize_receiver
-from watchdog.store.read.destinations import (
-    DestinationDeliverySummary,
-    list_destination_names,
-    load_delivery_summary_by_destination,
-    load_failing_destinations,
-)
+from watchdog.store.read.destinations import list_destination_summaries
 from watchdog.store.read.status import Connection
 from watchdog.web.routes.api_v1.cursors import CursorPosition
 from watchdog.web.routes.api_v1.operations import declare_read_operation
@@ -48,13 +43,9 @@ def load_receiver_list_page(
     connection: Connection, addresses: Mapping[str, str], parameters: PageParameters, after: CursorPosition | None
 ) -> ListPage[ReceiverJson]:
     """`addresses`: of the destinations of this process; those of other processes are listed as well."""
-    failing, deliveries = load_failing_destinations(connection), load_delivery_summary_by_destination(connection)
-    names = sorted({*addresses, *list_destination_names(connection)})
     rows = [
-        serialize_receiver(
-            name, addresses.get(name, ""), deliveries.get(name, DestinationDeliverySummary()), failing.get(name)
-        )
-        for name in names
-        if after is None or name > str(after[0])
+        serialize_receiver(summary, addresses.get(summary.name, ""))
+        for summary in list_destination_summaries(connection, addresses)
+        if after is None or summary.name > str(after[0])
     ]
     return cut_list_page(rows[: parameters.limit + 1], parameters.limit)
