@@ -58,6 +58,8 @@ def _iter_explanation_lines(
     yield f"{page.state_label} · {page.record.incident.severity}"
     for banner in page.banners:
         yield ". ".join(filter(None, (banner.title, banner.text)))
+    if page.advice_parts:
+        yield f"What to do: {''.join(page.advice_parts)}"
     yield from ("", "Why it opened, and which routes apply")
     for step, setting in page.decision_steps:
         yield f"{INDENT}{step} ({setting})" if setting else f"{INDENT}{step}"

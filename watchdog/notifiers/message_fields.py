@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from watchdog.domain import reasons
 from watchdog.domain.acts import Acknowledgement
+from watchdog.domain.advice import find_advice
 from watchdog.domain.formatting import (
     HEALTH_STATE_SYMBOLS,
     NBSP,
@@ -179,25 +179,6 @@ def build_advice_alert_fields(
     """What to do, from the catalogue; a runbook is a link beside it. `result`: a bad one."""
     advice = find_advice(incident, probe, result)
     return (AlertMessageField("What to do", advice, has_code_spans=True),) if advice else ()
-
-
-def find_advice(incident: Incident, probe: ProbeInfo, result: ResultWithEvidence | None) -> str:
-    """In Markdown; empty if there is none."""
-    reason = _find_reason_to_advise_on(incident, result)
-    return reasons.get_reason_advice(reason, probe_id=probe.id, job_name=incident.subject)
-
-
-def _find_reason_to_advise_on(incident: Incident, result: ResultWithEvidence | None) -> str:
-    """That of the incident; of an expression about a certificate that expires or about an HTTP error, the reason of the
-    expiry or of the status, whose advice is more exact."""
-    if incident.reason == "preference.failed" and re.search(r"\bcert_days\b", incident.subject):
-        return "tls.expired"
-    facts = result.evidence.facts if result is not None and incident.reason == "expectation.failed" else {}
-    broken = facts.get("expect")
-    if isinstance(broken, dict) and any("cert_days" in text and broken[text] != "true" for text in broken):
-        return "tls.expired"
-    status = facts.get("status")
-    return f"http.{status}" if isinstance(status, int) and status >= 400 else incident.reason
 
 
 def build_also_notified_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from pydantic import field_validator
 
 from watchdog.config_types import MultiFieldValidationError, Secret
+from watchdog.domain.advice import find_advice
 from watchdog.domain.formatting import format_iso8601
 from watchdog.domain.model import (
     AlertMessageContext,
@@ -27,7 +28,7 @@ from watchdog.net.url import HttpUrl, parse_http_url
 from watchdog.notifiers.alertmanager import build_alertmanager_payload
 from watchdog.notifiers.base import NotificationDeliveryRequest, Notifier
 from watchdog.notifiers.message import compose_alert_message
-from watchdog.notifiers.message_fields import find_advice, replace_nbsp
+from watchdog.notifiers.message_fields import replace_nbsp
 from watchdog.notifiers.post import (
     WEBHOOK_NOTIFIER_CONFIRM_VARIABLE_TYPES,
     build_delivery_error_from_status,

@@ -11,6 +11,7 @@ from watchdog.api.serializers.acts import AcknowledgementJson, serialize_acknowl
 from watchdog.api.serializers.deliveries import DeliveryJson, serialize_delivery
 from watchdog.api.serializers.instants import format_optional_iso8601
 from watchdog.api.serializers.results import FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG, EvidenceJson, serialize_evidence
+from watchdog.domain.advice import find_advice
 from watchdog.domain.formatting import format_iso8601
 from watchdog.domain.model import AlertMessageContext, RemediationAttempt, ResultWithEvidence
 from watchdog.domain.routing import explain_routing_of_destination
@@ -129,6 +130,8 @@ class IncidentDetailJson(IncidentJson):
     """Every configured destination."""
     routing_log: list[str]
     """Each step of the decision which destinations are notified."""
+    advice: str
+    """What to do about it, in Markdown; empty: nothing is known."""
     runbook: str
     target: str
 
@@ -182,6 +185,7 @@ def serialize_incident_detail(
         "timeline": _serialize_incident_timeline(record, context, deliveries),
         "destinations": _serialize_destination_decisions(record, deliveries, destinations),
         "routing_log": list(record.routing_log),
+        "advice": find_advice(record.incident, record.probe, context.latest or context.first_bad),
         "runbook": record.probe.runbook,
         "target": record.probe.target,
     }

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from watchdog.domain import reasons
+from watchdog.domain.advice import find_advice
 from watchdog.domain.formatting import (
     DAY_MS,
     format_count_with_noun,
@@ -60,6 +61,8 @@ class IncidentDetailPage:
     delivery_summary: str
     decision_steps: tuple[tuple[str, str], ...]
     """(step, setting behind it) of the decision to notify."""
+    advice_parts: tuple[str, ...]
+    """What to do about an open incident: text and code in turns. Empty: nothing is known, or it is over."""
 
 
 def load_incident_detail_page(
@@ -94,7 +97,15 @@ def load_incident_detail_page(
         deliveries=tuple(build_delivery_page_row(delivery, destination_addresses) for delivery in deliveries),
         delivery_summary=summarize_deliveries(deliveries),
         decision_steps=tuple(_explain_incident_opening_and_routing(record)),
+        advice_parts=_find_advice_parts(record, context),
     )
+
+
+def _find_advice_parts(record: IncidentRecord, context: AlertMessageContext) -> tuple[str, ...]:
+    if record.incident.resolved_at is not None:
+        return ()
+    advice = find_advice(record.incident, record.probe, context.latest or context.first_bad)
+    return tuple(advice.split("`")) if advice else ()
 
 
 def _load_first_bad_and_last_good(
