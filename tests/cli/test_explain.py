@@ -11,6 +11,7 @@ from tests.support.command_line import invoke_command
 from tests.support.fixture_rows import FixtureRows
 from watchdog.domain.formatting import format_time_of_day
 from watchdog.domain.model import Outcome, Severity
+from watchdog.domain.reasons import get_reason_advice
 from watchdog.resources import find_resource_folder
 from watchdog.service.clock import read_wall_clock_ms
 from watchdog.store.database import Database
@@ -36,7 +37,7 @@ def since(write: Callable[..., Path]) -> int:
         probe, "availability", "HTTP 503, expected 200", since, severity=Severity.CRITICAL, reason="http.503",
         routing_log=ROUTING_LOG,
     )  # fmt: skip
-    opened_at = since + 2 * MINUTE
+    opened_at = since + 2 * MINUTE + 2_000
     rows.add_notification(incident, "oncall/slack", created_at=opened_at, finished_at=opened_at + 1_000)
     rows.add_notification(
         incident, "mail/email", "undelivered", created_at=opened_at, finished_at=opened_at + MINUTE, attempts=3,
@@ -55,15 +56,16 @@ def since(write: Callable[..., Path]) -> int:
 def test_the_chain_of_decisions(since: int) -> None:
     ran = invoke_command("explain", f"{1:024x}")
     assert (ran.exit_code, ran.stderr) == (0, "")
-    first_at, sent_at = (format_time_of_day(since + ms, seconds=True) for ms in (0, 2 * MINUTE + 1_000))
+    first_at, sent_at = (format_time_of_day(since + ms, seconds=True) for ms in (0, 2 * MINUTE + 3_000))
     text = ran.stdout.replace("\N{NO-BREAK SPACE}", " ")
-    head, why, who, what = text.split("\n\n")
+    head, decision_text, destination_text, event_text = text.split("\n\n")
     assert head.splitlines() == [
         "API: HTTP 503, expected 200",
         "Down for 30 min · critical",
         "mail/email was not notified: 550 no such mailbox, 3 attempts. oncall/slack was notified.",
+        f"What to do: {get_reason_advice('http.503')}",
     ]
-    assert why.splitlines() == [
+    assert decision_text.splitlines() == [
         "Why it opened, and which routes apply",
         "  3 bad results in a row (alert.failure_threshold: 3)",
         "  Severity critical, from the probe's configuration (alert.severity: critical)",
@@ -71,17 +73,17 @@ def test_the_chain_of_decisions(since: int) -> None:
         "  Route 2 matches: notifies oncall, mail",
         "  Chat/slack is left out: no route matches",
     ]
-    assert who.splitlines()[:3] == [
+    assert destination_text.splitlines()[:3] == [
         "Who was notified",
         "  chat/slack: not notified: chat/slack is left out: no route matches",
         "  mail/email: route 2 matches: notifies oncall, mail",
     ]
-    assert who.splitlines()[3].startswith("    opened: undelivered, 3 attempts until ")
-    assert who.splitlines()[4:] == [
+    assert destination_text.splitlines()[3].startswith("    opened: undelivered, 3 attempts until ")
+    assert destination_text.splitlines()[4:] == [
         "  oncall/slack: route 2 matches: notifies oncall, mail",
         f"    opened: delivered, {sent_at} · 1 s",
     ]
-    events = what.splitlines()
+    events = event_text.splitlines()
     assert events[0] == "What happened (UTC)"
     assert events[1] == f"  {first_at}  First bad result: HTTP 503, expected 200 · state not changed yet"
     assert [event.split("  ")[2].partition(":")[0] for event in events[2:]] == [

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.support.command_line import WATCHDOG_COMMAND, invoke_command, run_command, subprocess_env
+from tests.support.command_line import WATCHDOG_COMMAND, invoke_command, subprocess_env
 from tests.support.fixture_rows import FixtureRows
 from tests.support.polling import HANG_S
 from watchdog.domain.model import Severity
@@ -90,7 +91,7 @@ def test_the_configuration_of_the_environment(write: Write, tmp_path: Path, monk
     file = write(probes=[{"name": "API", "http": "http://127.0.0.1:9/"}]).rename(tmp_path / "other.yaml")
     assert invoke_command("validate").exit_code == 2
     monkeypatch.setenv("WATCHDOG_CONFIG", str(file))
-    assert invoke_command("validate").stdout.startswith("ok: 1 probe, ")
+    assert invoke_command("validate").stdout.startswith("ok: 1\N{NO-BREAK SPACE}probe, ")
     assert invoke_command("validate", "-c", "missing.yaml").exit_code == 2, "an option comes before a variable"
     monkeypatch.setenv("WATCHDOG_CONFIG", "")
     assert invoke_command("validate").exit_code == 2, "an empty variable is as none"
@@ -99,7 +100,9 @@ def test_the_configuration_of_the_environment(write: Write, tmp_path: Path, monk
 def complete(words: str, env: dict[str, str]) -> list[str]:
     """What the completion of bash offers for the last word."""
     completion = {"_WATCHDOG_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
-    return run_command(cwd=Path(), env={**completion, **env}).stdout.split()
+    program = "import sys; sys.argv[0] = 'watchdog'; from watchdog.cli import main; main()"
+    command, environment = [sys.executable, "-c", program], subprocess_env({**completion, **env})
+    return subprocess.run(command, check=True, env=environment, capture_output=True, text=True).stdout.split()
 
 
 def test_names_of_probes_are_completed(write: Write) -> None:
@@ -120,7 +123,7 @@ def test_the_status_is_shown_again_until_the_command_is_ended() -> None:
                 line = process.stdout.readline()
                 assert line, "it has ended"
                 headings += line.startswith(b"state")
-            process.send_signal(signal.SIGINT)
-            assert process.wait(HANG_S) == 128 + signal.SIGINT
+            process.terminate()
+            assert process.wait(HANG_S) == 128 + signal.SIGTERM
         finally:
             process.kill()

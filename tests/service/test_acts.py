@@ -90,7 +90,7 @@ def test_a_repeated_request_with_a_key_begins_one_silence(harness: StoreHarness)
     assert other_key.silence.id != first.silence.id
     assert len(harness.select_rows(silences)) == 3
     other = make_silence_request(NOW + HOUR_MS, group="Search")._replace(idempotency_key="k-1")
-    with pytest.raises(OperatorActRefusedError, match=f"the key has begun another silence, {first.silence.id}"):
+    with pytest.raises(OperatorActRefusedError, match=f"the key was used for another silence, {first.silence.id}"):
         begin_silence(harness.database, other, ANA, NOW)
     end_silence(harness.database, first.silence.id, ANA, NOW + 2_000)
     assert begin_silence(harness.database, request, ANA, NOW + 3_000).silence.ended_at == NOW + 2_000

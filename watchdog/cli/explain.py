@@ -23,7 +23,9 @@ def explain_command(
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
     output: OutputFormatOption = CliOutputFormat.TABLE,
 ) -> None:
-    """Explain an incident: why it opened, who was notified of it, who was not, and why.
+    """Explain why an incident opened, and who was notified.
+
+    Lists the routes that apply, each destination with its deliveries or why it has none, and what happened.
 
     \b
     Example: watchdog explain 1c9b04ae77d2f00c3a51e9d8

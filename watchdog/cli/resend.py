@@ -31,7 +31,7 @@ def resend_command(
     from watchdog.service.acts import resend_undelivered_notifications
 
     with open_database_to_act(config) as (database, user, now):
-        destinations = resend_undelivered_notifications(database, incident, destination, user, comment, now)
+        destinations = resend_undelivered_notifications(database, incident, destination, user, comment, now=now)
     if output is CliOutputFormat.JSON:
         print_json(serialize_resent_notifications(incident, destinations))
     else:

@@ -79,7 +79,7 @@ class ListedMcpTaskCounts(NamedTuple):
 
 EVIDENCE_FACT_LABELS = {
     "consumers": "workers",
-    "duration": "duration of the last run",
+    "duration": "duration of the last finished run",
     "failures": "failures in a row",
     "gone_since": "not listed since",
     "last_end": "last run ended",

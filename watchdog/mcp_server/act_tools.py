@@ -85,7 +85,7 @@ class ActTools:
         destinations = await self._run_act(
             ctx,
             lambda database, actor, now: resend_undelivered_notifications(
-                database, incident, destination, actor, comment, now
+                database, incident, destination, actor, comment, now=now
             ),
         )
         return {**serialize_resent_notifications(incident, destinations)}

@@ -94,12 +94,12 @@ def remove_acknowledgement(database: Database, incident: str, actor: Actor, comm
 
 
 def resend_undelivered_notifications(
-    database: Database, incident: str, destination: str, actor: Actor, comment: str, now: int
+    database: Database, incident: str, destination: str, actor: Actor, comment: str, *, now: int
 ) -> list[str]:
     """Send again what could not be delivered to this destination; empty: to any. Returns the destinations."""
     _require_act_text_within_limit("destination", destination, MAX_SILENCE_SUBJECT_PATTERN_CHARS)
     return resends.resend_undelivered_notifications(
-        database, incident, destination, _clean_actor_name(actor), _validate_and_clean_act_comment(comment), now
+        database, incident, destination, _clean_actor_name(actor), _validate_and_clean_act_comment(comment), now=now
     )
 
 

@@ -25,7 +25,9 @@ SparklineValue: TypeAlias = float | Literal["x"] | None
 AxisMapping: TypeAlias = Callable[[float], float]
 """From a value or an index to a coordinate."""
 
-DAY_BAR_HEIGHT_BY_STATE = {HealthState.UP: 18, HealthState.DEGRADED: 25, HealthState.DOWN: 32, HealthState.UNKNOWN: 3}
+DAY_BAR_HEIGHT_BY_STATE = {
+    HealthState.UP: 18, HealthState.DEGRADED: 25, HealthState.DOWN: 32, HealthState.UNKNOWN: 3, HealthState.PAUSED: 3,
+}  # fmt: skip
 """The worse the day, the taller its bar; no data is a stub."""
 
 CHART_HEIGHT, COUNT_CHART_HEIGHT = 216, 150

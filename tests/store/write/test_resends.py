@@ -38,7 +38,7 @@ def fail_all(harness: StoreHarness, now: int) -> None:
 
 
 def resend(harness: StoreHarness, incident: str, destination: str = "", now: int = LATER) -> list[str]:
-    return resend_undelivered_notifications(harness.database, incident, destination, ANA, "new address", now)
+    return resend_undelivered_notifications(harness.database, incident, destination, ANA, "new address", now=now)
 
 
 def lease_one(harness: StoreHarness, now: int) -> LeasedNotification:
@@ -101,7 +101,7 @@ def test_a_second_request_has_nothing_to_send(databases: DatabasePair) -> None:
 
     def resend_through(database: Database) -> bool:
         try:
-            return bool(resend_undelivered_notifications(database, incident, "", ANA, "", LATER))
+            return bool(resend_undelivered_notifications(database, incident, "", ANA, "", now=LATER))
         except OperatorActRefusedError:
             return False
 

@@ -265,8 +265,8 @@ def test_receivers_are_listed_with_how_their_deliveries_go(app: FastAPI) -> None
     html = request_page(app, "/receivers").text
     text = visible_text(html)
     assert "1 undelivered" in text
-    assert "oncall · slack #oncall Working" in text
-    assert "pager · webhook events.acme.example" in text
+    assert "oncall · slack #oncall Working confirmed 01:49:02 0 waiting 0 undelivered" in text
+    assert "pager · webhook events.acme.example Nothing delivered none 0 waiting 1 undelivered" in text
     assert 'aria-current="page">Receivers' in html
     assert 'aria-current="page">Receivers' in request_page(app, "/undelivered").text
 
@@ -280,7 +280,7 @@ def test_a_receiver_that_fails_shows_since_when_and_why(tmp_path: Path) -> None:
         text = visible_text(request_page(create_test_app(database), "/receivers").text)
         without = create_test_app(database, destination_addresses={})
         empty = visible_text(request_page(without, "/receivers").text)
-    assert "oncall · slack #oncall Failing none stored 0 waiting 0 undelivered since 01:29:14 : <b>invalid_auth" in text
+    assert "oncall · slack #oncall Failing none 0 waiting 0 undelivered since 01:29:14 : <b>invalid_auth" in text
     assert "chat · slack #chat Not used yet" in text
     assert "No receiver is configured, so no one is notified." in empty
 

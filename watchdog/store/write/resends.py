@@ -16,7 +16,7 @@ _CONFIRMED_STATES = (DeliveryState.SENT, DeliveryState.UNCONFIRMED)
 
 
 def resend_undelivered_notifications(
-    database: Database, incident: str, destination: str, actor: Actor, comment: str, now: int
+    database: Database, incident: str, destination: str, actor: Actor, comment: str, *, now: int
 ) -> list[str]:
     """Let what was given up of an incident wait to be sent again, as if it were new, and return the destinations.
     `destination`: only this one; empty: all. Raises OperatorActRefusedError if there is nothing to send.

@@ -83,7 +83,7 @@ def _load_silence_of_earlier_request(connection: sa.Connection, silence: Silence
     stored = build_silence_from_row(row)
     if stored.matcher != silence.matcher:
         raise OperatorActRefusedError(
-            OperatorActRefusalReason.CONFLICT, f"the key has begun another silence, {stored.id}: use a new key"
+            OperatorActRefusalReason.CONFLICT, f"the key was used for another silence, {stored.id}: use a new key"
         )
     is_first = silenced_incidents.c.silence == stored.id, silenced_incidents.c.since == stored.started_at
     count = sa.select(sa.func.count()).select_from(silenced_incidents).where(*is_first)

@@ -48,6 +48,8 @@ def build_receivers_page_row(summary: DestinationSummary, address: str) -> Recei
     state, label = HealthState.UP, "Working"
     if failure is not None:
         state, label = HealthState.DOWN, "Failing"
+    elif deliveries.last_sent_at is None and deliveries.undelivered_count:
+        state, label = HealthState.DOWN, "Nothing delivered"
     elif deliveries.last_sent_at is None:
         state, label = HealthState.UNKNOWN, "Not used yet"
     return ReceiversPageRow(

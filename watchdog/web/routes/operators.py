@@ -129,6 +129,11 @@ def create_operator_router(context: OperatorRouteContext) -> APIRouter:
         content = await context.run_query(lambda c: jobs.load_jobs_page(c, job_filter, page, now))
         return await context.render_page(request, "jobs.j2", "jobs", content, now)
 
+    add_delivery_pages(router, context)
+    return router
+
+
+def add_delivery_pages(router: APIRouter, context: OperatorRouteContext) -> None:
     @router.get("/receivers")
     async def show_receivers(request: Request) -> Response:
         now, addresses = context.clock(), context.destination_addresses
@@ -140,8 +145,6 @@ def create_operator_router(context: OperatorRouteContext) -> APIRouter:
         now, addresses = context.clock(), context.destination_addresses
         content = await context.run_query(lambda c: undelivered.load_undelivered_notifications_page(c, addresses))
         return await context.render_page(request, "undelivered.j2", "receivers", content, now)
-
-    return router
 
 
 def describe_scheduling_stall(service_status: WatchdogStatus, now: int) -> str:

@@ -70,7 +70,7 @@ def add_incident_forms(router: APIRouter, context: OperatorRouteContext) -> None
         form, actor = await read_act_form(request, context)
         destination, comment = form.get("destination", ""), form.get("comment", "")
         await context.run_act(
-            lambda db, now: resend_undelivered_notifications(db, incident_id, destination, actor, comment, now)
+            lambda db, now: resend_undelivered_notifications(db, incident_id, destination, actor, comment, now=now)
         )
         return redirect_to_page("/incidents/", incident_id)
 

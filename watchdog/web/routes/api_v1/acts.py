@@ -123,7 +123,7 @@ def add_resend_route(router: APIRouter, context: OperatorRouteContext) -> None:
         actor = get_actor(request, OperatorInterfaceKind.API, body.on_behalf_of)
         destinations = await context.run_act(
             lambda database, now: resend_undelivered_notifications(
-                database, incident_id, body.destination, actor, body.comment, now
+                database, incident_id, body.destination, actor, body.comment, now=now
             )
         )
         return serialize_resent_notifications(incident_id, destinations)
