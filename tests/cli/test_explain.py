@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_line import invoke_command
-from tests.support.fixture_rows import FixtureRows
+from tests.support.fixture_rows import NOW, FixtureRows
 from watchdog.domain.formatting import format_time_of_day
 from watchdog.domain.model import Outcome, Severity
 from watchdog.domain.reasons import get_reason_advice
 from watchdog.resources import find_resource_folder
-from watchdog.service.clock import read_wall_clock_ms
 from watchdog.store.database import Database
 from watchdog.store.migrate import upgrade_schema
 
@@ -26,10 +25,11 @@ ROUTING_LOG = (
 
 
 @pytest.fixture
-def since(write: Callable[..., Path]) -> int:
+def since(write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> int:
     """An incident of a probe with three destinations, half an hour old; it is the only one."""
     write()
-    since = read_wall_clock_ms() // MINUTE * MINUTE - 30 * MINUTE
+    monkeypatch.setattr("watchdog.service.clock.read_wall_clock_ms", lambda: NOW)
+    since = NOW // MINUTE * MINUTE - 30 * MINUTE
     rows = FixtureRows()
     probe = rows.add_probe("API", group="Core")
     rows.add_result(probe, since, Outcome.FAIL, "HTTP 503, expected 200", "http.503")
