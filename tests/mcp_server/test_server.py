@@ -228,6 +228,25 @@ async def test_operators_act_in_the_name_of_their_key(tmp_path: Path, mode: str)
         assert acts == [(kind, ops) for kind in kinds]
 
 
+@pytest.mark.parametrize("mode", PROTOCOL_VERSION_BY_MODE)
+async def test_a_run_that_is_recorded_is_one_of_the_service(tmp_path: Path, mode: str) -> None:
+    async with with_incident(tmp_path, access=ACCESS_CONFIG) as (app, url):
+        async with connected_client(url, OPERATOR_KEY, mode) as operator:
+            ran = await call_tool(operator, "run_probe", probe="Idle", record=True)
+            assert (ran["status"], ran["result"]["outcome"], ran["result"]["probe"]) == ("completed", "fail", "idle")
+            assert ran["result"]["measurements"]["manual"] is True
+            without = await call_tool(operator, "run_probe", probe="Idle")
+            assert ran["result"].keys() == without["result"].keys()
+        async with connected_client(url, READER_KEY, mode) as reader:
+            assert "operator role" in await call_tool_error(reader, "run_probe", probe="Idle", record=True)
+        with app.store_executor.database.open_read_transaction() as connection:
+            (idle,) = list_probe_statuses(connection, "idle")
+            acts = [(act.kind, act.actor, act.probe) for act in list_acts(connection, limit=9)]
+        assert idle.latest_result is not None
+        assert idle.latest_result.reason == ran["result"]["reason"] == "connection.refused"
+        assert acts == [("run_now", Actor("ops", OperatorInterfaceKind.MCP), "idle")]
+
+
 DISCOVER = {
     "jsonrpc": "2.0", "id": 1, "method": "server/discover",
     "params": {"_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28",

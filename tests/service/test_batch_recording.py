@@ -20,3 +20,9 @@ def test_results_of_an_ended_timeline_reschedule_nothing() -> None:
         ResultToRecord(make_result(1, START_AT - HOUR_MS, Outcome.FAIL, location=restarted)),
     ]
     assert compute_rerun_times(batch, probes, restarted) == {1: START_AT - HOUR_MS + 10 * SECOND_MS}
+
+
+def test_a_failure_of_a_requested_run_reschedules_nothing() -> None:
+    probes = {1: scripted_probe("p1", retry_interval="10s")}
+    requested = make_result(1, START_AT + 1, Outcome.FAIL, measurements={"manual": True})
+    assert compute_rerun_times([ResultToRecord(requested)], probes, LOCATION) == {}

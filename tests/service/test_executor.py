@@ -102,6 +102,21 @@ async def test_a_stopped_run_of_a_cron_schedule_is_a_finding(ahead: int, reason:
     assert [finding.bad for finding in missed_run.evaluate_result(POLICY, missed)] == [True]
 
 
+async def test_a_requested_run_that_is_stopped_is_no_missed_run_of_a_schedule() -> None:
+    recorded: list[ResultToRecord] = []
+    runner: Any = Runner()
+    run_executor = ConcurrentProbeRunExecutor(
+        runner, lambda: START_AT, recorded.append, ProbeRunLimiter(9, per_endpoint=1), lambda _: None
+    )
+    probe = UnusedProbe(name="p", id="p", schedule="0 6 * * *")
+    run_executor.start_probe_run(probe, ClaimedSlot(1, START_AT - 1, "local", None, is_requested=True), {})
+    await run_executor.stop(grace_s=0)
+    (missed,) = (each.result for each in recorded)
+    assert (missed.outcome, missed.reason) == (Outcome.MISSED, "missed.shutdown_during_run")
+    assert missed.measurements == {"manual": True}
+    assert list(missed_run.evaluate_result(POLICY, missed)) == []
+
+
 @pytest.mark.parametrize(
     ("schedule", "outcome", "reason"),
     [(None, Outcome.ERROR, "watchdog.overloaded"), ("@daily", Outcome.MISSED, "missed.not_run")],

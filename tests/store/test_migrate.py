@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from watchdog.resources import find_resource_folder
-from watchdog.store.act_tables import acts, pauses, silenced_incidents, silences
+from watchdog.store.act_tables import acts, pauses, requested_runs, silenced_incidents, silences
 from watchdog.store.database import Database
 from watchdog.store.errors import WatchdogDatabaseSchemaError
 from watchdog.store.follow_up_tables import incident_follow_ups
@@ -342,4 +342,4 @@ def test_probes_of_an_earlier_version_are_not_paused(fresh: Database, tmp_path: 
     with fresh.open_read_transaction() as connection:
         assert list(connection.execute(sa.select(schedule.c.paused)).scalars()) == [False, False]
         assert list(connection.execute(sa.select(acts.c.probe)).scalars()) == ["", ""], "they were about incidents"
-        assert connection.execute(sa.select(pauses)).all() == []
+        assert connection.execute(sa.select(pauses)).all() == connection.execute(sa.select(requested_runs)).all() == []

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.support.store import StoreHarness
+from tests.support.store import StoreHarness, make_registered_probe
 from watchdog.domain.acts import Actor, OperatorInterfaceKind
 from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.model import Severity
 from watchdog.domain.routing import ProbeMatcher
 from watchdog.domain.silencing import SilenceMatcher
 from watchdog.service.acts import SilenceRequest, begin_silence
+from watchdog.store.database import Database
 from watchdog.store.tables import incidents, outbox
 from watchdog.store.write.silence_ends import end_expired_silences
 
@@ -41,6 +42,13 @@ def silence(harness: StoreHarness, now: int, *, for_ms: int = HOUR_MS, **selecti
 
 def end_expired(harness: StoreHarness, now: int) -> list[str]:
     return end_expired_silences(harness.database, now)
+
+
+def register_probe(database: Database, now: int, probe_id: str = "api") -> StoreHarness:
+    """A process that has scheduled runs until now, and runs this probe alone."""
+    harness = StoreHarness(database, [make_registered_probe(probe_id)], now=now, create_schema=False)
+    harness.without_downtime().advance_watermark(now)
+    return harness
 
 
 def send_due(harness: StoreHarness, now: int) -> list[tuple[str, str, str]]:

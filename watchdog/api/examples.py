@@ -11,6 +11,7 @@ from watchdog.api.serializers.acts import (
     serialize_probe_pause,
     serialize_recorded_act,
     serialize_resent_notifications,
+    serialize_run_request,
     serialize_silence,
     serialize_started_silence,
 )
@@ -245,6 +246,7 @@ ENDED_SILENCE_EXAMPLE = serialize_silence(
     replace(_SILENCE, ended_at=_EXAMPLE_INCIDENT_OPENED_AT_MS + HOUR_MS, ended_by="Ben")
 )
 PROBE_PAUSE_EXAMPLE = serialize_probe_pause(_EXAMPLE_PROBE_INFO.id, _PAUSE)
+RUN_REQUEST_EXAMPLE = serialize_run_request(_EXAMPLE_PROBE_INFO.id, _EXAMPLE_INCIDENT_OPENED_AT_MS + 1)
 RECORDED_ACT_EXAMPLE = serialize_recorded_act(_ACT)
 
 RESENT_NOTIFICATIONS_EXAMPLE = serialize_resent_notifications(

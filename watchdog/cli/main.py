@@ -23,6 +23,7 @@ from watchdog.cli.probe import probe_command
 from watchdog.cli.resend import resend_command
 from watchdog.cli.resume import resume_command
 from watchdog.cli.run import run_command
+from watchdog.cli.run_now import run_now_command
 from watchdog.cli.schema import schema_command
 from watchdog.cli.service import service_command
 from watchdog.cli.silence import silence_command
@@ -91,6 +92,7 @@ CLI_COMMANDS_BY_NAME: dict[str, Callable[..., None]] = {
     "resend": resend_command,
     "pause": pause_command,
     "resume": resume_command,
+    "run-now": run_now_command,
     "service": service_command,
     "test-alert": send_test_alert_command,
     "schema": schema_command,

@@ -19,6 +19,7 @@ class OperatorActKind(StrEnum):
     RESEND = "resend"
     PAUSE = "pause"
     RESUME = "resume"
+    RUN_NOW = "run_now"
 
 
 class OperatorInterfaceKind(StrEnum):

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from watchdog.domain.model import Json
 
+HEARTBEAT_PROBE_KIND = "heartbeat"
 HEARTBEAT_STATE_KEY = "heartbeat"
 """Key of a `HeartbeatState` in the state of its probe."""
 MAX_REMEMBERED_HEARTBEAT_RUNS = 50

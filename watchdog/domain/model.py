@@ -41,8 +41,7 @@ class HealthState(StrEnum):
     DEGRADED = "degraded"
     UNKNOWN = "unknown"
     DOWN = "down"
-    PAUSED = "paused"
-    """It does not run at present, so that it is in no other state."""
+    PAUSED = "paused"  # it does not run at present
 
 
 class Severity(StrEnum):
@@ -155,6 +154,7 @@ class ClaimedSlot(NamedTuple):
     previous_slot: int | None
     """The slot that the same location claimed before this one. The fold waits for it."""
     late_ms: int = 0
+    is_requested: bool = False  # by a person, at the instant of the slot
 
 
 class ProbeResult(NamedTuple):

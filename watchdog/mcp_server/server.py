@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Annotated, Any, Literal, TypeAlias
 
 from mcp.server import MCPServer
@@ -12,7 +14,7 @@ from mcp.types import ToolAnnotations
 from pydantic import Field
 
 from watchdog.api.package_version import read_watchdog_version
-from watchdog.api.probe_run import serialize_on_demand_run
+from watchdog.api.probe_run import serialize_on_demand_run, serialize_requested_run
 from watchdog.api.serializers.incidents import serialize_incident_detail
 from watchdog.api.tools import (
     serialize_incident_list,
@@ -21,12 +23,20 @@ from watchdog.api.tools import (
     serialize_probe_list,
     serialize_watchdog_finding_list,
 )
-from watchdog.domain.model import IncidentEvent, Json
+from watchdog.domain.acts import Actor
+from watchdog.domain.model import Evidence, IncidentEvent, Json
 from watchdog.domain.notification import Notification
 from watchdog.mcp_server.act_tools import ActTools
 from watchdog.mcp_server.context import McpToolContext
 from watchdog.mcp_server.tool_jobs import McpToolRequestError, WatchdogMcpToolJob, WatchdogMcpToolJobRunner
 from watchdog.probes.base import Probe
+from watchdog.service.acts import request_run
+from watchdog.service.registration import compute_max_result_lateness
+from watchdog.service.requested_runs import (
+    REQUESTED_RESULT_POLL_INTERVAL_S,
+    RequestedRunWithoutResultError,
+    find_requested_run_result,
+)
 from watchdog.service.run_once import (
     find_probe_by_name_or_id,
     find_runnable_probe,
@@ -35,6 +45,7 @@ from watchdog.service.run_once import (
 from watchdog.store.read import status
 from watchdog.store.read.alert_context import load_alert_message_context
 from watchdog.store.read.destinations import list_destination_names
+from watchdog.store.read.history import StoredResultWithEvidence
 from watchdog.store.read.status import Connection, IncidentRecord
 
 MCP_INSTRUCTIONS = """\
@@ -166,20 +177,45 @@ class McpTools:
 
         return await self._run_query(query)
 
-    async def run_probe(self, probe: ProbeNameParameter, ctx: McpRequestContext) -> McpToolResult:
-        """Run one probe now against its real target; stores nothing and notifies no one. Answers within 20 s: {job_id,
-        poll_resource, status, progress, result}, where result has outcome (pass, fail or error), reason, message,
-        duration_ms and phases_ms, findings and evidence. While status is running, read poll_resource. Requires
-        an API key with role operator.
+    async def run_probe(
+        self,
+        probe: ProbeNameParameter,
+        ctx: McpRequestContext,
+        record: Annotated[
+            bool, Field(description="The running service runs it, and stores and judges the result like any other.")
+        ] = False,
+    ) -> McpToolResult:
+        """Run one probe now against its real target. Stores nothing and notifies no one, unless record is true: then
+        the run may open or resolve incidents. Answers within 20 s: {job_id, poll_resource, status, progress, result},
+        where result has outcome (pass, fail or error), reason, message, duration_ms and phases_ms, findings and
+        evidence. While status is running, read poll_resource. Requires an API key with role operator.
         """
-        self._require_operator(ctx)
+        operator = self._require_operator(ctx)
         chosen = self._find_probe(probe, find_runnable_probe)
-        timeout_s = chosen.run_time_limit_ms / 1000 + PROBE_RUN_TOOL_JOB_TIMEOUT_MARGIN_S
 
         async def run() -> Json:
+            if record:
+                return await self._run_in_service(chosen, operator)
             return serialize_on_demand_run(await run_probe_on_demand_without_recording(self._context.runner, chosen))
 
+        time_limit_ms = compute_max_result_lateness(chosen) if record else chosen.run_time_limit_ms
+        timeout_s = time_limit_ms / 1000 + PROBE_RUN_TOOL_JOB_TIMEOUT_MARGIN_S
         return await self._run_as_tool_job(ctx, f"run of {chosen.id}", timeout_s, run)
+
+    async def _run_in_service(self, probe: Probe, operator: Actor) -> Json:
+        """Raises McpToolRequestError."""
+        requested = await self._context.run_act(
+            lambda database, now: request_run(database, probe.id, operator, "", now)
+        )
+        stored: StoredResultWithEvidence | None = None
+        while stored is None:
+            await asyncio.sleep(REQUESTED_RESULT_POLL_INTERVAL_S)
+            load = partial(find_requested_run_result, requested=requested, now=self._context.runner.clock())
+            try:
+                stored = await self._context.run_query(load)
+            except RequestedRunWithoutResultError as e:
+                raise McpToolRequestError(str(e)) from None
+        return serialize_requested_run(requested.registered.policy, stored.result, stored.evidence or Evidence())
 
     async def get_tool_job(self, id: str) -> McpToolResult:
         """A job that run_probe or trigger_task started: {status, progress, result or error}. status: running, completed
@@ -192,9 +228,9 @@ class McpTools:
             )
         return self._mask_secrets(_serialize_tool_job_status(job))
 
-    def _require_operator(self, ctx: McpRequestContext) -> None:
+    def _require_operator(self, ctx: McpRequestContext) -> Actor:
         try:
-            self._context.get_operator(ctx.request_context.request)
+            return self._context.get_operator(ctx.request_context.request)
         except McpToolRequestError as e:
             raise self._to_tool_error(e) from None
 

@@ -39,8 +39,9 @@ from watchdog.service.clock import Clock
 from watchdog.service.notifications import NotificationSender
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.database import Database
-from watchdog.store.write import acknowledgements, pauses, resends, silence_ends, silences
+from watchdog.store.write import acknowledgements, pauses, requested_runs, resends, silence_ends, silences
 from watchdog.store.write.pauses import PausedProbe
+from watchdog.store.write.requested_runs import RequestedRun
 
 log = structlog.get_logger()
 
@@ -166,6 +167,13 @@ def resume_probe(database: Database, probe: str, actor: Actor, comment: str, now
         comment=_validate_and_clean_act_comment(comment),
         now=now,
     )
+
+
+def request_run(database: Database, probe: str, actor: Actor, comment: str, now: int) -> RequestedRun:
+    """Have a running process run a probe at once. `probe`: its id or name. It is judged like any run, except while the
+    probe is paused, and the schedule does not move."""
+    comment = _validate_and_clean_act_comment(comment)
+    return requested_runs.request_run(database, LOCAL_LOCATION_NAME, probe, _clean_actor_name(actor), comment, now=now)
 
 
 async def end_expired_silences_and_send(

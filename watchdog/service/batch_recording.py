@@ -8,6 +8,7 @@ from functools import partial
 import structlog
 
 from watchdog.domain.model import IncidentTransition, Outcome, ProbeResult, ResultToRecord
+from watchdog.domain.rules import missed_run
 from watchdog.probes.base import Probe
 from watchdog.service.clock import Clock
 from watchdog.service.store_executor import StoreExecutor
@@ -79,6 +80,10 @@ def build_unstorable_result_replacement(result: ProbeResult) -> ResultToRecord:
     )
 
 
+def _is_requested(result: ProbeResult) -> bool:
+    return missed_run.REQUESTED_RUN_MEASUREMENT_NAME in result.measurements
+
+
 def compute_rerun_times(batch: Iterable[ResultToRecord], probes: Mapping[int, Probe], timeline: str) -> dict[int, int]:
     """When each probe runs next at the latest, if it has a deadline, or if it has failed and has a `retry_interval`.
     Later results of a probe replace earlier ones, and those of another timeline say nothing about this one."""
@@ -89,6 +94,6 @@ def compute_rerun_times(batch: Iterable[ResultToRecord], probes: Mapping[int, Pr
             continue
         if recorded.rerun_at is not None:
             times[result.probe] = recorded.rerun_at
-        elif result.outcome is Outcome.FAIL and probe.retry_interval is not None:
+        elif result.outcome is Outcome.FAIL and probe.retry_interval is not None and not _is_requested(result):
             times[result.probe] = result.slot + probe.retry_interval
     return times

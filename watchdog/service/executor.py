@@ -103,7 +103,7 @@ class ConcurrentProbeRunExecutor:
         """The result of a slot that was claimed and did not lead to a verdict. People rely on each run of a cron
         schedule, and it is never run again, so there it is a finding."""
         result = build_missed_result(slot, reason)
-        if probe.schedule is not None:
+        if probe.schedule is not None and not slot.is_requested:
             missed_reason, what = CRON_REASON_AND_MESSAGE_BY_MISSED_REASON[reason]
             run = missed_run.format_cron_run(slot.slot, self.clock(), probe.timezone)
             result = result._replace(reason=missed_reason, message=f"{run} {what}")
@@ -123,7 +123,7 @@ class ConcurrentProbeRunExecutor:
 
     def _build_overload_result(self, probe: Probe, slot: ClaimedSlot, full_limit: str) -> ResultToRecord:
         self.on_overload(full_limit)
-        if probe.schedule is not None:
+        if probe.schedule is not None and not slot.is_requested:
             return self._build_missed_run_result(probe, slot, WATCHDOG_OVERLOADED_REASON)
         wait = format_duration(round(_compute_max_wait_for_free_run_place_s(probe) * 1000))
         message = f"no verdict: Watchdog could not start the run within {wait}: {full_limit} were in progress"
@@ -155,4 +155,8 @@ def _compute_max_wait_for_free_run_place_s(probe: Probe) -> float:
 
 
 def build_missed_result(slot: ClaimedSlot, reason: str) -> ProbeResult:
-    return ProbeResult(slot.probe, slot.slot, slot.location, Outcome.MISSED, reason, previous_slot=slot.previous_slot)
+    return ProbeResult(
+        slot.probe, slot.slot, slot.location, Outcome.MISSED, reason,
+        measurements={missed_run.REQUESTED_RUN_MEASUREMENT_NAME: True} if slot.is_requested else {},
+        previous_slot=slot.previous_slot,
+    )  # fmt: skip

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import NamedTuple
 
-from watchdog.domain.model import ClaimedSlot, Finding, Outcome, ResultToRecord
-from watchdog.domain.rules import availability, evaluate_result_rules, job, missing, task
+from watchdog.domain.model import ClaimedSlot, Finding, Outcome, ProbeResult, ResultToRecord
+from watchdog.domain.rules import AlertPolicy, availability, evaluate_result_rules, job, missing, task
 from watchdog.probes.base import Probe
 from watchdog.service.registration import build_registered_probe
 from watchdog.service.runner import RetryingProbeRunner
@@ -39,6 +39,16 @@ def find_runnable_probe(probes: Sequence[Probe], name_or_id: str) -> Probe:
     return probe
 
 
+class SingleResultVerdict(NamedTuple):
+    """What the rules find in one result alone. The outcome also considers the tasks and jobs that it lists."""
+
+    findings: tuple[Finding, ...]
+    """Bad ones only."""
+    outcome: Outcome
+    reason: str
+    message: str
+
+
 class OnDemandRun(NamedTuple):
     """A run on demand and its verdict, which also considers the tasks and jobs that the result lists."""
 
@@ -59,15 +69,16 @@ async def run_probe_on_demand_without_recording(runner: RetryingProbeRunner, pro
 
 
 def _evaluate_on_demand_run(runner: RetryingProbeRunner, probe: Probe, recorded_result: ResultToRecord) -> OnDemandRun:
+    verdict = judge_single_result(build_registered_probe(probe, "", runner.mask).policy, recorded_result.result)
+    return OnDemandRun(probe, recorded_result, *verdict)
+
+
+def judge_single_result(policy: AlertPolicy, result: ProbeResult) -> SingleResultVerdict:
     """The outcome is `fail` if a task or job is bad, as it would open an incident."""
-    result = recorded_result.result
-    policy = build_registered_probe(probe, "", runner.mask).policy
     findings = tuple(finding for finding in evaluate_result_rules(policy, result) if finding.bad)
     subject_findings = [finding for finding in findings if finding.rule in TASK_AND_JOB_RULE_NAMES]
-    run = OnDemandRun(
-        probe, recorded_result, findings, outcome=result.outcome, reason=result.reason, message=result.message
-    )
+    verdict = SingleResultVerdict(findings, result.outcome, result.reason, result.message)
     if not subject_findings or any(finding.rule == availability.ALERT_RULE_NAME for finding in findings):
-        return run
+        return verdict
     message = "; ".join(finding.message for finding in subject_findings)
-    return run._replace(outcome=Outcome.FAIL, reason=subject_findings[0].reason, message=message)
+    return verdict._replace(outcome=Outcome.FAIL, reason=subject_findings[0].reason, message=message)

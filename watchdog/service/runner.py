@@ -122,6 +122,8 @@ class RetryingProbeRunner:
         measurements = dict(observation.measurements)
         if slot.late_ms:
             measurements[missed_run.LATE_START_MEASUREMENT_NAME] = slot.late_ms
+        if slot.is_requested:
+            measurements[missed_run.REQUESTED_RUN_MEASUREMENT_NAME] = True
         result = ProbeResult(
             slot.probe,
             slot.slot,

@@ -69,3 +69,9 @@ Index(
     sqlite_where=pause_is_in_effect,
 )
 Index("ix_pauses_probe_ended_at", pauses.c.probe, pauses.c.ended_at)
+
+requested_runs = Table(  # runs that a person has requested, until a process claims them
+    "requested_runs", metadata,
+    Column("probe", BigInteger, primary_key=True, autoincrement=False),
+    Column("slot", BigInteger, nullable=False),  # the instant of the request, made odd: no slot of a schedule is
+)  # fmt: skip

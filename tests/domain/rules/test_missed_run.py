@@ -23,6 +23,7 @@ GOOD = Finding("missed_run", "", False)
         ("on time", {"outcome": Outcome.FAIL}, [GOOD]),
         ("on time, without a verdict", {"outcome": Outcome.ERROR}, [GOOD]),
         ("caught up", {"outcome": Outcome.PASS, "measurements": {missed_run.LATE_START_MEASUREMENT_NAME: 1}}, []),
+        ("requested", {"outcome": Outcome.PASS, "measurements": {missed_run.REQUESTED_RUN_MEASUREMENT_NAME: True}}, []),
     ],
 )
 def test_a_run_takes_place(sentence: str, fields: dict[str, Any], findings: list[Finding]) -> None:

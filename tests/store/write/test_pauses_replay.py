@@ -1,4 +1,4 @@
-"""The central property with pauses: a replay of what is stored decides as the live run did, in two processes."""
+"""The central property with pauses and requested runs: a replay decides as the live run did, in two processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.acts import ANA, BEN
 from tests.support.store import INTERVAL_MS, LOCATION, START_AT, DatabasePair, StoreHarness, make_registered_probe
 from watchdog.domain.acts import OperatorActRefusedError
 from watchdog.domain.model import ClaimedSlot, IncidentTransition, Outcome, ProbeResult, ResultToRecord
-from watchdog.service.acts import pause_probe, resume_probe
+from watchdog.service.acts import pause_probe, request_run, resume_probe
 from watchdog.store.tables import incidents
 from watchdog.store.write.pauses import end_expired_pauses
 
@@ -24,6 +24,7 @@ STEPS = st.lists(
         st.tuples(st.just("end_newest_run"), st.sampled_from([Outcome.PASS, Outcome.FAIL])),
         st.tuples(st.just("pause"), st.sampled_from([None, 2, 5])),
         st.tuples(st.just("resume"), st.none()),
+        st.tuples(st.just("request"), st.none()),
         st.tuples(st.just("wait"), st.sampled_from([1, 2, 8])),
         st.tuples(st.just("wake"), st.none()),
     ),
@@ -33,7 +34,8 @@ STEPS = st.lists(
 
 
 class PausedRun:
-    """Two processes that take turns: they claim slots, end runs in any order, and pause and resume the probe."""
+    """Two processes that take turns: they claim slots, end runs in any order, pause and resume the probe, and get
+    requests to run it."""
 
     def __init__(self, pair: DatabasePair, failure_threshold: int):
         probe = make_registered_probe(
@@ -61,7 +63,10 @@ class PausedRun:
             case "end_run" | "end_newest_run" if self.in_progress:
                 slot = self.in_progress.pop(0 if step == "end_run" else -1)
                 reason = "" if how is Outcome.PASS else "http.503"
-                result = ProbeResult(*slot[:3], how, reason, previous_slot=slot.previous_slot)
+                measurements = {"manual": True} if slot.is_requested else {}
+                result = ProbeResult(
+                    *slot[:3], how, reason, measurements=measurements, previous_slot=slot.previous_slot
+                )
                 harness.recorder.record_results([ResultToRecord(result)], self.now)
             case "pause":
                 ends_at = None if how is None else self.now + how * INTERVAL_MS
@@ -71,6 +76,9 @@ class PausedRun:
                     resume_probe(harness.database, "api", BEN, "", self.now)
                 except OperatorActRefusedError:
                     return
+            case "request":
+                harness.advance_watermark(self.now)
+                request_run(harness.database, "api", ANA, "", self.now)
             case "wait":
                 self.now += how * INTERVAL_MS
             case "wake":
@@ -106,7 +114,7 @@ def opened_and_resolved(transitions: list[IncidentTransition]) -> list[tuple[str
 
 @settings(max_examples=120, **COMMON)
 @given(steps=STEPS, failure_threshold=st.integers(1, 3))
-def test_a_replay_decides_as_the_live_run_with_pauses(
+def test_a_replay_decides_as_the_live_run_with_pauses_and_requests(
     on_sqlite: DatabasePair, steps: list[Any], failure_threshold: int
 ) -> None:
     check_history(on_sqlite, steps, failure_threshold)
@@ -114,7 +122,7 @@ def test_a_replay_decides_as_the_live_run_with_pauses(
 
 @settings(max_examples=15, **COMMON)
 @given(steps=STEPS, failure_threshold=st.integers(1, 3))
-def test_a_replay_decides_as_the_live_run_with_pauses_on_postgres(
+def test_a_replay_decides_as_the_live_run_with_pauses_and_requests_on_postgres(
     on_postgres: DatabasePair, steps: list[Any], failure_threshold: int
 ) -> None:
     check_history(on_postgres, steps, failure_threshold)

@@ -12,8 +12,10 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from tests.support.acts import register_probe
 from tests.support.fixture_rows import NOW, FixtureRows
 from tests.support.html_checks import find_html_problems, visible_text
+from tests.support.store import make_result
 from tests.support.web import create_test_app, filled_database, list_requests, request_page
 from watchdog.domain.formatting import DAY_MS, HOUR_MS
 from watchdog.store.act_tables import acts, pauses, silences
@@ -37,7 +39,9 @@ FORMS: tuple[tuple[str, dict[str, str]], ...] = (
     ("/silences/s-1/end", {}),
     ("/probes/api/pause", {}),
     ("/probes/api/resume", {}),
+    ("/probes/api/run-now", {}),
 )
+STATUS_OF_REFUSED_FORMS = {"/silences/s-1/end": 404, "/probes/api/run-now": 409}
 
 
 def make_rows() -> FixtureRows:
@@ -50,6 +54,7 @@ def make_rows() -> FixtureRows:
     rows.add_incident(probe, "availability", "HTTP 502", NOW - DAY_MS, resolved_at=NOW - 23 * HOUR_MS)
     rows.add_incident(rows.add_probe("Jobs", "jobs"), "job", "a*b is late", NOW - HOUR_MS, subject="a*b")
     rows.add_probe("Quiet")
+    rows.add_probe("Job", "heartbeat")
     return rows
 
 
@@ -227,6 +232,32 @@ def test_a_probe_is_paused_and_resumed(app: FastAPI, fields: Mapping[str, str], 
     assert (again.status_code, "API is not paused." in visible_text(again.text)) == (409, True)
 
 
+def test_a_run_is_requested_and_its_result_is_marked(app: FastAPI, database: Database) -> None:
+    harness = register_probe(database, NOW)
+    cookie = sign_in(app, OPERATOR)
+    page = read_page(app, "/probes/api", cookie)
+    assert 'formaction="/probes/api/run-now"' in page
+    fields = {"csrf_token": find_token(page), "comment": "after the fix"}
+    for _ in range(2):
+        response = submit(app, "/probes/api/run-now", fields, cookie)
+        assert (response.status_code, response.headers["location"]) == (303, "/probes/api")
+    assert "run requested" in visible_text(read_page(app, "/probes/api", cookie))
+    (run,) = (run for run in harness.claim_slots(NOW + 500) if run.is_requested)
+    harness.record_results(make_result(run.probe, run.slot, measurements={"manual": True}))
+    text = visible_text(read_page(app, "/probes/api?all", cookie))
+    assert "run requested" not in text
+    assert "pass manual" in text
+    with database.open_read_transaction() as connection:
+        recorded = [(row.kind, row.author, row.comment) for row in connection.execute(acts.select())]
+    assert recorded == [("run_now", "ops", "after the fix")]
+
+
+def test_a_heartbeat_has_no_button_to_run_it(app: FastAPI) -> None:
+    page = read_page(app, "/probes/job", sign_in(app, OPERATOR))
+    assert "run-now" not in page
+    assert 'formaction="/probes/job/pause"' in page
+
+
 def test_the_form_selects_by_every_field(app: FastAPI) -> None:
     cookie = sign_in(app, OPERATOR)
     page = read_page(app, "/silences", cookie)
@@ -261,6 +292,9 @@ def test_the_form_selects_by_every_field(app: FastAPI) -> None:
         ("/silences/none/end", {}, 404, "No silence has the id none."),
         ("/probes/none/pause", {}, 404, "There is no probe with the id none"),
         ("/probes/none/resume", {}, 404, "There is no probe with the id none"),
+        ("/probes/none/run-now", {}, 404, "There is no probe with the id none"),
+        ("/probes/api/run-now", {}, 409, "No process can run API: no probe has run yet"),
+        ("/probes/job/run-now", {}, 422, "Job cannot be run on request: its job checks in"),
         ("/probes/api/resume", {}, 409, "API is not paused."),
         ("/probes/api/pause", {"duration": "soon"}, 422, "The duration is missing or not valid. Write how long"),
         ("/probes/api/pause", {"duration": "400d"}, 422, "A pause may last for 365 days at most"),
@@ -379,7 +413,7 @@ def test_without_keys_only_pages_of_this_machine_act(database: Database) -> None
     assert count_rows(database) == 0
     for path, fields in FORMS:
         page = request_page(app, path, "POST", data=dict(fields), headers={"Sec-Fetch-Site": "same-origin"})
-        assert page.status_code == (404 if path == "/silences/s-1/end" else 303), path
+        assert page.status_code == STATUS_OF_REFUSED_FORMS.get(path, 303), path
 
 
 @pytest.mark.parametrize("error", [StoreUnavailableError("postgresql://u:hunter2@db/ refused"), TimeoutError()])

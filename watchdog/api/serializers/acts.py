@@ -136,6 +136,16 @@ class ProbePauseJson(TypedDict):
     """null: it runs."""
 
 
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
+class RunRequestJson(TypedDict):
+    """A run that is requested of the running service."""
+
+    probe: str
+    """The id of the probe."""
+    slot: str
+    """The instant of the request. The result of the run has this slot, or one shortly after it."""
+
+
 def serialize_pause(pause: Pause | None) -> PauseJson | None:
     if pause is None:
         return None
@@ -150,6 +160,10 @@ def serialize_pause(pause: Pause | None) -> PauseJson | None:
 
 def serialize_probe_pause(probe_id: str, pause: Pause | None) -> ProbePauseJson:
     return {"probe": probe_id, "pause": serialize_pause(pause)}
+
+
+def serialize_run_request(probe_id: str, slot: int) -> RunRequestJson:
+    return {"probe": probe_id, "slot": format_iso8601(slot)}
 
 
 def serialize_acknowledgement(acknowledgement: Acknowledgement | None) -> AcknowledgementJson | None:

@@ -57,6 +57,7 @@ class ResultDetailJson(ResultJson):
     phases_ms: dict[str, float]
     """How long each phase took, in order."""
     measurements: dict[str, str | int | float | bool | None]
+    """What the run measured. `manual` is true for a run that a person has requested."""
     evidence: EvidenceJson | None
     """null: none is stored, because the run passed like those before it."""
 

@@ -17,6 +17,10 @@ CRON_SLOT_RUN_BEFORE_CLOCK_STEP_REASON = "missed.already_started"
 LATE_START_MEASUREMENT_NAME = "started_late_ms"
 """How long after its slot a run was started that was caught up."""
 
+REQUESTED_RUN_MEASUREMENT_NAME = "manual"
+"""True for a run that a person has requested."""
+UNSCHEDULED_RUN_MEASUREMENT_NAMES = frozenset({LATE_START_MEASUREMENT_NAME, REQUESTED_RUN_MEASUREMENT_NAME})
+
 
 def format_cron_run(slot: int, now: int, timezone: str) -> str:
     """A run of a cron schedule: "the 06:00 CET run"."""
@@ -26,5 +30,5 @@ def format_cron_run(slot: int, now: int, timezone: str) -> str:
 def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:
     if result.reason in (NOT_RUN_REASON, MAY_HAVE_RUN_REASON):
         yield Finding(ALERT_RULE_NAME, "", True, result.reason, result.message)
-    elif result.outcome is not Outcome.MISSED and LATE_START_MEASUREMENT_NAME not in result.measurements:
+    elif result.outcome is not Outcome.MISSED and UNSCHEDULED_RUN_MEASUREMENT_NAMES.isdisjoint(result.measurements):
         yield Finding(ALERT_RULE_NAME, "", False)

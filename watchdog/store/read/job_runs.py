@@ -6,14 +6,13 @@ from collections.abc import Iterable
 
 import sqlalchemy as sa
 
-from watchdog.domain.heartbeat import HEARTBEAT_STATE_KEY, CheckInKind, HeartbeatState
+from watchdog.domain.heartbeat import HEARTBEAT_PROBE_KIND, HEARTBEAT_STATE_KEY, CheckInKind, HeartbeatState
 from watchdog.domain.model import Outcome, ProbeInfo, RunSummary
 from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.rules import job
 from watchdog.store.codec import decode_nullable_json, encode_compact_json
 from watchdog.store.tables import check_ins, newest_results, probe_state
 
-HEARTBEAT_PROBE_KIND = "heartbeat"
 MAX_LISTINGS_SEARCHED_FOR_JOB_RUNS = 300
 """Results that are searched for runs. One that lists a job's facts does so because they changed, or once an hour."""
 

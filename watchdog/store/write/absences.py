@@ -9,7 +9,8 @@ import sqlalchemy as sa
 
 from watchdog.domain.model import ProbeResult, ResultToRecord
 from watchdog.store.tables import member_faults, members, schedule
-from watchdog.store.write.claims import SlotClaimer, decode_in_flight_slots, encode_in_flight_slots
+from watchdog.store.write.claims import SlotClaimer
+from watchdog.store.write.in_flight_slots import decode_in_flight_slots, encode_in_flight_slots
 
 STORE_ABSENCE_FAULT_NAME = "store"
 """The fault of a process that has returned from an absence of the database, and has stored its results."""

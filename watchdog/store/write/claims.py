@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -14,14 +13,18 @@ from watchdog.domain.formatting import format_count_with_noun, format_time_in_zo
 from watchdog.domain.model import ClaimedSlot, Json, Outcome, ProbeResult, ResultToRecord
 from watchdog.domain.own_network import MAX_RESULT_HOLD_FOR_NETWORK_CHECK_MS
 from watchdog.domain.registered_probe import RegisteredProbe
+from watchdog.domain.requested_runs import is_odd_slot
 from watchdog.domain.rules import missed_run
 from watchdog.domain.schedule import CronSchedule, IntervalSchedule, Schedule
+from watchdog.store.act_tables import pause_is_in_effect, pauses, requested_runs
 from watchdog.store.database import Database
 from watchdog.store.errors import ClockSteppedError
 from watchdog.store.tables import results, schedule
+from watchdog.store.write.in_flight_slots import InFlightSlot, decode_in_flight_slots, encode_in_flight_slots
 from watchdog.store.write.probe_registry import InMemoryProbeRegistry
 from watchdog.store.write.probe_state import load_state_by_probe
 from watchdog.store.write.recorder import ResultRecorder
+from watchdog.store.write.requested_runs import list_runs_of_probe, take_requested_slots
 from watchdog.store.write.watermark import ClaimWatermark
 
 SLOT_CLAIM_AHEAD_MS = 1_000
@@ -31,6 +34,7 @@ MIN_CAUGHT_UP_LATENESS_MS = 5_000
 MISSED_BECAUSE_STORE_AWAY_REASON = "missed.store_away"
 MAX_COUNTED_MISSED_SLOTS, MAX_MISSED_SLOTS_IN_MESSAGE = 1_000, 5
 """Slots of a cron schedule that a result counts, and whose times its message names."""
+NONE_REQUESTED: Mapping[int, int] = {}
 
 
 class SlotClaimer:
@@ -54,6 +58,8 @@ class SlotClaimer:
         self._location_schedule_rows_update = sa.update(schedule).where(
             schedule.c.probe == sa.bindparam("p"), schedule.c.location == self.location
         )
+        self._requested_probes_query = sa.select(requested_runs.c.probe)
+        self._paused_probes_query = sa.select(pauses.c.probe).where(pause_is_in_effect)
         self._due_rows_query = (
             self._location_schedule_rows_query.where(
                 schedule.c.next_due <= sa.bindparam("due_until"),
@@ -78,6 +84,7 @@ class SlotClaimer:
         slots: list[ClaimedSlot] = []
         all_claimed = False
         with self.database.open_write_transaction() as connection:
+            slots += self._claim_requested_runs(connection, now)
             while not all_claimed and len(slots) < limit:
                 free = limit - len(slots)
                 values = {
@@ -89,16 +96,29 @@ class SlotClaimer:
                 all_claimed = len(rows) < free
                 slots += self._claim_slots_of_schedule_rows(connection, rows, now)
             states = load_state_by_probe(connection, [slot.probe for slot in slots])
-            paused = self._location_schedule_rows_query.with_only_columns(schedule.c.probe).where(schedule.c.paused)
-            self.registry.paused = set(connection.execute(paused).scalars())
+            self.registry.paused = set(connection.execute(self._paused_probes_query).scalars())
         if all_claimed:
             with suppress(ClockSteppedError):  # after the claim, whose slots this process runs
                 self.watermark.record_downtime_gap(now, advance=True)
         return slots, states
 
+    def _claim_requested_runs(self, connection: sa.Connection, now: int) -> list[ClaimedSlot]:
+        """The runs that people have requested of probes that this process may run, and what else is due for these."""
+        probes = connection.execute(self._requested_probes_query).scalars().all()
+        if not probes:  # the usual case
+            return []
+        query = self._location_schedule_rows_query.where(schedule.c.probe.in_(probes)).order_by(schedule.c.probe)
+        rows = connection.execute(query.with_for_update(skip_locked=True)).all()
+        may_claim = self.registry.may_claim_probe_else_exclude
+        own_rows = [row for row in rows if may_claim(row.probe, row.probe_definition)]
+        own_probes = [row.probe for row in own_rows]
+        requested = take_requested_slots(connection, [row.probe for row in rows], own_probes, now)
+        return self._claim_slots_of_schedule_rows(connection, own_rows, now, requested)
+
     def _claim_slots_of_schedule_rows(
-        self, connection: sa.Connection, rows: Sequence[Any], now: int
+        self, connection: sa.Connection, rows: Sequence[Any], now: int, requested: Mapping[int, int] = NONE_REQUESTED
     ) -> list[ClaimedSlot]:
+        """`requested`: the slots that are requested, by probe."""
         rows = [row for row in rows if self.registry.may_claim_probe_else_exclude(row.probe, row.probe_definition)]
         in_flight, missed = self._split_in_flight_and_lost_slots(connection, rows, now)
         claimed, updates, timeline = [], [], self.watermark.clock_timeline_id
@@ -106,11 +126,12 @@ class SlotClaimer:
         for row in rows:
             slot, skipped, next_due = self._choose_slot_to_run_and_missed_results(row, started, now)
             missed += skipped
-            if slot is not None:
-                late_ms = now - slot if self._should_catch_up(row.probe, slot, now) else 0
-                claimed.append(ClaimedSlot(row.probe, slot, timeline, row.last_slot, late_ms))
-                in_flight[row.probe][slot, timeline] = slot + late_ms
-            last_slot = row.last_slot if slot is None else slot
+            last_slot = row.last_slot
+            for run in list_runs_of_probe(row, slot, requested.get(row.probe), timeline):
+                late_ms = now - run.slot if slot == run.slot and self._should_catch_up(row.probe, slot, now) else 0
+                claimed.append(run._replace(late_ms=late_ms))
+                in_flight[row.probe][run.slot, timeline] = run.slot + late_ms
+                last_slot = run.slot
             slots = encode_in_flight_slots(in_flight[row.probe], timeline)
             updates.append({"p": row.probe, "due": next_due, "last": last_slot, "slots": slots})
         if updates:
@@ -204,6 +225,8 @@ class SlotClaimer:
         """The slot to run, if any; results for the slots that are skipped; the next slot. `started`: (probe, slot)
         whose run was started before a step of the clock."""
         registered, first = self.registry[row.probe], row.next_due
+        if row.paused or first > now + SLOT_CLAIM_AHEAD_MS:  # a run is requested
+            return None, [], first
         newest = max(first, registered.schedule.find_latest_slot_until(now)) if first <= now else first
         may_run = now - newest <= registered.policy.max_lateness or self._should_catch_up(row.probe, newest, now)
         run = newest if may_run and (row.probe, newest) not in started else None
@@ -286,7 +309,7 @@ class SlotClaimer:
 
     def _build_lost_run_result(self, probe: int, slot: int, now: int) -> ProbeResult:
         schedule = self.registry[probe].schedule
-        if not isinstance(schedule, CronSchedule):
+        if not isinstance(schedule, CronSchedule) or is_odd_slot(slot):
             return self._build_missed_slot_result(probe, slot, "missed.result_lost")
         run = missed_run.format_cron_run(slot, now, schedule.timezone)
         message = f"{run} was started, and may have taken place"
@@ -370,30 +393,3 @@ def count_schedule_slots(schedule: Schedule, first: int, end: int) -> int:
     while slot < end and count < MAX_COUNTED_MISSED_SLOTS:
         slot, count = schedule.find_next_slot_after(slot), count + 1
     return count
-
-
-InFlightSlot: TypeAlias = tuple[int, str]
-"""(slot, timeline)"""
-
-
-def encode_in_flight_slots(starts: Mapping[InFlightSlot, int], current_timeline: str) -> str:
-    """Slots in flight: the number of a slot; [slot, when it was claimed] if it is caught up; [slot, start, timeline] if
-    it was claimed before the last step of the clock."""
-
-    def encode(slot: int, timeline: str, start: int) -> int | list[int | str]:
-        if timeline != current_timeline:
-            return [slot, start, timeline]
-        return slot if start == slot else [slot, start]
-
-    return json.dumps([encode(*key, start) for key, start in starts.items()])
-
-
-def decode_in_flight_slots(text: str, current_timeline: str) -> dict[InFlightSlot, int]:
-    """(slot, timeline) -> when it was to start, from which its lateness counts."""
-    starts = {}
-    for entry in json.loads(text):
-        slot, start, timeline = entry if isinstance(entry, list) and len(entry) == 3 else (entry, entry, "")
-        if isinstance(slot, list):
-            slot, start = slot
-        starts[slot, timeline or current_timeline] = start
-    return starts

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from watchdog.domain.clock_steps import ClockStep, build_clock_timeline_id
 from watchdog.domain.formatting import HOUR_MS
-from watchdog.domain.heartbeat import HEARTBEAT_STATE_KEY, HeartbeatState
+from watchdog.domain.heartbeat import HEARTBEAT_PROBE_KIND, HEARTBEAT_STATE_KEY, HeartbeatState
 from watchdog.domain.model import Outcome, ProbeResult, ResultToRecord
 from watchdog.domain.probe_state import SCHEDULED_JOB_STATE_KEY_PREFIX, ScheduledJobStateRecord
 from watchdog.domain.registered_probe import RegisteredProbe
@@ -18,13 +18,13 @@ from watchdog.store.act_tables import (
     acts,
     pause_is_in_effect,
     pauses,
+    requested_runs,
     silence_is_in_effect,
     silenced_incidents,
     silences,
 )
 from watchdog.store.database import Database
 from watchdog.store.follow_up_tables import incident_follow_ups
-from watchdog.store.read.job_runs import HEARTBEAT_PROBE_KIND
 from watchdog.store.tables import (
     END_OF_TIME_MS,
     cause_changes,
@@ -46,7 +46,8 @@ from watchdog.store.tables import (
     schedule,
     watermarks,
 )
-from watchdog.store.write.claims import count_schedule_slots, decode_in_flight_slots, encode_in_flight_slots
+from watchdog.store.write.claims import count_schedule_slots
+from watchdog.store.write.in_flight_slots import decode_in_flight_slots, encode_in_flight_slots
 from watchdog.store.write.pending_results import build_probe_registry, evaluate_pending_results
 from watchdog.store.write.probe_rows import load_active_probes
 from watchdog.store.write.probe_state import upsert_probe_state
@@ -170,6 +171,7 @@ def _restart_schedules_after_clock_step(
     ended, started = (
         build_clock_timeline_id(location, generation) for generation in (step.generation - 1, step.generation)
     )
+    connection.execute(sa.delete(requested_runs))  # they were requested at another time
     values = []
     for row in rows:
         in_flight = decode_in_flight_slots(row.in_flight, ended)

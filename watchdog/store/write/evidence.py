@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.model import Evidence, Outcome, ProbeResult, ResultToRecord
+from watchdog.domain.rules import missed_run
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store import codec
 from watchdog.store.database import Database
@@ -38,7 +39,11 @@ class EvidenceWriter:
         included."""
         selected: dict[tuple[int, int, str], Evidence] = {}
         for result, result_evidence, *_ in recorded_results:
-            notable = result[:3] in suspect_keys or result.outcome in (Outcome.FAIL, Outcome.ERROR)
+            notable = (
+                result[:3] in suspect_keys
+                or result.outcome in (Outcome.FAIL, Outcome.ERROR)
+                or missed_run.REQUESTED_RUN_MEASUREMENT_NAME in result.measurements
+            )
             sampled = (
                 result.previous_slot is None
                 or result.previous_slot // EVIDENCE_SAMPLE_INTERVAL_MS != result.slot // EVIDENCE_SAMPLE_INTERVAL_MS

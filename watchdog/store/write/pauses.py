@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from watchdog.domain.acts import Actor, OperatorActKind, OperatorActRefusalReason, OperatorActRefusedError
+from watchdog.domain.heartbeat import HEARTBEAT_PROBE_KIND
 from watchdog.domain.model import Json
 from watchdog.domain.pausing import Pause, PauseReason, decide_pause, decide_resumption
 from watchdog.domain.probe_state import (
@@ -20,17 +21,15 @@ from watchdog.domain.probe_state import (
 )
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.rules import service
-from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store import codec
 from watchdog.store.act_tables import pause_is_in_effect, pauses
 from watchdog.store.database import Database
 from watchdog.store.read.acts import build_pause_from_row
-from watchdog.store.read.job_runs import HEARTBEAT_PROBE_KIND
 from watchdog.store.tables import END_OF_TIME_MS, evaluation_cursors, probe_state, probes, schedule
 from watchdog.store.write.audit import record_operator_act
 from watchdog.store.write.follow_up_times import schedule_follow_ups_of_probes
 from watchdog.store.write.pending_results import evaluate_pending_results
-from watchdog.store.write.probe_rows import load_active_probes
+from watchdog.store.write.probe_rows import load_active_probes, load_probe_row_or_refuse
 from watchdog.store.write.probe_state import upsert_probe_state
 
 
@@ -116,13 +115,7 @@ def end_expired_pauses(database: Database, location: str, now: int) -> list[str]
 
 def _lock_probe(database: Database, connection: sa.Connection, location: str, probe: str) -> _LockedProbe:
     """In the order of a claim: first the schedule, then the probe."""
-    probe = replace_unstorable_characters(probe)
-    is_probe = probes.c.removed_at.is_(None), (probes.c.probe_id == probe) | (probes.c.name == probe)
-    row = connection.execute(sa.select(probes).where(*is_probe).order_by(probes.c.probe_id != probe)).first()
-    if row is None:
-        raise OperatorActRefusedError(
-            OperatorActRefusalReason.NOT_FOUND, f"no probe has the id or name {probe}: see the list of probes"
-        )
+    row = load_probe_row_or_refuse(connection, probe)
     here = schedule.c.probe == row.id, schedule.c.location == location
     last_slot = connection.execute(sa.select(schedule.c.last_slot).where(*here).with_for_update()).scalar()
     database.lock_probes(connection, [row.id])

@@ -8,8 +8,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from watchdog.domain.acts import OperatorActRefusalReason, OperatorActRefusedError
 from watchdog.domain.registered_probe import EMPTY_NOTIFICATION_ROUTING_TABLE, RegisteredProbe
 from watchdog.domain.routing import NotificationRoutingTable
+from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.act_tables import pause_is_in_effect, pauses
 from watchdog.store.codec import (
     decode_notification_routing_table,
@@ -59,6 +61,18 @@ def load_active_probes(
                 routes[row.revision],
             )
     return active
+
+
+def load_probe_row_or_refuse(connection: sa.Connection, probe: str) -> Any:
+    """The row of a probe that is not retired. `probe`: id or name. Raises OperatorActRefusedError if there is none."""
+    probe = replace_unstorable_characters(probe)
+    is_probe = probes.c.removed_at.is_(None), (probes.c.probe_id == probe) | (probes.c.name == probe)
+    row = connection.execute(sa.select(probes).where(*is_probe).order_by(probes.c.probe_id != probe)).first()
+    if row is None:
+        raise OperatorActRefusedError(
+            OperatorActRefusalReason.NOT_FOUND, f"no probe has the id or name {probe}: see the list of probes"
+        )
+    return row
 
 
 def _load_routing_table_of_config_revision(connection: sa.Connection, revision: int) -> NotificationRoutingTable:

@@ -17,11 +17,13 @@ from watchdog.domain.formatting import (
     format_utc_timestamp_without_zone,
 )
 from watchdog.domain.model import HealthState, Incident, Outcome, ProbeInfo
+from watchdog.domain.requested_runs import MAX_REQUESTED_RUN_AGE_MS, can_run_on_request
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, job, stale
 from watchdog.domain.silencing import Silence
 from watchdog.store.read import history, status
 from watchdog.store.read.acts import list_silences_in_effect, load_silences_in_effect_by_incident
 from watchdog.store.read.history import IncidentInterval, PauseInterval
+from watchdog.store.read.requested_runs import load_waiting_request
 from watchdog.store.read.status import Connection, IncidentRecord, ProbeStatus, ResultRow, WatchdogStatus
 from watchdog.web import charts
 from watchdog.web.cards.base import LoadedProbeCard, ProbeCardLoadContext
@@ -58,6 +60,8 @@ class ProbePage:
     state: HealthState
     state_label: str
     next_run_text: str
+    can_run_now: bool
+    """On request."""
     banners: tuple[PageBanner, ...]
     has_no_results: bool
     """The probe has never run."""
@@ -84,6 +88,8 @@ def load_probe_page(connection: Connection, probe_id: str, query: ResultsUrlQuer
     intervals = [i for i in history.list_incident_intervals(connection, now - DAY_MS) if i.probe == probe.database_id]
     pauses = [i for i in history.list_pause_intervals(connection, now - DAY_MS) if i.probe == probe.database_id]
     context = ProbeCardLoadContext(connection, probe_status, runs, now)
+    requested_slot = load_waiting_request(connection, probe.database_id)
+    is_run_requested = requested_slot is not None and now - requested_slot <= MAX_REQUESTED_RUN_AGE_MS
     silences = list_silences_in_effect(connection)
     silences_by_incident = load_silences_in_effect_by_incident(connection, silences)
     in_period = (record for record in incidents if record.incident.opened_at >= now - PROBE_PAGE_INCIDENTS_PERIOD_MS)
@@ -92,7 +98,8 @@ def load_probe_page(connection: Connection, probe_id: str, query: ResultsUrlQuer
         service_status=status.load_watchdog_status(connection),
         state=probe_status.state,
         state_label=format_probe_state_with_duration(probe_status, now),
-        next_run_text=_format_next_run_sentence(probe_status, now),
+        next_run_text="run requested" if is_run_requested else _format_next_run_sentence(probe_status, now),
+        can_run_now=can_run_on_request(probe.kind),
         banners=(
             *build_probe_banners(probe_status, now, silences_by_incident),
             *build_silence_banners(silences, probe, now),

@@ -11,6 +11,7 @@ from watchdog.domain.model import Evidence, HealthState, Json, Outcome, ProbeRes
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, preference
 from watchdog.store.read import history
 from watchdog.store.read.history import StoredResultWithEvidence
+from watchdog.store.read.requested_runs import filter_slots_of_requested_runs
 from watchdog.store.read.status import Connection, IncidentRecord, ResultRow
 from watchdog.web.cards.phases import find_interrupted_phase, format_phase_name
 from watchdog.web.templating import PAGE_HEALTH_STATE_LABELS
@@ -69,6 +70,8 @@ class ResultsCardRow:
     link: str
     """Opens or closes its evidence."""
     is_open: bool
+    is_requested: bool
+    """A person has requested the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +108,13 @@ def load_results_card(
         detail = history.load_results_with_evidence(connection, probe, [query.open_slot]).get(query.open_slot)
         panel = None if detail is None else build_evidence_panel(detail)
     transitions = build_incident_changes_by_slot(incidents)
+    requested = filter_slots_of_requested_runs(connection, probe, [row.slot for row in rows])
     return ResultsCard(
         query=query,
-        lines=tuple(_build_results_card_row(row, query, transitions.get(row.slot, ())) for row in rows),
+        lines=tuple(
+            _build_results_card_row(row, query, transitions.get(row.slot, ()), is_requested=row.slot in requested)
+            for row in rows
+        ),
         evidence_panel=panel,
         older_before_slot=older,
         scanned_back_to=older if query.result_filter == "changes" else None,
@@ -115,7 +122,11 @@ def load_results_card(
 
 
 def _build_results_card_row(
-    row: ResultRow, query: ResultsUrlQuery, transitions: tuple[ResultsCardIncidentTransition, ...]
+    row: ResultRow,
+    query: ResultsUrlQuery,
+    transitions: tuple[ResultsCardIncidentTransition, ...],
+    *,
+    is_requested: bool,
 ) -> ResultsCardRow:
     is_open = row.slot == query.open_slot
     return ResultsCardRow(
@@ -129,6 +140,7 @@ def _build_results_card_row(
         transitions=transitions,
         link=query.query_string(open_slot=None if is_open else row.slot),
         is_open=is_open,
+        is_requested=is_requested,
     )
 
 

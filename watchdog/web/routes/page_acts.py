@@ -1,4 +1,4 @@
-"""What operators do on pages: acknowledge, silence and pause, and the page of silences."""
+"""What operators do on pages: acknowledge, silence, pause and run now, and the page of silences."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from watchdog.service.acts import (
     end_silence,
     pause_probe,
     remove_acknowledgement,
+    request_run,
     resend_undelivered_notifications,
     resume_probe,
 )
@@ -43,7 +44,7 @@ def create_page_act_router(context: OperatorRouteContext) -> APIRouter:
     router = APIRouter(dependencies=[Depends(context.authenticate)])
     add_incident_forms(router, context)
     add_silence_forms(router, context)
-    add_pause_forms(router, context)
+    add_probe_forms(router, context)
     return router
 
 
@@ -109,7 +110,7 @@ def add_silence_forms(router: APIRouter, context: OperatorRouteContext) -> None:
         return redirect_to_page("/silences")
 
 
-def add_pause_forms(router: APIRouter, context: OperatorRouteContext) -> None:
+def add_probe_forms(router: APIRouter, context: OperatorRouteContext) -> None:
     @router.post("/probes/{probe_id}/pause")
     async def pause(request: Request, probe_id: str) -> Response:
         form, actor = await read_act_form(request, context)
@@ -129,6 +130,14 @@ def add_pause_forms(router: APIRouter, context: OperatorRouteContext) -> None:
         await context.run_query(lambda c: require_probe(c, probe_id))
         comment = form.get("comment", "")
         await context.run_act(lambda db, now: resume_probe(db, probe_id, actor, comment, now))
+        return redirect_to_page("/probes/", probe_id)
+
+    @router.post("/probes/{probe_id}/run-now")
+    async def run_now(request: Request, probe_id: str) -> Response:
+        form, actor = await read_act_form(request, context)
+        await context.run_query(lambda c: require_probe(c, probe_id))
+        comment = form.get("comment", "")
+        await context.run_act(lambda db, now: request_run(db, probe_id, actor, comment, now))
         return redirect_to_page("/probes/", probe_id)
 
 

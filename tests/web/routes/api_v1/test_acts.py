@@ -10,7 +10,9 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from tests.support.acts import register_probe
 from tests.support.fixture_rows import NOW, FixtureRows
+from tests.support.store import make_result
 from tests.support.web import create_test_app, filled_database, request_page
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, format_iso8601
 from watchdog.service.config_check import ConfigCheckOutcome, RunningConfigActions
@@ -26,11 +28,12 @@ HOUR_LATER = format_iso8601(NOW + HOUR_MS)
 
 
 def make_rows() -> FixtureRows:
-    """A probe with an open and a resolved incident."""
+    """A probe with an open and a resolved incident, and a job that checks in."""
     rows = FixtureRows()
     probe = rows.add_probe("API", group="Core", tags=("prod",))
     rows.add_incident(probe, "availability", "HTTP 503", NOW - HOUR_MS)
     rows.add_incident(probe, "availability", "HTTP 502", NOW - DAY_MS, resolved_at=NOW - 23 * HOUR_MS)
+    rows.add_probe("Job", "heartbeat")
     return rows
 
 
@@ -186,6 +189,25 @@ def test_a_probe_is_paused_and_resumed(app: FastAPI) -> None:
     ]
 
 
+def test_a_run_is_requested_once_and_its_result_is_marked(app: FastAPI, database: Database) -> None:
+    harness = register_probe(database, NOW)
+    body = {"comment": "after the fix", "on_behalf_of": "Ana"}
+    response = call(app, "POST", "/probes/api/run-now", body)
+    assert (response.status_code, response.json()["probe"]) == (200, "api"), response.text
+    assert response.headers["cache-control"] == "no-store"
+    assert call(app, "POST", "/probes/api/run-now").json() == response.json(), "it has not started yet"
+    (run,) = (run for run in harness.claim_slots(NOW + 500) if run.is_requested)
+    assert response.json()["slot"] == format_iso8601(run.slot)
+    harness.record_results(make_result(run.probe, run.slot, measurements={"manual": True}))
+    path = f"/probes/api/results?from={response.json()['slot']}"
+    (result,) = read(app, path)["items"]
+    assert result["measurements"] == {"manual": True}
+    audit = read(app, "/audit")["items"]
+    assert [(act["act"], act["probe"], act["by"], act["comment"]) for act in audit] == [
+        ("run_now", "api", "ops for Ana", "after the fix")
+    ]
+
+
 SILENCE = {"match": {"group": "Core"}, "duration_ms": 1_000}
 
 
@@ -241,6 +263,13 @@ SILENCE = {"match": {"group": "Core"}, "duration_ms": 1_000}
         ("POST", "/probes/api/pause", {"until": "2999-01-01T00:00:00Z"}, 422, "A pause may last for 365 days"),
         ("POST", "/probes/api/pause", {"comment": "x" * 501}, 422, "body comment: "),
         ("POST", "/probes/api/pause", {"for": "1h"}, 422, "body for: unknown field"),
+        ("POST", "/probes/none/run-now", None, 404, "There is no probe with this id."),
+        ("POST", "/probes/API/run-now", None, 404, "There is no probe with this id."),
+        ("POST", "/probes/api/run-now", None, 409, "No process can run API: no probe has run yet"),
+        ("POST", "/probes/job/run-now", None, 422, "Job cannot be run on request: its job checks in"),
+        ("POST", "/probes/api/run-now", {"comment": "x" * 501}, 422, "body comment: "),
+        ("POST", "/probes/api/run-now", {"until": HOUR_LATER}, 422, "body until: unknown field"),
+        ("POST", "/probes/api/run-now?record=1", {}, 422, "query record: unknown parameter"),
         ("DELETE", "/silences/none", None, 404, "No silence has the id none. Check the id"),
         ("GET", "/silences/none", None, 404, "There is no silence with this id."),
         ("GET", "/silences?state=over", None, 422, "query state: "),

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.checks import CHECKS, load_all_checks
 from schemathesis.core.result import Ok
 
+from tests.support.acts import register_probe
 from tests.support.api import rows_of_every_kind
 from tests.support.fixture_rows import NOW
 from tests.support.web import create_test_app, filled_database, list_requests, request_page, running_app
@@ -100,6 +101,7 @@ def test_acts_and_what_they_store_have_the_documented_shape(document: Any, own_d
         "/api/v1/silences/{silence_id}",
         "/api/v1/probes/{probe_id}/pause",
         "/api/v1/probes/{probe_id}/resume",
+        "/api/v1/probes/{probe_id}/run-now",
         "/api/v1/reload",
         "/api/v1/config/validate",
         "/api/v1/config/diff",
@@ -116,7 +118,9 @@ def test_acts_and_what_they_store_have_the_documented_shape(document: Any, own_d
     request("POST", "/api/v1/probes/{probe_id}/pause", {"duration_ms": 1_000}, probe_id="api")
     assert request("GET", "/api/v1/probes/{probe_id}", probe_id="api")["state"] == "paused"
     request("POST", "/api/v1/probes/{probe_id}/resume", probe_id="api")
-    assert len(request("GET", "/api/v1/audit")["items"]) == 6
+    register_probe(own_database, NOW)
+    request("POST", "/api/v1/probes/{probe_id}/run-now", probe_id="api")
+    assert len(request("GET", "/api/v1/audit")["items"]) == 7
 
 
 def test_random_requests_find_no_fault(own_database: Database) -> None:

@@ -1,0 +1,33 @@
+"""The slots of a probe that are claimed and have no result yet, as the table schedule stores them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TypeAlias
+
+InFlightSlot: TypeAlias = tuple[int, str]
+"""(slot, timeline)"""
+
+
+def encode_in_flight_slots(starts: Mapping[InFlightSlot, int], current_timeline: str) -> str:
+    """Slots in flight: the number of a slot; [slot, when it was claimed] if it is caught up; [slot, start, timeline] if
+    it was claimed before the last step of the clock."""
+
+    def encode(slot: int, timeline: str, start: int) -> int | list[int | str]:
+        if timeline != current_timeline:
+            return [slot, start, timeline]
+        return slot if start == slot else [slot, start]
+
+    return json.dumps([encode(*key, start) for key, start in starts.items()])
+
+
+def decode_in_flight_slots(text: str, current_timeline: str) -> dict[InFlightSlot, int]:
+    """(slot, timeline) -> when it was to start, from which its lateness counts."""
+    starts = {}
+    for entry in json.loads(text):
+        slot, start, timeline = entry if isinstance(entry, list) and len(entry) == 3 else (entry, entry, "")
+        if isinstance(slot, list):
+            slot, start = slot
+        starts[slot, timeline or current_timeline] = start
+    return starts
