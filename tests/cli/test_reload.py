@@ -62,6 +62,19 @@ def test_a_new_included_file_is_applied_and_shown(process: WatchdogProcess, tmp_
     assert process.stop() == 0
 
 
+def test_a_probe_is_paused_and_resumed(process: WatchdogProcess, config: Path) -> None:
+    (probe,) = CONFIG["probes"]
+    config.write_text(json.dumps({**CONFIG, "probes": [{**probe, "paused": True}]}))
+    wait_until(lambda: process.get("api/v1/probes/a").json()["state"] == "paused")
+    pause = process.get("api/v1/probes/a").json()["pause"]
+    assert (pause["until"], pause["by"], pause["through"]) == (None, "configuration", "configuration")
+    ran = run_command("resume", "A", "-c", config, cwd=config.parent)
+    assert (ran.exit_code, "A is paused in the configuration: remove `paused` there" in ran.stderr) == (2, True)
+    config.write_text(json.dumps(CONFIG))
+    wait_until(lambda: process.get("api/v1/probes/a").json()["pause"] is None)
+    assert process.stop() == 0
+
+
 def test_an_invalid_file_is_one_incident_without_secrets(process: WatchdogProcess, config: Path) -> None:
     for number in range(3):
         config.write_text(json.dumps({**CONFIG, SECRET: number, "probes": [{"name": SECRET, "every": SECRET}]}))

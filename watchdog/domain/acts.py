@@ -30,6 +30,8 @@ class OperatorInterfaceKind(StrEnum):
     API = "api"
     SLACK = "slack"
     MCP = "mcp"
+    CONFIGURATION = "configuration"
+    """No person has acted: the configuration states it."""
 
 
 class Actor(NamedTuple):

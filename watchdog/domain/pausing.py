@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from watchdog.domain.acts import Actor
+from watchdog.domain.acts import Actor, OperatorInterfaceKind
 from watchdog.domain.formatting import DAY_MS, format_utc_timestamp
 from watchdog.domain.text import truncate_to_single_line
 
@@ -29,6 +29,11 @@ class Pause:
     actor: Actor
     comment: str = ""
 
+    @property
+    def is_in_configuration(self) -> bool:
+        """It ends when the configuration no longer states it, and no person ends it."""
+        return self.actor.interface is OperatorInterfaceKind.CONFIGURATION
+
 
 class PauseReason(StrEnum):
     """Why a probe is paused or resumed, or cannot be."""
@@ -38,6 +43,7 @@ class PauseReason(StrEnum):
     """The pause goes on, with another end and comment."""
     ENDS = "ends"
     NOT_PAUSED = "not_paused"
+    PAUSED_IN_CONFIGURATION = "paused_in_configuration"
     WATCHDOG_ITSELF = "watchdog_itself"
     """The built-in probe reports Watchdog's own faults, which nothing may hide."""
 
@@ -49,22 +55,30 @@ class PauseDecision(NamedTuple):
     reason: PauseReason
 
 
-def decide_pause(*, is_paused: bool, is_watchdog_itself: bool) -> PauseDecision:
+def decide_pause(*, is_paused: bool, is_in_configuration: bool, is_watchdog_itself: bool) -> PauseDecision:
+    """`is_in_configuration`: the pause that is in effect."""
     if is_watchdog_itself:
         return PauseDecision(False, PauseReason.WATCHDOG_ITSELF)
+    if is_in_configuration:
+        return PauseDecision(False, PauseReason.PAUSED_IN_CONFIGURATION)
     return PauseDecision(True, PauseReason.ALREADY_PAUSED if is_paused else PauseReason.BEGINS)
 
 
-def decide_resumption(*, is_paused: bool, is_watchdog_itself: bool) -> PauseDecision:
+def decide_resumption(*, is_paused: bool, is_in_configuration: bool, is_watchdog_itself: bool) -> PauseDecision:
+    """`is_in_configuration`: the pause that is in effect."""
     if is_watchdog_itself:
         return PauseDecision(False, PauseReason.WATCHDOG_ITSELF)
+    if is_in_configuration:
+        return PauseDecision(False, PauseReason.PAUSED_IN_CONFIGURATION)
     return PauseDecision(True, PauseReason.ENDS) if is_paused else PauseDecision(False, PauseReason.NOT_PAUSED)
 
 
 def describe_pause(pause: Pause, now: int) -> str:
-    """ "paused until 12:00 UTC by ana: decommissioned"; without an end "paused since 8 Nov 09:00 UTC by ana"."""
+    """ "paused until 12:00 UTC by ana: decommissioned"; without an end "paused since 8 Nov 09:00 UTC by ana"; "paused
+    since 09:00 UTC in the configuration"."""
     when = f"since {format_utc_timestamp(pause.started_at, now)}"
     if pause.ends_at is not None:
         when = f"until {format_utc_timestamp(pause.ends_at, now)}"
     comment = truncate_to_single_line(pause.comment, MAX_DESCRIBED_COMMENT_CHARS)
-    return f"paused {when} by {pause.actor.name}" + (f": {comment}" if comment else "")
+    author = "in the configuration" if pause.is_in_configuration else f"by {pause.actor.name}"
+    return f"paused {when} {author}" + (f": {comment}" if comment else "")

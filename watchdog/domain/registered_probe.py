@@ -31,6 +31,8 @@ class RegisteredProbe:
     """Between two messages about an incident that is still open; 0: no reminders."""
     catch_up_ms: int = 0
     """For how long after its slot a run that was missed is still started; cron schedules only."""
+    is_paused: bool = False
+    """In the configuration."""
     routes: NotificationRoutingTable = EMPTY_NOTIFICATION_ROUTING_TABLE
     """Decides who is notified of its incidents."""
 

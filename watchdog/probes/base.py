@@ -205,6 +205,8 @@ class Probe(ProbeDefaults):
     id: Annotated[str, Field(default_factory=lambda fields: slugify(fields["name"]), validate_default=True)]
     """The stable identity of the probe: up to 64 letters, digits, `-`, `_` and `.`; default: derived from the name. If
     it changes, Watchdog treats the probe as a new one without history."""
+    paused: StrictBool = False
+    """Whether the probe is paused: it does not run, and nothing about it is reported."""
     expect: tuple[str, ...] = ()
     """CEL expressions that must be true; otherwise the run fails."""
     prefer: tuple[str, ...] = ()

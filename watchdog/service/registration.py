@@ -71,6 +71,7 @@ def build_registered_probe(
         content_digest=definition,
         repeat_interval_ms=probe.alert.repeat_interval,
         catch_up_ms=0 if probe.schedule is None else probe.catch_up,
+        is_paused=probe.paused,
         routes=routes,
     )
 

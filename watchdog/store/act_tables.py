@@ -58,7 +58,7 @@ pauses = Table(  # periods in which a probe does not run
     Column("interface", Text, nullable=False),  # an OperatorInterfaceKind
     Column("comment", Text, nullable=False),
     Column("ended_at", BigInteger),  # when its end was carried out
-    Column("ended_by", Text, nullable=False),  # empty: its time was over, or the probe was removed
+    Column("ended_by", Text, nullable=False),  # empty: by no person
 )  # fmt: skip
 pause_is_in_effect = pauses.c.ended_at.is_(None)
 Index(

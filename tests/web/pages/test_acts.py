@@ -18,9 +18,11 @@ from tests.support.html_checks import find_html_problems, visible_text
 from tests.support.store import make_result
 from tests.support.web import create_test_app, filled_database, list_requests, request_page
 from watchdog.domain.formatting import DAY_MS, HOUR_MS
+from watchdog.domain.pausing import Pause
 from watchdog.store.act_tables import acts, pauses, silences
 from watchdog.store.database import Database
 from watchdog.store.errors import StoreUnavailableError
+from watchdog.store.write.pauses import CONFIGURATION_ACTOR, begin_pause
 from watchdog.web import ApiKey
 from watchdog.web.auth.session import SESSION_COOKIE_NAME
 
@@ -230,6 +232,20 @@ def test_a_probe_is_paused_and_resumed(app: FastAPI, fields: Mapping[str, str], 
     assert "aused" not in visible_text(read_page(app, "/probes/api", cookie)).partition("State, last")[0]
     again = submit(app, "/probes/api/resume", token, cookie)
     assert (again.status_code, "API is not paused." in visible_text(again.text)) == (409, True)
+
+
+def test_a_pause_in_the_configuration_has_no_button(app: FastAPI, database: Database) -> None:
+    cookie = sign_in(app, OPERATOR)
+    pause = Pause(NOW, None, CONFIGURATION_ACTOR)
+    begin_pause(database, "local", "api", pause)
+    page = read_page(app, "/probes/api", cookie)
+    assert "Paused since 02:29 UTC in the configuration" in visible_text(page)
+    assert not re.search('formaction="/probes/api/(pause|resume)"', page)
+    response = submit(app, "/probes/api/resume", {"csrf_token": find_token(page)}, cookie)
+    assert (response.status_code, "API is paused in the configuration: remove" in visible_text(response.text)) == (
+        409,
+        True,
+    )
 
 
 def test_a_run_is_requested_and_its_result_is_marked(app: FastAPI, database: Database) -> None:

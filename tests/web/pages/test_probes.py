@@ -74,3 +74,4 @@ def test_a_paused_probe_is_listed_apart_with_its_open_incident(tmp_path: Path) -
     assert probe is not None
     assert (probe.state_label, probe.next_run_text) == ("Paused for 1\N{NO-BREAK SPACE}h", "")
     assert [banner.title for banner in probe.banners] == ["Paused until 03:29 UTC by Ana: moved", "HTTP 503"]
+    assert probe.can_resume

@@ -35,6 +35,7 @@ from watchdog.store.tables import (
     revisions,
     watermarks,
 )
+from watchdog.store.write.pauses import follow_configured_pauses
 from watchdog.store.write.probe_registry import InMemoryProbeRegistry, index_probes_by_id
 from watchdog.store.write.probe_rows import (
     PROBE_REGISTRATION_LOCK_KEY,
@@ -191,10 +192,11 @@ class WatchdogProcessMembership:
             self._renew_process_lease(connection, now)
             all_members, definitions = self._load_all_processes_and_definitions(connection, now)
             start = max(now, _initialize_claim_watermark(self.database, connection, now, self.location))
+            outdated = self._list_probes_with_outdated_rows(connection, all_members, definitions, now, joining=joining)
             written = upsert_probes(
                 self.database,
                 connection,
-                self._list_probes_with_outdated_rows(connection, all_members, definitions, now, joining=joining),
+                outdated,
                 revision=self.revision,
                 start=start,
                 location=self.location,
@@ -204,6 +206,7 @@ class WatchdogProcessMembership:
         self.status = derive_live_watchdog_processes(all_members, definitions, now)
         self._next_change_at = self._find_next_process_change_at(all_members, definitions, now)
         schedule_immediate_deadline_evaluation(self.database, written, now)
+        follow_configured_pauses(self.database, self.location, outdated, now)
 
     def _renew_process_lease(self, connection: sa.Connection, now: int) -> None:
         """Extend the lease, or take a new one if this member has been forgotten meanwhile."""

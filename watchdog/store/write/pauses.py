@@ -6,11 +6,19 @@ that arrives is stored as late, which a replay reads as well, and nothing is eva
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from watchdog.domain.acts import Actor, OperatorActKind, OperatorActRefusalReason, OperatorActRefusedError
+from watchdog.domain.acts import (
+    Actor,
+    OperatorActKind,
+    OperatorActRefusalReason,
+    OperatorActRefusedError,
+    OperatorInterfaceKind,
+)
 from watchdog.domain.heartbeat import HEARTBEAT_PROBE_KIND
 from watchdog.domain.model import Json
 from watchdog.domain.pausing import Pause, PauseReason, decide_pause, decide_resumption
@@ -31,6 +39,8 @@ from watchdog.store.write.follow_up_times import schedule_follow_ups_of_probes
 from watchdog.store.write.pending_results import evaluate_pending_results
 from watchdog.store.write.probe_rows import load_active_probes, load_probe_row_or_refuse
 from watchdog.store.write.probe_state import upsert_probe_state
+
+CONFIGURATION_ACTOR = Actor("configuration", OperatorInterfaceKind.CONFIGURATION)
 
 
 class PausedProbe(NamedTuple):
@@ -58,7 +68,11 @@ def begin_pause(database: Database, location: str, probe: str, pause: Pause) -> 
     OperatorActRefusedError if the probe is unknown or cannot be paused."""
     with database.open_write_transaction() as connection:
         locked = _lock_probe(database, connection, location, probe)
-        decision = decide_pause(is_paused=locked.pause is not None, is_watchdog_itself=_is_watchdog_itself(locked.row))
+        decision = decide_pause(
+            is_paused=locked.pause is not None,
+            is_in_configuration=_is_in_configuration(locked.pause),
+            is_watchdog_itself=_is_watchdog_itself(locked.row),
+        )
         if not decision.is_allowed:
             raise _build_refusal(decision.reason, locked.row.name)
         if locked.pause is None:
@@ -83,13 +97,36 @@ def end_pause(
     with database.open_write_transaction() as connection:
         locked = _lock_probe(database, connection, location, probe)
         decision = decide_resumption(
-            is_paused=locked.pause is not None, is_watchdog_itself=_is_watchdog_itself(locked.row)
+            is_paused=locked.pause is not None,
+            is_in_configuration=_is_in_configuration(locked.pause),
+            is_watchdog_itself=_is_watchdog_itself(locked.row),
         )
         if not decision.is_allowed:
             raise _build_refusal(decision.reason, locked.row.name)
         _restart_probe(database, connection, location, locked, now, ended_by=actor.name)
         record_operator_act(connection, OperatorActKind.RESUME, actor, now, probe=locked.row.probe_id, comment=comment)
         return PausedProbe(locked.row.probe_id, locked.row.name, build_pause_from_row(locked.pause))
+
+
+def follow_configured_pauses(
+    database: Database, location: str, configured: Iterable[RegisteredProbe], now: int
+) -> None:
+    """Begin and end the pauses that the configuration states. `configured`: the probes that this process decides about.
+    A pause by a person goes on, unless the configuration states one: then it is that one, without an end."""
+    in_effect = sa.select(probes.c.probe_id, pauses.c.interface).join(pauses, pauses.c.probe == probes.c.id)
+    with database.open_read_transaction() as connection:
+        rows = connection.execute(in_effect.where(pause_is_in_effect, probes.c.removed_at.is_(None))).all()
+    in_configuration = {row.probe_id for row in rows if row.interface == OperatorInterfaceKind.CONFIGURATION}
+    for registered in configured:
+        if registered.is_paused != (registered.info.id in in_configuration):
+            with suppress(OperatorActRefusedError), database.open_write_transaction() as connection:  # it was retired
+                locked = _lock_probe(database, connection, location, registered.info.id)
+                if registered.is_paused and locked.pause is None:
+                    _stop_probe(database, connection, location, locked, now)
+                if registered.is_paused:
+                    _store_pause(connection, locked, Pause(now, None, CONFIGURATION_ACTOR))
+                elif _is_in_configuration(locked.pause):
+                    _restart_probe(database, connection, location, locked, now, ended_by="")
 
 
 def list_probes_with_expired_pause(connection: sa.Connection, now: int) -> list[str]:
@@ -124,6 +161,10 @@ def _lock_probe(database: Database, connection: sa.Connection, location: str, pr
     return _LockedProbe(row, last_slot, registered, pause)
 
 
+def _is_in_configuration(pause_row: Any) -> bool:
+    return pause_row is not None and build_pause_from_row(pause_row).is_in_configuration
+
+
 def _is_watchdog_itself(probe_row: Any) -> bool:
     return bool(probe_row.kind == service.WATCHDOG_SELF_PROBE_KIND)
 
@@ -132,6 +173,9 @@ def _build_refusal(reason: PauseReason, name: str) -> OperatorActRefusedError:
     if reason is PauseReason.WATCHDOG_ITSELF:
         message = f"{name} reports the faults of Watchdog itself and cannot be paused: silence it instead"
         return OperatorActRefusedError(OperatorActRefusalReason.INVALID, message)
+    if reason is PauseReason.PAUSED_IN_CONFIGURATION:
+        message = f"{name} is paused in the configuration: remove `paused` there"
+        return OperatorActRefusedError(OperatorActRefusalReason.CONFLICT, message)
     return OperatorActRefusedError(OperatorActRefusalReason.CONFLICT, f"{name} is not paused")
 
 

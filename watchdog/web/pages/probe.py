@@ -60,6 +60,8 @@ class ProbePage:
     state: HealthState
     state_label: str
     next_run_text: str
+    can_resume: bool
+    """A person has paused it."""
     can_run_now: bool
     """On request."""
     banners: tuple[PageBanner, ...]
@@ -99,6 +101,7 @@ def load_probe_page(connection: Connection, probe_id: str, query: ResultsUrlQuer
         state=probe_status.state,
         state_label=format_probe_state_with_duration(probe_status, now),
         next_run_text="run requested" if is_run_requested else _format_next_run_sentence(probe_status, now),
+        can_resume=probe_status.pause is not None and not probe_status.pause.is_in_configuration,
         can_run_now=can_run_on_request(probe.kind),
         banners=(
             *build_probe_banners(probe_status, now, silences_by_incident),
