@@ -1,4 +1,4 @@
-"""Pauses of probes, and runs that are requested."""
+"""Pauses of probes."""
 
 from __future__ import annotations
 
@@ -29,9 +29,3 @@ def upgrade() -> None:
         "uq_pauses_in_effect", "pauses", ["probe"], unique=True, postgresql_where=in_effect, sqlite_where=in_effect
     )
     op.create_index("ix_pauses_probe_ended_at", "pauses", ["probe", "ended_at"])
-    op.create_table(
-        "requested_runs",
-        sa.Column("probe", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("slot", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("probe", name=op.f("pk_requested_runs")),
-    )
