@@ -53,6 +53,7 @@ from watchdog.service.config_reload import (
 from watchdog.service.connectivity import ConnectivityCheck
 from watchdog.service.dead_mans_switch import add_or_remove_dead_mans_switch
 from watchdog.service.maintenance import RetentionPolicy
+from watchdog.service.maintenance_windows import PLAN_MAINTENANCE_TASK_NAME
 from watchdog.service.member_faults import WatchdogProcessFaultReporter
 from watchdog.service.notifications import NotificationSender
 from watchdog.service.process_configuration import (
@@ -132,6 +133,7 @@ class RunningWatchdogService:
         register = partial(membership.change_configuration, configuration)
         if not await self.service.change_configuration(register, compose):
             return
+        await self.service.trigger_task(PLAN_MAINTENANCE_TASK_NAME)
         former, self.loaded_config = self.loaded_config.config, loaded_config
         self.check_in_receiver.database_id_by_probe = map_heartbeats_to_database_ids(self.service.probes)
         if (former.dead_mans_switch, former.receivers) != (config.dead_mans_switch, config.receivers):

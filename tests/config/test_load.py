@@ -455,6 +455,8 @@ receivers: {shop: {log: {}}}
 routes:
   - {match: {group: "${TOKEN}", tags: ["${TOKEN}"], probe: "Shop ${TOKEN}"}, receivers: [shop]}
   - {match: {probe: "shop-${TOKEN}"}, receivers: [shop]}
+maintenance:
+  - {name: "Move ${TOKEN}", start: "2026-12-01T22:00", duration: 1h, match: {group: "${TOKEN}", probe: "Shop ${TOKEN}"}}
 status_page: {title: "Acme ${TOKEN}", groups: ["${TOKEN}"], match: {tags: ["${TOKEN}"]}}
 """
 
@@ -467,7 +469,9 @@ def test_masked_names_still_match() -> None:
     assert (probe.id, other.name) == ("shop-hush-hush", "Other")
     assert given.config.routes[1].match.probe == "shop-hush-hush", "which is a key"
     info = ProbeInfo(1, probe.id, probe.name, "http", probe.group, probe.tags)
-    for match in (given.config.routes[0].match, given.config.status_page.match):
+    (window,) = given.config.maintenance
+    assert window.name == "Move •••"
+    for match in (given.config.routes[0].match, window.match, given.config.status_page.match):
         assert match.to_probe_matcher().describe_mismatch(info) == ""
         assert "hush" not in match.to_probe_matcher().describe_mismatch(ProbeInfo(2, "other", "Other", "http"))
 

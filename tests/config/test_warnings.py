@@ -150,6 +150,20 @@ CASES = [
         f"{FLEET}status_page: {{match: {{tags: [prod]}}, groups: [Core]}}",
         (":5:47: status_page.groups.0: no probe on the status page has the group 'Core'",),
     ),
+    # --- maintenance
+    Case(
+        "a window without a probe",
+        f'{FLEET}maintenance: [{{name: Move, start: "2026-12-01T22:00", duration: 1h, match: {{group: Cor}}}}]',
+        (
+            ":5:84: maintenance.0.match.group: the window has no effect: no probe has the group 'Cor'; "
+            "did you mean 'Core'?",
+        ),
+    ),
+    Case(
+        "a window of Watchdog itself, and one of all probes",
+        f'{FLEET}maintenance:\n  - {{name: Move, schedule: "@weekly", duration: 1h, match: {{probe: watchdog}}}}\n'
+        '  - {name: Restart, schedule: "@daily", duration: 1h}',
+    ),
     # --- runs that last longer than their interval
     Case(
         "timeout above every",

@@ -149,7 +149,8 @@ async def check_every_tool(client: Client, mode: str, actor: str) -> None:
     assert (done["status"], done["result"]["ok"]) == ("completed", True)
     assert (await call_tool_error(client, "trigger_task", task="nope")).endswith(
         "there is no task 'nope'; the tasks are claim, record, wake, deliver, end_silences, end_pauses,"
-        " remind_and_escalate, maintain, report_faults, renew_lease, watch_store, flush_check_ins, check_database_file"
+        " remind_and_escalate, plan_maintenance, maintain, report_faults, renew_lease, watch_store, flush_check_ins,"
+        " check_database_file"
     )
     acknowledged = await call_tool(client, "acknowledge", incident=incident["id"])
     assert acknowledged["acknowledgement"]["by"] == actor

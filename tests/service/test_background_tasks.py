@@ -91,6 +91,7 @@ async def test_every_background_task_has_a_status(harness: ServiceHarness) -> No
         "end_silences",
         "end_pauses",
         "remind_and_escalate",
+        "plan_maintenance",
         "maintain",
         "report_faults",
         "renew_lease",

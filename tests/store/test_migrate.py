@@ -18,6 +18,7 @@ from watchdog.store.act_tables import acts, pauses, requested_runs, silenced_inc
 from watchdog.store.database import Database
 from watchdog.store.errors import WatchdogDatabaseSchemaError
 from watchdog.store.follow_up_tables import incident_follow_ups
+from watchdog.store.maintenance_tables import maintenance_periods, maintenance_windows
 from watchdog.store.migrate import SCHEMA_VERSION_TABLE_NAME, upgrade_schema
 from watchdog.store.tables import incidents, messages, metadata, outbox, probes, schedule
 
@@ -343,3 +344,13 @@ def test_probes_of_an_earlier_version_are_not_paused(fresh: Database, tmp_path: 
         assert list(connection.execute(sa.select(schedule.c.paused)).scalars()) == [False, False]
         assert list(connection.execute(sa.select(acts.c.probe)).scalars()) == ["", ""], "they were about incidents"
         assert connection.execute(sa.select(pauses)).all() == connection.execute(sa.select(requested_runs)).all() == []
+
+
+def test_nothing_of_an_earlier_version_is_in_maintenance(fresh: Database, tmp_path: Path) -> None:
+    saved = fill_first_schema(fresh, tmp_path, "0016")
+    assert upgrade_schema(fresh, find_resource_folder("migrations")) == ("0016", HEAD)
+    assert read_rows(fresh, saved) == saved
+    with fresh.open_read_transaction() as connection:
+        assert {row.maintenance for row in connection.execute(sa.select(acts.c.maintenance))} == {""}
+        for table in (maintenance_windows, maintenance_periods):
+            assert connection.execute(sa.select(table)).all() == []

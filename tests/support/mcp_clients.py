@@ -31,6 +31,7 @@ TASK_NAMES = [
     "end_silences",
     "end_pauses",
     "remind_and_escalate",
+    "plan_maintenance",
     "maintain",
     "report_faults",
     "renew_lease",

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from tests.support.builders import JOB_LIMITS, make_listings
 from tests.support.replay import replay_stored_results
 from watchdog.config.definitions import digest_json
+from watchdog.domain.maintenance_windows import ConfiguredMaintenanceWindow
 from watchdog.domain.model import (
     ClaimedSlot,
     Evidence,
@@ -30,6 +31,7 @@ from watchdog.domain.schedule import IntervalSchedule, Schedule
 from watchdog.store.database import Database
 from watchdog.store.tables import members, metadata, watermarks
 from watchdog.store.write.claims import SlotClaimer
+from watchdog.store.write.maintenance_windows import MaintenancePlan, plan_maintenance
 from watchdog.store.write.members import WatchdogProcessConfiguration, WatchdogProcessMembership
 from watchdog.store.write.outbox import NotificationOutbox
 from watchdog.store.write.outbox_lease import LeasedNotification
@@ -190,6 +192,13 @@ class StoreHarness:
 
     def database_id(self, probe_id: str) -> int:
         return next(id for id, registered in self.registry.items() if registered.info.id == probe_id)
+
+    def plan_maintenance(self, now: int, *windows: ConfiguredMaintenanceWindow) -> None:
+        """Store the maintenance of these configured windows, and of those that people began."""
+        infos = {id: registered.info for id, registered in self.registry.items()}
+        plan = MaintenancePlan(windows, self.membership.revision, infos)
+        while plan_maintenance(self.database, plan, now):
+            pass
 
     def claim_slots(self, now: int, limit: int = 500) -> list[ClaimedSlot]:
         return self.slot_claimer.claim_due_slots(now, limit)[0]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from watchdog.domain.acts import Actor
+    from watchdog.domain.model import Severity
     from watchdog.store.database import Database
 
 MS_PER_SECOND = 1_000
@@ -48,6 +49,16 @@ def read_operating_system_user() -> Actor:
     except (ImportError, KeyError):  # not on this system, or a container without an entry for the user
         name = f"uid {os.getuid()}" if hasattr(os, "getuid") else os.getlogin()
     return Actor(name, OperatorInterfaceKind.CLI)
+
+
+def parse_severity_option(text: str) -> Severity | None:
+    """Exits with one line if there is no such severity."""
+    from watchdog.domain.model import Severity
+
+    try:
+        return Severity(text) if text else None
+    except ValueError:
+        exit_with_error(f"--severity {text}: expected {', '.join(Severity)}")
 
 
 def parse_for_option_ms(text: str) -> int:

@@ -17,6 +17,7 @@ from watchdog.cli.explain import explain_command
 from watchdog.cli.incidents import incidents_command
 from watchdog.cli.init import init_command
 from watchdog.cli.jobs import jobs_app
+from watchdog.cli.maintenance import maintenance_app
 from watchdog.cli.mcp import mcp_command
 from watchdog.cli.pause import pause_command
 from watchdog.cli.probe import probe_command
@@ -103,5 +104,6 @@ for name, command in CLI_COMMANDS_BY_NAME.items():
     cli_app.command(name, cls=CommandWithoutPydantic)(command)
 cli_app.command("exec", cls=ExecClickCommand, context_settings={"allow_interspersed_args": False})(exec_command)
 cli_app.add_typer(jobs_app, name="jobs")
+cli_app.add_typer(maintenance_app, name="maintenance")
 cli_app.add_typer(db_app, name="db")
 cli_app.command("version", cls=CommandWithoutPydantic)(version_command)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from watchdog.cli.acts import ActCommentOption, open_database_to_act, parse_for_option_ms, parse_until_option
+from watchdog.cli.acts import (
+    ActCommentOption,
+    open_database_to_act,
+    parse_for_option_ms,
+    parse_severity_option,
+    parse_until_option,
+)
 from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, exit_with_error
 from watchdog.cli.output import CliOutputFormat, OutputFormatOption, print_json
-
-if TYPE_CHECKING:
-    from watchdog.domain.model import Severity
 
 
 def silence_command(
@@ -44,7 +47,7 @@ def silence_command(
     from watchdog.domain.silencing import SilenceMatcher
     from watchdog.service.acts import SilenceRequest, begin_silence
 
-    match = ProbeMatcher(_parse_severity(severity), frozenset(tags or ()), group, kind, probe)
+    match = ProbeMatcher(parse_severity_option(severity), frozenset(tags or ()), group, kind, probe)
     if bool(duration) == bool(until):
         exit_with_error("state either --for or --until: for how long, or until when")
     duration_ms = parse_for_option_ms(duration) if duration else 0
@@ -61,12 +64,3 @@ def silence_command(
     count = format_count_with_noun(started.open_incident_count, "open incident")
     print(f"{silence.id} silences {silence.matcher.describe()} until {format_utc_timestamp(silence.ends_at, now)}")
     print(f"It selects {count}. `watchdog unsilence {silence.id}` ends it.")
-
-
-def _parse_severity(text: str) -> Severity | None:
-    from watchdog.domain.model import Severity
-
-    try:
-        return Severity(text) if text else None
-    except ValueError:
-        exit_with_error(f"--severity {text}: expected {', '.join(Severity)}")

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
-from watchdog.config.models import Config, ProbeMatchSettings
+from watchdog.config.maintenance import MaintenanceWindowSettings
+from watchdog.config.matchers import ProbeMatchSettings
+from watchdog.config.models import Config
 from watchdog.config.problems import build_did_you_mean_suffix
 from watchdog.config.sources import MergedConfigSources
 from watchdog.config.yaml_tree import YamlNode, format_yaml_key_for_message
@@ -24,6 +26,7 @@ def cross_validate_config_and_resolve_references(config: Config, sources: Merged
     _check_unique_probe_names_and_ids(sources)
     _check_unique_heartbeat_tokens(config, sources)
     _check_receiver_name_syntax_and_references(sources)
+    _check_unique_maintenance_names(sources)
     _check_api_keys_required(config, sources)
     _check_postgres_driver_installed(config, sources)
     probe_ids = {probe.name: probe.id for probe in config.probes} | {probe.id: probe.id for probe in config.probes}
@@ -49,6 +52,7 @@ def cross_validate_config_and_resolve_references(config: Config, sources: Merged
     resolved: dict[str, Any] = {
         "receivers": _apply_default_mail_server(config, sources),
         "routes": routes,
+        "maintenance": _resolve_probe_names_of_maintenance(config, probe_ids, sources),
         "status_page": config.status_page.model_copy(update={"match": match}),
     }
     return config.model_copy(update=resolved)
@@ -143,6 +147,37 @@ def _list_receiver_nodes(node: YamlNode) -> list[YamlNode]:
     receivers = node.entries.get("receivers")
     items = receivers.items if receivers else ()
     return [item for item in items if isinstance(item.value, str) and not item.invalid]
+
+
+def _check_unique_maintenance_names(sources: MergedConfigSources) -> None:
+    first: dict[str, YamlNode] = {}
+    section = sources.root.get("maintenance")
+    for window in section.items if section is not None else ():
+        name = window.entries.get("name")
+        if name is not None and isinstance(name.value, str) and not name.invalid:
+            other = first.setdefault(name.value, name)
+            if other is not name:
+                message = f"duplicate name: another window has it at {other.location}"
+                sources.add_problem(name.location, name.path, message)
+
+
+def _resolve_probe_names_of_maintenance(
+    config: Config, probe_ids: Mapping[str, str], sources: MergedConfigSources
+) -> tuple[MaintenanceWindowSettings, ...]:
+    section = sources.root.get("maintenance")
+    nodes = section.items if section is not None else []
+    if len(nodes) != len(config.maintenance):
+        return config.maintenance  # invalid windows have been reported already
+    return tuple(
+        window.model_copy(
+            update={
+                "match": _resolve_probe_name_in_match_settings(
+                    window.match, probe_ids, _get_yaml_value_of_first_present_key(node, "match"), sources
+                )
+            }
+        )
+        for window, node in zip(config.maintenance, nodes, strict=True)
+    )
 
 
 def _apply_default_mail_server(config: Config, sources: MergedConfigSources) -> Mapping[str, Any]:

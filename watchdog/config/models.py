@@ -7,12 +7,12 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, model_validator
+from pydantic import AfterValidator, Field, StrictBool, model_validator
 
-from watchdog.config.problems import build_did_you_mean_suffix
+from watchdog.config.maintenance import MaintenanceWindowSettings
+from watchdog.config.matchers import IncidentMatchSettings, ProbeMatchSettings
 from watchdog.config_types import (
     FILE_BACKED_FIELD_MARKER,
-    STRING_OR_LIST_SCHEMA,
     ConfigModel,
     Duration,
     FieldPath,
@@ -24,18 +24,14 @@ from watchdog.config_types import (
     create_duration_bounds_validator,
     split_and_validate_url,
     validate_secret_length,
-    wrap_string_in_list,
 )
 from watchdog.config_values import DEFAULT_LISTEN_ADDRESS, split_listen_address
 from watchdog.domain import routing
 from watchdog.domain.escalation import EscalationStep
 from watchdog.domain.local_hosts import is_loopback_host
-from watchdog.domain.model import Severity
-from watchdog.domain.reasons import find_reason_pattern_problem
-from watchdog.domain.rules import service
 from watchdog.net.url import HttpUrl
 from watchdog.notifiers import NOTIFIER_KINDS, Notifier, SmtpServerSettings
-from watchdog.probes import PROBE_KINDS, AnyProbe, ProbeDefaults
+from watchdog.probes import AnyProbe, ProbeDefaults
 from watchdog.queues.clients.postgres import POSTGRES_URL_SCHEMES
 
 # --- server, storage
@@ -142,55 +138,6 @@ class ReceiverNotifiersSettings(ConfigModel):
             for kind, configured in NOTIFIER_KINDS.find_configured_values_by_kind(self).items()
             for suffix, notifier in configured.split_into_destinations().items()
         }
-
-
-def _validate_probe_kind(name: str) -> str:
-    kinds = (*PROBE_KINDS, service.WATCHDOG_SELF_PROBE_KIND)
-    if name not in kinds:
-        hint = build_did_you_mean_suffix(name, kinds) or f"; probe kinds: {', '.join(kinds)}"
-        raise ValueError(f"unknown probe kind '{name}'{hint}")
-    return name
-
-
-class ProbeMatchSettings(ConfigModel):
-    """Selects probes. A probe matches if it fits every field that is set; if no field is set, every probe matches."""
-
-    severity: Severity | None = None
-    """The `alert.severity` of the probe."""
-    tags: tuple[SingleLineText, ...] = ()
-    """Tags; the probe must have all of them."""
-    group: SingleLineText = ""
-    """The `group` of the probe."""
-    kind: Annotated[
-        str,
-        AfterValidator(_validate_probe_kind),
-        Field(json_schema_extra={"enum": [*PROBE_KINDS, service.WATCHDOG_SELF_PROBE_KIND]}),
-    ] = ""
-    """The kind of the probe. `service` is Watchdog itself."""
-    probe: SingleLineText = ""
-    """The id or name of a single probe."""
-
-    def to_probe_matcher(self) -> routing.ProbeMatcher:
-        return routing.ProbeMatcher(self.severity, frozenset(self.tags), self.group, self.kind, self.probe)
-
-
-def _validate_route_match_reason_pattern(pattern: str) -> str:
-    if problem := find_reason_pattern_problem(pattern):
-        raise ValueError(problem)
-    return pattern
-
-
-class IncidentMatchSettings(ProbeMatchSettings):
-    """Selects incidents. An incident matches if it fits every field that is set; if no field is
-    set, every incident matches."""
-
-    reason: Annotated[
-        tuple[Annotated[str, AfterValidator(_validate_route_match_reason_pattern)], ...],
-        BeforeValidator(wrap_string_in_list),
-        STRING_OR_LIST_SCHEMA,
-    ] = ()
-    """The reason of the incident, one or a list (docs/reasons.md): a reason such as `tls.expired`, a family such as
-    `tls`, or a class of statuses such as `http.5xx`."""
 
 
 class EscalationSettings(ConfigModel):
@@ -337,6 +284,8 @@ class Config(ConfigModel):
     """The people and programs to notify, by name. Names consist of letters, digits, `-`, `_` and `.`."""
     routes: tuple[NotificationRouteSettings, ...] = ()
     """Which incidents are sent to which receivers; default: all incidents to all receivers."""
+    maintenance: tuple[MaintenanceWindowSettings, ...] = ()
+    """When which probes are in maintenance."""
     email: SmtpServerSettings | None = None
     """The SMTP server for all `email` notifiers."""
     connectivity: ConnectivitySettings | None = None

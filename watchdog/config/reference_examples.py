@@ -20,6 +20,11 @@ KIND_REGISTRY_BY_CONFIG_SECTION: dict[str, KindRegistry[Any]] = {
     "receivers.<name>": NOTIFIER_KINDS,
 }
 CONFIG_SECTION_EXAMPLES = {
+    "maintenance": """
+maintenance:
+  - {name: Database upgrade, start: "2026-12-01T22:00", timezone: Europe/Berlin, duration: 2h, match: {group: Core}}
+  - {name: Weekly restart, schedule: "0 4 * * SUN", timezone: UTC, duration: 30m, match: {tags: [prod]}}
+""",
     "server": """
 server:
   listen: 127.0.0.1:8080

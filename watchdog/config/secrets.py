@@ -15,7 +15,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, SecretStr
 
-from watchdog.config.models import Config, ProbeMatchSettings
+from watchdog.config.matchers import ProbeMatchSettings
+from watchdog.config.models import Config
 from watchdog.config.problems import ConfigProblem
 from watchdog.config.secret_uses import (
     MIN_MASKED_SECRET_CHARS,
@@ -163,10 +164,12 @@ def mask_secrets_in_displayed_config_fields(config: Config, mask: SecretMask) ->
         return masked(match, "tags", "group", *(() if match.probe in probe_ids else ("probe",)))
 
     page = masked(config.status_page, "title", "groups")
+    windows = [window.model_copy(update={"match": masked_match(window.match)}) for window in config.maintenance]
     return config.model_copy(
         update={
             "probes": tuple(masked(probe, "name", "group", "tags", "runbook") for probe in config.probes),
             "routes": tuple(route.model_copy(update={"match": masked_match(route.match)}) for route in config.routes),
+            "maintenance": tuple(masked(window, "name") for window in windows),
             "status_page": page.model_copy(update={"match": masked_match(page.match)}),
         }
     )

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from watchdog.config.models import Config, NotificationRouteSettings, ProbeMatchSettings
+from watchdog.config.matchers import ProbeMatchSettings
+from watchdog.config.models import Config, NotificationRouteSettings
 from watchdog.config.problems import ConfigProblem, build_did_you_mean_suffix
 from watchdog.config.sources import MergedConfigSources
 from watchdog.config.yaml_tree import YamlNode
@@ -60,6 +61,7 @@ def find_config_warnings(config: Config, sources: MergedConfigSources) -> list[C
             *_find_connectivity_section_warnings(config, sources),
         ]
         warnings += _find_status_page_warnings(config, sources, probes)
+        warnings += _find_maintenance_warnings(config, sources, probes)
     file_order = {file: i for i, file in enumerate(sources.base_folders)}
     return sorted(dict.fromkeys(warnings), key=lambda w: (file_order.get(w.file, -1), w.line, w.column))
 
@@ -282,6 +284,20 @@ def _format_nearly_matching_notification_route_hint(
             if text.lower() in wanted and text not in match.tags:
                 return f" (route {number} spells the tag '{_get_raw_yaml_text(tag)}' with different capitalization)"
     return ""
+
+
+# --- maintenance
+
+
+def _find_maintenance_warnings(
+    config: Config, sources: MergedConfigSources, probes: Sequence[_ProbeWithYamlNode]
+) -> Iterator[ConfigProblem]:
+    section = sources.root.get("maintenance")
+    for window, node in zip(config.maintenance, section.items if section is not None else (), strict=True):
+        matcher = window.match.to_probe_matcher()
+        selects_watchdog = matcher.probe == service.WATCHDOG_SELF_PROBE_ID
+        if not selects_watchdog and all(matcher.describe_mismatch(written.info) for written in probes):
+            yield from _find_match_without_probe_warnings("the window has no effect", window.match, node, probes)
 
 
 # --- the status page

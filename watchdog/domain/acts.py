@@ -20,6 +20,8 @@ class OperatorActKind(StrEnum):
     PAUSE = "pause"
     RESUME = "resume"
     RUN_NOW = "run_now"
+    BEGIN_MAINTENANCE = "begin_maintenance"
+    END_MAINTENANCE = "end_maintenance"
 
 
 class OperatorInterfaceKind(StrEnum):
@@ -66,6 +68,8 @@ class OperatorAuditLogEntry(NamedTuple):
     comment: str
     probe: str = ""
     """Its id, if the act is about a probe."""
+    maintenance: str = ""
+    """The id of a maintenance window; empty if the act is not about one."""
 
 
 class OperatorActRefusalReason(StrEnum):

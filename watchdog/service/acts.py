@@ -24,6 +24,7 @@ from watchdog.domain.acts import (
     OperatorActRefusedError,
 )
 from watchdog.domain.formatting import DAY_MS, format_number
+from watchdog.domain.maintenance_windows import MAX_MAINTENANCE_DURATION_MS, MaintenanceWindow
 from watchdog.domain.model import LOCAL_LOCATION_NAME
 from watchdog.domain.pausing import MAX_PAUSE_DURATION_MS, Pause
 from watchdog.domain.routing import ProbeMatcher
@@ -39,7 +40,15 @@ from watchdog.service.clock import Clock
 from watchdog.service.notifications import NotificationSender
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.database import Database
-from watchdog.store.write import acknowledgements, pauses, requested_runs, resends, silence_ends, silences
+from watchdog.store.write import (
+    acknowledgements,
+    maintenance_windows,
+    pauses,
+    requested_runs,
+    resends,
+    silence_ends,
+    silences,
+)
 from watchdog.store.write.pauses import PausedProbe
 from watchdog.store.write.requested_runs import RequestedRun
 
@@ -76,6 +85,23 @@ class StartedSilence(NamedTuple):
     silence: Silence
     open_incident_count: int
     """How many open incidents it selects."""
+
+
+class MaintenanceRequest(NamedTuple):
+    """What a person puts into maintenance."""
+
+    matcher: ProbeMatcher
+    ends_at: int
+    """Epoch ms."""
+    comment: str = ""
+    selects_everything: bool = False
+    """An empty matcher is intended."""
+
+
+class StartedMaintenance(NamedTuple):
+    window: MaintenanceWindow
+    probe_count: int
+    """How many probes it selects."""
 
 
 def acknowledge_incident(
@@ -176,6 +202,28 @@ def request_run(database: Database, probe: str, actor: Actor, comment: str, now:
     return requested_runs.request_run(database, LOCAL_LOCATION_NAME, probe, _clean_actor_name(actor), comment, now=now)
 
 
+def begin_maintenance(database: Database, request: MaintenanceRequest, actor: Actor, now: int) -> StartedMaintenance:
+    """Put matching probes into maintenance from now until `ends_at`: no incident of theirs opens."""
+    matcher = _validate_maintenance_matcher(request.matcher, selects_everything=request.selects_everything)
+    _check_end(request.ends_at, now, MAX_MAINTENANCE_DURATION_MS, "maintenance window")
+    actor = _clean_actor_name(actor)
+    window = MaintenanceWindow(
+        id=f"m-{uuid4().hex[:10]}",
+        name="",
+        matcher=matcher,
+        starts_at=now,
+        ends_at=request.ends_at,
+        actor=actor,
+        comment=_validate_and_clean_act_comment(request.comment),
+    )
+    return StartedMaintenance(window, maintenance_windows.begin_maintenance(database, window, actor))
+
+
+def end_maintenance(database: Database, window: str, actor: Actor, now: int) -> MaintenanceWindow:
+    """End maintenance before its time, also of a configured window. Returns the window."""
+    return maintenance_windows.end_maintenance(database, window, _clean_actor_name(actor), now)
+
+
 async def end_expired_silences_and_send(
     store_executor: StoreExecutor, sender: NotificationSender, clock: Clock
 ) -> None:
@@ -204,36 +252,53 @@ async def end_expired_pauses(store_executor: StoreExecutor, clock: Clock) -> Non
 
 
 def _validate_silence_matcher(matcher: SilenceMatcher, *, selects_everything: bool) -> SilenceMatcher:
-    if matcher.is_empty and not selects_everything:
-        raise OperatorActRefusedError(
-            OperatorActRefusalReason.INVALID,
-            "nothing is selected: state an id, group, tag, kind, severity or subject, or `all` to silence everything",
-        )
-    if not matcher.is_empty and selects_everything:
-        raise OperatorActRefusedError(
-            OperatorActRefusalReason.INVALID, "`all` silences everything: leave out the other conditions"
-        )
-    probe = matcher.probe
+    _require_deliberate_selection(
+        is_empty=matcher.is_empty,
+        selects_everything=selects_everything,
+        fields="an id, group, tag, kind, severity or subject",
+        verb="silence",
+    )
+    _require_act_text_within_limit("subject", matcher.subject_pattern, MAX_SILENCE_SUBJECT_PATTERN_CHARS)
+    return SilenceMatcher(_validate_and_clean_probe_matcher(matcher.probe, "silence"), matcher.subject_pattern)
+
+
+def _validate_maintenance_matcher(matcher: ProbeMatcher, *, selects_everything: bool) -> ProbeMatcher:
+    _require_deliberate_selection(
+        is_empty=matcher == ProbeMatcher(),
+        selects_everything=selects_everything,
+        fields="an id, group, tag, kind or severity",
+        verb="select",
+    )
+    return _validate_and_clean_probe_matcher(matcher, "maintenance window")
+
+
+def _require_deliberate_selection(*, is_empty: bool, selects_everything: bool, fields: str, verb: str) -> None:
+    if is_empty and not selects_everything:
+        message = f"nothing is selected: state {fields}, or `all` to {verb} everything"
+        raise OperatorActRefusedError(OperatorActRefusalReason.INVALID, message)
+    if not is_empty and selects_everything:
+        message = f"`all` {verb}s everything: leave out the other conditions"
+        raise OperatorActRefusedError(OperatorActRefusalReason.INVALID, message)
+
+
+def _validate_and_clean_probe_matcher(matcher: ProbeMatcher, owner: str) -> ProbeMatcher:
+    """Without characters that are invisible or cannot be stored. `owner`: what has too many tags, in a message."""
     for name, text in (
-        ("id", probe.probe),
-        ("group", probe.group),
-        ("kind", probe.kind),
-        *(("tag", t) for t in probe.tags),
+        ("id", matcher.probe),
+        ("group", matcher.group),
+        ("kind", matcher.kind),
+        *(("tag", tag) for tag in matcher.tags),
     ):
         _require_act_text_within_limit(name, text, MAX_SILENCE_SUBJECT_PATTERN_CHARS)
-    if len(probe.tags) > MAX_SILENCE_TAGS:
-        message = f"the silence has {format_number(len(probe.tags))} tags; at most {MAX_SILENCE_TAGS} are possible"
+    if len(matcher.tags) > MAX_SILENCE_TAGS:
+        message = f"the {owner} has {format_number(len(matcher.tags))} tags; at most {MAX_SILENCE_TAGS} are possible"
         raise OperatorActRefusedError(OperatorActRefusalReason.INVALID, message)
-    _require_act_text_within_limit("subject", matcher.subject_pattern, MAX_SILENCE_SUBJECT_PATTERN_CHARS)
-    return SilenceMatcher(
-        ProbeMatcher(
-            probe.severity,
-            frozenset(map(replace_invisible_characters, probe.tags)),
-            replace_invisible_characters(probe.group),
-            replace_invisible_characters(probe.kind),
-            replace_invisible_characters(probe.probe),
-        ),
-        matcher.subject_pattern,
+    return ProbeMatcher(
+        matcher.severity,
+        frozenset(map(replace_invisible_characters, matcher.tags)),
+        replace_invisible_characters(matcher.group),
+        replace_invisible_characters(matcher.kind),
+        replace_invisible_characters(matcher.probe),
     )
 
 

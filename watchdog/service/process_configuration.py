@@ -45,6 +45,7 @@ def build_watchdog_process_configuration(
         check_in_tokens=token_digests,
         sections=definitions.build_config_section_snapshots(of_one_process=False),
         own_sections=definitions.build_config_section_snapshots(of_one_process=True),
+        maintenance_windows=[window.to_configured_window() for window in loaded_config.config.maintenance],
     )
 
 

@@ -34,6 +34,7 @@ from watchdog.service.event_loop_lag import EventLoopLagMonitor
 from watchdog.service.executor import ConcurrentProbeRunExecutor
 from watchdog.service.incident_tasks import list_incident_tasks
 from watchdog.service.maintenance import RetentionPolicy, maintain_store
+from watchdog.service.maintenance_windows import PLAN_MAINTENANCE_TASK_NAME
 from watchdog.service.member_faults import PROCESS_FAULT_WRITE_INTERVAL_S, WatchdogProcessFaultReporter
 from watchdog.service.membership import LEASE_RENEWAL_CHECK_INTERVAL_S, ProcessLeaseKeeper
 from watchdog.service.memory_probing import StoreAbsenceProbeScheduler
@@ -58,8 +59,6 @@ log = structlog.get_logger()
 SLOT_CLAIM_INTERVAL_S, RESULT_RECORD_INTERVAL_S = 0.5, 0.5
 """A bad result, and a result of a probe that is failing, is recorded at once."""
 DEADLINE_CHECK_INTERVAL_S = 1.0
-NOTIFICATION_SEND_INTERVAL_S = 1.0
-"""Notifications of a new transition are sent at once; the timer picks up retries."""
 REMEDIATION_CHECK_INTERVAL_S = 2.0
 MAINTENANCE_INTERVAL_S = 60.0
 MAX_SLOT_CLAIM_AGE_WHEN_READY_MS = 10_000
@@ -131,9 +130,8 @@ class MonitoringService:
         self.add_background_task("claim", self.claim_due_slots, SLOT_CLAIM_INTERVAL_S)
         self.add_background_task("record", self.record_results, RESULT_RECORD_INTERVAL_S)
         self.add_background_task("wake", self.evaluate_deadlines, DEADLINE_CHECK_INTERVAL_S)
-        deliver = self.notification_sender.start_sending_due_notifications
-        self.add_background_task("deliver", deliver, NOTIFICATION_SEND_INTERVAL_S)
-        for name, run, interval_s in list_incident_tasks(self.store_executor, self.notification_sender, self.clock):
+        parts = self.store_executor, self.notification_sender, self.lease_keeper.membership, self.clock
+        for name, run, interval_s in list_incident_tasks(*parts):
             self.add_background_task(name, run, interval_s)
         self.add_background_task("maintain", self.run_maintenance, MAINTENANCE_INTERVAL_S)
         self.add_background_task("report_faults", fault_reporter.write_changed_faults, PROCESS_FAULT_WRITE_INTERVAL_S)
@@ -161,12 +159,13 @@ class MonitoringService:
             self._timers.remove_job(name)
 
     async def start(self) -> None:
-        """Start the timers; returns after a first claim."""
+        """Start the timers; returns after a first claim, which takes place once it is known what is in maintenance."""
         if self._direct_notices is not None:
             await self._direct_notices.load()
         self._timers.start()
         loops = self._lag_monitor.monitor_event_loop_lag_forever(), self._record_urgent_results_forever()
         self._loop_tasks = [asyncio.create_task(loop) for loop in loops]
+        await self._run_background_task_once(self.tasks[PLAN_MAINTENANCE_TASK_NAME])
         await self._run_background_task_once(self.tasks["claim"])
 
     def describe_not_ready_reason(self) -> str:

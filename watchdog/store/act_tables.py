@@ -17,6 +17,7 @@ acts = Table(  # the audit log
     Column("silence", Text, nullable=False),  # empty: it is not about one
     Column("comment", Text, nullable=False),
     Column("probe", Text, nullable=False, server_default=""),  # its id in the configuration; empty: not about one
+    Column("maintenance", Text, nullable=False, server_default=""),  # the id of a window; empty: not about one
 )  # fmt: skip
 
 silences = Table(

@@ -12,6 +12,7 @@ from watchdog.domain.model import DeliveryState, IncidentEvent
 from watchdog.domain.watermark import MAX_WATERMARK_DISTANCE_MS
 from watchdog.store import act_tables as act_tables  # a part of the schema
 from watchdog.store import follow_up_tables as follow_up_tables
+from watchdog.store import maintenance_tables as maintenance_tables
 from watchdog.store.metadata import AUTOINCREMENT_ID_TYPE
 from watchdog.store.metadata import metadata as metadata
 

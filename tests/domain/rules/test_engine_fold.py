@@ -210,7 +210,9 @@ STALENESS_CASES = [
 @pytest.mark.parametrize("row", STALENESS_CASES, ids=lambda row: row.sentence)
 def test_staleness_events(row: StalenessCase) -> None:
     alert_states: AlertStates = {}
-    staleness_events = [(slot * SLOT_INTERVAL_MS, THRESHOLD_MS) for slot in row.staleness_events]
+    staleness_events = [
+        (slot * SLOT_INTERVAL_MS, THRESHOLD_MS, slot * SLOT_INTERVAL_MS + THRESHOLD_MS) for slot in row.staleness_events
+    ]
     done = fold_results_into_alert_states_in_place(
         alert_policy(3, 3), alert_states, -1, row.rows, never, staleness_events
     )
@@ -220,7 +222,7 @@ def test_staleness_events(row: StalenessCase) -> None:
 
 def test_a_staleness_event_has_its_duration() -> None:
     done = fold_results_into_alert_states_in_place(
-        alert_policy(), {}, 0, [], never, [(SLOT_INTERVAL_MS, 60_000), (9 * SLOT_INTERVAL_MS, 300_000)]
+        alert_policy(), {}, 0, [], never, [(SLOT_INTERVAL_MS, 60_000, 0), (9 * SLOT_INTERVAL_MS, 300_000, 0)]
     )
     assert [change.message for change in done.transitions] == ["no result for 1\N{NO-BREAK SPACE}min"]
 

@@ -3,27 +3,35 @@
 from watchdog.domain.rules.engine import (
     INCIDENT_HEALTH_STATE_BY_RULE,
     THRESHOLD_IGNORING_RULE_NAMES,
-    AlertStateFoldOutcome,
     AlertStates,
     advance_alert_state,
     derive_probe_health_state,
     evaluate_result_rules,
-    fold_results_into_alert_states_in_place,
+    has_finding_waiting_for_maintenance,
     is_result_bad_by_rule_about_subject,
+)
+from watchdog.domain.rules.fold import (
+    FOLD_WITHOUT_MAINTENANCE,
+    AlertStateFoldOutcome,
+    FoldMaintenance,
+    fold_results_into_alert_states_in_place,
 )
 from watchdog.domain.rules.policy import AlertPolicy
 from watchdog.domain.uptime_clock import UptimeClock
 
 __all__ = [
+    "FOLD_WITHOUT_MAINTENANCE",
     "INCIDENT_HEALTH_STATE_BY_RULE",
     "THRESHOLD_IGNORING_RULE_NAMES",
     "AlertPolicy",
     "AlertStateFoldOutcome",
     "AlertStates",
+    "FoldMaintenance",
     "UptimeClock",
     "advance_alert_state",
     "derive_probe_health_state",
     "evaluate_result_rules",
     "fold_results_into_alert_states_in_place",
+    "has_finding_waiting_for_maintenance",
     "is_result_bad_by_rule_about_subject",
 ]

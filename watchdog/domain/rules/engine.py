@@ -1,4 +1,4 @@
-"""The rules engine: folds stored results, in slot order, through one state machine per finding.
+"""The rules engine: one state machine per finding, which results advance. fold.py folds stored results through it.
 
 Pure: no I/O, no clock, no randomness. Everything that the fold decides follows from stored events alone, so replaying
 them gives the same incidents as the live run did. docs/architecture.md shows the state machine as a table.
@@ -6,11 +6,17 @@ them gives the same incidents as the live run did. docs/architecture.md shows th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from hashlib import blake2b
-from typing import NamedTuple
 
 from watchdog.domain.clock_steps import parse_clock_generation_of_timeline_id
+from watchdog.domain.maintenance import (
+    NO_MAINTENANCE,
+    MaintenancePeriods,
+    MaintenanceReason,
+    decide_transition_in_maintenance,
+    describe_outlived_maintenance,
+)
 from watchdog.domain.model import (
     Finding,
     HealthState,
@@ -21,7 +27,7 @@ from watchdog.domain.model import (
     SubjectFacts,
     SuspectOrOpenAlertState,
 )
-from watchdog.domain.reasons import is_same_incident_cause
+from watchdog.domain.reasons import get_reason_title, is_same_incident_cause
 from watchdog.domain.rules import (
     availability,
     job,
@@ -119,36 +125,39 @@ def advance_alert_state(
     transitions: list[IncidentTransition],
     *,
     generation: int = 0,
+    maintenance: MaintenancePeriods = NO_MAINTENANCE,
+    decided_at: int | None = None,
 ) -> None:
     """Advances the state machine of one finding. Changes `alert_states` and appends to `transitions`.
 
     A bad finding makes a clear subject suspect; `failure_threshold` bad ones in a row open an incident, and as many in
     a row with another cause change its cause. A good finding clears a suspect; `success_threshold` good ones in a row
-    resolve an incident, and a bad one restarts their count. `generation`: the clock generation of `slot`.
+    resolve an incident, and a bad one restarts their count. During maintenance nothing opens or changes; the first bad
+    finding afterwards makes up for it. `generation`: the clock generation of `slot`. `decided_at`: if not at `slot`.
     """
     key = (finding.rule, finding.subject)
-    immediate = finding.rule in THRESHOLD_IGNORING_RULE_NAMES
-    failure_threshold = 1 if immediate else policy.failure_threshold
-    success_threshold = 1 if immediate else policy.success_threshold
+    failure_threshold = _get_failure_threshold(policy, finding.rule)
+    success_threshold = 1 if finding.rule in THRESHOLD_IGNORING_RULE_NAMES else policy.success_threshold
     state = alert_states.get(key)
 
-    def add_transition(event: IncidentEvent, state: SuspectOrOpenAlertState) -> str:
-        transitions.append(_build_incident_transition(event, policy.probe.database_id, finding, state, slot))
-        return transitions[-1].incident
+    def add_transition(event: IncidentEvent, state: SuspectOrOpenAlertState) -> bool:
+        """False: it waits for the end of maintenance."""
+        at = slot if decided_at is None else decided_at
+        decided = _apply_maintenance_to_finding(event, finding, state, maintenance, at)
+        if decided is not None:
+            transitions.append(_build_incident_transition(event, policy.probe.database_id, decided, state, slot))
+        return decided is not None
 
     if finding.bad:
-        state = state or SuspectOrOpenAlertState(
-            bad_count=0, good_count=0, first_bad_slot=slot, incident=None, generation=generation
-        )
+        state = state or SuspectOrOpenAlertState(0, 0, first_bad_slot=slot, incident=None, generation=generation)
         if state.incident is not None:
             state = _count_other_cause_slot_in_state(state._replace(good_count=0), finding.reason, slot)
-            if state.other_count >= failure_threshold:
-                add_transition(IncidentEvent.CHANGED, state)
+            if state.other_count >= failure_threshold and add_transition(IncidentEvent.CHANGED, state):
                 state = state._replace(reason=finding.reason, other_count=0, other_since=None)
         else:
             state = state._replace(bad_count=state.bad_count + 1, reason=finding.reason)
-            if state.bad_count >= failure_threshold:
-                state = state._replace(incident=add_transition(IncidentEvent.OPENED, state))
+            if state.bad_count >= failure_threshold and add_transition(IncidentEvent.OPENED, state):
+                state = state._replace(incident=transitions[-1].incident)
         alert_states[key] = state
     elif state is not None:
         if state.incident is None:
@@ -158,6 +167,50 @@ def advance_alert_state(
             del alert_states[key]
         else:
             alert_states[key] = state._replace(good_count=state.good_count + 1, other_count=0, other_since=None)
+
+
+def _apply_maintenance_to_finding(
+    event: IncidentEvent, finding: Finding, state: SuspectOrOpenAlertState, maintenance: MaintenancePeriods, at: int
+) -> Finding | None:
+    """The finding as the transition states it; None: the transition waits for the end of maintenance."""
+    decision = decide_transition_in_maintenance(
+        event,
+        is_in_maintenance=maintenance.contains(at),
+        began_in_maintenance=maintenance.contains(state.first_bad_slot),
+    )
+    if decision.waits:
+        return None
+    outlives = decision.reason is MaintenanceReason.OUTLIVES_MAINTENANCE
+    return finding._replace(message=describe_outlived_maintenance(finding.message)) if outlives else finding
+
+
+def has_finding_waiting_for_maintenance(policy: AlertPolicy, alert_states: AlertStates) -> bool:
+    """Whether an incident would be open if the probe were not in maintenance."""
+    return any(_waits_for_maintenance(policy, rule, state) for (rule, _), state in alert_states.items())
+
+
+def open_findings_after_maintenance(
+    policy: AlertPolicy, alert_states: AlertStates, transitions: list[IncidentTransition]
+) -> None:
+    """Opens the incidents that maintenance held back, if no result has decided about them since. Changes `alert_states`
+    and appends to `transitions`."""
+    for (rule, subject), state in sorted(alert_states.items()):
+        if _waits_for_maintenance(policy, rule, state):
+            message = describe_outlived_maintenance(get_reason_title(state.reason))
+            finding = Finding(rule, subject, True, state.reason, message)
+            opened = _build_incident_transition(
+                IncidentEvent.OPENED, policy.probe.database_id, finding, state, state.first_bad_slot
+            )
+            transitions.append(opened)
+            alert_states[rule, subject] = state._replace(incident=opened.incident)
+
+
+def _waits_for_maintenance(policy: AlertPolicy, rule: str, state: SuspectOrOpenAlertState) -> bool:
+    return state.incident is None and state.bad_count >= _get_failure_threshold(policy, rule)
+
+
+def _get_failure_threshold(policy: AlertPolicy, rule: str) -> int:
+    return 1 if rule in THRESHOLD_IGNORING_RULE_NAMES else policy.failure_threshold
 
 
 def _build_incident_transition(
@@ -217,79 +270,20 @@ def build_good_findings_of_vanished_subjects(
 
 
 def fold_result_into_alert_states(
-    policy: AlertPolicy, alert_states: AlertStates, result: ProbeResult, transitions: list[IncidentTransition]
+    policy: AlertPolicy,
+    alert_states: AlertStates,
+    result: ProbeResult,
+    transitions: list[IncidentTransition],
+    maintenance: MaintenancePeriods = NO_MAINTENANCE,
 ) -> None:
     """Folds one result."""
     findings, generation = evaluate_result_rules(policy, result), parse_clock_generation_of_timeline_id(result.location)
     if findings and result.outcome is not Outcome.MISSED and stale.STALE_ALERT_STATE_KEY in alert_states:
         findings.append(stale.build_not_stale_finding())
     for finding in [*findings, *build_good_findings_of_vanished_subjects(alert_states, result, findings)]:
-        advance_alert_state(policy, alert_states, result.slot, finding, transitions, generation=generation)
-
-
-class AlertStateFoldOutcome(NamedTuple):
-    """How far a fold came, and what it decided."""
-
-    evaluated_until: int
-    """Every slot up to this one is folded."""
-    awaited_slot: int | None
-    """The slot at which the fold stopped, because it was claimed and its result may still arrive."""
-    alert_states_changed: bool
-    """A step changed an alert state, even if a later step changed it back: the slots must not be folded again."""
-    transitions: list[IncidentTransition]
-    held_until: int | None = None
-    """The fold stopped at a result that is held until this instant, unless it is decided before."""
-
-
-def fold_results_into_alert_states_in_place(
-    policy: AlertPolicy,
-    alert_states: AlertStates,
-    evaluated_until: int,
-    results: Iterable[ProbeResult],
-    lateness_passed: Callable[[int], bool],
-    staleness_events: Iterable[tuple[int, int]] = (),
-    now: int = 0,
-    *,
-    generation: int = 0,
-) -> AlertStateFoldOutcome:
-    """Folds results into `alert_states`, which it changes, up to the first slot that is still awaited, or whose result
-    is held beyond `now`.
-
-    Results are stored out of order, as runs end. Each names the slot that was claimed before it (`previous_slot`), so a
-    hole is known as such, and the fold waits at it. Folding over the hole would judge the same results in another order
-    than a replay, which has them all. Once the lateness of the missing slot has passed, its result no longer counts,
-    and the fold goes on.
-
-    `results`: ascending by slot, all after `evaluated_until`. `lateness_passed`: whether a result of this slot would be
-    stored as late. `staleness_events`: for a replay, the stored decisions that results were missing, as (slot of the
-    newest result, staleness threshold in ms). `generation`: of the clock, to which all of them belong.
-    """
-    transitions: list[IncidentTransition] = []
-    pending_events = sorted(staleness_events)
-    changed = False
-
-    def apply_staleness_before(slot: int | None) -> None:
-        while pending_events and (slot is None or pending_events[0][0] < slot):
-            last_slot, threshold = pending_events.pop(0)
-            finding = stale.build_stale_finding(threshold)
-            advance_alert_state(policy, alert_states, last_slot, finding, transitions, generation=generation)
-
-    for result in results:
-        if result.late:
-            continue
-        awaited = result.previous_slot
-        if awaited is not None and awaited > evaluated_until and not lateness_passed(awaited):
-            apply_staleness_before(awaited)
-            return AlertStateFoldOutcome(evaluated_until, awaited, changed, transitions)
-        apply_staleness_before(result.slot)
-        if result.held_until is not None and result.held_until > now:
-            return AlertStateFoldOutcome(evaluated_until, None, changed, transitions, result.held_until)
-        states_before = dict(alert_states)
-        fold_result_into_alert_states(policy, alert_states, result, transitions)
-        changed = changed or alert_states != states_before
-        evaluated_until = result.slot
-    apply_staleness_before(None)
-    return AlertStateFoldOutcome(evaluated_until, None, changed, transitions)
+        advance_alert_state(
+            policy, alert_states, result.slot, finding, transitions, generation=generation, maintenance=maintenance
+        )
 
 
 def derive_probe_health_state(open_rules: Iterable[str], *, has_verdict: bool) -> HealthState:

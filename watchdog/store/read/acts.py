@@ -167,4 +167,5 @@ def _build_act_from_row(row: Any) -> OperatorAuditLogEntry:
         silence=row.silence,
         comment=row.comment,
         probe=row.probe,
+        maintenance=row.maintenance,
     )

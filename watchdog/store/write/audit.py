@@ -17,6 +17,7 @@ def record_operator_act(
     incident: str = "",
     silence: str = "",
     probe: str = "",
+    maintenance: str = "",
     comment: str = "",
 ) -> None:
     """In the transaction of the act."""
@@ -29,6 +30,7 @@ def record_operator_act(
             incident=incident,
             silence=silence,
             probe=probe,
+            maintenance=maintenance,
             comment=comment,
         )
     )

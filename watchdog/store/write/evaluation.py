@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 import structlog
 
+from watchdog.domain.maintenance import NO_MAINTENANCE, MaintenancePeriods
 from watchdog.domain.model import (
     IncidentEvent,
     IncidentTransition,
@@ -23,14 +24,17 @@ from watchdog.domain.routing import RoutingDecision
 from watchdog.domain.rules import (
     THRESHOLD_IGNORING_RULE_NAMES,
     AlertStates,
+    FoldMaintenance,
     advance_alert_state,
     fold_results_into_alert_states_in_place,
+    has_finding_waiting_for_maintenance,
     service,
     stale,
 )
 from watchdog.domain.silencing import Silence
 from watchdog.store.database import Database, run_after_commit
 from watchdog.store.listings import SubjectListingCache, build_results_with_listings_from_rows
+from watchdog.store.read.maintenance import load_maintenance_periods
 from watchdog.store.tables import END_OF_TIME_MS, alert_states, evaluation_cursors, results, staleness_events
 from watchdog.store.write.incident_groups import INCIDENT_GROUPS_LOCK_KEY
 from watchdog.store.write.incidents import change_incident_cause, open_incident, resolve_incident
@@ -171,6 +175,7 @@ class AlertEvaluator:
             rows[result.probe].append(result)
         active = [probe for probe in starts if cursors[probe].active]
         states_before = self.load_alert_states(connection, active) if active else {}
+        maintenance = load_maintenance_periods(connection, starts.keys())
         writes = PendingEvaluationWrites()
         for probe, start in starts.items():
             self._evaluate_probe(
@@ -179,6 +184,7 @@ class AlertEvaluator:
                 start=start,
                 rows=rows[probe],
                 states_before=states_before.get(probe, {}),
+                periods=maintenance.get(probe, NO_MAINTENANCE),
                 now=now,
                 newest_slot=None if newest_slots is None else newest_slots[probe],
             )
@@ -193,16 +199,19 @@ class AlertEvaluator:
         start: int,
         rows: list[ProbeResult],
         states_before: AlertStates,
+        periods: MaintenancePeriods,
         now: int,
         newest_slot: int | None,
     ) -> None:
-        probe, clock = cursor.probe, self.watermark.uptime_clock
-        policy, generation = self.registry[probe].policy, self.watermark.generation
+        probe, clock, generation = cursor.probe, self.watermark.uptime_clock, self.watermark.generation
+        policy = self.registry[probe].policy
         states, waits_until = dict(states_before), END_OF_TIME_MS if self._gives_up_awaited else now
         lateness_passed = partial(clock.has_uptime_elapsed_since, duration=policy.max_lateness, now=waits_until)
+        settled = 0 if self._gives_up_awaited else self.find_newest_settled_slot(probe, now)
         fold = fold_results_into_alert_states_in_place(
-            policy, states, start, rows, lateness_passed, now=waits_until, generation=generation
-        )
+            policy, states, start, rows, lateness_passed, now=waits_until, generation=generation,
+            maintenance=FoldMaintenance(periods, cursor.evaluated_until, settled),
+        )  # fmt: skip
         writes.add_expired_result_holds(rows, fold.evaluated_until)
         changed, until = fold.alert_states_changed, fold.evaluated_until
         if newest_slot is not None and stale.STALE_ALERT_STATE_KEY not in states:
@@ -210,31 +219,56 @@ class AlertEvaluator:
             if clock.has_uptime_elapsed_since(newest_slot, threshold, now):
                 event = StalenessEvent(probe, newest_slot, self.watermark.clock_timeline_id, threshold, detected_at=now)
                 writes.staleness_events.append(event._asdict())
-                finding = stale.build_stale_finding(threshold)
-                advance_alert_state(policy, states, newest_slot, finding, fold.transitions, generation=generation)
+                advance_alert_state(
+                    policy, states, newest_slot, stale.build_stale_finding(threshold), fold.transitions,
+                    generation=generation, maintenance=periods, decided_at=now,
+                )  # fmt: skip
                 if not changed and fold.awaited_slot is None and fold.held_until is None:
                     # No slot is decided by this, and one after the newest result may still be caught up.
                     until = max(cursor.evaluated_until, newest_slot)
                 changed = True
-        wake_at = cursor.wake_at
-        if stale.STALE_ALERT_STATE_KEY in states:
-            wake_at = None
-        elif newest_slot is not None or stale.STALE_ALERT_STATE_KEY in states_before:
-            if newest_slot is None:
-                newest_slot = max(row.slot for row in rows if row.outcome is not Outcome.MISSED)
-            wake_at = clock.compute_deadline_excluding_downtime(newest_slot, policy.staleness_threshold(newest_slot))
+        wake_at = self._find_staleness_deadline(cursor, rows, states_before, states, newest_slot)
         wait_ends_at = fold.held_until
         if fold.awaited_slot is not None:
             wait_ends_at = clock.compute_deadline_excluding_downtime(fold.awaited_slot, policy.max_lateness)
-        wake_at = min((at for at in (wake_at, wait_ends_at) if at is not None), default=None)
-        awaiting = wait_ends_at is not None
-        active = bool(states) or awaiting
+        maintenance_ends_at = self._find_end_of_maintenance(probe, states, periods, fold.evaluated_until)
+        wake_at = _find_earliest(wake_at, wait_ends_at, maintenance_ends_at)
+        awaiting, active = wait_ends_at is not None, bool(states) or wait_ends_at is not None
         if changed or (awaiting, active, wake_at) != (cursor.awaiting_slot, cursor.active, cursor.wake_at):
             until = until if changed or awaiting else cursor.evaluated_until
             update = {"p": probe, "until": until, "awaiting": awaiting, "active": active, "wake": wake_at}
             writes.cursor_updates.append(update)
         writes.add_changed_alert_states(probe, states_before, states)
         writes.transitions += fold.transitions
+
+    def _find_staleness_deadline(
+        self,
+        cursor: EvaluationCursor,
+        rows: list[ProbeResult],
+        states_before: AlertStates,
+        states: AlertStates,
+        newest_slot: int | None,
+    ) -> int | None:
+        """When the probe is stale without another result; None: it is. `newest_slot`: None: the deadline stays, unless
+        a result has ended that it was stale."""
+        if stale.STALE_ALERT_STATE_KEY in states:
+            return None
+        if newest_slot is None and stale.STALE_ALERT_STATE_KEY in states_before:
+            newest_slot = max((row.slot for row in rows if row.outcome is not Outcome.MISSED), default=None)
+        if newest_slot is None:
+            return cursor.wake_at
+        threshold = self.registry[cursor.probe].policy.staleness_threshold(newest_slot)
+        return self.watermark.uptime_clock.compute_deadline_excluding_downtime(newest_slot, threshold)
+
+    def _find_end_of_maintenance(
+        self, probe: int, states: AlertStates, periods: MaintenancePeriods, evaluated_until: int
+    ) -> int | None:
+        """When it is decided whether something opens that maintenance holds back; None: nothing waits."""
+        policy = self.registry[probe].policy
+        ends = periods.list_aftermath_ends(evaluated_until)
+        if not ends or not has_finding_waiting_for_maintenance(policy, states):
+            return None
+        return self.watermark.uptime_clock.compute_deadline_excluding_downtime(ends[0], policy.max_lateness)
 
     def _flush_pending_evaluation_writes(
         self, connection: sa.Connection, writes: PendingEvaluationWrites, now: int
@@ -302,6 +336,10 @@ class AlertEvaluator:
             silences=silences,
             now=now,
         )
+
+
+def _find_earliest(*instants: int | None) -> int | None:
+    return min((instant for instant in instants if instant is not None), default=None)
 
 
 def _log_incident_transition(transition: IncidentTransition, probe: ProbeInfo) -> None:

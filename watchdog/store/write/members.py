@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from watchdog.domain.config_changes import ConfigSectionSnapshot
 from watchdog.domain.formatting import SECOND_MS
+from watchdog.domain.maintenance_windows import ConfiguredMaintenanceWindow
 from watchdog.domain.membership import (
     DEREGISTERED_WATCHDOG_PROCESS_RETENTION_MS,
     ENDED_WATCHDOG_PROCESS_RETENTION_MS,
@@ -68,6 +69,7 @@ class WatchdogProcessConfiguration:
     """The sections that count as content, except for the probes, to compare configurations."""
     own_sections: Mapping[str, ConfigSectionSnapshot] = field(default_factory=dict)
     """Those that concern this process alone."""
+    maintenance_windows: Sequence[ConfiguredMaintenanceWindow] = ()
 
 
 class WatchdogProcessMembership:

@@ -126,7 +126,7 @@ class ResultRecorder:
             for probe, cursor in sorted(cursors.items()):
                 newest = newest_slots[probe]
                 threshold = self.registry[probe].policy.staleness_threshold(newest)
-                if cursor.awaiting_slot or clock.has_uptime_elapsed_since(newest, threshold, claimed_until):
+                if cursor.active or clock.has_uptime_elapsed_since(newest, threshold, claimed_until):
                     to_evaluate.add(probe)
                 else:
                     postponed.append({"p": probe, "wake": clock.compute_deadline_excluding_downtime(newest, threshold)})

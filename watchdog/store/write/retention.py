@@ -12,6 +12,7 @@ from watchdog.domain.formatting import DAY_MS, HOUR_MS
 from watchdog.domain.model import Outcome
 from watchdog.store.act_tables import acts, pauses, silenced_incidents, silences
 from watchdog.store.database import Database
+from watchdog.store.maintenance_tables import maintenance_periods, maintenance_windows
 from watchdog.store.tables import (
     cause_changes,
     check_ins,
@@ -84,7 +85,7 @@ def delete_expired_rows(database: Database, now: int, results_retention_ms: int,
     A result stays until its hour is rolled up, and the newest one of a configured probe stays forever: the next may be
     due in months. Resolved incidents with their notifications, and the first bad result of each with its evidence, stay
     as long as roll-ups, and those of a group as long as its last incident: they identify its next message. So do acts,
-    silences and pauses that have ended, and downtime, by which every deadline is measured.
+    silences, pauses and maintenance that have ended, and downtime, by which every deadline is measured.
     """
     now -= _sum_recent_downtime(database, now)
     results_cutoff = (now - results_retention_ms) // HOUR_MS * HOUR_MS
@@ -140,6 +141,8 @@ def _list_expired_act_conditions(
         (acts, acts.c.occurred_at < cutoff),
         (silences, (silences.c.ended_at < cutoff) & ~selects_incident),
         (pauses, pauses.c.ended_at < cutoff),
+        (maintenance_periods, maintenance_periods.c.ends_at < cutoff),
+        (maintenance_windows, maintenance_windows.c.ends_at < cutoff),
     )
 
 

@@ -1,0 +1,102 @@
+"""`watchdog maintenance`, `maintenance begin` and `maintenance end`."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.command_line import invoke_command
+from tests.support.store import StoreHarness, make_registered_probe
+from watchdog.domain.formatting import HOUR_MS, MINUTE_MS
+from watchdog.domain.maintenance_windows import ConfiguredMaintenanceWindow
+from watchdog.domain.routing import ProbeMatcher
+from watchdog.resources import find_resource_folder
+from watchdog.service.clock import read_wall_clock_ms
+from watchdog.store.database import Database
+from watchdog.store.maintenance_tables import maintenance_periods, maintenance_windows
+from watchdog.store.migrate import upgrade_schema
+
+Write = Callable[..., Path]
+USER = pwd.getpwuid(os.getuid()).pw_name
+
+
+@pytest.fixture
+def harness(write: Write) -> Iterator[StoreHarness]:
+    write()
+    now = read_wall_clock_ms()
+    database = Database("sqlite:///watchdog.db")
+    upgrade_schema(database, find_resource_folder("migrations"))
+    with StoreHarness(database, [make_registered_probe("api")], now=now - HOUR_MS, create_schema=False) as made:
+        made.without_downtime()
+        made.advance_watermark(now)
+        yield made
+        database.close()
+
+
+def test_maintenance_is_begun_listed_and_ended(harness: StoreHarness) -> None:
+    ran = invoke_command("maintenance", "begin", "--id", "api", "--for", "1h", "--comment", "[red]upgrade")
+    assert (ran.exit_code, ran.stderr) == (0, "")
+    (row,) = harness.select_rows(maintenance_windows)
+    assert ran.stdout.startswith(f"{row['id']} puts 1\N{NO-BREAK SPACE}probe into maintenance until ")
+    assert f"`watchdog maintenance end {row['id']}` ends it." in ran.stdout
+    assert (row["author"], row["interface"], row["ends_at"] - row["starts_at"]) == (USER, "cli", HOUR_MS)
+    (listed,) = invoke_command("maintenance", "-o", "json").json
+    assert (listed["id"], listed["in_effect"], listed["by"], listed["comment"]) == (
+        row["id"],
+        True,
+        USER,
+        "[red]upgrade",
+    )
+    assert listed["match"] == {"id": "api", "group": None, "tags": [], "kind": None, "severity": None}
+    table = invoke_command("maintenance").stdout
+    assert "id api" in table
+    assert "[red]upgrade" in table
+    assert invoke_command("maintenance", "end", row["id"]).stdout == f"Ended: {row['id']}\n"
+    assert harness.select_row(maintenance_periods)["ends_at"] <= read_wall_clock_ms()
+    assert invoke_command("maintenance").stdout == "no maintenance\n"
+    (ended,) = invoke_command("maintenance", "--ended", "-o", "json").json
+    assert (ended["in_effect"], ended["ended_by"]) == (False, USER)
+
+
+def test_the_next_time_of_a_configured_window_is_listed(harness: StoreHarness) -> None:
+    now = read_wall_clock_ms()
+    window = ConfiguredMaintenanceWindow("Upgrade", ProbeMatcher(), HOUR_MS, starts_at=now + 30 * MINUTE_MS)
+    harness.plan_maintenance(now, window)
+    (listed,) = invoke_command("maintenance", "-o", "json").json
+    assert (listed["name"], listed["in_effect"], listed["by"], listed["through"]) == ("Upgrade", False, "", "")
+    assert "everything" in invoke_command("maintenance").stdout
+
+
+def test_json_of_a_beginning(harness: StoreHarness) -> None:
+    began = invoke_command("maintenance", "begin", "--all", "--until", "2030-01-01T00:00Z", "-o", "json")
+    assert "30 days at most" in began.stderr
+    began = invoke_command("maintenance", "begin", "--all", "--for", "5m", "-o", "json")
+    assert began.json["in_effect"] is True
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["begin", "--for", "1h"], "nothing is selected"),
+        (["begin", "--all", "--group", "Core", "--for", "1h"], "`all` selects everything"),
+        (["begin", "--all"], "state either --for or --until"),
+        (["begin", "--all", "--for", "0s"], "longer than 0"),
+        (["begin", "--all", "--for", "soon"], "--for soon"),
+        (["begin", "--all", "--until", "2020-01-01T00:00Z"], "would end in the past"),
+        (["begin", "--all", "--until", "2026-12-01T22:00"], "add the time zone"),
+        (["begin", "--severity", "high", "--for", "1h"], "expected info, warning, critical"),
+        (["begin", "--group", "Nothing", "--for", "1h"], "no probe matches"),
+        (["begin", "--all", "--for", "1h", "--comment", "x" * 600], "600 characters"),
+        (["end", "m-nothing"], "no maintenance window has the id m-nothing"),
+    ],
+)
+def test_errors(harness: StoreHarness, words: list[str], error: str) -> None:
+    ran = invoke_command("maintenance", *words)
+    assert ran.exit_code == 2
+    assert error in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert harness.select_rows(maintenance_windows) == []

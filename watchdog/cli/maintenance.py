@@ -1,0 +1,148 @@
+"""`watchdog maintenance`: what is in maintenance, now and next; and how people begin and end it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from watchdog.cli.acts import (
+    ActCommentOption,
+    open_database_to_act,
+    parse_for_option_ms,
+    parse_severity_option,
+    parse_until_option,
+)
+from watchdog.cli.click_classes import CommandGroupWithoutPydantic, CommandWithoutPydantic
+from watchdog.cli.common import (
+    DEFAULT_CONFIG_PATH,
+    ConfigFileOption,
+    exit_with_error,
+    open_read_connection_or_exit,
+)
+from watchdog.cli.output import (
+    CliOutputFormat,
+    OutputFormatOption,
+    escape_rich_markup,
+    print_json,
+    print_json_or_table,
+)
+
+if TYPE_CHECKING:
+    from watchdog.domain.maintenance_windows import MaintenanceWindow
+
+maintenance_app = typer.Typer(cls=CommandGroupWithoutPydantic, invoke_without_command=True)
+
+
+@maintenance_app.callback()
+def maintenance_command(
+    context: typer.Context,
+    config: ConfigFileOption = DEFAULT_CONFIG_PATH,
+    output: OutputFormatOption = CliOutputFormat.TABLE,
+    with_ended: Annotated[bool, typer.Option("--ended", help="Also the 100 newest that ended.")] = False,
+) -> None:
+    """List the maintenance windows in effect, and the next ones.
+
+    \b
+    Example: watchdog maintenance
+    """
+    if context.invoked_subcommand is None:
+        _print_maintenance(config, output, with_ended=with_ended)
+
+
+@maintenance_app.command("begin", cls=CommandWithoutPydantic)
+def maintenance_begin_command(
+    probe: Annotated[str, typer.Option("--id", help="Id or name of a probe.")] = "",
+    group: Annotated[str, typer.Option(help="Group of the probes.")] = "",
+    tags: Annotated[list[str] | None, typer.Option("--tag", help="Tag; of several, a probe must have all.")] = None,
+    kind: Annotated[str, typer.Option(help="Kind of the probes, such as http.")] = "",
+    severity: Annotated[str, typer.Option(help="info, warning or critical.")] = "",
+    everything: Annotated[bool, typer.Option("--all", help="Every probe, except Watchdog itself.")] = False,
+    duration: Annotated[str, typer.Option("--for", help="For how long, such as 30m, 4h or 2d.")] = "",
+    until: Annotated[str, typer.Option(help="Until when, such as 2026-12-01T22:00+01:00.")] = "",
+    comment: ActCommentOption = "",
+    config: ConfigFileOption = DEFAULT_CONFIG_PATH,
+    output: OutputFormatOption = CliOutputFormat.TABLE,
+) -> None:
+    """Put matching probes into maintenance, from now on.
+
+    Their runs go on, but no incident of theirs opens. What is still wrong afterwards opens then. A probe must match
+    every option that is given. At least one is necessary, or --all.
+
+    \b
+    Example: watchdog maintenance begin --group Core --for 1h --comment "upgrade"
+    """
+    from watchdog.api.serializers.maintenance import serialize_maintenance_window
+    from watchdog.domain.formatting import format_count_with_noun, format_utc_timestamp
+    from watchdog.domain.routing import ProbeMatcher
+    from watchdog.service.acts import MaintenanceRequest, begin_maintenance
+
+    match = ProbeMatcher(parse_severity_option(severity), frozenset(tags or ()), group, kind, probe)
+    if bool(duration) == bool(until):
+        exit_with_error("state either --for or --until: for how long, or until when")
+    duration_ms = parse_for_option_ms(duration) if duration else 0
+    ends_at = parse_until_option(until) if until else 0
+    with open_database_to_act(config) as (database, user, now):
+        request = MaintenanceRequest(match, ends_at or now + duration_ms, comment, selects_everything=everything)
+        started = begin_maintenance(database, request, user, now)
+    window = started.window
+    if output is CliOutputFormat.JSON:
+        print_json(serialize_maintenance_window(window, now))
+        return
+    count = format_count_with_noun(started.probe_count, "probe")
+    print(f"{window.id} puts {count} into maintenance until {format_utc_timestamp(window.ends_at, now)}")
+    print(f"`watchdog maintenance end {window.id}` ends it.")
+
+
+@maintenance_app.command("end", cls=CommandWithoutPydantic)
+def maintenance_end_command(
+    window: Annotated[str, typer.Argument(help="Its id: see `watchdog maintenance`.", show_default=False)],
+    config: ConfigFileOption = DEFAULT_CONFIG_PATH,
+) -> None:
+    """End maintenance before its time, also that of a configured window.
+
+    A configured window takes place again as scheduled.
+
+    \b
+    Example: watchdog maintenance end m-4f0c2a91be
+    """
+    from watchdog.service.acts import end_maintenance
+
+    with open_database_to_act(config) as (database, user, now):
+        end_maintenance(database, window, user, now)
+    print(f"Ended: {window}")
+
+
+def _print_maintenance(config: Path, output: CliOutputFormat, *, with_ended: bool) -> None:
+    from watchdog.api.serializers.maintenance import serialize_maintenance_window
+    from watchdog.store.read.maintenance import list_ended_maintenance, list_present_and_next_maintenance
+
+    with open_read_connection_or_exit(config) as (connection, now):
+        windows = list_present_and_next_maintenance(connection, now)
+        windows += list_ended_maintenance(connection, now) if with_ended else []
+    print_json_or_table(
+        output,
+        windows,
+        to_json=lambda window: serialize_maintenance_window(window, now),
+        headings=("id", "name", "probes", "starts", "until", "by", "comment"),
+        to_row=lambda window: _format_maintenance_row(window, now),
+        empty_text="no maintenance",
+    )
+
+
+def _format_maintenance_row(window: MaintenanceWindow, now: int) -> tuple[str, ...]:
+    from watchdog.domain.formatting import format_utc_timestamp
+    from watchdog.domain.silencing import SilenceMatcher
+
+    is_over = window.ended_at is not None or window.ends_at <= now
+    end = window.ends_at if window.ended_at is None else window.ended_at
+    return (
+        window.id,
+        escape_rich_markup(window.name),
+        escape_rich_markup(SilenceMatcher(window.matcher).describe()),
+        "now" if window.is_in_effect(now) else format_utc_timestamp(window.starts_at, now),
+        f"{'ended ' if is_over else ''}{format_utc_timestamp(end, now)}",
+        "" if window.actor is None else escape_rich_markup(window.actor.name),
+        escape_rich_markup(window.comment.replace("\n", " ")),
+    )

@@ -1,0 +1,36 @@
+"""Keeps the stored maintenance in step with the configuration, the calendar and the probes."""
+
+from __future__ import annotations
+
+import structlog
+
+from watchdog.service.clock import Clock
+from watchdog.service.store_executor import StoreExecutor
+from watchdog.store.write.maintenance_windows import (
+    MAX_PROBES_PER_PLANNING_TRANSACTION,
+    MaintenancePlan,
+    find_maintenance_changes,
+    plan_maintenance,
+)
+from watchdog.store.write.members import WatchdogProcessMembership
+
+log = structlog.get_logger()
+
+PLAN_MAINTENANCE_TASK_NAME = "plan_maintenance"
+MAINTENANCE_PLANNING_INTERVAL_S = 5.0
+
+
+async def plan_maintenance_windows(
+    store_executor: StoreExecutor, membership: WatchdogProcessMembership, clock: Clock
+) -> None:
+    """Store which probes are in the windows in effect and in the next ones. Raises StoreUnavailableError."""
+    infos = {id: registered.info for id, registered in dict(membership.registry).items()}
+    plan = MaintenancePlan(membership.configuration.maintenance_windows, membership.revision, infos)
+    changes = await store_executor.run_read_query(
+        lambda connection: find_maintenance_changes(connection, plan, clock())
+    )
+    if changes.is_empty:
+        return
+    log.info("maintenance_planned", added=len(changes.added), ended=len(changes.ended))
+    for _ in range(0, max(1, len(infos)), MAX_PROBES_PER_PLANNING_TRANSACTION):
+        await store_executor.run_write_with_now(lambda now: plan_maintenance(store_executor.database, plan, now))

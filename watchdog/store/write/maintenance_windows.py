@@ -1,0 +1,315 @@
+"""Maintenance windows: their beginning and end, and which slots of which probes are in maintenance.
+
+The periods are what the fold decides by, so they never change what was evaluated: one begins after the last slot that
+the fold has evaluated, and one that ends early ends after it. Both are read under the lock of the probe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from watchdog.domain.acts import Actor, OperatorActKind, OperatorActRefusalReason, OperatorActRefusedError
+from watchdog.domain.formatting import format_number, format_utc_timestamp
+from watchdog.domain.maintenance_windows import (
+    MAX_ACTIVE_MAINTENANCE_WINDOWS,
+    ConfiguredMaintenanceWindow,
+    MaintenanceWindow,
+    describe_maintenance_mismatch,
+)
+from watchdog.domain.model import ProbeInfo
+from watchdog.store.codec import decode_probe_info
+from watchdog.store.database import Database
+from watchdog.store.maintenance_tables import (
+    maintenance_has_not_ended_early,
+    maintenance_periods,
+    maintenance_windows,
+)
+from watchdog.store.read.maintenance import (
+    build_maintenance_window_from_row,
+    encode_probe_matcher,
+    load_maintenance_window,
+)
+from watchdog.store.tables import evaluation_cursors, probes
+from watchdog.store.write.audit import record_operator_act
+
+MAINTENANCE_LOCK_KEY = -4
+"""Advisory lock: two processes that plan at once would store the same period twice. No probe has this id."""
+MAX_PROBES_PER_PLANNING_TRANSACTION = 500
+
+
+class MaintenancePlan(NamedTuple):
+    """What a process knows of maintenance, and of the probes that it applies to."""
+
+    configured: Sequence[ConfiguredMaintenanceWindow]
+    revision: int
+    """Of the configuration: `configured` applies to the probes that it decides about."""
+    probes: Mapping[int, ProbeInfo]
+    """Every probe that is not retired, by database id."""
+
+
+class StoredMaintenancePeriod(NamedTuple):
+    """A row of `maintenance_periods`."""
+
+    probe: int
+    maintenance: str
+    starts_at: int
+    ends_at: int
+
+
+class MaintenanceChanges(NamedTuple):
+    """What has to be written so that the stored periods follow a plan."""
+
+    added: Mapping[tuple[int, str], MaintenanceWindow]
+    """(probe, id of the window) -> the window."""
+    ended: Sequence[StoredMaintenancePeriod]
+    """Periods that the plan no longer has."""
+    unused: Sequence[MaintenanceWindow]
+    """Configured windows that no probe is in any more."""
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.added or self.ended or self.unused)
+
+
+def find_maintenance_changes(connection: sa.Connection, plan: MaintenancePlan, now: int) -> MaintenanceChanges:
+    """Reads only."""
+    rows = connection.execute(sa.select(maintenance_windows).where(maintenance_windows.c.ends_at > now)).all()
+    stored = {row.id: build_maintenance_window_from_row(row) for row in rows}
+    occurrences = _list_configured_occurrences(plan.configured, now)
+    if not stored and not occurrences:  # the usual case
+        return MaintenanceChanges({}, (), ())
+    is_own = probes.c.revision == plan.revision, probes.c.removed_at.is_(None)
+    governed = set(connection.execute(sa.select(probes.c.id).where(*is_own)).scalars())
+    query = sa.select(*(maintenance_periods.c[name] for name in StoredMaintenancePeriod._fields))
+    query = query.where(maintenance_periods.c.ends_at > now, maintenance_periods.c.maintenance.in_(list(stored)))
+    periods = [StoredMaintenancePeriod(*row) for row in connection.execute(query)]
+    wanted = _select_probes(occurrences, stored, plan.probes, governed)
+    is_planned = {(period.probe, period.maintenance) for period in periods}
+    ended = [
+        period
+        for period in periods
+        if (period.probe, period.maintenance) not in wanted
+        and period.probe in (governed if _is_decided_by_configuration(stored[period.maintenance]) else plan.probes)
+    ]
+    in_use = {period.maintenance for period in set(periods) - set(ended)} | {window for _, window in wanted}
+    unused = [
+        each for each in stored.values() if each.actor is None and each.ended_at is None and each.id not in in_use
+    ]
+    return MaintenanceChanges({key: wanted[key] for key in wanted.keys() - is_planned}, ended, unused)
+
+
+def _is_decided_by_configuration(window: MaintenanceWindow) -> bool:
+    """Whether only a process with the configuration knows which probes are in the window."""
+    return window.actor is None and not window.ended_by
+
+
+def _list_configured_occurrences(
+    configured: Iterable[ConfiguredMaintenanceWindow], now: int
+) -> dict[str, MaintenanceWindow]:
+    """Of each window the occurrence in effect and the next one, by id."""
+    windows = {}
+    for window in configured:
+        for occurrence in (window.find_occurrence_at(now), window.find_next_occurrence_after(now)):
+            if occurrence is not None:
+                id = window.derive_occurrence_id(occurrence)
+                windows[id] = MaintenanceWindow(
+                    id=id,
+                    name=window.name,
+                    matcher=window.matcher,
+                    starts_at=occurrence.starts_at,
+                    ends_at=occurrence.ends_at,
+                )
+    return windows
+
+
+def _select_probes(
+    occurrences: Mapping[str, MaintenanceWindow],
+    stored: Mapping[str, MaintenanceWindow],
+    infos: Mapping[int, ProbeInfo],
+    governed: set[int],
+) -> dict[tuple[int, str], MaintenanceWindow]:
+    """Which probe is to be in which window. A window that a person ended stays ended."""
+    by_people = {id: window for id, window in stored.items() if window.actor is not None and window.ended_at is None}
+    wanted = {}
+    for id, window in {**occurrences, **by_people}.items():
+        if id in stored and stored[id].ended_by:
+            continue
+        for probe, info in infos.items():
+            if (id in by_people or probe in governed) and not describe_maintenance_mismatch(window.matcher, info):
+                wanted[probe, id] = window
+    return wanted
+
+
+def plan_maintenance(database: Database, plan: MaintenancePlan, now: int) -> int:
+    """Store the periods of the plan, and end those that it no longer has. Returns for how many probes more there is
+    something to write: MAX_PROBES_PER_PLANNING_TRANSACTION are written at once."""
+    with database.open_write_transaction() as connection:
+        database.acquire_advisory_lock(connection, MAINTENANCE_LOCK_KEY)
+        changes = find_maintenance_changes(connection, plan, now)
+        if changes.is_empty:
+            return 0
+        affected = dict.fromkeys([probe for probe, _ in changes.added] + [period.probe for period in changes.ended])
+        locked = database.lock_probes(connection, islice(affected, MAX_PROBES_PER_PLANNING_TRANSACTION))
+        decided_until = _load_evaluated_slots(connection, locked)
+        ended = [period for period in changes.ended if period.probe in locked]
+        _end_periods(connection, ended, decided_until, now)
+        added = {key: window for key, window in changes.added.items() if key[0] in locked}
+        _store_windows(database, connection, {window.id: window for window in added.values()}.values())
+        rows = [
+            StoredMaintenancePeriod(
+                probe, id, max(window.starts_at, decided_until.get(probe, 0) + 1), window.ends_at
+            )._asdict()
+            for (probe, id), window in sorted(added.items())
+        ]
+        if rows := [row for row in rows if row["starts_at"] < row["ends_at"]]:
+            insert = database.build_insert_statement(maintenance_periods)
+            key, end = list(maintenance_periods.primary_key.columns), {"ends_at": insert.excluded.ends_at}
+            connection.execute(insert.on_conflict_do_update(index_elements=key, set_=end), rows)
+        if len(locked) == len(affected):  # otherwise some of their periods are still to be ended
+            _end_unused_windows(connection, changes.unused, now)
+        return len(affected) - len(locked)
+
+
+def _load_evaluated_slots(connection: sa.Connection, ids: Iterable[int]) -> dict[int, int]:
+    """Probe -> the slot up to which its results are evaluated, or changed nothing."""
+    columns = evaluation_cursors.c.probe, evaluation_cursors.c.evaluated_until
+    query = sa.select(*columns).where(evaluation_cursors.c.probe.in_(list(ids)))
+    return dict(map(tuple, connection.execute(query)))
+
+
+def _end_periods(
+    connection: sa.Connection, periods: Sequence[StoredMaintenancePeriod], decided_until: Mapping[int, int], now: int
+) -> None:
+    """The caller has locked the probes. Their deadlines are evaluated at once: what waits may open earlier."""
+    rows = [
+        {
+            "p": period.probe,
+            "m": period.maintenance,
+            "s": period.starts_at,
+            "e": min(period.ends_at, max(now, period.starts_at, decided_until.get(period.probe, 0) + 1)),
+        }
+        for period in periods
+    ]
+    if not rows:
+        return
+    is_row = (
+        maintenance_periods.c.probe == sa.bindparam("p"),
+        maintenance_periods.c.maintenance == sa.bindparam("m"),
+        maintenance_periods.c.starts_at == sa.bindparam("s"),
+    )
+    update = sa.update(maintenance_periods).where(*is_row).values(ends_at=sa.bindparam("e"))
+    connection.execute(update, rows)
+    ids = {period.probe for period in periods}
+    empty = maintenance_periods.c.probe.in_(ids), maintenance_periods.c.ends_at <= maintenance_periods.c.starts_at
+    connection.execute(sa.delete(maintenance_periods).where(*empty))
+    is_active = evaluation_cursors.c.probe.in_(ids), evaluation_cursors.c.active
+    connection.execute(sa.update(evaluation_cursors).where(*is_active).values(wake_at=now))
+
+
+def _store_windows(database: Database, connection: sa.Connection, windows: Iterable[MaintenanceWindow]) -> None:
+    """A configured window that had ended because no configuration had it is in effect again."""
+    rows = [_build_window_row(window) for window in windows]
+    if rows:
+        insert = database.build_insert_statement(maintenance_windows)
+        values = {"ended_at": sa.null()}
+        connection.execute(insert.on_conflict_do_update(index_elements=["id"], set_=values), rows)
+
+
+def _build_window_row(window: MaintenanceWindow) -> dict[str, Any]:
+    return {
+        "id": window.id,
+        "name": window.name,
+        "matcher": encode_probe_matcher(window.matcher),
+        "starts_at": window.starts_at,
+        "ends_at": window.ends_at,
+        "is_configured": window.actor is None,
+        "author": "" if window.actor is None else window.actor.name,
+        "interface": "" if window.actor is None else window.actor.interface,
+        "comment": window.comment,
+        "ended_by": "",
+    }
+
+
+def _end_unused_windows(connection: sa.Connection, windows: Iterable[MaintenanceWindow], now: int) -> None:
+    """A window whose start is still to come is deleted."""
+    for window in windows:
+        is_window = maintenance_windows.c.id == window.id
+        if window.starts_at > now:
+            connection.execute(sa.delete(maintenance_windows).where(is_window))
+        else:
+            connection.execute(sa.update(maintenance_windows).where(is_window).values(ended_at=now))
+
+
+def begin_maintenance(database: Database, window: MaintenanceWindow, actor: Actor) -> int:
+    """Store a window that a person begins, and put the probes that it selects into maintenance. Returns how many these
+    are. Raises OperatorActRefusedError if there are none, or too many windows."""
+    now = window.starts_at
+    with database.open_write_transaction() as connection:
+        database.acquire_advisory_lock(connection, MAINTENANCE_LOCK_KEY)
+        is_active = maintenance_has_not_ended_early, maintenance_windows.c.ends_at > now
+        count = sa.select(sa.func.count()).select_from(maintenance_windows).where(*is_active)
+        if connection.execute(count).scalar_one() >= MAX_ACTIVE_MAINTENANCE_WINDOWS:
+            raise OperatorActRefusedError(
+                OperatorActRefusalReason.CONFLICT,
+                f"there are {format_number(MAX_ACTIVE_MAINTENANCE_WINDOWS)} maintenance windows, and no more are"
+                " possible: end some, or select a group or a tag with a single one",
+            )
+        infos = load_active_probe_infos(connection)
+        probe_count = sum(not describe_maintenance_mismatch(window.matcher, info) for info in infos.values())
+        if not probe_count:
+            raise OperatorActRefusedError(
+                OperatorActRefusalReason.NOT_FOUND, "no probe matches: `watchdog status` lists the probes"
+            )
+        connection.execute(sa.insert(maintenance_windows).values(**_build_window_row(window)))
+        record_operator_act(
+            connection, OperatorActKind.BEGIN_MAINTENANCE, actor, now, maintenance=window.id, comment=window.comment
+        )  # fmt: skip
+    _apply_acts(database, infos, now)
+    return probe_count
+
+
+def end_maintenance(database: Database, window_id: str, actor: Actor, now: int) -> MaintenanceWindow:
+    """End a window in effect before its time. Raises OperatorActRefusedError if it is unknown or not in effect."""
+    with database.open_write_transaction() as connection:
+        database.acquire_advisory_lock(connection, MAINTENANCE_LOCK_KEY)
+        window = load_maintenance_window(connection, window_id)
+        if window is None:
+            raise OperatorActRefusedError(
+                OperatorActRefusalReason.NOT_FOUND,
+                f"no maintenance window has the id {window_id}: `watchdog maintenance` lists them",
+            )
+        if not window.is_in_effect(now):
+            raise OperatorActRefusedError(OperatorActRefusalReason.CONFLICT, _describe_not_in_effect(window, now))
+        values = {"ended_at": now, "ended_by": actor.name}
+        connection.execute(sa.update(maintenance_windows).where(maintenance_windows.c.id == window.id).values(**values))
+        record_operator_act(connection, OperatorActKind.END_MAINTENANCE, actor, now, maintenance=window.id)
+        infos = load_active_probe_infos(connection)
+    _apply_acts(database, infos, now)
+    return window
+
+
+def _describe_not_in_effect(window: MaintenanceWindow, now: int) -> str:
+    if window.ended_at is not None:
+        by = f", by {window.ended_by}" if window.ended_by else ""
+        return f"the maintenance {window.id} ended at {format_utc_timestamp(window.ended_at, now)}{by}"
+    if window.starts_at > now:
+        starts = format_utc_timestamp(window.starts_at, now)
+        return f"the maintenance {window.id} starts at {starts}; to cancel it, remove it from the configuration"
+    return f"the maintenance {window.id} ended at {format_utc_timestamp(window.ends_at, now)}"
+
+
+def load_active_probe_infos(connection: sa.Connection) -> dict[int, ProbeInfo]:
+    """Every probe that is not retired, by database id."""
+    query = sa.select(probes.c.id, probes.c.info).where(probes.c.removed_at.is_(None))
+    return {row.id: decode_probe_info(row.id, row.info) for row in connection.execute(query)}
+
+
+def _apply_acts(database: Database, infos: Mapping[int, ProbeInfo], now: int) -> None:
+    """Store the periods of windows that people began. What an interruption leaves is stored by the next planning."""
+    plan = MaintenancePlan((), 0, infos)
+    for _ in range(0, len(infos), MAX_PROBES_PER_PLANNING_TRANSACTION):
+        plan_maintenance(database, plan, now)
