@@ -33,9 +33,12 @@ def upgrade() -> None:
         "maintenance_periods",
         sa.Column("probe", sa.BigInteger(), nullable=False),
         sa.Column("maintenance", sa.Text(), nullable=False),
+        sa.Column("generation", sa.BigInteger(), nullable=False),
         sa.Column("starts_at", sa.BigInteger(), nullable=False),
         sa.Column("ends_at", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("probe", "maintenance", "starts_at", name=op.f("pk_maintenance_periods")),
+        sa.PrimaryKeyConstraint(
+            "probe", "maintenance", "generation", "starts_at", name=op.f("pk_maintenance_periods")
+        ),
         sqlite_with_rowid=False,
     )
     op.create_index(op.f("ix_maintenance_periods_maintenance"), "maintenance_periods", ["maintenance"])

@@ -25,11 +25,11 @@ def replay_stored_results(
     steps = load_clock_steps(connection, LOCAL_LOCATION_NAME)
     starts = [created_at, *(step.stepped_to for step in steps)]
     ends = [*(step.stepped_from for step in steps), now]
-    periods = load_maintenance_periods(connection, [probe]).get(probe, NO_MAINTENANCE)
     states: AlertStates = {}
     transitions: list[IncidentTransition] = []
     for generation, start in enumerate(starts):
         timeline = build_clock_timeline_id(LOCAL_LOCATION_NAME, generation)
+        periods = load_maintenance_periods(connection, [probe], generation).get(probe, NO_MAINTENANCE)
         of_probe = results.c.probe == probe, results.c.location == timeline, results.c.slot > start
         stored = connection.execute(sa.select(*RESULT_COLUMNS).where(*of_probe).order_by(results.c.slot))
         columns = (staleness_events.c.last_result_slot, staleness_events.c.threshold_ms, staleness_events.c.detected_at)

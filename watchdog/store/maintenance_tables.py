@@ -32,6 +32,7 @@ maintenance_periods = Table(  # which slots of which probes are in maintenance: 
     "maintenance_periods", metadata,
     Column("probe", BigInteger, primary_key=True),
     Column("maintenance", Text, primary_key=True, index=True),
+    Column("generation", BigInteger, primary_key=True, autoincrement=False),  # the clock generation of the slots
     Column("starts_at", BigInteger, primary_key=True),
     Column("ends_at", BigInteger, nullable=False),  # the first instant after it
     sqlite_with_rowid=False,

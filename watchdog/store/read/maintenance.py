@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from watchdog.domain.acts import Actor, OperatorInterfaceKind
 from watchdog.domain.maintenance import MaintenancePeriods
 from watchdog.domain.maintenance_windows import MaintenanceWindow
-from watchdog.domain.model import Json, Severity
+from watchdog.domain.model import LOCAL_LOCATION_NAME, Json, Severity
 from watchdog.domain.routing import ProbeMatcher
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.codec import decode_nullable_json, encode_storable_json
@@ -19,8 +19,17 @@ from watchdog.store.maintenance_tables import (
     maintenance_periods,
     maintenance_windows,
 )
+from watchdog.store.tables import watermarks
 
 MAX_LISTED_ENDED_MAINTENANCE_WINDOWS = 100
+_current_generation: sa.ColumnElement[int] = sa.func.coalesce(
+    sa.select(watermarks.c.generation).where(watermarks.c.location == LOCAL_LOCATION_NAME).scalar_subquery(), 0
+)
+is_of_current_generation = maintenance_periods.c.generation == _current_generation
+
+
+def load_clock_generation(connection: sa.Connection) -> int:
+    return connection.execute(sa.select(_current_generation)).scalar_one()
 
 
 def encode_probe_matcher(matcher: ProbeMatcher) -> str:
@@ -61,11 +70,16 @@ def build_maintenance_window_from_row(row: Any) -> MaintenanceWindow:
     )
 
 
-def load_maintenance_periods(connection: sa.Connection, probes: Collection[int]) -> dict[int, MaintenancePeriods]:
-    """By probe; probes that were never in maintenance are missing."""
+def load_maintenance_periods(
+    connection: sa.Connection, probes: Collection[int], generation: int | None = None
+) -> dict[int, MaintenancePeriods]:
+    """By probe; probes that were never in maintenance are missing. `generation`: of the clock; None: all."""
     columns = maintenance_periods.c.probe, maintenance_periods.c.starts_at, maintenance_periods.c.ends_at
+    query = sa.select(*columns).where(maintenance_periods.c.probe.in_(probes))
+    if generation is not None:
+        query = query.where(maintenance_periods.c.generation == generation)
     periods: dict[int, list[tuple[int, int]]] = {}
-    for probe, start, end in connection.execute(sa.select(*columns).where(maintenance_periods.c.probe.in_(probes))):
+    for probe, start, end in connection.execute(query):
         periods.setdefault(probe, []).append((start, end))
     return {probe: MaintenancePeriods(of_probe) for probe, of_probe in periods.items()}
 
@@ -96,5 +110,5 @@ def load_maintenance_ends_by_probe(connection: sa.Connection, now: int) -> dict[
     """Probe -> until when it is in maintenance; probes that are not in maintenance now are missing."""
     columns = maintenance_periods.c.probe, sa.func.max(maintenance_periods.c.ends_at)
     is_now = maintenance_periods.c.starts_at <= now, maintenance_periods.c.ends_at > now
-    query = sa.select(*columns).where(*is_now).group_by(maintenance_periods.c.probe)
+    query = sa.select(*columns).where(*is_now, is_of_current_generation).group_by(maintenance_periods.c.probe)
     return dict(map(tuple, connection.execute(query)))

@@ -48,6 +48,7 @@ from watchdog.store.tables import (
 )
 from watchdog.store.write.claims import count_schedule_slots
 from watchdog.store.write.in_flight_slots import decode_in_flight_slots, encode_in_flight_slots
+from watchdog.store.write.maintenance_clock_steps import restart_maintenance_after_clock_step
 from watchdog.store.write.pending_results import build_probe_registry, evaluate_pending_results
 from watchdog.store.write.probe_rows import load_active_probes
 from watchdog.store.write.probe_state import upsert_probe_state
@@ -138,6 +139,7 @@ def adopt_clock_step(
         _restart_schedules_after_clock_step(connection, location, rows, registered, step)
         _restart_evaluation_after_clock_step(connection, step)
         _shift_stored_instants_by_clock_step(connection, step.signed_clock_step_ms)
+        restart_maintenance_after_clock_step(connection, step)
         if step.signed_clock_step_ms > 0:
             watermark = ClaimWatermark(database, location)
             watermark.load_clock_generation(connection)

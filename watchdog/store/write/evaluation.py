@@ -175,7 +175,7 @@ class AlertEvaluator:
             rows[result.probe].append(result)
         active = [probe for probe in starts if cursors[probe].active]
         states_before = self.load_alert_states(connection, active) if active else {}
-        maintenance = load_maintenance_periods(connection, starts.keys())
+        maintenance = load_maintenance_periods(connection, starts.keys(), self.watermark.generation)
         writes = PendingEvaluationWrites()
         for probe, start in starts.items():
             self._evaluate_probe(

@@ -31,6 +31,8 @@ from watchdog.store.maintenance_tables import (
 from watchdog.store.read.maintenance import (
     build_maintenance_window_from_row,
     encode_probe_matcher,
+    is_of_current_generation,
+    load_clock_generation,
     load_maintenance_window,
 )
 from watchdog.store.tables import evaluation_cursors, probes
@@ -56,6 +58,8 @@ class StoredMaintenancePeriod(NamedTuple):
 
     probe: int
     maintenance: str
+    generation: int
+    """Of the clock."""
     starts_at: int
     ends_at: int
 
@@ -85,7 +89,8 @@ def find_maintenance_changes(connection: sa.Connection, plan: MaintenancePlan, n
     is_own = probes.c.revision == plan.revision, probes.c.removed_at.is_(None)
     governed = set(connection.execute(sa.select(probes.c.id).where(*is_own)).scalars())
     query = sa.select(*(maintenance_periods.c[name] for name in StoredMaintenancePeriod._fields))
-    query = query.where(maintenance_periods.c.ends_at > now, maintenance_periods.c.maintenance.in_(list(stored)))
+    is_current = maintenance_periods.c.ends_at > now, is_of_current_generation
+    query = query.where(*is_current, maintenance_periods.c.maintenance.in_(list(stored)))
     periods = [StoredMaintenancePeriod(*row) for row in connection.execute(query)]
     wanted = _select_probes(occurrences, stored, plan.probes, governed)
     is_planned = {(period.probe, period.maintenance) for period in periods}
@@ -154,14 +159,14 @@ def plan_maintenance(database: Database, plan: MaintenancePlan, now: int) -> int
             return 0
         affected = dict.fromkeys([probe for probe, _ in changes.added] + [period.probe for period in changes.ended])
         locked = database.lock_probes(connection, islice(affected, MAX_PROBES_PER_PLANNING_TRANSACTION))
-        decided_until = _load_evaluated_slots(connection, locked)
+        decided_until, generation = _load_evaluated_slots(connection, locked), load_clock_generation(connection)
         ended = [period for period in changes.ended if period.probe in locked]
         _end_periods(connection, ended, decided_until, now)
         added = {key: window for key, window in changes.added.items() if key[0] in locked}
         _store_windows(database, connection, {window.id: window for window in added.values()}.values())
         rows = [
             StoredMaintenancePeriod(
-                probe, id, max(window.starts_at, decided_until.get(probe, 0) + 1), window.ends_at
+                probe, id, generation, max(window.starts_at, decided_until.get(probe, 0) + 1), window.ends_at
             )._asdict()
             for (probe, id), window in sorted(added.items())
         ]
@@ -189,6 +194,7 @@ def _end_periods(
         {
             "p": period.probe,
             "m": period.maintenance,
+            "g": period.generation,
             "s": period.starts_at,
             "e": min(period.ends_at, max(now, period.starts_at, decided_until.get(period.probe, 0) + 1)),
         }
@@ -199,6 +205,7 @@ def _end_periods(
     is_row = (
         maintenance_periods.c.probe == sa.bindparam("p"),
         maintenance_periods.c.maintenance == sa.bindparam("m"),
+        maintenance_periods.c.generation == sa.bindparam("g"),
         maintenance_periods.c.starts_at == sa.bindparam("s"),
     )
     update = sa.update(maintenance_periods).where(*is_row).values(ends_at=sa.bindparam("e"))
