@@ -37,7 +37,7 @@ def harness(write: Write) -> Iterator[StoreHarness]:
         database.close()
 
 
-def test_maintenance_is_begun_listed_and_ended(harness: StoreHarness) -> None:
+def test_maintenance_begins_is_listed_and_ends(harness: StoreHarness) -> None:
     ran = invoke_command("maintenance", "begin", "--id", "api", "--for", "1h", "--comment", "[red]upgrade")
     assert (ran.exit_code, ran.stderr) == (0, "")
     (row,) = harness.select_rows(maintenance_windows)
@@ -45,13 +45,13 @@ def test_maintenance_is_begun_listed_and_ended(harness: StoreHarness) -> None:
     assert f"`watchdog maintenance end {row['id']}` ends it." in ran.stdout
     assert (row["author"], row["interface"], row["ends_at"] - row["starts_at"]) == (USER, "cli", HOUR_MS)
     (listed,) = invoke_command("maintenance", "-o", "json").json
-    assert (listed["id"], listed["in_effect"], listed["by"], listed["comment"]) == (
+    assert (listed["id"], listed["state"], listed["by"], listed["comment"]) == (
         row["id"],
-        True,
+        "in_effect",
         USER,
         "[red]upgrade",
     )
-    assert listed["match"] == {"id": "api", "group": None, "tags": [], "kind": None, "severity": None}
+    assert listed["match"] == {"id": "api", "group": None, "tags": [], "kind": None, "severity": None, "all": False}
     table = invoke_command("maintenance").stdout
     assert "id api" in table
     assert "[red]upgrade" in table
@@ -59,7 +59,14 @@ def test_maintenance_is_begun_listed_and_ended(harness: StoreHarness) -> None:
     assert harness.select_row(maintenance_periods)["ends_at"] <= read_wall_clock_ms()
     assert invoke_command("maintenance").stdout == "no maintenance\n"
     (ended,) = invoke_command("maintenance", "--ended", "-o", "json").json
-    assert (ended["in_effect"], ended["ended_by"]) == (False, USER)
+    assert (ended["state"], ended["ended_by"]) == ("ended", USER)
+
+
+def test_the_status_states_maintenance(harness: StoreHarness) -> None:
+    begin = invoke_command("maintenance", "begin", "--id", "api", "--for", "1h", "-o", "json").json
+    assert "in maintenance until " in " ".join(invoke_command("status").stdout.split())
+    (probe,) = invoke_command("status", "-o", "json").json[:1]
+    assert probe["maintenance_until"] == begin["until"]
 
 
 def test_the_next_time_of_a_configured_window_is_listed(harness: StoreHarness) -> None:
@@ -67,7 +74,7 @@ def test_the_next_time_of_a_configured_window_is_listed(harness: StoreHarness) -
     window = ConfiguredMaintenanceWindow("Upgrade", ProbeMatcher(), HOUR_MS, starts_at=now + 30 * MINUTE_MS)
     harness.plan_maintenance(now, window)
     (listed,) = invoke_command("maintenance", "-o", "json").json
-    assert (listed["name"], listed["in_effect"], listed["by"], listed["through"]) == ("Upgrade", False, "", "")
+    assert (listed["name"], listed["state"], listed["by"], listed["through"]) == ("Upgrade", "planned", "", "")
     assert "everything" in invoke_command("maintenance").stdout
 
 
@@ -75,7 +82,7 @@ def test_json_of_a_beginning(harness: StoreHarness) -> None:
     began = invoke_command("maintenance", "begin", "--all", "--until", "2030-01-01T00:00Z", "-o", "json")
     assert "30 days at most" in began.stderr
     began = invoke_command("maintenance", "begin", "--all", "--for", "5m", "-o", "json")
-    assert began.json["in_effect"] is True
+    assert began.json["state"] == "in_effect"
 
 
 @pytest.mark.parametrize(

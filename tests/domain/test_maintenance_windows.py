@@ -79,6 +79,24 @@ def test_start(text: str, timezone: str, instant: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("ended_at", "now", "state"),
+    [
+        (None, 9, "planned"),
+        (None, 10, "in_effect"),
+        (None, 19, "in_effect"),
+        (None, 20, "ended"),
+        (15, 15, "ended"),
+        (15, 9, "ended"),
+    ],
+)
+def test_the_state_of_a_window(ended_at: int | None, now: int, state: str) -> None:
+    window = MaintenanceWindow(
+        id="m-1", name="Move", matcher=ProbeMatcher(), starts_at=10, ends_at=20, ended_at=ended_at
+    )
+    assert (window.find_state(now).value, window.is_in_effect(now)) == (state, state == "in_effect")
+
+
+@pytest.mark.parametrize(
     ("text", "problem"),
     [
         ("tomorrow", "expected a local date and time such as 2026-12-01T22:00, found 'tomorrow'"),

@@ -162,6 +162,9 @@ async def check_every_tool(client: Client, mode: str, actor: str) -> None:
     paused = await call_tool(client, "pause_probe", probe="idle", duration="1h")
     assert (paused["probe"], paused["pause"]["by"], paused["pause"]["through"]) == ("idle", actor, "mcp")
     assert await call_tool(client, "resume_probe", probe="idle") == {"probe": "idle", "pause": None}
+    window = (await call_tool(client, "begin_maintenance", probe="idle", duration="1h"))["maintenance"]
+    ended = await call_tool(client, "end_maintenance", id=window["id"])
+    assert (window["by"], window["through"], ended["ended_by"]) == (actor, "mcp", actor)
 
 
 # --- watchdog mcp by itself

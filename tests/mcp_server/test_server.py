@@ -202,10 +202,21 @@ async def test_operators_act_in_the_name_of_their_key(tmp_path: Path, mode: str)
             assert [probe["pause"] for probe in listed["probes"]] == [longer["pause"]]
             resumed = await call_tool(operator, "resume_probe", probe="payments-api")
             assert resumed == {"probe": "payments-api", "pause": None}
+            began = await call_tool(operator, "begin_maintenance", probe="payments-api", duration="2h", comment="move")
+            window = began["maintenance"]
+            assert (began["probe_count"], window["match"]["id"], window["state"]) == (1, "payments-api", "in_effect")
+            (listed_probe,) = (await call_tool(operator, "list_probes"))["probes"]
+            assert listed_probe["maintenance_until"] == window["until"]
+            over = await call_tool(operator, "end_maintenance", id=window["id"])
+            assert over == {**window, "state": "ended", "ended_at": over["ended_at"], "ended_by": "ops"}
             refusals = {
                 ("pause_probe", "probe", "none"): "no probe has the id or name none",
                 ("pause_probe", "probe", "watchdog"): "Watchdog reports the faults of Watchdog itself",
                 ("resume_probe", "probe", "payments-api"): "Payments API is not paused",
+                ("begin_maintenance", "duration", "1h"): "nothing is selected: state an id, group, tag",
+                ("begin_maintenance", "duration", "soon"): "duration: ",
+                ("end_maintenance", "id", "none"): "no maintenance window has the id none",
+                ("end_maintenance", "id", window["id"]): f"the maintenance {window['id']} ended at ",
                 ("acknowledge", "incident", "none"): "no incident has the id none",
                 ("unsilence", "id", "none"): "no silence has the id none",
                 ("silence", "duration", "1h"): "nothing is selected: state an id, group, tag",
@@ -219,13 +230,15 @@ async def test_operators_act_in_the_name_of_their_key(tmp_path: Path, mode: str)
                 assert await call_tool_error(reader, tool, incident=id) == message
             assert await call_tool_error(reader, "silence", duration="1h", all=True) == message
             assert await call_tool_error(reader, "unsilence", id=ended["id"]) == message
+            assert await call_tool_error(reader, "begin_maintenance", duration="1h", all=True) == message
+            assert await call_tool_error(reader, "end_maintenance", id=window["id"]) == message
             for tool in ("pause_probe", "resume_probe"):
                 assert await call_tool_error(reader, tool, probe="payments-api") == message
         with app.store_executor.database.open_read_transaction() as connection:
             acts = [(act.kind, act.actor) for act in reversed(list_acts(connection, limit=9))]
         ops = Actor("ops", OperatorInterfaceKind.MCP)
         kinds = "acknowledge", "unacknowledge", "silence", "unsilence", "pause", "pause", "resume"
-        assert acts == [(kind, ops) for kind in kinds]
+        assert acts == [(kind, ops) for kind in (*kinds, "begin_maintenance", "end_maintenance")]
 
 
 @pytest.mark.parametrize("mode", PROTOCOL_VERSION_BY_MODE)

@@ -347,8 +347,8 @@ def test_probes_of_an_earlier_version_are_not_paused(fresh: Database, tmp_path: 
 
 
 def test_nothing_of_an_earlier_version_is_in_maintenance(fresh: Database, tmp_path: Path) -> None:
-    saved = fill_first_schema(fresh, tmp_path, "0016")
-    assert upgrade_schema(fresh, find_resource_folder("migrations")) == ("0016", HEAD)
+    saved = fill_first_schema(fresh, tmp_path, "0017")
+    assert upgrade_schema(fresh, find_resource_folder("migrations")) == ("0017", HEAD)
     assert read_rows(fresh, saved) == saved
     with fresh.open_read_transaction() as connection:
         assert {row.maintenance for row in connection.execute(sa.select(acts.c.maintenance))} == {""}

@@ -23,12 +23,19 @@ from tests.support.store import (
 )
 from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.heartbeat import CheckIn, CheckInKind
+from watchdog.domain.maintenance_windows import ConfiguredMaintenanceWindow
 from watchdog.domain.model import ResultToRecord
+from watchdog.domain.routing import ProbeMatcher
 from watchdog.store.database import Database
 from watchdog.store.read.alert_context import load_alert_message_context
 from watchdog.store.read.history import list_results_before, load_last_n_results_by_probe
 from watchdog.store.read.job_runs import list_job_runs
 from watchdog.store.read.jobs import load_newest_job_source_listings
+from watchdog.store.read.maintenance import (
+    list_maintenance_in_effect_of_probe,
+    list_maintenance_with_probes,
+    load_maintenance_periods,
+)
 from watchdog.store.read.metrics import load_shared_metrics
 from watchdog.store.read.status import list_probe_statuses
 from watchdog.store.tables import metadata
@@ -50,6 +57,7 @@ GROWING_TABLES = (
     "acts",
     "silenced_incidents",
     "incident_follow_ups",
+    "maintenance_periods",
     "remediations",
     "staleness_events",
     "probe_state",
@@ -132,6 +140,14 @@ def run_every_operation(harness: StoreHarness) -> None:
     with harness.database.open_write_transaction() as connection:
         schedule_follow_ups_of_probes(connection, harness.database_ids, now)
     enqueue_due_reminders_and_escalations(harness.database, now + DAY_MS)
+    window = ConfiguredMaintenanceWindow("Move", ProbeMatcher(), DAY_MS, starts_at=now)
+    harness.plan_maintenance(now, window)
+    harness.plan_maintenance(now + 1)
+    with harness.database.open_read_transaction() as connection:
+        list_probe_statuses(connection, now=now)
+        list_maintenance_with_probes(connection, now, 50)
+        load_maintenance_periods(connection, harness.database_ids, since=now)
+        list_maintenance_in_effect_of_probe(connection, harness.database_ids[0], now)
 
 
 def test_no_operation_scans_a_growing_table(harness: StoreHarness) -> None:

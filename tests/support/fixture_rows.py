@@ -193,6 +193,19 @@ class FixtureRows:
             (schedule,) = (row for row in self.rows["schedule"] if row["probe"] == probe)
             schedule["paused"] = True
 
+    def add_maintenance(
+        self, probes: Iterable[int], starts_at: int, ends_at: int, *, name: str = "", comment: str = ""
+    ) -> str:
+        """Returns its id. Without a name, Ana began it."""
+        id = f"m-{len(self.rows['maintenance_windows']) + 1}"
+        person = {"author": "", "interface": ""} if name else {"author": "Ana", "interface": OperatorInterfaceKind.PAGE}
+        row = {"name": name, "is_configured": bool(name), "matcher": '{"group": "Core"}', "comment": comment, **person}
+        times = {"starts_at": starts_at, "ends_at": ends_at}
+        self.rows["maintenance_windows"].append({"id": id, **times, "ended_by": "", **row})
+        for probe in probes:
+            self.rows["maintenance_periods"].append({"probe": probe, "maintenance": id, "generation": 0, **times})
+        return id
+
     def add_notification(
         self,
         incident: str,

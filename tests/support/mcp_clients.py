@@ -55,6 +55,8 @@ TOOL_NAMES = [
     "unsilence",
     "pause_probe",
     "resume_probe",
+    "begin_maintenance",
+    "end_maintenance",
 ]
 ACTING_TOOL_NAMES = {
     "trigger_task",
@@ -66,6 +68,8 @@ ACTING_TOOL_NAMES = {
     "unsilence",
     "pause_probe",
     "resume_probe",
+    "begin_maintenance",
+    "end_maintenance",
 }
 PROTOCOL_VERSION_BY_MODE = {"legacy": "2025-11-25", "auto": "2026-07-28"}
 """Client mode -> the protocol version that it negotiates."""

@@ -35,6 +35,7 @@ ACME_PATHS = (
     "/receivers",
     "/undelivered",
     "/silences",
+    "/maintenance",
     "/nowhere",
 )
 SQUEEZED_TEXTS = """
@@ -228,8 +229,16 @@ def test_acknowledging_and_silencing_without_javascript(
         page.get_by_role("button", name="Silence", exact=True).press("Enter")
         page.get_by_role("button", name="End s-").first.press("Enter")
         page.get_by_role("heading", level=1, name="1 silence in effect", exact=True).wait_for()
+        page.goto(f"{address}/maintenance")
+        for duration in ("2d", "1h"):
+            page.get_by_label("Group").fill("Core")
+            page.get_by_label("For how long").fill(duration)
+            page.get_by_role("button", name="Begin", exact=True).press("Enter")
+            page.get_by_role("heading", level=1, name="maintenance window").wait_for()
+        page.get_by_role("button", name="End m-").first.press("Enter")
+        page.get_by_role("heading", level=1, name="1 maintenance window in effect", exact=True).wait_for()
         page.context.close()
-        for path in ("/silences", incident, "/incidents", "/probes"):
+        for path in ("/silences", "/maintenance", "/", incident, "/incidents", "/probes"):
             assert page_problems(small, address + path) == NO_PROBLEMS, path
             assert page_problems(wide, address + path) == NO_PROBLEMS, path
             assert violations(small, axe) == [], path

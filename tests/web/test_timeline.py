@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS
+from watchdog.domain.maintenance import MaintenancePeriods
 from watchdog.domain.model import HealthState
-from watchdog.web.pages.status import format_basis_points_as_percent
+from watchdog.web.pages.status_services import format_basis_points_as_percent
 from watchdog.web.pages.timeline import (
     DailyUptime,
     HealthStateInterval,
@@ -79,6 +80,18 @@ def test_a_day_with_data_and_an_unknown_period_is_up() -> None:
     now = TODAY * DAY_MS + 12 * HOUR_MS
     (day,) = compute_daily_uptime(spans((UNKNOWN, TODAY * DAY_MS, TODAY * DAY_MS + HOUR_MS)), {TODAY}, 0, now, 1)
     assert day.state is UP
+
+
+def test_the_time_in_which_a_probe_was_in_maintenance_does_not_count() -> None:
+    start = TODAY * DAY_MS
+    trouble = spans((DOWN, start + HOUR_MS, start + 4 * HOUR_MS), (PAUSED, start + 2 * HOUR_MS, start + 6 * HOUR_MS))
+    windows = [(start - HOUR_MS, start + 90 * MINUTE_MS), (start + 5 * HOUR_MS, start + 7 * HOUR_MS)]
+    maintenance = MaintenancePeriods(windows)
+    (day,) = compute_daily_uptime(trouble, {TODAY}, 0, start + 8 * HOUR_MS, 1, maintenance=maintenance)
+    assert day == DailyUptime(start, DOWN, 90 * MINUTE_MS, 30 * MINUTE_MS, 0)
+    whole_day = MaintenancePeriods([(start - HOUR_MS, start + DAY_MS)])
+    (day,) = compute_daily_uptime(trouble, {TODAY}, 0, start + 8 * HOUR_MS, 1, maintenance=whole_day)
+    assert day == DailyUptime(start, UP, 0, 0, 0)
 
 
 def test_the_time_in_which_a_probe_was_paused_does_not_count() -> None:

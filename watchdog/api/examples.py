@@ -19,6 +19,7 @@ from watchdog.api.serializers.config import serialize_config_check
 from watchdog.api.serializers.deliveries import serialize_delivery
 from watchdog.api.serializers.incidents import serialize_incident, serialize_incident_detail
 from watchdog.api.serializers.jobs import serialize_job_summary
+from watchdog.api.serializers.maintenance import serialize_maintenance_window, serialize_started_maintenance
 from watchdog.api.serializers.probes import serialize_probe_detail, serialize_probe_status
 from watchdog.api.serializers.queues import QueueStatus, serialize_queue
 from watchdog.api.serializers.receivers import serialize_receiver
@@ -28,6 +29,7 @@ from watchdog.api.service import BackgroundTaskHealthJson, serialize_watchdog_se
 from watchdog.domain.acts import Acknowledgement, Actor, OperatorActKind, OperatorAuditLogEntry, OperatorInterfaceKind
 from watchdog.domain.config_changes import ConfigChanges, ConfigFieldChange, ProbeConfigChange, RoutingChange
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, format_iso8601
+from watchdog.domain.maintenance_windows import MaintenanceWindow
 from watchdog.domain.measurements import QueueMeasurements
 from watchdog.domain.membership import (
     LiveProcessWithSupersededDefinitions,
@@ -192,6 +194,15 @@ _SILENCE = Silence(
     actor=_ACTOR,
     comment="upgrade",
 )
+_MAINTENANCE = MaintenanceWindow(
+    id="m-4f0c2a91be",
+    name="",
+    matcher=ProbeMatcher(group="Core"),
+    starts_at=_SILENCE.started_at,
+    ends_at=_SILENCE.ends_at,
+    actor=_ACTOR,
+    comment="upgrade",
+)
 _PAUSE = Pause(_SILENCE.started_at, _SILENCE.ends_at, _ACTOR, "the server is moved")
 _ACT = OperatorAuditLogEntry(
     id=7,
@@ -244,6 +255,12 @@ SILENCE_EXAMPLE = serialize_silence(_SILENCE)
 STARTED_SILENCE_EXAMPLE = serialize_started_silence(_SILENCE, 2)
 ENDED_SILENCE_EXAMPLE = serialize_silence(
     replace(_SILENCE, ended_at=_EXAMPLE_INCIDENT_OPENED_AT_MS + HOUR_MS, ended_by="Ben")
+)
+MAINTENANCE_EXAMPLE = serialize_maintenance_window(_MAINTENANCE, _MAINTENANCE.starts_at)
+STARTED_MAINTENANCE_EXAMPLE = serialize_started_maintenance(_MAINTENANCE, 4, _MAINTENANCE.starts_at)
+_ENDED_AT = _MAINTENANCE.starts_at + HOUR_MS
+ENDED_MAINTENANCE_EXAMPLE = serialize_maintenance_window(
+    replace(_MAINTENANCE, ended_at=_ENDED_AT, ended_by="Ben"), _ENDED_AT
 )
 PROBE_PAUSE_EXAMPLE = serialize_probe_pause(_EXAMPLE_PROBE_INFO.id, _PAUSE)
 RUN_REQUEST_EXAMPLE = serialize_run_request(_EXAMPLE_PROBE_INFO.id, _EXAMPLE_INCIDENT_OPENED_AT_MS + 1)

@@ -32,6 +32,8 @@ from watchdog.cli.output import (
 if TYPE_CHECKING:
     from watchdog.domain.maintenance_windows import MaintenanceWindow
 
+MAX_LISTED_ENDED_WINDOWS = 100
+
 maintenance_app = typer.Typer(cls=CommandGroupWithoutPydantic, invoke_without_command=True)
 
 
@@ -116,11 +118,14 @@ def maintenance_end_command(
 
 def _print_maintenance(config: Path, output: CliOutputFormat, *, with_ended: bool) -> None:
     from watchdog.api.serializers.maintenance import serialize_maintenance_window
-    from watchdog.store.read.maintenance import list_ended_maintenance, list_present_and_next_maintenance
+    from watchdog.domain.maintenance_windows import MaintenanceWindowState
+    from watchdog.store.read.maintenance import list_maintenance_windows, list_present_and_next_maintenance
 
     with open_read_connection_or_exit(config) as (connection, now):
         windows = list_present_and_next_maintenance(connection, now)
-        windows += list_ended_maintenance(connection, now) if with_ended else []
+        if with_ended:
+            ended = MaintenanceWindowState.ENDED
+            windows += list_maintenance_windows(connection, now, state=ended, limit=MAX_LISTED_ENDED_WINDOWS)
     print_json_or_table(
         output,
         windows,

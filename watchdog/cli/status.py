@@ -70,9 +70,9 @@ def _print_status(config: Path, output: CliOutputFormat, group: str | None) -> E
     from watchdog.store.read.status import list_probe_statuses, load_watchdog_status
 
     with open_read_connection_or_exit(config) as (connection, now):
-        statuses, watchdog_status = list_probe_statuses(connection), load_watchdog_status(connection)
+        statuses, watchdog_status = list_probe_statuses(connection, now=now), load_watchdog_status(connection)
         statuses = [status for status in statuses if group in (None, status.probe.group)]
-        own_statuses = list_probe_statuses(connection, service.WATCHDOG_SELF_PROBE_ID)
+        own_statuses = list_probe_statuses(connection, service.WATCHDOG_SELF_PROBE_ID, now=now)
         membership = load_live_watchdog_processes(connection, now)
     member_lines = list(_list_watchdog_process_notes(membership))
     findings = watchdog_status.findings
@@ -105,14 +105,16 @@ def _list_watchdog_process_notes(membership: LiveWatchdogProcesses) -> Iterator[
 
 
 def _format_probe_cli_row(status: ProbeStatus, now: int) -> tuple[str, ...]:
-    from watchdog.domain.formatting import format_time_ago
+    from watchdog.domain.formatting import format_time_ago, format_utc_timestamp
     from watchdog.domain.pausing import describe_pause
 
     latest = status.latest_result
     state = f"[{CLI_HEALTH_STATE_COLOURS[status.state.value]}]{status.state.value}[/]"
     result = "none yet" if latest is None else f"{latest.outcome.value} {format_time_ago(latest.slot, now)}"
     incidents = "; ".join(incident.message or incident.reason for incident in status.open_incidents)
-    if status.pause is not None:
-        pause = describe_pause(status.pause, now)
-        incidents = f"{pause}; open: {incidents}" if incidents else pause
+    notes = [] if status.pause is None else [describe_pause(status.pause, now)]
+    if status.maintenance_ends_at is not None:
+        notes.append(f"in maintenance until {format_utc_timestamp(status.maintenance_ends_at, now)}")
+    if notes:
+        incidents = "; ".join([*notes, f"open: {incidents}"] if incidents else notes)
     return state, escape_rich_markup(status.probe.name), result, escape_rich_markup(incidents)

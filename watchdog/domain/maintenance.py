@@ -6,7 +6,7 @@ are in maintenance is stored, so that a replay decides as the live run did.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
@@ -54,20 +54,23 @@ class MaintenancePeriods:
 
     def compute_overlap_ms(self, start: int, end: int) -> int:
         """How much of [start, end) is maintenance, in ms."""
-        return sum(max(0, min(e, end) - max(s, start)) for s, e in zip(self._starts, self._ends, strict=True))
+        return sum(min(e, end) - max(s, start) for s, e in self._list_overlapping(start, end))
 
     def subtract_from(self, start: int, end: int) -> list[tuple[int, int]]:
         """The parts of [start, end) without maintenance, in order."""
         parts, position = [], start
-        for period_start, period_end in zip(self._starts, self._ends, strict=True):
-            if period_end <= position or period_start >= end:
-                continue
+        for period_start, period_end in self._list_overlapping(start, end):
             if period_start > position:
                 parts.append((position, period_start))
             position = max(position, period_end)
         if position < end:
             parts.append((position, end))
         return parts
+
+    def _list_overlapping(self, start: int, end: int) -> list[MaintenancePeriod]:
+        """The periods that have a part in [start, end), in order."""
+        first, last = bisect_right(self._ends, start), bisect_left(self._starts, end)
+        return list(zip(self._starts[first:last], self._ends[first:last], strict=True))
 
 
 NO_MAINTENANCE = MaintenancePeriods()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from hashlib import blake2b
 from itertools import pairwise
 from typing import NamedTuple
@@ -63,6 +64,14 @@ class ConfiguredMaintenanceWindow:
         return f"c-{blake2b(repr((parts, occurrence)).encode(), digest_size=5).hexdigest()}"
 
 
+class MaintenanceWindowState(StrEnum):
+    """Whether a window is still to come, takes place, or is over."""
+
+    PLANNED = "planned"
+    IN_EFFECT = "in_effect"
+    ENDED = "ended"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaintenanceWindow:
     """An occurrence of a configured window, or a window that a person began."""
@@ -81,8 +90,13 @@ class MaintenanceWindow:
     ended_by: str = ""
     """The person who ended it; empty if the configuration no longer has it."""
 
+    def find_state(self, now: int) -> MaintenanceWindowState:
+        if self.ended_at is not None or self.ends_at <= now:
+            return MaintenanceWindowState.ENDED
+        return MaintenanceWindowState.PLANNED if now < self.starts_at else MaintenanceWindowState.IN_EFFECT
+
     def is_in_effect(self, now: int) -> bool:
-        return self.ended_at is None and self.starts_at <= now < self.ends_at
+        return self.find_state(now) is MaintenanceWindowState.IN_EFFECT
 
     @property
     def label(self) -> str:

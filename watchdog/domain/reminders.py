@@ -23,6 +23,7 @@ class ReminderDecisionReason(StrEnum):
     SILENCED = "silenced"
     PAUSED = "paused"
     """The probe of the incident."""
+    IN_MAINTENANCE = "in_maintenance"
     DESTINATION_NOT_CONFIGURED = "destination_not_configured"
     """Not any more."""
     DESTINATION_REPEATS_ALERTS = "destination_repeats_alerts"
@@ -52,14 +53,15 @@ def decide_reminder(
     is_acknowledged: bool,
     is_silenced: bool,
     is_paused: bool,
+    is_in_maintenance: bool,
     is_destination_configured: bool,
     destination_repeats_alerts: bool,
     is_message_waiting: bool,
     now: int,
 ) -> ReminderDecision:
     """For one incident and one destination. `repeat_interval_ms`: 0 for no reminders. `last_message_at`: epoch ms;
-    None: the opening is not delivered. `is_paused`: the probe of the incident. `is_message_waiting`: about the incident
-    or its group, to this destination."""
+    None: the opening is not delivered. `is_paused`, `is_in_maintenance`: the probe of the incident.
+    `is_message_waiting`: about the incident or its group, to this destination."""
     for is_reason, reason in (
         (not is_open, ReminderDecisionReason.INCIDENT_IS_OVER),
         (not repeat_interval_ms, ReminderDecisionReason.OFF),
@@ -68,6 +70,7 @@ def decide_reminder(
         (is_acknowledged, ReminderDecisionReason.ACKNOWLEDGED),
         (is_silenced, ReminderDecisionReason.SILENCED),
         (is_paused, ReminderDecisionReason.PAUSED),
+        (is_in_maintenance, ReminderDecisionReason.IN_MAINTENANCE),
     ):
         if is_reason:
             return ReminderDecision(False, reason)

@@ -1,4 +1,4 @@
-"""The tools that acknowledge incidents, silence notifications and pause probes. Their descriptions address agents."""
+"""The tools that acknowledge, silence, pause and begin maintenance. Their descriptions address agents."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from watchdog.api.serializers.acts import (
     serialize_silence,
     serialize_started_silence,
 )
+from watchdog.api.serializers.maintenance import serialize_maintenance_window, serialize_started_maintenance
 from watchdog.config_types import parse_config_duration_ms
 from watchdog.domain.acts import Actor
 from watchdog.domain.model import Severity
@@ -25,9 +26,12 @@ from watchdog.mcp_server.context import McpToolContext
 from watchdog.mcp_server.tool_jobs import McpToolRequestError
 from watchdog.service.acts import (
     ActResultT,
+    MaintenanceRequest,
     SilenceRequest,
     acknowledge_incident,
+    begin_maintenance,
     begin_silence,
+    end_maintenance,
     end_silence,
     pause_probe,
     remove_acknowledgement,
@@ -168,6 +172,46 @@ class ActTools:
             return await self._context.run_act(lambda database, now: act(database, actor, now))
         except McpToolRequestError as e:
             raise self._to_tool_error(e) from None
+
+    async def begin_maintenance(
+        self,
+        duration: Annotated[str, Field(max_length=50, description="For how long, such as 30m, 4h or 2d.")],
+        ctx: ActToolContext,
+        probe: ProbeParameter = "",
+        group: Annotated[str, Field(description="The group of the probes.")] = "",
+        tags: Annotated[list[str], Field(description="A probe must have all of them.")] = [],  # noqa: B006 - only read
+        kind: Annotated[str, Field(description="The kind of the probes, such as http.")] = "",
+        severity: Annotated[Severity | None, Field(description="The severity of the probes.")] = None,
+        all: Annotated[bool, Field(description="Every probe; then no other condition may be given.")] = False,
+        comment: CommentParameter = "",
+    ) -> ActToolResult:
+        """Put some probes into maintenance: {maintenance: {id, match, until, ...}, probe_count}. A probe must match
+        every condition that is given; at least one is necessary, or all. Their runs go on, but no incident of theirs
+        opens, and the time does not count for uptime. What is still wrong at the end opens then. Ask the person on call
+        before you begin. Each call begins another window. Requires an API key with role operator.
+        """
+        matcher = ProbeMatcher(severity, frozenset(tags), group, kind, probe)
+        duration_ms = self._parse_duration_ms(duration)
+        window, probe_count = await self._run_act(
+            ctx,
+            lambda database, actor, now: begin_maintenance(
+                database, MaintenanceRequest(matcher, now + duration_ms, comment, selects_everything=all), actor, now
+            ),
+        )
+        return {**serialize_started_maintenance(window, probe_count, window.starts_at)}
+
+    async def end_maintenance(
+        self,
+        id: Annotated[str, Field(max_length=200, description="The id of a maintenance window.")],
+        ctx: ActToolContext,
+    ) -> ActToolResult:
+        """End maintenance in effect, also that of the configuration: {id, match, until, ended_at, ended_by, ...}. What
+        is still wrong opens with the next run. Requires an API key with role operator.
+        """
+        now, ended = await self._run_act(
+            ctx, lambda database, actor, now: (now, end_maintenance(database, id, actor, now))
+        )
+        return {**serialize_maintenance_window(ended, now)}
 
     def _parse_duration_ms(self, duration: str) -> int:
         """Raises ToolError."""

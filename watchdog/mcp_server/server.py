@@ -118,12 +118,14 @@ class McpTools:
         ] = None,
         limit: ListLimitParameter = 100,
     ) -> McpToolResult:
-        """All probes, each with its state, ids of open incidents, latest result and next
-        run: {total, probes}. total counts all matching probes, also those beyond the limit.
+        """All probes, each with its state, ids of open incidents, latest result, next run, and until when it is in
+        maintenance: {total, probes}. total counts all matching probes, also those beyond the limit.
         """
 
+        now = self._context.runner.clock()
+
         def query(connection: Connection) -> McpToolResult:
-            statuses = [s for s in status.list_probe_statuses(connection) if state in (None, s.state.value)]
+            statuses = [s for s in status.list_probe_statuses(connection, now=now) if state in (None, s.state.value)]
             answer: McpToolResult = serialize_probe_list(statuses[:limit], total=len(statuses))
             return answer
 
@@ -304,6 +306,8 @@ def create_mcp_server(context: McpToolContext, job_runner: WatchdogMcpToolJobRun
         (act_tools.unsilence, act),
         (act_tools.pause_probe, act),
         (act_tools.resume_probe, act),
+        (act_tools.begin_maintenance, act),
+        (act_tools.end_maintenance, act),
     )
     for tool, tool_annotations in annotated_tools:
         server.add_tool(tool, description=_format_docstring_as_line(tool), annotations=tool_annotations)

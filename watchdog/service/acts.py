@@ -29,6 +29,7 @@ from watchdog.domain.model import LOCAL_LOCATION_NAME
 from watchdog.domain.pausing import MAX_PAUSE_DURATION_MS, Pause
 from watchdog.domain.routing import ProbeMatcher
 from watchdog.domain.silencing import (
+    EVERY_PROBE_MATCHER,
     MAX_SILENCE_DURATION_MS,
     MAX_SILENCE_SUBJECT_PATTERN_CHARS,
     MAX_SILENCE_TAGS,
@@ -220,7 +221,7 @@ def begin_maintenance(database: Database, request: MaintenanceRequest, actor: Ac
 
 
 def end_maintenance(database: Database, window: str, actor: Actor, now: int) -> MaintenanceWindow:
-    """End maintenance before its time, also of a configured window. Returns the window."""
+    """End maintenance before its time, also of a configured window. Returns the window as it has ended."""
     return maintenance_windows.end_maintenance(database, window, _clean_actor_name(actor), now)
 
 
@@ -264,7 +265,7 @@ def _validate_silence_matcher(matcher: SilenceMatcher, *, selects_everything: bo
 
 def _validate_maintenance_matcher(matcher: ProbeMatcher, *, selects_everything: bool) -> ProbeMatcher:
     _require_deliberate_selection(
-        is_empty=matcher == ProbeMatcher(),
+        is_empty=matcher == EVERY_PROBE_MATCHER,
         selects_everything=selects_everything,
         fields="an id, group, tag, kind or severity",
         verb="select",

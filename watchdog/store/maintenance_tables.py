@@ -34,6 +34,7 @@ maintenance_periods = Table(  # which slots of which probes are in maintenance: 
     Column("maintenance", Text, primary_key=True, index=True),
     Column("generation", BigInteger, primary_key=True, autoincrement=False),  # the clock generation of the slots
     Column("starts_at", BigInteger, primary_key=True),
-    Column("ends_at", BigInteger, nullable=False),  # the first instant after it
+    Column("ends_at", BigInteger, nullable=False, index=True),  # the first instant after it
     sqlite_with_rowid=False,
 )  # fmt: skip
+Index("ix_maintenance_periods_probe_ends_at", maintenance_periods.c.probe, maintenance_periods.c.ends_at)

@@ -225,12 +225,11 @@ evaluation_cursors = Table(  # one row a probe; a result that changes nothing do
     Column("wake_at", BigInteger),
     sqlite_with_rowid=False,
 )  # fmt: skip
+_has_deadline = evaluation_cursors.c.wake_at.is_not(None)
 Index(
-    "ix_evaluation_cursors_wake_at",
-    evaluation_cursors.c.wake_at,
-    postgresql_where=evaluation_cursors.c.wake_at.is_not(None),
-    sqlite_where=evaluation_cursors.c.wake_at.is_not(None),
-)
+    "ix_evaluation_cursors_wake_at", evaluation_cursors.c.wake_at,
+    postgresql_where=_has_deadline, sqlite_where=_has_deadline,
+)  # fmt: skip
 
 staleness_events = Table(  # decisions that a probe is stale, stored so that a replay decides the same
     "staleness_events", metadata,

@@ -22,8 +22,17 @@ from tests.support.store import (
 from watchdog.domain.escalation import EscalationStep
 from watchdog.domain.formatting import HOUR_MS, MINUTE_MS
 from watchdog.domain.registered_probe import RegisteredProbe
-from watchdog.domain.routing import NotificationRoute, NotificationRoutingTable
-from watchdog.service.acts import acknowledge_incident, end_silence, pause_probe, remove_acknowledgement, resume_probe
+from watchdog.domain.routing import NotificationRoute, NotificationRoutingTable, ProbeMatcher
+from watchdog.service.acts import (
+    MaintenanceRequest,
+    acknowledge_incident,
+    begin_maintenance,
+    end_maintenance,
+    end_silence,
+    pause_probe,
+    remove_acknowledgement,
+    resume_probe,
+)
 from watchdog.store.codec import decode_notification_routing_table, encode_notification_routing_table
 from watchdog.store.database import Database
 from watchdog.store.follow_up_tables import incident_follow_ups
@@ -158,6 +167,21 @@ def test_while_the_probe_is_paused_there_are_none(database: Database) -> None:
     assert send(harness, SLOT + 2 * REPEAT_MS + 1) == [("p0", SLACK, "reminder")]
 
 
+@pytest.mark.parametrize("is_ended_early", [True, False])
+def test_during_maintenance_there_are_none(database: Database, is_ended_early: bool) -> None:
+    harness = make_harness(database, NO_ESCALATION)
+    open_and_send(harness)
+    request, end = MaintenanceRequest(ProbeMatcher(probe="p0"), SLOT + 3 * REPEAT_MS), SLOT + 3 * REPEAT_MS
+    id = begin_maintenance(database, request, ANA, SLOT + 1).window.id
+    assert send(harness, SLOT + 2 * REPEAT_MS) == []
+    if is_ended_early:
+        end = SLOT + 2 * REPEAT_MS + 1
+        end_maintenance(database, id, BEN, end)
+    else:
+        assert send(harness, end - 1) == []
+    assert send(harness, end) == [("p0", SLACK, "reminder")]
+
+
 def test_the_pause_of_another_probe_changes_nothing(database: Database) -> None:
     harness = make_harness(database, NO_ESCALATION, make_probe(), make_probe("p1"))
     open_and_send(harness)
@@ -165,7 +189,7 @@ def test_the_pause_of_another_probe_changes_nothing(database: Database) -> None:
     assert send(harness, SLOT + REPEAT_MS) == [("p0", SLACK, "reminder")]
 
 
-@pytest.mark.parametrize("act", ["acknowledge", "silence", "pause", "resolve"])
+@pytest.mark.parametrize("act", ["acknowledge", "silence", "pause", "maintenance", "resolve"])
 def test_a_reminder_that_waits_is_dropped_once_no_one_needs_it(database: Database, act: str) -> None:
     routes = replace(NO_ESCALATION, without_resolved=frozenset({SLACK}))
     harness = make_harness(database, routes)
@@ -177,6 +201,8 @@ def test_a_reminder_that_waits_is_dropped_once_no_one_needs_it(database: Databas
         silence(harness, due_at + 1)
     elif act == "pause":
         pause_probe(database, "p0", None, ANA, "", now=due_at + 1)
+    elif act == "maintenance":
+        begin_maintenance(database, MaintenanceRequest(ProbeMatcher(probe="p0"), due_at + HOUR_MS), ANA, due_at + 1)
     else:
         record(harness, "pass", due_at + 1)
     assert send_due(harness, due_at + 1) == []
@@ -194,6 +220,16 @@ def test_a_reminder_that_was_dropped_is_due_again_after_the_silence(database: Da
     end_silence(database, id, BEN, due_at + 3)
     assert send(harness, due_at + 3) == [("p0", SLACK, "reminder")], "which states the new cause as well"
     assert send(harness, due_at + 3 + REPEAT_MS) == [("p0", SLACK, "reminder")]
+
+
+def test_a_reminder_that_was_dropped_is_due_again_after_maintenance(database: Database) -> None:
+    harness = make_harness(database, NO_ESCALATION)
+    open_and_send(harness)
+    due_at, end = SLOT + REPEAT_MS, SLOT + REPEAT_MS + HOUR_MS
+    enqueue_due(harness, due_at)
+    begin_maintenance(database, MaintenanceRequest(ProbeMatcher(probe="p0"), end), ANA, due_at + 1)
+    assert send(harness, due_at + 2) == send(harness, end - 1) == []
+    assert send(harness, end) == [("p0", SLACK, "reminder")]
 
 
 def test_a_change_of_the_cause_is_not_lost_with_a_reminder_that_is_dropped(database: Database) -> None:
@@ -451,6 +487,15 @@ def test_a_pause_postpones_it_until_the_probe_is_resumed(database: Database) -> 
     assert send(harness, SLOT + AFTER_MS) == []
     end_expired_pauses(database, LOCATION, SLOT + HOUR_MS)
     assert send(harness, SLOT + HOUR_MS) == [("p0", PAGER, "opened")]
+
+
+def test_an_escalation_that_maintenance_held_back_is_sent_when_it_ends(database: Database) -> None:
+    harness = make_harness(database)
+    open_and_send(harness)
+    end = SLOT + 2 * AFTER_MS
+    begin_maintenance(database, MaintenanceRequest(ProbeMatcher(probe="p0"), end), ANA, SLOT + 1)
+    assert send(harness, SLOT + AFTER_MS) == send(harness, end - 1) == []
+    assert send(harness, end) == [("p0", PAGER, "opened")]
 
 
 def test_an_escalation_that_a_silence_held_back_is_sent_when_it_ends(database: Database) -> None:

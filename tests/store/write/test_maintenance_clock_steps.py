@@ -70,6 +70,7 @@ def test_maintenance_that_a_person_ended_stays_ended(database: Database) -> None
     process.run(minute(4))
     process.failing_probes = {process.first}
     to = process.step(-2 * INTERVAL_MS)
+    process.run(to + 10)
     assert not is_in_maintenance(process)
     process.run(to + 2 * INTERVAL_MS)
     assert process.incidents == [(process.first, "availability")]

@@ -1,4 +1,4 @@
-"""Replaying the stored results and maintenance gives what the live run decided, with windows that end early."""
+"""A replay of the stored results and maintenance decides as the live run did, with early ends and with pauses."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from tests.store.write.test_recorder_replay import (
 )
 from tests.support.acts import ANA
 from tests.support.store import INTERVAL_MS, START_AT, DatabasePair, StoreHarness
+from watchdog.domain.acts import OperatorActRefusedError
 from watchdog.domain.maintenance import MAINTENANCE_AFTERMATH_MS
 from watchdog.domain.maintenance_windows import ConfiguredMaintenanceWindow
 from watchdog.domain.model import IncidentEvent, IncidentTransition, ResultToRecord
 from watchdog.domain.routing import ProbeMatcher
-from watchdog.service.acts import MaintenanceRequest, begin_maintenance, end_maintenance
+from watchdog.service.acts import MaintenanceRequest, begin_maintenance, end_maintenance, pause_probe, resume_probe
 from watchdog.store.read.maintenance import list_present_and_next_maintenance, load_maintenance_periods
 from watchdog.store.tables import incidents
 
 
 def change_maintenance(harness: StoreHarness, rnd: random.Random, now: int) -> None:
-    """Begin, end, plan, change or remove a window, or nothing."""
-    choice = rnd.randrange(6)
+    """Begin, end, plan, change or remove a window, pause or resume the probe, or nothing."""
+    choice = rnd.randrange(8)
     if choice == 0:
         ends_at = now + rnd.randrange(1, 8 * INTERVAL_MS)
         begin_maintenance(
@@ -45,6 +46,24 @@ def change_maintenance(harness: StoreHarness, rnd: random.Random, now: int) -> N
         harness.plan_maintenance(now, window)
     elif choice == 3:
         harness.plan_maintenance(now)
+    elif choice == 4:
+        pause_or_resume(harness, now)
+
+
+def pause_or_resume(harness: StoreHarness, now: int) -> None:
+    if not resume(harness, now):
+        (probe,) = harness.registry.values()
+        pause_probe(harness.database, probe.info.id, None, ANA, "", now=now)
+
+
+def resume(harness: StoreHarness, now: int) -> bool:
+    """Whether the probe was paused."""
+    (probe,) = harness.registry.values()
+    try:
+        resume_probe(harness.database, probe.info.id, ANA, "", now)
+    except OperatorActRefusedError:
+        return False
+    return True
 
 
 def check(databases: DatabasePair, history: History, skew: int) -> None:
@@ -62,6 +81,7 @@ def check(databases: DatabasePair, history: History, skew: int) -> None:
         live += harnesses[which].recorder.record_results([ResultToRecord(result._replace(probe=probe))], now)
         if rnd.random() < 0.3:
             live += harnesses[rnd.randrange(2)].evaluate_deadlines(now)
+    resume(first, now)
     end = now + MAINTENANCE_AFTERMATH_MS + 20 * INTERVAL_MS + history.probe.policy.max_lateness
     first.watermark.uptime_clock = history.uptime_clock_at(end)
     for _ in range(3):  # one deadline may set the next

@@ -19,7 +19,11 @@ from tests.support.store import (
 from watchdog.domain.acts import OperatorActRefusalReason, OperatorActRefusedError
 from watchdog.domain.formatting import DAY_MS, HOUR_MS
 from watchdog.domain.maintenance import MAINTENANCE_AFTERMATH_MS
-from watchdog.domain.maintenance_windows import MAX_MAINTENANCE_DURATION_MS, ConfiguredMaintenanceWindow
+from watchdog.domain.maintenance_windows import (
+    MAX_MAINTENANCE_DURATION_MS,
+    ConfiguredMaintenanceWindow,
+    MaintenanceWindowState,
+)
 from watchdog.domain.model import IncidentEvent
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.routing import NotificationRoutingTable, ProbeMatcher
@@ -29,7 +33,7 @@ from watchdog.store.act_tables import acts
 from watchdog.store.database import Database
 from watchdog.store.maintenance_tables import maintenance_periods, maintenance_windows
 from watchdog.store.read.maintenance import (
-    list_ended_maintenance,
+    list_maintenance_windows,
     list_present_and_next_maintenance,
     load_maintenance_ends_by_probe,
 )
@@ -154,7 +158,7 @@ def test_maintenance_that_a_person_begins_and_ends(database: Database) -> None:
         ("end_maintenance", "Ben", id),
     ]
     with database.open_read_transaction() as connection:
-        (ended,) = list_ended_maintenance(connection, minute(4))
+        (ended,) = list_maintenance_windows(connection, minute(4), state=MaintenanceWindowState.ENDED, limit=9)
     assert (ended.id, ended.ended_at, ended.ended_by) == (id, minute(3.5), "Ben")
     check_replay(harness, minute(60))
 

@@ -66,11 +66,12 @@ def clock() -> ManualClock:
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    """One probe, one incident and one silence."""
+    """One probe, one incident, one silence and one maintenance window."""
     rows = FixtureRows()
     id = rows.add_probe("Checkout")
     rows.add_passing_results(id, count=1)
     rows.add_incident(id, "availability", "HTTP 503", NOW)
+    assert rows.add_maintenance([id], NOW, NOW + HOUR_MS) == "m-1"
     with filled_database(f"sqlite:///{tmp_path_factory.mktemp('access') / 'a.db'}", rows) as database:
         ops = Actor("ops", OperatorInterfaceKind.PAGE)
         matcher = SilenceMatcher(ProbeMatcher(group="Core"))
@@ -138,6 +139,7 @@ def address(path: str) -> str:
         .replace("{incident_id}", f"{1:024x}")
         .replace("{name}", "none.css")
         .replace("{silence_id}", "s-1")
+        .replace("{window_id}", "m-1")
     )
 
 

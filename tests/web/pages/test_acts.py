@@ -1,4 +1,4 @@
-"""Acknowledging, silencing and pausing on the pages: forms that work without scripts, for operators only."""
+"""Acknowledging, silencing, pausing and maintenance on the pages: forms that work without scripts, for operators."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from watchdog.domain.pausing import Pause
 from watchdog.store.act_tables import acts, pauses, silences
 from watchdog.store.database import Database
 from watchdog.store.errors import StoreUnavailableError
+from watchdog.store.maintenance_tables import maintenance_windows
 from watchdog.store.write.pauses import CONFIGURATION_ACTOR, begin_pause
 from watchdog.web import ApiKey
 from watchdog.web.auth.session import SESSION_COOKIE_NAME
@@ -42,8 +43,11 @@ FORMS: tuple[tuple[str, dict[str, str]], ...] = (
     ("/probes/api/pause", {}),
     ("/probes/api/resume", {}),
     ("/probes/api/run-now", {}),
+    ("/probes/api/maintenance", {"duration": "1h"}),
+    ("/maintenance", {"group": "Core", "duration": "1h"}),
+    ("/maintenance/m-1/end", {}),
 )
-STATUS_OF_REFUSED_FORMS = {"/silences/s-1/end": 404, "/probes/api/run-now": 409}
+STATUS_OF_REFUSED_FORMS = {"/silences/s-1/end": 404, "/maintenance/m-1/end": 404, "/probes/api/run-now": 409}
 
 
 def make_rows() -> FixtureRows:
@@ -108,7 +112,9 @@ def submit(
 
 def count_rows(database: Database) -> int:
     with database.open_read_transaction() as connection:
-        return sum(len(connection.execute(table.select()).all()) for table in (acts, silences, pauses))
+        return sum(
+            len(connection.execute(table.select()).all()) for table in (acts, silences, pauses, maintenance_windows)
+        )
 
 
 def test_an_incident_is_acknowledged_and_shown_so(app: FastAPI) -> None:
@@ -274,6 +280,50 @@ def test_a_heartbeat_has_no_button_to_run_it(app: FastAPI) -> None:
     assert 'formaction="/probes/job/pause"' in page
 
 
+def test_maintenance_begins_and_is_ended(app: FastAPI) -> None:
+    cookie = sign_in(app, OPERATOR)
+    page = read_page(app, "/maintenance", cookie)
+    assert "No maintenance in effect" in visible_text(page)
+    assert {"id", "group", "tags", "kind", "severity", "all", "duration", "comment"} <= set(
+        re.findall(r'<(?:input|select) [^>]*name="(\w+)"', page)
+    )
+    selected = {"id": "api", "group": "Core", "tags": " prod,,eu ", "kind": "http", "severity": "warning"}
+    token = {"csrf_token": find_token(page)}
+    fields = {**token, **selected, "duration": "4h", "comment": "<i>upgrade</i>"}
+    response = submit(app, "/maintenance", fields, cookie)
+    assert (response.status_code, response.headers["location"]) == (303, "/maintenance")
+    text = visible_text(page := read_page(app, "/maintenance", cookie))
+    assert "1 maintenance window in effect" in text
+    assert "In effect · 1 id api, group Core, tags eu, prod, kind http, severity warning m-" in text
+    assert "until 06:29 UTC ops (page) <i>upgrade</i>" in text
+    assert "in maintenance until 06:29 UTC" in visible_text(read_page(app, "/probes", cookie))
+    for path in ("/probes/api", f"/incidents/{OPEN}"):
+        text = visible_text(read_page(app, path, cookie))
+        assert "In maintenance until 06:29 UTC m-" in text, path
+        assert "(ops): <i>upgrade</i>. Its runs go on" in text, path
+    for path in ("/probes/quiet", f"/incidents/{OF_JOB}", f"/incidents/{RESOLVED}"):
+        assert "In maintenance" not in visible_text(read_page(app, path, cookie)), path
+    (end,) = re.findall(r'action="(/maintenance/m-\w+/end)"', page)
+    assert submit(app, end, token, cookie).headers["location"] == "/maintenance"
+    text = visible_text(read_page(app, "/maintenance", cookie))
+    assert "No maintenance in effect" in text
+    assert "ended by ops at 02:29 UTC" in text
+    assert "n maintenance until" not in visible_text(read_page(app, "/probes/api", cookie))
+    again = submit(app, end, token, cookie)
+    assert (again.status_code, "ended at 02:29 UTC, by ops." in visible_text(again.text)) == (409, True)
+
+
+def test_maintenance_of_one_probe_begins_on_its_page(app: FastAPI) -> None:
+    cookie = sign_in(app, OPERATOR)
+    page = read_page(app, "/probes/quiet", cookie)
+    assert 'formaction="/probes/quiet/maintenance" name="duration" value="1h"' in page
+    fields = {"csrf_token": find_token(page), "duration": "1h", "comment": ""}
+    response = submit(app, "/probes/quiet/maintenance", fields, cookie)
+    assert (response.status_code, response.headers["location"]) == (303, "/probes/quiet")
+    assert "In maintenance until 03:29 UTC" in visible_text(read_page(app, "/probes/quiet", cookie))
+    assert "In effect · 1 id quiet m-" in visible_text(read_page(app, "/maintenance", cookie))
+
+
 def test_the_form_selects_by_every_field(app: FastAPI) -> None:
     cookie = sign_in(app, OPERATOR)
     page = read_page(app, "/silences", cookie)
@@ -315,6 +365,21 @@ def test_the_form_selects_by_every_field(app: FastAPI) -> None:
         ("/probes/api/pause", {"duration": "soon"}, 422, "The duration is missing or not valid. Write how long"),
         ("/probes/api/pause", {"duration": "400d"}, 422, "A pause may last for 365 days at most"),
         ("/probes/api/pause", {"comment": "x" * 501}, 422, "The comment has 501 characters"),
+        ("/maintenance", {"duration": "1h"}, 422, "Nothing is selected: state an id"),
+        ("/maintenance", {"duration": "1h", "all": "1", "group": "Core"}, 422, "`all` selects everything"),
+        ("/maintenance", {"duration": "1h", "severity": "high"}, 422, "There is no such severity. Choose info"),
+        ("/maintenance", {"duration": "1h", "group": "None"}, 422, "No probe matches: see the list of probes."),
+        ("/maintenance", {"group": "Core"}, 422, "The duration is missing or not valid. Write how long"),
+        (
+            "/maintenance",
+            {"group": "Core", "duration": "31d"},
+            422,
+            "A maintenance window may last for 30 days at most",
+        ),
+        ("/maintenance", {"group": "Core", "duration": "1h", "comment": "x" * 501}, 422, "The comment has 501"),
+        ("/maintenance/none/end", {}, 404, "No maintenance window has the id none. Check the id"),
+        ("/probes/none/maintenance", {"duration": "1h"}, 404, "There is no probe with the id none"),
+        ("/probes/api/maintenance", {"duration": "soon"}, 422, "The duration is missing or not valid."),
         (f"/incidents/{OPEN}/acknowledge", {"comment": "x" * 20_000}, 413, "The form is too long."),
     ],
 )
@@ -332,7 +397,7 @@ def test_a_refused_form_is_a_page_that_states_why(
 
 
 def test_every_form_is_tested(refusing_app: FastAPI) -> None:
-    pattern_by_id = {OPEN: "{incident_id}", "api": "{probe_id}", "s-1": "{silence_id}"}
+    pattern_by_id = {OPEN: "{incident_id}", "api": "{probe_id}", "s-1": "{silence_id}", "m-1": "{window_id}"}
     templates = {re.sub("|".join(pattern_by_id), lambda match: pattern_by_id[match[0]], path) for path, _ in FORMS}
     requests = list_requests(refusing_app)
     posts = {path for path, method in requests if method == "POST" and not path.startswith(("/api/", "/mcp"))}
@@ -374,7 +439,7 @@ def test_a_form_that_the_session_did_not_get_is_refused(
 
 def test_readers_and_strangers_change_nothing(refusing_app: FastAPI, unchanged_database: Database) -> None:
     cookie = sign_in(refusing_app, READER)
-    for path in (f"/incidents/{OPEN}", "/probes/api", "/silences", "/incidents"):
+    for path in (f"/incidents/{OPEN}", "/probes/api", "/silences", "/maintenance", "/incidents"):
         page = read_page(refusing_app, path, cookie)
         assert not re.search("csrf_token|formaction|<button(?! [^>]*>Sign out)", page), path
     for path, fields in FORMS:
@@ -394,6 +459,8 @@ def test_readers_and_strangers_change_nothing(refusing_app: FastAPI, unchanged_d
         ("/probes/api/resume", "/probes/api"),
         ("/silences", "/silences"),
         ("/silences/s-1/end", "/silences"),
+        ("/maintenance", "/maintenance"),
+        ("/maintenance/m-1/end", "/maintenance"),
         ("/nowhere", ""),
     ],
 )

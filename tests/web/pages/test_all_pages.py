@@ -37,6 +37,7 @@ PATHS = (
     "/receivers",
     "/undelivered",
     "/silences",
+    "/maintenance",
     "/nowhere",
     "/probes/unknown",
     "/incidents/unknown",

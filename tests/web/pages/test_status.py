@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from fastapi import FastAPI
 from markupsafe import Markup
 
 from tests.support.fixture_rows import NOW, FixtureRows, epoch_ms
-from tests.support.html_checks import visible_text
+from tests.support.html_checks import find_html_problems, visible_text
 from tests.support.web import create_test_app, filled_database, make_read_query_runner, request_page
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from watchdog.domain.model import Evidence, HealthState, Outcome, ProbeInfo, Severity
@@ -24,9 +25,9 @@ from watchdog.store.errors import StoreUnavailableError
 from watchdog.store.tables import failing_destinations
 from watchdog.web import StatusPageConfig
 from watchdog.web.auth.session import ApiKey
-from watchdog.web.pages.status import (
+from watchdog.web.pages.status import MAX_MAINTENANCE_WINDOWS_ON_STATUS_PAGE, build_status_page
+from watchdog.web.pages.status_services import (
     StatusPageServiceStatus,
-    build_status_page,
     find_overall_status_page_state,
     format_status_headline,
 )
@@ -217,6 +218,85 @@ def test_a_paused_service_is_shown_so_and_its_time_does_not_count(tmp_path: Path
     assert "down" not in text.partition("API Paused")[2].partition("Search")[0]
     assert "hunter2" not in html, "who paused it, and why, is not public"
     assert "Ana" not in html
+
+
+@pytest.mark.parametrize(
+    ("in_maintenance", "line"),
+    [
+        ("A", "A is in maintenance"),
+        ("AB", "A and B are in maintenance"),
+        ("ABC", "3 of 4 services are in maintenance"),
+    ],
+)
+def test_the_headline_names_services_in_maintenance(in_maintenance: str, line: str) -> None:
+    services = [replace(service(name, UP), is_in_maintenance=name in in_maintenance) for name in "ABCD"]
+    assert (find_overall_status_page_state(services), format_status_headline(services)) == (UP, line)
+    services.append(service("E", DOWN))
+    assert format_status_headline(services) == "E is down"
+
+
+def test_maintenance_now_and_next_is_shown_and_its_time_does_not_count(tmp_path: Path) -> None:
+    rows = FixtureRows()
+    rows.add_watermark(NOW)
+    api, search, down = (rows.add_probe(name, group="Core") for name in ("API", "Search", "Web"))
+    for probe in (api, search, down):
+        rows.add_result(probe, NOW - 3 * HOUR_MS)
+    rows.add_incident(down, "availability", "HTTP 503", NOW - HOUR_MS)
+    rows.add_incident(api, "availability", "HTTP 503", NOW - 2 * HOUR_MS, resolved_at=NOW - HOUR_MS)
+    rows.add_maintenance([api, down], NOW - 2 * HOUR_MS, NOW + HOUR_MS, comment="hunter2")
+    rows.add_maintenance([api, search, down], NOW + 2 * DAY_MS, NOW + 2 * DAY_MS + HOUR_MS, name="Database upgrade")
+    rows.add_maintenance([api], NOW - 3 * HOUR_MS, NOW - 2 * HOUR_MS, name="Over")
+    with filled_database(f"sqlite:///{tmp_path}/l.db", rows) as database:
+        html = request_page(create_test_app(database), "/").text
+    assert find_html_problems(html) == []
+    text = visible_text(html)
+    assert "Web is down 1 of 2 services is up. 1 is in maintenance." in text
+    assert "Maintenance All times UTC 00:29 Maintenance In progress until 03:29 · API, Web" in text
+    assert "24 Nov 02:29 Database upgrade Starts in 2 days, until 24 Nov 03:29 · API, Search, Web" in text
+    assert "API In maintenance" in text
+    assert "Web Down, in maintenance" in text
+    assert "Over" not in text
+    assert "hunter2" not in html, "who began it, and why, is not public"
+    assert "Ana" not in html
+    page = page_of(tmp_path, rows)
+    today = {service.name: service.days[-1] for group in page.groups for service in group.services}
+    assert (today["API"].state, today["API"].down_ms) == (UP, 0)
+    assert today["API"].measured_ms == 0, "the whole night"
+    assert today["Search"].measured_ms == NOW % DAY_MS
+
+
+def test_without_a_problem_the_banner_states_maintenance(tmp_path: Path) -> None:
+    rows = FixtureRows()
+    rows.add_watermark(NOW)
+    rows.add_passing_results(rows.add_probe("API", group="Core"))
+    rows.add_passing_results(rows.add_probe("Search", group="Core"))
+    rows.add_maintenance([1], NOW - HOUR_MS, NOW + HOUR_MS, name="Move")
+    page = page_of(tmp_path, rows)
+    assert (page.state, page.is_in_maintenance, page.headline) == (UP, True, "API is in maintenance")
+    assert page.subtitle == "Search is up. 1 is in maintenance."
+    assert page.groups[0].summary == "1 of 2 in maintenance"
+
+
+def test_maintenance_of_probes_that_the_page_does_not_show_is_left_out(tmp_path: Path) -> None:
+    rows = FixtureRows()
+    rows.add_watermark(NOW)
+    public, hidden = rows.add_probe("API"), rows.add_probe("Internal")
+    rows.add_maintenance([hidden], NOW, NOW + HOUR_MS, name="Secret move")
+    for number in range(MAX_MAINTENANCE_WINDOWS_ON_STATUS_PAGE + 1):
+        rows.add_maintenance([public, hidden], NOW + number, NOW + HOUR_MS, name=f"Move {number}")
+    page = page_of(tmp_path, rows, StatusPageConfig(includes_probe=lambda probe: probe.name == "API"))
+    assert [window.title for window in page.maintenance] == [
+        f"Move {number}" for number in range(MAX_MAINTENANCE_WINDOWS_ON_STATUS_PAGE)
+    ]
+    assert {window.services_text for window in page.maintenance} == {"API"}
+
+
+def test_many_services_in_one_window_are_counted(tmp_path: Path) -> None:
+    rows = FixtureRows()
+    probes = [rows.add_probe(f"P{number}") for number in range(4)]
+    rows.add_maintenance(probes, NOW - 1, NOW + HOUR_MS)
+    (window,) = page_of(tmp_path, rows).maintenance
+    assert (window.title, window.services_text) == ("Maintenance", "4 services")
 
 
 def test_nothing_is_up_while_no_probe_runs(tmp_path: Path) -> None:

@@ -110,6 +110,8 @@ class RecordedActJson(TypedDict):
     """The id of the silence that it is about."""
     probe: str | None
     """The id of the probe that it is about."""
+    maintenance: str | None
+    """The id of the maintenance that it is about."""
     comment: str
 
 
@@ -219,5 +221,6 @@ def serialize_recorded_act(act: OperatorAuditLogEntry) -> RecordedActJson:
         "incident": act.incident or None,
         "silence": act.silence or None,
         "probe": act.probe or None,
+        "maintenance": act.maintenance or None,
         "comment": act.comment,
     }

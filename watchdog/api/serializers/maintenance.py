@@ -9,10 +9,11 @@ from watchdog.api.serializers.instants import format_optional_iso8601
 from watchdog.api.serializers.results import FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG
 from watchdog.domain.formatting import format_iso8601
 from watchdog.domain.maintenance_windows import MaintenanceWindow
+from watchdog.domain.silencing import EVERY_PROBE_MATCHER
 
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
-class MaintenanceMatchJson(TypedDict):
+class MaintenanceCriteriaJson(TypedDict):
     """Which probes a window selects. A field that is null or empty selects every probe."""
 
     id: str | None
@@ -21,6 +22,8 @@ class MaintenanceMatchJson(TypedDict):
     tags: list[str]
     kind: str | None
     severity: str | None
+    all: bool
+    """Every probe is selected, except Watchdog itself."""
 
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
@@ -30,20 +33,33 @@ class MaintenanceWindowJson(TypedDict):
     id: str
     name: str
     """Empty if a person began it."""
-    match: MaintenanceMatchJson
+    match: MaintenanceCriteriaJson
     starts_at: str
     until: str
     """When it ends."""
-    in_effect: bool
+    state: str
+    """planned, in_effect or ended."""
     by: str
     """The person who began it; empty if it is configured."""
     through: str
-    """Where it was started, such as page, command or api; empty if it is configured."""
+    """Where it was started, such as page, cli or api; empty if it is configured."""
     comment: str
     ended_at: str | None
     """When it ended before its time; null: it did not."""
     ended_by: str
     """The person who ended it before its time."""
+
+
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
+class StartedMaintenanceJson(TypedDict):
+    """Maintenance that begins, and how many probes it selects at that time."""
+
+    maintenance: MaintenanceWindowJson
+    probe_count: int
+
+
+def serialize_started_maintenance(window: MaintenanceWindow, probe_count: int, now: int) -> StartedMaintenanceJson:
+    return {"maintenance": serialize_maintenance_window(window, now), "probe_count": probe_count}
 
 
 def serialize_maintenance_window(window: MaintenanceWindow, now: int) -> MaintenanceWindowJson:
@@ -57,10 +73,11 @@ def serialize_maintenance_window(window: MaintenanceWindow, now: int) -> Mainten
             "tags": sorted(match.tags),
             "kind": match.kind or None,
             "severity": match.severity,
+            "all": match == EVERY_PROBE_MATCHER,
         },
         "starts_at": format_iso8601(window.starts_at),
         "until": format_iso8601(window.ends_at),
-        "in_effect": window.is_in_effect(now),
+        "state": window.find_state(now).value,
         "by": "" if actor is None else actor.name,
         "through": "" if actor is None else actor.interface.value,
         "comment": window.comment,

@@ -34,6 +34,8 @@ class ProbeJson(TypedDict):
     """The slot of the next run; null while it is paused."""
     pause: PauseJson | None
     """null: it runs."""
+    maintenance_until: str | None
+    """Until when it is in maintenance: nothing opens. null: it is not in maintenance."""
 
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
@@ -67,6 +69,7 @@ def serialize_probe_status(status: ProbeStatus) -> ProbeJson:
         "latest": None if latest is None else serialize_result(latest),
         "next_due": format_optional_iso8601(status.next_due),
         "pause": serialize_pause(status.pause),
+        "maintenance_until": format_optional_iso8601(status.maintenance_ends_at),
     }
 
 

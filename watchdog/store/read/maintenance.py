@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from watchdog.domain.acts import Actor, OperatorInterfaceKind
 from watchdog.domain.maintenance import MaintenancePeriods
-from watchdog.domain.maintenance_windows import MaintenanceWindow
+from watchdog.domain.maintenance_windows import MaintenanceWindow, MaintenanceWindowState
 from watchdog.domain.model import LOCAL_LOCATION_NAME, Json, Severity
 from watchdog.domain.routing import ProbeMatcher
 from watchdog.domain.text import replace_unstorable_characters
@@ -21,7 +21,6 @@ from watchdog.store.maintenance_tables import (
 )
 from watchdog.store.tables import watermarks
 
-MAX_LISTED_ENDED_MAINTENANCE_WINDOWS = 100
 _current_generation: sa.ColumnElement[int] = sa.func.coalesce(
     sa.select(watermarks.c.generation).where(watermarks.c.location == LOCAL_LOCATION_NAME).scalar_subquery(), 0
 )
@@ -71,11 +70,12 @@ def build_maintenance_window_from_row(row: Any) -> MaintenanceWindow:
 
 
 def load_maintenance_periods(
-    connection: sa.Connection, probes: Collection[int], generation: int | None = None
+    connection: sa.Connection, probes: Collection[int], generation: int | None = None, since: int = 0
 ) -> dict[int, MaintenancePeriods]:
-    """By probe; probes that were never in maintenance are missing. `generation`: of the clock; None: all."""
+    """By probe; probes that were never in maintenance are missing. `generation`: of the clock; None: all. `since`:
+    without those that ended before."""
     columns = maintenance_periods.c.probe, maintenance_periods.c.starts_at, maintenance_periods.c.ends_at
-    query = sa.select(*columns).where(maintenance_periods.c.probe.in_(probes))
+    query = sa.select(*columns).where(maintenance_periods.c.probe.in_(probes), maintenance_periods.c.ends_at > since)
     if generation is not None:
         query = query.where(maintenance_periods.c.generation == generation)
     periods: dict[int, list[tuple[int, int]]] = {}
@@ -84,19 +84,66 @@ def load_maintenance_periods(
     return {probe: MaintenancePeriods(of_probe) for probe, of_probe in periods.items()}
 
 
-def list_present_and_next_maintenance(connection: sa.Connection, now: int) -> list[MaintenanceWindow]:
+def list_present_and_next_maintenance(
+    connection: sa.Connection, now: int, limit: int | None = None
+) -> list[MaintenanceWindow]:
     """The windows in effect, and those that are planned: the next time of each configured one. By their start."""
     query = sa.select(maintenance_windows).where(maintenance_has_not_ended_early, maintenance_windows.c.ends_at > now)
-    rows = connection.execute(query.order_by(maintenance_windows.c.starts_at, maintenance_windows.c.id))
+    ordered = query.order_by(maintenance_windows.c.starts_at, maintenance_windows.c.id).limit(limit)
+    rows = connection.execute(ordered)
     return [build_maintenance_window_from_row(row) for row in rows]
 
 
-def list_ended_maintenance(connection: sa.Connection, now: int) -> list[MaintenanceWindow]:
-    """The MAX_LISTED_ENDED_MAINTENANCE_WINDOWS that began last, newest first."""
+def list_maintenance_windows(
+    connection: sa.Connection,
+    now: int,
+    *,
+    limit: int,
+    state: MaintenanceWindowState | None = None,
+    after: tuple[int, str] | None = None,
+) -> list[MaintenanceWindow]:
+    """Those that start last come first. `after`: behind the window with this start and id."""
+    query = sa.select(maintenance_windows).order_by(maintenance_windows.c.starts_at.desc(), maintenance_windows.c.id)
+    if state is not None:
+        query = query.where(_build_state_condition(state, now))
+    if after is not None:
+        starts_at, id = after
+        is_same_start = sa.and_(
+            maintenance_windows.c.starts_at == starts_at, maintenance_windows.c.id > replace_unstorable_characters(id)
+        )
+        query = query.where((maintenance_windows.c.starts_at < starts_at) | is_same_start)
+    return [build_maintenance_window_from_row(row) for row in connection.execute(query.limit(limit))]
+
+
+def _build_state_condition(state: MaintenanceWindowState, now: int) -> sa.ColumnElement[bool]:
     is_over = ~maintenance_has_not_ended_early | (maintenance_windows.c.ends_at <= now)
-    query = sa.select(maintenance_windows).where(is_over)
-    query = query.order_by(maintenance_windows.c.starts_at.desc(), maintenance_windows.c.id)
-    rows = connection.execute(query.limit(MAX_LISTED_ENDED_MAINTENANCE_WINDOWS))
+    if state is MaintenanceWindowState.ENDED:
+        return is_over
+    has_started = maintenance_windows.c.starts_at <= now
+    return ~is_over & (has_started if state is MaintenanceWindowState.IN_EFFECT else ~has_started)
+
+
+def list_maintenance_with_probes(
+    connection: sa.Connection, now: int, limit: int
+) -> list[tuple[MaintenanceWindow, set[int]]]:
+    """The first `limit` windows in effect or planned, by their start, each with the probes that it selects."""
+    windows = list_present_and_next_maintenance(connection, now, limit)
+    columns = maintenance_periods.c.maintenance, maintenance_periods.c.probe
+    is_current = is_of_current_generation, maintenance_periods.c.ends_at > now
+    query = sa.select(*columns).where(maintenance_periods.c.maintenance.in_([window.id for window in windows]))
+    probes: dict[str, set[int]] = {window.id: set() for window in windows}
+    for id, probe in connection.execute(query.where(*is_current)):
+        probes[id].add(probe)
+    return [(window, probes[window.id]) for window in windows]
+
+
+def list_maintenance_in_effect_of_probe(connection: sa.Connection, probe: int, now: int) -> list[MaintenanceWindow]:
+    """The windows that a probe is in now, by their end."""
+    is_in = maintenance_periods.c.maintenance == maintenance_windows.c.id, maintenance_periods.c.probe == probe
+    is_now = maintenance_periods.c.starts_at <= now, maintenance_periods.c.ends_at > now
+    is_in_effect = maintenance_has_not_ended_early, sa.exists().where(*is_in, *is_now, is_of_current_generation)
+    query = sa.select(maintenance_windows).where(maintenance_windows.c.ends_at > now, *is_in_effect)
+    rows = connection.execute(query.order_by(maintenance_windows.c.ends_at, maintenance_windows.c.id))
     return [build_maintenance_window_from_row(row) for row in rows]
 
 
@@ -106,9 +153,20 @@ def load_maintenance_window(connection: sa.Connection, window: str) -> Maintenan
     return None if row is None else build_maintenance_window_from_row(row)
 
 
-def load_maintenance_ends_by_probe(connection: sa.Connection, now: int) -> dict[int, int]:
-    """Probe -> until when it is in maintenance; probes that are not in maintenance now are missing."""
+def build_in_maintenance_filter(probe: sa.ColumnElement[int], now: int) -> sa.ColumnElement[bool]:
+    """Whether the probe of a column is in maintenance."""
+    is_now = maintenance_periods.c.starts_at <= now, maintenance_periods.c.ends_at > now
+    return sa.exists().where(maintenance_periods.c.probe == probe, *is_now, is_of_current_generation)
+
+
+def load_maintenance_ends_by_probe(
+    connection: sa.Connection, now: int, probes: Collection[int] | None = None
+) -> dict[int, int]:
+    """Probe -> until when it is in maintenance; probes that are not in maintenance now are missing. `probes`: of these
+    alone."""
     columns = maintenance_periods.c.probe, sa.func.max(maintenance_periods.c.ends_at)
     is_now = maintenance_periods.c.starts_at <= now, maintenance_periods.c.ends_at > now
     query = sa.select(*columns).where(*is_now, is_of_current_generation).group_by(maintenance_periods.c.probe)
+    if probes is not None:
+        query = query.where(maintenance_periods.c.probe.in_(probes))
     return dict(map(tuple, connection.execute(query)))

@@ -29,6 +29,7 @@ from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.codec import decode_nullable_json, decode_probe_info
 from watchdog.store.read.acts import load_pauses_in_effect
 from watchdog.store.read.alert_context import INCIDENTS_WITH_PROBE_INFO_QUERY, build_incident_from_row
+from watchdog.store.read.maintenance import load_maintenance_ends_by_probe
 from watchdog.store.tables import (
     clock_steps,
     effective_results,
@@ -97,6 +98,8 @@ class ProbeStatus:
     """None while it is paused."""
     pause: Pause | None = None
     """None: it runs."""
+    maintenance_ends_at: int | None = None
+    """Until when it is in maintenance, in epoch ms; None: it is not, or this was not loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +192,13 @@ def list_probe_infos(connection: Connection, after: tuple[str, int] | None = Non
 
 
 def list_probe_statuses(
-    connection: Connection, probe_id: str | None = None, database_ids: Collection[int] | None = None
+    connection: Connection,
+    probe_id: str | None = None,
+    database_ids: Collection[int] | None = None,
+    now: int | None = None,
 ) -> list[ProbeStatus]:
     """Every configured probe, or those with this id or these database ids; by name. Watchdog's own probe is listed only
-    by its id."""
+    by its id. `now`: to load until when each is in maintenance."""
     newest = newest_results.alias("newest")
     slots = sa.select(newest.c.slot).where(newest.c.probe == probes.c.id).order_by(newest.c.slot.desc()).limit(1)
     judged_slot = slots.where(newest.c.outcome.in_(JUDGED_OUTCOMES)).scalar_subquery()
@@ -223,15 +229,16 @@ def list_probe_statuses(
     for record in list_incidents(connection, is_open=True, probe_database_ids=only_probes):
         open_incidents.setdefault(record.incident.probe, []).append(record.incident)
     paused = load_pauses_in_effect(connection, only_probes)
+    maintenance_ends = {} if now is None else load_maintenance_ends_by_probe(connection, now, only_probes)
     return [
-        _probe_status_from_row(row, open_incidents.get(probe, []), paused.get(probe))
+        _probe_status_from_row(row, open_incidents.get(probe, []), paused.get(probe), maintenance_ends.get(probe))
         for probe, row in row_by_probe.items()
     ]
 
 
 def _probe_status_from_row(
-    row: Sequence[Any], open_incidents: Iterable[Incident], pause: Pause | None
-) -> ProbeStatus:  # fmt: skip
+    row: Sequence[Any], open_incidents: Iterable[Incident], pause: Pause | None, maintenance_ends_at: int | None
+) -> ProbeStatus:
     probe, info, created_at, judged_slot, next_due, is_waiting, *latest = row
     has_verdict = judged_slot is not None and not is_waiting
     latest_result = None if latest[0] is None else result_row_from_columns(latest)
@@ -250,6 +257,7 @@ def _probe_status_from_row(
         last_judged_slot=judged_slot,
         next_due=next_due if pause is None else None,
         pause=pause,
+        maintenance_ends_at=maintenance_ends_at,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 import structlog
 
-from watchdog.domain.maintenance import NO_MAINTENANCE, MaintenancePeriods
+from watchdog.domain.maintenance import MAINTENANCE_AFTERMATH_MS, NO_MAINTENANCE, MaintenancePeriods
 from watchdog.domain.model import (
     IncidentEvent,
     IncidentTransition,
@@ -175,7 +175,7 @@ class AlertEvaluator:
             rows[result.probe].append(result)
         active = [probe for probe in starts if cursors[probe].active]
         states_before = self.load_alert_states(connection, active) if active else {}
-        maintenance = load_maintenance_periods(connection, starts.keys(), self.watermark.generation)
+        maintenance = self._load_maintenance_periods(connection, [cursors[probe] for probe in starts], states_before)
         writes = PendingEvaluationWrites()
         for probe, start in starts.items():
             self._evaluate_probe(
@@ -240,6 +240,20 @@ class AlertEvaluator:
             writes.cursor_updates.append(update)
         writes.add_changed_alert_states(probe, states_before, states)
         writes.transitions += fold.transitions
+
+    def _load_maintenance_periods(
+        self,
+        connection: sa.Connection,
+        cursors: Collection[EvaluationCursor],
+        states_before: Mapping[int, AlertStates],
+    ) -> Mapping[int, MaintenancePeriods]:
+        """Those that a decision about these probes may depend on: from their last evaluated slot on, or since a finding
+        that is not open began."""
+        suspect = [state for states in states_before.values() for state in states.values() if state.incident is None]
+        instants = [cursor.evaluated_until for cursor in cursors] + [state.first_bad_slot for state in suspect]
+        since = min(instants, default=0) - MAINTENANCE_AFTERMATH_MS
+        probes = [cursor.probe for cursor in cursors]
+        return load_maintenance_periods(connection, probes, self.watermark.generation, since)
 
     def _find_staleness_deadline(
         self,

@@ -23,7 +23,8 @@ def schedule_follow_ups(connection: sa.Connection, decide_at_by_incident: Mappin
 
 
 def schedule_follow_ups_of_probes(connection: sa.Connection, probes: Iterable[int], now: int) -> None:
-    """Decide about their open incidents at once: these probes have another configuration or are resumed."""
+    """Decide about their open incidents at once: these probes have another configuration, are resumed,
+    or maintenance of theirs begins or ends."""
     is_open = incidents.c.probe.in_(list(probes)), incidents.c.resolved_at.is_(None)
     open_incidents = connection.execute(sa.select(incidents.c.id).where(*is_open)).scalars()
     schedule_follow_ups(connection, dict.fromkeys(open_incidents, now))

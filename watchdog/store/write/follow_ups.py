@@ -29,6 +29,7 @@ from watchdog.store.read.follow_ups import (
     load_silenced_incidents,
     load_unacknowledged_times,
 )
+from watchdog.store.read.maintenance import load_maintenance_ends_by_probe
 from watchdog.store.tables import incidents
 from watchdog.store.write.follow_up_times import schedule_follow_ups
 from watchdog.store.write.incident_groups import INCIDENT_GROUPS_LOCK_KEY, add_open_incident_to_group_per_destination
@@ -48,6 +49,8 @@ class _FollowUpFacts:
     histories: NotificationHistories
     silenced: set[str]
     paused: Mapping[int, Pause]
+    maintenance_ends: Mapping[int, int]
+    """Probe -> until when it is in maintenance."""
     unacknowledged_at: Mapping[str, int]
     now: int
 
@@ -67,6 +70,7 @@ def enqueue_due_reminders_and_escalations(database: Database, now: int) -> list[
             histories=load_notification_histories(connection, due_ids, now),
             silenced=load_silenced_incidents(connection, due_ids),
             paused=load_pauses_in_effect(connection, {row.probe for row in rows}),
+            maintenance_ends=load_maintenance_ends_by_probe(connection, now, {row.probe for row in rows}),
             unacknowledged_at=load_unacknowledged_times(connection, due_ids),
             now=now,
         )
@@ -77,7 +81,8 @@ def enqueue_due_reminders_and_escalations(database: Database, now: int) -> list[
             reminded, remind_at = _enqueue_due_reminders(connection, row, facts)
             enqueued += [(row.id, destination, IncidentEvent.OPENED) for destination in escalated]
             enqueued += [(row.id, destination, IncidentEvent.REMINDER) for destination in reminded]
-            decide_at[row.id] = min(escalate_at + remind_at, default=None)
+            ends = [facts.maintenance_ends[row.probe]] if row.probe in facts.maintenance_ends else []
+            decide_at[row.id] = min(escalate_at + remind_at + ends, default=None)
         schedule_follow_ups(connection, decide_at)
     return enqueued
 
@@ -103,6 +108,7 @@ def _enqueue_due_escalations(
             is_acknowledged=incident.acknowledged_at is not None,
             is_silenced=incident.id in facts.silenced,
             is_paused=incident.probe in facts.paused,
+            is_in_maintenance=incident.probe in facts.maintenance_ends,
             is_notified=escalation.destination in due or (history is not None and history.is_notified),
             now=facts.now,
         )
@@ -149,6 +155,7 @@ def _enqueue_due_reminders(
             is_acknowledged=incident.acknowledged_at is not None,
             is_silenced=incident.id in facts.silenced,
             is_paused=incident.probe in facts.paused,
+            is_in_maintenance=incident.probe in facts.maintenance_ends,
             is_destination_configured=registered.routes.has_destination(destination),
             destination_repeats_alerts=destination in registered.routes.without_reminders,
             is_message_waiting=message.is_waiting,

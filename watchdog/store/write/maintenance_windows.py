@@ -7,6 +7,7 @@ the fold has evaluated, and one that ends early ends after it. Both are read und
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import sqlalchemy as sa
 
 from watchdog.domain.acts import Actor, OperatorActKind, OperatorActRefusalReason, OperatorActRefusedError
 from watchdog.domain.formatting import format_number, format_utc_timestamp
+from watchdog.domain.maintenance import MAINTENANCE_AFTERMATH_MS
 from watchdog.domain.maintenance_windows import (
     MAX_ACTIVE_MAINTENANCE_WINDOWS,
     ConfiguredMaintenanceWindow,
@@ -35,8 +37,9 @@ from watchdog.store.read.maintenance import (
     load_clock_generation,
     load_maintenance_window,
 )
-from watchdog.store.tables import evaluation_cursors, probes
+from watchdog.store.tables import END_OF_TIME_MS, evaluation_cursors, probes
 from watchdog.store.write.audit import record_operator_act
+from watchdog.store.write.follow_up_times import schedule_follow_ups_of_probes
 
 MAINTENANCE_LOCK_KEY = -4
 """Advisory lock: two processes that plan at once would store the same period twice. No probe has this id."""
@@ -159,37 +162,37 @@ def plan_maintenance(database: Database, plan: MaintenancePlan, now: int) -> int
             return 0
         affected = dict.fromkeys([probe for probe, _ in changes.added] + [period.probe for period in changes.ended])
         locked = database.lock_probes(connection, islice(affected, MAX_PROBES_PER_PLANNING_TRANSACTION))
-        decided_until, generation = _load_evaluated_slots(connection, locked), load_clock_generation(connection)
+        decided_until, generation = _load_evaluated_slots(connection, locked, now), load_clock_generation(connection)
         ended = [period for period in changes.ended if period.probe in locked]
         _end_periods(connection, ended, decided_until, now)
         added = {key: window for key, window in changes.added.items() if key[0] in locked}
         _store_windows(database, connection, {window.id: window for window in added.values()}.values())
-        rows = [
+        periods = [
             StoredMaintenancePeriod(
                 probe, id, generation, max(window.starts_at, decided_until.get(probe, 0) + 1), window.ends_at
-            )._asdict()
+            )
             for (probe, id), window in sorted(added.items())
         ]
-        if rows := [row for row in rows if row["starts_at"] < row["ends_at"]]:
-            insert = database.build_insert_statement(maintenance_periods)
-            key, end = list(maintenance_periods.primary_key.columns), {"ends_at": insert.excluded.ends_at}
-            connection.execute(insert.on_conflict_do_update(index_elements=key, set_=end), rows)
+        _upsert_periods(database, connection, periods)
+        entering_probes = {probe for (probe, _), window in added.items() if window.starts_at <= now}
+        schedule_follow_ups_of_probes(connection, entering_probes, now)
         if len(locked) == len(affected):  # otherwise some of their periods are still to be ended
             _end_unused_windows(connection, changes.unused, now)
         return len(affected) - len(locked)
 
 
-def _load_evaluated_slots(connection: sa.Connection, ids: Iterable[int]) -> dict[int, int]:
-    """Probe -> the slot up to which its results are evaluated, or changed nothing."""
+def _load_evaluated_slots(connection: sa.Connection, ids: Iterable[int], now: int) -> dict[int, int]:
+    """Probe -> the slot up to which its results are evaluated, or changed nothing; of a paused probe at most now."""
     columns = evaluation_cursors.c.probe, evaluation_cursors.c.evaluated_until
     query = sa.select(*columns).where(evaluation_cursors.c.probe.in_(list(ids)))
-    return dict(map(tuple, connection.execute(query)))
+    return {probe: now if slot == END_OF_TIME_MS else slot for probe, slot in connection.execute(query)}
 
 
 def _end_periods(
     connection: sa.Connection, periods: Sequence[StoredMaintenancePeriod], decided_until: Mapping[int, int], now: int
 ) -> None:
-    """The caller has locked the probes. Their deadlines are evaluated at once: what waits may open earlier."""
+    """The caller has locked the probes. Their deadlines are evaluated at once: what waits may open earlier. So are
+    reminders and escalation of their incidents."""
     rows = [
         {
             "p": period.probe,
@@ -213,8 +216,35 @@ def _end_periods(
     ids = {period.probe for period in periods}
     empty = maintenance_periods.c.probe.in_(ids), maintenance_periods.c.ends_at <= maintenance_periods.c.starts_at
     connection.execute(sa.delete(maintenance_periods).where(*empty))
-    is_active = evaluation_cursors.c.probe.in_(ids), evaluation_cursors.c.active
+    is_paused = evaluation_cursors.c.evaluated_until == END_OF_TIME_MS
+    is_active = evaluation_cursors.c.probe.in_(ids), evaluation_cursors.c.active, ~is_paused
     connection.execute(sa.update(evaluation_cursors).where(*is_active).values(wake_at=now))
+    schedule_follow_ups_of_probes(connection, ids, now)
+
+
+def continue_maintenance_over_pause(
+    database: Database, connection: sa.Connection, probe: int, *, paused_at: int, evaluated_until: int
+) -> None:
+    """If the aftermath of maintenance was not over when a pause began, it begins again when the pause ends: nothing is
+    decided in between. The caller has locked the probe."""
+    columns = maintenance_periods.c.maintenance, maintenance_periods.c.generation
+    is_open = maintenance_periods.c.ends_at + MAINTENANCE_AFTERMATH_MS > paused_at
+    conditions = maintenance_periods.c.probe == probe, is_of_current_generation, is_open
+    has_begun = maintenance_periods.c.starts_at <= evaluated_until
+    query = sa.select(*columns).where(*conditions, has_begun).order_by(maintenance_periods.c.ends_at.desc()).limit(1)
+    if row := connection.execute(query).first():
+        period = StoredMaintenancePeriod(probe, row.maintenance, row.generation, paused_at, evaluated_until + 1)
+        _upsert_periods(database, connection, [period])
+
+
+def _upsert_periods(
+    database: Database, connection: sa.Connection, periods: Iterable[StoredMaintenancePeriod]
+) -> None:  # fmt: skip
+    rows = [period._asdict() for period in periods if period.starts_at < period.ends_at]
+    if rows:
+        insert = database.build_insert_statement(maintenance_periods)
+        key, end = list(maintenance_periods.primary_key.columns), {"ends_at": insert.excluded.ends_at}
+        connection.execute(insert.on_conflict_do_update(index_elements=key, set_=end), rows)
 
 
 def _store_windows(database: Database, connection: sa.Connection, windows: Iterable[MaintenanceWindow]) -> None:
@@ -268,9 +298,7 @@ def begin_maintenance(database: Database, window: MaintenanceWindow, actor: Acto
         infos = load_active_probe_infos(connection)
         probe_count = sum(not describe_maintenance_mismatch(window.matcher, info) for info in infos.values())
         if not probe_count:
-            raise OperatorActRefusedError(
-                OperatorActRefusalReason.NOT_FOUND, "no probe matches: `watchdog status` lists the probes"
-            )
+            raise OperatorActRefusedError(OperatorActRefusalReason.INVALID, "no probe matches: see the list of probes")
         connection.execute(sa.insert(maintenance_windows).values(**_build_window_row(window)))
         record_operator_act(
             connection, OperatorActKind.BEGIN_MAINTENANCE, actor, now, maintenance=window.id, comment=window.comment
@@ -280,14 +308,14 @@ def begin_maintenance(database: Database, window: MaintenanceWindow, actor: Acto
 
 
 def end_maintenance(database: Database, window_id: str, actor: Actor, now: int) -> MaintenanceWindow:
-    """End a window in effect before its time. Raises OperatorActRefusedError if it is unknown or not in effect."""
+    """End a window in effect before its time; returns it as it has ended. Raises OperatorActRefusedError if it is
+    unknown or not in effect."""
     with database.open_write_transaction() as connection:
         database.acquire_advisory_lock(connection, MAINTENANCE_LOCK_KEY)
         window = load_maintenance_window(connection, window_id)
         if window is None:
             raise OperatorActRefusedError(
-                OperatorActRefusalReason.NOT_FOUND,
-                f"no maintenance window has the id {window_id}: `watchdog maintenance` lists them",
+                OperatorActRefusalReason.NOT_FOUND, f"no maintenance window has the id {window_id}"
             )
         if not window.is_in_effect(now):
             raise OperatorActRefusedError(OperatorActRefusalReason.CONFLICT, _describe_not_in_effect(window, now))
@@ -296,7 +324,7 @@ def end_maintenance(database: Database, window_id: str, actor: Actor, now: int) 
         record_operator_act(connection, OperatorActKind.END_MAINTENANCE, actor, now, maintenance=window.id)
         infos = load_active_probe_infos(connection)
     _apply_acts(database, infos, now)
-    return window
+    return replace(window, ended_at=now, ended_by=actor.name)
 
 
 def _describe_not_in_effect(window: MaintenanceWindow, now: int) -> str:

@@ -23,6 +23,7 @@ from watchdog.store.outbox_filters import (
     build_silenced_outbox_filter,
     build_unleased_outbox_filter,
 )
+from watchdog.store.read.maintenance import build_in_maintenance_filter
 from watchdog.store.tables import (
     destination_backoff,
     incidents,
@@ -127,13 +128,14 @@ def _drop_acknowledgements_of_uneditable_messages(
 
 def _drop_outdated_reminders(connection: sa.Connection, now: int) -> None:
     """Since they were enqueued, each incident of the message was acknowledged, was silenced, is over, or its probe
-    was paused."""
+    was paused or is in maintenance."""
     sibling = outbox.alias()
     paused_probes = sa.select(pauses.c.probe).where(pause_is_in_effect)
     needs_reminder = sa.exists().where(
         sibling.c.lead_incident == outbox.c.lead_incident, sibling.c.destination == outbox.c.destination,
         incidents.c.id == sibling.c.incident, incidents.c.acknowledged_at.is_(None), incidents.c.resolved_at.is_(None),
         ~build_silenced_outbox_filter(sibling), incidents.c.probe.not_in(paused_probes),
+        ~build_in_maintenance_filter(incidents.c.probe, now),
     )  # fmt: skip
     _drop_waiting_notifications(connection, now, outbox.c.event == IncidentEvent.REMINDER, ~needs_reminder)
 

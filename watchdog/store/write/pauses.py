@@ -36,6 +36,7 @@ from watchdog.store.read.acts import build_pause_from_row
 from watchdog.store.tables import END_OF_TIME_MS, evaluation_cursors, probe_state, probes, schedule
 from watchdog.store.write.audit import record_operator_act
 from watchdog.store.write.follow_up_times import schedule_follow_ups_of_probes
+from watchdog.store.write.maintenance_windows import continue_maintenance_over_pause
 from watchdog.store.write.pending_results import evaluate_pending_results
 from watchdog.store.write.probe_rows import load_active_probes, load_probe_row_or_refuse
 from watchdog.store.write.probe_state import upsert_probe_state
@@ -211,6 +212,9 @@ def _restart_probe(
     here = schedule.c.probe == locked.row.id, schedule.c.location == location
     connection.execute(sa.update(schedule).where(*here).values(paused=False, next_due=next_due))
     _set_cursor(connection, locked.row.id, start, now)
+    continue_maintenance_over_pause(
+        database, connection, locked.row.id, paused_at=locked.pause.started_at, evaluated_until=start
+    )
     _restart_remembered_deadlines(database, connection, locked.row, now)
     schedule_follow_ups_of_probes(connection, [locked.row.id], now)
 

@@ -1,4 +1,4 @@
-"""Acknowledgements, silences and pauses on pages."""
+"""Acknowledgements, silences, pauses and maintenance on pages."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from watchdog.store.read.acts import (
     load_pauses_in_effect,
     load_silences_in_effect_by_incident,
 )
+from watchdog.store.read.maintenance import list_maintenance_in_effect_of_probe
 from watchdog.store.read.status import Connection, IncidentRecord
 from watchdog.web.pages.banner import PageBanner, capitalize_first
 
@@ -54,6 +55,7 @@ def build_acknowledgement_and_silence_banners(
             title = f"Silenced until {format_utc_timestamp(silence.ends_at, now)}"
             text = f"{_describe_silence(silence)}. No one is notified before it ends."
             yield PageBanner(HealthState.UNKNOWN, title, text)
+    yield from build_maintenance_banner(connection, record.incident.probe, now)
 
 
 def build_silence_banners(silences: Sequence[Silence], probe: ProbeInfo, now: int) -> Iterator[PageBanner]:
@@ -85,6 +87,15 @@ def build_pause_banner(pause: Pause, now: int) -> PageBanner:
     """Why a probe does not run."""
     text = "The probe does not run, and an incident that is open stays open."
     return PageBanner(HealthState.PAUSED, capitalize_first(describe_pause(pause, now)), text)
+
+
+def build_maintenance_banner(connection: Connection, probe: int, now: int) -> Iterator[PageBanner]:
+    """That a probe is in maintenance, and why."""
+    if windows := list_maintenance_in_effect_of_probe(connection, probe, now):
+        end = format_utc_timestamp(windows[-1].ends_at, now)
+        reasons = "; ".join(": ".join(filter(None, (window.label, window.comment))) for window in windows)
+        text = f"{reasons}. Its runs go on, but no incident opens, and the time does not count for uptime."
+        yield PageBanner("maint", f"In maintenance until {end}", text)
 
 
 def build_act_timeline_events(connection: Connection, incident: str) -> Iterator[IncidentTimelineEvent]:

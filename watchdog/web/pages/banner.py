@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from watchdog.domain.model import HealthState
 
 
 @dataclass(frozen=True, slots=True)
 class PageBanner:
-    state: HealthState
+    state: HealthState | Literal["maint"]
+    """What its colour and icon stand for: a state, or maintenance."""
     title: str
     text: str
     incident_id: str = ""

@@ -29,7 +29,7 @@ from watchdog.web import charts
 from watchdog.web.cards.base import LoadedProbeCard, ProbeCardLoadContext
 from watchdog.web.cards.registry import load_probe_page_cards
 from watchdog.web.chart_window import choose_chart_window
-from watchdog.web.pages.acts import build_pause_banner, build_silence_banners, describe_acts
+from watchdog.web.pages.acts import build_maintenance_banner, build_pause_banner, build_silence_banners, describe_acts
 from watchdog.web.pages.banner import PageBanner, capitalize_first
 from watchdog.web.pages.results import ResultsCard, ResultsUrlQuery, load_results_card
 from watchdog.web.pages.timeline import HealthStateInterval, clip_state_intervals, flatten_to_worst_states
@@ -79,7 +79,7 @@ class ProbePage:
 
 def load_probe_page(connection: Connection, probe_id: str, query: ResultsUrlQuery, now: int) -> ProbePage | None:
     """None: the running configuration has no probe with this id."""
-    statuses = status.list_probe_statuses(connection, probe_id)
+    statuses = status.list_probe_statuses(connection, probe_id, now=now)
     if not statuses:
         return None
     probe_status, probe = statuses[0], statuses[0].probe
@@ -104,6 +104,7 @@ def load_probe_page(connection: Connection, probe_id: str, query: ResultsUrlQuer
         can_resume=probe_status.pause is not None and not probe_status.pause.is_in_configuration,
         can_run_now=can_run_on_request(probe.kind),
         banners=(
+            *build_maintenance_banner(connection, probe.database_id, now),
             *build_probe_banners(probe_status, now, silences_by_incident),
             *build_silence_banners(silences, probe, now),
         ),

@@ -9,7 +9,13 @@ from statistics import median
 
 from markupsafe import Markup
 
-from watchdog.domain.formatting import format_count_with_noun, format_duration, format_duration_rounded, format_time_ago
+from watchdog.domain.formatting import (
+    format_count_with_noun,
+    format_duration,
+    format_duration_rounded,
+    format_time_ago,
+    format_utc_timestamp,
+)
 from watchdog.domain.model import HealthState, Outcome, RunSummary
 from watchdog.domain.pausing import describe_pause
 from watchdog.store.read.history import load_last_n_results_by_probe
@@ -88,7 +94,7 @@ class ProbesPageRow:
     problem_text: str
     """Who paused it, and the first open incident, cause first; empty if there is neither."""
     marks: tuple[str, ...]
-    """Who takes care of that incident, and until when it is silenced."""
+    """Until when it is in maintenance, who takes care of that incident, and until when it is silenced."""
     last_outcome: str
     last_run_ago: str
     sparkline: Markup
@@ -105,7 +111,7 @@ class ProbesPage(SectionedListWebPage[ProbesPageFilter, ProbesPageRow]):
 
 def load_probes_page(connection: Connection, probe_filter: ProbesPageFilter, page_number: int, now: int) -> ProbesPage:
     """A page number beyond the last is the last."""
-    statuses = list_probe_statuses(connection)
+    statuses = list_probe_statuses(connection, now=now)
     service_status = load_watchdog_status(connection)
     searched = [status for status in statuses if probe_filter.matches_search(status)]
     matching = [status for status in searched if probe_filter.state in ("", status.state.value)]
@@ -154,10 +160,18 @@ def _load_probes_page_rows(
     for status in on_page:
         id = status.probe.database_id
         row = _build_probes_page_row(status, job_runs.get(id, runs[id]), incident_counts.get(id, 0), now)
+        marks = _list_maintenance_marks(status, now)
         if status.open_incidents:
             first = status.open_incidents[0]
-            row = replace(row, marks=describe_acts(first, silences.get(first.id, ()), now))
+            marks += describe_acts(first, silences.get(first.id, ()), now)
+        row = replace(row, marks=marks)
         yield _choose_probes_page_section_name(status), row
+
+
+def _list_maintenance_marks(status: ProbeStatus, now: int) -> tuple[str, ...]:
+    if status.maintenance_ends_at is None:
+        return ()
+    return (f"in maintenance until {format_utc_timestamp(status.maintenance_ends_at, now)}",)
 
 
 def _format_probes_page_headline(statuses: Sequence[ProbeStatus]) -> str:

@@ -5,42 +5,40 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup
-
 from watchdog.domain.formatting import (
     DAY_MS,
-    NBSP,
     SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS,
-    format_count_with_noun,
     format_date,
     format_duration,
     format_duration_rounded,
     format_time_of_day,
     format_utc_timestamp_without_zone,
 )
+from watchdog.domain.maintenance_windows import MaintenanceWindow
 from watchdog.domain.model import HealthState
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE
-from watchdog.store.read.history import IncidentInterval
 from watchdog.store.read.status import ProbeStatus
-from watchdog.web import charts
 from watchdog.web.pages.list_page import Pagination
-from watchdog.web.pages.status_selection import PaginatedStatusPageServices, StatusPageGroupAndPageNumber
+from watchdog.web.pages.status_selection import StatusPageGroupAndPageNumber
+from watchdog.web.pages.status_services import (
+    STATUS_PAGE_SINGULAR_STATE_PHRASES,
+    StatusPageServiceGroup,
+    StatusPageServiceStatus,
+    build_status_page_services,
+    find_overall_status_page_state,
+    format_status_headline,
+    format_status_subtitle,
+    group_status_page_services,
+)
 from watchdog.web.pages.status_snapshot import StatusPageConfig, StatusPageSnapshot
 from watchdog.web.pages.timeline import (
-    DailyUptime,
     HealthStateInterval,
-    compute_daily_uptime,
-    compute_uptime_basis_points,
     merge_touching_intervals_into_worst_state,
 )
 
 MAX_PAST_INCIDENTS_ON_STATUS_PAGE, MAX_TROUBLED_DAYS_ON_STATUS_PAGE = 10, 200
 MAX_OPEN_INCIDENTS_ON_STATUS_PAGE = 50
-NO_DAY_BARS_MARKUP = Markup()
-HEALTH_STATES_WORST_FIRST = (HealthState.DOWN, HealthState.DEGRADED, HealthState.UNKNOWN)
-
-STATUS_PAGE_SINGULAR_STATE_PHRASES = {HealthState.DEGRADED: "is degraded", HealthState.DOWN: "is down"}
-STATUS_PAGE_PLURAL_STATE_PHRASES = {HealthState.DEGRADED: "are degraded", HealthState.DOWN: "are down"}
+MAX_MAINTENANCE_WINDOWS_ON_STATUS_PAGE, MAX_NAMES_PER_MAINTENANCE_WINDOW = 10, 3
 STATUS_PAGE_PAST_STATE_PHRASES = {
     HealthState.DEGRADED: "was degraded",
     HealthState.DOWN: "was down",
@@ -54,36 +52,6 @@ STATUS_PAGE_PROBLEM_SENTENCE_BY_STATE = {
 
 
 @dataclass(frozen=True, slots=True)
-class StatusPageServiceStatus:
-    """A probe under its public name."""
-
-    name: str
-    state: HealthState
-    label: str
-    """Replaces the label of the state, if not empty."""
-    group: str
-    days: tuple[DailyUptime, ...] = ()
-    bars: Markup = NO_DAY_BARS_MARKUP
-    uptime: str = ""
-    uptime_coverage: str = ""
-    """ "34 of 90 days", if there is no data for some of them."""
-    is_listed: bool = True
-    """Whether this view lists it; otherwise it has no history."""
-
-
-@dataclass(frozen=True, slots=True)
-class StatusPageServiceGroup:
-    group: str
-    """As configured."""
-    name: str
-    """As shown; empty if there is no other group."""
-    summary: str
-    services: tuple[StatusPageServiceStatus, ...]
-    """Those that are listed."""
-    service_count: int
-
-
-@dataclass(frozen=True, slots=True)
 class OpenIncidentsOfStatusPageService:
     """All open incidents of one service, as one entry."""
 
@@ -92,6 +60,18 @@ class OpenIncidentsOfStatusPageService:
     since: int
     state_changes: tuple[tuple[HealthState, int, str], ...]
     """(state, since, explanation) of each state with an open incident, newest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatusPageMaintenance:
+    """A maintenance window in effect or to come."""
+
+    title: str
+    starts_at: int
+    state_text: str
+    """ "In progress until 04:30", "Starts in 2 h, until 04:30"."""
+    services_text: str
+    """ "API, Search", "12 services"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +95,8 @@ class StatusPageTroubledDay:
 @dataclass(frozen=True, slots=True)
 class StatusPage:
     state: HealthState
+    is_in_maintenance: bool
+    """Nothing is wrong, and a service is in maintenance."""
     headline: str
     subtitle: str
     checked_at: int | None
@@ -123,6 +105,8 @@ class StatusPage:
     open_incidents: tuple[OpenIncidentsOfStatusPageService, ...]
     """At most MAX_OPEN_INCIDENTS_ON_STATUS_PAGE."""
     open_incident_count: int
+    maintenance: tuple[StatusPageMaintenance, ...]
+    """At most MAX_MAINTENANCE_WINDOWS_ON_STATUS_PAGE, by their start."""
     view: StatusPageGroupAndPageNumber
     pagination: Pagination
     groups: tuple[StatusPageServiceGroup, ...]
@@ -134,7 +118,7 @@ class StatusPage:
 def build_status_page(snapshot: StatusPageSnapshot, config: StatusPageConfig) -> StatusPage:
     """The page as of the snapshot. While Watchdog does not run its probes, every service is without data."""
     now = snapshot.read_at
-    services = _build_status_page_services(snapshot, config.day_count)
+    services = build_status_page_services(snapshot, config.day_count)
     open_statuses = [status for status in snapshot.probe_statuses if status.state in STATUS_PAGE_SINGULAR_STATE_PHRASES]
     checked_times = [
         status.latest_result.recorded_at
@@ -142,153 +126,42 @@ def build_status_page(snapshot: StatusPageSnapshot, config: StatusPageConfig) ->
         if status.latest_result and status.latest_result.slot == status.last_judged_slot
     ]
     open_incidents = open_statuses if snapshot.are_states_current else []
+    state = find_overall_status_page_state(services)
     return StatusPage(
-        state=find_overall_status_page_state(services),
+        state=state,
+        is_in_maintenance=state is HealthState.UP and any(service.is_in_maintenance for service in services),
         headline=format_status_headline(services),
-        subtitle=_format_status_subtitle(services, snapshot.incident_intervals, now),
+        subtitle=format_status_subtitle(services, snapshot.incident_intervals, now),
         checked_at=max(checked_times, default=None),
         day_count=config.day_count,
         open_incidents=tuple(
             map(_build_open_incidents_summary_of_probe, open_incidents[:MAX_OPEN_INCIDENTS_ON_STATUS_PAGE])
         ),
         open_incident_count=len(open_incidents),
+        maintenance=tuple(
+            _build_status_page_maintenance(window, names, now)
+            for window, names in snapshot.maintenance[:MAX_MAINTENANCE_WINDOWS_ON_STATUS_PAGE]
+        ),
         view=snapshot.selection.view,
         pagination=snapshot.selection.pagination,
-        groups=_group_status_page_services(services, snapshot.selection),
+        groups=group_status_page_services(services, snapshot.selection),
         troubled_days=_list_troubled_days(services, now),
         past_incidents=_list_past_incidents_on_status_page(snapshot, now),
     )
 
 
-def _build_status_page_services(snapshot: StatusPageSnapshot, day_count: int) -> list[StatusPageServiceStatus]:
-    intervals: dict[int, list[HealthStateInterval]] = {s.probe.database_id: [] for s in snapshot.probe_statuses}
-    for incident in snapshot.incident_intervals:
-        stop = snapshot.read_at if incident.resolved_at is None else incident.resolved_at
-        interval = HealthStateInterval(INCIDENT_HEALTH_STATE_BY_RULE[incident.rule], incident.since, stop)
-        intervals[incident.probe].append(interval)
-    for pause in snapshot.pause_intervals:
-        stop = snapshot.read_at if pause.ended_at is None else pause.ended_at
-        intervals[pause.probe].append(HealthStateInterval(HealthState.PAUSED, pause.started_at, stop))
-    return [
-        _build_status_page_service(status, intervals[status.probe.database_id], snapshot, day_count)
-        for status in snapshot.probe_statuses
-    ]
-
-
-def _build_status_page_service(
-    status: ProbeStatus, intervals: Sequence[HealthStateInterval], snapshot: StatusPageSnapshot, day_count: int
-) -> StatusPageServiceStatus:
-    now, name = snapshot.read_at, status.probe.name
-    state = status.state if snapshot.are_states_current else HealthState.UNKNOWN
-    label = ""
-    if state is HealthState.UNKNOWN:
-        since = status.last_judged_slot
-        label = "No data yet" if since is None else f"No data since {_format_time_or_date(since, now)}"
-    if status.probe.database_id not in snapshot.selection.listed_ids:
-        return StatusPageServiceStatus(name, state, label, status.probe.group, is_listed=False)
-    measured_days = snapshot.measured_days[status.probe.database_id]
-    days = compute_daily_uptime(intervals, measured_days, status.created_at, now, day_count)
-    covered_count = sum(day.state is not HealthState.UNKNOWN for day in days)
-    bars = [(day.state, _format_day_title(day, state, now)) for day in days]
-    return StatusPageServiceStatus(
-        name=name,
-        state=state,
-        label=label,
-        group=status.probe.group,
-        days=tuple(days),
-        bars=charts.render_day_bars(bars, _describe_day_bars(name, days)),
-        uptime=format_basis_points_as_percent(compute_uptime_basis_points(days)),
-        uptime_coverage="" if covered_count == day_count else f"{covered_count} of {day_count}{NBSP}days",
-    )
-
-
-def _format_time_or_date(at: int, now: int) -> str:
-    """The time for today, only the date for any other day: space is short."""
-    return format_time_of_day(at) if at // DAY_MS == now // DAY_MS else format_date(at, now)
-
-
-def format_basis_points_as_percent(basis_points: int | None) -> str:
-    """9_995 -> "99.95 %", 9_900 -> "99 %"; empty for None."""
-    if basis_points is None:
-        return ""
-    whole, rest = divmod(basis_points, 100)
-    return f"{whole}.{rest:02}{NBSP}%" if rest else f"{whole}{NBSP}%"
-
-
-def _format_day_title(day: DailyUptime, current_state: HealthState, now: int) -> str:
-    """ "13 Nov: down 14 min"; empty for a day without problems."""
-    durations = ((HealthState.DOWN, day.down_ms), (HealthState.DEGRADED, day.degraded_ms))
-    parts = [f"{state.value} {format_duration(ms)}" for state, ms in durations if ms]
-    if not parts:
-        return ""
-    so_far = " so far" if now - day.start < DAY_MS and current_state is day.state else ""
-    return f"{format_date(day.start, now)}: {', '.join(parts)}{so_far}"
-
-
-def _describe_day_bars(name: str, days: Sequence[DailyUptime]) -> str:
-    """The bars in words, for screen readers."""
-    descriptions = {
-        HealthState.UP: "up",
-        HealthState.DEGRADED: "degraded",
-        HealthState.DOWN: "with downtime",
-        HealthState.UNKNOWN: "without data",
-    }
-    counts = {state: sum(day.state is state for day in days) for state in descriptions}
-    parts = [
-        f"{format_count_with_noun(count, 'day')} {descriptions[state]}" for state, count in counts.items() if count
-    ]
-    return f"{name}, last {len(days)} days: {', '.join(parts)}"
-
-
-def find_overall_status_page_state(services: Iterable[StatusPageServiceStatus]) -> HealthState:
-    """Down before degraded before no data before up; paused only if all are."""
-    states = {service.state for service in services}
-    precedence = (*HEALTH_STATES_WORST_FIRST, HealthState.UP, HealthState.PAUSED)
-    return next((state for state in precedence if state in states), HealthState.UNKNOWN)
-
-
-def format_status_headline(services: Sequence[StatusPageServiceStatus]) -> str:
-    """ "API is down, Search is degraded"; a count if more than two services share a state."""
-    if all(service.state is HealthState.UNKNOWN for service in services):
-        has_history = any(day.measured_ms for service in services for day in service.days)
-        return "No current data" if has_history else "No data yet"
-    parts = []
-    for state in (HealthState.DOWN, HealthState.DEGRADED):
-        names = [service.name for service in services if service.state is state]
-        if len(names) > 2:
-            parts.append(f"{len(names)} of {len(services)} services {STATUS_PAGE_PLURAL_STATE_PHRASES[state]}")
-        elif names:
-            phrases = STATUS_PAGE_SINGULAR_STATE_PHRASES if len(names) == 1 else STATUS_PAGE_PLURAL_STATE_PHRASES
-            parts.append(f"{' and '.join(names)} {phrases[state]}")
-    if parts:
-        return ", ".join(parts)
-    without_data = [service.name for service in services if service.state is HealthState.UNKNOWN]
-    if not without_data:
-        is_paused = services and all(service.state is HealthState.PAUSED for service in services)
-        return "Monitoring is paused" if is_paused else "All systems operational"
-    names_text = " and ".join(without_data) if len(without_data) <= 2 else f"{len(without_data)} services"
-    return f"No data from {names_text}"
-
-
-def _format_status_subtitle(
-    services: Sequence[StatusPageServiceStatus], incident_intervals: Sequence[IncidentInterval], now: int
-) -> str:
-    paused_count = sum(service.state is HealthState.PAUSED for service in services)
-    total = len(services) - paused_count
-    paused_text = f" {paused_count} {'is' if paused_count == 1 else 'are'} paused." if paused_count else ""
-    up_count = sum(service.state is HealthState.UP for service in services)
-    unknown_count = sum(service.state is HealthState.UNKNOWN for service in services)
-    if up_count < total:
-        text = f"{up_count} of {format_count_with_noun(total, 'service')} {'is' if up_count == 1 else 'are'} up."
-        if 0 < unknown_count < total:
-            text += f" {unknown_count} {'has' if unknown_count == 1 else 'have'} no data."
-        return text + paused_text
-    up_names = [service.name for service in services if service.state is HealthState.UP]
-    text = f"All {total} services are up." if total > 1 else f"{up_names[0]} is up." if up_names else ""
-    text = (text + paused_text).lstrip()
-    resolved_times = [incident.resolved_at for incident in incident_intervals if incident.resolved_at is not None]
-    return text + (
-        f" Last incident {format_duration_rounded(now - max(resolved_times))} ago." if resolved_times else ""
+def _build_status_page_maintenance(
+    window: MaintenanceWindow, names: Sequence[str], now: int
+) -> StatusPageMaintenance:  # fmt: skip
+    """What people wrote about a window that they began is not public."""
+    end = f"until {format_utc_timestamp_without_zone(window.ends_at, now)}"
+    starts_in = format_duration_rounded(max(window.starts_at - now, 1_000))
+    are_few = len(names) <= MAX_NAMES_PER_MAINTENANCE_WINDOW
+    return StatusPageMaintenance(
+        title=window.name or "Maintenance",
+        starts_at=window.starts_at,
+        state_text=f"In progress {end}" if window.starts_at <= now else f"Starts in {starts_in}, {end}",
+        services_text=", ".join(names) if are_few else f"{len(names)} services",
     )
 
 
@@ -305,42 +178,6 @@ def _build_open_incidents_summary_of_probe(status: ProbeStatus) -> OpenIncidents
         since=since[status.state],
         state_changes=tuple(sorted(changes, key=lambda change: -change[1])),
     )
-
-
-def _group_status_page_services(
-    services: Sequence[StatusPageServiceStatus], selection: PaginatedStatusPageServices
-) -> tuple[StatusPageServiceGroup, ...]:
-    members_by_group: dict[str, list[StatusPageServiceStatus]] = {name: [] for name in selection.group_names}
-    for service in services:
-        if service.group in members_by_group:
-            members_by_group[service.group].append(service)
-    other = "Other" if len(selection.service_count_by_group) > 1 else ""
-    return tuple(
-        StatusPageServiceGroup(
-            name,
-            name or other,
-            _summarize_service_group(members),
-            tuple(service for service in members if service.is_listed),
-            len(members),
-        )
-        for name, members in members_by_group.items()
-    )
-
-
-def _summarize_service_group(services: Sequence[StatusPageServiceStatus]) -> str:
-    """ "all up", "1 of 4 down", "1 of 4 down, 1 degraded"."""
-    labels = {
-        HealthState.DOWN: "down",
-        HealthState.DEGRADED: "degraded",
-        HealthState.UNKNOWN: "without data",
-        HealthState.PAUSED: "paused",
-    }
-    counts = [(sum(service.state is state for service in services), label) for state, label in labels.items()]
-    problems = [(count, label) for count, label in counts if count]
-    if not problems:
-        return "all up" if len(services) > 1 else "up"
-    (first_count, first_label), *others = problems
-    return ", ".join([f"{first_count} of {len(services)} {first_label}", *(f"{n} {label}" for n, label in others)])
 
 
 def _list_troubled_days(services: Iterable[StatusPageServiceStatus], now: int) -> tuple[StatusPageTroubledDay, ...]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from watchdog.domain.formatting import DAY_MS
+from watchdog.domain.maintenance import MaintenancePeriods
+from watchdog.domain.maintenance_windows import MaintenanceWindow
 from watchdog.domain.model import ProbeInfo
 from watchdog.domain.watermark import is_watermark_current
 from watchdog.store.read.history import (
@@ -15,6 +17,7 @@ from watchdog.store.read.history import (
     list_pause_intervals,
     load_days_with_judged_results,
 )
+from watchdog.store.read.maintenance import list_maintenance_with_probes, load_maintenance_periods
 from watchdog.store.read.status import (
     Connection,
     ProbeStatus,
@@ -28,6 +31,8 @@ from watchdog.web.pages.status_selection import (
     paginate_status_page_services,
 )
 
+MAX_LOADED_MAINTENANCE_WINDOWS = 50
+"""The page shows fewer: those of probes that it does not show are left out."""
 STATUS_PAGE_ALL_GROUPS_VIEW = StatusPageGroupAndPageNumber()
 
 
@@ -62,6 +67,10 @@ class StatusPageSnapshot:
     selection: PaginatedStatusPageServices
     measured_days: dict[int, set[int]]
     """Listed probe -> the days (since the epoch) on which any run had a verdict."""
+    maintenance_periods: Mapping[int, MaintenancePeriods]
+    """Of the listed probes; those that were never in maintenance are missing."""
+    maintenance: tuple[tuple[MaintenanceWindow, tuple[str, ...]], ...]
+    """The windows in effect and the next ones, with the names of the probes that the page shows, if any."""
 
     @property
     def are_states_current(self) -> bool:
@@ -76,7 +85,7 @@ def load_status_page_snapshot(
     view: StatusPageGroupAndPageNumber = STATUS_PAGE_ALL_GROUPS_VIEW,
 ) -> StatusPageSnapshot:
     rank = {probe_id: i for i, probe_id in enumerate(config.probe_order)}
-    included = [status for status in list_probe_statuses(connection) if config.includes_probe(status.probe)]
+    included = [status for status in list_probe_statuses(connection, now=now) if config.includes_probe(status.probe)]
     included.sort(key=lambda status: rank.get(status.probe.id, len(rank)))
     ids = {status.probe.database_id for status in included}
     selection = paginate_status_page_services(included, config.group_order, view)
@@ -89,4 +98,14 @@ def load_status_page_snapshot(
         pause_intervals=tuple(i for i in list_pause_intervals(connection, start) if i.probe in ids),
         selection=selection,
         measured_days=load_days_with_judged_results(connection, selection.listed_ids, start, now),
+        maintenance_periods=load_maintenance_periods(connection, selection.listed_ids, since=start),
+        maintenance=tuple(_list_shown_maintenance(connection, included, now)),
     )
+
+
+def _list_shown_maintenance(
+    connection: Connection, included: Sequence[ProbeStatus], now: int
+) -> Iterator[tuple[MaintenanceWindow, tuple[str, ...]]]:
+    for window, ids in list_maintenance_with_probes(connection, now, MAX_LOADED_MAINTENANCE_WINDOWS):
+        if names := tuple(status.probe.name for status in included if status.probe.database_id in ids):
+            yield window, names

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from watchdog.domain.formatting import DAY_MS
+from watchdog.domain.maintenance import NO_MAINTENANCE, MaintenancePeriods
 from watchdog.domain.model import HealthState
 
 RANK_BY_HEALTH_STATE = {state: rank for rank, state in enumerate(HealthState)}
@@ -82,21 +83,27 @@ class DailyUptime(NamedTuple):
     state: HealthState
     """Unknown: no run had a verdict that day."""
     measured_ms: int
-    """How much of the day counts for uptime: nothing without data, and no time in which the probe was paused; of today
-    the part that has passed."""
+    """How much of the day counts for uptime: nothing without data, and no time in which the probe was paused or in
+    maintenance; of today the part that has passed."""
     down_ms: int
     degraded_ms: int
 
 
 def compute_daily_uptime(
-    intervals: Iterable[HealthStateInterval], measured_days: Collection[int], created_at: int, now: int, day_count: int
-) -> list[DailyUptime]:
+    intervals: Iterable[HealthStateInterval], measured_days: Collection[int], created_at: int, now: int, day_count: int,
+    *, maintenance: MaintenancePeriods = NO_MAINTENANCE,
+) -> list[DailyUptime]:  # fmt: skip
     """The last `day_count` days, today last.
 
     `measured_days`: the days (since the epoch) on which any run had a verdict. Problems on other days do not count,
-    because nothing was measured. `created_at`: when the probe was added.
+    because nothing was measured. `created_at`: when the probe was added. `maintenance`: does not count either.
     """
     today = now // DAY_MS
+    intervals = [
+        HealthStateInterval(interval.state, start, stop)
+        for interval in intervals
+        for start, stop in maintenance.subtract_from(interval.start, interval.stop)
+    ]
     affected_ms: dict[tuple[int, HealthState], int] = {}
     for interval in flatten_to_worst_states(intervals, (today - day_count + 1) * DAY_MS, now):
         for day in range(interval.start // DAY_MS, (interval.stop - 1) // DAY_MS + 1):
@@ -112,7 +119,8 @@ def compute_daily_uptime(
         down, degraded = affected_ms.get((day, HealthState.DOWN), 0), affected_ms.get((day, HealthState.DEGRADED), 0)
         state = HealthState.DOWN if down else HealthState.DEGRADED if degraded else HealthState.UP
         measured_from = created_at if start < created_at < stop else start
-        summaries.append(DailyUptime(start, state, max(0, stop - measured_from - paused), down, degraded))
+        away = paused + maintenance.compute_overlap_ms(measured_from, stop)
+        summaries.append(DailyUptime(start, state, max(0, stop - measured_from - away), down, degraded))
     return summaries
 
 

@@ -44,7 +44,9 @@ STATUS_CODE_BY_ACT_REFUSAL = {
     OperatorActRefusalReason.CONFLICT: 409,
     OperatorActRefusalReason.INVALID: 422,
 }
-UNKNOWN_ID_ADVICE = "Check the id: resolved incidents and ended silences are deleted after a while."
+UNKNOWN_ID_ADVICE = (
+    "Check the id: resolved incidents, and silences and maintenance that ended, are deleted after a while."
+)
 RequestRefusal: TypeAlias = HttpErrorResponseError | OperatorActRefusedError
 ALLOW_HEADER_CANDIDATE_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 MAX_REPORTED_PARAMETER_ERRORS = 20

@@ -1,4 +1,4 @@
-"""What operators do on pages: acknowledge, silence, pause and run now, and the page of silences."""
+"""What operators do on pages: acknowledge, silence, pause, run now and begin maintenance, and pages of these acts."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from watchdog.domain.model import Severity
 from watchdog.domain.routing import ProbeMatcher
 from watchdog.domain.silencing import SilenceMatcher, escape_subject_pattern
 from watchdog.service.acts import (
+    MaintenanceRequest,
     SilenceRequest,
     acknowledge_incident,
+    begin_maintenance,
     begin_silence,
+    end_maintenance,
     end_silence,
     pause_probe,
     remove_acknowledgement,
@@ -31,6 +34,7 @@ from watchdog.store.read.status import Connection, list_incidents, list_probe_in
 from watchdog.web.auth.acts import get_actor, require_csrf_safe_act, require_operator
 from watchdog.web.errors import HttpErrorResponseError, PageNotFoundError
 from watchdog.web.forms import read_form
+from watchdog.web.pages.maintenance import load_maintenance_page
 from watchdog.web.pages.silences import load_silences_page
 from watchdog.web.routes.operators import OperatorRouteContext
 from watchdog.web.templating import NO_STORE_HEADERS
@@ -45,6 +49,7 @@ def create_page_act_router(context: OperatorRouteContext) -> APIRouter:
     add_incident_forms(router, context)
     add_silence_forms(router, context)
     add_probe_forms(router, context)
+    add_maintenance_forms(router, context)
     return router
 
 
@@ -141,6 +146,33 @@ def add_probe_forms(router: APIRouter, context: OperatorRouteContext) -> None:
         return redirect_to_page("/probes/", probe_id)
 
 
+def add_maintenance_forms(router: APIRouter, context: OperatorRouteContext) -> None:
+    @router.get("/maintenance")
+    async def show_maintenance(request: Request) -> Response:
+        now = context.clock()
+        content = await context.run_query(lambda c: load_maintenance_page(c, now))
+        return await context.render_page(request, "maintenance.j2", "maintenance", content, now)
+
+    @router.post("/maintenance")
+    async def begin_for_selection(request: Request) -> Response:
+        form, actor = await read_act_form(request, context)
+        await put_into_maintenance(context, form, actor, parse_probe_matcher(form), selects_everything="all" in form)
+        return redirect_to_page("/maintenance")
+
+    @router.post("/probes/{probe_id}/maintenance")
+    async def begin_for_probe(request: Request, probe_id: str) -> Response:
+        form, actor = await read_act_form(request, context)
+        await context.run_query(lambda c: require_probe(c, probe_id))
+        await put_into_maintenance(context, form, actor, ProbeMatcher(probe=probe_id))
+        return redirect_to_page("/probes/", probe_id)
+
+    @router.post("/maintenance/{window_id}/end")
+    async def end_window(request: Request, window_id: str) -> Response:
+        _, actor = await read_act_form(request, context)
+        await context.run_act(lambda db, now: end_maintenance(db, window_id, actor, now))
+        return redirect_to_page("/maintenance")
+
+
 async def read_act_form(request: Request, context: OperatorRouteContext) -> tuple[Mapping[str, str], Actor]:
     """The fields, and who sends them. Raises WebRequestRefusedError for a reader, and for a form of another site."""
     require_operator(request)
@@ -165,6 +197,27 @@ async def silence(
     await context.run_act(
         lambda db, now: begin_silence(
             db, SilenceRequest(matcher, now + duration_ms, comment, selects_everything, key), actor, now
+        )
+    )
+
+
+async def put_into_maintenance(
+    context: OperatorRouteContext,
+    form: Mapping[str, str],
+    actor: Actor,
+    matcher: ProbeMatcher,
+    *,
+    selects_everything: bool = False,
+) -> None:
+    """Begin maintenance, for the `duration` of the form. Raises HttpErrorResponseError if it is not a duration."""
+    duration_ms = parse_duration_ms(form)
+    comment = form.get("comment", "")
+    await context.run_act(
+        lambda db, now: begin_maintenance(
+            db,
+            MaintenanceRequest(matcher, now + duration_ms, comment, selects_everything=selects_everything),
+            actor,
+            now,
         )
     )
 
@@ -194,13 +247,17 @@ def build_matcher_of_incident(connection: Connection, incident_id: str) -> Silen
 
 def parse_silence_matcher(form: Mapping[str, str]) -> SilenceMatcher:
     """Of the form on the page of silences. Raises HttpErrorResponseError."""
+    return SilenceMatcher(parse_probe_matcher(form), form.get("subject", "").strip())
+
+
+def parse_probe_matcher(form: Mapping[str, str]) -> ProbeMatcher:
+    """Of a form that selects probes. Raises HttpErrorResponseError."""
     severity = form.get("severity", "")
     if severity and severity not in tuple(Severity):
         raise HttpErrorResponseError(422, f"There is no such severity. Choose {', '.join(Severity)}.")
     tags = frozenset(tag.strip() for tag in form.get("tags", "").split(",")) - {""}
     group, kind, probe = (form.get(name, "").strip() for name in ("group", "kind", "id"))
-    match = ProbeMatcher(Severity(severity) if severity else None, tags, group, kind, probe)
-    return SilenceMatcher(match, form.get("subject", "").strip())
+    return ProbeMatcher(Severity(severity) if severity else None, tags, group, kind, probe)
 
 
 def redirect_to_page(path: str, id: str = "") -> Response:

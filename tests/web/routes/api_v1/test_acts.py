@@ -1,4 +1,4 @@
-"""Acknowledging, silencing and pausing over the API: what is stored, in whose name, and what is refused."""
+"""Acknowledging, silencing, pausing and maintenance over the API: what is stored, by whom, and what is refused."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_an_incident_is_acknowledged_in_the_name_of_the_key(app: FastAPI) -> Non
     assert [(act["act"], act["by"]) for act in audit] == [("unacknowledge", "ops"), ("acknowledge", "ops for Ana")]
     assert audit[1] == {
         "act": "acknowledge", "at": format_iso8601(NOW), "by": "ops for Ana", "through": "api", "incident": OPEN,
-        "silence": None, "probe": None, "comment": "on it",
+        "silence": None, "probe": None, "maintenance": None, "comment": "on it",
     }  # fmt: skip
 
 
@@ -137,6 +137,56 @@ def test_a_silence_selects_incidents_and_can_be_repeated(app: FastAPI) -> None:
         assert started["silence"]["match"] == started["silence"]["match"] | match
         repeated = call(app, "POST", "/silences", {"match": started["silence"]["match"], "until": HOUR_LATER})
         assert repeated.json()["silence"]["match"] == started["silence"]["match"]
+
+
+def test_maintenance_begins_and_ends(app: FastAPI) -> None:
+    match = {"group": "Core", "tags": ["prod"]}
+    body = {"match": match, "duration_ms": HOUR_MS, "comment": "upgrade", "on_behalf_of": "Ana"}
+    response = call(app, "POST", "/maintenance", body)
+    assert (response.status_code, response.headers["cache-control"]) == (200, "no-store")
+    started = response.json()
+    window = started["maintenance"]
+    assert started["probe_count"] == 1
+    assert window == {
+        "id": window["id"], "name": "", "match": {"id": None, "kind": None, "severity": None, "all": False, **match},
+        "starts_at": format_iso8601(NOW), "until": HOUR_LATER, "state": "in_effect", "by": "ops for Ana",
+        "through": "api", "comment": "upgrade", "ended_at": None, "ended_by": "",
+    }  # fmt: skip
+    address = f"/maintenance/{window['id']}"
+    assert read(app, "/maintenance?state=in_effect")["items"] == [read(app, address)] == [window]
+    assert read(app, "/maintenance?state=ended")["items"] == read(app, "/maintenance?state=planned")["items"] == []
+    assert read(app, "/probes/api")["maintenance_until"] == HOUR_LATER
+    assert [probe["maintenance_until"] for probe in read(app, "/probes")["items"]] == [HOUR_LATER]
+
+    ended = call(app, "DELETE", f"{address}?on_behalf_of=Ben")
+    assert ended.headers["cache-control"] == "no-store"
+    over = {**window, "state": "ended", "ended_at": format_iso8601(NOW), "ended_by": "ops for Ben"}
+    assert ended.json() == over
+    assert read(app, "/maintenance?state=ended")["items"] == [read(app, address)] == [over]
+    assert read(app, "/maintenance?state=in_effect")["items"] == []
+    assert read(app, "/probes/api")["maintenance_until"] is None
+    again = call(app, "DELETE", address)
+    assert (again.status_code, again.json()["title"]) == (409, "Conflict")
+    assert again.json()["detail"] == f"The maintenance {window['id']} ended at 02:29 UTC, by ops for Ben."
+    assert [(act["act"], act["maintenance"], act["by"]) for act in read(app, "/audit")["items"]] == [
+        ("end_maintenance", window["id"], "ops for Ben"),
+        ("begin_maintenance", window["id"], "ops for Ana"),
+    ]
+
+
+def test_maintenance_selects_probes_and_can_be_repeated(app: FastAPI) -> None:
+    for match in (
+        {"id": "api"},
+        {"id": "API"},
+        {"kind": "http", "severity": "warning"},
+        {"tags": ["prod"]},
+        {"all": True},
+    ):
+        started = call(app, "POST", "/maintenance", {"match": match, "until": HOUR_LATER}).json()
+        given = started["maintenance"]["match"]
+        assert (started["probe_count"], given) == (1, given | match), match
+        repeated = call(app, "POST", "/maintenance", {"match": given, "until": HOUR_LATER})
+        assert repeated.json()["maintenance"]["match"] == given
 
 
 def test_lists_come_in_pages_that_neither_repeat_nor_skip(app: FastAPI) -> None:
@@ -208,6 +258,17 @@ def test_a_run_is_requested_once_and_its_result_is_marked(app: FastAPI, database
     ]
 
 
+def test_the_list_of_maintenance_comes_in_pages(app: FastAPI) -> None:
+    """All windows begin at the same instant."""
+    created = [call(app, "POST", "/maintenance", {"match": {"id": "api"}, "duration_ms": 1_000}) for _ in range(7)]
+    ids, path = [], "/maintenance?state=in_effect&limit=3"
+    while path:
+        page = read(app, path)
+        ids += [item["id"] for item in page["items"]]
+        path = (page["next"] or "").removeprefix("/api/v1")
+    assert ids == sorted(response.json()["maintenance"]["id"] for response in created)
+
+
 SILENCE = {"match": {"group": "Core"}, "duration_ms": 1_000}
 
 
@@ -271,6 +332,34 @@ SILENCE = {"match": {"group": "Core"}, "duration_ms": 1_000}
         ("POST", "/probes/api/run-now", {"until": HOUR_LATER}, 422, "body until: unknown field"),
         ("POST", "/probes/api/run-now?record=1", {}, 422, "query record: unknown parameter"),
         ("DELETE", "/silences/none", None, 404, "No silence has the id none. Check the id"),
+        ("POST", "/maintenance", {**SILENCE, "match": {}}, 422, "Nothing is selected: state an id"),
+        ("POST", "/maintenance", {**SILENCE, "match": {"all": True, "group": "Core"}}, 422, "`all` selects everything"),
+        ("POST", "/maintenance", {**SILENCE, "match": {"all": "yes"}}, 422, "body match.all: "),
+        ("POST", "/maintenance", {**SILENCE, "match": {"subject": "x"}}, 422, "body match.subject: unknown field"),
+        ("POST", "/maintenance", {**SILENCE, "match": {"severity": "high"}}, 422, "body match.severity: "),
+        ("POST", "/maintenance", {**SILENCE, "match": {"tags": ["x"] * 51}}, 422, "body match.tags: "),
+        ("POST", "/maintenance", {**SILENCE, "match": {"group": "x" * 501}}, 422, "body match.group: "),
+        ("POST", "/maintenance", {**SILENCE, "match": {"group": "None"}}, 422, "No probe matches: see the list"),
+        ("POST", "/maintenance", {**SILENCE, "name": "Move"}, 422, "body name: unknown field"),
+        ("POST", "/maintenance", {"match": {"group": "Core"}}, 422, "body: state either until or duration_ms"),
+        ("POST", "/maintenance", {**SILENCE, "until": HOUR_LATER}, 422, "body: state either until or duration_ms"),
+        ("POST", "/maintenance", {**SILENCE, "duration_ms": 30 * DAY_MS + 1}, 422, "body duration_ms: "),
+        ("POST", "/maintenance", {**SILENCE, "duration_ms": "1000"}, 422, "body duration_ms: "),
+        (
+            "POST",
+            "/maintenance",
+            {"match": {"id": "api"}, "until": "2999-01-01T00:00:00Z"},
+            422,
+            "A maintenance window",
+        ),
+        ("POST", "/maintenance", {"match": {"id": "api"}, "until": format_iso8601(NOW)}, 422, "The maintenance window"),
+        ("POST", "/maintenance", {**SILENCE, "comment": "x" * 501}, 422, "body comment: "),
+        ("POST", "/maintenance?by=Mallory", SILENCE, 422, "query by: unknown parameter"),
+        ("DELETE", "/maintenance/none", None, 404, "No maintenance window has the id none. Check the id"),
+        ("DELETE", f"/maintenance/{'x' * 201}", None, 422, "path window_id: "),
+        ("GET", "/maintenance/none", None, 404, "There is no maintenance window with this id."),
+        ("GET", "/maintenance?state=over", None, 422, "query state: "),
+        ("GET", "/maintenance?cursor=x", None, 400, "The cursor is not valid."),
         ("GET", "/silences/none", None, 404, "There is no silence with this id."),
         ("GET", "/silences?state=over", None, 422, "query state: "),
         ("GET", "/silences?cursor=x", None, 400, "The cursor is not valid."),

@@ -72,7 +72,7 @@ def test_every_field_and_filter_is_described_or_plain(document: Any) -> None:
 
 def test_responses_have_the_documented_shape(document: Any, api: FastAPI) -> None:
     for path, method, operation in list_operations(document):
-        if method != "get" or "{silence_id}" in path:
+        if method != "get" or path.endswith(("{silence_id}", "{window_id}")):
             continue
         schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
         name = next((name for name in PARAMETER_VALUES if name in path), "")
@@ -102,6 +102,8 @@ def test_acts_and_what_they_store_have_the_documented_shape(document: Any, own_d
         "/api/v1/probes/{probe_id}/pause",
         "/api/v1/probes/{probe_id}/resume",
         "/api/v1/probes/{probe_id}/run-now",
+        "/api/v1/maintenance",
+        "/api/v1/maintenance/{window_id}",
         "/api/v1/reload",
         "/api/v1/config/validate",
         "/api/v1/config/diff",
@@ -120,7 +122,12 @@ def test_acts_and_what_they_store_have_the_documented_shape(document: Any, own_d
     request("POST", "/api/v1/probes/{probe_id}/resume", probe_id="api")
     register_probe(own_database, NOW)
     request("POST", "/api/v1/probes/{probe_id}/run-now", probe_id="api")
-    assert len(request("GET", "/api/v1/audit")["items"]) == 7
+    validate(document, document["components"]["schemas"]["MaintenanceBody"], body)
+    id = request("POST", "/api/v1/maintenance", {**body, "match": {"id": "api"}})["maintenance"]["id"]
+    request("GET", "/api/v1/maintenance/{window_id}", window_id=id)
+    request("DELETE", "/api/v1/maintenance/{window_id}", window_id=id)
+    assert len(request("GET", "/api/v1/maintenance")["items"]) == 1
+    assert len(request("GET", "/api/v1/audit")["items"]) == 9
 
 
 def test_random_requests_find_no_fault(own_database: Database) -> None:
@@ -132,8 +139,9 @@ def test_random_requests_find_no_fault(own_database: Database) -> None:
         schema = schemathesis.openapi.from_url(f"{url}/api/v1/openapi.json", headers=headers)
 
         def run(case: Any) -> None:
-            # A schema cannot describe the cursors that are valid, nor which silences and pauses are possible.
-            is_limited = "cursor" in (case.query or {}) or case.operation.path.endswith(("/silences", "/pause"))
+            # A schema cannot describe the cursors that are valid, nor which silences, pauses and windows are possible.
+            limited = "/silences", "/pause", "/maintenance"
+            is_limited = "cursor" in (case.query or {}) or case.operation.path.endswith(limited)
             excluded = CHECKS.get_by_names(["positive_data_acceptance"]) if is_limited else []
             case.call_and_validate(checks=CHECKS.get_all(), excluded_checks=excluded, headers=headers, timeout=30)
 

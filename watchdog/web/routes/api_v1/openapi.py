@@ -17,8 +17,8 @@ from watchdog.domain.model import Json
 from watchdog.web.routes.api_v1.responses import respond_with_object
 
 API_DESCRIPTION = """\
-Reads what Watchdog observes, acknowledges incidents and silences notifications. Send a key of `access.api_keys` as
-`Authorization: Bearer KEY`.
+Reads what Watchdog observes, acknowledges incidents, silences notifications, pauses probes, and begins and ends
+maintenance. Send a key of `access.api_keys` as `Authorization: Bearer KEY`.
 
 Instants are RFC 3339 strings in UTC; durations are in ms. Lists come in pages: follow `next` until it is null. Each
 response has an ETag; a request with `If-None-Match` is answered with 304 while nothing has changed. HEAD gives the

@@ -4,18 +4,30 @@ everything."""
 from __future__ import annotations
 
 import re
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StrictInt,
+    WithJsonSchema,
+    model_validator,
+)
 
 from watchdog.domain.acts import MAX_ACT_COMMENT_CHARS, MAX_ACTOR_NAME_CHARS
 from watchdog.domain.formatting import format_iso8601
-from watchdog.domain.model import Json
+from watchdog.domain.model import Json, Severity
+from watchdog.domain.routing import ProbeMatcher
+from watchdog.domain.silencing import MAX_SILENCE_DURATION_MS, MAX_SILENCE_SUBJECT_PATTERN_CHARS, MAX_SILENCE_TAGS
 from watchdog.domain.timestamps import MAX_EPOCH_MS, parse_iso8601
 from watchdog.web.routes.api_v1.cursors import MAX_CURSOR_CHARS
 
 MAX_FILTER_CHARS = 200
 FilterText = Annotated[str, Field(max_length=MAX_FILTER_CHARS)]
+MatchText = Annotated[str, Field(max_length=MAX_SILENCE_SUBJECT_PATTERN_CHARS)]
 ActorName = Annotated[str, Field(max_length=MAX_ACTOR_NAME_CHARS)]
 _RFC3339_PATTERN = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
@@ -73,3 +85,35 @@ class ActBody(NoQueryParameters):
     """Why, for others on call."""
     on_behalf_of: ActorName = ""
     """The person who acts through a program. The key acts as well: "ops for Ana"."""
+
+
+class TimedActBody(ActBody):
+    """An act that lasts for a time. State either `until` or `duration_ms`: until when, or for how long."""
+
+    until: Instant | None = None
+    duration_ms: Annotated[StrictInt, Field(ge=1, le=MAX_SILENCE_DURATION_MS)] | None = None
+
+    @model_validator(mode="after")
+    def _require_one_end(self) -> Self:
+        if (self.until is None) == (self.duration_ms is None):
+            raise ValueError("state either until or duration_ms: until when, or for how long")
+        return self
+
+    def compute_end(self, now: int) -> int:
+        """Epoch ms."""
+        return now + (self.duration_ms or 0) if self.until is None else self.until
+
+
+class ProbeMatchBody(NoQueryParameters):
+    """Which probes are selected. A probe must match every field that is given."""
+
+    id: MatchText | None = None
+    """The id or name of a probe."""
+    group: MatchText | None = None
+    tags: Annotated[list[MatchText], Field(max_length=MAX_SILENCE_TAGS, default_factory=list)]
+    """A probe must have all of them."""
+    kind: MatchText | None = None
+    severity: Severity | None = None
+
+    def to_probe_matcher(self) -> ProbeMatcher:
+        return ProbeMatcher(self.severity, frozenset(self.tags), self.group or "", self.kind or "", self.id or "")

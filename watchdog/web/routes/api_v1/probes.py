@@ -70,8 +70,8 @@ def add_probe_routes(router: APIRouter, context: OperatorRouteContext) -> None:
         example=build_list_page_json_example(PROBE_LIST_ENDPOINT.path, PROBE_JSON_EXAMPLE),
     )
     async def list_probes(request: Request, parameters: Annotated[ProbeListParameters, Query()]) -> Response:
-        after = PROBE_LIST_ENDPOINT.decode_cursor_position(parameters)
-        page = await context.run_query(lambda c: load_probe_list_page(c, parameters, after))
+        after, now = PROBE_LIST_ENDPOINT.decode_cursor_position(parameters), context.clock()
+        page = await context.run_query(lambda c: load_probe_list_page(c, parameters, after, now))
         return await PROBE_LIST_ENDPOINT.respond(request, parameters, page)
 
     @declare_read_operation(
@@ -82,7 +82,8 @@ def add_probe_routes(router: APIRouter, context: OperatorRouteContext) -> None:
         example=PROBE_DETAIL_JSON_EXAMPLE,
     )
     async def get_probe(request: Request, probe_id: ProbeId, _: Annotated[NoQueryParameters, Query()]) -> Response:
-        probe_status, text = await context.run_query(lambda c: load_probe_with_configuration(c, probe_id))
+        now = context.clock()
+        probe_status, text = await context.run_query(lambda c: load_probe_with_configuration(c, probe_id, now))
         return await respond_with_object(request, lambda: serialize_probe_detail(probe_status, text))
 
 
@@ -92,29 +93,32 @@ def get_probe_list_position(probe: ProbeInfo) -> CursorPosition:
 
 
 def load_probe_list_page(
-    connection: Connection, parameters: ProbeListParameters, after: CursorPosition | None
+    connection: Connection,
+    parameters: ProbeListParameters,
+    after: CursorPosition | None,
+    now: int | None = None,
 ) -> ListPage[ProbeStatus]:
     """Loads the states of no more probes than it has to."""
     infos = status.list_probe_infos(connection, None if after is None else (str(after[0]), int(after[1])))
     ids = [probe.database_id for probe in infos if parameters.matches(probe)]
     rows: list[ProbeStatus] = []
     for chunk in split_into_chunks(ids, parameters.limit + 1):
-        statuses = status.list_probe_statuses(connection, database_ids=chunk)
+        statuses = status.list_probe_statuses(connection, database_ids=chunk, now=now)
         rows += [row for row in statuses if parameters.state in (None, row.state)]
         if len(rows) > parameters.limit:
             break
     return cut_list_page(rows, parameters.limit)
 
 
-def load_probe_status(connection: Connection, probe_id: str) -> ProbeStatus:
+def load_probe_status(connection: Connection, probe_id: str, now: int | None = None) -> ProbeStatus:
     """Raises HttpErrorResponseError."""
-    statuses = status.list_probe_statuses(connection, probe_id)
+    statuses = status.list_probe_statuses(connection, probe_id, now=now)
     if not statuses:
         raise HttpErrorResponseError(404, "There is no probe with this id. /api/v1/probes lists the ids.")
     return statuses[0]
 
 
-def load_probe_with_configuration(connection: Connection, probe_id: str) -> tuple[ProbeStatus, str]:
+def load_probe_with_configuration(connection: Connection, probe_id: str, now: int) -> tuple[ProbeStatus, str]:
     """The configuration is masked YAML. Raises HttpErrorResponseError."""
-    probe_status = load_probe_status(connection, probe_id)
+    probe_status = load_probe_status(connection, probe_id, now)
     return probe_status, status.load_probe_config_yaml_text(connection, probe_status.probe.database_id)

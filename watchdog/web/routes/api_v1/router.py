@@ -17,6 +17,7 @@ from watchdog.web.routes.api_v1.config import add_config_routes
 from watchdog.web.routes.api_v1.deliveries import add_delivery_routes
 from watchdog.web.routes.api_v1.incidents import add_incident_routes
 from watchdog.web.routes.api_v1.jobs import add_job_routes
+from watchdog.web.routes.api_v1.maintenance import add_maintenance_routes
 from watchdog.web.routes.api_v1.openapi import add_openapi_route
 from watchdog.web.routes.api_v1.pauses import add_pause_routes
 from watchdog.web.routes.api_v1.probes import add_probe_routes
@@ -47,7 +48,7 @@ def create_api_v1_router(
     for add_routes in (
         *(add_probe_routes, add_result_routes, add_incident_routes, add_delivery_routes),
         *(add_job_routes, add_queue_routes, add_notification_receiver_routes, add_act_routes, add_silence_routes),
-        *(add_pause_routes, add_requested_run_routes),
+        *(add_pause_routes, add_requested_run_routes, add_maintenance_routes),
     ):
         add_routes(router, context)
     add_watchdog_service_routes(router, context, readiness_check, list_background_tasks)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
 from fastapi import APIRouter, Body, Header, Path, Query
-from pydantic import ConfigDict, Field, StrictBool, StrictInt, model_validator
+from pydantic import ConfigDict, Field, StrictBool
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -23,12 +23,7 @@ from watchdog.api.serializers.acts import (
 )
 from watchdog.api.serializers.lists import ListPageJson
 from watchdog.domain.acts import OperatorInterfaceKind
-from watchdog.domain.model import Severity
-from watchdog.domain.routing import ProbeMatcher
 from watchdog.domain.silencing import (
-    MAX_SILENCE_DURATION_MS,
-    MAX_SILENCE_SUBJECT_PATTERN_CHARS,
-    MAX_SILENCE_TAGS,
     Silence,
     SilenceMatcher,
 )
@@ -41,11 +36,12 @@ from watchdog.web.routes.api_v1.cursors import CursorPosition
 from watchdog.web.routes.api_v1.operations import declare_act_operation, declare_read_operation
 from watchdog.web.routes.api_v1.parameters import (
     MAX_FILTER_CHARS,
-    ActBody,
     ActParameters,
-    Instant,
+    MatchText,
     NoQueryParameters,
     PageParameters,
+    ProbeMatchBody,
+    TimedActBody,
 )
 from watchdog.web.routes.api_v1.responses import (
     CursorPaginatedListEndpoint,
@@ -65,7 +61,6 @@ IdempotencyKey = Annotated[
         description="A request with a key that has been used before begins no other silence. Choose a random one.",
     ),
 ]
-MatchText = Annotated[str, Field(max_length=MAX_SILENCE_SUBJECT_PATTERN_CHARS)]
 
 
 class SilenceListParameters(PageParameters):
@@ -74,47 +69,34 @@ class SilenceListParameters(PageParameters):
     state: Literal["in_effect", "ended"] | None = None
 
 
-class SilenceMatchBody(NoQueryParameters):
+class SilenceMatchBody(ProbeMatchBody):
     """Which incidents are silenced. An incident must match every field that is given."""
 
-    id: MatchText | None = None
-    """The id or name of a probe."""
-    group: MatchText | None = None
-    tags: Annotated[list[MatchText], Field(max_length=MAX_SILENCE_TAGS, default_factory=list)]
-    """A probe must have all of them."""
-    kind: MatchText | None = None
-    severity: Severity | None = None
     subject: MatchText | None = None
     """Of the incident, such as a job. `*` stands for any text, `\\*` for a star, `\\` for a backslash."""
     all: StrictBool = False
     """Every incident, except Watchdog's own faults. Then no other field may be given."""
 
     def to_silence_matcher(self) -> SilenceMatcher:
-        probe = ProbeMatcher(self.severity, frozenset(self.tags), self.group or "", self.kind or "", self.id or "")
-        return SilenceMatcher(probe, self.subject or "")
+        return SilenceMatcher(self.to_probe_matcher(), self.subject or "")
 
 
-class SilenceBody(ActBody):
+class SilenceBody(TimedActBody):
     """State either `until` or `duration_ms`: until when, or for how long."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
         json_schema_extra={"examples": [{"match": {"group": "Search"}, "duration_ms": 7_200_000, "comment": "upgrade"}]}
     )
     match: SilenceMatchBody
-    until: Instant | None = None
-    duration_ms: Annotated[StrictInt, Field(ge=1, le=MAX_SILENCE_DURATION_MS)] | None = None
-
-    @model_validator(mode="after")
-    def _require_one_end(self) -> Self:
-        if (self.until is None) == (self.duration_ms is None):
-            raise ValueError("state either until or duration_ms: until when, or for how long")
-        return self
 
     def to_silence_request(self, now: int, idempotency_key: str) -> SilenceRequest:
-        ends_at = now + (self.duration_ms or 0) if self.until is None else self.until
         matcher = self.match.to_silence_matcher()
         return SilenceRequest(
-            matcher, ends_at, self.comment, selects_everything=self.match.all, idempotency_key=idempotency_key
+            matcher,
+            self.compute_end(now),
+            self.comment,
+            selects_everything=self.match.all,
+            idempotency_key=idempotency_key,
         )
 
 

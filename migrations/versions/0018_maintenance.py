@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision = "0017", "0016"
+revision, down_revision = "0018", "0017"
 
 
 def upgrade() -> None:
@@ -36,10 +36,10 @@ def upgrade() -> None:
         sa.Column("generation", sa.BigInteger(), nullable=False),
         sa.Column("starts_at", sa.BigInteger(), nullable=False),
         sa.Column("ends_at", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint(
-            "probe", "maintenance", "generation", "starts_at", name=op.f("pk_maintenance_periods")
-        ),
+        sa.PrimaryKeyConstraint("probe", "maintenance", "generation", "starts_at", name=op.f("pk_maintenance_periods")),
         sqlite_with_rowid=False,
     )
     op.create_index(op.f("ix_maintenance_periods_maintenance"), "maintenance_periods", ["maintenance"])
+    op.create_index(op.f("ix_maintenance_periods_ends_at"), "maintenance_periods", ["ends_at"])
+    op.create_index("ix_maintenance_periods_probe_ends_at", "maintenance_periods", ["probe", "ends_at"])
     op.add_column("acts", sa.Column("maintenance", sa.Text(), server_default="", nullable=False))

@@ -1,0 +1,76 @@
+"""The maintenance windows: those in effect, the next ones, those that ended, and a form to begin maintenance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from watchdog.domain.formatting import format_utc_timestamp
+from watchdog.domain.maintenance_windows import MaintenanceWindow, MaintenanceWindowState
+from watchdog.domain.model import Severity
+from watchdog.domain.silencing import SilenceMatcher
+from watchdog.store.read.maintenance import list_maintenance_windows, list_present_and_next_maintenance
+from watchdog.store.read.status import Connection, WatchdogStatus, load_watchdog_status
+
+MAX_ENDED_MAINTENANCE_WINDOWS_ON_PAGE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class MaintenancePageRow:
+    id: str
+    name: str
+    """Empty if a person began it."""
+    selection: str
+    author: str
+    comment: str
+    starts_at: int
+    end_text: str
+    is_in_effect: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MaintenancePage:
+    service_status: WatchdogStatus
+    in_effect: tuple[MaintenancePageRow, ...]
+    planned: tuple[MaintenancePageRow, ...]
+    """The next time of each configured window. Those that start first come first."""
+    ended: tuple[MaintenancePageRow, ...]
+    """The newest."""
+    severities: tuple[Severity, ...]
+    """To choose from."""
+
+
+def load_maintenance_page(connection: Connection, now: int) -> MaintenancePage:
+    current = list_present_and_next_maintenance(connection, now)
+    ended = list_maintenance_windows(
+        connection, now, state=MaintenanceWindowState.ENDED, limit=MAX_ENDED_MAINTENANCE_WINDOWS_ON_PAGE
+    )
+    return MaintenancePage(
+        service_status=load_watchdog_status(connection),
+        in_effect=_build_rows((window for window in current if window.is_in_effect(now)), now),
+        planned=_build_rows((window for window in current if not window.is_in_effect(now)), now),
+        ended=_build_rows(ended, now),
+        severities=tuple(Severity),
+    )
+
+
+def _build_rows(windows: Iterable[MaintenanceWindow], now: int) -> tuple[MaintenancePageRow, ...]:
+    return tuple(build_maintenance_page_row(window, now) for window in windows)
+
+
+def build_maintenance_page_row(window: MaintenanceWindow, now: int) -> MaintenancePageRow:
+    if window.ended_at is not None:
+        by = f"ended by {window.ended_by}" if window.ended_by else "removed from the configuration"
+        end_text = f"{by} at {format_utc_timestamp(window.ended_at, now)}"
+    else:
+        end_text = f"{'ended at' if window.ends_at <= now else 'until'} {format_utc_timestamp(window.ends_at, now)}"
+    return MaintenancePageRow(
+        id=window.id,
+        name=window.name,
+        selection=SilenceMatcher(window.matcher).describe(),
+        author="configuration" if window.actor is None else f"{window.actor.name} ({window.actor.interface})",
+        comment=window.comment,
+        starts_at=window.starts_at,
+        end_text=end_text,
+        is_in_effect=window.is_in_effect(now),
+    )
