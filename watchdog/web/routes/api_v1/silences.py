@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 
 from fastapi import APIRouter, Body, Header, Path, Query
-from pydantic import ConfigDict, Field, StrictBool
+from pydantic import ConfigDict, StrictBool
 from starlette.requests import Request
 from starlette.responses import Response
 
