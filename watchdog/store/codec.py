@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
+from functools import lru_cache
 from typing import Any
 
 from watchdog.domain.config_changes import ConfigSectionSnapshot
@@ -20,6 +21,8 @@ from watchdog.domain.text import map_json_strings, replace_unstorable_characters
 from watchdog.store.tables import RESULT_COLUMNS
 
 _UNSTORABLE_JSON_PATTERN = re.compile("\\\\u0000|[\ud800-\udfff]")
+MAX_CACHED_PROBE_INFOS = 8_192
+"""About 2 KB each."""
 RESULT_COLUMN_NAMES = [column.name for column in RESULT_COLUMNS]
 
 
@@ -75,8 +78,10 @@ def encode_probe_info_as_json(info: ProbeInfo) -> str:
     )
 
 
+@lru_cache(maxsize=MAX_CACHED_PROBE_INFOS)
 def decode_probe_info(database_id: int, text: str) -> ProbeInfo:
-    """Fields that only a newer version knows are ignored, because its process may share the database."""
+    """Fields that only a newer version knows are ignored, because its process may share the database. Pages decode the
+    same text for each request, so the newest MAX_CACHED_PROBE_INFOS are kept."""
     field_names = {field.name for field in fields(ProbeInfo)}
     values: dict[str, Any] = {name: value for name, value in decode_nullable_json(text).items() if name in field_names}
     values["tags"], values["severity"] = tuple(values["tags"]), Severity(values["severity"])

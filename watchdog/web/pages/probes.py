@@ -40,7 +40,7 @@ from watchdog.web.pages.list_page import (
 )
 from watchdog.web.pages.probe import NEXT_RUN_SHOWN_LATE_AFTER_MS, PROBE_PAGE_INCIDENTS_PERIOD_MS
 
-MAX_SPARKLINE_RUNS = 40
+MAX_SPARKLINE_RUNS = 20
 MAX_INLINE_RUN_MESSAGE_CHARS = 12
 """A longer message is left out of the last result: the problem stands under the name anyway."""
 HEALTH_STATE_SORT_ORDER = (
