@@ -240,7 +240,7 @@ def test_maintenance_now_and_next_is_shown_and_its_time_does_not_count(tmp_path:
     rows.add_watermark(NOW)
     api, search, down = (rows.add_probe(name, group="Core") for name in ("API", "Search", "Web"))
     for probe in (api, search, down):
-        rows.add_result(probe, NOW - 3 * HOUR_MS)
+        rows.add_result(probe, NOW - 2 * HOUR_MS)
     rows.add_incident(down, "availability", "HTTP 503", NOW - HOUR_MS)
     rows.add_incident(api, "availability", "HTTP 503", NOW - 2 * HOUR_MS, resolved_at=NOW - HOUR_MS)
     rows.add_maintenance([api, down], NOW - 2 * HOUR_MS, NOW + HOUR_MS, comment="hunter2")

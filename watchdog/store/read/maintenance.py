@@ -164,9 +164,12 @@ def load_maintenance_ends_by_probe(
 ) -> dict[int, int]:
     """Probe -> until when it is in maintenance; probes that are not in maintenance now are missing. `probes`: of these
     alone."""
-    columns = maintenance_periods.c.probe, sa.func.max(maintenance_periods.c.ends_at)
+    columns = maintenance_periods.c.probe, maintenance_periods.c.ends_at
     is_now = maintenance_periods.c.starts_at <= now, maintenance_periods.c.ends_at > now
-    query = sa.select(*columns).where(*is_now, is_of_current_generation).group_by(maintenance_periods.c.probe)
+    query = sa.select(*columns).where(*is_now, is_of_current_generation)
     if probes is not None:
         query = query.where(maintenance_periods.c.probe.in_(probes))
-    return dict(map(tuple, connection.execute(query)))
+    ends: dict[int, int] = {}
+    for probe, end in connection.execute(query):
+        ends[probe] = max(end, ends.get(probe, end))
+    return ends

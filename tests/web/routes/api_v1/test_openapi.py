@@ -143,6 +143,8 @@ def test_random_requests_find_no_fault(own_database: Database) -> None:
             limited = "/silences", "/pause", "/maintenance"
             is_limited = "cursor" in (case.query or {}) or case.operation.path.endswith(limited)
             excluded = CHECKS.get_by_names(["positive_data_acceptance"]) if is_limited else []
+            if any(value in ([], {}) for value in (case.query or {}).values()):  # a URL does not state such a value
+                excluded += CHECKS.get_by_names(["negative_data_rejection"])
             case.call_and_validate(checks=CHECKS.get_all(), excluded_checks=excluded, headers=headers, timeout=30)
 
         for result in schema.get_all_operations():
