@@ -90,6 +90,9 @@ def test_an_incident_is_acknowledged_in_the_name_of_the_user(
         (["pause", "Api", "--for", "366d"], "a pause may last for 365 days at most"),
         (["pause", "Api", "--until", "2001-01-01T00:00Z"], "the pause would end in the past"),
         (["resume", "Api"], "Api is not paused"),
+        (["silence", "--incident", "nothing"], "no incident has the id nothing"),
+        (["silence", "--incident", "nothing", "--for", "1h"], "--incident stands alone"),
+        (["silence", "--incident", "nothing", "--tag", "x"], "--incident stands alone"),
         (["silence", "--severity", "urgent", "--for", "1h"], "--severity urgent: expected info, warning, critical"),
     ],
 )
@@ -119,6 +122,22 @@ def test_a_silence_is_listed_and_ended(harness: StoreHarness) -> None:
     again = invoke_command("unsilence", id)
     assert again.exit_code == 2
     assert f"by {USER}" in again.stderr
+
+
+def test_an_incident_is_silenced_until_it_is_resolved(harness: StoreHarness) -> None:
+    incident = incident_id(harness)
+    ran = invoke_command("silence", "--incident", incident, "--comment", "known")
+    silence = harness.select_row(silences)["id"]
+    assert ran.stdout.splitlines() == [
+        f"{silence} silences id api, incident {incident} until the incident is resolved",
+        f"`watchdog unsilence {silence}` ends it before.",
+    ]
+    again = invoke_command("silence", "--incident", incident, "-o", "json").json
+    assert (again["id"], again["incident"], again["comment"]) == (silence, incident, "known")
+    (row,) = invoke_command("silences").stdout.splitlines()[1:]
+    assert "the incident is resolved" in row
+    harness.record_each(*make_results(harness.database_id("api"), "p", read_wall_clock_ms()))
+    assert invoke_command("silence", "--incident", incident).stderr.startswith("the incident was resolved at ")
 
 
 def test_every_option_of_a_silence(harness: StoreHarness) -> None:

@@ -190,6 +190,9 @@ async def test_operators_act_in_the_name_of_their_key(tmp_path: Path, mode: str)
             assert (started["open_incident_count"], started["silence"]["match"]["id"]) == (1, "payments-api")
             ended = await call_tool(operator, "unsilence", id=started["silence"]["id"])
             assert ended == {**started["silence"], "ended_at": ended["ended_at"], "ended_by": "ops"}
+            silence = await call_tool(operator, "silence_until_resolved", incident=id, comment="known")
+            assert (silence["incident"], silence["ended_at"], silence["comment"]) == (id, None, "known")
+            assert await call_tool(operator, "silence_until_resolved", incident=id) == silence
             paused = await call_tool(operator, "pause_probe", probe="Payments API", duration="2h", comment="moved")
             assert (paused["probe"], paused["pause"]["by"], paused["pause"]["comment"]) == (
                 "payments-api",
@@ -219,6 +222,7 @@ async def test_operators_act_in_the_name_of_their_key(tmp_path: Path, mode: str)
                 ("end_maintenance", "id", window["id"]): f"the maintenance {window['id']} ended at ",
                 ("acknowledge", "incident", "none"): "no incident has the id none",
                 ("unsilence", "id", "none"): "no silence has the id none",
+                ("silence_until_resolved", "incident", "none"): "no incident has the id none",
                 ("silence", "duration", "1h"): "nothing is selected: state an id, group, tag",
                 ("silence", "duration", "soon"): "duration: ",
             }
@@ -226,7 +230,7 @@ async def test_operators_act_in_the_name_of_their_key(tmp_path: Path, mode: str)
                 assert (await call_tool_error(operator, tool, **{name: value})).startswith(message)
         async with connected_client(url, READER_KEY, mode) as reader:
             message = "this requires an API key with the operator role; this key has the reader role"
-            for tool in ("acknowledge", "unacknowledge"):
+            for tool in ("acknowledge", "unacknowledge", "silence_until_resolved"):
                 assert await call_tool_error(reader, tool, incident=id) == message
             assert await call_tool_error(reader, "silence", duration="1h", all=True) == message
             assert await call_tool_error(reader, "unsilence", id=ended["id"]) == message
@@ -235,9 +239,9 @@ async def test_operators_act_in_the_name_of_their_key(tmp_path: Path, mode: str)
             for tool in ("pause_probe", "resume_probe"):
                 assert await call_tool_error(reader, tool, probe="payments-api") == message
         with app.store_executor.database.open_read_transaction() as connection:
-            acts = [(act.kind, act.actor) for act in reversed(list_acts(connection, limit=9))]
+            acts = [(act.kind, act.actor) for act in reversed(list_acts(connection, limit=10))]
         ops = Actor("ops", OperatorInterfaceKind.MCP)
-        kinds = "acknowledge", "unacknowledge", "silence", "unsilence", "pause", "pause", "resume"
+        kinds = "acknowledge", "unacknowledge", "silence", "unsilence", "silence", "pause", "pause", "resume"
         assert acts == [(kind, ops) for kind in (*kinds, "begin_maintenance", "end_maintenance")]
 
 

@@ -20,6 +20,7 @@ from watchdog.store.errors import WatchdogDatabaseSchemaError
 from watchdog.store.follow_up_tables import incident_follow_ups
 from watchdog.store.maintenance_tables import maintenance_periods, maintenance_windows
 from watchdog.store.migrate import SCHEMA_VERSION_TABLE_NAME, upgrade_schema
+from watchdog.store.read.acts import list_silences_in_effect
 from watchdog.store.tables import incidents, messages, metadata, outbox, probes, schedule
 
 FIRST = min(find_resource_folder("migrations").glob("versions/*.py")).name[:4]
@@ -45,6 +46,7 @@ import sys
 from pathlib import Path
 from watchdog.store.database import Database
 from watchdog.store.migrate import upgrade_schema
+from watchdog.store.read.acts import list_silences_in_effect
 import alembic.command
 database = Database(sys.argv[1])
 print("ready", flush=True)
@@ -354,3 +356,15 @@ def test_nothing_of_an_earlier_version_is_in_maintenance(fresh: Database, tmp_pa
         assert {row.maintenance for row in connection.execute(sa.select(acts.c.maintenance))} == {""}
         for table in (maintenance_windows, maintenance_periods):
             assert connection.execute(sa.select(table)).all() == []
+
+
+def test_a_silence_of_an_earlier_version_selects_by_its_matcher(fresh: Database, tmp_path: Path) -> None:
+    fill_first_schema(fresh, tmp_path, "0018")
+    with fresh.open_write_transaction() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO silences (id, matcher, started_at, ends_at, author, interface, comment, ended_by)"
+            " VALUES ('s-1', '{}', 1, 2, 'Ana', 'cli', '', '')"
+        )
+    assert upgrade_schema(fresh, find_resource_folder("migrations")) == ("0018", HEAD)
+    with fresh.open_read_transaction() as connection:
+        assert [silence.incident for silence in list_silences_in_effect(connection)] == [""]

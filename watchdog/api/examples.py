@@ -256,6 +256,7 @@ STARTED_SILENCE_EXAMPLE = serialize_started_silence(_SILENCE, 2)
 ENDED_SILENCE_EXAMPLE = serialize_silence(
     replace(_SILENCE, ended_at=_EXAMPLE_INCIDENT_OPENED_AT_MS + HOUR_MS, ended_by="Ben")
 )
+INCIDENT_SILENCE_EXAMPLE = serialize_silence(replace(_SILENCE, incident=_EXAMPLE_INCIDENT.id))
 MAINTENANCE_EXAMPLE = serialize_maintenance_window(_MAINTENANCE, _MAINTENANCE.starts_at)
 STARTED_MAINTENANCE_EXAMPLE = serialize_started_maintenance(_MAINTENANCE, 4, _MAINTENANCE.starts_at)
 _ENDED_AT = _MAINTENANCE.starts_at + HOUR_MS

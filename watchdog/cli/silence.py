@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,6 +27,7 @@ def silence_command(
     subject: Annotated[
         str, typer.Option(help=r"Subject of the incident, such as a job. * is any text, \* a star.")
     ] = "",
+    incident: Annotated[str, typer.Option(help="Id of an open incident, until it is resolved.")] = "",
     everything: Annotated[bool, typer.Option("--all", help="Every incident, except Watchdog's own faults.")] = False,
     duration: Annotated[str, typer.Option("--for", help="For how long, such as 30m, 4h or 2d.")] = "",
     until: Annotated[str, typer.Option(help="Until when, such as 2026-12-01T22:00+01:00.")] = "",
@@ -40,13 +42,20 @@ def silence_command(
 
     \b
     Example: watchdog silence --group Search --for 2h --comment "upgrade"
+             watchdog silence --incident 1c9b04ae77d2f00c3a51e9d8
     """
     from watchdog.api.serializers.acts import serialize_silence
-    from watchdog.domain.formatting import format_count_with_noun, format_utc_timestamp
+    from watchdog.domain.formatting import format_count_with_noun
     from watchdog.domain.routing import ProbeMatcher
     from watchdog.domain.silencing import SilenceMatcher
     from watchdog.service.acts import SilenceRequest, begin_silence
 
+    conditions = (probe, group, tags, kind, severity, subject, everything, duration, until)
+    if incident:
+        if any(conditions):
+            exit_with_error("--incident stands alone: it silences one incident until it is resolved")
+        _silence_until_resolved(config, incident, comment, output)
+        return
     match = ProbeMatcher(parse_severity_option(severity), frozenset(tags or ()), group, kind, probe)
     if bool(duration) == bool(until):
         exit_with_error("state either --for or --until: for how long, or until when")
@@ -62,5 +71,18 @@ def silence_command(
         print_json(serialize_silence(silence))
         return
     count = format_count_with_noun(started.open_incident_count, "open incident")
-    print(f"{silence.id} silences {silence.matcher.describe()} until {format_utc_timestamp(silence.ends_at, now)}")
+    print(f"{silence.id} silences {silence.describe_selection()} {silence.describe_end(now)}")
     print(f"It selects {count}. `watchdog unsilence {silence.id}` ends it.")
+
+
+def _silence_until_resolved(config: Path, incident: str, comment: str, output: CliOutputFormat) -> None:
+    from watchdog.api.serializers.acts import serialize_silence
+    from watchdog.service.acts import silence_until_resolved
+
+    with open_database_to_act(config) as (database, user, now):
+        silence = silence_until_resolved(database, incident, user, comment, now)
+    if output is CliOutputFormat.JSON:
+        print_json(serialize_silence(silence))
+        return
+    print(f"{silence.id} silences {silence.describe_selection()} {silence.describe_end(now)}")
+    print(f"`watchdog unsilence {silence.id}` ends it before.")

@@ -47,8 +47,8 @@ def _format_silence_cli_row(silence: Silence, now: int) -> tuple[str, ...]:
     ended = "" if silence.ended_at is None else f"ended {format_utc_timestamp(silence.ended_at, now)}"
     return (
         silence.id,
-        escape_rich_markup(silence.matcher.describe()),
-        ended or format_utc_timestamp(silence.ends_at, now),
+        escape_rich_markup(silence.describe_selection()),
+        ended or silence.describe_end(now).removeprefix("until "),
         escape_rich_markup(silence.actor.name),
         escape_rich_markup(silence.comment.replace("\n", " ")),
     )

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from watchdog.domain.acts import Actor
-from watchdog.domain.formatting import DAY_MS
+from watchdog.domain.formatting import DAY_MS, format_utc_timestamp
 from watchdog.domain.model import IncidentEvent, ProbeInfo
 from watchdog.domain.routing import ProbeMatcher
 from watchdog.domain.rules import service
@@ -126,6 +126,23 @@ class Silence:
     """When its end was carried out; None: it is in effect."""
     ended_by: str = ""
     """The person who ended it; empty if it expired."""
+    incident: str = ""
+    """The only incident that it selects, with which it ends, at `ends_at` at the latest; empty: it selects by
+    `matcher`, until `ends_at`."""
+
+    def describe_selection(self) -> str:
+        """ "group Core, tag prod", "id api, incident 1c9b04ae77d2f00c3a51e9d8"."""
+        return f"{self.matcher.describe()}, incident {self.incident}" if self.incident else self.matcher.describe()
+
+    def describe_end(self, now: int) -> str:
+        """Of a silence in effect: "until 03:29 UTC", "until the incident is resolved"."""
+        return "until the incident is resolved" if self.incident else f"until {format_utc_timestamp(self.ends_at, now)}"
+
+    def describe_past_end(self) -> str:
+        """Of a silence that has ended: "ended by Ana", "expired", "the incident was resolved"."""
+        if self.ended_by:
+            return f"ended by {self.ended_by}"
+        return "the incident was resolved" if self.incident else "expired"
 
     @property
     def label(self) -> str:

@@ -37,6 +37,7 @@ from watchdog.service.acts import (
     remove_acknowledgement,
     resend_undelivered_notifications,
     resume_probe,
+    silence_until_resolved,
 )
 from watchdog.store.database import Database
 
@@ -123,6 +124,17 @@ class ActTools:
             ),
         )
         return {**serialize_started_silence(*started)}
+
+    async def silence_until_resolved(
+        self, incident: OpenIncidentParameter, ctx: ActToolContext, comment: CommentParameter = ""
+    ) -> ActToolResult:
+        """Hold back the notifications of one open incident until it is resolved: {id, incident, match, until, ...}. Ask
+        the person on call before you silence. Safe to repeat. Requires an API key with role operator.
+        """
+        silence = await self._run_act(
+            ctx, lambda database, actor, now: silence_until_resolved(database, incident, actor, comment, now)
+        )
+        return {**serialize_silence(silence)}
 
     async def unsilence(
         self, id: Annotated[str, Field(max_length=200, description="The id of a silence.")], ctx: ActToolContext

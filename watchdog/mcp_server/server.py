@@ -303,6 +303,7 @@ def create_mcp_server(context: McpToolContext, job_runner: WatchdogMcpToolJobRun
         (act_tools.unacknowledge, trigger),
         (act_tools.resend, act),
         (act_tools.silence, act),
+        (act_tools.silence_until_resolved, trigger),
         (act_tools.unsilence, act),
         (act_tools.pause_probe, act),
         (act_tools.resume_probe, act),

@@ -147,6 +147,21 @@ def begin_silence(database: Database, request: SilenceRequest, actor: Actor, now
     return StartedSilence(*silences.begin_silence(database, silence))
 
 
+def silence_until_resolved(database: Database, incident: str, actor: Actor, comment: str, now: int) -> Silence:
+    """Hold back the notifications of one open incident until it is resolved. If that is so already, returns the silence
+    that is in effect."""
+    silence = Silence(
+        id=_make_silence_id(actor, ""),
+        matcher=SilenceMatcher(),
+        started_at=now,
+        ends_at=now + MAX_SILENCE_DURATION_MS,
+        actor=_clean_actor_name(actor),
+        comment=_validate_and_clean_act_comment(comment),
+        incident=incident,
+    )
+    return silences.begin_silence_until_resolved(database, silence)
+
+
 def _make_silence_id(actor: Actor, idempotency_key: str) -> str:
     text = f"{actor.interface}\0{actor.name}\0{idempotency_key}" if idempotency_key else uuid4().hex
     return f"s-{blake2b(text.encode(errors='replace'), digest_size=5).hexdigest()}"
@@ -228,7 +243,7 @@ def end_maintenance(database: Database, window: str, actor: Actor, now: int) -> 
 async def end_expired_silences_and_send(
     store_executor: StoreExecutor, sender: NotificationSender, clock: Clock
 ) -> None:
-    """Carry out the end of the silences whose time is over, and send at once what they held back."""
+    """Carry out the end of the silences that are over, and send at once what they held back."""
     database = store_executor.database
     if not await store_executor.run_read_query(
         lambda connection: silences.list_ids_of_expired_silences(connection, clock())

@@ -30,7 +30,8 @@ silences = Table(
     Column("interface", Text, nullable=False),  # an OperatorInterfaceKind
     Column("comment", Text, nullable=False),
     Column("ended_at", BigInteger),  # when its end was carried out
-    Column("ended_by", Text, nullable=False),  # empty: it expired
+    Column("ended_by", Text, nullable=False),  # empty: it expired, or its incident was resolved
+    Column("incident", Text, nullable=False, server_default=""),  # the only one that it selects; empty: by its matcher
 )  # fmt: skip
 silence_is_in_effect = silences.c.ended_at.is_(None)
 Index(

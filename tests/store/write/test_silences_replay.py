@@ -28,7 +28,13 @@ from watchdog.domain.acts import OperatorActRefusedError
 from watchdog.domain.escalation import EscalationStep
 from watchdog.domain.model import IncidentTransition
 from watchdog.domain.routing import NotificationRoute, NotificationRoutingTable
-from watchdog.service.acts import acknowledge_incident, begin_silence, end_silence, remove_acknowledgement
+from watchdog.service.acts import (
+    acknowledge_incident,
+    begin_silence,
+    end_silence,
+    remove_acknowledgement,
+    silence_until_resolved,
+)
 from watchdog.store.act_tables import silence_is_in_effect, silenced_incidents, silences
 from watchdog.store.tables import incidents
 from watchdog.store.write.follow_ups import enqueue_due_reminders_and_escalations
@@ -43,6 +49,7 @@ STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("result"), st.sampled_from(PROBE_IDS), st.sampled_from(["fail", "fail", "lost", "pass"])),
         st.tuples(st.just("silence"), st.sampled_from([*PROBE_IDS, ""]), st.integers(1, 5)),
+        st.tuples(st.just("silence until resolved"), st.integers(0, 5), st.none()),
         st.tuples(st.just("unsilence"), st.integers(0, 5), st.none()),
         st.tuples(st.sampled_from(["acknowledge", "unacknowledge"]), st.integers(0, 5), st.none()),
         st.tuples(st.just("send"), st.sampled_from(["sent", "sent", "lost lease", "refused"]), st.none()),
@@ -78,6 +85,8 @@ class LiveRun:
             case "silence":
                 request = make_silence_request(self.now + how * INTERVAL_MS, id=which)
                 begin_silence(database, request, ANA, self.now)
+            case "silence until resolved":
+                self.act_on(incidents, which, lambda key: silence_until_resolved(database, key, ANA, "", self.now))
             case "unsilence":
                 self.act_on(silences, which, lambda key: end_silence(database, key, BEN, self.now))
             case "acknowledge":
@@ -151,7 +160,10 @@ def check_history(pair: DatabasePair, steps: list[tuple[str, Any, Any]]) -> None
         assert transitions == [each for each in run.transitions if each.probe == probe]
     run.now += 10 * INTERVAL_MS
     end_expired_silences(pair.first, run.now)
-    assert run.harness.select_rows(silences, silence_is_in_effect) == []
+    for silence in run.harness.select_rows(silences, silence_is_in_effect):
+        incident = run.harness.select_row(incidents, incidents.c.id == silence["incident"])
+        assert incident["resolved_at"] is None, "a silence until an incident is resolved ends with it"
+        end_silence(pair.first, silence["id"], BEN, run.now)
     for _ in range(3):  # changes wait for each other
         enqueue_due_reminders_and_escalations(pair.first, run.now)
         run.send("sent")
@@ -187,6 +199,11 @@ def test_the_same_on_postgresql(on_postgres: DatabasePair, steps: list[Any]) -> 
         [("result", "a", "fail"), ("silence", "a", 1), ("result", "a", "lost"), ("send", "sent", None)],
         [("result", "a", "fail"), ("send", "sent", None), ("silence", "a", 1), ("send", "sent", None)],
         [("result", "a", "fail"), ("send", "refused", None), ("silence", "a", 1), ("result", "a", "pass")],
+        [("result", "a", "fail"), ("silence until resolved", 0, None), ("send", "sent", None), ("result", "a", "lost")],
+        [
+            *(("result", "a", "fail"), ("silence until resolved", 0, None), ("result", "a", "pass")),
+            *(("expire", None, None), ("send", "sent", None), ("result", "a", "fail"), ("send", "sent", None)),
+        ],
     ],
 )
 def test_histories_by_hand(on_sqlite: DatabasePair, steps: list[Any]) -> None:

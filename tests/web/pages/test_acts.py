@@ -193,6 +193,21 @@ def test_a_silence_begins_and_is_ended(app: FastAPI, path: str, back_to: str, se
     assert (again.status_code, "ended at 02:29 UTC, by ops." in visible_text(again.text)) == (409, True)
 
 
+def test_an_incident_is_silenced_until_it_is_resolved(app: FastAPI) -> None:
+    cookie = sign_in(app, OPERATOR)
+    path = f"/incidents/{OF_JOB}"
+    page = read_page(app, path, cookie)
+    (duration,) = re.findall(rf'formaction="{path}/silence" name="duration" value="([a-z ]+)"', page)
+    fields = {"csrf_token": find_token(page), "duration": duration, "comment": "known"}
+    for _ in range(2):
+        assert submit(app, f"{path}/silence", fields, cookie).headers["location"] == path
+    for shown_on in ("/incidents", "/probes", path, "/silences"):
+        assert "until the incident is resolved" in visible_text(read_page(app, shown_on, cookie)), shown_on
+    text = visible_text(read_page(app, "/silences", cookie))
+    assert "1 silence in effect" in text
+    assert f"id jobs, subject a\\*b, incident {OF_JOB} s-" in text
+
+
 def test_a_silence_of_a_probe_without_incidents_is_shown(app: FastAPI) -> None:
     cookie = sign_in(app, OPERATOR)
     page = read_page(app, "/probes/quiet", cookie)
@@ -351,6 +366,9 @@ def test_the_form_selects_by_every_field(app: FastAPI) -> None:
         (f"/incidents/{OPEN}/silence", {"duration": "soon"}, 422, "The duration is missing or not valid."),
         (f"/incidents/{OPEN}/silence", {"duration": "400d"}, 422, "A silence may last for 365 days at most"),
         (f"/incidents/{OPEN}/silence", {"duration": "9" * 400 + "d"}, 422, ""),
+        ("/incidents/none/silence", {"duration": "until resolved"}, 404, "No incident has the id none."),
+        (f"/incidents/{RESOLVED}/silence", {"duration": "until resolved"}, 409, "The incident was resolved at 2"),
+        (f"/incidents/{OPEN}/silence", {"duration": "Until resolved"}, 422, "The duration is missing or not valid."),
         ("/probes/none/silence", {"duration": "1h"}, 404, "There is no probe with the id none"),
         ("/silences", {"duration": "1h"}, 422, "Nothing is selected: state an id"),
         ("/silences", {"duration": "1h", "all": "1", "group": "Core"}, 422, "`all` silences everything"),

@@ -71,6 +71,8 @@ class SilenceJson(TypedDict):
 
     id: str
     match: SilenceCriteriaJson
+    incident: str | None
+    """The only incident that it selects. It ends when that is resolved, and at `until` at the latest."""
     started_at: str
     until: str
     """When it ends."""
@@ -81,7 +83,7 @@ class SilenceJson(TypedDict):
     ended_at: str | None
     """When it ended; null: it is in effect."""
     ended_by: str
-    """The person who ended it; empty if it expired."""
+    """The person who ended it; empty if it expired, or its incident was resolved."""
 
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
@@ -198,6 +200,7 @@ def serialize_silence(silence: Silence) -> SilenceJson:
             "subject": silence.matcher.subject_pattern or None,
             "all": silence.matcher.is_empty,
         },
+        "incident": silence.incident or None,
         "started_at": format_iso8601(silence.started_at),
         "until": format_iso8601(silence.ends_at),
         "by": silence.actor.name,

@@ -61,6 +61,7 @@ def build_silence_from_row(row: Any) -> Silence:
         comment=row.comment,
         ended_at=row.ended_at,
         ended_by=row.ended_by,
+        incident=row.incident,
     )
 
 

@@ -36,7 +36,7 @@ MAX_ATTEMPTS_TO_LOCK_PROBES = 5
 
 
 def end_expired_silences(database: Database, now: int) -> list[str]:
-    """Carry out the end of the silences whose time is over. Returns their ids."""
+    """Carry out the end of the silences whose time is over, or whose incident is resolved. Returns their ids."""
     for _ in range(MAX_ATTEMPTS_TO_LOCK_PROBES):
         with database.open_write_transaction() as connection:
             ids = list_ids_of_expired_silences(connection, now)

@@ -7,6 +7,7 @@ incident groups, so that no incident falls between them. Notifications are held 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,7 +15,14 @@ import sqlalchemy as sa
 from watchdog.domain.acts import Actor, OperatorActKind, OperatorActRefusalReason, OperatorActRefusedError
 from watchdog.domain.formatting import format_number, format_utc_timestamp
 from watchdog.domain.model import DeliveryState, IncidentEvent
-from watchdog.domain.silencing import MAX_ACTIVE_SILENCES, Silence, decide_silencing
+from watchdog.domain.routing import ProbeMatcher
+from watchdog.domain.silencing import (
+    MAX_ACTIVE_SILENCES,
+    Silence,
+    SilenceMatcher,
+    decide_silencing,
+    escape_subject_pattern,
+)
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.act_tables import silence_is_in_effect, silenced_incidents, silences
 from watchdog.store.codec import decode_probe_info
@@ -22,9 +30,10 @@ from watchdog.store.database import Database
 from watchdog.store.outbox_filters import build_notified_outbox_filter, build_unleased_outbox_filter
 from watchdog.store.read.acts import build_silence_from_row, encode_silence_matcher
 from watchdog.store.read.alert_context import INCIDENTS_WITH_PROBE_INFO_QUERY
-from watchdog.store.tables import incidents, outbox, outbox_is_waiting
+from watchdog.store.tables import incidents, outbox, outbox_is_waiting, probes
 from watchdog.store.write.audit import record_operator_act
 from watchdog.store.write.incident_groups import INCIDENT_GROUPS_LOCK_KEY
+from watchdog.store.write.incident_locks import lock_incident
 
 MAX_OUTBOX_ROWS_PER_LOCK = 1_000
 """Rows in one statement. Each has three parameters, of which PostgreSQL takes 65,535 and SQLite 32,766 by default."""
@@ -37,43 +46,70 @@ def begin_silence(database: Database, silence: Silence) -> tuple[Silence, int]:
         database.acquire_advisory_lock(connection, INCIDENT_GROUPS_LOCK_KEY)
         if (stored := _load_silence_of_earlier_request(connection, silence)) is not None:
             return stored
-        in_effect = sa.select(sa.func.count()).select_from(silences).where(silence_is_in_effect)
-        if connection.execute(in_effect).scalar_one() >= MAX_ACTIVE_SILENCES:
-            raise OperatorActRefusedError(
-                OperatorActRefusalReason.CONFLICT,
-                f"{format_number(MAX_ACTIVE_SILENCES)} silences are in effect, and no more are possible: end some, or"
-                " select a group or a tag with a single one",
-            )
-        connection.execute(
-            sa.insert(silences).values(
-                id=silence.id,
-                matcher=encode_silence_matcher(silence.matcher),
-                started_at=silence.started_at,
-                ends_at=silence.ends_at,
-                author=silence.actor.name,
-                interface=silence.actor.interface,
-                comment=silence.comment,
-                ended_by="",
-            )
-        )
-        record_operator_act(
-            connection,
-            OperatorActKind.SILENCE,
-            silence.actor,
-            silence.started_at,
-            silence=silence.id,
-            comment=silence.comment,
-        )
         open_incidents = connection.execute(INCIDENTS_WITH_PROBE_INFO_QUERY.where(incidents.c.resolved_at.is_(None)))
         selected = [
             row.id
             for row in open_incidents
             if not silence.matcher.describe_mismatch(decode_probe_info(row.probe, row.info), row.subject)
         ]
-        rows = [{"incident": id, "silence": silence.id, "since": silence.started_at} for id in selected]
-        if rows:
-            connection.execute(sa.insert(silenced_incidents), rows)
+        _store_silence(connection, silence, selected)
         return silence, len(selected)
+
+
+def begin_silence_until_resolved(database: Database, silence: Silence) -> Silence:
+    """Store a silence of its incident alone that begins now. Returns it with a matcher, or the one that is in effect.
+    Raises OperatorActRefusedError if the incident is unknown or resolved, or there are too many silences."""
+    now = silence.started_at
+    with database.open_write_transaction() as connection:
+        incident = lock_incident(database, connection, silence.incident)
+        if incident.resolved_at is not None:
+            resolved = format_utc_timestamp(incident.resolved_at, now)
+            message = f"the incident was resolved at {resolved}: only an open incident can be silenced"
+            raise OperatorActRefusedError(OperatorActRefusalReason.CONFLICT, message)
+        database.acquire_advisory_lock(connection, INCIDENT_GROUPS_LOCK_KEY)
+        is_same = silence_is_in_effect, silences.c.incident == incident.id
+        if (row := connection.execute(sa.select(silences).where(*is_same)).first()) is not None:
+            return build_silence_from_row(row)
+        probe_id = connection.execute(sa.select(probes.c.probe_id).where(probes.c.id == incident.probe)).scalar_one()
+        matcher = SilenceMatcher(ProbeMatcher(probe=probe_id), escape_subject_pattern(incident.subject))
+        silence = replace(silence, incident=incident.id, matcher=matcher)
+        _store_silence(connection, silence, [incident.id])
+        return silence
+
+
+def _store_silence(connection: sa.Connection, silence: Silence, selected_incidents: Iterable[str]) -> None:
+    """Raises OperatorActRefusedError if there are too many. Under the lock of incident groups."""
+    in_effect = sa.select(sa.func.count()).select_from(silences).where(silence_is_in_effect)
+    if connection.execute(in_effect).scalar_one() >= MAX_ACTIVE_SILENCES:
+        raise OperatorActRefusedError(
+            OperatorActRefusalReason.CONFLICT,
+            f"{format_number(MAX_ACTIVE_SILENCES)} silences are in effect, and no more are possible: end some, or"
+            " select a group or a tag with a single one",
+        )
+    connection.execute(
+        sa.insert(silences).values(
+            id=silence.id,
+            matcher=encode_silence_matcher(silence.matcher),
+            started_at=silence.started_at,
+            ends_at=silence.ends_at,
+            author=silence.actor.name,
+            interface=silence.actor.interface,
+            comment=silence.comment,
+            ended_by="",
+            incident=silence.incident,
+        )
+    )
+    record_operator_act(
+        connection,
+        OperatorActKind.SILENCE,
+        silence.actor,
+        silence.started_at,
+        silence=silence.id,
+        comment=silence.comment,
+    )
+    rows = [{"incident": id, "silence": silence.id, "since": silence.started_at} for id in selected_incidents]
+    if rows:
+        connection.execute(sa.insert(silenced_incidents), rows)
 
 
 def _load_silence_of_earlier_request(connection: sa.Connection, silence: Silence) -> tuple[Silence, int] | None:
@@ -92,7 +128,7 @@ def _load_silence_of_earlier_request(connection: sa.Connection, silence: Silence
 
 def load_silences_for_new_incidents(connection: sa.Connection, now: int) -> list[Silence]:
     """The silences that select incidents which open now. Under the lock of incident groups."""
-    query = sa.select(silences).where(silence_is_in_effect, silences.c.ends_at > now)
+    query = sa.select(silences).where(silence_is_in_effect, silences.c.ends_at > now, silences.c.incident == "")
     return [build_silence_from_row(row) for row in connection.execute(query.order_by(silences.c.id))]
 
 
@@ -179,7 +215,10 @@ def load_silence_by_id_or_raise_if_ended(connection: sa.Connection, silence: str
 
 
 def list_ids_of_expired_silences(connection: sa.Connection, now: int) -> list[str]:
-    query = sa.select(silences.c.id).where(silence_is_in_effect, silences.c.ends_at <= now)
+    """Of those in effect: whose time is over, or whose only incident has been resolved."""
+    is_open = sa.exists().where(incidents.c.id == silences.c.incident, incidents.c.resolved_at.is_(None))
+    is_over = (silences.c.ends_at <= now) | ((silences.c.incident != "") & ~is_open)
+    query = sa.select(silences.c.id).where(silence_is_in_effect, is_over)
     return list(connection.execute(query.order_by(silences.c.ends_at)).scalars())
 
 

@@ -52,7 +52,7 @@ def build_acknowledgement_and_silence_banners(
         yield PageBanner(HealthState.UNKNOWN, title, acknowledgement.comment)
     for silence in list_silences_of_incident(connection, record.incident.id):
         if silence.ended_at is None:
-            title = f"Silenced until {format_utc_timestamp(silence.ends_at, now)}"
+            title = f"Silenced {silence.describe_end(now)}"
             text = f"{_describe_silence(silence)}. No one is notified before it ends."
             yield PageBanner(HealthState.UNKNOWN, title, text)
     yield from build_maintenance_banner(connection, record.incident.probe, now)
@@ -65,7 +65,7 @@ def build_silence_banners(silences: Sequence[Silence], probe: ProbeInfo, now: in
     if selecting:
         last = selecting[-1]
         text = "A silence is" if len(selecting) == 1 else f"{len(selecting)} silences are"
-        title = f"{text} in effect until {format_utc_timestamp(last.ends_at, now)}"
+        title = f"{text} in effect {last.describe_end(now)}"
         yield PageBanner(HealthState.UNKNOWN, title, _describe_silence(last))
 
 
@@ -78,8 +78,8 @@ def describe_acts(incident: Incident, silences: Sequence[Silence], now: int) -> 
     """For a list: "acknowledged by Ana", "silenced until 03:29 UTC". `silences`: those in effect that select it."""
     marks = [f"acknowledged by {incident.acknowledgement.actor.name}"] if incident.acknowledgement else []
     if silences:
-        last_end = max(silence.ends_at for silence in silences)
-        marks.append(f"silenced until {format_utc_timestamp(last_end, now)}")
+        last = max(silences, key=lambda silence: silence.ends_at)
+        marks.append(f"silenced {last.describe_end(now)}")
     return tuple(marks)
 
 
@@ -108,14 +108,14 @@ def build_act_timeline_events(connection: Connection, incident: str) -> Iterator
     for silence in list_silences_of_incident(connection, incident):
         yield IncidentTimelineEvent(silence.started_at, "Silenced", _describe_silence(silence), icon="action")
         if silence.ended_at is not None:
-            detail = f"{silence.id}, {f'ended by {silence.ended_by}' if silence.ended_by else 'expired'}"
+            detail = f"{silence.id}, {silence.describe_past_end()}"
             yield IncidentTimelineEvent(silence.ended_at, "Silence ended", detail, icon="action")
 
 
 def _describe_silence(silence: Silence) -> str:
     """ "s-4f0c2a91be by Ana (page): group Search. Upgrade"."""
     comment = f". {silence.comment}" if silence.comment else ""
-    return f"{silence.id} by {_format_actor(silence.actor)}: {silence.matcher.describe()}{comment}"
+    return f"{silence.id} by {_format_actor(silence.actor)}: {silence.describe_selection()}{comment}"
 
 
 def _format_actor(actor: Actor) -> str:

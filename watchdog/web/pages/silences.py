@@ -47,13 +47,12 @@ def load_silences_page(connection: Connection, now: int) -> SilencesPage:
 
 def build_silences_page_row(silence: Silence, now: int) -> SilencesPageRow:
     if silence.ended_at is None:
-        end_text = f"until {format_utc_timestamp(silence.ends_at, now)}"
+        end_text = silence.describe_end(now)
     else:
-        by = f"ended by {silence.ended_by}" if silence.ended_by else "expired"
-        end_text = f"{by} at {format_utc_timestamp(silence.ended_at, now)}"
+        end_text = f"{silence.describe_past_end()} at {format_utc_timestamp(silence.ended_at, now)}"
     return SilencesPageRow(
         id=silence.id,
-        selection=silence.matcher.describe(),
+        selection=silence.describe_selection(),
         author=f"{silence.actor.name} ({silence.actor.interface})",
         comment=silence.comment,
         started_at=silence.started_at,

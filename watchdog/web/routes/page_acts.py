@@ -27,6 +27,7 @@ from watchdog.service.acts import (
     request_run,
     resend_undelivered_notifications,
     resume_probe,
+    silence_until_resolved,
 )
 from watchdog.store.database import Database
 from watchdog.store.read.acts import encode_silence_matcher
@@ -40,6 +41,8 @@ from watchdog.web.routes.operators import OperatorRouteContext
 from watchdog.web.templating import NO_STORE_HEADERS
 
 CSRF_TOKEN_FIELD = "csrf_token"
+UNTIL_RESOLVED_DURATION = "until resolved"
+"""The duration of a silence in the form of an incident."""
 DURATION_ADVICE = "Write how long it lasts as 30m, 4h or 2d."
 
 
@@ -83,8 +86,12 @@ def add_incident_forms(router: APIRouter, context: OperatorRouteContext) -> None
     @router.post("/incidents/{incident_id}/silence")
     async def silence_incident(request: Request, incident_id: str) -> Response:
         form, actor = await read_act_form(request, context)
-        matcher = await context.run_query(lambda c: build_matcher_of_incident(c, incident_id))
-        await silence(context, form, actor, matcher)
+        if form.get("duration") == UNTIL_RESOLVED_DURATION:
+            comment = form.get("comment", "")
+            await context.run_act(lambda db, now: silence_until_resolved(db, incident_id, actor, comment, now))
+        else:
+            matcher = await context.run_query(lambda c: build_matcher_of_incident(c, incident_id))
+            await silence(context, form, actor, matcher)
         return redirect_to_page("/incidents/", incident_id)
 
 

@@ -119,6 +119,13 @@ def test_a_silence_begins_and_ends(app: FastAPI) -> None:
     ]
 
 
+def test_an_incident_is_silenced_until_it_is_resolved(app: FastAPI) -> None:
+    silence = call(app, "POST", f"/incidents/{OPEN}/silence", {"comment": "known", "on_behalf_of": "Ana"}).json()
+    assert (silence["incident"], silence["match"]["id"], silence["by"]) == (OPEN, "api", "ops for Ana")
+    assert call(app, "POST", f"/incidents/{OPEN}/silence").json() == silence
+    assert read(app, "/silences")["items"] == [silence]
+
+
 def test_a_silence_selects_incidents_and_can_be_repeated(app: FastAPI) -> None:
     cases: tuple[tuple[dict[str, Any], int], ...] = (
         ({"id": "api"}, 1),
@@ -332,6 +339,10 @@ SILENCE = {"match": {"group": "Core"}, "duration_ms": 1_000}
         ("POST", "/probes/api/run-now", {"comment": "x" * 501}, 422, "body comment: "),
         ("POST", "/probes/api/run-now", {"until": HOUR_LATER}, 422, "body until: unknown field"),
         ("POST", "/probes/api/run-now?record=1", {}, 422, "query record: unknown parameter"),
+        ("POST", "/incidents/none/silence", None, 404, "No incident has the id none"),
+        ("POST", f"/incidents/{RESOLVED}/silence", {}, 409, "The incident was resolved at "),
+        ("POST", f"/incidents/{OPEN}/silence", {"until": HOUR_LATER}, 422, "body until: unknown field"),
+        ("POST", f"/incidents/{OPEN}/silence", {"comment": "x" * 501}, 422, "body comment: "),
         ("DELETE", "/silences/none", None, 404, "No silence has the id none. Check the id"),
         ("POST", "/maintenance", {**SILENCE, "match": {}}, 422, "Nothing is selected: state an id"),
         ("POST", "/maintenance", {**SILENCE, "match": {"all": True, "group": "Core"}}, 422, "`all` selects everything"),

@@ -30,11 +30,9 @@ from watchdog.web.auth.acts import get_actor
 from watchdog.web.routes.api_v1.cursors import CursorPosition
 from watchdog.web.routes.api_v1.incidents import IncidentId
 from watchdog.web.routes.api_v1.operations import declare_act_operation, declare_read_operation
-from watchdog.web.routes.api_v1.parameters import ActBody, FilterText, NoQueryParameters, PageParameters
+from watchdog.web.routes.api_v1.parameters import NO_COMMENT, ActBody, FilterText, NoQueryParameters, PageParameters
 from watchdog.web.routes.api_v1.responses import CursorPaginatedListEndpoint, cut_list_page
 from watchdog.web.routes.operators import OperatorRouteContext
-
-NO_COMMENT = ActBody()
 
 
 class ResendBody(ActBody):

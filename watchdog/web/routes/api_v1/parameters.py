@@ -87,6 +87,9 @@ class ActBody(NoQueryParameters):
     """The person who acts through a program. The key acts as well: "ops for Ana"."""
 
 
+NO_COMMENT = ActBody()
+
+
 class TimedActBody(ActBody):
     """An act that lasts for a time. State either `until` or `duration_ms`: until when, or for how long."""
 

@@ -15,7 +15,7 @@ from watchdog.domain.pausing import MAX_PAUSE_DURATION_MS
 from watchdog.service.acts import pause_probe, resume_probe
 from watchdog.web.auth.acts import get_actor
 from watchdog.web.routes.api_v1.operations import declare_act_operation
-from watchdog.web.routes.api_v1.parameters import ActBody, Instant, NoQueryParameters
+from watchdog.web.routes.api_v1.parameters import NO_COMMENT, ActBody, Instant, NoQueryParameters
 from watchdog.web.routes.api_v1.probes import ProbeId, load_probe_status
 from watchdog.web.routes.operators import OperatorRouteContext
 
@@ -40,7 +40,7 @@ class PauseBody(ActBody):
         return self.until if self.duration_ms is None else now + self.duration_ms
 
 
-WITHOUT_END, NO_COMMENT = PauseBody(), ActBody()
+WITHOUT_END = PauseBody()
 
 
 def add_pause_routes(router: APIRouter, context: OperatorRouteContext) -> None:

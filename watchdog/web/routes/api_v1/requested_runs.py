@@ -13,11 +13,9 @@ from watchdog.domain.acts import OperatorInterfaceKind
 from watchdog.service.acts import request_run
 from watchdog.web.auth.acts import get_actor
 from watchdog.web.routes.api_v1.operations import declare_act_operation
-from watchdog.web.routes.api_v1.parameters import ActBody, NoQueryParameters
+from watchdog.web.routes.api_v1.parameters import NO_COMMENT, ActBody, NoQueryParameters
 from watchdog.web.routes.api_v1.probes import ProbeId, load_probe_status
 from watchdog.web.routes.operators import OperatorRouteContext
-
-NO_COMMENT = ActBody()
 
 
 def add_requested_run_routes(router: APIRouter, context: OperatorRouteContext) -> None:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from watchdog.api.examples import (
     ENDED_SILENCE_EXAMPLE,
+    INCIDENT_SILENCE_EXAMPLE,
     SILENCE_EXAMPLE,
     STARTED_SILENCE_EXAMPLE,
     build_list_page_json_example,
@@ -27,15 +28,18 @@ from watchdog.domain.silencing import (
     Silence,
     SilenceMatcher,
 )
-from watchdog.service.acts import SilenceRequest, begin_silence, end_silence
+from watchdog.service.acts import SilenceRequest, begin_silence, end_silence, silence_until_resolved
 from watchdog.store.read.acts import list_silences, load_silence
 from watchdog.store.read.status import Connection
 from watchdog.web.auth.acts import get_actor
 from watchdog.web.errors import HttpErrorResponseError
 from watchdog.web.routes.api_v1.cursors import CursorPosition
+from watchdog.web.routes.api_v1.incidents import IncidentId
 from watchdog.web.routes.api_v1.operations import declare_act_operation, declare_read_operation
 from watchdog.web.routes.api_v1.parameters import (
     MAX_FILTER_CHARS,
+    NO_COMMENT,
+    ActBody,
     ActParameters,
     MatchText,
     NoQueryParameters,
@@ -111,6 +115,7 @@ SILENCE_LIST: CursorPaginatedListEndpoint[Silence] = CursorPaginatedListEndpoint
 
 def add_silence_routes(router: APIRouter, context: OperatorRouteContext) -> None:
     add_silence_read_routes(router, context)
+    add_incident_silence_route(router, context)
 
     @declare_act_operation(
         router,
@@ -145,6 +150,27 @@ def add_silence_routes(router: APIRouter, context: OperatorRouteContext) -> None
         actor = get_actor(request, OperatorInterfaceKind.API, parameters.on_behalf_of)
         ended = await context.run_act(lambda database, now: end_silence(database, silence_id, actor, now))
         return serialize_silence(ended)
+
+
+def add_incident_silence_route(router: APIRouter, context: OperatorRouteContext) -> None:
+    @declare_act_operation(
+        router,
+        "/incidents/{incident_id}/silence",
+        summary="Hold back the notifications of an open incident until it is resolved; safe to repeat",
+        shape=SilenceJson,
+        example=INCIDENT_SILENCE_EXAMPLE,
+    )
+    async def silence_incident(
+        request: Request,
+        incident_id: IncidentId,
+        _: Annotated[NoQueryParameters, Query()],
+        body: Annotated[ActBody, Body()] = NO_COMMENT,
+    ) -> SilenceJson:
+        actor = get_actor(request, OperatorInterfaceKind.API, body.on_behalf_of)
+        silence = await context.run_act(
+            lambda database, now: silence_until_resolved(database, incident_id, actor, body.comment, now)
+        )
+        return serialize_silence(silence)
 
 
 def add_silence_read_routes(router: APIRouter, context: OperatorRouteContext) -> None:
