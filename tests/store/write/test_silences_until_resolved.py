@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import sqlalchemy as sa
 
@@ -28,7 +30,7 @@ def harness(database: Database) -> StoreHarness:
 
 
 def record(harness: StoreHarness, outcome: str, at: int, probe_id: str = "api", reason: str = "http.503") -> None:
-    more = {} if outcome == "pass" else {"reason": reason, "message": reason}
+    more: dict[str, Any] = {} if outcome == "pass" else {"reason": reason, "message": reason}
     harness.record_results(make_result(harness.database_id(probe_id), at, outcome, **more), now=at)
 
 
