@@ -97,6 +97,7 @@ def test_acts_and_what_they_store_have_the_documented_shape(document: Any, own_d
         "/api/v1/incidents/{incident_id}/acknowledge",
         "/api/v1/incidents/{incident_id}/unacknowledge",
         "/api/v1/incidents/{incident_id}/resend",
+        "/api/v1/incidents/{incident_id}/silence",
         "/api/v1/silences",
         "/api/v1/silences/{silence_id}",
         "/api/v1/probes/{probe_id}/pause",
@@ -113,10 +114,12 @@ def test_acts_and_what_they_store_have_the_documented_shape(document: Any, own_d
     validate(document, document["components"]["schemas"]["SilenceBody"], body)
     request("POST", "/api/v1/incidents/{incident_id}/acknowledge", {}, incident_id=incident)
     request("POST", "/api/v1/incidents/{incident_id}/unacknowledge", incident_id=incident)
+    of_incident = request("POST", "/api/v1/incidents/{incident_id}/silence", incident_id=incident)
+    request("DELETE", "/api/v1/silences/{silence_id}", silence_id=of_incident["id"])
     id = request("POST", "/api/v1/silences", body)["silence"]["id"]
     request("GET", "/api/v1/silences/{silence_id}", silence_id=id)
     request("DELETE", "/api/v1/silences/{silence_id}", silence_id=id)
-    assert len(request("GET", "/api/v1/silences")["items"]) == 1
+    assert len(request("GET", "/api/v1/silences")["items"]) == 2
     request("POST", "/api/v1/probes/{probe_id}/pause", {"duration_ms": 1_000}, probe_id="api")
     assert request("GET", "/api/v1/probes/{probe_id}", probe_id="api")["state"] == "paused"
     request("POST", "/api/v1/probes/{probe_id}/resume", probe_id="api")
@@ -127,7 +130,7 @@ def test_acts_and_what_they_store_have_the_documented_shape(document: Any, own_d
     request("GET", "/api/v1/maintenance/{window_id}", window_id=id)
     request("DELETE", "/api/v1/maintenance/{window_id}", window_id=id)
     assert len(request("GET", "/api/v1/maintenance")["items"]) == 1
-    assert len(request("GET", "/api/v1/audit")["items"]) == 9
+    assert len(request("GET", "/api/v1/audit")["items"]) == 11
 
 
 def test_random_requests_find_no_fault(own_database: Database) -> None:
