@@ -137,7 +137,9 @@ def test_an_incident_is_silenced_until_it_is_resolved(harness: StoreHarness) -> 
     (row,) = invoke_command("silences").stdout.splitlines()[1:]
     assert "the incident is resolved" in row
     harness.record_each(*make_results(harness.database_id("api"), "p", read_wall_clock_ms()))
-    assert invoke_command("silence", "--incident", incident).stderr.startswith("the incident was resolved at ")
+    assert invoke_command("silence", "--incident", incident).stderr.startswith(
+        "watchdog: the incident was resolved at "
+    )
 
 
 def test_every_option_of_a_silence(harness: StoreHarness) -> None:

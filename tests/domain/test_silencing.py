@@ -192,3 +192,28 @@ def test_the_label_of_a_silence_is_short_and_on_one_line() -> None:
     silence = Silence(**values, actor=Actor("Ana\n" + "x" * 100, OperatorInterfaceKind.CLI))
     assert silence.label.startswith("silenced by s-1 (Ana xxx")
     assert len(silence.label) < 65
+
+
+@pytest.mark.parametrize(
+    ("incident", "ended_by", "selection", "end", "past_end"),
+    [
+        ("", "", "group Core", "until 22:13 UTC", "expired"),
+        ("", "Ben", "group Core", "until 22:13 UTC", "ended by Ben"),
+        ("1c9b", "", "group Core, incident 1c9b", "until the incident is resolved", "the incident was resolved"),
+        ("1c9b", "Ben", "group Core, incident 1c9b", "until the incident is resolved", "ended by Ben"),
+    ],
+)
+def test_a_silence_is_described(incident: str, ended_by: str, selection: str, end: str, past_end: str) -> None:
+    now = 1_700_000_000_000
+    silence = Silence(
+        id="s-1",
+        matcher=SilenceMatcher(ProbeMatcher(group="Core")),
+        started_at=now,
+        ends_at=now,
+        actor=Actor("Ana", OperatorInterfaceKind.PAGE),
+        ended_by=ended_by,
+        incident=incident,
+    )
+    assert silence.describe_selection() == selection
+    assert silence.describe_end(now) == end
+    assert silence.describe_past_end() == past_end

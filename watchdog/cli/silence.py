@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +15,9 @@ from watchdog.cli.acts import (
 )
 from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, exit_with_error
 from watchdog.cli.output import CliOutputFormat, OutputFormatOption, print_json
+
+if TYPE_CHECKING:
+    from watchdog.domain.silencing import Silence
 
 
 def silence_command(
@@ -44,17 +46,17 @@ def silence_command(
     Example: watchdog silence --group Search --for 2h --comment "upgrade"
              watchdog silence --incident 1c9b04ae77d2f00c3a51e9d8
     """
-    from watchdog.api.serializers.acts import serialize_silence
     from watchdog.domain.formatting import format_count_with_noun
     from watchdog.domain.routing import ProbeMatcher
     from watchdog.domain.silencing import SilenceMatcher
-    from watchdog.service.acts import SilenceRequest, begin_silence
+    from watchdog.service.acts import SilenceRequest, begin_silence, silence_until_resolved
 
-    conditions = (probe, group, tags, kind, severity, subject, everything, duration, until)
     if incident:
-        if any(conditions):
+        if any((probe, group, tags, kind, severity, subject, everything, duration, until)):
             exit_with_error("--incident stands alone: it silences one incident until it is resolved")
-        _silence_until_resolved(config, incident, comment, output)
+        with open_database_to_act(config) as (database, user, now):
+            silence = silence_until_resolved(database, incident, user, comment, now)
+        _print_silence(output, silence, now, "{command} ends it before.")
         return
     match = ProbeMatcher(parse_severity_option(severity), frozenset(tags or ()), group, kind, probe)
     if bool(duration) == bool(until):
@@ -65,24 +67,17 @@ def silence_command(
         request = SilenceRequest(
             SilenceMatcher(match, subject), ends_at or now + duration_ms, comment, selects_everything=everything
         )
-        started = begin_silence(database, request, user, now)
-    silence = started.silence
-    if output is CliOutputFormat.JSON:
-        print_json(serialize_silence(silence))
-        return
-    count = format_count_with_noun(started.open_incident_count, "open incident")
-    print(f"{silence.id} silences {silence.describe_selection()} {silence.describe_end(now)}")
-    print(f"It selects {count}. `watchdog unsilence {silence.id}` ends it.")
+        silence, open_incident_count = begin_silence(database, request, user, now)
+    count = format_count_with_noun(open_incident_count, "open incident")
+    _print_silence(output, silence, now, f"It selects {count}. {{command}} ends it.")
 
 
-def _silence_until_resolved(config: Path, incident: str, comment: str, output: CliOutputFormat) -> None:
+def _print_silence(output: CliOutputFormat, silence: Silence, now: int, last_line: str) -> None:
+    """`last_line`: with a place for the command that ends the silence."""
     from watchdog.api.serializers.acts import serialize_silence
-    from watchdog.service.acts import silence_until_resolved
 
-    with open_database_to_act(config) as (database, user, now):
-        silence = silence_until_resolved(database, incident, user, comment, now)
     if output is CliOutputFormat.JSON:
         print_json(serialize_silence(silence))
         return
     print(f"{silence.id} silences {silence.describe_selection()} {silence.describe_end(now)}")
-    print(f"`watchdog unsilence {silence.id}` ends it before.")
+    print(last_line.format(command=f"`watchdog unsilence {silence.id}`"))

@@ -78,7 +78,7 @@ def list_decisions(transitions: list[IncidentTransition]) -> list[Decision]:
 
 
 def list_stored_decisions(harness: StoreHarness) -> list[Decision]:
-    """Of whatever decided them: results, deadlines and pauses."""
+    """Those by results, by deadlines and by pauses."""
     decisions: list[Decision] = []
     for row in harness.select_rows(incidents):
         message = row["first_message"] if row["first_reason"] else row["message"]
