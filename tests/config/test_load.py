@@ -27,7 +27,7 @@ FLEET_ENV = {
     name: f"{name.lower()}-0123456789"
     for name in (
         *("API_TOKEN", "GATEWAY_PASSWORD", "MCP_TOKEN", "SLACK_BOT_TOKEN", "WEBHOOK_SECRET", "SMTP_PASSWORD"),
-        *("WATCHDOG_CI_KEY", "WATCHDOG_READ_KEY", "BACKUP_CHECKIN_TOKEN", "PING_KEY"),
+        *("WATCHDOG_CI_KEY", "WATCHDOG_READ_KEY", "BACKUP_CHECKIN_TOKEN", "PING_KEY", "SLACK_SIGNING_SECRET"),
     )
 } | {
     "SLACK_WEBHOOK_URL": "https://hooks.slack.example/services/T0/B0/abcdefgh",

@@ -25,7 +25,7 @@ from tests.support.watchdog_process import WatchdogProcess, run_watchdog
 from watchdog.store.database import Database
 from watchdog.store.tables import metadata
 
-SECRETS = {f"S{n:02}": f"hush{n:02}-{quote(chr(96 + n) * 3)}X9+/z{n}" for n in range(1, 25)}
+SECRETS = {f"S{n:02}": f"hush{n:02}-{quote(chr(96 + n) * 3)}X9+/z{n}" for n in range(1, 26)}
 API_KEY = SECRETS["S18"]
 RECEIVERS = ["bot", "hook", "web", "mail", "failing", "console"]
 
@@ -152,7 +152,11 @@ def write_config(
         "probes": [{**probe, **common} for probe in probes],
         "email": {"host": "127.0.0.1", "port": mail.port, "security": "none", "from": "watchdog@acme.example"},
         "receivers": {
-            "bot": {"slack": {"bot_token": "${S13}", "channel": slack.channel, "api_url": slack.url}},
+            "bot": {
+                "slack": {
+                    "bot_token": "${S13}", "channel": slack.channel, "api_url": slack.url, "signing_secret": "${S25}"
+                }
+            },
             "hook": {"slack": {"webhook": f"{slack.webhook.removesuffix('hook')}${{S14}}/hook"}},
             "web": {
                 "webhook": {"url": f"{hook.url}x?key=${{S15}}", "secret": "${S16}", "headers": {"X-Token": "${S17}"}},

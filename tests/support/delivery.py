@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import ExitStack
 from email.message import EmailMessage
+from types import MappingProxyType
 from typing import Any, Self
 
 from tests.support.fakes import FakeMailServer, FakeSlack, FakeWebhookReceiver
@@ -50,29 +52,30 @@ class DeliveryHarness:
         probes: list[RegisteredProbe],
         destinations: tuple[str, ...] = DESTINATIONS,
         routes: NotificationRoutingTable | None = None,
+        bot_options: Mapping[str, str] = MappingProxyType({}),
     ):
         """`database`: a URL, or an open database, which stays open.
-        `routes`: by default, all of `destinations` get everything."""
+        `routes`: by default, all of `destinations` get everything. `bot_options`: more fields of the Slack bot."""
         routes = routes or NotificationRoutingTable({"oncall": destinations})
         self.store = StoreHarness(database, probes, routes=routes).without_downtime()
         self.now = START_AT + INTERVAL_MS
         self.executor = StoreExecutor(self.store.database, lambda: self.now)
         self.bot, self.channel = receivers.bot, receivers.channel
         self.mail, self.pager = receivers.mail, receivers.pager
-        self.destinations = destinations
+        self.destinations, self._bot_options = destinations, bot_options
 
     async def __aenter__(self) -> Self:
         server = {"host": "127.0.0.1", "port": self.mail.port, "security": "none", "from": "watchdog@acme.example"}
         notifiers: dict[str, Notifier] = {
             "bot/slack": SlackNotifier.model_validate(
-                {"bot_token": self.bot.token, "channel": self.bot.channel, "api_url": self.bot.url}
+                {"bot_token": self.bot.token, "channel": self.bot.channel, "api_url": self.bot.url, **self._bot_options}
             ),
             "channel/slack": SlackNotifier.model_validate({"webhook": self.channel.webhook}),
             "mail/email": EmailNotifier.model_validate({"to": ["oncall@acme.example"], "server": server}),
             "pager/webhook": WebhookNotifier.model_validate({"url": self.pager.url}),
         }
-        self._network = NetworkAccess()
-        await self._network.__aenter__()
+        self.network = NetworkAccess()
+        await self.network.__aenter__()
         self.notifiers = {name: notifiers[name] for name in self.destinations}
         self.start_sender()
         return self
@@ -83,7 +86,7 @@ class DeliveryHarness:
             store_executor=self.executor,
             outbox=self.store.outbox,
             notifiers=self.notifiers,
-            network=self._network,
+            network=self.network,
             mask=SecretMask([]),
             clock=lambda: self.now,
             public_url="https://status.example",
@@ -91,7 +94,7 @@ class DeliveryHarness:
 
     async def __aexit__(self, *_: object) -> None:
         await self.sender.stop(5)
-        await self._network.__aexit__(None, None, None)
+        await self.network.__aexit__(None, None, None)
         self.executor.close()
         self.store.close()
 

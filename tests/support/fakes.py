@@ -152,17 +152,21 @@ class FakePagerDuty(FakeHttpReceiver):
 
 
 class FakeSlack(FakeHttpReceiver):
-    """Slack's chat.postMessage, chat.update and incoming webhooks, as strict about blocks as Slack is.
+    """Slack's chat.postMessage, chat.update, chat.postEphemeral and incoming webhooks, as strict about blocks as Slack
+    is.
 
-    `url` is the API's base, `webhook` an incoming webhook; `posts` are the messages as they stand in the channel.
+    `url` is the API's base, `webhook` an incoming webhook; `posts` are the messages as they stand in the channel;
+    `texts_to_one_person` those that only one person sees.
     """
 
     def __init__(self, token: str = "xoxb-1-stand-in", channel: str = "C0ONCALL") -> None:
         super().__init__()
-        self.token, self.channel = token, channel
+        self.token, self.channel, self.team = token, channel, "T0ACME"
         self.webhook = f"{self.url}services/T0/B0/hook"
         self.url += "api/"
         self.posts: list[dict[str, Any]] = []
+        self.texts_to_one_person: list[tuple[str, str]] = []
+        """Person and text."""
 
     @property
     def thread_roots(self) -> list[dict[str, Any]]:
@@ -184,6 +188,9 @@ class FakeSlack(FakeHttpReceiver):
         error = self._find_error(method, body)
         if error:
             return {"ok": False, "error": error}
+        if method == "chat.postEphemeral":
+            self.texts_to_one_person.append((body["user"], body["text"]))
+            return {"ok": True, "message_ts": "1795312999.000100"}
         if method == "chat.update":
             post = next(post for post in self.posts if post["ts"] == body["ts"])
             post.update(body, edited=True)
@@ -191,11 +198,18 @@ class FakeSlack(FakeHttpReceiver):
             ts = f"{1_795_312_000 + len(self.posts)}.000100"
             post = {**body, "channel": self.channel, "ts": ts}
             self.posts.append(post)
-        return {"ok": True, "channel": self.channel, "ts": post["ts"], "message": {"text": body["text"]}}
+        return {
+            "ok": True,
+            "channel": self.channel,
+            "ts": post["ts"],
+            "message": {"text": body["text"], "team": self.team},
+        }
 
     def _find_error(self, method: str, body: dict[str, Any]) -> str:
-        if method not in ("chat.postMessage", "chat.update"):
+        if method not in ("chat.postMessage", "chat.update", "chat.postEphemeral"):
             return "unknown_method"
+        if method == "chat.postEphemeral" and not body.get("user"):
+            return "user_not_in_channel"
         if body.get("channel") not in (self.channel, "#oncall"):
             return "channel_not_found"
         timestamps = {post["ts"] for post in self.posts}
@@ -230,12 +244,27 @@ def _is_block_valid(block: dict[str, Any]) -> bool:
             return 0 < len(elements) <= 10 and all(text(e, 3_000, "mrkdwn", "plain_text") for e in elements)
         case "actions":
             buttons = block["elements"]
-            return 0 < len(buttons) <= 25 and all(
-                text(b["text"], 75, "plain_text") and 0 < len(b["url"]) <= 3_000 for b in buttons
-            )
+            action_ids = {button["action_id"] for button in buttons}
+            return 0 < len(buttons) <= 25 and len(action_ids) == len(buttons) and all(map(_is_button_valid, buttons))
         case "rich_text":
             return all(text(t, 3_000, "text") for element in block["elements"] for t in element["elements"])
     return False
+
+
+def _is_button_valid(button: dict[str, Any]) -> bool:
+    def text(of: dict[str, Any], max_chars: int) -> bool:
+        return of["type"] in ("plain_text",) and 0 < len(of["text"]) <= max_chars
+
+    confirm = button.get("confirm")
+    limits = {"title": 100, "text": 300, "confirm": 30, "deny": 30}
+    return (
+        button["type"] in ("button",)
+        and text(button["text"], 75)
+        and 0 < len(button["action_id"]) <= 255
+        and button.get("style", "primary") in ("primary", "danger")
+        and (0 < len(button.get("url", "")) <= 3_000 or 0 < len(button.get("value", "")) <= 2_000)
+        and (confirm is None or all(text(confirm[name], limit) for name, limit in limits.items()))
+    )
 
 
 class FakeHttpTarget:

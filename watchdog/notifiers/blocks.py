@@ -9,6 +9,11 @@ from watchdog.domain.model import HealthState, Json
 from watchdog.domain.text import truncate_at_word
 from watchdog.notifiers.message import AlertMessage
 from watchdog.notifiers.message_fields import AlertMessageField
+from watchdog.notifiers.slack_buttons import (
+    SlackMessageReference,
+    build_slack_act_buttons,
+    build_slack_details_button,
+)
 
 MAX_SLACK_MEMBER_BLOCKS, MAX_SLACK_MEMBER_BLOCK_CHARS = 10, 2_900
 MAX_SLACK_HEADER_CHARS, MAX_SLACK_URL_CHARS = 150, 1_000
@@ -28,7 +33,8 @@ def format_slack_fallback_text(message: AlertMessage) -> str:
     return escape_mrkdwn(f"{_choose_slack_state_symbol(message)} {message.summary_text}")
 
 
-def build_slack_blocks(message: AlertMessage) -> list[Json]:
+def build_slack_blocks(message: AlertMessage, reference: SlackMessageReference | None = None) -> list[Json]:
+    """`reference`: of a message whose buttons people can act through; None: they cannot."""
     headline = f"{_choose_slack_state_symbol(message)} {message.headline_or_change_text}"
     header = escape_and_truncate_mrkdwn(headline, MAX_SLACK_HEADER_CHARS)
     header_text = {"type": "plain_text", "text": header, "emoji": not message.is_open}
@@ -48,15 +54,8 @@ def build_slack_blocks(message: AlertMessage) -> list[Json]:
             title = _build_mrkdwn_object(message.evidence_title)
             blocks.append({"type": "context", "block_id": "evidence_title", "elements": [title]})
         blocks.append(_build_slack_preformatted_block("evidence", message.evidence))
-    if message.is_open and _to_mrkdwn_safe_url(message.incident_url):
-        label = {"type": "plain_text", "text": "Details"}
-        button = {
-            "type": "button",
-            "action_id": "details",
-            "text": label,
-            "url": _to_mrkdwn_safe_url(message.incident_url),
-        }
-        blocks.append({"type": "actions", "block_id": "actions", "elements": [button]})
+    if buttons := _build_slack_buttons(message, reference):
+        blocks.append({"type": "actions", "block_id": "actions", "elements": buttons})
     if footer := _format_slack_footer_links(message):
         blocks.append({"type": "context", "block_id": "footer", "elements": [_build_mrkdwn_object(footer)]})
     return blocks
@@ -113,6 +112,15 @@ def _build_mrkdwn_object(text: str) -> Json:
 
 def _build_slack_section_block(id: str, text: str) -> Json:
     return {"type": "section", "block_id": id, "text": _build_mrkdwn_object(text)}
+
+
+def _build_slack_buttons(message: AlertMessage, reference: SlackMessageReference | None) -> list[Json]:
+    """None once the message is over."""
+    if not message.is_open:
+        return []
+    buttons = build_slack_act_buttons(message, reference) if reference is not None else []
+    url = _to_mrkdwn_safe_url(message.incident_url)
+    return [*buttons, *([build_slack_details_button(url)] if url else [])]
 
 
 def _build_slack_incident_list_blocks(message: AlertMessage) -> list[Json]:

@@ -38,6 +38,7 @@ from watchdog.notifiers.shared_message import (
     compute_first_start_to_last_end_duration_ms,
     find_highest_incident_severity,
     find_worst_incident_health_state,
+    format_acknowledgement_change_of_incidents,
     format_ended_incidents_title,
     format_evidence_of_headline_incident,
     format_merged_message_explanation,
@@ -45,6 +46,7 @@ from watchdog.notifiers.shared_message import (
     format_open_incidents_title_with_cause,
     has_recovered_incident,
     is_about_single_probe,
+    list_unacknowledged_incidents,
 )
 
 
@@ -86,6 +88,8 @@ class AlertMessage:
     change_text: str = ""
     """Set if the cause has changed, "Still down: API: connection refused (was: HTTP 503, expected 200)", if the
     incident was acknowledged, or in a reminder: "Still down for 4 h: API: HTTP 503, expected 200"."""
+    unacknowledged_count: int = 0
+    """How many of its incidents are open and not acknowledged."""
 
     @property
     def state_symbol(self) -> str:
@@ -131,6 +135,8 @@ def _compose_multi_incident_message(context: AlertMessageContext) -> AlertMessag
         if context.event is IncidentEvent.REMINDER:
             change_text = _format_reminder(label, title, compute_first_start_to_last_end_duration_ms(context))
             subject = f"[STILL {label.upper()} {severity}] {title}"
+        if context.event is IncidentEvent.ACKNOWLEDGED:
+            change_text = format_acknowledgement_change_of_incidents(context)
     else:
         title = format_ended_incidents_title(context)
         duration = format_duration(compute_first_start_to_last_end_duration_ms(context))
@@ -157,6 +163,7 @@ def _compose_multi_incident_message(context: AlertMessageContext) -> AlertMessag
         probe_url=context.probe_url if context.shared_cause and is_about_single_probe(context) else "",
         members=format_merged_message_incident_lines(context),
         change_text=change_text,
+        unacknowledged_count=len(list_unacknowledged_incidents(member.incident for member in context.members)),
     )
 
 
@@ -208,6 +215,7 @@ def _compose_incident_message(context: AlertMessageContext) -> AlertMessage:
         incident_id=incident.id,
         probe_url=context.probe_url,
         change_text=change_text,
+        unacknowledged_count=len(list_unacknowledged_incidents([incident])),
     )
 
 

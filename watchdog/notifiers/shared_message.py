@@ -13,7 +13,14 @@ from watchdog.domain.formatting import (
     format_number,
     format_utc_timestamp,
 )
-from watchdog.domain.model import AlertMessageContext, HealthState, IncidentEvent, IncidentWithProbe, Severity
+from watchdog.domain.model import (
+    AlertMessageContext,
+    HealthState,
+    Incident,
+    IncidentEvent,
+    IncidentWithProbe,
+    Severity,
+)
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE
 from watchdog.domain.rules.job import is_heartbeat_incident
 from watchdog.notifiers.message_evidence import format_alert_evidence
@@ -29,12 +36,14 @@ from watchdog.notifiers.message_fields import (
     build_since_alert_field,
     build_target_alert_fields,
     find_subject_time_zone,
+    format_acknowledgement,
     to_safe_single_line,
 )
 from watchdog.notifiers.message_recovery import format_closing_title_omitting_cause, format_ended_cause_suffix
 from watchdog.notifiers.message_recovery_fields import compute_shown_duration_ms, describe_newest_run, format_time_range
 
 MAX_LISTED_INCIDENT_CAUSE_CHARS, MAX_INCIDENT_LINE_CHARS = 120, 300
+MAX_LISTED_ACKNOWLEDGEMENTS = 3
 
 
 class AlertMessageIncidentLine(NamedTuple):
@@ -210,11 +219,39 @@ def build_multi_incident_alert_fields(context: AlertMessageContext) -> tuple[Ale
         fields.append(AlertMessageField("Since", format_utc_timestamp(since, context.now, seconds=seconds)))
     if context.event is not IncidentEvent.RESOLVED:
         fields += build_escalated_alert_fields(context)
+        if acknowledgements := _describe_acknowledgements_of_incidents(context):
+            fields.append(AlertMessageField("Acknowledged", acknowledgements))
     if context.event is not IncidentEvent.RESOLVED and context.shared_cause:
         first = _sort_incidents_of_message(context)[0]
         result = context.latest or context.first_bad if first.incident.probe == context.incident.probe else None
         fields += build_advice_alert_fields(first.incident, first.probe, result)
     return (*fields, *build_also_notified_alert_fields(context))
+
+
+def list_unacknowledged_incidents(incidents: Iterable[Incident]) -> list[Incident]:
+    """Those that are open and that no one takes care of."""
+    return [incident for incident in incidents if incident.resolved_at is None and incident.acknowledgement is None]
+
+
+def format_acknowledgement_change_of_incidents(context: AlertMessageContext) -> str:
+    """ "Acknowledged 2 of 7 by Ana at 03:12 UTC"."""
+    acknowledgements = _describe_acknowledgements_of_incidents(context)
+    return f"Acknowledged {acknowledgements}" if acknowledgements else "No longer acknowledged"
+
+
+def _describe_acknowledgements_of_incidents(context: AlertMessageContext) -> str:
+    """Who takes care of the open incidents: "by Ana at 03:12 UTC", "2 of 7 by Ana at 03:12 UTC"; empty if no one."""
+    open_incidents = [member.incident for member in context.members if member.incident.resolved_at is None]
+    acknowledged = [incident.acknowledgement for incident in open_incidents if incident.acknowledgement]
+    newest_first = sorted(acknowledged, key=lambda acknowledgement: -acknowledgement.at)
+    texts = list(dict.fromkeys(format_acknowledgement(each, context.now) for each in newest_first))
+    if not texts:
+        return ""
+    count, total = len(acknowledged), len(open_incidents)
+    share = "" if count == total else f"{format_number(count)} of {format_number(total)} "
+    more_count = len(texts) - MAX_LISTED_ACKNOWLEDGEMENTS
+    more = f"; {format_number(more_count)} more" if more_count > 0 else ""
+    return f"{share}{'; '.join(texts[:MAX_LISTED_ACKNOWLEDGEMENTS])}{more}"
 
 
 def _format_shared_incident_cause(context: AlertMessageContext) -> str:

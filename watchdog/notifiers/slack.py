@@ -1,4 +1,5 @@
-"""Slack: as an app with a bot token (one message per incident, edited in place), or through an incoming webhook."""
+"""Slack: as an app with a bot token (one message per incident, edited in place, with buttons), or through an incoming
+webhook."""
 
 from __future__ import annotations
 
@@ -7,11 +8,16 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import model_validator
 
-from watchdog.config_types import Secret, require_exactly_one_of
+from watchdog.config_types import (
+    MIN_UNGUESSABLE_SECRET_CHARS,
+    MultiFieldValidationError,
+    Secret,
+    require_exactly_one_of,
+)
 from watchdog.domain.model import IncidentEvent, Json
 from watchdog.net.url import HttpUrl, validate_http_url
 from watchdog.notifiers.base import (
@@ -20,14 +26,18 @@ from watchdog.notifiers.base import (
     NotificationDeliveryRequest,
     Notifier,
 )
-from watchdog.notifiers.blocks import build_slack_blocks, format_slack_fallback_text
-from watchdog.notifiers.message import compose_alert_message
+from watchdog.notifiers.blocks import build_slack_blocks, escape_mrkdwn, format_slack_fallback_text
+from watchdog.notifiers.message import AlertMessage, compose_alert_message
 from watchdog.notifiers.post import (
     NotificationResponse,
     build_delivery_error_from_status,
     post_notification_json_without_status_check,
 )
 from watchdog.notifiers.shared_message import is_merged_message
+from watchdog.notifiers.slack_buttons import SlackMessageReference
+
+if TYPE_CHECKING:
+    from watchdog.net import NetworkAccess
 
 SLACK_ADVICE_BY_ERROR_CODE = {
     "access_denied": "the app is not allowed to post",
@@ -71,7 +81,8 @@ class SlackNotifier(Notifier):
     kind: ClassVar[str] = "slack"
     example: ClassVar[str] = """
         receivers:
-          oncall: {slack: {bot_token: "${SLACK_BOT_TOKEN}", channel: "#oncall"}}
+          oncall:
+            slack: {bot_token: "${SLACK_BOT_TOKEN}", channel: "#oncall", signing_secret: "${SLACK_SIGNING_SECRET}"}
           chat: {slack: {webhook: "${SLACK_WEBHOOK_URL}"}}
     """
 
@@ -83,6 +94,11 @@ class SlackNotifier(Notifier):
     a recovery is also posted to the channel."""
     channel: str = ""
     """The name or id of a channel that the app is a member of."""
+    signing_secret: Secret | None = None
+    """The signing secret of the app, from its settings under Basic Information. With it, messages about open incidents
+    have buttons: Acknowledge, Silence 1 h and Silence 4 h. Requires `bot_token`, and a Request URL in the settings of
+    the app that leads to `/slack/interactivity` of Watchdog (docs/acts.md). Everyone in the channel can use the
+    buttons."""
     api_url: HttpUrl = "https://slack.com/api/"
     """The base URL of Slack's Web API."""
 
@@ -93,7 +109,24 @@ class SlackNotifier(Notifier):
             validate_http_url(self.webhook.get_secret_value())
         if bool(self.channel) != (self.bot_token is not None):
             raise ValueError("bot_token and channel must be set together: set both, or only webhook")
+        if problem := self._find_signing_secret_problem():
+            raise MultiFieldValidationError([(("signing_secret",), problem)])
         return self
+
+    def _find_signing_secret_problem(self) -> str:
+        if self.signing_secret is None:
+            return ""
+        if self.bot_token is None:
+            return (
+                "signing_secret requires bot_token, because messages of an incoming webhook have no buttons that "
+                "Watchdog can react to: set bot_token and channel instead of webhook, or remove it"
+            )
+        if len(self.signing_secret.get_secret_value()) < MIN_UNGUESSABLE_SECRET_CHARS:
+            return (
+                f"expected at least {MIN_UNGUESSABLE_SECRET_CHARS} characters: copy the signing secret from the app's "
+                "settings, under Basic Information"
+            )
+        return ""
 
     @property
     def recipient(self) -> str:
@@ -104,41 +137,65 @@ class SlackNotifier(Notifier):
         return self.bot_token is not None
 
     async def send(self, request: NotificationDeliveryRequest) -> dict[str, Json]:
-        """The receipt of a bot's message contains `channel` and `ts`; that of a webhook is empty, and so is that of a
-        merged message, because no later message may replace it."""
+        """The receipt of a bot's message contains `channel` and `ts`, and the `team` if Slack states it; that of a
+        webhook is empty, and so is that of a merged message, because no later message may replace it."""
         context, message = request.alert_context, compose_alert_message(request.alert_context)
-        body = {"text": format_slack_fallback_text(message), "blocks": build_slack_blocks(message)}
+        body = self._build_slack_message_body(request, message)
         root = {key: request.previous_receipt.get(key, "") for key in ("channel", "ts")}
         if self.webhook is not None or request.notification.event is IncidentEvent.OPENED or not all(root.values()):
             return await self._post_slack_message(request, body)
         try:
-            root_message = replace(message, change_text="")
-            root_body = {"text": format_slack_fallback_text(root_message), "blocks": build_slack_blocks(root_message)}
-            await self._call_slack_api(request, "chat.update", root_body | root)
+            root_body = self._build_slack_message_body(request, replace(message, change_text=""))
+            await self._call_slack_api(request.network, "chat.update", root_body | root, now=context.now)
             is_over = request.notification.event is IncidentEvent.RESOLVED
             is_news = is_over or context.raises_severity
-            reply = {"channel": root["channel"], "thread_ts": root["ts"], "reply_broadcast": is_news}
-            await self._call_slack_api(request, "chat.postMessage", reply | {"text": body["text"]})
+            reply = {
+                "channel": root["channel"],
+                "thread_ts": root["ts"],
+                "reply_broadcast": is_news,
+                "text": body["text"],
+            }
+            await self._call_slack_api(request.network, "chat.postMessage", reply, now=context.now)
         except NotificationDeliveryError as error:
             if error.reason.removeprefix("slack.") not in SLACK_MISSING_MESSAGE_ERRORS:
                 raise
             return await self._post_slack_message(request, body)
-        return root
+        return dict(request.previous_receipt)
+
+    def _build_slack_message_body(self, request: NotificationDeliveryRequest, message: AlertMessage) -> dict[str, Json]:
+        """Only a message that a later one edits has buttons: otherwise it would go on to offer what was done."""
+        context = request.alert_context
+        is_interactive = self.signing_secret is not None and not context.is_test and not is_merged_message(context)
+        reference = SlackMessageReference(request.notification.incident, context.now) if is_interactive else None
+        return {"text": format_slack_fallback_text(message), "blocks": build_slack_blocks(message, reference)}
+
+    async def show_text_to_person(
+        self, network: NetworkAccess, channel_id: str, user_id: str, text: str, *, now: int
+    ) -> None:
+        """Show a text to one person, below the last message of a channel. Raises NotificationDeliveryError. `now`: in
+        epoch ms."""
+        body: dict[str, Json] = {"channel": channel_id, "user": user_id, "text": escape_mrkdwn(text)}
+        await self._call_slack_api(network, "chat.postEphemeral", body, now=now)
 
     async def _post_slack_message(
         self, request: NotificationDeliveryRequest, body: Mapping[str, Json]
     ) -> dict[str, Json]:
+        network, now = request.network, request.alert_context.now
         options = {"unfurl_links": False, "unfurl_media": False}
         if self.webhook is not None:
-            await self._call_slack_api(request, "", {**body, **options})
+            await self._call_slack_api(network, "", {**body, **options}, now=now)
             return {}
-        response = await self._call_slack_api(request, "chat.postMessage", {"channel": self.channel, **body, **options})
+        message = {"channel": self.channel, **body, **options}
+        response = await self._call_slack_api(network, "chat.postMessage", message, now=now)
         if is_merged_message(request.alert_context):
             return {}
-        return {"channel": response.get("channel", self.channel), "ts": response.get("ts", "")}
+        posted = response.get("message")
+        team = posted.get("team") if isinstance(posted, dict) else None
+        receipt = {"channel": response.get("channel", self.channel), "ts": response.get("ts", "")}
+        return receipt | ({"team": team} if team else {})
 
     async def _call_slack_api(
-        self, request: NotificationDeliveryRequest, method: str, body: Mapping[str, Json]
+        self, network: NetworkAccess, method: str, body: Mapping[str, Json], *, now: int
     ) -> dict[str, Json]:
         """Calls a method of the Web API, or posts to the webhook. Returns the response."""
         url, headers = f"{self.api_url.rstrip('/')}/{method}", {}
@@ -147,13 +204,14 @@ class SlackNotifier(Notifier):
         elif self.bot_token is not None:
             headers = {"authorization": f"Bearer {self.bot_token.get_secret_value()}"}
         response = await post_notification_json_without_status_check(
-            request.network, url, json.dumps(body).encode(), headers, now=request.alert_context.now
+            network, url, json.dumps(body).encode(), headers, now=now
         )
         try:
             return self._require_slack_accepted_message(response)
         except NotificationDeliveryError as error:
             if error.reason.removeprefix("slack.") in SLACK_LAYOUT_ERRORS and "blocks" in body:
-                return await self._call_slack_api(request, method, {k: v for k, v in body.items() if k != "blocks"})
+                text_alone = {key: value for key, value in body.items() if key != "blocks"}
+                return await self._call_slack_api(network, method, text_alone, now=now)
             raise
 
     def _require_slack_accepted_message(self, response: NotificationResponse) -> dict[str, Json]:

@@ -8,7 +8,7 @@ StoreUnavailableError.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from hashlib import blake2b
 from typing import NamedTuple, Protocol, TypeVar
 from uuid import uuid4
@@ -56,6 +56,8 @@ from watchdog.store.write.requested_runs import RequestedRun
 log = structlog.get_logger()
 
 ACT_END_CHECK_INTERVAL_S = 1.0
+REPEATED_SILENCE_TOLERANCE_MS = 60_000
+"""A silence that would end at most so much later than one in effect repeats it."""
 ACT_TIMEOUT_S = 15.0
 """Longer than SQLite and PostgreSQL usually wait for a lock."""
 
@@ -114,6 +116,15 @@ def acknowledge_incident(
     )
 
 
+def acknowledge_open_incidents(
+    database: Database, incidents: Collection[str], actor: Actor, comment: str, now: int
+) -> list[tuple[Acknowledgement, bool]]:
+    """The same for those of several incidents that are open: all or none. Refused if none of them is open."""
+    return acknowledgements.acknowledge_open_incidents(
+        database, incidents, _clean_actor_name(actor), _validate_and_clean_act_comment(comment), now
+    )
+
+
 def remove_acknowledgement(database: Database, incident: str, actor: Actor, comment: str, now: int) -> bool:
     """Returns whether the incident was acknowledged."""
     return acknowledgements.remove_acknowledgement(
@@ -134,9 +145,22 @@ def resend_undelivered_notifications(
 def begin_silence(database: Database, request: SilenceRequest, actor: Actor, now: int) -> StartedSilence:
     """Hold back the notifications of matching incidents from now until `ends_at`. If the actor has used the key of the
     request before, returns the silence that began then."""
+    return StartedSilence(*silences.begin_silence(database, _validate_and_build_silence(request, actor, now)))
+
+
+def begin_silences_unless_repeated(
+    database: Database, requests: Sequence[SilenceRequest], actor: Actor, now: int
+) -> list[Silence]:
+    """Begin several silences: all or none. One that only repeats a silence in effect, because a button was pressed
+    twice, begins none. Returns the silences that are in effect instead or begin now."""
+    new = [_validate_and_build_silence(request, actor, now) for request in requests]
+    return silences.begin_silences_unless_repeated(database, new, REPEATED_SILENCE_TOLERANCE_MS)
+
+
+def _validate_and_build_silence(request: SilenceRequest, actor: Actor, now: int) -> Silence:
     matcher = _validate_silence_matcher(request.matcher, selects_everything=request.selects_everything)
     _check_end(request.ends_at, now, MAX_SILENCE_DURATION_MS, "silence")
-    silence = Silence(
+    return Silence(
         id=_make_silence_id(actor, request.idempotency_key),
         matcher=matcher,
         started_at=now,
@@ -144,7 +168,6 @@ def begin_silence(database: Database, request: SilenceRequest, actor: Actor, now
         actor=_clean_actor_name(actor),
         comment=_validate_and_clean_act_comment(request.comment),
     )
-    return StartedSilence(*silences.begin_silence(database, silence))
 
 
 def silence_until_resolved(database: Database, incident: str, actor: Actor, comment: str, now: int) -> Silence:

@@ -28,10 +28,20 @@ from watchdog.web.routes.operators import OperatorRouteContext, create_operator_
 from watchdog.web.routes.page_acts import create_page_act_router
 from watchdog.web.routes.public import StatusPageCache, create_public_router
 from watchdog.web.routes.sign_in import create_sign_in_router
+from watchdog.web.routes.slack import (
+    MAX_SLACK_REQUEST_BODY_BYTES,
+    SLACK_INTERACTIVITY_PATH,
+    SlackInteractivity,
+    create_slack_router,
+)
 from watchdog.web.templating import SECURITY_HEADERS, PageRenderer
 
 MAX_REQUEST_BODY_BYTES = 131_072
-"""Of every route but check-ins and configurations. The sign-in form and the MCP server allow less."""
+"""Of every route but check-ins and the following. The sign-in form and the MCP server allow less."""
+MAX_REQUEST_BODY_BYTES_BY_PATH_PREFIX = {
+    CONFIG_ROUTES_PATH: MAX_POSTED_CONFIG_BODY_BYTES,
+    SLACK_INTERACTIVITY_PATH: MAX_SLACK_REQUEST_BODY_BYTES,
+}
 
 
 def create_web_app(
@@ -50,23 +60,22 @@ def create_web_app(
     config_warnings: Sequence[str] = (),
     collect_process_metrics: Callable[[], WatchdogActivityMetrics],
     mcp_app: McpAsgiApp,
+    slack: SlackInteractivity | None = None,
 ) -> FastAPI:
     """The application with all routes but check-ins, which CheckInMiddleware puts in front of it.
 
-    `clock`: epoch ms. `run_act`: what people do through pages and the API. `config_actions`: None if this process
-    has none. `not_ready_reason`: why the service is not ready, and `describe_probing_without_store`: what
-    runs while the database is away; empty if it is ready or not away. `list_notes`: what else operators should know,
-    with or without the names of probes. `list_background_tasks`: of this process. `api_keys`: without any, operator
-    pages are available only on this machine. `destination_addresses`: "oncall/slack" -> "#oncall". `config_warnings`:
-    what in the configuration has no effect, a line each. `collect_process_metrics`: what /metrics shows of this
-    process, called in the event loop. `mcp_app`: answers `/mcp`, and lives as long as the application.
-    """
+    `clock`: epoch ms. `config_actions`, `slack`: None if this process has none. `not_ready_reason`: why the service is
+    not ready, and `describe_probing_without_store`: what runs while the database is away; empty if it is ready or not
+    away. `list_notes`: what else operators should know, with or without names of probes. `list_background_tasks`: of
+    this process. `api_keys`: without any, operator pages are for this machine alone. `destination_addresses`:
+    "oncall/slack" -> "#oncall". `config_warnings`: what has no effect, a line each. `collect_process_metrics`: for
+    /metrics, called in the event loop. `mcp_app`: answers `/mcp`, lives as long as the application."""
     renderer = PageRenderer(status_page.title)
     status_pages = StatusPageCache(run_read_query, clock, status_page, renderer)
     context = OperatorRouteContext(
-        run_read_query=run_read_query, run_act=run_act, clock=clock,
-        authenticator=Authenticator(api_keys, clock), renderer=renderer, destination_addresses=destination_addresses,
-        list_notes=list_notes, config_warnings=config_warnings,
+        run_read_query=run_read_query, run_act=run_act, clock=clock, authenticator=Authenticator(api_keys, clock),
+        renderer=renderer, destination_addresses=destination_addresses, list_notes=list_notes,
+        config_warnings=config_warnings,
     )  # fmt: skip
     app = FastAPI(title="Watchdog", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lambda _: mcp_app)
     readiness_check = ReadinessChecker(run_read_query, not_ready_reason, destination_addresses, clock)
@@ -78,6 +87,7 @@ def create_web_app(
         create_metrics_router(context, readiness_check, collect_process_metrics),
         create_mcp_router(context, mcp_app),
         create_sign_in_router(clock, context.authenticator, renderer),
+        create_slack_router(slack, run_read_query, run_act, clock),
     ):
         app.include_router(router)
     install_error_handlers(app, renderer, clock, describe_probing_without_store)
@@ -93,9 +103,10 @@ class RequestBodyLimitMiddleware:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_config = scope["type"] == "http" and scope["path"].startswith(CONFIG_ROUTES_PATH)
-        max_bytes = MAX_POSTED_CONFIG_BODY_BYTES if is_config else MAX_REQUEST_BODY_BYTES
-        received_bytes = 0
+        received_bytes, max_bytes = 0, MAX_REQUEST_BODY_BYTES
+        for path_prefix, max_bytes_of_path in MAX_REQUEST_BODY_BYTES_BY_PATH_PREFIX.items():
+            if scope["type"] == "http" and scope["path"].startswith(path_prefix):
+                max_bytes = max_bytes_of_path
 
         async def receive_limited() -> Message:
             nonlocal received_bytes

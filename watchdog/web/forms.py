@@ -1,4 +1,4 @@
-"""Reads the forms of pages: short and urlencoded."""
+"""Reads urlencoded forms: those of pages, which are short, and those that Slack sends."""
 
 from __future__ import annotations
 
@@ -16,14 +16,20 @@ FORM_RECEIVE_TIMEOUT_S = 10.0
 
 
 async def read_form(request: Request) -> dict[str, str]:
-    """The fields of an urlencoded form. Raises HTTPException if it is too long, or not sent in time."""
+    """The fields of a page's form. Raises HTTPException if it is too long, or not sent in time."""
+    body = await read_form_body(request, MAX_FORM_BYTES)
+    return {name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace")).items()}
+
+
+async def read_form_body(request: Request, max_bytes: int) -> bytes:
+    """A form as it was sent. Raises HTTPException if it is too long, or not sent in time."""
     body = bytearray()
     try:
         async with asyncio.timeout(FORM_RECEIVE_TIMEOUT_S):
             async for chunk in request.stream():
                 body += chunk
-                if len(body) > MAX_FORM_BYTES:
+                if len(body) > max_bytes:
                     raise HTTPException(413, "The form is too long")
     except TimeoutError:
         raise HTTPException(408, "The form was not sent in time") from None
-    return {name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace")).items()}
+    return bytes(body)

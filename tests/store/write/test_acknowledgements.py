@@ -11,7 +11,7 @@ from tests.support.acts import ANA, BEN, list_outbox, send_due, silence
 from tests.support.store import INTERVAL_MS, START_AT, DatabasePair, StoreHarness, make_registered_probe, make_result
 from watchdog.domain.acts import Acknowledgement, OperatorActRefusalReason, OperatorActRefusedError
 from watchdog.domain.routing import NotificationRoutingTable
-from watchdog.service.acts import acknowledge_incident, remove_acknowledgement
+from watchdog.service.acts import acknowledge_incident, acknowledge_open_incidents, remove_acknowledgement
 from watchdog.store.act_tables import acts
 from watchdog.store.database import Database
 from watchdog.store.read.acts import list_operator_acts_about_incident
@@ -166,3 +166,45 @@ def test_the_database_has_the_row_of_the_editor_only_once(databases: DatabasePai
     for at in range(1, 6):
         acknowledge_incident(databases.second, incident, ANA, "", SLOT + at)
     assert len(harness.select_rows(outbox)) == 2
+
+
+def open_two_incidents(database: Database) -> tuple[StoreHarness, list[str]]:
+    probes = [make_registered_probe(id, failure_threshold=1, success_threshold=1) for id in ("api", "shop")]
+    harness = StoreHarness(database, probes, routes=NotificationRoutingTable({"oncall": (SLACK,)})).without_downtime()
+    harness.record_results(*[make_result(id, SLOT, "fail") for id in harness.database_ids], now=SLOT)
+    send_due(harness, SLOT)
+    return harness, [row["id"] for row in harness.select_rows(incidents)]
+
+
+def test_several_incidents_are_acknowledged_in_one_transaction(database: Database) -> None:
+    harness, ids = open_two_incidents(database)
+    first, _ = acknowledge_incident(database, ids[0], BEN, "", SLOT + 1)
+    acknowledged = acknowledge_open_incidents(database, [*ids, "unknown", "\0"], ANA, "both", SLOT + 2)
+    expected = {(first, False), (Acknowledgement(SLOT + 2, ANA, "both"), True)}
+    assert set(acknowledged) == expected
+    assert sorted(row["acknowledged_by"] for row in harness.select_rows(incidents)) == ["Ana", "Ben"]
+    assert [row["author"] for row in harness.select_rows(acts)] == ["Ben", "Ana"]
+
+
+def test_of_several_incidents_those_that_are_over_are_left_out(database: Database) -> None:
+    harness, ids = open_two_incidents(database)
+    harness.record_results(make_result(harness.database_ids[0], SLOT + INTERVAL_MS, "pass"), now=SLOT + INTERVAL_MS)
+    later = SLOT + INTERVAL_MS + 1
+    assert acknowledge_open_incidents(database, ids, ANA, "", later) == [(Acknowledgement(later, ANA, ""), True)]
+    harness.record_results(make_result(harness.database_ids[1], SLOT + INTERVAL_MS, "pass"), now=SLOT + INTERVAL_MS)
+    for of_none in (ids, []):
+        with pytest.raises(OperatorActRefusedError, match="none of the incidents is open") as refused:
+            acknowledge_open_incidents(database, of_none, ANA, "", later)
+        assert refused.value.refusal is OperatorActRefusalReason.CONFLICT
+
+
+def test_two_processes_that_acknowledge_several_incidents_at_once_agree(databases: DatabasePair) -> None:
+    _, ids = open_two_incidents(databases.first)
+    with ThreadPoolExecutor(2) as pool:
+        both = [
+            pool.submit(acknowledge_open_incidents, database, order, actor, "", SLOT + 1_000)
+            for database, order, actor in ((databases.first, ids, ANA), (databases.second, ids[::-1], BEN))
+        ]
+        answers = [each.result(60) for each in both]
+    assert sorted(is_new for answer in answers for _, is_new in answer) == [False, False, True, True]
+    assert {acknowledgement for acknowledgement, _ in answers[0]} == {each for each, _ in answers[1]}

@@ -27,7 +27,7 @@ from watchdog.domain.model import Severity
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.domain.silencing import MAX_ACTIVE_SILENCES
-from watchdog.service.acts import begin_silence, end_silence
+from watchdog.service.acts import begin_silence, begin_silences_unless_repeated, end_silence
 from watchdog.store.act_tables import acts, silenced_incidents, silences
 from watchdog.store.database import Database
 from watchdog.store.read.acts import list_silences, list_silences_in_effect, list_silences_of_incident
@@ -406,3 +406,50 @@ def test_an_end_that_cannot_get_its_locks_is_tried_again(database: Database, mon
     assert end_expired(harness, SLOT + HOUR_MS) == []
     monkeypatch.undo()
     assert end_expired(harness, SLOT + HOUR_MS + 1) == [id]
+
+
+def begin_repeatable(database: Database, at: int, *probe_ids: str, for_ms: int = HOUR_MS) -> list[str]:
+    requests = [make_silence_request(at + for_ms, id=probe_id) for probe_id in probe_ids]
+    return [each.id for each in begin_silences_unless_repeated(database, requests, ANA, at)]
+
+
+def test_a_silence_that_repeats_one_in_effect_begins_none(database: Database) -> None:
+    harness = make_harness(database, "api", "shop")
+    record(harness, "fail", SLOT, "api", "shop")
+    first = begin_repeatable(database, SLOT, "api", "shop")
+    assert len(set(first)) == 2
+    assert begin_repeatable(database, SLOT + 60_000, "api", "shop") == first
+    assert begin_repeatable(database, SLOT + 60_000, "shop", for_ms=30_000) == first[1:], "a shorter one"
+    (longer,) = begin_repeatable(database, SLOT + 60_001, "api")
+    assert longer not in first
+    assert begin_repeatable(database, SLOT + 60_000, "api", "shop") == [longer, first[1]]
+    end_silence(database, first[1], BEN, SLOT + 60_003)
+    (again,) = begin_repeatable(database, SLOT + 60_004, "shop")
+    assert again not in first
+    selected = harness.select_rows(silenced_incidents)
+    assert {row["silence"] for row in selected} == {*first, longer, again}
+
+
+def test_two_processes_that_begin_the_same_silence_begin_one(databases: DatabasePair) -> None:
+    make_harness(databases.first)
+    with ThreadPoolExecutor(2) as pool:
+        both = [
+            pool.submit(begin_repeatable, database, SLOT, "api") for database in (databases.first, databases.second)
+        ]
+        ids = {id for each in both for id in each.result(60)}
+    assert len(ids) == 1
+    with databases.first.open_read_transaction() as connection:
+        assert [each.id for each in list_silences_in_effect(connection)] == list(ids)
+
+
+def test_several_silences_begin_together_or_not_at_all(database: Database) -> None:
+    make_harness(database, "api", "shop")
+    begin = {"started_at": SLOT, "ends_at": SLOT + HOUR_MS, "author": "Ana", "interface": "page", "comment": ""}
+    rows = [{"id": f"s-{n}", "matcher": "{}", "ended_by": "", **begin} for n in range(MAX_ACTIVE_SILENCES - 1)]
+    with database.open_write_transaction() as connection:
+        connection.execute(sa.insert(silences), rows)
+    with pytest.raises(OperatorActRefusedError, match="silences are in effect, and no more"):
+        begin_repeatable(database, SLOT, "api", "shop")
+    with database.open_read_transaction() as connection:
+        assert len(list_silences_in_effect(connection)) == MAX_ACTIVE_SILENCES - 1
+    assert len(begin_repeatable(database, SLOT, "api")) == 1

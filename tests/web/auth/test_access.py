@@ -43,6 +43,7 @@ KEYS = (READER, OPERATOR)
 PUBLIC = {
     *((path, method) for path in ("/", "/healthz", "/readyz") for method in ("GET", "HEAD")),
     *(("/static/{name}", "GET"), ("/login", "GET"), ("/login", "POST"), ("/logout", "POST")),
+    ("/slack/interactivity", "POST"),  # Slack signs its requests
 }
 """Every other route requires an API key. A new public route must be added here."""
 ACCEPTED_ACT_STATUSES = (200, 303, 404, 409, 422)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,7 +20,7 @@ from watchdog.store.read.acts import build_acknowledgement_from_row
 from watchdog.store.tables import incidents
 from watchdog.store.write.audit import record_operator_act
 from watchdog.store.write.follow_up_times import schedule_follow_ups
-from watchdog.store.write.incident_locks import lock_incident
+from watchdog.store.write.incident_locks import lock_incident, lock_incidents
 from watchdog.store.write.outbox_rows import enqueue_acknowledged_notifications
 
 
@@ -30,13 +31,21 @@ def acknowledge_incident(
     OperatorActRefusedError if the incident is unknown or resolved."""
     with database.open_write_transaction() as connection:
         row = _lock_open_incident(database, connection, incident, now)
-        if (existing := build_acknowledgement_from_row(row)) is not None:
-            return existing, False
-        acknowledgement = Acknowledgement(now, actor, comment)
-        _store_acknowledgement(connection, row.id, acknowledgement)
-        record_operator_act(connection, OperatorActKind.ACKNOWLEDGE, actor, now, incident=row.id, comment=comment)
-        enqueue_acknowledged_notifications(connection, row.id, now)
-        return acknowledgement, True
+        return _acknowledge_locked_incident(connection, row, Acknowledgement(now, actor, comment))
+
+
+def acknowledge_open_incidents(
+    database: Database, ids: Collection[str], actor: Actor, comment: str, now: int
+) -> list[tuple[Acknowledgement, bool]]:
+    """The same for those of several incidents that are open, in one transaction. Raises OperatorActRefusedError if none
+    of them is."""
+    with database.open_write_transaction() as connection:
+        rows = [row for row in lock_incidents(database, connection, ids) if row.resolved_at is None]
+        if not rows:
+            raise OperatorActRefusedError(
+                OperatorActRefusalReason.CONFLICT, "none of the incidents is open: only an open one can be acknowledged"
+            )
+        return [_acknowledge_locked_incident(connection, row, Acknowledgement(now, actor, comment)) for row in rows]
 
 
 def remove_acknowledgement(database: Database, incident: str, actor: Actor, comment: str, now: int) -> bool:
@@ -50,6 +59,19 @@ def remove_acknowledgement(database: Database, incident: str, actor: Actor, comm
         schedule_follow_ups(connection, {row.id: now})
         enqueue_acknowledged_notifications(connection, row.id, now)
         return True
+
+
+def _acknowledge_locked_incident(
+    connection: sa.Connection, row: Any, acknowledgement: Acknowledgement
+) -> tuple[Acknowledgement, bool]:
+    """`row`: of an open incident."""
+    if (existing := build_acknowledgement_from_row(row)) is not None:
+        return existing, False
+    now, actor, comment = acknowledgement
+    _store_acknowledgement(connection, row.id, acknowledgement)
+    record_operator_act(connection, OperatorActKind.ACKNOWLEDGE, actor, now, incident=row.id, comment=comment)
+    enqueue_acknowledged_notifications(connection, row.id, now)
+    return acknowledgement, True
 
 
 def _lock_open_incident(database: Database, connection: sa.Connection, incident: str, now: int) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import sqlalchemy as sa
@@ -22,3 +23,12 @@ def lock_incident(database: Database, connection: sa.Connection, incident: str) 
         raise OperatorActRefusedError(OperatorActRefusalReason.NOT_FOUND, f"no incident has the id {id}")
     database.lock_probes(connection, [probe])
     return connection.execute(sa.select(incidents).where(is_incident)).one()
+
+
+def lock_incidents(database: Database, connection: sa.Connection, ids: Collection[str]) -> list[Any]:
+    """The rows of those of these incidents that exist, oldest first, which nothing changes until the transaction
+    ends."""
+    is_incident = incidents.c.id.in_([replace_unstorable_characters(id) for id in ids])
+    database.lock_probes(connection, set(connection.execute(sa.select(incidents.c.probe).where(is_incident)).scalars()))
+    query = sa.select(incidents).where(is_incident).order_by(incidents.c.opened_at, incidents.c.id)
+    return list(connection.execute(query))

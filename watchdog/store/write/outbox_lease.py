@@ -257,8 +257,8 @@ def _build_leased_notification(
 def _choose_event_of_multi_incident_message(
     connection: sa.Connection, leased: Iterable[Any], incident_ids: Collection[str], *, has_message: bool
 ) -> IncidentEvent:
-    """Of a message about several incidents: `resolved` once all are over, unless the destination wants no
-    `resolved`."""
+    """Of a message about several incidents: `resolved` once all are over, unless the destination wants no `resolved`;
+    `acknowledged` if nothing else has happened."""
     is_open = (incidents.c.id.in_(incident_ids), incidents.c.resolved_at.is_(None))
     any_open = connection.execute(sa.select(incidents.c.id).where(*is_open).limit(1)).first() is not None
     if not any_open and any(row.event == IncidentEvent.RESOLVED for row in leased):
@@ -266,6 +266,8 @@ def _choose_event_of_multi_incident_message(
     events = {row.event for row in leased}
     if IncidentEvent.REMINDER in events and IncidentEvent.OPENED not in events:
         return IncidentEvent.REMINDER
+    if has_message and any_open and events == {IncidentEvent.ACKNOWLEDGED}:
+        return IncidentEvent.ACKNOWLEDGED
     return IncidentEvent.CHANGED if has_message else IncidentEvent.OPENED
 
 

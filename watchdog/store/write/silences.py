@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from watchdog.domain.acts import Actor, OperatorActKind, OperatorActRefusalReason, OperatorActRefusedError
 from watchdog.domain.formatting import format_number, format_utc_timestamp
-from watchdog.domain.model import DeliveryState, IncidentEvent
+from watchdog.domain.model import DeliveryState, IncidentEvent, ProbeInfo
 from watchdog.domain.routing import ProbeMatcher
 from watchdog.domain.silencing import (
     MAX_ACTIVE_SILENCES,
@@ -46,14 +46,41 @@ def begin_silence(database: Database, silence: Silence) -> tuple[Silence, int]:
         database.acquire_advisory_lock(connection, INCIDENT_GROUPS_LOCK_KEY)
         if (stored := _load_silence_of_earlier_request(connection, silence)) is not None:
             return stored
-        open_incidents = connection.execute(INCIDENTS_WITH_PROBE_INFO_QUERY.where(incidents.c.resolved_at.is_(None)))
-        selected = [
-            row.id
-            for row in open_incidents
-            if not silence.matcher.describe_mismatch(decode_probe_info(row.probe, row.info), row.subject)
-        ]
-        _store_silence(connection, silence, selected)
-        return silence, len(selected)
+        return silence, _store_silence_of_open_incidents(connection, silence, _list_open_incidents(connection))
+
+
+def begin_silences_unless_repeated(database: Database, new: Sequence[Silence], tolerance_ms: int) -> list[Silence]:
+    """Store those silences that repeat none in effect: one with the same matcher that ends at most `tolerance_ms`
+    earlier. Returns the silence that each of them is or repeats. Raises OperatorActRefusedError if there are too
+    many."""
+    by_matcher = {encode_silence_matcher(silence.matcher): silence for silence in new}
+    with database.open_write_transaction() as connection:
+        database.acquire_advisory_lock(connection, INCIDENT_GROUPS_LOCK_KEY)
+        is_same = silence_is_in_effect, silences.c.incident == "", silences.c.matcher.in_(by_matcher)
+        repeated: dict[str, Silence] = {}
+        for row in connection.execute(sa.select(silences).where(*is_same).order_by(silences.c.ends_at)):
+            if row.ends_at >= by_matcher[row.matcher].ends_at - tolerance_ms:
+                repeated[row.matcher] = build_silence_from_row(row)
+        if stored := [silence for matcher, silence in by_matcher.items() if matcher not in repeated]:
+            open_incidents = _list_open_incidents(connection)
+            for silence in stored:
+                _store_silence_of_open_incidents(connection, silence, open_incidents)
+    return [repeated.get(matcher, silence) for matcher, silence in by_matcher.items()]
+
+
+def _list_open_incidents(connection: sa.Connection) -> list[tuple[str, ProbeInfo, str]]:
+    """Id, probe and subject."""
+    query = INCIDENTS_WITH_PROBE_INFO_QUERY.where(incidents.c.resolved_at.is_(None))
+    return [(row.id, decode_probe_info(row.probe, row.info), row.subject) for row in connection.execute(query)]
+
+
+def _store_silence_of_open_incidents(
+    connection: sa.Connection, silence: Silence, open_incidents: Iterable[tuple[str, ProbeInfo, str]]
+) -> int:
+    """How many of them it selects. Raises OperatorActRefusedError if there are too many silences."""
+    selected = [id for id, probe, subject in open_incidents if not silence.matcher.describe_mismatch(probe, subject)]
+    _store_silence(connection, silence, selected)
+    return len(selected)
 
 
 def begin_silence_until_resolved(database: Database, silence: Silence) -> Silence:

@@ -211,4 +211,4 @@ def is_act_request(request: Request) -> bool:
 def is_program_request(request: Request) -> bool:
     """Whether a program sent the request."""
     path = request.url.path
-    return path.startswith("/api/") or path == "/mcp" or "authorization" in request.headers
+    return path.startswith(("/api/", "/slack/")) or path == "/mcp" or "authorization" in request.headers

@@ -1,0 +1,200 @@
+"""Requests that Slack sends when a person clicks on a button: whether Slack has signed them, and what they ask for."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Annotated, Literal, NamedTuple
+from urllib.parse import parse_qs
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from watchdog.config_types import Secret
+from watchdog.notifiers.slack_buttons import (
+    ACKNOWLEDGE_ACTION_ID,
+    DETAILS_ACTION_ID,
+    SILENCE_DURATION_MS_BY_ACTION_ID,
+    SlackMessageReference,
+)
+
+SLACK_REQUEST_TOLERANCE_MS = 300_000
+"""How far the time that Slack states may be from now."""
+MAX_REMEMBERED_SLACK_SIGNATURES = 10_000
+MAX_SLACK_FORM_FIELDS = 10
+_SLACK_ACTION_IDS = (ACKNOWLEDGE_ACTION_ID, DETAILS_ACTION_ID, *SILENCE_DURATION_MS_BY_ACTION_ID)
+
+
+class SlackRequestRefusedError(Exception):
+    """A request is not answered. The message states why, and quotes nothing of the request."""
+
+    def __init__(self, message: str, *, status_code: int):
+        super().__init__(message)
+        self.status_code = status_code
+
+
+# --- signatures
+
+
+class AcceptedSlackSignatures:
+    """The signatures of the accepted requests that could be repeated. In memory and bounded: beyond
+    MAX_REMEMBERED_SLACK_SIGNATURES the oldest are dropped, which only holders of a signing secret can bring about."""
+
+    def __init__(self) -> None:
+        self._expires_at_by_signature: OrderedDict[str, int] = OrderedDict()
+        """In the order in which they came; in epoch ms."""
+
+    def __len__(self) -> int:
+        return len(self._expires_at_by_signature)
+
+    def accept(self, signature: str, expires_at: int, now: int) -> bool:
+        """Remember a valid signature until `expires_at`. False: it was accepted before."""
+        remembered = self._expires_at_by_signature
+        while remembered and next(iter(remembered.values())) < now:
+            remembered.popitem(last=False)
+        if signature in remembered:
+            return False
+        remembered[signature] = expires_at
+        if len(remembered) > MAX_REMEMBERED_SLACK_SIGNATURES:
+            remembered.popitem(last=False)
+        return True
+
+
+def verify_slack_signature(
+    secrets: Mapping[str, Secret],
+    *,
+    timestamp: str,
+    signature: str,
+    body: bytes,
+    accepted: AcceptedSlackSignatures,
+    now: int,
+) -> list[str]:
+    """The destinations whose signing secret has signed a request, which may be made once. `secrets`: by destination.
+    `timestamp` and `signature`: its headers. `now`: epoch ms. Raises SlackRequestRefusedError."""
+    if not timestamp or not signature:
+        raise SlackRequestRefusedError("the signature or its time is missing", status_code=403)
+    if not re.fullmatch(r"[0-9]{1,12}", timestamp):
+        raise SlackRequestRefusedError("the time of the signature is not valid", status_code=403)
+    signed_at = int(timestamp) * 1_000
+    if abs(now - signed_at) > SLACK_REQUEST_TOLERANCE_MS:
+        message = "the time of the signature is more than 5 minutes from now: the request is old, or a clock is wrong"
+        raise SlackRequestRefusedError(message, status_code=403)
+    content = b"v0:%s:%s" % (timestamp.encode(), body)
+    destinations = [
+        destination
+        for destination, secret in secrets.items()
+        if hmac.compare_digest(_sign(secret, content).encode(), signature.encode())
+    ]
+    if not destinations:
+        raise SlackRequestRefusedError("no receiver has the signing secret of the signature", status_code=403)
+    if not accepted.accept(signature, signed_at + SLACK_REQUEST_TOLERANCE_MS, now):
+        raise SlackRequestRefusedError("the request was made before", status_code=403)
+    return destinations
+
+
+def _sign(secret: Secret, content: bytes) -> str:
+    return f"v0={hmac.new(secret.get_secret_value().encode(), content, hashlib.sha256).hexdigest()}"
+
+
+# --- payloads
+
+SlackObjectId = Annotated[str, Field(pattern=r"^[A-Z0-9]{1,40}$")]
+
+
+class _SlackPayloadModel(BaseModel):
+    """A part of a payload. Fields that Watchdog does not need are ignored."""
+
+    model_config = ConfigDict(defer_build=True, frozen=True, strict=True, hide_input_in_errors=True)
+
+
+class SlackTeam(_SlackPayloadModel):
+    id: SlackObjectId
+
+
+class SlackChannel(_SlackPayloadModel):
+    id: SlackObjectId
+
+
+class SlackUser(_SlackPayloadModel):
+    """The person who clicks."""
+
+    id: SlackObjectId
+    team_id: SlackObjectId | None = None
+    real_name: str | None = None
+    name: str | None = None
+    username: str | None = None
+
+    @property
+    def display_name(self) -> str:
+        """The real name if Slack states it, else the name of the account."""
+        names = (self.real_name, self.name, self.username)
+        return next((name for name in names if name and name.strip()), self.id)
+
+
+class SlackAction(_SlackPayloadModel):
+    action_id: str
+    action_ts: Annotated[str, Field(pattern=r"^[0-9]{1,12}(\.[0-9]{1,9})?$")]
+    value: str = ""
+
+
+class SlackInteraction(_SlackPayloadModel):
+    """A click on a button of a message."""
+
+    type: Literal["block_actions"]
+    user: SlackUser
+    channel: SlackChannel
+    team: SlackTeam | None = None
+    """None: the app is installed for a whole organization."""
+    actions: Annotated[list[SlackAction], Field(min_length=1, max_length=1)]
+
+
+class SlackClick(NamedTuple):
+    """What a person asks for."""
+
+    action_id: str
+    message: SlackMessageReference | None
+    """None for a link."""
+    clicked_at: int
+    """Epoch ms, by Slack's clock. The same if the click is repeated."""
+    user: SlackUser
+    channel_id: str
+    team_id: str
+    """Empty: the app is installed for a whole organization."""
+
+
+def parse_slack_click(body: bytes, now: int) -> SlackClick:
+    """The click that a signed body states. `now`: epoch ms. Raises SlackRequestRefusedError."""
+    try:
+        fields = parse_qs(body.decode("ascii"), max_num_fields=MAX_SLACK_FORM_FIELDS)
+        (payload,) = fields["payload"]
+    except (KeyError, ValueError):
+        raise SlackRequestRefusedError("the body is not a form with one payload", status_code=400) from None
+    try:
+        interaction = SlackInteraction.model_validate_json(payload)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise SlackRequestRefusedError(f"the payload is not valid: {place or 'JSON'}", status_code=400) from None
+    (action,) = interaction.actions
+    if action.action_id not in _SLACK_ACTION_IDS:
+        raise SlackRequestRefusedError("Watchdog has no such button", status_code=400)
+    clicked_at = round(float(action.action_ts) * 1_000)
+    if abs(now - clicked_at) > SLACK_REQUEST_TOLERANCE_MS:
+        raise SlackRequestRefusedError("the click is more than 5 minutes from now", status_code=400)
+    team_id = interaction.team.id if interaction.team else ""
+    if team_id and interaction.user.team_id not in (None, team_id):
+        raise SlackRequestRefusedError("the person belongs to another workspace", status_code=403)
+    try:
+        message = None if action.action_id == DETAILS_ACTION_ID else SlackMessageReference.decode(action.value)
+    except ValueError as error:
+        raise SlackRequestRefusedError(str(error), status_code=400) from None
+    return SlackClick(
+        action_id=action.action_id,
+        message=message,
+        clicked_at=clicked_at,
+        user=interaction.user,
+        channel_id=interaction.channel.id,
+        team_id=team_id,
+    )

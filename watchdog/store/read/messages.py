@@ -1,0 +1,59 @@
+"""The messages that destinations have, and the open incidents that a person read in one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+import sqlalchemy as sa
+
+from watchdog.domain.model import DeliveryState, Json
+from watchdog.store.codec import decode_nullable_json
+from watchdog.store.tables import incidents, messages, outbox, probes
+
+MAX_CLOCK_DIFFERENCE_MS = 1_000
+"""Between the process that stored a notification and the one that sent it."""
+
+
+class SentMessage(NamedTuple):
+    """A message at a destination."""
+
+    destination: str
+    receipt: Mapping[str, Json]
+    """What its notifier returned, such as a Slack channel and ts."""
+
+
+class IncidentOfMessage(NamedTuple):
+    """An incident that a message lists."""
+
+    id: str
+    probe_id: str
+    subject: str
+
+
+def list_messages_of_incident(
+    connection: sa.Connection, lead_incident: str, destinations: Collection[str]
+) -> list[SentMessage]:
+    """The messages that these destinations have. `lead_incident`: of a group, its first incident."""
+    query = sa.select(messages.c.destination, messages.c.receipt).where(
+        messages.c.incident == lead_incident, messages.c.destination.in_(destinations)
+    )
+    rows = connection.execute(query.order_by(messages.c.destination))
+    return [SentMessage(destination, decode_nullable_json(receipt)) for destination, receipt in rows]
+
+
+def list_open_incidents_of_message(
+    connection: sa.Connection, lead_incident: str, destination: str, shown_at: int
+) -> list[IncidentOfMessage]:
+    """The incidents that the message listed at this instant, and that are open, oldest first."""
+    listed = sa.select(outbox.c.incident).where(
+        outbox.c.lead_incident == lead_incident, outbox.c.destination == destination,
+        outbox.c.state != DeliveryState.SILENCED, outbox.c.created_at <= shown_at + MAX_CLOCK_DIFFERENCE_MS,
+    )  # fmt: skip
+    query = (
+        sa.select(incidents.c.id, probes.c.probe_id, incidents.c.subject)
+        .join_from(incidents, probes, probes.c.id == incidents.c.probe)
+        .where(incidents.c.id.in_(listed), incidents.c.resolved_at.is_(None))
+        .order_by(incidents.c.opened_at, incidents.c.id)
+    )
+    return [IncidentOfMessage(*row) for row in connection.execute(query)]

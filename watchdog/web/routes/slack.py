@@ -1,0 +1,259 @@
+"""The route that Slack calls when a person clicks on a button of a message. It needs no API key: Slack signs its
+requests with the signing secret of a receiver, which permits acts on incidents that this receiver has a message about.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import structlog
+from fastapi import APIRouter
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import Response
+
+from watchdog.config_types import Secret
+from watchdog.domain.acts import Actor, OperatorActRefusedError, OperatorInterfaceKind
+from watchdog.domain.formatting import format_number, format_utc_timestamp
+from watchdog.domain.routing import ProbeMatcher
+from watchdog.domain.silencing import Silence, SilenceMatcher, escape_subject_pattern
+from watchdog.net import NetworkAccess
+from watchdog.notifiers import NotificationDeliveryError, Notifier, SlackNotifier
+from watchdog.notifiers.slack_buttons import (
+    ACKNOWLEDGE_ACTION_ID,
+    SILENCE_DURATION_MS_BY_ACTION_ID,
+    SlackMessageReference,
+)
+from watchdog.service.acts import (
+    ActRunner,
+    SilenceRequest,
+    acknowledge_open_incidents,
+    begin_silences_unless_repeated,
+)
+from watchdog.service.slack_requests import (
+    AcceptedSlackSignatures,
+    SlackClick,
+    SlackRequestRefusedError,
+    parse_slack_click,
+    verify_slack_signature,
+)
+from watchdog.store.database import Database
+from watchdog.store.read.messages import (
+    IncidentOfMessage,
+    SentMessage,
+    list_messages_of_incident,
+    list_open_incidents_of_message,
+)
+from watchdog.store.read.query import STORE_READ_QUERY_ERRORS, StoreReadRunner
+from watchdog.store.read.status import Connection
+from watchdog.web.errors import HttpErrorResponseError
+from watchdog.web.forms import read_form_body
+from watchdog.web.pages.banner import capitalize_first
+from watchdog.web.templating import NO_STORE_HEADERS
+
+log = structlog.get_logger()
+
+SLACK_INTERACTIVITY_PATH = "/slack/interactivity"
+MAX_SLACK_REQUEST_BODY_BYTES = 524_288
+"""Slack sends the whole message with each click, and up to nine bytes for a character of it."""
+SLACK_ACT_TIMEOUT_S = 2.0
+"""Slack waits for 3 s."""
+SLACK_REPLY_TIMEOUT_S = 10.0
+UNSIGNED_SLACK_REQUEST_LOG_INTERVAL_MS = 60_000
+NO_SIGNING_SECRET_TEXT = "No receiver has a `signing_secret`, so Watchdog accepts no clicks in Slack."
+MESSAGE_IS_OVER_TEXT = "The incidents of this message are over: there is nothing to do."
+DATABASE_UNAVAILABLE_TEXT = (
+    "Watchdog's database does not respond at the moment. See whether the message has changed before you click again."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SlackInteractivity:
+    """What the route needs of the receivers."""
+
+    notifiers: Mapping[str, SlackNotifier]
+    """By destination: those with a signing secret."""
+    secrets: Mapping[str, Secret]
+    network: NetworkAccess
+    signatures: AcceptedSlackSignatures
+    """They outlive a reload of the configuration."""
+
+    async def reply(self, destination: str, click: SlackClick, text: str, now: int) -> None:
+        """Show a text to the person who clicked. Slack ignores what the response to a click on a button contains."""
+        try:
+            async with asyncio.timeout(SLACK_REPLY_TIMEOUT_S):
+                await self.notifiers[destination].show_text_to_person(
+                    self.network, click.channel_id, click.user.id, text, now=now
+                )
+        except (NotificationDeliveryError, TimeoutError) as error:
+            log.warning("slack_reply_not_delivered", destination=destination, error=str(error) or "no response in time")
+
+
+def build_slack_interactivity(
+    notifiers: Mapping[str, Notifier], network: NetworkAccess, signatures: AcceptedSlackSignatures
+) -> SlackInteractivity | None:
+    """`notifiers`: by destination. None if no receiver has a signing secret."""
+    interactive: dict[str, SlackNotifier] = {}
+    secrets: dict[str, Secret] = {}
+    for destination, notifier in notifiers.items():
+        if isinstance(notifier, SlackNotifier) and notifier.signing_secret is not None:
+            interactive[destination], secrets[destination] = notifier, notifier.signing_secret
+    return SlackInteractivity(interactive, secrets, network, signatures) if interactive else None
+
+
+class UnsignedSlackRequestLog:
+    """Logs requests that Slack has not signed: one line a minute, because anyone can send them."""
+
+    def __init__(self) -> None:
+        self._count, self._logged_at = 0, 0
+
+    def record(self, error: SlackRequestRefusedError, now: int) -> None:
+        self._count += 1
+        if not 0 <= now - self._logged_at < UNSIGNED_SLACK_REQUEST_LOG_INTERVAL_MS:
+            log.warning("slack_request_not_verified", error=str(error), count=self._count)
+            self._count, self._logged_at = 0, now
+
+
+class SlackMessageContent(NamedTuple):
+    """The message of a click."""
+
+    sent: SentMessage
+    open_incidents: list[IncidentOfMessage]
+
+
+def create_slack_router(
+    slack: SlackInteractivity | None, run_read_query: StoreReadRunner, run_act: ActRunner, clock: Callable[[], int]
+) -> APIRouter:
+    """`slack`: None if no receiver has a signing secret. `clock`: epoch ms."""
+    router, unsigned_requests = APIRouter(), UnsignedSlackRequestLog()
+
+    @router.post(SLACK_INTERACTIVITY_PATH)
+    async def handle_click(request: Request) -> Response:
+        if slack is None:
+            raise HttpErrorResponseError(404, NO_SIGNING_SECRET_TEXT)
+        body, now = await read_form_body(request, MAX_SLACK_REQUEST_BODY_BYTES), clock()
+        try:
+            destinations = verify_slack_signature(
+                slack.secrets,
+                timestamp=request.headers.get("x-slack-request-timestamp", ""),
+                signature=request.headers.get("x-slack-signature", ""),
+                body=body,
+                accepted=slack.signatures,
+                now=now,
+            )
+        except SlackRequestRefusedError as error:
+            unsigned_requests.record(error, now)
+            raise build_refusal_response_error(error) from None
+        try:
+            click = parse_slack_click(body, now)
+            if click.message is None:
+                return build_slack_response()
+            destination, text = await act_on_click(click, click.message, destinations, run_read_query, run_act)
+        except SlackRequestRefusedError as error:
+            log.warning("slack_request_refused", destinations=destinations, error=str(error))
+            raise build_refusal_response_error(error) from None
+        if not text:
+            return build_slack_response()
+        return build_slack_response(BackgroundTask(slack.reply, destination, click, text, now))
+
+    return router
+
+
+def build_slack_response(background: BackgroundTask | None = None) -> Response:
+    return Response(headers=NO_STORE_HEADERS, background=background)
+
+
+def build_refusal_response_error(error: SlackRequestRefusedError) -> HttpErrorResponseError:
+    return HttpErrorResponseError(error.status_code, f"{capitalize_first(str(error))}.")
+
+
+async def act_on_click(
+    click: SlackClick,
+    reference: SlackMessageReference,
+    destinations: list[str],
+    run_read_query: StoreReadRunner,
+    run_act: ActRunner,
+) -> tuple[str, str]:
+    """Returns the destination of the message, and what the person is shown; empty if the message will show it. Raises
+    SlackRequestRefusedError. `destinations`: of which a message may be."""
+    destination = destinations[0]
+    try:
+        async with asyncio.timeout(SLACK_ACT_TIMEOUT_S):
+            message = await run_read_query(lambda c: load_message_of_click(c, click, reference, destinations))
+            destination = message.sent.destination
+            if not message.open_incidents:
+                return destination, MESSAGE_IS_OVER_TEXT
+            actor = Actor(click.user.display_name, OperatorInterfaceKind.SLACK)
+            if click.action_id == ACKNOWLEDGE_ACTION_ID:
+                text = await acknowledge(message.open_incidents, actor, run_act)
+            else:
+                ends_at = click.clicked_at + SILENCE_DURATION_MS_BY_ACTION_ID[click.action_id]
+                text = await silence(message.open_incidents, ends_at, actor, run_act)
+    except OperatorActRefusedError as error:
+        return destination, f"{capitalize_first(str(error))}."
+    except STORE_READ_QUERY_ERRORS:
+        return destination, DATABASE_UNAVAILABLE_TEXT
+    log.info("slack_click", act=click.action_id, incident=reference.lead_incident, user=click.user.id)
+    return destination, text
+
+
+def load_message_of_click(
+    connection: Connection, click: SlackClick, reference: SlackMessageReference, destinations: list[str]
+) -> SlackMessageContent:
+    """The message is one of these destinations, in the channel of the click. Raises SlackRequestRefusedError."""
+    messages = list_messages_of_incident(connection, reference.lead_incident, destinations)
+    if not messages:
+        raise SlackRequestRefusedError(
+            "the receiver with this signing secret has no message about this incident", status_code=404
+        )
+    in_channel = [message for message in messages if message.receipt.get("channel") == click.channel_id]
+    if not in_channel:
+        raise SlackRequestRefusedError("the message was sent to another channel", status_code=403)
+    sent = in_channel[0]
+    if click.team_id and sent.receipt.get("team", click.team_id) != click.team_id:
+        raise SlackRequestRefusedError("the message was sent to another workspace", status_code=403)
+    incidents = list_open_incidents_of_message(
+        connection, reference.lead_incident, sent.destination, reference.shown_at
+    )
+    return SlackMessageContent(sent, incidents)
+
+
+async def acknowledge(incidents: list[IncidentOfMessage], actor: Actor, run_act: ActRunner) -> str:
+    """What the person is shown: nothing, unless others have acknowledged all of them."""
+    ids = [incident.id for incident in incidents]
+
+    def act(database: Database, now: int) -> str:
+        acknowledged = acknowledge_open_incidents(database, ids, actor, "", now)
+        if any(is_new for _, is_new in acknowledged):
+            return ""
+        first, _ = acknowledged[0]
+        return f"Already acknowledged by {first.actor.name} at {format_utc_timestamp(first.at, now)}."
+
+    return await run_act(act)
+
+
+async def silence(incidents: list[IncidentOfMessage], ends_at: int, actor: Actor, run_act: ActRunner) -> str:
+    """What the person is shown: until when, and how to end it."""
+    requests = [
+        SilenceRequest(
+            SilenceMatcher(ProbeMatcher(probe=incident.probe_id), escape_subject_pattern(incident.subject)), ends_at
+        )
+        for incident in incidents
+    ]
+
+    def act(database: Database, now: int) -> str:
+        return describe_silences(begin_silences_unless_repeated(database, requests, actor, now), now)
+
+    return await run_act(act)
+
+
+def describe_silences(silences: list[Silence], now: int) -> str:
+    ends_at = format_utc_timestamp(min(silence.ends_at for silence in silences), now)
+    if len(silences) == 1:
+        (only,) = silences
+        return f"Silenced until {ends_at} by {only.actor.name}. To end it: watchdog unsilence {only.id}"
+    count = format_number(len(silences))
+    return f"Silenced until {ends_at}, by {count} silences. To end them: watchdog silences, watchdog unsilence"
