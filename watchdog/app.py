@@ -65,7 +65,6 @@ from watchdog.service.process_configuration import (
 from watchdog.service.process_metrics import collect_process_metrics
 from watchdog.service.process_resources import keep_heap_small
 from watchdog.service.scheduler import MonitoringService
-from watchdog.service.slack_requests import AcceptedSlackSignatures
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.signals import install_shutdown_event
 from watchdog.store.database import Database
@@ -109,7 +108,6 @@ class RunningWatchdogService:
     config_actions: RunningConfigActions | None = None
     """None: this process has no files to read again."""
     reload_counts: ConfigReloadCounts = field(default_factory=ConfigReloadCounts)
-    slack_signatures: AcceptedSlackSignatures = field(default_factory=AcceptedSlackSignatures)
 
     async def apply_config(self, loaded_config: LoadedConfig) -> None:
         """Work with another configuration. Raises StoreUnavailableError; then nothing has changed."""
@@ -325,7 +323,7 @@ def _create_asgi_app_of_pages_and_check_ins(
         config_warnings=[str(warning) for warning in loaded_config.warnings],
         collect_process_metrics=lambda: collect_process_metrics(app.service, app.reload_counts),
         mcp_app=mcp_app,
-        slack=build_slack_interactivity(notifiers, app.network, app.slack_signatures),
+        slack=build_slack_interactivity(notifiers, app.network),
     )
     accept_check_in = app.check_in_receiver.accept_check_in
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.support.end_to_end import RunningWatchdog
 from tests.support.fakes import FakeHttpTarget, FakeSlack
@@ -16,6 +17,7 @@ from watchdog.app import create_asgi_app, open_running_watchdog_service
 from watchdog.config.load import LoadedConfig, load_config
 from watchdog.domain.acts import Actor, OperatorInterfaceKind
 from watchdog.server import WebServer, open_listen_socket
+from watchdog.web.routes import slack as slack_route
 from watchdog.web.routes.slack import SLACK_INTERACTIVITY_PATH
 
 
@@ -32,7 +34,10 @@ def load(folder: Path, database_url: str, target: FakeHttpTarget, slack: FakeSla
     return load_config(folder / "watchdog.yaml", json.dumps(config), {"SIGNING": SIGNING_SECRET})
 
 
-async def test_a_click_in_slack_acknowledges_the_incident(database_url: str, tmp_path: Path) -> None:
+async def test_a_click_in_slack_acknowledges_the_incident(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slack_route, "SLACK_ACT_TIMEOUT_S", 300.0)
     with FakeHttpTarget() as target, FakeSlack() as slack, open_listen_socket("127.0.0.1", 0) as listen_socket:
         target.up = False
         loaded = load(tmp_path, database_url, target, slack)

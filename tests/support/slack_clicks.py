@@ -14,7 +14,6 @@ from slack_sdk.signature import SignatureVerifier
 from tests.support.delivery import DeliveryHarness
 from tests.support.web import create_test_app
 from watchdog.service.acts import run_act_and_send
-from watchdog.service.slack_requests import AcceptedSlackSignatures
 from watchdog.web.routes.slack import SLACK_INTERACTIVITY_PATH, build_slack_interactivity
 
 SIGNING_SECRET = "8f742231b10e8888abcd99badc0ffee0"
@@ -75,7 +74,7 @@ class SlackClicks:
             "run_read_query": harness.executor.run_read_query,
             "run_act": partial(run_act_and_send, harness.executor, harness.sender),
             "clock": lambda: harness.now,
-            "slack": build_slack_interactivity(harness.notifiers, harness.network, AcceptedSlackSignatures()),
+            "slack": build_slack_interactivity(harness.notifiers, harness.network),
         }
         self.app = create_test_app(harness.store.database, **defaults | options)
 

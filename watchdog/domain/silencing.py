@@ -33,6 +33,11 @@ class SilenceMatcher:
     """For the incident's subject, such as a job or a task. `*` stands for any text, `\\*` for a star, `\\\\` for a
     backslash."""
 
+    @classmethod
+    def of_incident(cls, probe_id: str, subject: str) -> SilenceMatcher:
+        """Selects the incidents of a probe about a subject; of an empty subject, all incidents of the probe."""
+        return cls(ProbeMatcher(probe=probe_id), escape_subject_pattern(subject))
+
     @property
     def is_empty(self) -> bool:
         """Whether it selects every incident."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Annotated, Literal, NamedTuple
 from urllib.parse import parse_qs
@@ -19,10 +18,11 @@ from watchdog.notifiers.slack_buttons import (
     SILENCE_DURATION_MS_BY_ACTION_ID,
     SlackMessageReference,
 )
+from watchdog.store.database import Database
+from watchdog.store.write.slack_requests import store_accepted_slack_request
 
 SLACK_REQUEST_TOLERANCE_MS = 300_000
 """How far the time that Slack states may be from now."""
-MAX_REMEMBERED_SLACK_SIGNATURES = 10_000
 MAX_SLACK_FORM_FIELDS = 10
 _SLACK_ACTION_IDS = (ACKNOWLEDGE_ACTION_ID, DETAILS_ACTION_ID, *SILENCE_DURATION_MS_BY_ACTION_ID)
 
@@ -38,64 +38,55 @@ class SlackRequestRefusedError(Exception):
 # --- signatures
 
 
-class AcceptedSlackSignatures:
-    """The signatures of the accepted requests that could be repeated. In memory and bounded: beyond
-    MAX_REMEMBERED_SLACK_SIGNATURES the oldest are dropped, which only holders of a signing secret can bring about."""
+class SlackSignature(NamedTuple):
+    """The headers by which Slack signs a request. Its time is near."""
 
-    def __init__(self) -> None:
-        self._expires_at_by_signature: OrderedDict[str, int] = OrderedDict()
-        """In the order in which they came; in epoch ms."""
+    timestamp: str
+    """Decimal digits: epoch s."""
+    value: str
 
-    def __len__(self) -> int:
-        return len(self._expires_at_by_signature)
-
-    def accept(self, signature: str, expires_at: int, now: int) -> bool:
-        """Remember a valid signature until `expires_at`. False: it was accepted before."""
-        remembered = self._expires_at_by_signature
-        while remembered and next(iter(remembered.values())) < now:
-            remembered.popitem(last=False)
-        if signature in remembered:
-            return False
-        remembered[signature] = expires_at
-        if len(remembered) > MAX_REMEMBERED_SLACK_SIGNATURES:
-            remembered.popitem(last=False)
-        return True
+    @property
+    def forgotten_after(self) -> int:
+        """Epoch ms: from when on no process accepts it, even if their clocks differ by minutes."""
+        return int(self.timestamp) * 1_000 + 2 * SLACK_REQUEST_TOLERANCE_MS
 
 
-def verify_slack_signature(
-    secrets: Mapping[str, Secret],
-    *,
-    timestamp: str,
-    signature: str,
-    body: bytes,
-    accepted: AcceptedSlackSignatures,
-    now: int,
-) -> list[str]:
-    """The destinations whose signing secret has signed a request, which may be made once. `secrets`: by destination.
-    `timestamp` and `signature`: its headers. `now`: epoch ms. Raises SlackRequestRefusedError."""
-    if not timestamp or not signature:
+def parse_slack_signature(timestamp: str, value: str, now: int) -> SlackSignature:
+    """Of the headers of a request, before its body is read. `now`: epoch ms. Raises SlackRequestRefusedError."""
+    if not timestamp or not value:
         raise SlackRequestRefusedError("the signature or its time is missing", status_code=403)
     if not re.fullmatch(r"[0-9]{1,12}", timestamp):
         raise SlackRequestRefusedError("the time of the signature is not valid", status_code=403)
-    signed_at = int(timestamp) * 1_000
-    if abs(now - signed_at) > SLACK_REQUEST_TOLERANCE_MS:
+    if abs(now - int(timestamp) * 1_000) > SLACK_REQUEST_TOLERANCE_MS:
         message = "the time of the signature is more than 5 minutes from now: the request is old, or a clock is wrong"
         raise SlackRequestRefusedError(message, status_code=403)
-    content = b"v0:%s:%s" % (timestamp.encode(), body)
+    return SlackSignature(timestamp, value)
+
+
+def verify_slack_signature(secrets: Mapping[str, Secret], signature: SlackSignature, body: bytes) -> list[str]:
+    """The destinations whose signing secret has signed a request. `secrets`: by destination. Raises
+    SlackRequestRefusedError."""
+    content = b"v0:%s:%s" % (signature.timestamp.encode(), body)
+    signature_by_secret = {secret: _sign(secret, content) for secret in set(secrets.values())}
     destinations = [
         destination
         for destination, secret in secrets.items()
-        if hmac.compare_digest(_sign(secret, content).encode(), signature.encode())
+        if hmac.compare_digest(signature_by_secret[secret].encode(), signature.value.encode())
     ]
     if not destinations:
         raise SlackRequestRefusedError("no receiver has the signing secret of the signature", status_code=403)
-    if not accepted.accept(signature, signed_at + SLACK_REQUEST_TOLERANCE_MS, now):
-        raise SlackRequestRefusedError("the request was made before", status_code=403)
     return destinations
 
 
 def _sign(secret: Secret, content: bytes) -> str:
     return f"v0={hmac.new(secret.get_secret_value().encode(), content, hashlib.sha256).hexdigest()}"
+
+
+def accept_slack_request(database: Database, signature: SlackSignature, now: int) -> None:
+    """Accept a verified request, once in all processes on the database. Raises SlackRequestRefusedError if it was
+    accepted before."""
+    if not store_accepted_slack_request(database, signature.value, signature.forgotten_after, now):
+        raise SlackRequestRefusedError("the request was made before", status_code=403)
 
 
 # --- payloads
@@ -135,7 +126,6 @@ class SlackUser(_SlackPayloadModel):
 
 class SlackAction(_SlackPayloadModel):
     action_id: str
-    action_ts: Annotated[str, Field(pattern=r"^[0-9]{1,12}(\.[0-9]{1,9})?$")]
     value: str = ""
 
 
@@ -156,16 +146,14 @@ class SlackClick(NamedTuple):
     action_id: str
     message: SlackMessageReference | None
     """None for a link."""
-    clicked_at: int
-    """Epoch ms, by Slack's clock. The same if the click is repeated."""
     user: SlackUser
     channel_id: str
     team_id: str
     """Empty: the app is installed for a whole organization."""
 
 
-def parse_slack_click(body: bytes, now: int) -> SlackClick:
-    """The click that a signed body states. `now`: epoch ms. Raises SlackRequestRefusedError."""
+def parse_slack_click(body: bytes) -> SlackClick:
+    """The click that a signed body states. Raises SlackRequestRefusedError."""
     try:
         fields = parse_qs(body.decode("ascii"), max_num_fields=MAX_SLACK_FORM_FIELDS)
         (payload,) = fields["payload"]
@@ -180,9 +168,6 @@ def parse_slack_click(body: bytes, now: int) -> SlackClick:
     (action,) = interaction.actions
     if action.action_id not in _SLACK_ACTION_IDS:
         raise SlackRequestRefusedError("Watchdog has no such button", status_code=400)
-    clicked_at = round(float(action.action_ts) * 1_000)
-    if abs(now - clicked_at) > SLACK_REQUEST_TOLERANCE_MS:
-        raise SlackRequestRefusedError("the click is more than 5 minutes from now", status_code=400)
     team_id = interaction.team.id if interaction.team else ""
     if team_id and interaction.user.team_id not in (None, team_id):
         raise SlackRequestRefusedError("the person belongs to another workspace", status_code=403)
@@ -193,7 +178,6 @@ def parse_slack_click(body: bytes, now: int) -> SlackClick:
     return SlackClick(
         action_id=action.action_id,
         message=message,
-        clicked_at=clicked_at,
         user=interaction.user,
         channel_id=interaction.channel.id,
         team_id=team_id,

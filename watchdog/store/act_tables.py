@@ -77,3 +77,9 @@ requested_runs = Table(  # runs that a person has requested, until a process cla
     Column("probe", BigInteger, primary_key=True, autoincrement=False),
     Column("slot", BigInteger, nullable=False),  # the instant of the request, made odd: no slot of a schedule is
 )  # fmt: skip
+
+slack_requests = Table(  # what Slack has signed and Watchdog has accepted: each is accepted once, by one process
+    "slack_requests", metadata,
+    Column("signature", Text, primary_key=True),
+    Column("forgotten_after", BigInteger, nullable=False, index=True),
+)  # fmt: skip

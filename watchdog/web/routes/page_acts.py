@@ -13,7 +13,7 @@ from watchdog.config_types import parse_config_duration_ms
 from watchdog.domain.acts import Actor, OperatorInterfaceKind
 from watchdog.domain.model import Severity
 from watchdog.domain.routing import ProbeMatcher
-from watchdog.domain.silencing import SilenceMatcher, escape_subject_pattern
+from watchdog.domain.silencing import SilenceMatcher
 from watchdog.service.acts import (
     MaintenanceRequest,
     SilenceRequest,
@@ -249,7 +249,7 @@ def build_matcher_of_incident(connection: Connection, incident_id: str) -> Silen
     if not records:
         raise PageNotFoundError(f"There is no incident {incident_id}. Resolved incidents are deleted after a while.")
     record = records[0]
-    return SilenceMatcher(ProbeMatcher(probe=record.probe.id), escape_subject_pattern(record.incident.subject))
+    return SilenceMatcher.of_incident(record.probe.id, record.incident.subject)
 
 
 def parse_silence_matcher(form: Mapping[str, str]) -> SilenceMatcher:

@@ -18,8 +18,7 @@ from starlette.responses import Response
 from watchdog.config_types import Secret
 from watchdog.domain.acts import Actor, OperatorActRefusedError, OperatorInterfaceKind
 from watchdog.domain.formatting import format_number, format_utc_timestamp
-from watchdog.domain.routing import ProbeMatcher
-from watchdog.domain.silencing import Silence, SilenceMatcher, escape_subject_pattern
+from watchdog.domain.silencing import Silence, SilenceMatcher
 from watchdog.net import NetworkAccess
 from watchdog.notifiers import NotificationDeliveryError, Notifier, SlackNotifier
 from watchdog.notifiers.slack_buttons import (
@@ -34,10 +33,12 @@ from watchdog.service.acts import (
     begin_silences_unless_repeated,
 )
 from watchdog.service.slack_requests import (
-    AcceptedSlackSignatures,
     SlackClick,
     SlackRequestRefusedError,
+    SlackSignature,
+    accept_slack_request,
     parse_slack_click,
+    parse_slack_signature,
     verify_slack_signature,
 )
 from watchdog.store.database import Database
@@ -78,8 +79,6 @@ class SlackInteractivity:
     """By destination: those with a signing secret."""
     secrets: Mapping[str, Secret]
     network: NetworkAccess
-    signatures: AcceptedSlackSignatures
-    """They outlive a reload of the configuration."""
 
     async def reply(self, destination: str, click: SlackClick, text: str, now: int) -> None:
         """Show a text to the person who clicked. Slack ignores what the response to a click on a button contains."""
@@ -93,15 +92,15 @@ class SlackInteractivity:
 
 
 def build_slack_interactivity(
-    notifiers: Mapping[str, Notifier], network: NetworkAccess, signatures: AcceptedSlackSignatures
-) -> SlackInteractivity | None:
+    notifiers: Mapping[str, Notifier], network: NetworkAccess
+) -> SlackInteractivity | None:  # fmt: skip
     """`notifiers`: by destination. None if no receiver has a signing secret."""
     interactive: dict[str, SlackNotifier] = {}
     secrets: dict[str, Secret] = {}
     for destination, notifier in notifiers.items():
         if isinstance(notifier, SlackNotifier) and notifier.signing_secret is not None:
             interactive[destination], secrets[destination] = notifier, notifier.signing_secret
-    return SlackInteractivity(interactive, secrets, network, signatures) if interactive else None
+    return SlackInteractivity(interactive, secrets, network) if interactive else None
 
 
 class UnsignedSlackRequestLog:
@@ -115,6 +114,16 @@ class UnsignedSlackRequestLog:
         if not 0 <= now - self._logged_at < UNSIGNED_SLACK_REQUEST_LOG_INTERVAL_MS:
             log.warning("slack_request_not_verified", error=str(error), count=self._count)
             self._count, self._logged_at = 0, now
+
+
+class SignedSlackClick(NamedTuple):
+    """A click that Slack has signed."""
+
+    click: SlackClick
+    reference: SlackMessageReference
+    signature: SlackSignature
+    destinations: list[str]
+    """Those with the signing secret: the message is one of theirs."""
 
 
 class SlackMessageContent(NamedTuple):
@@ -134,24 +143,22 @@ def create_slack_router(
     async def handle_click(request: Request) -> Response:
         if slack is None:
             raise HttpErrorResponseError(404, NO_SIGNING_SECRET_TEXT)
-        body, now = await read_form_body(request, MAX_SLACK_REQUEST_BODY_BYTES), clock()
+        now, headers = clock(), request.headers
         try:
-            destinations = verify_slack_signature(
-                slack.secrets,
-                timestamp=request.headers.get("x-slack-request-timestamp", ""),
-                signature=request.headers.get("x-slack-signature", ""),
-                body=body,
-                accepted=slack.signatures,
-                now=now,
+            signature = parse_slack_signature(
+                headers.get("x-slack-request-timestamp", ""), headers.get("x-slack-signature", ""), now
             )
+            body = await read_form_body(request, MAX_SLACK_REQUEST_BODY_BYTES)
+            destinations = verify_slack_signature(slack.secrets, signature, body)
         except SlackRequestRefusedError as error:
             unsigned_requests.record(error, now)
             raise build_refusal_response_error(error) from None
         try:
-            click = parse_slack_click(body, now)
+            click = parse_slack_click(body)
             if click.message is None:
                 return build_slack_response()
-            destination, text = await act_on_click(click, click.message, destinations, run_read_query, run_act)
+            signed_click = SignedSlackClick(click, click.message, signature, destinations)
+            destination, text = await act_on_click(signed_click, run_read_query, run_act)
         except SlackRequestRefusedError as error:
             log.warning("slack_request_refused", destinations=destinations, error=str(error))
             raise build_refusal_response_error(error) from None
@@ -171,17 +178,15 @@ def build_refusal_response_error(error: SlackRequestRefusedError) -> HttpErrorRe
 
 
 async def act_on_click(
-    click: SlackClick,
-    reference: SlackMessageReference,
-    destinations: list[str],
-    run_read_query: StoreReadRunner,
-    run_act: ActRunner,
+    signed_click: SignedSlackClick, run_read_query: StoreReadRunner, run_act: ActRunner
 ) -> tuple[str, str]:
     """Returns the destination of the message, and what the person is shown; empty if the message will show it. Raises
-    SlackRequestRefusedError. `destinations`: of which a message may be."""
+    SlackRequestRefusedError."""
+    click, reference, signature, destinations = signed_click
     destination = destinations[0]
     try:
         async with asyncio.timeout(SLACK_ACT_TIMEOUT_S):
+            await run_act(lambda database, now: accept_slack_request(database, signature, now))
             message = await run_read_query(lambda c: load_message_of_click(c, click, reference, destinations))
             destination = message.sent.destination
             if not message.open_incidents:
@@ -190,8 +195,8 @@ async def act_on_click(
             if click.action_id == ACKNOWLEDGE_ACTION_ID:
                 text = await acknowledge(message.open_incidents, actor, run_act)
             else:
-                ends_at = click.clicked_at + SILENCE_DURATION_MS_BY_ACTION_ID[click.action_id]
-                text = await silence(message.open_incidents, ends_at, actor, run_act)
+                duration_ms = SILENCE_DURATION_MS_BY_ACTION_ID[click.action_id]
+                text = await silence(message.open_incidents, duration_ms, actor, run_act)
     except OperatorActRefusedError as error:
         return destination, f"{capitalize_first(str(error))}."
     except STORE_READ_QUERY_ERRORS:
@@ -235,16 +240,12 @@ async def acknowledge(incidents: list[IncidentOfMessage], actor: Actor, run_act:
     return await run_act(act)
 
 
-async def silence(incidents: list[IncidentOfMessage], ends_at: int, actor: Actor, run_act: ActRunner) -> str:
+async def silence(incidents: list[IncidentOfMessage], duration_ms: int, actor: Actor, run_act: ActRunner) -> str:
     """What the person is shown: until when, and how to end it."""
-    requests = [
-        SilenceRequest(
-            SilenceMatcher(ProbeMatcher(probe=incident.probe_id), escape_subject_pattern(incident.subject)), ends_at
-        )
-        for incident in incidents
-    ]
+    matchers = [SilenceMatcher.of_incident(incident.probe_id, incident.subject) for incident in incidents]
 
     def act(database: Database, now: int) -> str:
+        requests = [SilenceRequest(matcher, now + duration_ms) for matcher in matchers]
         return describe_silences(begin_silences_unless_repeated(database, requests, actor, now), now)
 
     return await run_act(act)
