@@ -34,7 +34,7 @@ from watchdog.notifiers.slack_buttons import SlackMessageReference
 REFERENCE = SlackMessageReference("5d41402abc4b2a76b9719d91", NOW)
 ANA = Acknowledgement(NOW, Actor("Ana", OperatorInterfaceKind.SLACK), "")
 BEN = Acknowledgement(NOW - 60_000, Actor("Ben", OperatorInterfaceKind.CLI), "")
-ACT_BUTTONS = ["Acknowledge", "Silence 1 h", "Silence 4 h"]
+ACT_BUTTONS = ["Acknowledge", "Silence 1 h", "Silence 4 h", "Run now"]
 
 
 def make_bot(slack: FakeSlack, **changed: Any) -> SlackNotifier:
@@ -100,7 +100,7 @@ def test_an_acknowledged_incident_has_no_button_to_acknowledge_it(slack: FakeSla
     incident = replace(OPENED_ALERT.incident, acknowledgement=ANA)
     send(make_bot(slack), replace(OPENED_ALERT, event=IncidentEvent.ACKNOWLEDGED, incident=incident), receipt)
     root, reply = slack.posts
-    assert list_labels(root["blocks"]) == ["Silence 1 h", "Silence 4 h", "Details"]
+    assert list_labels(root["blocks"]) == ["Silence 1 h", "Silence 4 h", "Run now", "Details"]
     assert "*Acknowledged* by Ana at 01:50 UTC" in str(root["blocks"])
     assert "blocks" not in reply
 
@@ -112,6 +112,18 @@ def test_the_buttons_of_a_group_name_how_many_incidents_they_are_about() -> None
     confirmation = find_buttons({"blocks": blocks})["acknowledge"]["confirm"]
     assert confirmation["title"]["text"] == "Acknowledge 3 incidents?"
     assert are_blocks_valid(blocks)
+
+
+def test_only_a_message_about_one_probe_that_can_be_run_has_a_button_to_run_it() -> None:
+    probe = make_member("API").probe
+    for kind, may_run in (("http", True), ("heartbeat", False), ("service", False)):
+        member = make_member("API")._replace(probe=replace(probe, kind=kind))
+        alone = replace(OPENED_ALERT, probe=replace(OPENED_ALERT.probe, kind=kind))
+        for context in (alone, replace(make_context([member, member]), probe=member.probe)):
+            labels = list_labels(build_slack_blocks(compose_alert_message(context), REFERENCE))
+            assert ("Run now" in labels) == may_run, kind
+    several = build_slack_blocks(compose_group([make_member("API 1"), make_member("API 2")]), REFERENCE)
+    assert "Run now" not in list_labels(several)
 
 
 def test_a_group_shows_who_takes_care_of_how_many() -> None:

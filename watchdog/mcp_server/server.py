@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from functools import partial
 from typing import Annotated, Any, Literal, TypeAlias
 
 from mcp.server import MCPServer
@@ -33,9 +31,8 @@ from watchdog.probes.base import Probe
 from watchdog.service.acts import request_run
 from watchdog.service.registration import compute_max_result_lateness
 from watchdog.service.requested_runs import (
-    REQUESTED_RESULT_POLL_INTERVAL_S,
     RequestedRunWithoutResultError,
-    find_requested_run_result,
+    wait_for_requested_run_result,
 )
 from watchdog.service.run_once import (
     find_probe_by_name_or_id,
@@ -45,7 +42,6 @@ from watchdog.service.run_once import (
 from watchdog.store.read import status
 from watchdog.store.read.alert_context import load_alert_message_context
 from watchdog.store.read.destinations import list_destination_names
-from watchdog.store.read.history import StoredResultWithEvidence
 from watchdog.store.read.status import Connection, IncidentRecord
 
 MCP_INSTRUCTIONS = """\
@@ -209,14 +205,10 @@ class McpTools:
         requested = await self._context.run_act(
             lambda database, now: request_run(database, probe.id, operator, "", now)
         )
-        stored: StoredResultWithEvidence | None = None
-        while stored is None:
-            await asyncio.sleep(REQUESTED_RESULT_POLL_INTERVAL_S)
-            load = partial(find_requested_run_result, requested=requested, now=self._context.runner.clock())
-            try:
-                stored = await self._context.run_query(load)
-            except RequestedRunWithoutResultError as e:
-                raise McpToolRequestError(str(e)) from None
+        try:
+            stored = await wait_for_requested_run_result(self._context.run_query, requested, self._context.runner.clock)
+        except RequestedRunWithoutResultError as e:
+            raise McpToolRequestError(str(e)) from None
         return serialize_requested_run(requested.registered.policy, stored.result, stored.evidence or Evidence())
 
     async def get_tool_job(self, id: str) -> McpToolResult:

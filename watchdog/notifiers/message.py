@@ -11,6 +11,7 @@ from watchdog.domain.formatting import (
     format_duration_rounded,
 )
 from watchdog.domain.model import AlertMessageContext, HealthState, IncidentEvent
+from watchdog.domain.requested_runs import can_run_on_request
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE
 from watchdog.domain.rules.job import is_heartbeat_incident
 from watchdog.notifiers.message_evidence import format_alert_evidence, format_alert_evidence_title
@@ -90,6 +91,8 @@ class AlertMessage:
     incident was acknowledged, or in a reminder: "Still down for 4 h: API: HTTP 503, expected 200"."""
     unacknowledged_count: int = 0
     """How many of its incidents are open and not acknowledged."""
+    can_run_now: bool = False
+    """It is about a single probe, which people can run on request."""
 
     @property
     def state_symbol(self) -> str:
@@ -164,6 +167,7 @@ def _compose_multi_incident_message(context: AlertMessageContext) -> AlertMessag
         members=format_merged_message_incident_lines(context),
         change_text=change_text,
         unacknowledged_count=len(list_unacknowledged_incidents(member.incident for member in context.members)),
+        can_run_now=is_about_single_probe(context) and can_run_on_request(context.probe.kind),
     )
 
 
@@ -216,6 +220,7 @@ def _compose_incident_message(context: AlertMessageContext) -> AlertMessage:
         probe_url=context.probe_url,
         change_text=change_text,
         unacknowledged_count=len(list_unacknowledged_incidents([incident])),
+        can_run_now=can_run_on_request(context.probe.kind),
     )
 
 

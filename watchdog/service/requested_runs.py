@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
+
 from watchdog.domain.requested_runs import MAX_REQUESTED_RUN_AGE_MS
+from watchdog.service.clock import Clock
 from watchdog.store.read.history import StoredResultWithEvidence
+from watchdog.store.read.query import StoreReadRunner
 from watchdog.store.read.requested_runs import load_requested_run_result, load_waiting_request
 from watchdog.store.read.status import Connection
 from watchdog.store.write.requested_runs import RequestedRun
@@ -30,3 +35,14 @@ def find_requested_run_result(
     if waited_ms > requested.registered.policy.max_lateness:
         raise RequestedRunWithoutResultError(f"the run of {probe.name} has no result yet: see its results later")
     return None
+
+
+async def wait_for_requested_run_result(
+    run_read_query: StoreReadRunner, requested: RequestedRun, clock: Clock
+) -> StoredResultWithEvidence:  # fmt: skip
+    """Raises RequestedRunWithoutResultError, and what the queries raise."""
+    while True:
+        await asyncio.sleep(REQUESTED_RESULT_POLL_INTERVAL_S)
+        stored = await run_read_query(partial(find_requested_run_result, requested=requested, now=clock()))
+        if stored is not None:
+            return stored

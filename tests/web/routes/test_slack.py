@@ -15,6 +15,7 @@ from tests.support.acts import BEN
 from tests.support.alert_contexts import HOSTILE_TEXTS
 from tests.support.delivery import DeliveryHarness, Receivers
 from tests.support.fakes import CannedResponse
+from tests.support.polling import wait_until_async
 from tests.support.slack_clicks import (
     ANA_IN_SLACK,
     SIGNING_SECRET,
@@ -24,12 +25,12 @@ from tests.support.slack_clicks import (
     make_payload,
     sign,
 )
-from tests.support.store import INTERVAL_MS, make_registered_probe
-from watchdog.domain.formatting import HOUR_MS
+from tests.support.store import INTERVAL_MS, make_registered_probe, make_result
+from watchdog.domain.formatting import HOUR_MS, NBSP
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.notifiers.slack import SlackNotifier
 from watchdog.service.acts import acknowledge_incident, end_silence, remove_acknowledgement
-from watchdog.store.act_tables import acts, silences
+from watchdog.store.act_tables import acts, requested_runs, silences
 from watchdog.store.database import Database
 from watchdog.store.errors import StoreUnavailableError
 from watchdog.store.outbox_filters import MIN_GROUP_MESSAGE_EDIT_INTERVAL_MS
@@ -41,12 +42,14 @@ from watchdog.web.routes.slack import (
     DATABASE_UNAVAILABLE_TEXT,
     MAX_SLACK_REQUEST_BODY_BYTES,
     MESSAGE_IS_OVER_TEXT,
+    NO_RUN_RESULT_TEXT,
+    RUN_REQUESTED_BEFORE_TEXT,
     build_slack_interactivity,
 )
 
 BOT_ONLY = ("bot/slack",)
 OTHER_SECRET = "0123456789abcdef0123456789abcdef"
-ACKNOWLEDGE, SILENCE_1H, SILENCE_4H = "acknowledge", "silence_1h", "silence_4h"
+ACKNOWLEDGE, SILENCE_1H, SILENCE_4H, RUN_NOW = "acknowledge", "silence_1h", "silence_4h", "run_now"
 
 
 @pytest.fixture
@@ -93,7 +96,7 @@ async def test_acknowledging_edits_the_message(database: Database, receivers: Re
         assert (response.status_code, response.content) == (200, b"")
         root, reply = harness.bot.posts
         assert "*Acknowledged* by Ana Example at" in str(root["blocks"])
-        assert list(find_buttons(root)) == [SILENCE_1H, SILENCE_4H, "details"]
+        assert list(find_buttons(root)) == [SILENCE_1H, SILENCE_4H, RUN_NOW, "details"]
         assert "Acknowledged by Ana Example at" in reply["text"]
         assert list_acts(harness) == [("acknowledge", "Ana Example", "slack")]
         assert harness.bot.texts_to_one_person == [], "the message shows it"
@@ -154,6 +157,57 @@ async def test_two_clicks_on_silence_begin_one_silence(database: Database, recei
         harness.now += 4 * HOUR_MS
         await clicks.click(SILENCE_1H)
         assert len(harness.store.select_rows(silences)) == 3, "on purpose"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "message", "text"),
+    [
+        ("fail", "HTTP 503, expected 200", "Api failed: HTTP 503, expected 200 (182 ms)"),
+        ("pass", "", "Api passed (182 ms)"),
+        ("error", "<!channel> the network failed", "Api has no verdict: &lt;!channel&gt; the network failed (182 ms)"),
+    ],
+)
+async def test_a_run_takes_place_once_and_its_result_is_shown(
+    database: Database, receivers: Receivers, outcome: str, message: str, text: str
+) -> None:
+    async with make_harness(database, receivers) as harness:
+        await open_incidents(harness)
+        harness.store.advance_watermark(harness.now)
+        clicks, value = SlackClicks(harness), find_buttons(harness.bot.posts[0])[RUN_NOW]["value"]
+        first_click = asyncio.create_task(clicks.click(RUN_NOW))
+        await wait_until_async(lambda: harness.store.select_rows(requested_runs))
+        assert (await clicks.click(RUN_NOW, value, user={"id": "U0BEN", "real_name": "Ben"})).status_code == 200
+        assert harness.bot.texts_to_one_person == [("U0BEN", RUN_REQUESTED_BEFORE_TEXT)]
+        (run,) = [run for run in harness.store.claim_slots(harness.now) if run.is_requested]
+        result = make_result(run.probe, run.slot, outcome, message=message, measurements={"manual": True})
+        harness.store.record_results(result, now=harness.now)
+        assert (await first_click).status_code == 200
+        shown = [(person, words.replace(NBSP, " ")) for person, words in harness.bot.texts_to_one_person]
+        assert shown[1:] == [("U0ANA", text)]
+        assert list_acts(harness) == [("run_now", "Ana Example", "slack")]
+        assert (ACKNOWLEDGE in find_buttons(harness.bot.posts[0])) == (outcome != "pass")
+
+
+async def test_a_run_that_cannot_take_place_is_explained(database: Database, receivers: Receivers) -> None:
+    async with make_harness(database, receivers) as harness:
+        await open_incidents(harness)
+        harness.store.advance_watermark(harness.now - HOUR_MS)
+        assert (await SlackClicks(harness).click(RUN_NOW)).status_code == 200
+        ((person_id, text),) = harness.bot.texts_to_one_person
+        assert person_id == "U0ANA"
+        assert text.startswith("No process can run Api: ")
+        assert list_acts(harness) == []
+
+
+async def test_a_run_without_a_result_is_explained(
+    tmp_path: Path, receivers: Receivers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slack_route, "SLACK_RUN_RESULT_TIMEOUT_S", 0.0)
+    async with make_harness(f"sqlite:///{tmp_path}/watchdog.db", receivers) as harness:
+        await open_incidents(harness)
+        harness.store.advance_watermark(harness.now)
+        assert (await SlackClicks(harness).click(RUN_NOW)).status_code == 200
+        assert harness.bot.texts_to_one_person == [("U0ANA", NO_RUN_RESULT_TEXT)]
 
 
 @pytest.mark.parametrize("action_id", [ACKNOWLEDGE, SILENCE_1H])

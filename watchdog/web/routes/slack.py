@@ -17,12 +17,19 @@ from starlette.responses import Response
 
 from watchdog.config_types import Secret
 from watchdog.domain.acts import Actor, OperatorActRefusedError, OperatorInterfaceKind
-from watchdog.domain.formatting import format_number, format_utc_timestamp
+from watchdog.domain.formatting import format_duration, format_number, format_utc_timestamp
+from watchdog.domain.model import Outcome
 from watchdog.domain.silencing import Silence, SilenceMatcher
 from watchdog.net import NetworkAccess
 from watchdog.notifiers import NotificationDeliveryError, Notifier, SlackNotifier
+from watchdog.notifiers.message_fields import (
+    MAX_MESSAGE_CAUSE_CHARS,
+    MAX_MESSAGE_NAME_CHARS,
+    to_safe_single_line,
+)
 from watchdog.notifiers.slack_buttons import (
     ACKNOWLEDGE_ACTION_ID,
+    RUN_NOW_ACTION_ID,
     SILENCE_DURATION_MS_BY_ACTION_ID,
     SlackMessageReference,
 )
@@ -31,7 +38,10 @@ from watchdog.service.acts import (
     SilenceRequest,
     acknowledge_open_incidents,
     begin_silences_unless_repeated,
+    request_run,
 )
+from watchdog.service.requested_runs import RequestedRunWithoutResultError, wait_for_requested_run_result
+from watchdog.service.run_once import judge_single_result
 from watchdog.service.slack_requests import (
     SlackClick,
     SlackRequestRefusedError,
@@ -50,6 +60,7 @@ from watchdog.store.read.messages import (
 )
 from watchdog.store.read.query import STORE_READ_QUERY_ERRORS, StoreReadRunner
 from watchdog.store.read.status import Connection
+from watchdog.store.write.requested_runs import RequestedRun
 from watchdog.web.errors import HttpErrorResponseError
 from watchdog.web.forms import read_form_body
 from watchdog.web.pages.banner import capitalize_first
@@ -63,9 +74,14 @@ MAX_SLACK_REQUEST_BODY_BYTES = 524_288
 SLACK_ACT_TIMEOUT_S = 2.0
 """Slack waits for 3 s."""
 SLACK_REPLY_TIMEOUT_S = 10.0
+SLACK_RUN_RESULT_TIMEOUT_S = 120.0
+"""How long the result of a run is awaited."""
 UNSIGNED_SLACK_REQUEST_LOG_INTERVAL_MS = 60_000
 NO_SIGNING_SECRET_TEXT = "No receiver has a `signing_secret`, so Watchdog accepts no clicks in Slack."
 MESSAGE_IS_OVER_TEXT = "The incidents of this message are over: there is nothing to do."
+RUN_REQUESTED_BEFORE_TEXT = "A run was requested just before: it takes place once."
+NO_RUN_RESULT_TEXT = "The run has no result yet: see the page of the probe later."
+RUN_VERB_BY_OUTCOME = {Outcome.PASS: "passed", Outcome.FAIL: "failed"}
 DATABASE_UNAVAILABLE_TEXT = (
     "Watchdog's database does not respond at the moment. See whether the message has changed before you click again."
 )
@@ -126,6 +142,17 @@ class SignedSlackClick(NamedTuple):
     """Those with the signing secret: the message is one of theirs."""
 
 
+class SlackClickResult(NamedTuple):
+    """What the person who clicked is shown."""
+
+    destination: str
+    """Of the message."""
+    text: str = ""
+    """Empty: nothing, because the message will show it, or the result of a run."""
+    requested_run: RequestedRun | None = None
+    """Its result is shown as soon as it is stored."""
+
+
 class SlackMessageContent(NamedTuple):
     """The message of a click."""
 
@@ -158,13 +185,18 @@ def create_slack_router(
             if click.message is None:
                 return build_slack_response()
             signed_click = SignedSlackClick(click, click.message, signature, destinations)
-            destination, text = await act_on_click(signed_click, run_read_query, run_act)
+            result = await act_on_click(signed_click, run_read_query, run_act)
         except SlackRequestRefusedError as error:
             log.warning("slack_request_refused", destinations=destinations, error=str(error))
             raise build_refusal_response_error(error) from None
-        if not text:
-            return build_slack_response()
-        return build_slack_response(BackgroundTask(slack.reply, destination, click, text, now))
+        return build_slack_response(BackgroundTask(show_result, slack, click, result))
+
+    async def show_result(slack: SlackInteractivity, click: SlackClick, result: SlackClickResult) -> None:
+        text = result.text
+        if result.requested_run is not None:
+            text = await describe_result_of_requested_run(result.requested_run, run_read_query, clock)
+        if text:
+            await slack.reply(result.destination, click, text, clock())
 
     return router
 
@@ -179,9 +211,8 @@ def build_refusal_response_error(error: SlackRequestRefusedError) -> HttpErrorRe
 
 async def act_on_click(
     signed_click: SignedSlackClick, run_read_query: StoreReadRunner, run_act: ActRunner
-) -> tuple[str, str]:
-    """Returns the destination of the message, and what the person is shown; empty if the message will show it. Raises
-    SlackRequestRefusedError."""
+) -> SlackClickResult:
+    """Raises SlackRequestRefusedError."""
     click, reference, signature, destinations = signed_click
     destination = destinations[0]
     try:
@@ -190,19 +221,25 @@ async def act_on_click(
             message = await run_read_query(lambda c: load_message_of_click(c, click, reference, destinations))
             destination = message.sent.destination
             if not message.open_incidents:
-                return destination, MESSAGE_IS_OVER_TEXT
-            actor = Actor(click.user.display_name, OperatorInterfaceKind.SLACK)
-            if click.action_id == ACKNOWLEDGE_ACTION_ID:
-                text = await acknowledge(message.open_incidents, actor, run_act)
-            else:
-                duration_ms = SILENCE_DURATION_MS_BY_ACTION_ID[click.action_id]
-                text = await silence(message.open_incidents, duration_ms, actor, run_act)
+                return SlackClickResult(destination, MESSAGE_IS_OVER_TEXT)
+            result = await run_act_of_click(click, message, run_act)
     except OperatorActRefusedError as error:
-        return destination, f"{capitalize_first(str(error))}."
+        return SlackClickResult(destination, f"{capitalize_first(str(error))}.")
     except STORE_READ_QUERY_ERRORS:
-        return destination, DATABASE_UNAVAILABLE_TEXT
+        return SlackClickResult(destination, DATABASE_UNAVAILABLE_TEXT)
     log.info("slack_click", act=click.action_id, incident=reference.lead_incident, user=click.user.id)
-    return destination, text
+    return result
+
+
+async def run_act_of_click(click: SlackClick, message: SlackMessageContent, run_act: ActRunner) -> SlackClickResult:
+    """Raises OperatorActRefusedError, and what the store raises."""
+    actor, destination = Actor(click.user.display_name, OperatorInterfaceKind.SLACK), message.sent.destination
+    if click.action_id == ACKNOWLEDGE_ACTION_ID:
+        return SlackClickResult(destination, await acknowledge(message.open_incidents, actor, run_act))
+    if click.action_id == RUN_NOW_ACTION_ID:
+        return await run_now(message, actor, run_act)
+    duration_ms = SILENCE_DURATION_MS_BY_ACTION_ID[click.action_id]
+    return SlackClickResult(destination, await silence(message.open_incidents, duration_ms, actor, run_act))
 
 
 def load_message_of_click(
@@ -238,6 +275,37 @@ async def acknowledge(incidents: list[IncidentOfMessage], actor: Actor, run_act:
         return f"Already acknowledged by {first.actor.name} at {format_utc_timestamp(first.at, now)}."
 
     return await run_act(act)
+
+
+async def run_now(message: SlackMessageContent, actor: Actor, run_act: ActRunner) -> SlackClickResult:
+    """A message with this button is about one probe."""
+    probe_id = message.open_incidents[0].probe_id
+    requested = await run_act(lambda database, now: request_run(database, probe_id, actor, "", now))
+    if not requested.is_new:
+        return SlackClickResult(message.sent.destination, RUN_REQUESTED_BEFORE_TEXT)
+    return SlackClickResult(message.sent.destination, requested_run=requested)
+
+
+async def describe_result_of_requested_run(
+    requested: RequestedRun, run_read_query: StoreReadRunner, clock: Callable[[], int]
+) -> str:
+    """ "API failed: HTTP 503, expected 200 (182 ms)"."""
+    name = to_safe_single_line(requested.registered.info.name, MAX_MESSAGE_NAME_CHARS)
+    try:
+        async with asyncio.timeout(SLACK_RUN_RESULT_TIMEOUT_S):
+            stored = await wait_for_requested_run_result(run_read_query, requested, clock)
+    except RequestedRunWithoutResultError as error:
+        return capitalize_first(str(error))
+    except STORE_READ_QUERY_ERRORS:
+        return NO_RUN_RESULT_TEXT
+    verdict = judge_single_result(requested.registered.policy, stored.result)
+    verb = RUN_VERB_BY_OUTCOME.get(verdict.outcome, "has no verdict")
+    message = to_safe_single_line(verdict.message, MAX_MESSAGE_CAUSE_CHARS)
+    duration = stored.result.duration
+    return (
+        f"{name} {verb}{f': {message}' if message else ''}"
+        f"{'' if duration is None else f' ({format_duration(duration)})'}"
+    )
 
 
 async def silence(incidents: list[IncidentOfMessage], duration_ms: int, actor: Actor, run_act: ActRunner) -> str:
