@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from watchdog.domain.formatting import (
     HEALTH_STATE_LABELS,
@@ -37,6 +37,7 @@ from watchdog.notifiers.shared_message import (
     build_multi_incident_alert_fields,
     build_severity_and_group_of_incidents_fields,
     compute_first_start_to_last_end_duration_ms,
+    count_unacknowledged_incidents,
     find_highest_incident_severity,
     find_worst_incident_health_state,
     format_acknowledgement_change_of_incidents,
@@ -47,7 +48,6 @@ from watchdog.notifiers.shared_message import (
     format_open_incidents_title_with_cause,
     has_recovered_incident,
     is_about_single_probe,
-    list_unacknowledged_incidents,
 )
 
 
@@ -124,7 +124,12 @@ class AlertMessage:
 
 
 def compose_alert_message(context: AlertMessageContext) -> AlertMessage:
-    return _compose_multi_incident_message(context) if context.members else _compose_incident_message(context)
+    message = _compose_multi_incident_message(context) if context.members else _compose_incident_message(context)
+    return replace(
+        message,
+        unacknowledged_count=count_unacknowledged_incidents(context),
+        can_run_now=can_run_on_request(context.probe.kind) and (not context.members or is_about_single_probe(context)),
+    )
 
 
 def _compose_multi_incident_message(context: AlertMessageContext) -> AlertMessage:
@@ -166,8 +171,6 @@ def _compose_multi_incident_message(context: AlertMessageContext) -> AlertMessag
         probe_url=context.probe_url if context.shared_cause and is_about_single_probe(context) else "",
         members=format_merged_message_incident_lines(context),
         change_text=change_text,
-        unacknowledged_count=len(list_unacknowledged_incidents(member.incident for member in context.members)),
-        can_run_now=is_about_single_probe(context) and can_run_on_request(context.probe.kind),
     )
 
 
@@ -219,8 +222,6 @@ def _compose_incident_message(context: AlertMessageContext) -> AlertMessage:
         incident_id=incident.id,
         probe_url=context.probe_url,
         change_text=change_text,
-        unacknowledged_count=len(list_unacknowledged_incidents([incident])),
-        can_run_now=can_run_on_request(context.probe.kind),
     )
 
 

@@ -16,7 +16,6 @@ from watchdog.domain.formatting import (
 from watchdog.domain.model import (
     AlertMessageContext,
     HealthState,
-    Incident,
     IncidentEvent,
     IncidentWithProbe,
     Severity,
@@ -228,9 +227,10 @@ def build_multi_incident_alert_fields(context: AlertMessageContext) -> tuple[Ale
     return (*fields, *build_also_notified_alert_fields(context))
 
 
-def list_unacknowledged_incidents(incidents: Iterable[Incident]) -> list[Incident]:
-    """Those that are open and that no one takes care of."""
-    return [incident for incident in incidents if incident.resolved_at is None and incident.acknowledgement is None]
+def count_unacknowledged_incidents(context: AlertMessageContext) -> int:
+    """How many incidents of the message are open, without anyone who takes care of them."""
+    incidents = [member.incident for member in context.members] or [context.incident]
+    return sum(incident.resolved_at is None and incident.acknowledgement is None for incident in incidents)
 
 
 def format_acknowledgement_change_of_incidents(context: AlertMessageContext) -> str:
