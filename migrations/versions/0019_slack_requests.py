@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision = "0019", "0017"
+revision, down_revision = "0019", "0018"
 
 
 def upgrade() -> None:
