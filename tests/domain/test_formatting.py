@@ -6,7 +6,8 @@ import pytest
 
 from tests.support.alert_contexts import MINUTE_MS, NOW, run_summaries
 from watchdog.domain import formatting
-from watchdog.domain.model import HealthState, Outcome, RemediationAttempt, RemediationAttemptState, RunSummary
+from watchdog.domain.model import HealthState, Outcome, RunSummary
+from watchdog.domain.remediation_attempts import RemediationAttempt, RemediationAttemptState
 
 NB = "\N{NO-BREAK SPACE}"
 SECOND, HOUR, DAY = 1_000, 60 * MINUTE_MS, 24 * 60 * MINUTE_MS

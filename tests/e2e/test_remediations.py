@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from tests.support.end_to_end import FAST_PROBE, OPENED, RESOLVED, EndToEndHarness, RunningWatchdog, email_texts
 from tests.support.polling import wait_until_async
 from watchdog.app import create_asgi_app
-from watchdog.domain.model import RemediationAttempt
+from watchdog.domain.remediation_attempts import RemediationAttempt
 from watchdog.server import WebServer, open_listen_socket
 from watchdog.store.read.alert_context import list_remediation_attempts
 

@@ -10,8 +10,9 @@ from datetime import datetime, timedelta
 from statistics import median
 from zoneinfo import ZoneInfo
 
-from watchdog.domain.model import HealthState, Outcome, RemediationAttempt, RemediationAttemptState, RunSummary
+from watchdog.domain.model import HealthState, Outcome, RunSummary
 from watchdog.domain.reasons import get_reason_title
+from watchdog.domain.remediation_attempts import RemediationAttempt, RemediationAttemptState
 from watchdog.domain.timestamps import UNIX_EPOCH
 
 NBSP = "\N{NO-BREAK SPACE}"

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from watchdog.domain.acts import Acknowledgement
 from watchdog.domain.limits import ScheduledJobLimits
+from watchdog.domain.remediation_attempts import RemediationAttempt
 from watchdog.domain.uptime_clock import DowntimeGap
 
 Json: TypeAlias = Any
@@ -61,6 +62,8 @@ class IncidentEvent(StrEnum):
     REMINDER = "reminder"
     """It is still open."""
     RESOLVED = "resolved"
+    MUTES = "mutes"
+    """More alerts of other probes are muted while it is open. Only messages that can be edited show this."""
 
 
 class DeliveryState(StrEnum):
@@ -77,19 +80,8 @@ class DeliveryState(StrEnum):
     """Sent several times, and no response shows whether it arrived. Sent again while the incident is open."""
     SILENCED = "silenced"
     """Held back by a silence. When that ends, what is still due is sent as another notification."""
-
-
-class RemediationAttemptState(StrEnum):
-    """What became of a remediation."""
-
-    RATE_LIMITED = "rate_limited"
-    """Held back by its limit; it may run later."""
-    STARTED = "started"
-    """Running, or its process was killed."""
-    SUCCEEDED = "succeeded"
-    DRY_RUN = "dry_run"
-    """It showed what it would do."""
-    FAILED = "failed"
+    MUTED = "muted"
+    """Held back because of another probe. When that ends, what is still due is sent as another notification."""
 
 
 SubjectFacts: TypeAlias = Any
@@ -308,20 +300,6 @@ class IncidentCauseChange(NamedTuple):
     message: str
 
 
-class RemediationAttempt(NamedTuple):
-    """One run, or dry run, of a remediation for an incident."""
-
-    action: str
-    """The action in words."""
-    reason: str
-    run_id: str
-    state: RemediationAttemptState
-    started_at: int
-    ended_at: int | None
-    detail: str
-    """The result in words."""
-
-
 class RunSummary(NamedTuple):
     """A past result, as much of it as messages and sparklines need."""
 
@@ -396,5 +374,7 @@ class AlertMessageContext:
     """What broke for all members; empty if they share nothing, because their messages were merged."""
     raises_severity: bool = False
     """The message that the destination has named no critical incident so far, and this one does."""
+    muted_probe_names: tuple[str, ...] = ()
+    """Of the probes whose alerts are muted while the incidents of the message are open: one for each alert."""
     escalated_after_ms: int | None = None
     """The destination was notified because the incident was still open after this time; None: as soon as it opened."""

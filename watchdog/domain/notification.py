@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from watchdog.domain.model import IncidentEvent
+from watchdog.domain.model import DeliveryState, IncidentEvent
+
+HELD_BACK_DELIVERY_STATES = (DeliveryState.SILENCED, DeliveryState.MUTED)
+"""No one was sent such a notification, and it is not sent any more: another one may be."""
+MESSAGE_EDIT_EVENTS = (IncidentEvent.ACKNOWLEDGED, IncidentEvent.MUTES)
+"""Only messages that can be edited show these events. Elsewhere, such a notification is dropped."""
 
 
 @dataclass(frozen=True, slots=True)

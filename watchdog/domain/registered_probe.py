@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from watchdog.domain.model import ProbeInfo
+from watchdog.domain.muting import MutingProbe
 from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.domain.rules import AlertPolicy
 from watchdog.domain.schedule import Schedule
@@ -35,6 +36,8 @@ class RegisteredProbe:
     """In the configuration."""
     routes: NotificationRoutingTable = EMPTY_NOTIFICATION_ROUTING_TABLE
     """Decides who is notified of its incidents."""
+    muting_probes: tuple[MutingProbe, ...] = ()
+    """They mute its alerts while they are down. Known to the member that registers it: for others, it is empty."""
 
     @property
     def info(self) -> ProbeInfo:

@@ -15,6 +15,8 @@ from watchdog.domain.rules import service
 ROUTING_LOG_ROUTE_NOTIFIES_TEXT = " matches: notifies "
 ROUTING_LOG_EVERY_RECEIVER_NOTIFIED_TEXT = "every receiver is notified: "
 ESCALATION_NOTIFIES_TEXT = ", it escalates to "
+MUTING_ROUTING_LOG_PREFIX = "muting: "
+"""Of steps about notifications that are held back. They may contain the name of a probe, and notify no one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,8 @@ def explain_routing_of_destination(routing_log: Sequence[str], destination: str,
     all steps if they left it out together."""
     receiver = destination.partition("/")[0]
     for step in routing_log:
+        if step.startswith(MUTING_ROUTING_LOG_PREFIX):
+            continue
         texts = ROUTING_LOG_ROUTE_NOTIFIES_TEXT, ESCALATION_NOTIFIES_TEXT
         _, _, names = step.partition(
             next((text for text in texts if text in step), ROUTING_LOG_EVERY_RECEIVER_NOTIFIED_TEXT)

@@ -14,15 +14,9 @@ from watchdog.domain.formatting import (
     format_time_in_zone,
     format_utc_timestamp,
 )
-from watchdog.domain.model import (
-    AlertMessageContext,
-    Incident,
-    Outcome,
-    RemediationAttemptState,
-    ResultWithEvidence,
-    SubjectFacts,
-)
+from watchdog.domain.model import AlertMessageContext, Incident, Outcome, ResultWithEvidence, SubjectFacts
 from watchdog.domain.observations import McpScheduledTaskFacts, ScheduledJobFacts
+from watchdog.domain.remediation_attempts import RemediationAttemptState
 from watchdog.domain.rules import availability, preference
 from watchdog.notifiers.message_fields import (
     INCIDENT_CLOSED_PHRASE_BY_RESOLUTION,

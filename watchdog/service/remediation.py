@@ -9,7 +9,7 @@ from contextlib import suppress
 import structlog
 
 from watchdog.domain.formatting import format_duration
-from watchdog.domain.model import RemediationAttemptState
+from watchdog.domain.remediation_attempts import RemediationAttemptState
 from watchdog.domain.text import (
     REPLACEMENT_CHARACTER,
     TRUNCATION_NOTE_PREFIX,

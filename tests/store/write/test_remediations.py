@@ -7,7 +7,8 @@ import pytest
 from tests.support.builders import overdue_job, stuck_job
 from tests.support.store import INTERVAL_MS, START_AT, StoreHarness, make_registered_probe, make_result
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, NBSP
-from watchdog.domain.model import Outcome, ProbeResult, RemediationAttempt, RemediationAttemptState
+from watchdog.domain.model import Outcome, ProbeResult
+from watchdog.domain.remediation_attempts import RemediationAttempt, RemediationAttemptState
 from watchdog.store.database import Database
 from watchdog.store.read.alert_context import list_remediation_attempts
 from watchdog.store.tables import remediations

@@ -13,7 +13,8 @@ from watchdog.api.serializers.instants import format_optional_iso8601
 from watchdog.api.serializers.results import FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG, EvidenceJson, serialize_evidence
 from watchdog.domain.advice import find_advice
 from watchdog.domain.formatting import format_iso8601
-from watchdog.domain.model import AlertMessageContext, RemediationAttempt, ResultWithEvidence
+from watchdog.domain.model import AlertMessageContext, ResultWithEvidence
+from watchdog.domain.remediation_attempts import RemediationAttempt
 from watchdog.domain.routing import explain_routing_of_destination
 from watchdog.store.read.status import DeliveryRecord, IncidentRecord
 

@@ -18,14 +18,13 @@ from watchdog.domain.model import (
     Outcome,
     ProbeInfo,
     ProbeResult,
-    RemediationAttempt,
-    RemediationAttemptState,
     ResultWithEvidence,
     RunSummary,
     Severity,
     SubjectFacts,
 )
 from watchdog.domain.notification import Notification
+from watchdog.domain.remediation_attempts import RemediationAttempt, RemediationAttemptState
 from watchdog.domain.rules import (
     AlertPolicy,
     availability,

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from watchdog.domain.formatting import format_count_with_noun, format_duration
-from watchdog.domain.model import RemediationAttemptState
 from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.reasons import matches_reason_pattern
+from watchdog.domain.remediation_attempts import RemediationAttemptState
 from watchdog.domain.rules import evaluate_result_rules
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.database import Database
