@@ -16,6 +16,10 @@ A, B = "{name: A, tags: [prod], http: 'https://a.example/'}", "{name: B, group: 
 ONCALL = "receivers: {oncall: {log: {}}}\n"
 PROBES = f"probes:\n  - {A}\n  - {B}\n"
 FLEET = f"{PROBES}{ONCALL}"
+NEEDING = (
+    "probes:\n  - {{name: A, every: {every}, http: 'https://a.example/'}}\n"
+    "  - {{name: B, group: Core, http: 'https://b.example/', needs: {needs}}}\n"
+)
 THREE_HOSTS = "".join(f"  - {{name: H{n}, http: 'http://h{n}.example/'}}\n" for n in range(3))
 NINE_PATHS = "".join(f"  - {{name: P{n}, http: 'http://a.example/{n}'}}\n" for n in range(9))
 
@@ -136,6 +140,28 @@ CASES = [
             ":6:38: routes.0.match.tags.0: route 1 matches no probe: no probe has the tag '${CITY}'; defined: prod",
         ),
     ),
+    # --- needs and inhibit
+    Case("a probe that needs another one", f"{NEEDING.format(every='1m', needs='[A]')}{ONCALL}"),
+    Case(
+        "the alerts of a probe are sent before the one that it needs is down",
+        f"{NEEDING.format(every='15m', needs='[A]')}{ONCALL}",
+        (":3:64: probes.1.needs.0: an incident of 'A' opens 30m or more after a failure, but the alerts of",),
+    ),
+    Case(
+        "a rule whose probes no one has",
+        f"{FLEET}inhibit: [{{when: {{group: Cora}}, mute: {{tags: [eu]}}}}]",
+        (
+            ":5:26: inhibit.0.when.group: inhibit rule 1 has no effect, because `when` matches no probe: no probe has "
+            "the group 'Cora'; did you mean 'Core'?",
+            ":5:47: inhibit.0.mute.tags.0: inhibit rule 1 has no effect, because `mute` matches no probe",
+        ),
+    ),
+    Case(
+        "a probe that would mute itself alone",
+        f"{FLEET}inhibit: [{{when: {{group: Core}}, mute: {{probe: B}}}}]",
+        (":5:11: inhibit.0: inhibit rule 1 has no effect, because `when` and `mute` match the same probe alone",),
+    ),
+    Case("a rule that mutes", f"{FLEET}inhibit: [{{when: {{group: Core, state: down}}, mute: {{tags: [prod]}}}}]"),
     # --- the status page
     Case(
         "an empty status page",

@@ -38,6 +38,7 @@ ALWAYS = EscalationStep(AFTER_MS, ("pager",))
         ("a silence postpones every step", ALWAYS, {"is_silenced": True}, False, "silenced", None),
         ("a pause postpones every step", ALWAYS, {"is_paused": True}, False, "paused", None),
         ("maintenance postpones every step", ALWAYS, {"is_in_maintenance": True}, False, "in_maintenance", None),
+        ("what another probe mutes is not escalated", ALWAYS, {"is_muted": True}, False, "muted", None),
         (
             "an acknowledgement that is taken back begins the time again",
             UNLESS_ACKNOWLEDGED,
@@ -77,7 +78,7 @@ def test_when_further_receivers_are_notified(
 ) -> None:
     defaults: dict[str, Any] = {"opened_at": OPENED_AT, "unacknowledged_at": None, "now": DUE_AT}
     defaults |= {"is_open": True, "is_acknowledged": False, "is_silenced": False, "is_paused": False}
-    defaults |= {"is_notified": False, "is_in_maintenance": False}
+    defaults |= {"is_notified": False, "is_in_maintenance": False, "is_muted": False}
     decision = decide_escalation(step, **{**defaults, **facts})
     assert decision == EscalationDecision(is_due, EscalationDecisionReason(reason), decide_again_at), sentence
 

@@ -43,6 +43,7 @@ PASSED = status("passed", HealthState.UP, has_passed=True)
 DEGRADED = status("degraded", HealthState.DEGRADED)
 DEGRADED_PASSED = status("degraded-passed", HealthState.DEGRADED, has_passed=True)
 UNKNOWN = status("unknown", HealthState.UNKNOWN)
+PAUSED = status("paused", HealthState.PAUSED)
 NEW = status("new", HealthState.UNKNOWN)
 """It has no verdict yet, and no incident."""
 
@@ -61,6 +62,8 @@ NEW = status("new", HealthState.UNKNOWN)
         ("late, the other probe may be down", [DOWN], {"wait_left_ms": -9}, "mute", "muting_probe_is_down", DOWN),
         ("the other probe passed before it opened", [PASSED], {}, "send", "muting_probe_has_passed", PASSED),
         ("an unknown state mutes nothing", [UNKNOWN], {}, "send", "muting_probe_is_unknown", UNKNOWN),
+        ("a paused probe mutes nothing", [PAUSED], {}, "send", "muting_probe_is_paused", PAUSED),
+        ("it is not waited for", [PAUSED, PASSED], {}, "send", "muting_probe_has_passed", PASSED),
         ("one that has never run may be down soon", [NEW], {}, "wait", "waiting_for_muting_probe", NEW),
         ("a degraded probe is not down", [DEGRADED], {}, "wait", "waiting_for_muting_probe", DEGRADED),
         ("and may pass", [DEGRADED_PASSED], {}, "send", "muting_probe_has_passed", DEGRADED_PASSED),
@@ -93,6 +96,8 @@ def test_an_incident_that_opened(
         ("the other probe is up again", [PASSED], PASSED, True, "send", "muting_probe_is_no_longer_down", PASSED),
         ("without another wait", [UNDECIDED], UNDECIDED, True, "send", "muting_probe_is_no_longer_down", UNDECIDED),
         ("its state is unknown", [UNKNOWN], UNKNOWN, True, "send", "muting_probe_is_no_longer_down", UNKNOWN),
+        ("the other probe is paused", [PAUSED], PAUSED, True, "send", "muting_probe_is_paused", PAUSED),
+        ("one is paused, a second one is down", [PAUSED, DOWN], PAUSED, True, "mute", "muting_probe_is_down", DOWN),
         ("a second probe is down, too", [DOWN, ALSO_DOWN], ALSO_DOWN, True, "mute", "muting_probe_is_down", ALSO_DOWN),
         ("a second probe is still down", [PASSED, DOWN], PASSED, True, "mute", "muting_probe_is_down", DOWN),
         ("it needs that probe no longer", [PASSED], DOWN, True, "send", "no_muting_probe", None),

@@ -58,6 +58,13 @@ def test_what_a_silence_holds_back(
         ("an open incident that no one knows of is sent", {}, OPENED, "silence_ended"),
         ("an incident that is over is not sent", {"is_open": False}, None, "incident_is_over"),
         ("another silence still holds it back", {"is_still_silenced": True}, None, "still_silenced"),
+        ("another probe that is down still holds it back", {"is_muted": True}, None, "still_muted"),
+        (
+            "also a change of it",
+            {"is_muted": True, "is_notified": True, "has_held_back_change": True},
+            None,
+            "still_muted",
+        ),
         ("a destination without a route is left out", {"has_route": False}, None, "no_route"),
         ("a destination that knows of it gets it once", {"is_notified": True}, None, "already_notified"),
         (
@@ -85,7 +92,7 @@ def test_what_is_sent_when_a_silence_ends(
     sentence: str, facts: dict[str, bool], event: IncidentEvent | None, reason: str
 ) -> None:
     defaults = {"is_open": True, "is_still_silenced": False, "is_notified": False, "has_held_back_change": False}
-    decision = decide_notification_after_silence(**{**defaults, "has_route": True, **facts})
+    decision = decide_notification_after_silence(**{**defaults, "is_muted": False, "has_route": True, **facts})
     assert decision == NotificationAfterSilence(event, SilencingDecisionReason(reason)), sentence
 
 

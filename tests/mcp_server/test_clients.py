@@ -148,7 +148,7 @@ async def check_every_tool(client: Client, mode: str, actor: str) -> None:
     done = await call_tool(client, "trigger_task", task="maintain")
     assert (done["status"], done["result"]["ok"]) == ("completed", True)
     assert (await call_tool_error(client, "trigger_task", task="nope")).endswith(
-        "there is no task 'nope'; the tasks are claim, record, wake, deliver, end_silences, end_pauses,"
+        "there is no task 'nope'; the tasks are claim, record, wake, deliver, end_silences, end_pauses, decide_muting,"
         " remind_and_escalate, plan_maintenance, maintain, report_faults, renew_lease, watch_store, flush_check_ins,"
         " check_database_file"
     )

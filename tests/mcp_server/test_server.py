@@ -153,7 +153,7 @@ async def test_errors_for_unknown_names_list_the_known_names(tmp_path: Path) -> 
         assert await call_tool_error(client, "list_incidents", probe="x") == "no probe is named 'x'; probes: Idle"
         assert await call_tool_error(client, "trigger_task", task="backup") == (
             "there is no task 'backup'; the tasks are claim, record, wake, deliver, end_silences, end_pauses, "
-            "remind_and_escalate, plan_maintenance, maintain, report_faults, renew_lease, watch_store, "
+            "decide_muting, remind_and_escalate, plan_maintenance, maintain, report_faults, renew_lease, watch_store, "
             "flush_check_ins, check_database_file"
         )
         with pytest.raises(MCPError, match="there is no job 'x': a job is kept for 10 min after it ends"):

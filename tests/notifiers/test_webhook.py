@@ -108,6 +108,7 @@ def test_an_opened_incident(hook: FakeWebhookReceiver, send: SendFixture) -> Non
         "test": False,
         "merged": False,
         "escalated_after_ms": None,
+        "muted_probes": [],
         "title": "Search MCP: task reindex is stale: last run 00:53 UTC, limit 15 min",
         "text": "Degraded: Search MCP: task reindex is stale: last run 00:53 UTC, limit 15 min · warning",
         "incident": {

@@ -90,6 +90,7 @@ async def test_every_background_task_has_a_status(harness: ServiceHarness) -> No
         "deliver",
         "end_silences",
         "end_pauses",
+        "decide_muting",
         "remind_and_escalate",
         "plan_maintenance",
         "maintain",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,10 +22,11 @@ from tests.support.store import (
     make_registered_probes,
     make_result,
 )
-from watchdog.domain.formatting import DAY_MS
+from watchdog.domain.formatting import DAY_MS, MINUTE_MS
 from watchdog.domain.heartbeat import CheckIn, CheckInKind
 from watchdog.domain.maintenance_windows import ConfiguredMaintenanceWindow
 from watchdog.domain.model import ResultToRecord
+from watchdog.domain.muting import MutingProbe
 from watchdog.domain.routing import ProbeMatcher
 from watchdog.store.database import Database
 from watchdog.store.read.alert_context import load_alert_message_context
@@ -43,6 +45,7 @@ from watchdog.store.write.check_ins import CheckInStore, ProbeCheckIn
 from watchdog.store.write.follow_up_times import schedule_follow_ups_of_probes
 from watchdog.store.write.follow_ups import enqueue_due_reminders_and_escalations
 from watchdog.store.write.members import delete_ended_watchdog_processes
+from watchdog.store.write.muting_ends import announce_muted_alerts, carry_out_due_muting_decisions
 from watchdog.store.write.retention import delete_expired_rows, roll_up_hours
 
 GROWING_TABLES = (
@@ -99,7 +102,11 @@ def plans(database: Database, statements: list[tuple[str, Any]]) -> list[tuple[s
 def harness(on_sqlite: DatabasePair) -> StoreHarness:
     """With two incidents, and results that passed and failed."""
     delete_all_rows(on_sqlite.first)
-    harness = StoreHarness(on_sqlite.first, make_registered_probes(6, failure_threshold=1)).without_downtime()
+    probes = [
+        replace(probe, muting_probes=(MutingProbe("p00002"),)) if number == 5 else probe
+        for number, probe in enumerate(make_registered_probes(6, failure_threshold=1))
+    ]
+    harness = StoreHarness(on_sqlite.first, probes).without_downtime()
     harness.claim_slots(SLOT)
     harness.record_results(
         *[make_result(p, SLOT + INTERVAL_MS, "fail" if p % 3 == 0 else "pass") for p in harness.database_ids]
@@ -148,6 +155,11 @@ def run_every_operation(harness: StoreHarness) -> None:
         list_maintenance_with_probes(connection, now, 50)
         load_maintenance_periods(connection, harness.database_ids, since=now)
         list_maintenance_in_effect_of_probe(connection, harness.database_ids[0], now)
+    for _ in range(2):  # first an alert is muted, which is then announced
+        carry_out_due_muting_decisions(harness.database, now + DAY_MS)
+        announce_muted_alerts(harness.database, now + DAY_MS + MINUTE_MS)
+    harness.record_results(make_result(harness.database_ids[2], now + DAY_MS, "pass"), now=now + DAY_MS)
+    carry_out_due_muting_decisions(harness.database, now + DAY_MS)
 
 
 def test_no_operation_scans_a_growing_table(harness: StoreHarness) -> None:

@@ -30,6 +30,7 @@ TASK_NAMES = [
     "deliver",
     "end_silences",
     "end_pauses",
+    "decide_muting",
     "remind_and_escalate",
     "plan_maintenance",
     "maintain",

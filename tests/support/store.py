@@ -100,7 +100,8 @@ def make_member_configuration(
 def describe_probe(probe: RegisteredProbe) -> str:
     """What decides how a probe runs, as text."""
     policy = probe.policy
-    return repr((policy.probe, probe.schedule, policy.failure_threshold, policy.success_threshold, policy.max_lateness))
+    thresholds = policy.failure_threshold, policy.success_threshold
+    return repr((policy.probe, probe.schedule, *thresholds, policy.max_lateness, *probe.muting_probes))
 
 
 def end_all_members(database: Database, now: int) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 from watchdog.config.maintenance import MaintenanceWindowSettings
 from watchdog.config.matchers import ProbeMatchSettings
-from watchdog.config.models import Config
+from watchdog.config.models import Config, InhibitSettings
+from watchdog.config.muting import list_inhibit_rule_nodes, report_invalid_muting, resolve_needed_probes
 from watchdog.config.problems import build_did_you_mean_suffix
 from watchdog.config.sources import MergedConfigSources
 from watchdog.config.yaml_tree import YamlNode, format_yaml_key_for_message
@@ -50,12 +51,16 @@ def cross_validate_config_and_resolve_references(config: Config, sources: Merged
         sources,
     )
     resolved: dict[str, Any] = {
+        "probes": resolve_needed_probes(config, probe_ids, sources),
+        "inhibit": _resolve_probe_names_of_inhibit_rules(config, probe_ids, sources),
         "receivers": _apply_default_mail_server(config, sources),
         "routes": routes,
         "maintenance": _resolve_probe_names_of_maintenance(config, probe_ids, sources),
         "status_page": config.status_page.model_copy(update={"match": match}),
     }
-    return config.model_copy(update=resolved)
+    config = config.model_copy(update=resolved)
+    report_invalid_muting(config, sources)
+    return config
 
 
 def _report_main_file_sections_in_includes(sources: MergedConfigSources) -> None:
@@ -231,6 +236,26 @@ def _resolve_probe_name_in_match_settings(
         sources.add_problem(entry.location, entry.path, f"no probe has this id or name{hint}")
         return match
     return match.model_copy(update={"probe": probe_ids[match.probe]})
+
+
+def _resolve_probe_names_of_inhibit_rules(
+    config: Config, probe_ids: Mapping[str, str], sources: MergedConfigSources
+) -> tuple[InhibitSettings, ...]:
+    """The rules, with the ids of probes in place of their names."""
+    nodes = list_inhibit_rule_nodes(sources)
+    if len(nodes) != len(config.inhibit):
+        return config.inhibit  # an invalid section has been reported already
+    return tuple(
+        rule.model_copy(
+            update={
+                field: _resolve_probe_name_in_match_settings(
+                    getattr(rule, field), probe_ids, node.entries.get(field), sources
+                )
+                for field in ("when", "mute")
+            }
+        )
+        for rule, node in zip(config.inhibit, nodes, strict=True)
+    )
 
 
 def _get_yaml_value_of_first_present_key(node: YamlNode | None, *names: str) -> YamlNode | None:

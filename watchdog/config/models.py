@@ -181,6 +181,27 @@ class NotificationRouteSettings(ConfigModel):
         )
 
 
+class MutingProbeMatchSettings(ProbeMatchSettings):
+    """Selects the probes that mute the alerts of others."""
+
+    state: Literal["down"] = "down"
+    """The state in which they do so. A probe that is degraded, unknown or paused mutes nothing."""
+
+
+class MutedProbeMatchSettings(ProbeMatchSettings):
+    """Selects the probes whose alerts are muted. If no field is set, every probe but the muting one is."""
+
+
+class InhibitSettings(ConfigModel):
+    """Mutes the alerts of some probes while another probe is down, as `needs` of a probe does. No probe mutes its own
+    alerts."""
+
+    when: MutingProbeMatchSettings
+    """The probes that mute alerts while they are down."""
+    mute: MutedProbeMatchSettings
+    """The probes whose alerts they mute."""
+
+
 # --- pages
 
 
@@ -286,6 +307,8 @@ class Config(ConfigModel):
     """Which incidents are sent to which receivers; default: all incidents to all receivers."""
     maintenance: tuple[MaintenanceWindowSettings, ...] = ()
     """When which probes are in maintenance."""
+    inhibit: tuple[InhibitSettings, ...] = ()
+    """Which probes mute the alerts of others while they are down, in addition to `needs` of a probe; default: none."""
     email: SmtpServerSettings | None = None
     """The SMTP server for all `email` notifiers."""
     connectivity: ConnectivitySettings | None = None

@@ -103,6 +103,10 @@ routes:
     receivers: [oncall]
     escalate: [{after: 15m, unless: acknowledged, receivers: [pager]}]
 """,
+    "inhibit": """
+inhibit:
+  - {when: {group: Core, state: down}, mute: {group: Search}}
+""",
     "email": """
 email:
   host: smtp.acme.example

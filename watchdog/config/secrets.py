@@ -36,6 +36,7 @@ from watchdog.net.secret_fields import Span, replace_spans_with_placeholder
 from watchdog.resources import find_resource_folder
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
+MatchT = TypeVar("MatchT", bound=ProbeMatchSettings)
 
 _WORDS_ONLY_SECRET_PATTERN = re.compile(r"[A-Za-z][A-Za-z ,.:'_-]*")
 """What Watchdog's own messages consist of. Only such a secret is looked up in them."""
@@ -160,7 +161,7 @@ def mask_secrets_in_displayed_config_fields(config: Config, mask: SecretMask) ->
 
     probe_ids = {probe.id for probe in config.probes}
 
-    def masked_match(match: ProbeMatchSettings) -> ProbeMatchSettings:
+    def masked_match(match: MatchT) -> MatchT:
         return masked(match, "tags", "group", *(() if match.probe in probe_ids else ("probe",)))
 
     page = masked(config.status_page, "title", "groups")
@@ -170,6 +171,10 @@ def mask_secrets_in_displayed_config_fields(config: Config, mask: SecretMask) ->
             "probes": tuple(masked(probe, "name", "group", "tags", "runbook") for probe in config.probes),
             "routes": tuple(route.model_copy(update={"match": masked_match(route.match)}) for route in config.routes),
             "maintenance": tuple(masked(window, "name") for window in windows),
+            "inhibit": tuple(
+                rule.model_copy(update={"when": masked_match(rule.when), "mute": masked_match(rule.mute)})
+                for rule in config.inhibit
+            ),
             "status_page": page.model_copy(update={"match": masked_match(page.match)}),
         }
     )

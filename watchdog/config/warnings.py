@@ -12,12 +12,19 @@ from itertools import pairwise
 
 from watchdog.config.matchers import ProbeMatchSettings
 from watchdog.config.models import Config, NotificationRouteSettings
+from watchdog.config.muting import (
+    build_probe_info_for_matching,
+    find_probes_of_inhibit_rule,
+    iter_needs_with_nodes,
+    list_inhibit_rule_nodes,
+)
 from watchdog.config.problems import ConfigProblem, build_did_you_mean_suffix
 from watchdog.config.sources import MergedConfigSources
 from watchdog.config.yaml_tree import YamlNode
 from watchdog.config_types import format_config_duration
 from watchdog.domain.local_hosts import is_loopback_host
 from watchdog.domain.model import ProbeInfo
+from watchdog.domain.muting import MAX_WAIT_FOR_MUTING_PROBE_MS
 from watchdog.domain.own_network import MIN_HOSTS_OF_MASS_FAILURE, get_endpoint_host
 from watchdog.domain.routing import ProbeMatcher, list_evaluated_routes_with_mismatches
 from watchdog.domain.rules import service
@@ -27,6 +34,8 @@ from watchdog.probes import Probe
 
 MAX_CRON_SLOTS_SEARCHED_FOR_INTERVAL = 20
 """The shortest distance between the slots of a cron expression is looked for among this many."""
+PROBE_KINDS_WITHOUT_THRESHOLDS = frozenset({"heartbeat", "jobs"})
+"""Their incidents open after the limits of their jobs, and not after a number of runs."""
 CRON_INTERVAL_SEARCH_START_MS = 1_700_000_000_000
 """Any instant will do: the slots after it are compared."""
 
@@ -48,7 +57,7 @@ class _ProbeWithYamlNode:
 def find_config_warnings(config: Config, sources: MergedConfigSources) -> list[ConfigProblem]:
     """The warnings of a valid configuration, in reading order. `config`: variables replaced, nothing masked."""
     probes = [
-        _ProbeWithYamlNode(p, node, _build_probe_info_for_routing(p))
+        _ProbeWithYamlNode(p, node, build_probe_info_for_matching(p))
         for p, node in zip(config.probes, sources.probes, strict=True)
     ]
     warnings = [*sources.warnings, *_find_run_overlap_warnings(probes)]
@@ -59,18 +68,13 @@ def find_config_warnings(config: Config, sources: MergedConfigSources) -> list[C
             *_find_alert_receiver_warnings(config, sources),
             *_find_notification_route_warnings(config, sources, probes),
             *_find_connectivity_section_warnings(config, sources),
+            *_find_needs_warnings(config, sources),
+            *_find_inhibit_warnings(config, sources, probes),
         ]
         warnings += _find_status_page_warnings(config, sources, probes)
         warnings += _find_maintenance_warnings(config, sources, probes)
     file_order = {file: i for i, file in enumerate(sources.base_folders)}
     return sorted(dict.fromkeys(warnings), key=lambda w: (file_order.get(w.file, -1), w.line, w.column))
-
-
-def _build_probe_info_for_routing(probe: Probe) -> ProbeInfo:
-    return ProbeInfo(
-        database_id=0, id=probe.id, name=probe.name, kind=probe.kind, group=probe.group, tags=tuple(probe.tags),
-        severity=probe.alert.severity,
-    )  # fmt: skip
 
 
 def _get_raw_yaml_text(node: YamlNode) -> str:
@@ -298,6 +302,50 @@ def _find_maintenance_warnings(
         selects_watchdog = matcher.probe == service.WATCHDOG_SELF_PROBE_ID
         if not selects_watchdog and all(matcher.describe_mismatch(written.info) for written in probes):
             yield from _find_match_without_probe_warnings("the window has no effect", window.match, node, probes)
+
+
+# --- needs and inhibit
+
+
+def _find_needs_warnings(config: Config, sources: MergedConfigSources) -> Iterator[ConfigProblem]:
+    """Probes that notice an outage so late that the alerts which they would mute have been sent by then."""
+    for probe, needed, item in iter_needs_with_nodes(config, sources):
+        if probe.schedule or needed.schedule or {probe.kind, needed.kind} & PROBE_KINDS_WITHOUT_THRESHOLDS:
+            continue
+        opened_ms = probe.every + _compute_confirmation_ms(probe) + probe.run_time_limit_ms
+        sent_ms, muted_ms = opened_ms + MAX_WAIT_FOR_MUTING_PROBE_MS, _compute_confirmation_ms(needed)
+        if muted_ms > sent_ms:
+            name = _get_raw_yaml_text(item)
+            yield _build_yaml_node_warning(
+                item,
+                f"an incident of '{name}' opens {format_config_duration(muted_ms)} or more after a failure, but the "
+                f"alerts of this probe are sent within {format_config_duration(sent_ms)}, so they are not muted: "
+                f"reduce `every` or `alert.failure_threshold` of '{name}', or set its `retry_interval`",
+            )
+
+
+def _compute_confirmation_ms(probe: Probe) -> int:
+    """How long after the first failed run its incident opens."""
+    return (probe.alert.failure_threshold - 1) * (probe.retry_interval or probe.every)
+
+
+def _find_inhibit_warnings(
+    config: Config, sources: MergedConfigSources, probes: Sequence[_ProbeWithYamlNode]
+) -> Iterator[ConfigProblem]:
+    """Rules that mute nothing."""
+    infos = [written.info for written in probes]
+    for number, (rule, node) in enumerate(zip(config.inhibit, list_inhibit_rule_nodes(sources), strict=True), 1):
+        muting_ids, muted_ids = find_probes_of_inhibit_rule(rule, infos)
+        for field, match, ids in (("when", rule.when, muting_ids), ("mute", rule.mute, muted_ids)):
+            if not ids:
+                subject = f"inhibit rule {number} has no effect, because `{field}` matches no probe"
+                yield from _find_match_without_probe_warnings(subject, match, node.entries[field], probes)
+        if muting_ids and muting_ids == muted_ids:  # the only probe of both: several would mute one another
+            yield _build_yaml_node_warning(
+                node,
+                f"inhibit rule {number} has no effect, because `when` and `mute` match the same probe alone, and no "
+                "probe mutes itself: change one of them",
+            )
 
 
 # --- the status page

@@ -34,6 +34,8 @@ class EscalationDecisionReason(StrEnum):
     """It is sent when the probe of the incident is resumed."""
     IN_MAINTENANCE = "in_maintenance"
     """It is sent when the maintenance of the probe ends."""
+    MUTED = "muted"
+    """It is sent when the incident is no longer held back because of another probe."""
     TOO_EARLY = "too_early"
 
 
@@ -56,12 +58,14 @@ def decide_escalation(
     is_silenced: bool,
     is_paused: bool,
     is_in_maintenance: bool,
+    is_muted: bool,
     is_notified: bool,
     now: int,
 ) -> EscalationDecision:
     """For one incident and one destination of the step. Instants in epoch ms. `unacknowledged_at`: when an
-    acknowledgement was last taken back. `is_paused`, `is_in_maintenance`: the probe of the incident. `is_notified`: the
-    destination was sent the incident, or is being sent it."""
+    acknowledgement was last taken back. `is_paused`, `is_in_maintenance`: the probe of the incident. `is_muted`: the
+    incident is held back because of another probe. `is_notified`: the destination was sent the incident, or is being
+    sent it."""
     for is_reason, reason in (
         (not is_open, EscalationDecisionReason.INCIDENT_IS_OVER),
         (is_notified, EscalationDecisionReason.ALREADY_NOTIFIED),
@@ -69,6 +73,7 @@ def decide_escalation(
         (is_silenced, EscalationDecisionReason.SILENCED),
         (is_paused, EscalationDecisionReason.PAUSED),
         (is_in_maintenance, EscalationDecisionReason.IN_MAINTENANCE),
+        (is_muted, EscalationDecisionReason.MUTED),
     ):
         if is_reason:
             return EscalationDecision(False, reason)

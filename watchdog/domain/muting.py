@@ -58,6 +58,8 @@ class MutingDecisionReason(StrEnum):
     MUTING_PROBE_IS_DOWN = "muting_probe_is_down"
     MUTING_PROBE_IS_UNKNOWN = "muting_probe_is_unknown"
     """None of them has a state that Watchdog knows: they mute nothing."""
+    MUTING_PROBE_IS_PAUSED = "muting_probe_is_paused"
+    """A paused probe mutes nothing, even if an incident of it is open."""
     MUTING_PROBE_HAS_PASSED = "muting_probe_has_passed"
     """Each whose state is known has a good result that is newer than the first bad slot of the incident."""
     WAITING_FOR_MUTING_PROBE = "waiting_for_muting_probe"
@@ -131,6 +133,7 @@ class MutingDecision(NamedTuple):
             MutingDecisionReason.NO_MUTING_PROBE: "not held back any more: no probe mutes it",
             MutingDecisionReason.MUTING_PROBE_IS_DOWN: f"held back while {name} is down",
             MutingDecisionReason.MUTING_PROBE_IS_UNKNOWN: f"not held back: the state of {name} is not known",
+            MutingDecisionReason.MUTING_PROBE_IS_PAUSED: f"not held back: {name} is paused",
             MutingDecisionReason.MUTING_PROBE_HAS_PASSED: f"not held back: {name} passed after the first bad result",
             MutingDecisionReason.WAITING_FOR_MUTING_PROBE: (
                 f"held back for at most {format_duration(MAX_WAIT_FOR_MUTING_PROBE_MS)}, until {name} is down or passes"
@@ -165,7 +168,9 @@ def decide_muting_of_opened_incident(
     if awaited:
         return MutingDecision(MutingAction.SEND, MutingDecisionReason.MUTING_PROBE_HAS_PASSED, awaited[0])
     if statuses:
-        return MutingDecision(MutingAction.SEND, MutingDecisionReason.MUTING_PROBE_IS_UNKNOWN, statuses[0])
+        is_paused = statuses[0].state is HealthState.PAUSED
+        unknown, paused = MutingDecisionReason.MUTING_PROBE_IS_UNKNOWN, MutingDecisionReason.MUTING_PROBE_IS_PAUSED
+        return MutingDecision(MutingAction.SEND, paused if is_paused else unknown, statuses[0])
     return MutingDecision(MutingAction.SEND, MutingDecisionReason.NO_MUTING_PROBE)
 
 
@@ -181,6 +186,8 @@ def decide_muting_of_muted_incident(
             return MutingDecision(MutingAction.MUTE, MutingDecisionReason.MUTING_PROBE_IS_DOWN, status)
     if former is None:
         return MutingDecision(MutingAction.SEND, MutingDecisionReason.NO_MUTING_PROBE)
+    if former.state is HealthState.PAUSED:
+        return MutingDecision(MutingAction.SEND, MutingDecisionReason.MUTING_PROBE_IS_PAUSED, former)
     return MutingDecision(MutingAction.SEND, MutingDecisionReason.MUTING_PROBE_IS_NO_LONGER_DOWN, former)
 
 

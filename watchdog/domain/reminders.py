@@ -24,6 +24,8 @@ class ReminderDecisionReason(StrEnum):
     PAUSED = "paused"
     """The probe of the incident."""
     IN_MAINTENANCE = "in_maintenance"
+    MUTED = "muted"
+    """The incident is held back because of another probe."""
     DESTINATION_NOT_CONFIGURED = "destination_not_configured"
     """Not any more."""
     DESTINATION_REPEATS_ALERTS = "destination_repeats_alerts"
@@ -54,6 +56,7 @@ def decide_reminder(
     is_silenced: bool,
     is_paused: bool,
     is_in_maintenance: bool,
+    is_muted: bool,
     is_destination_configured: bool,
     destination_repeats_alerts: bool,
     is_message_waiting: bool,
@@ -71,6 +74,7 @@ def decide_reminder(
         (is_silenced, ReminderDecisionReason.SILENCED),
         (is_paused, ReminderDecisionReason.PAUSED),
         (is_in_maintenance, ReminderDecisionReason.IN_MAINTENANCE),
+        (is_muted, ReminderDecisionReason.MUTED),
     ):
         if is_reason:
             return ReminderDecision(False, reason)

@@ -166,6 +166,8 @@ class SilencingDecisionReason(StrEnum):
     """The destination was never notified that the incident opened."""
     STILL_SILENCED = "still_silenced"
     """By another silence."""
+    STILL_MUTED = "still_muted"
+    """Because of another probe: it is sent when that ends."""
     INCIDENT_IS_OVER = "incident_is_over"
     SILENCE_ENDED = "silence_ended"
     CAUSE_CHANGED_WHILE_SILENCED = "cause_changed_while_silenced"
@@ -201,14 +203,22 @@ class NotificationAfterSilence(NamedTuple):
 
 
 def decide_notification_after_silence(
-    *, is_open: bool, is_still_silenced: bool, is_notified: bool, has_held_back_change: bool, has_route: bool
+    *,
+    is_open: bool,
+    is_still_silenced: bool,
+    is_muted: bool,
+    is_notified: bool,
+    has_held_back_change: bool,
+    has_route: bool,
 ) -> NotificationAfterSilence:
-    """For one incident that the silence selected, and one destination. `has_route`: the routes that are in force now
-    lead to it."""
+    """For one incident that the silence selected, and one destination. `is_muted`: because of another probe.
+    `has_route`: the routes that are in force now lead to it."""
     if not is_open:
         return NotificationAfterSilence(None, SilencingDecisionReason.INCIDENT_IS_OVER)
     if is_still_silenced:
         return NotificationAfterSilence(None, SilencingDecisionReason.STILL_SILENCED)
+    if is_muted:
+        return NotificationAfterSilence(None, SilencingDecisionReason.STILL_MUTED)
     if is_notified and has_held_back_change:
         return NotificationAfterSilence(IncidentEvent.CHANGED, SilencingDecisionReason.CAUSE_CHANGED_WHILE_SILENCED)
     if is_notified:

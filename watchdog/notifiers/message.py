@@ -11,6 +11,7 @@ from watchdog.domain.formatting import (
     format_duration_rounded,
 )
 from watchdog.domain.model import AlertMessageContext, HealthState, IncidentEvent
+from watchdog.domain.notification import MESSAGE_EDIT_EVENTS
 from watchdog.domain.requested_runs import can_run_on_request
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE
 from watchdog.domain.rules.job import is_heartbeat_incident
@@ -22,6 +23,7 @@ from watchdog.notifiers.message_fields import (
     build_opened_alert_fields,
     build_severity_and_group_and_location_fields,
     format_acknowledgement,
+    format_muted_alerts,
     replace_nbsp,
     to_safe_single_line,
 )
@@ -88,7 +90,8 @@ class AlertMessage:
     """The incidents, if the message is about several."""
     change_text: str = ""
     """Set if the cause has changed, "Still down: API: connection refused (was: HTTP 503, expected 200)", if the
-    incident was acknowledged, or in a reminder: "Still down for 4 h: API: HTTP 503, expected 200"."""
+    incident was acknowledged, if it mutes other alerts, or in a reminder: "Still down for 4 h: API: HTTP 503, expected
+    200"."""
     unacknowledged_count: int = 0
     """How many of its incidents are open and not acknowledged."""
     can_run_now: bool = False
@@ -187,8 +190,8 @@ def _compose_incident_message(context: AlertMessageContext) -> AlertMessage:
         if context.event is IncidentEvent.CHANGED:
             change_text = _format_cause_change(context, state_label, title)
             subject = f"[CHANGED {incident.severity}] {change_text}"
-        if context.event is IncidentEvent.ACKNOWLEDGED:
-            change_text = _format_acknowledgement_change(context)
+        if context.event in MESSAGE_EDIT_EVENTS:
+            change_text = _format_message_edit(context)
         if context.event is IncidentEvent.REMINDER:
             change_text = f"{_format_reminder(state_label, title, context.now - incident.since)}{_format_was(context)}"
             subject = f"[STILL {state_label.upper()} {incident.severity}] {title}"
@@ -244,8 +247,10 @@ def _format_reminder(state_label: str, title: str, open_ms: int) -> str:
     return f"Still {state_label.lower()} for {format_duration_rounded(open_ms)}: {title}"
 
 
-def _format_acknowledgement_change(context: AlertMessageContext) -> str:
-    """ "Acknowledged by Ana at 03:12 UTC"."""
+def _format_message_edit(context: AlertMessageContext) -> str:
+    """ "Acknowledged by Ana at 03:12 UTC", "Mutes 3 alerts: Search MCP, Thumbnails (2)"."""
+    if context.event is IncidentEvent.MUTES:
+        return f"Mutes {format_muted_alerts(context)}" if context.muted_probe_names else "Mutes no alerts any more"
     acknowledgement = context.incident.acknowledgement
     return (
         f"Acknowledged {format_acknowledgement(acknowledgement, context.now)}"

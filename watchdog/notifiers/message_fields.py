@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from watchdog.domain.formatting import (
     SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS,
     format_count_with_noun,
     format_duration,
+    format_names,
     format_runs_as_text_sparkline,
     format_time_in_zone,
     format_utc_timestamp,
@@ -120,6 +122,7 @@ def build_opened_alert_fields(context: AlertMessageContext, cause: str) -> tuple
         build_since_alert_field(context),
         *build_escalated_alert_fields(context),
         *_build_acknowledged_alert_fields(context),
+        *build_muted_alerts_alert_fields(context),
         *_build_cause_history_alert_fields(context),
         *build_recent_runs_alert_fields(context),
         *build_advice_alert_fields(context.incident, context.probe, context.latest or context.first_bad),
@@ -148,6 +151,18 @@ def _build_acknowledged_alert_fields(context: AlertMessageContext) -> tuple[Aler
     comment = to_safe_single_line(acknowledgement.comment, MAX_MESSAGE_CAUSE_CHARS)
     text = ": ".join(filter(None, (format_acknowledgement(acknowledgement, context.now), comment)))
     return (AlertMessageField("Acknowledged", text),)
+
+
+def build_muted_alerts_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
+    """Whose alerts are muted while the incidents are open."""
+    return (AlertMessageField("Mutes", format_muted_alerts(context)),) if context.muted_probe_names else ()
+
+
+def format_muted_alerts(context: AlertMessageContext) -> str:
+    """ "3 alerts: Search MCP, Thumbnails (2)"."""
+    names = Counter(to_safe_single_line(name, MAX_MESSAGE_NAME_CHARS) for name in context.muted_probe_names)
+    listed = [f"{name} ({count})" if count > 1 else name for name, count in names.items()]
+    return f"{format_count_with_noun(len(context.muted_probe_names), 'alert')}: {format_names(listed)}"
 
 
 def build_since_alert_field(context: AlertMessageContext) -> AlertMessageField:

@@ -32,6 +32,7 @@ from watchdog.notifiers.message_fields import (
     build_advice_alert_fields,
     build_also_notified_alert_fields,
     build_escalated_alert_fields,
+    build_muted_alerts_alert_fields,
     build_since_alert_field,
     build_target_alert_fields,
     find_subject_time_zone,
@@ -217,7 +218,7 @@ def build_multi_incident_alert_fields(context: AlertMessageContext) -> tuple[Ale
         seconds = context.now - since < SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS
         fields.append(AlertMessageField("Since", format_utc_timestamp(since, context.now, seconds=seconds)))
     if context.event is not IncidentEvent.RESOLVED:
-        fields += build_escalated_alert_fields(context)
+        fields += [*build_escalated_alert_fields(context), *build_muted_alerts_alert_fields(context)]
         if acknowledgements := _describe_acknowledgements_of_incidents(context):
             fields.append(AlertMessageField("Acknowledged", acknowledgements))
     if context.event is not IncidentEvent.RESOLVED and context.shared_cause:

@@ -131,6 +131,7 @@ def build_webhook_payload(idempotency_key: str, context: AlertMessageContext) ->
         "test": context.is_test,
         "merged": context.merged,
         "escalated_after_ms": context.escalated_after_ms,
+        "muted_probes": list(context.muted_probe_names),
         "title": replace_nbsp(message.title),
         "text": message.summary_text,
         "incident": _serialize_webhook_incident(context),

@@ -211,6 +211,9 @@ class Probe(ProbeDefaults):
     """CEL expressions that must be true; otherwise the run fails."""
     prefer: tuple[str, ...] = ()
     """CEL expressions that should be true; otherwise the probe is degraded. Each can have at most 2,000 bytes."""
+    needs: tuple[SingleLineText, ...] = ()
+    """The ids or names of other probes. While one of them is down, the alerts of this probe are muted. What is still
+    open when that one recovers is sent then (docs/muting.md)."""
     remediation: RemediationSettings | None = None
     """An action to run automatically when the probe reports certain reasons; default: none."""
 

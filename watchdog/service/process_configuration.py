@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from watchdog.config.definitions import ConfigDigests, digest_json
 from watchdog.config.load import LoadedConfig
+from watchdog.config.muting import map_muting_probes_by_probe_id
 from watchdog.domain.config_changes import ComparableConfigSnapshot, ProbeConfigSnapshot
 from watchdog.domain.model import LOCAL_LOCATION_NAME
 from watchdog.domain.routing import NotificationRoutingTable
@@ -24,6 +25,7 @@ def build_watchdog_process_configuration(
 ) -> WatchdogProcessConfiguration:
     """`configured_probes`: those of the configuration, and the built-in one, which observes the destinations."""
     definitions, routes = ConfigDigests(loaded_config), _build_notification_routing_table(loaded_config)
+    muting_probes = map_muting_probes_by_probe_id(loaded_config.config)
     destinations, probe_definitions = definitions.compute_destination_digests(), definitions.compute_probe_digests()
     registered_probes = [
         build_registered_probe(
@@ -32,6 +34,7 @@ def build_watchdog_process_configuration(
             loaded_config.mask,
             routes,
             probe_definitions.get(probe.id) or digest_json(sorted(destinations)),
+            muting_probes=muting_probes.get(probe.id, ()),
         )
         for probe in configured_probes
     ]

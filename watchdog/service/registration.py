@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from watchdog.config.definitions import digest_json
 from watchdog.domain.model import Json, ProbeInfo
+from watchdog.domain.muting import MutingProbe
 from watchdog.domain.registered_probe import (
     EMPTY_NOTIFICATION_ROUTING_TABLE,
     RegisteredProbe,
@@ -39,8 +40,11 @@ def build_registered_probe(
     mask: SecretMask = SECRET_MASK_WITHOUT_SECRETS,
     routes: NotificationRoutingTable = EMPTY_NOTIFICATION_ROUTING_TABLE,
     definition: str = "",
+    *,
+    muting_probes: tuple[MutingProbe, ...] = (),
 ) -> RegisteredProbe:
-    """`config_yaml`: the probe's configuration as written. `definition`: a digest of it.
+    """`config_yaml`: the probe's configuration as written. `definition`: a digest of it. `muting_probes`: they mute its
+    alerts while they are down.
 
     Its target and the names of its tasks and jobs are masked as they are in results; otherwise a limit would not match.
     """
@@ -67,12 +71,15 @@ def build_registered_probe(
         ),
         schedule,
         config_yaml,
-        definition=digest_json([definition, _build_probe_routing_json_to_digest(info, routes)]),
+        definition=digest_json(
+            [definition, _build_probe_routing_json_to_digest(info, routes), *(m.probe_id for m in muting_probes)]
+        ),
         content_digest=definition,
         repeat_interval_ms=probe.alert.repeat_interval,
         catch_up_ms=0 if probe.schedule is None else probe.catch_up,
         is_paused=probe.paused,
         routes=routes,
+        muting_probes=muting_probes,
     )
 
 

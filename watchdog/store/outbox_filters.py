@@ -7,7 +7,9 @@ from collections.abc import Collection
 import sqlalchemy as sa
 
 from watchdog.domain.model import DeliveryState, IncidentEvent, Severity
+from watchdog.domain.notification import HELD_BACK_DELIVERY_STATES
 from watchdog.store.act_tables import silence_is_in_effect, silenced_incidents, silences
+from watchdog.store.muting_tables import muted_incidents
 from watchdog.store.tables import (
     incident_groups,
     incidents,
@@ -62,15 +64,17 @@ def build_due_resend_outbox_filter(now: int) -> tuple[sa.ColumnElement[bool], ..
     )  # fmt: skip
     is_open = sa.exists().where(incidents.c.id == outbox.c.incident, incidents.c.resolved_at.is_(None))
     is_due = (outbox_is_unconfirmed, outbox.c.due_at <= now, build_unleased_outbox_filter(now))
-    return *is_due, ~superseded, ~confirmed, is_open, ~build_silenced_outbox_filter(outbox)
+    return *is_due, ~superseded, ~confirmed, is_open, ~build_silenced_or_muted_outbox_filter(outbox)
 
 
-def build_silenced_outbox_filter(rows: sa.FromClause) -> sa.ColumnElement[bool]:
-    """Rows about incidents that a silence selects which is in effect. `rows`: of the outbox."""
-    return sa.exists().where(
+def build_silenced_or_muted_outbox_filter(rows: sa.FromClause) -> sa.ColumnElement[bool]:
+    """Rows about incidents that a silence selects which is in effect, or that are held back because of another probe.
+    `rows`: of the outbox."""
+    is_silenced = sa.exists().where(
         silenced_incidents.c.incident == rows.c.incident, silences.c.id == silenced_incidents.c.silence,
         silence_is_in_effect,
     )  # fmt: skip
+    return is_silenced | sa.exists().where(muted_incidents.c.incident == rows.c.incident)
 
 
 def build_notified_outbox_filter(rows: sa.FromClause, now: int) -> sa.ColumnElement[bool]:
@@ -95,7 +99,7 @@ def _build_held_in_group_outbox_filter(now: int, editing_destinations: Collectio
     sibling = outbox.alias()
     is_sibling = (
         sibling.c.lead_incident == outbox.c.lead_incident, sibling.c.destination == outbox.c.destination,
-        sibling.c.state != DeliveryState.SILENCED,
+        sibling.c.state.not_in(HELD_BACK_DELIVERY_STATES),
     )  # fmt: skip
     of_message = (messages.c.incident == outbox.c.lead_incident, messages.c.destination == outbox.c.destination)
     has_message = sa.exists().where(*of_message)
@@ -129,7 +133,7 @@ def build_first_critical_of_message_outbox_filter() -> sa.ColumnElement[bool]:
     named_before = sa.exists().where(
         sibling.c.lead_incident == outbox.c.lead_incident, sibling.c.destination == outbox.c.destination,
         sibling.c.event == IncidentEvent.OPENED,
-        sibling.c.state.not_in((DeliveryState.WAITING, DeliveryState.UNDELIVERED, DeliveryState.SILENCED)),
+        sibling.c.state.not_in((DeliveryState.WAITING, DeliveryState.UNDELIVERED, *HELD_BACK_DELIVERY_STATES)),
         other_incident.c.id == sibling.c.incident, other_incident.c.severity == Severity.CRITICAL,
     )  # fmt: skip
     return (outbox.c.event == IncidentEvent.OPENED) & is_critical & ~named_before

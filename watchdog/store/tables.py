@@ -13,6 +13,7 @@ from watchdog.domain.watermark import MAX_WATERMARK_DISTANCE_MS
 from watchdog.store import act_tables as act_tables  # a part of the schema
 from watchdog.store import follow_up_tables as follow_up_tables
 from watchdog.store import maintenance_tables as maintenance_tables
+from watchdog.store import muting_tables as muting_tables
 from watchdog.store.metadata import AUTOINCREMENT_ID_TYPE
 from watchdog.store.metadata import metadata as metadata
 
@@ -367,8 +368,7 @@ failing_destinations = Table(  # destinations that have confirmed nothing since 
 
 member_faults = Table(  # what is wrong with a process at present
     "member_faults", metadata,
-    Column("member", Text, primary_key=True),
-    Column("fault", Text, primary_key=True),
+    *(Column("member", Text, primary_key=True), Column("fault", Text, primary_key=True)),
     Column("since", BigInteger, nullable=False),
     Column("detail", Text, nullable=False),  # in words
 )  # fmt: skip

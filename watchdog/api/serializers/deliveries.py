@@ -21,15 +21,15 @@ class DeliveryJson(TypedDict):
     destination: str
     """A way to reach a receiver, such as oncall/slack."""
     event: str
-    """opened, changed or resolved."""
+    """opened, changed, acknowledged, mutes, reminder or resolved."""
     state: str
-    """waiting, sent, merged, undelivered or unconfirmed."""
+    """waiting, sent, merged, undelivered, unconfirmed, silenced or muted."""
     failing: bool
     """It waits, and its last attempt failed."""
     attempts: int
     """How often it was sent so far."""
     detail: str
-    """The error of the last attempt."""
+    """The error of the last attempt, or why it is held back."""
     created_at: str
     due_at: str
     """When the next attempt is due, or the last one was."""

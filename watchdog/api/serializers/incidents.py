@@ -14,6 +14,7 @@ from watchdog.api.serializers.results import FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CO
 from watchdog.domain.advice import find_advice
 from watchdog.domain.formatting import format_iso8601
 from watchdog.domain.model import AlertMessageContext, ResultWithEvidence
+from watchdog.domain.muting import IncidentMuting
 from watchdog.domain.remediation_attempts import RemediationAttempt
 from watchdog.domain.routing import explain_routing_of_destination
 from watchdog.store.read.status import DeliveryRecord, IncidentRecord
@@ -111,6 +112,23 @@ class DestinationRoutingDecisionJson(TypedDict):
 
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
+class IncidentMutingJson(TypedDict):
+    """The notifications of an incident are held back because of another probe."""
+
+    state: str
+    """waiting: it is not certain yet whether that probe is down; or muted."""
+    reason: str
+    """The code of the decision, such as muting_probe_is_down."""
+    probe: str
+    """The id of the other probe."""
+    incident: str
+    """The open incident of that probe; empty while it waits."""
+    since: str
+    waits_until: str | None
+    """When it is sent at the latest; null: it is muted."""
+
+
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
 class IncidentDetailJson(IncidentJson):
     """An incident with its evidence, notifications and remediations."""
 
@@ -129,6 +147,10 @@ class IncidentDetailJson(IncidentJson):
     """Oldest first."""
     destinations: list[DestinationRoutingDecisionJson]
     """Every configured destination."""
+    muting: IncidentMutingJson | None
+    """null: nothing is held back because of another probe."""
+    muted_probes: list[str]
+    """The names of the probes whose alerts are muted while the incident is open: one for each alert."""
     routing_log: list[str]
     """Each step of the decision which destinations are notified."""
     advice: str
@@ -185,10 +207,25 @@ def serialize_incident_detail(
         "remediations": [_serialize_remediation_attempt(attempt) for attempt in context.remediation_attempts],
         "timeline": _serialize_incident_timeline(record, context, deliveries),
         "destinations": _serialize_destination_decisions(record, deliveries, destinations),
+        "muting": _serialize_incident_muting(record.muting),
+        "muted_probes": list(context.muted_probe_names),
         "routing_log": list(record.routing_log),
         "advice": find_advice(record.incident, record.probe, context.latest or context.first_bad),
         "runbook": record.probe.runbook,
         "target": record.probe.target,
+    }
+
+
+def _serialize_incident_muting(muting: IncidentMuting | None) -> IncidentMutingJson | None:
+    if muting is None:
+        return None
+    return {
+        "state": muting.state.value,
+        "reason": muting.reason.value,
+        "probe": muting.probe_id,
+        "incident": muting.incident,
+        "since": format_iso8601(muting.since),
+        "waits_until": format_optional_iso8601(muting.waits_until),
     }
 
 

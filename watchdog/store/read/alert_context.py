@@ -40,6 +40,7 @@ from watchdog.store.listings import build_results_with_listings_from_rows
 from watchdog.store.read.acts import build_acknowledgement_from_row
 from watchdog.store.read.generation_results import build_results_as_of_clock_generation_subquery, result_generation
 from watchdog.store.read.job_runs import list_job_runs
+from watchdog.store.read.muted_incidents import list_names_of_muted_probes
 from watchdog.store.tables import (
     RESULT_COLUMNS,
     cause_changes,
@@ -125,6 +126,7 @@ def load_alert_message_context(
         members=members,
         shared_cause=_load_shared_cause_text(connection, notification, members) if members else "",
         raises_severity=raises_severity,
+        muted_probe_names=list_names_of_muted_probes(connection, named_incidents or [row.id]),
         escalated_after_ms=_load_escalated_after_ms(connection, row.id, notification.destination),
     )
 

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from watchdog.domain.acts import OperatorActKind
 from watchdog.domain.model import DeliveryState, IncidentEvent
+from watchdog.domain.notification import HELD_BACK_DELIVERY_STATES
 from watchdog.store.act_tables import acts, silence_is_in_effect, silenced_incidents, silences
 from watchdog.store.follow_up_tables import incident_follow_ups
 from watchdog.store.tables import incidents, outbox
@@ -85,12 +86,12 @@ def _add_notifications_of_one_kind(histories: NotificationHistories, row: Any) -
     by_destination = histories.destinations[row.incident]
     history = by_destination.setdefault(row.destination, DestinationHistory(row.lead_incident, row.last_seq))
     history.last_seq = max(history.last_seq, row.last_seq)
-    history.is_notified |= row.state != DeliveryState.SILENCED
+    history.is_notified |= row.state not in HELD_BACK_DELIVERY_STATES
     message, event = histories.messages[row.lead_incident, row.destination], IncidentEvent(row.event)
     is_dropped = row.state == DeliveryState.MERGED and event is IncidentEvent.REMINDER
     if event in REMINDER_INTERVAL_EVENTS and row.state == DeliveryState.WAITING:
         message.is_waiting |= event is not IncidentEvent.CHANGED
-    elif event in REMINDER_INTERVAL_EVENTS and row.state != DeliveryState.SILENCED and not is_dropped:
+    elif event in REMINDER_INTERVAL_EVENTS and row.state not in HELD_BACK_DELIVERY_STATES and not is_dropped:
         if row.last_finished_at is not None:
             message.last_sent_at = max(message.last_sent_at or row.last_finished_at, row.last_finished_at)
         history.is_opening_delivered |= row.state in (DeliveryState.SENT, DeliveryState.MERGED)

@@ -21,6 +21,7 @@ from watchdog.domain.model import (
     ProbeInfo,
     Severity,
 )
+from watchdog.domain.muting import IncidentMuting
 from watchdog.domain.own_network import WATCHDOG_NETWORK_FAULT_REASON
 from watchdog.domain.pausing import Pause
 from watchdog.domain.probe_state import WAITING_FOR_FIRST_RUN_STATE_KEY
@@ -30,6 +31,7 @@ from watchdog.store.codec import decode_nullable_json, decode_probe_info
 from watchdog.store.read.acts import load_pauses_in_effect
 from watchdog.store.read.alert_context import INCIDENTS_WITH_PROBE_INFO_QUERY, build_incident_from_row
 from watchdog.store.read.maintenance import load_maintenance_ends_by_probe
+from watchdog.store.read.muted_incidents import add_muting_columns, build_incident_muting_from_row
 from watchdog.store.tables import (
     clock_steps,
     effective_results,
@@ -130,6 +132,8 @@ class IncidentRecord:
     resolved_slot: int | None
     generation: int
     """The clock generation in which it began."""
+    muting: IncidentMuting | None = None
+    """None: its notifications are not held back because of another probe."""
 
 
 class DeliveryRecord(NamedTuple):
@@ -153,6 +157,7 @@ _incident_came_again = sa.exists().where(
     clock_steps.c.generation == incidents.c.resolved_generation + 1, clock_steps.c.valid_until < incidents.c.opened_at
 )
 _LISTED_PROBE_CONDITIONS = (probes.c.removed_at.is_(None), probes.c.kind != service.WATCHDOG_SELF_PROBE_KIND)
+_INCIDENT_RECORDS_QUERY = add_muting_columns(INCIDENTS_WITH_PROBE_INFO_QUERY)
 DELIVERY_RECORD_COLUMNS = [outbox.c[name] for name in DeliveryRecord._fields]
 
 
@@ -277,7 +282,7 @@ def list_incidents(
     over and whose beginning came again after a step of the clock."""
     # As an expression, so that SQLite reads the few open incidents by their index, and not all by the time of opening.
     opened_at = incidents.c.opened_at + 0 if is_open else incidents.c.opened_at
-    query = INCIDENTS_WITH_PROBE_INFO_QUERY.order_by(opened_at.desc(), incidents.c.id).limit(limit)
+    query = _INCIDENT_RECORDS_QUERY.order_by(opened_at.desc(), incidents.c.id).limit(limit)
     if incident is not None:
         query = query.where(incidents.c.id == replace_unstorable_characters(incident))
     if probe_database_ids is not None:
@@ -307,6 +312,7 @@ def _incident_record_from_row(row: sa.Row[Any]) -> IncidentRecord:
         routing_log=tuple(decode_nullable_json(row.routing_log)),
         resolved_slot=row.resolved_slot,
         generation=row.generation,
+        muting=build_incident_muting_from_row(row),
     )
 
 
@@ -365,9 +371,7 @@ def list_given_up_notifications(
         .limit(MAX_LISTED_UNDELIVERED_NOTIFICATIONS)
     )
     deliveries = [_delivery_record_from_row(row) for row in connection.execute(query)]
-    their_incidents = INCIDENTS_WITH_PROBE_INFO_QUERY.where(
-        incidents.c.id.in_({delivery.incident for delivery in deliveries})
-    )
+    their_incidents = _INCIDENT_RECORDS_QUERY.where(incidents.c.id.in_({delivery.incident for delivery in deliveries}))
     records = map(_incident_record_from_row, connection.execute(their_incidents))
     record_by_incident = {record.incident.id: record for record in records}
     return [(delivery, record_by_incident[delivery.incident]) for delivery in deliveries]

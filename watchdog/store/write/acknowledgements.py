@@ -15,13 +15,14 @@ from watchdog.domain.acts import (
     OperatorActRefusedError,
 )
 from watchdog.domain.formatting import format_utc_timestamp
+from watchdog.domain.model import IncidentEvent
 from watchdog.store.database import Database
 from watchdog.store.read.acts import build_acknowledgement_from_row
 from watchdog.store.tables import incidents
 from watchdog.store.write.audit import record_operator_act
 from watchdog.store.write.follow_up_times import schedule_follow_ups
 from watchdog.store.write.incident_locks import lock_incident, lock_incidents
-from watchdog.store.write.outbox_rows import enqueue_acknowledged_notifications
+from watchdog.store.write.outbox_rows import enqueue_message_edit_notifications
 
 
 def acknowledge_incident(
@@ -57,7 +58,7 @@ def remove_acknowledgement(database: Database, incident: str, actor: Actor, comm
         _store_acknowledgement(connection, row.id, None)
         record_operator_act(connection, OperatorActKind.UNACKNOWLEDGE, actor, now, incident=row.id, comment=comment)
         schedule_follow_ups(connection, {row.id: now})
-        enqueue_acknowledged_notifications(connection, row.id, now)
+        enqueue_message_edit_notifications(connection, row.id, IncidentEvent.ACKNOWLEDGED, now)
         return True
 
 
@@ -70,7 +71,7 @@ def _acknowledge_locked_incident(
     now, actor, comment = acknowledgement
     _store_acknowledgement(connection, row.id, acknowledgement)
     record_operator_act(connection, OperatorActKind.ACKNOWLEDGE, actor, now, incident=row.id, comment=comment)
-    enqueue_acknowledged_notifications(connection, row.id, now)
+    enqueue_message_edit_notifications(connection, row.id, IncidentEvent.ACKNOWLEDGED, now)
     return acknowledgement, True
 
 

@@ -25,6 +25,7 @@ from watchdog.store.act_tables import (
 )
 from watchdog.store.database import Database
 from watchdog.store.follow_up_tables import incident_follow_ups
+from watchdog.store.muting_tables import muted_incidents
 from watchdog.store.tables import (
     END_OF_TIME_MS,
     cause_changes,
@@ -65,6 +66,7 @@ CLOCK_STEP_SHIFTED_COLUMNS = (
     *(incidents.c.opened_at, incidents.c.acknowledged_at, incidents.c.clock_shift),
     *(cause_changes.c.changed_at, cause_changes.c.since),
     incident_follow_ups.c.decide_at,
+    *(muted_incidents.c.since, muted_incidents.c.waits_until),
     *(silences.c.started_at, silences.c.ends_at, silenced_incidents.c.since, acts.c.occurred_at),
     *(pauses.c.started_at, pauses.c.ends_at),
     *(remediations.c.started_at, remediations.c.ended_at),

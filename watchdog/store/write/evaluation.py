@@ -38,6 +38,7 @@ from watchdog.store.read.maintenance import load_maintenance_periods
 from watchdog.store.tables import END_OF_TIME_MS, alert_states, evaluation_cursors, results, staleness_events
 from watchdog.store.write.incident_groups import INCIDENT_GROUPS_LOCK_KEY
 from watchdog.store.write.incidents import change_incident_cause, open_incident, resolve_incident
+from watchdog.store.write.muting import mute_alerts_of_other_probes
 from watchdog.store.write.probe_registry import InMemoryProbeRegistry
 from watchdog.store.write.silences import load_silences_for_new_incidents
 from watchdog.store.write.watermark import ClaimWatermark
@@ -314,6 +315,7 @@ class AlertEvaluator:
             silences = load_silences_for_new_incidents(connection, now)
         for transition in writes.transitions:  # in order: one batch may resolve an incident and open the next
             self._write_incident_transition(connection, transition, silences, now)
+        mute_alerts_of_other_probes(connection, writes.transitions, now)
 
     def _write_incident_transition(
         self, connection: sa.Connection, transition: IncidentTransition, silences: Sequence[Silence], now: int

@@ -30,15 +30,16 @@ from watchdog.store.read.follow_ups import (
     load_unacknowledged_times,
 )
 from watchdog.store.read.maintenance import load_maintenance_ends_by_probe
+from watchdog.store.read.muted_incidents import load_held_back_incidents
 from watchdog.store.tables import incidents
 from watchdog.store.write.follow_up_times import schedule_follow_ups
 from watchdog.store.write.incident_groups import INCIDENT_GROUPS_LOCK_KEY, add_open_incident_to_group_per_destination
-from watchdog.store.write.incidents import append_routing_log_entries
 from watchdog.store.write.outbox_rows import (
     OPENED_NOTIFICATION_SEQUENCE_NUMBER,
     enqueue_further_notification,
 )
 from watchdog.store.write.probe_rows import load_active_probes
+from watchdog.store.write.routing_log import append_routing_log_entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,8 @@ class _FollowUpFacts:
     paused: Mapping[int, Pause]
     maintenance_ends: Mapping[int, int]
     """Probe -> until when it is in maintenance."""
+    held_back: set[str]
+    """Because of another probe."""
     unacknowledged_at: Mapping[str, int]
     now: int
 
@@ -71,6 +74,7 @@ def enqueue_due_reminders_and_escalations(database: Database, now: int) -> list[
             silenced=load_silenced_incidents(connection, due_ids),
             paused=load_pauses_in_effect(connection, {row.probe for row in rows}),
             maintenance_ends=load_maintenance_ends_by_probe(connection, now, {row.probe for row in rows}),
+            held_back=load_held_back_incidents(connection, due_ids),
             unacknowledged_at=load_unacknowledged_times(connection, due_ids),
             now=now,
         )
@@ -109,6 +113,7 @@ def _enqueue_due_escalations(
             is_silenced=incident.id in facts.silenced,
             is_paused=incident.probe in facts.paused,
             is_in_maintenance=incident.probe in facts.maintenance_ends,
+            is_muted=incident.id in facts.held_back,
             is_notified=escalation.destination in due or (history is not None and history.is_notified),
             now=facts.now,
         )
@@ -156,6 +161,7 @@ def _enqueue_due_reminders(
             is_silenced=incident.id in facts.silenced,
             is_paused=incident.probe in facts.paused,
             is_in_maintenance=incident.probe in facts.maintenance_ends,
+            is_muted=incident.id in facts.held_back,
             is_destination_configured=registered.routes.has_destination(destination),
             destination_repeats_alerts=destination in registered.routes.without_reminders,
             is_message_waiting=message.is_waiting,

@@ -14,11 +14,13 @@ from watchdog.store import codec
 from watchdog.store.tables import cause_changes, clock_steps, incidents
 from watchdog.store.write.follow_up_times import delete_follow_ups, schedule_follow_ups
 from watchdog.store.write.incident_groups import add_incident_to_group_per_destination
+from watchdog.store.write.muting import hold_back_opened_incident_if_muted
 from watchdog.store.write.outbox_rows import (
     enqueue_cause_changed_notifications,
     enqueue_opened_notifications,
     enqueue_resolved_notifications,
 )
+from watchdog.store.write.routing_log import append_routing_log_entries
 from watchdog.store.write.silences import store_silences_of_incident
 
 _current_generation = sa.select(sa.func.coalesce(sa.func.max(clock_steps.c.generation), 0)).scalar_subquery()
@@ -61,6 +63,7 @@ def open_incident(
         )
     )
     store_silences_of_incident(connection, transition.incident, selecting, now)
+    hold_back_opened_incident_if_muted(connection, transition.incident, transition.probe, now)
     leads = add_incident_to_group_per_destination(connection, transition, routing.destinations, registered, now)
     enqueue_opened_notifications(connection, transition.incident, routing.destinations, leads, now)
     waits_ms = [each.step.after_ms for each in registered.routes.list_escalations(registered.info, transition.reason)]
@@ -119,16 +122,6 @@ def _get_first_slot_with_new_cause(transition: IncidentTransition) -> int:
     """It is not known of slots that were evaluated before an upgrade, and later than the others before the clock was
     set back."""
     return min(transition.cause_since or transition.slot, transition.slot)
-
-
-def append_routing_log_entries(connection: sa.Connection, incident: str, entries: Sequence[str]) -> None:
-    """Further steps of the decision which destinations are notified of the incident, in words."""
-    is_incident = incidents.c.id == incident
-    log: list[str] = codec.decode_nullable_json(
-        connection.execute(sa.select(incidents.c.routing_log).where(is_incident)).scalar_one()
-    )
-    log += entries
-    connection.execute(sa.update(incidents).where(is_incident).values(routing_log=codec.encode_storable_json(log)))
 
 
 def resolve_incident(

@@ -13,14 +13,14 @@ import sqlalchemy as sa
 
 from watchdog.domain.delivery_pace import DestinationPace, DueAlertMessage, choose_next_messages_to_send
 from watchdog.domain.model import DeliveryState, IncidentEvent, Json, Severity
-from watchdog.domain.notification import Notification
+from watchdog.domain.notification import HELD_BACK_DELIVERY_STATES, MESSAGE_EDIT_EVENTS, Notification
 from watchdog.store import codec
 from watchdog.store.act_tables import pause_is_in_effect, pauses
 from watchdog.store.outbox_filters import (
     build_due_outbox_filter,
     build_due_resend_outbox_filter,
     build_first_critical_of_message_outbox_filter,
-    build_silenced_outbox_filter,
+    build_silenced_or_muted_outbox_filter,
     build_unleased_outbox_filter,
 )
 from watchdog.store.read.maintenance import build_in_maintenance_filter
@@ -32,7 +32,7 @@ from watchdog.store.tables import (
     outbox_is_unconfirmed,
     outbox_is_waiting,
 )
-from watchdog.store.write.silences import hold_back_silenced_notifications
+from watchdog.store.write.held_back_notifications import hold_back_notifications
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,16 +89,16 @@ def lease_due_messages(
     unmerged_destinations: Collection[str],
 ) -> list[LeasedNotification]:
     """Lease what each of these destinations is sent next, if its pace allows a message now. One with nothing else to
-    send gets another copy of what is unconfirmed and due. First, what a silence holds back is marked.
+    send gets another copy of what is unconfirmed and due. First, what a silence or muting holds back is marked.
     `unmerged_destinations`: accept no merged messages."""
     leased: list[LeasedNotification] = []
-    locked_messages = hold_back_silenced_notifications(connection, now)
+    locked_messages = hold_back_notifications(connection, now)
     waiting = _list_destinations_with_due_rows(connection, outbox_is_waiting, now)
     unconfirmed = _list_destinations_with_due_rows(connection, outbox_is_unconfirmed, now)
     idle = (waiting | unconfirmed) & set(destinations)
     if not idle:  # the usual case
         return leased
-    _drop_acknowledgements_of_uneditable_messages(connection, now, idle - set(editing_destinations))
+    _drop_edits_of_uneditable_messages(connection, now, idle - set(editing_destinations))
     _drop_outdated_reminders(connection, now)
     paces = load_destination_paces(connection)
     idle = {name for name in idle if paces.get(name, DestinationPace()).next_message_at <= now}
@@ -118,23 +118,22 @@ def lease_due_messages(
     return leased
 
 
-def _drop_acknowledgements_of_uneditable_messages(
-    connection: sa.Connection, now: int, destinations: Collection[str]
-) -> None:
-    """An acknowledgement is shown in the message of its incident. Where that cannot be edited, no one is notified."""
-    is_dropped = outbox.c.event == IncidentEvent.ACKNOWLEDGED, outbox.c.destination.in_(destinations)
+def _drop_edits_of_uneditable_messages(connection: sa.Connection, now: int, destinations: Collection[str]) -> None:
+    """An acknowledgement, or whose alerts an incident mutes, is shown in the message of the incident. Where that cannot
+    be edited, no one is notified."""
+    is_dropped = outbox.c.event.in_(MESSAGE_EDIT_EVENTS), outbox.c.destination.in_(destinations)
     _drop_waiting_notifications(connection, now, *is_dropped)
 
 
 def _drop_outdated_reminders(connection: sa.Connection, now: int) -> None:
-    """Since they were enqueued, each incident of the message was acknowledged, was silenced, is over, or its probe
+    """Since they were enqueued, each incident of the message was acknowledged, silenced or muted, is over, or its probe
     was paused or is in maintenance."""
     sibling = outbox.alias()
     paused_probes = sa.select(pauses.c.probe).where(pause_is_in_effect)
     needs_reminder = sa.exists().where(
         sibling.c.lead_incident == outbox.c.lead_incident, sibling.c.destination == outbox.c.destination,
         incidents.c.id == sibling.c.incident, incidents.c.acknowledged_at.is_(None), incidents.c.resolved_at.is_(None),
-        ~build_silenced_outbox_filter(sibling), incidents.c.probe.not_in(paused_probes),
+        ~build_silenced_or_muted_outbox_filter(sibling), incidents.c.probe.not_in(paused_probes),
         ~build_in_maintenance_filter(incidents.c.probe, now),
     )  # fmt: skip
     _drop_waiting_notifications(connection, now, outbox.c.event == IncidentEvent.REMINDER, ~needs_reminder)
@@ -217,7 +216,7 @@ def _build_leased_notification(
     leads = tuple(rows_by_lead)
     rows = [row for lead in leads for row in rows_by_lead[lead]]
     leased = [row for row in rows if row.lease_token == token]
-    reported = leased if len(leads) > 1 else [row for row in rows if row.state != DeliveryState.SILENCED]
+    reported = leased if len(leads) > 1 else [row for row in rows if row.state not in HELD_BACK_DELIVERY_STATES]
     named = tuple(dict.fromkeys(row.incident for row in reported))
     last = max(leased, key=lambda row: (row.seq, row.created_at))
     message = None
@@ -225,8 +224,8 @@ def _build_leased_notification(
         is_message = (messages.c.incident == leads[0], messages.c.destination == destination)
         message = connection.execute(sa.select(messages).where(*is_message)).first()
     event, events = IncidentEvent(last.event), {row.event for row in leased}
-    if event in (IncidentEvent.ACKNOWLEDGED, IncidentEvent.CHANGED):  # a reminder states the new cause as well
-        stated = IncidentEvent.REMINDER, IncidentEvent.CHANGED
+    if event in (*MESSAGE_EDIT_EVENTS, IncidentEvent.CHANGED):  # a reminder states the new cause as well
+        stated = IncidentEvent.REMINDER, IncidentEvent.CHANGED, IncidentEvent.ACKNOWLEDGED
         event = next((each for each in stated if each in events), event)
     if len(named) > 1:
         event = _choose_event_of_multi_incident_message(connection, leased, named, has_message=message is not None)

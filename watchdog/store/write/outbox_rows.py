@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from watchdog.domain.model import DeliveryState, IncidentEvent
+from watchdog.domain.notification import HELD_BACK_DELIVERY_STATES, MESSAGE_EDIT_EVENTS
 from watchdog.store.outbox_filters import build_notified_outbox_filter
 from watchdog.store.tables import outbox
 
@@ -35,8 +36,8 @@ def enqueue_opened_notifications(
 
 
 def enqueue_cause_changed_notifications(connection: sa.Connection, incident: str, now: int) -> Collection[str]:
-    """For every destination that got `opened`, unless a notification is waiting there, or held back by a silence: it
-    will show the new cause. Returns these destinations.
+    """For every destination that got `opened`, unless a notification is waiting there, or is held back: it will show
+    the new cause. Returns these destinations.
 
     One that is being sent may show the old cause. The rows are locked, so that none starts to be sent meanwhile.
     """
@@ -46,8 +47,8 @@ def enqueue_cause_changed_notifications(connection: sa.Connection, incident: str
     changed = [
         _build_outbox_row(incident, destination, last.seq + 1, IncidentEvent.CHANGED, lead=last.lead_incident, now=now)
         for destination, last in last_rows.items()
-        if last.state not in (DeliveryState.WAITING, DeliveryState.SILENCED)
-        or last.event == IncidentEvent.REMINDER  # it may be dropped
+        if last.state not in (DeliveryState.WAITING, *HELD_BACK_DELIVERY_STATES)
+        or last.event in (IncidentEvent.REMINDER, *MESSAGE_EDIT_EVENTS)  # it may be dropped
         or (last.leased_until is not None and last.leased_until > now)
     ]
     if changed:
@@ -55,14 +56,17 @@ def enqueue_cause_changed_notifications(connection: sa.Connection, incident: str
     return last_rows.keys()
 
 
-def enqueue_acknowledged_notifications(connection: sa.Connection, incident: str, now: int) -> None:
-    """For every destination that has a message about the incident. The caller has locked the probe."""
+def enqueue_message_edit_notifications(
+    connection: sa.Connection, incident: str, event: IncidentEvent, now: int
+) -> None:
+    """For every destination that has a message about the incident. `event`: of MESSAGE_EDIT_EVENTS. The caller has
+    locked the probe."""
     columns = outbox.c.destination, sa.func.max(outbox.c.seq), sa.func.max(outbox.c.lead_incident)
     query = sa.select(*columns).where(outbox.c.incident == incident).group_by(outbox.c.destination)
     is_notified = outbox.c.incident == incident, build_notified_outbox_filter(outbox, now)
     notified = set(connection.execute(sa.select(outbox.c.destination).where(*is_notified)).scalars())
     rows = [
-        _build_outbox_row(incident, destination, last_seq + 1, IncidentEvent.ACKNOWLEDGED, lead=lead, now=now)
+        _build_outbox_row(incident, destination, last_seq + 1, event, lead=lead, now=now)
         for destination, last_seq, lead in connection.execute(query)
         if destination in notified
     ]
@@ -81,8 +85,8 @@ def enqueue_further_notification(
     now: int,
     escalated_after_ms: int | None = None,
 ) -> None:
-    """Of an open incident: what a silence held back, a reminder, or an escalation after this time. `lead`: the first
-    incident of its group, or the incident itself."""
+    """What was held back, a reminder, or an escalation after this time. `lead`: the first incident of its group, or the
+    incident itself."""
     row = _build_outbox_row(incident, destination, seq, event, lead=lead, now=now)
     connection.execute(sa.insert(outbox), [{**row, "escalated_after_ms": escalated_after_ms}])
 
@@ -91,9 +95,9 @@ def enqueue_resolved_notifications(
     connection: sa.Connection, incident: str, now: int, destinations_without_resolved: Collection[str]
 ) -> None:
     """For every destination that got `opened`, even if the routes have changed since, except for those that want no
-    `resolved`, and those of which a silence has held back all: no route led there when it ended."""
+    `resolved`, and those where all were held back: no route led there when that ended, or it has not ended yet."""
     columns = outbox.c.destination, sa.func.max(outbox.c.seq), sa.func.max(outbox.c.lead_incident)
-    is_sent = sa.case((outbox.c.state == DeliveryState.SILENCED, 0), else_=1)
+    is_sent = sa.case((outbox.c.state.in_(HELD_BACK_DELIVERY_STATES), 0), else_=1)
     notified = sa.select(*columns).where(outbox.c.incident == incident).having(sa.func.max(is_sent) == 1)
     rows = [
         _build_outbox_row(incident, destination, last_seq + 1, IncidentEvent.RESOLVED, lead=lead, now=now)

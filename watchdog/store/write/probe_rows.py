@@ -25,6 +25,7 @@ from watchdog.store.tables import END_OF_TIME_MS, alert_states, evaluation_curso
 from watchdog.store.tables import schedule as schedules
 from watchdog.store.write.follow_up_times import schedule_follow_ups_of_probes
 from watchdog.store.write.incidents import resolve_incident
+from watchdog.store.write.muting import delete_muting_probes, replace_muting_probes
 
 PROBE_REGISTRATION_LOCK_KEY = 0
 """Advisory lock held while probes are added and retired; no probe has this id."""
@@ -118,6 +119,7 @@ def upsert_probes(
     ids = {row.probe_id: row.id for row in connection.execute(sa.select(probes.c.probe_id, probes.c.id))}
     registered_by_id = {ids[probe_id]: registered for probe_id, registered in by_probe_id.items()}
     _upsert_probe_schedules(database, connection, registered_by_id, start, location)
+    replace_muting_probes(connection, registered_by_id)
     return sorted(registered_by_id)
 
 
@@ -215,6 +217,7 @@ def mark_probes_retired(connection: sa.Connection, ids: Iterable[int], now: int)
         connection.execute(pause.values(ended_at=now), rows)
         update = sa.update(probes).where(probes.c.id == sa.bindparam("row_id")).values(removed_at=now)
         connection.execute(update, rows)
+        delete_muting_probes(connection, [row["row_id"] for row in rows])
 
 
 def mark_probes_removed_keep_schedule(connection: sa.Connection, ids: Iterable[int], now: int) -> None:

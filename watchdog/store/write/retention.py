@@ -13,6 +13,7 @@ from watchdog.domain.model import Outcome
 from watchdog.store.act_tables import acts, pauses, silenced_incidents, silences
 from watchdog.store.database import Database
 from watchdog.store.maintenance_tables import maintenance_periods, maintenance_windows
+from watchdog.store.muting_tables import muted_incidents
 from watchdog.store.tables import (
     cause_changes,
     check_ins,
@@ -138,6 +139,7 @@ def _list_expired_act_conditions(
     selects_incident = sa.exists().where(silenced_incidents.c.silence == silences.c.id)
     return (
         (silenced_incidents, silenced_incidents.c.incident.in_(expired_incidents)),
+        (muted_incidents, muted_incidents.c.incident.in_(expired_incidents)),
         (acts, acts.c.occurred_at < cutoff),
         (silences, (silences.c.ended_at < cutoff) & ~selects_incident),
         (pauses, pauses.c.ended_at < cutoff),
@@ -177,7 +179,7 @@ def _build_is_outbox_lead_condition(incident: sa.Column[str]) -> sa.ColumnElemen
 
 def _build_incident_is_referenced_condition() -> sa.ColumnElement[bool]:
     """Whether other tables still have rows about an incident."""
-    tables = (outbox, messages, cause_changes, remediations, silenced_incidents)
+    tables = (outbox, messages, cause_changes, remediations, silenced_incidents, muted_incidents)
     references = [sa.exists().where(table.c.incident == incidents.c.id) for table in tables]
     return sa.or_(*references, _build_is_outbox_lead_condition(incidents.c.id))
 

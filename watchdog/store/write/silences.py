@@ -1,4 +1,4 @@
-"""Silences: their beginning, which notifications they hold back, and what is sent when they end.
+"""Silences: their beginning, which incidents they select, and that they have ended.
 
 An incident is selected by a silence when it opens, or when the silence begins. Both happen under the advisory lock of
 incident groups, so that no incident falls between them. Notifications are held back when they would be leased.
@@ -14,29 +14,19 @@ import sqlalchemy as sa
 
 from watchdog.domain.acts import Actor, OperatorActKind, OperatorActRefusalReason, OperatorActRefusedError
 from watchdog.domain.formatting import format_number, format_utc_timestamp
-from watchdog.domain.model import DeliveryState, IncidentEvent, ProbeInfo
+from watchdog.domain.model import ProbeInfo
 from watchdog.domain.routing import ProbeMatcher
-from watchdog.domain.silencing import (
-    MAX_ACTIVE_SILENCES,
-    Silence,
-    SilenceMatcher,
-    decide_silencing,
-    escape_subject_pattern,
-)
+from watchdog.domain.silencing import MAX_ACTIVE_SILENCES, Silence, SilenceMatcher, escape_subject_pattern
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.act_tables import silence_is_in_effect, silenced_incidents, silences
 from watchdog.store.codec import decode_probe_info
 from watchdog.store.database import Database
-from watchdog.store.outbox_filters import build_notified_outbox_filter, build_unleased_outbox_filter
 from watchdog.store.read.acts import build_silence_from_row, encode_silence_matcher
 from watchdog.store.read.alert_context import INCIDENTS_WITH_PROBE_INFO_QUERY
-from watchdog.store.tables import incidents, outbox, outbox_is_waiting, probes
+from watchdog.store.tables import incidents, probes
 from watchdog.store.write.audit import record_operator_act
 from watchdog.store.write.incident_groups import INCIDENT_GROUPS_LOCK_KEY
 from watchdog.store.write.incident_locks import lock_incident
-
-MAX_OUTBOX_ROWS_PER_LOCK = 1_000
-"""Rows in one statement. Each has three parameters, of which PostgreSQL takes 65,535 and SQLite 32,766 by default."""
 
 
 def begin_silence(database: Database, silence: Silence) -> tuple[Silence, int]:
@@ -165,58 +155,6 @@ def store_silences_of_incident(
     rows = [{"incident": incident, "silence": silence.id, "since": now} for silence in selecting]
     if rows:
         connection.execute(sa.insert(silenced_incidents), rows)
-
-
-def hold_back_silenced_notifications(connection: sa.Connection, now: int) -> set[tuple[str, str]]:
-    """Hold back what waits to be sent about incidents that a silence selects. Under the lock of notification leases.
-
-    Returns the messages, as (first incident, destination), of which another transaction has locked a row: they must not
-    be leased now. To wait for that transaction could be a deadlock.
-    """
-    in_effect = list(connection.execute(sa.select(silences.c.id).where(silence_is_in_effect)).scalars())
-    if not in_effect:  # the usual case
-        return set()
-    earlier = outbox.alias()
-    is_notified = sa.exists().where(
-        earlier.c.incident == outbox.c.incident, earlier.c.destination == outbox.c.destination,
-        build_notified_outbox_filter(earlier, now),
-    )  # fmt: skip
-    key = outbox.c.incident, outbox.c.destination, outbox.c.seq
-    query = (
-        sa.select(*key, outbox.c.event, outbox.c.lead_incident, is_notified, silenced_incidents.c.silence)
-        .join(silenced_incidents, silenced_incidents.c.incident == outbox.c.incident)
-        .where(
-            outbox_is_waiting,
-            build_unleased_outbox_filter(now),
-            silenced_incidents.c.silence.in_(in_effect),
-            outbox.c.event != IncidentEvent.REMINDER,  # dropped: the next one follows after the silence
-        )
-    )
-    held_back: dict[tuple[str, str, int], tuple[str, str]] = {}
-    for *row_key, event, lead, notified, silence in connection.execute(query):
-        decision = decide_silencing(IncidentEvent(event), is_silenced=True, is_notified=bool(notified))
-        if decision.is_held_back:
-            held_back[tuple(row_key)] = lead, f"{decision.reason}: {silence}"
-    if not held_back:
-        return set()
-    locked: set[tuple[str, str, int]] = set()
-    all_rows = sorted(held_back)
-    for start in range(0, len(all_rows), MAX_OUTBOX_ROWS_PER_LOCK):
-        is_held_back = sa.tuple_(*key).in_(all_rows[start : start + MAX_OUTBOX_ROWS_PER_LOCK])
-        lock = sa.select(*key).where(is_held_back).with_for_update(skip_locked=True)
-        locked |= set(map(tuple, connection.execute(lock)))
-    is_row = [column == sa.bindparam(f"row_{column.name}") for column in key]
-    update = sa.update(outbox).where(*is_row).values(
-        state=DeliveryState.SILENCED, detail=sa.bindparam("why"), finished_at=now, lease_token=None, leased_until=None
-    )  # fmt: skip
-    values = [
-        {"row_incident": incident, "row_destination": destination, "row_seq": seq, "why": held_back[key_values][1]}
-        for key_values in sorted(locked)
-        for incident, destination, seq in [key_values]
-    ]
-    if values:
-        connection.execute(update, values)
-    return {(held_back[row][0], row[1]) for row in held_back.keys() - locked}
 
 
 def mark_silences_ended(

@@ -16,6 +16,7 @@ DELIVERY_STATE_LABELS = {
     DeliveryState.UNDELIVERED: "Undelivered",
     DeliveryState.UNCONFIRMED: "Unconfirmed",
     DeliveryState.SILENCED: "Silenced",
+    DeliveryState.MUTED: "Muted",
 }
 _STATE_AND_GLYPH_BY_DELIVERY_STATE = {
     DeliveryState.SENT: (HealthState.UP, "up"),
@@ -24,6 +25,7 @@ _STATE_AND_GLYPH_BY_DELIVERY_STATE = {
     DeliveryState.UNDELIVERED: (HealthState.DOWN, "down"),
     DeliveryState.UNCONFIRMED: (HealthState.DEGRADED, "degraded"),
     DeliveryState.SILENCED: (HealthState.UNKNOWN, "unknown"),
+    DeliveryState.MUTED: (HealthState.UNKNOWN, "unknown"),
 }
 """State (for its colour) and glyph."""
 
@@ -74,6 +76,8 @@ def _format_delivery_detail(delivery: DeliveryRecord) -> str:
             return f"sent {format_count_with_noun(delivery.attempts, 'time')} until {at} · {delivery.detail}"
         case DeliveryState.SILENCED:
             return f"{at} · held back by a silence ({delivery.detail})"
+        case DeliveryState.MUTED:
+            return f"{at} · held back because of another probe ({delivery.detail})"
         case DeliveryState.MERGED if delivery.event is IncidentEvent.REMINDER:
             return f"{at} · not needed any more"
         case DeliveryState.MERGED:

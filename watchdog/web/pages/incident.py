@@ -36,6 +36,7 @@ from watchdog.web.pages.delivery import (
     format_delivery_attempts,
     summarize_deliveries,
 )
+from watchdog.web.pages.muting import build_muting_banners
 from watchdog.web.pages.results import HEALTH_STATE_BY_OUTCOME
 from watchdog.web.templating import PAGE_HEALTH_STATE_LABELS
 
@@ -86,6 +87,7 @@ def load_incident_detail_page(
         state_label=format_incident_state_and_duration(record, now),
         banners=(
             *build_acknowledgement_and_silence_banners(connection, record, now),
+            *build_muting_banners(record, context.muted_probe_names, now),
             *build_incident_page_banners(record, deliveries, now),
         ),
         first_bad=first_bad,

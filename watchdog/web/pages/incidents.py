@@ -13,6 +13,7 @@ from watchdog.store.read.status import Connection, IncidentRecord, WatchdogStatu
 from watchdog.web.pages.acts import describe_acts, load_silences_by_incident
 from watchdog.web.pages.incident import find_incident_health_state
 from watchdog.web.pages.list_page import Pagination, compute_pagination
+from watchdog.web.pages.muting import describe_muting
 from watchdog.web.templating import PAGE_HEALTH_STATE_LABELS
 
 MAX_RESOLVED_INCIDENTS_ON_PAGE = 200
@@ -84,5 +85,7 @@ def build_incidents_page_row(record: IncidentRecord, now: int, silences: Sequenc
         severity=incident.severity,
         since=incident.since,
         duration_text=duration_text,
-        marks=describe_acts(incident, silences, now) if incident.resolved_at is None else (),
+        marks=(
+            (*describe_acts(incident, silences, now), *describe_muting(record)) if incident.resolved_at is None else ()
+        ),
     )

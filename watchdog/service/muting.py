@@ -1,0 +1,35 @@
+"""Carries out decisions about muted alerts, and sends what is no longer held back."""
+
+from __future__ import annotations
+
+import structlog
+
+from watchdog.service.clock import Clock
+from watchdog.service.notifications import NotificationSender
+from watchdog.service.store_executor import StoreExecutor
+from watchdog.store.read.muting import list_due_muting_decisions
+from watchdog.store.write.muting_ends import (
+    announce_muted_alerts,
+    carry_out_due_muting_decisions,
+    list_incidents_with_unannounced_muting,
+)
+
+log = structlog.get_logger()
+
+MUTING_CHECK_INTERVAL_S = 1.0
+
+
+async def decide_muting_and_send(store_executor: StoreExecutor, sender: NotificationSender, clock: Clock) -> None:
+    """Decide about incidents that wait or are muted, and send at once what follows. The next run takes those that are
+    too many for one transaction."""
+    database, is_sending_due = store_executor.database, False
+    if await store_executor.run_read_query(lambda connection: list_due_muting_decisions(connection, clock())):
+        changes = await store_executor.run_write_with_now(lambda now: carry_out_due_muting_decisions(database, now))
+        for change in changes:
+            log.info("incident_muting_changed", incident=change.incident, step=change.decision.describe())
+        is_sending_due = bool(changes)
+    if await store_executor.run_read_query(lambda c: list_incidents_with_unannounced_muting(c, clock())):
+        await store_executor.run_write_with_now(lambda now: announce_muted_alerts(database, now))
+        is_sending_due = True
+    if is_sending_due:
+        await sender.start_sending_due_notifications()

@@ -1,0 +1,128 @@
+"""Decisions about muting that become due without a new result, and what is sent when an incident is no longer held
+back: once to each destination, as the routes are at that time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from watchdog.domain.model import LOCAL_LOCATION_NAME, DeliveryState, IncidentEvent
+from watchdog.domain.muting import MutingAction, MutingState, decide_notifications_after_muting
+from watchdog.domain.registered_probe import RegisteredProbe
+from watchdog.store.database import Database
+from watchdog.store.muting_tables import muted_incidents
+from watchdog.store.read.follow_ups import load_silenced_incidents
+from watchdog.store.read.muted_incidents import find_incident_whose_message_states_muting
+from watchdog.store.read.muting import DueMutingDecision, list_due_muting_decisions
+from watchdog.store.tables import incidents, outbox
+from watchdog.store.write.follow_up_times import schedule_follow_ups
+from watchdog.store.write.held_back_notifications import (
+    decide_present_routing,
+    enqueue_notifications_after_holding_back,
+    hold_back_notifications,
+    is_last_changed_notification_held_back,
+    load_notifications_by_destination,
+)
+from watchdog.store.write.incident_groups import INCIDENT_GROUPS_LOCK_KEY
+from watchdog.store.write.muting import (
+    MAX_ROUTING_LOG_STEPS_WITH_MUTING,
+    mark_muted_incidents_announced,
+    store_muting_decision,
+)
+from watchdog.store.write.outbox import NOTIFICATION_LEASE_LOCK_KEY
+from watchdog.store.write.outbox_rows import enqueue_message_edit_notifications
+from watchdog.store.write.probe_rows import load_active_probes
+from watchdog.store.write.routing_log import append_routing_log_entries
+
+MUTED_ALERTS_ANNOUNCEMENT_DELAY_MS = 10_000
+"""The message about an incident is edited this long after it has muted another alert: one edit for several."""
+
+
+def carry_out_due_muting_decisions(database: Database, now: int) -> list[DueMutingDecision]:
+    """Decide again, and carry out what has changed. Returns that, without what another process has done.
+
+    Takes the locks in the order of the recorder and the senders: probes, incident groups, notification leases. A
+    decision about an incident whose probe is not locked is carried out by the next run.
+    """
+    with database.open_write_transaction() as connection:
+        probes = {due.probe for due in list_due_muting_decisions(connection, now)}
+        if not probes:
+            return []
+        database.lock_probes(connection, probes)
+        database.acquire_advisory_lock(connection, INCIDENT_GROUPS_LOCK_KEY)
+        database.acquire_advisory_lock(connection, NOTIFICATION_LEASE_LOCK_KEY)
+        hold_back_notifications(connection, now)
+        due = [each for each in list_due_muting_decisions(connection, now) if each.probe in probes]
+        for each in due:
+            store_muting_decision(connection, each.incident, each.decision, now)
+        ended = {each.incident for each in due if each.state is not None and each.decision.action is MutingAction.SEND}
+        rows = connection.execute(sa.select(incidents).where(incidents.c.id.in_(ended))).all() if ended else []
+        registered = load_active_probes(connection, LOCAL_LOCATION_NAME, {}, only={row.probe for row in rows})
+        silenced = load_silenced_incidents(connection, ended)
+        for row in sorted(rows, key=lambda row: (row.opened_at, row.id)):
+            is_silenced = row.id in silenced
+            _notify_after_muting(connection, row, registered.get(row.probe), now, is_silenced=is_silenced)
+        schedule_follow_ups(connection, {row.id: now for row in rows if row.resolved_at is None})
+        return due
+
+
+def _notify_after_muting(
+    connection: sa.Connection, incident: Any, registered: RegisteredProbe | None, now: int, *, is_silenced: bool
+) -> None:
+    """`incident`: its row. It may be over."""
+    rows_by_destination = load_notifications_by_destination(connection, incident.id, now)
+    routing = decide_present_routing(incident, registered, rows_by_destination)
+    events, log = {}, []
+    for destination in dict.fromkeys([*routing.destinations, *rows_by_destination]):
+        earlier = rows_by_destination.get(destination, [])
+        decision = decide_notifications_after_muting(
+            is_open=incident.resolved_at is None,
+            is_silenced=is_silenced,
+            is_notified=any(row.is_notified for row in earlier),
+            has_held_back_change=is_last_changed_notification_held_back(earlier),
+            has_route=destination in routing.destinations,
+            wants_resolved=registered is None or destination not in registered.routes.without_resolved,
+        )
+        events[destination] = decision.events
+        log.append(f"when muting ended: {destination}: {decision.reason}")
+    enqueue_notifications_after_holding_back(connection, incident, events, rows_by_destination, registered, now=now)
+    steps = [f"when muting ended: {step}" for step in routing.routing_log]
+    append_routing_log_entries(connection, incident.id, [*steps, *log], max_steps=MAX_ROUTING_LOG_STEPS_WITH_MUTING)
+
+
+# --- the messages about incidents that mute others
+
+
+def list_incidents_with_unannounced_muting(connection: sa.Connection, now: int) -> list[tuple[str, int]]:
+    """Incidents, each with its probe, whose messages do not state yet how many alerts they mute."""
+    is_due = muted_incidents.c.since <= now - MUTED_ALERTS_ANNOUNCEMENT_DELAY_MS
+    is_unannounced = muted_incidents.c.state == MutingState.MUTED, ~muted_incidents.c.is_announced, is_due
+    muting = sa.select(muted_incidents.c.muting_incident).where(*is_unannounced)
+    query = sa.select(incidents.c.id, incidents.c.probe).where(incidents.c.id.in_(muting))
+    return [(id, probe) for id, probe in connection.execute(query.order_by(incidents.c.id))]
+
+
+def announce_muted_alerts(database: Database, now: int) -> list[str]:
+    """Let the messages about open incidents be edited whose number of muted alerts has grown. Returns the incidents. A
+    message that has not been sent yet states the number anyway."""
+    with database.open_write_transaction() as connection:
+        unannounced = list_incidents_with_unannounced_muting(connection, now)
+        if not unannounced:
+            return []
+        messages = {id: find_incident_whose_message_states_muting(connection, id) for id, _ in unannounced}
+        query = sa.select(incidents.c.id, incidents.c.probe).where(incidents.c.id.in_(set(messages.values())))
+        database.lock_probes(connection, {row.probe for row in connection.execute(query)})
+        database.acquire_advisory_lock(connection, INCIDENT_GROUPS_LOCK_KEY)
+        waiting = outbox.alias()
+        has_waiting_message = sa.exists().where(
+            waiting.c.incident == incidents.c.id, waiting.c.state == DeliveryState.WAITING,
+            waiting.c.event == IncidentEvent.MUTES,
+        )  # fmt: skip
+        is_announced = incidents.c.id.in_(set(messages.values())), incidents.c.resolved_at.is_(None)
+        announced = connection.execute(sa.select(incidents.c.id).where(*is_announced, ~has_waiting_message))
+        ids = sorted(announced.scalars())
+        for id in ids:
+            enqueue_message_edit_notifications(connection, id, IncidentEvent.MUTES, now)
+        mark_muted_incidents_announced(connection, messages)
+        return ids
