@@ -20,6 +20,7 @@ from watchdog.store.errors import WatchdogDatabaseSchemaError
 from watchdog.store.follow_up_tables import incident_follow_ups
 from watchdog.store.maintenance_tables import maintenance_periods, maintenance_windows
 from watchdog.store.migrate import SCHEMA_VERSION_TABLE_NAME, upgrade_schema
+from watchdog.store.muting_tables import muted_incidents, muting_probes
 from watchdog.store.read.acts import list_silences_in_effect
 from watchdog.store.tables import incidents, messages, metadata, outbox, probes, schedule
 
@@ -368,3 +369,12 @@ def test_a_silence_of_an_earlier_version_selects_by_its_matcher(fresh: Database,
     assert upgrade_schema(fresh, find_resource_folder("migrations")) == ("0018", HEAD)
     with fresh.open_read_transaction() as connection:
         assert [silence.incident for silence in list_silences_in_effect(connection)] == [""]
+
+
+def test_nothing_of_an_earlier_version_is_muted(fresh: Database, tmp_path: Path) -> None:
+    saved = fill_first_schema(fresh, tmp_path, "0019")
+    assert upgrade_schema(fresh, find_resource_folder("migrations")) == ("0019", HEAD)
+    assert read_rows(fresh, saved) == saved
+    with fresh.open_read_transaction() as connection:
+        for table in (muting_probes, muted_incidents):
+            assert connection.execute(sa.select(table)).all() == []

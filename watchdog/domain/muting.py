@@ -201,7 +201,7 @@ class AfterMutingReason(StrEnum):
     """Why a destination is notified of an incident that is no longer held back, or not."""
 
     STILL_SILENCED = "still_silenced"
-    """It is sent when the silence ends."""
+    """It is sent when the silence ends, unless it was over by then."""
     MUTING_ENDED = "muting_ended"
     OVER_BEFORE_IT_WAS_SENT = "over_before_it_was_sent"
     """It resolved while it waited."""

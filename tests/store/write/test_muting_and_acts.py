@@ -17,6 +17,7 @@ from watchdog.service.acts import (
     begin_maintenance,
     pause_probe,
     resume_probe,
+    silence_until_resolved,
 )
 from watchdog.store.database import Database
 from watchdog.store.muting_tables import muted_incidents
@@ -179,3 +180,14 @@ def test_an_acknowledged_incident_mutes_like_any_other(database: Database) -> No
     acknowledge_incident(database, find_incidents(harness, "api")[0]["id"], ANA, "", SLOT + 1)
     record(harness, "fail", SLOT + 2, "search")
     assert send(harness, SLOT + HOUR_MS) == []
+
+
+def test_nothing_is_sent_of_an_alert_that_was_silenced_and_is_over_while_it_waits(database: Database) -> None:
+    harness = make_harness(database)
+    record(harness, "fail", SLOT, "search")
+    (of_search,) = find_incidents(harness, "search")
+    silence_until_resolved(database, of_search["id"], ANA, "", SLOT + 1)
+    record(harness, "pass", SLOT + 2, "search")
+    end_expired(harness, SLOT + 3)
+    assert send(harness, SLOT + WAIT_MS) == []
+    assert harness.select_rows(muted_incidents) == []

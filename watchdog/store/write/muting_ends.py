@@ -3,6 +3,7 @@ back: once to each destination, as the routes are at that time."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,6 +11,7 @@ import sqlalchemy as sa
 from watchdog.domain.model import LOCAL_LOCATION_NAME, DeliveryState, IncidentEvent
 from watchdog.domain.muting import MutingAction, MutingState, decide_notifications_after_muting
 from watchdog.domain.registered_probe import RegisteredProbe
+from watchdog.store.act_tables import silenced_incidents, silences
 from watchdog.store.database import Database
 from watchdog.store.muting_tables import muted_incidents
 from watchdog.store.read.follow_ups import load_silenced_incidents
@@ -60,11 +62,23 @@ def carry_out_due_muting_decisions(database: Database, now: int) -> list[DueMuti
         rows = connection.execute(sa.select(incidents).where(incidents.c.id.in_(ended))).all() if ended else []
         registered = load_active_probes(connection, LOCAL_LOCATION_NAME, {}, only={row.probe for row in rows})
         silenced = load_silenced_incidents(connection, ended)
+        silenced |= _load_incidents_that_were_over_while_silenced(connection, ended)
         for row in sorted(rows, key=lambda row: (row.opened_at, row.id)):
             is_silenced = row.id in silenced
             _notify_after_muting(connection, row, registered.get(row.probe), now, is_silenced=is_silenced)
         schedule_follow_ups(connection, {row.id: now for row in rows if row.resolved_at is None})
         return due
+
+
+def _load_incidents_that_were_over_while_silenced(connection: sa.Connection, ids: Collection[str]) -> set[str]:
+    """No one is notified of them, although the silence has ended since."""
+    query = (
+        sa.select(silenced_incidents.c.incident)
+        .join(silences, silences.c.id == silenced_incidents.c.silence)
+        .join(incidents, incidents.c.id == silenced_incidents.c.incident)
+        .where(silenced_incidents.c.incident.in_(ids), silences.c.ended_at >= incidents.c.resolved_at)
+    )
+    return set(connection.execute(query).scalars())
 
 
 def _notify_after_muting(
