@@ -372,8 +372,8 @@ def test_a_silence_of_an_earlier_version_selects_by_its_matcher(fresh: Database,
 
 
 def test_nothing_of_an_earlier_version_is_muted(fresh: Database, tmp_path: Path) -> None:
-    saved = fill_first_schema(fresh, tmp_path, "0019")
-    assert upgrade_schema(fresh, find_resource_folder("migrations")) == ("0019", HEAD)
+    saved = fill_first_schema(fresh, tmp_path, "0020")
+    assert upgrade_schema(fresh, find_resource_folder("migrations")) == ("0020", HEAD)
     assert read_rows(fresh, saved) == saved
     with fresh.open_read_transaction() as connection:
         for table in (muting_probes, muted_incidents):
