@@ -66,6 +66,7 @@ from watchdog.service.process_metrics import collect_process_metrics
 from watchdog.service.process_resources import keep_heap_small
 from watchdog.service.scheduler import MonitoringService
 from watchdog.service.store_executor import StoreExecutor
+from watchdog.service.transition_feed import TransitionFeed
 from watchdog.signals import install_shutdown_event
 from watchdog.store.database import Database
 from watchdog.store.migrate import upgrade_schema
@@ -75,6 +76,7 @@ from watchdog.store.write.claims import SlotClaimer
 from watchdog.store.write.members import WatchdogProcessConfiguration
 from watchdog.store.write.outbox import NotificationOutbox
 from watchdog.store.write.recorder import ResultRecorder
+from watchdog.store.write.transitions import number_transitions
 from watchdog.store.write.watermark import ClaimWatermark
 
 if TYPE_CHECKING:
@@ -108,6 +110,12 @@ class RunningWatchdogService:
     config_actions: RunningConfigActions | None = None
     """None: this process has no files to read again."""
     reload_counts: ConfigReloadCounts = field(default_factory=ConfigReloadCounts)
+    transition_feed: TransitionFeed = field(init=False)
+
+    def __post_init__(self) -> None:
+        executor = self.store_executor
+        number = partial(executor.run_write, number_transitions, executor.database)
+        self.transition_feed = TransitionFeed(executor.run_read_query, number)
 
     async def apply_config(self, loaded_config: LoadedConfig) -> None:
         """Work with another configuration. Raises StoreUnavailableError; then nothing has changed."""
@@ -282,6 +290,7 @@ def create_asgi_app(app: RunningWatchdogService) -> ASGIApp:
         def change() -> None:
             web_app.current_app, context.probes = replacement, config.probes
             mcp_app.allow(*list_allowed_hosts_and_origins(started_server.listen, config.server.public_url))
+            app.transition_feed.end_subscriptions()  # clients connect again, to the replacement
 
         return change
 
@@ -324,6 +333,7 @@ def _create_asgi_app_of_pages_and_check_ins(
         collect_process_metrics=lambda: collect_process_metrics(app.service, app.reload_counts),
         mcp_app=mcp_app,
         slack=build_slack_interactivity(notifiers, app.network),
+        transition_feed=app.transition_feed,
     )
     accept_check_in = app.check_in_receiver.accept_check_in
 
@@ -346,7 +356,7 @@ def create_web_server(app: RunningWatchdogService, listen_socket: socket.socket)
         return partial(setattr, guard, "trusted_proxies", TrustedProxies(loaded_config.config.server.trusted_proxies))
 
     app.web_change_preparations.append(prepare_change)
-    return WebServer(create_asgi_app(app), listen_socket, guard)
+    return WebServer(create_asgi_app(app), listen_socket, guard, app.transition_feed.end_subscriptions)
 
 
 async def serve_until_shutdown(

@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from threading import Thread
 from typing import Any
 
@@ -22,9 +23,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tests.support.fixture_rows import NOW, FixtureRows
 from watchdog.service.acts import ActResultT, ActRunner
 from watchdog.service.process_metrics import WatchdogActivityMetrics
+from watchdog.service.transition_feed import TransitionFeed
 from watchdog.store.database import Database
 from watchdog.store.read.query import QueryResultT, StoreReadRunner
 from watchdog.store.tables import metadata
+from watchdog.store.write.transitions import number_transitions
 from watchdog.web import StatusPageConfig, create_web_app
 
 
@@ -59,6 +62,12 @@ def make_act_runner(database: Database) -> ActRunner:
         return await asyncio.to_thread(act, database, NOW)
 
     return run_act
+
+
+def make_transition_feed(database: Database) -> TransitionFeed:
+    return TransitionFeed(
+        make_read_query_runner(database), partial(asyncio.to_thread, number_transitions, database), poll_interval_s=0.02
+    )
 
 
 class FakeMcpApp:
@@ -96,6 +105,7 @@ def create_test_app(database: Database, **options: Any) -> FastAPI:
         "destination_addresses": DESTINATION_ADDRESSES,
         "collect_process_metrics": WatchdogActivityMetrics,
         "mcp_app": FakeMcpApp(),
+        "transition_feed": make_transition_feed(database),
     }
     return create_web_app(**defaults | options)
 

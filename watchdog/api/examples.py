@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +26,7 @@ from watchdog.api.serializers.queues import QueueStatus, serialize_queue
 from watchdog.api.serializers.receivers import serialize_receiver
 from watchdog.api.serializers.reload import serialize_config_reload
 from watchdog.api.serializers.results import serialize_result_details
+from watchdog.api.serializers.transitions import serialize_transition
 from watchdog.api.service import BackgroundTaskHealthJson, serialize_watchdog_service
 from watchdog.domain.acts import Acknowledgement, Actor, OperatorActKind, OperatorAuditLogEntry, OperatorInterfaceKind
 from watchdog.domain.config_changes import ConfigChanges, ConfigFieldChange, ProbeConfigChange, RoutingChange
@@ -54,6 +56,7 @@ from watchdog.domain.pausing import Pause
 from watchdog.domain.probe_state import QueueThreshold, QueueThresholdRecord
 from watchdog.domain.routing import ProbeMatcher
 from watchdog.domain.silencing import Silence, SilenceMatcher
+from watchdog.domain.transitions import RecordedTransition, TransitionKind
 from watchdog.service.config_check import ConfigCheckOutcome
 from watchdog.service.config_reload import ConfigReloadOutcome, ConfigReloadStatus
 from watchdog.store.read.destinations import DestinationDeliverySummary, DestinationSummary
@@ -290,3 +293,15 @@ CONFIG_CHANGES_EXAMPLE = serialize_config_changes(
 def build_list_page_json_example(path: str, item: Any) -> Json:
     """A page of a list, with a link to the next page."""
     return {"items": [item], "next": f"{path}?limit=1&cursor=WyJjMGZmZWUiLDFd"}
+
+
+TRANSITION_EXAMPLE = serialize_transition(
+    RecordedTransition(
+        *(1_042, TransitionKind.ACKNOWLEDGED, _ACT.occurred_at, _ACT.incident),
+        probe_id="api",
+        probe_name="API",
+        actor=_ACT.actor,
+        comment=_ACT.comment,
+    )
+)
+TRANSITION_EVENT_EXAMPLE = f"id: {TRANSITION_EXAMPLE['id']}\ndata: {json.dumps(TRANSITION_EXAMPLE)}\n\n"

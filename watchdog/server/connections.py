@@ -38,8 +38,10 @@ class HttpRequestInProgress:
     """A request in progress.
 
     `has_priority`: it is a check-in or asks for Watchdog's health. `body_bytes`: the length of its body; None if only
-    its end will show it.
+    its end will show it. `is_stream`: its response lasts, and the application limits how many there are.
     """
+
+    is_stream = False
 
     def __init__(self, began_at: float, *, has_priority: bool, body_bytes: int | None):
         self.began_at, self.has_priority, self.body_bytes = began_at, has_priority, body_bytes
@@ -103,6 +105,16 @@ class GuardedInboundConnection(asyncio.BufferedProtocol):
     def has_priority(self) -> bool:
         """Whether it has a request in progress for which places are reserved."""
         return self.request is not None and self.request.has_priority
+
+    @property
+    def keeps_place(self) -> bool:
+        """Whether it is closed for another connection only if there is no other choice: its requests have places of
+        their own."""
+        return self.has_priority or self.has_stream
+
+    @property
+    def has_stream(self) -> bool:
+        return self.request is not None and self.request.is_stream
 
     # What the transport calls
 

@@ -143,7 +143,7 @@ class InboundConnectionGuard:
         self._count_connection_and_enforce_address_limit(connection, address)
         while not request.has_priority and len(
             others := self._list_other_connections_with_ordinary_request(connection)
-        ) >= (self.limits.total - self.limits.reserved):
+        ) >= max(self.limits.total - self.limits.reserved - self._count_streams(), 1):
             if self._is_connection_replaceable(others[0]):
                 self.drop(others[0], ConnectionTurnAwayReason.REPLACED)
             else:
@@ -162,13 +162,18 @@ class InboundConnectionGuard:
     def _list_other_connections_with_ordinary_request(
         self, connection: GuardedInboundConnection
     ) -> list[GuardedInboundConnection]:
-        return [each for each in self._connections if each.request and not each.has_priority and each is not connection]
+        return [each for each in self._connections if each.request and not each.keeps_place and each is not connection]
+
+    def _count_streams(self) -> int:
+        return sum(1 for each in self._connections if each.has_stream)
 
     def _find_replaceable_connection(self) -> GuardedInboundConnection | None:
-        """The connection longest without progress. Check-ins and health requests keep the places reserved for them."""
-        ordinary = [each for each in self._connections if not each.has_priority]
-        uses_more_than_reserved = len(self._connections) - len(ordinary) > self.limits.reserved
-        candidates = list(self._connections) if uses_more_than_reserved else ordinary
+        """The connection longest without progress. Check-ins and health requests keep the places reserved for them, and
+        streams keep theirs, of which the application has a limited number."""
+        without_stream = [each for each in self._connections if not each.has_stream]
+        ordinary = [each for each in without_stream if not each.has_priority]
+        uses_more_than_reserved = len(without_stream) - len(ordinary) > self.limits.reserved
+        candidates = without_stream if uses_more_than_reserved else ordinary
         if candidates and self._is_connection_replaceable(candidates[0]):
             return candidates[0]
         return next((each for each in candidates if self._exceeds_connection_limit_per_address(each.address)), None)
@@ -195,7 +200,7 @@ class InboundConnectionGuard:
 
     def _drop_connection_of_same_client_address(self, address: str, newcomer: GuardedInboundConnection) -> None:
         for each in self._connections:
-            if each.address == address and each is not newcomer and not each.has_priority:
+            if each.address == address and each is not newcomer and not each.keeps_place:
                 if self._is_connection_replaceable(each):
                     self.drop(each, ConnectionTurnAwayReason.ADDRESS_SHARE)
                 return

@@ -11,6 +11,8 @@ from watchdog.server.guard import InboundConnectionGuard
 
 PRIORITY_REQUEST_PATHS = ("/healthz", "/readyz")
 PRIORITY_REQUEST_PATH_PREFIXES = ("/in/",)
+STREAM_REQUEST_PATHS = ("/api/v1/events",)
+"""A successful response of these lasts. Each path limits how many there are."""
 _PIPELINING_REJECTED_RESPONSE = PlainTextResponse("Send one request at a time.\n", 400, {"Connection": "close"})
 
 
@@ -40,6 +42,8 @@ class RequestConcurrencyLimitMiddleware:
 
         async def send_and_watch_response(message: Message) -> None:
             connection.count_sent_bytes(len(message.get("body", b"")))
+            if message["type"] == "http.response.start" and message["status"] == 200:
+                request.is_stream = scope["path"] in STREAM_REQUEST_PATHS
             if message["type"] == "http.response.start" and request.is_last_request_of_connection:
                 message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
             await send(message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
@@ -27,9 +27,17 @@ LISTEN_BACKLOG_CONNECTIONS = 1_024
 
 
 class WebServer(uvicorn.Server):
-    """Serves an ASGI app on an open socket while its `async with` block runs."""
+    """Serves an ASGI app on an open socket while its `async with` block runs. `end_streams`: ends the responses that
+    last, when shutdown begins."""
 
-    def __init__(self, asgi_app: ASGIApp, listen_socket: socket.socket, guard: InboundConnectionGuard | None = None):
+    def __init__(
+        self,
+        asgi_app: ASGIApp,
+        listen_socket: socket.socket,
+        guard: InboundConnectionGuard | None = None,
+        end_streams: Callable[[], None] = lambda: None,
+    ):
+        self._end_streams = end_streams
         self.guard = guard or InboundConnectionGuard(InboundConnectionLimits.from_process_limits())
         super().__init__(
             uvicorn.Config(
@@ -76,6 +84,7 @@ class WebServer(uvicorn.Server):
             task.cancel()
         await asyncio.gather(*self._connection_tasks, return_exceptions=True)
         self._listen_socket.close()
+        self._end_streams()
         await super().shutdown(sockets)
         self.guard.drop_all()
 

@@ -16,6 +16,7 @@ FILE_DESCRIPTORS_FOR_OTHER_USES = 48
 """Of databases, logs, receivers and the event loop."""
 MIN_RUN_PLACES, MAX_RUN_PLACES = 4, 2_000
 MAX_WEB_SERVER_CONNECTIONS = 256
+MAX_EVENT_STREAMS = 100
 
 
 MAX_MALLOC_ARENAS = 2
@@ -50,6 +51,11 @@ def compute_run_and_connection_limits(limit: int) -> RunAndConnectionLimits:
     http_connections = min(MAX_WEB_SERVER_CONNECTIONS, limit // 4)
     places = (limit - http_connections - FILE_DESCRIPTORS_FOR_OTHER_USES) // FILE_DESCRIPTORS_PER_RUN
     return RunAndConnectionLimits(min(max(places, MIN_RUN_PLACES), MAX_RUN_PLACES), http_connections)
+
+
+def derive_event_stream_limit_from_rlimit() -> int:
+    """How many streams of events may be open at once: at most two fifths of the connections."""
+    return min(MAX_EVENT_STREAMS, derive_run_and_connection_limits_from_rlimit().http_connections * 2 // 5)
 
 
 HEAP_FREEZE_DELAY_AFTER_START_S = 60.0

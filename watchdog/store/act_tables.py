@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Index, Table, Text
 
+from watchdog.store import transition_tables as transition_tables  # a part of the schema
 from watchdog.store.metadata import AUTOINCREMENT_ID_TYPE, metadata
 
 acts = Table(  # the audit log

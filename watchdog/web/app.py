@@ -14,6 +14,7 @@ from watchdog.service.acts import ActRunner
 from watchdog.service.background_tasks import BackgroundTask
 from watchdog.service.config_check import RunningConfigActions
 from watchdog.service.process_metrics import WatchdogActivityMetrics
+from watchdog.service.transition_feed import TransitionFeed
 from watchdog.store.read.query import StoreReadRunner
 from watchdog.web.auth.access import Authenticator
 from watchdog.web.auth.session import ApiKey
@@ -22,6 +23,7 @@ from watchdog.web.readiness import ReadinessChecker
 from watchdog.web.routes.api_v1.config import CONFIG_ROUTES_PATH, MAX_POSTED_CONFIG_BODY_BYTES
 from watchdog.web.routes.api_v1.router import create_api_v1_router
 from watchdog.web.routes.errors import install_error_handlers
+from watchdog.web.routes.event_streams import EventStreams
 from watchdog.web.routes.mcp import McpAsgiApp, create_mcp_router
 from watchdog.web.routes.metrics import create_metrics_router
 from watchdog.web.routes.operators import OperatorRouteContext, create_operator_router
@@ -60,6 +62,7 @@ def create_web_app(
     config_warnings: Sequence[str] = (),
     collect_process_metrics: Callable[[], WatchdogActivityMetrics],
     mcp_app: McpAsgiApp,
+    transition_feed: TransitionFeed,
     slack: SlackInteractivity | None = None,
 ) -> FastAPI:
     """The application with all routes but check-ins, which CheckInMiddleware puts in front of it.
@@ -69,13 +72,14 @@ def create_web_app(
     away. `list_notes`: what else operators should know, with or without names of probes. `list_background_tasks`: of
     this process. `api_keys`: without any, operator pages are for this machine alone. `destination_addresses`:
     "oncall/slack" -> "#oncall". `config_warnings`: what has no effect, a line each. `collect_process_metrics`: for
-    /metrics, called in the event loop. `mcp_app`: answers `/mcp`, lives as long as the application."""
+    /metrics, called in the event loop. `mcp_app`: answers `/mcp`, lives as long as the application. `transition_feed`:
+    what streams send."""
     renderer = PageRenderer(status_page.title)
     status_pages = StatusPageCache(run_read_query, clock, status_page, renderer)
     context = OperatorRouteContext(
-        run_read_query=run_read_query, run_act=run_act, clock=clock, authenticator=Authenticator(api_keys, clock),
-        renderer=renderer, destination_addresses=destination_addresses, list_notes=list_notes,
-        config_warnings=config_warnings,
+        run_read_query=run_read_query, run_act=run_act, clock=clock, streams=EventStreams(transition_feed, run_read_query),
+        authenticator=Authenticator(api_keys, clock), renderer=renderer, destination_addresses=destination_addresses,
+        list_notes=list_notes, config_warnings=config_warnings,
     )  # fmt: skip
     app = FastAPI(title="Watchdog", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lambda _: mcp_app)
     readiness_check = ReadinessChecker(run_read_query, not_ready_reason, destination_addresses, clock)
@@ -86,7 +90,7 @@ def create_web_app(
         create_api_v1_router(context, readiness_check, list_background_tasks, config_actions),
         create_metrics_router(context, readiness_check, collect_process_metrics),
         create_mcp_router(context, mcp_app),
-        create_sign_in_router(clock, context.authenticator, renderer),
+        create_sign_in_router(clock, context.authenticator, renderer, context.streams.end_session),
         create_slack_router(slack, run_read_query, run_act, clock),
     ):
         app.include_router(router)
@@ -120,7 +124,8 @@ class RequestBodyLimitMiddleware:
 
 
 class SecurityHeadersMiddleware:
-    """Adds SECURITY_HEADERS to every response but those to unexpected errors, which routes/errors.py gives them."""
+    """Adds SECURITY_HEADERS to every response but those to unexpected errors, which routes/errors.py gives them. A page
+    with a script has a Content-Security-Policy of its own."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
@@ -128,7 +133,8 @@ class SecurityHeadersMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_security_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(SECURITY_HEADERS)
+                headers = MutableHeaders(scope=message)
+                headers.update({name: value for name, value in SECURITY_HEADERS.items() if name not in headers})
             await send(message)
 
         await self.app(scope, receive, send_with_security_headers if scope["type"] == "http" else send)

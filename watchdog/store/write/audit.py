@@ -5,7 +5,9 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from watchdog.domain.acts import Actor, OperatorActKind
+from watchdog.domain.transitions import TRANSITION_KIND_BY_ACT
 from watchdog.store.act_tables import acts
+from watchdog.store.write.transitions import record_transition
 
 
 def record_operator_act(
@@ -20,8 +22,8 @@ def record_operator_act(
     maintenance: str = "",
     comment: str = "",
 ) -> None:
-    """In the transaction of the act."""
-    connection.execute(
+    """In the transaction of the act, together with the transition that it is."""
+    inserted = connection.execute(
         sa.insert(acts).values(
             kind=kind,
             occurred_at=now,
@@ -33,4 +35,11 @@ def record_operator_act(
             maintenance=maintenance,
             comment=comment,
         )
+    )
+    record_transition(
+        *(connection, TRANSITION_KIND_BY_ACT[kind], now),
+        incident=incident,
+        silence=silence,
+        probe=probe,
+        act=inserted.inserted_primary_key[0],
     )

@@ -10,6 +10,7 @@ from watchdog.domain.model import IncidentTransition
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.routing import RoutingDecision
 from watchdog.domain.silencing import Silence
+from watchdog.domain.transitions import TransitionKind
 from watchdog.store import codec
 from watchdog.store.tables import cause_changes, clock_steps, incidents
 from watchdog.store.write.follow_up_times import delete_follow_ups, schedule_follow_ups
@@ -22,6 +23,7 @@ from watchdog.store.write.outbox_rows import (
 )
 from watchdog.store.write.routing_log import append_routing_log_entries
 from watchdog.store.write.silences import store_silences_of_incident
+from watchdog.store.write.transitions import record_transition
 
 _current_generation = sa.select(sa.func.coalesce(sa.func.max(clock_steps.c.generation), 0)).scalar_subquery()
 """Of the clock."""
@@ -62,6 +64,7 @@ def open_incident(
             resolution="",
         )
     )
+    _record_incident_transition(connection, TransitionKind.OPENED, transition, now)
     store_silences_of_incident(connection, transition.incident, selecting, now)
     hold_back_opened_incident_if_muted(connection, transition.incident, transition.probe, now)
     leads = add_incident_to_group_per_destination(connection, transition, routing.destinations, registered, now)
@@ -70,6 +73,13 @@ def open_incident(
     waits_ms += [registered.repeat_interval_ms] if registered.repeat_interval_ms else []
     if waits_ms:
         schedule_follow_ups(connection, {transition.incident: now + min(waits_ms)})
+
+
+def _record_incident_transition(
+    connection: sa.Connection, kind: TransitionKind, transition: IncidentTransition, now: int
+) -> None:
+    incident, reason, message = transition.incident, transition.reason, transition.message
+    record_transition(connection, kind, now, incident=incident, reason=reason, message=message)
 
 
 def _build_clock_shift_subquery(generation: int) -> sa.ScalarSelect[int]:
@@ -106,6 +116,7 @@ def change_incident_cause(
             message=transition.message,
         )
     )
+    _record_incident_transition(connection, TransitionKind.CHANGED, transition, now)
     schedule_follow_ups(connection, {transition.incident: now})  # other routes may apply
     notified = enqueue_cause_changed_notifications(connection, transition.incident, now)
     added = [destination for destination in routing.destinations if destination not in notified]
@@ -137,5 +148,6 @@ def resolve_incident(
     values = {"resolved_at": now, "resolved_slot": slot, "resolution": resolution}
     update = sa.update(incidents).where(incidents.c.id == incident)
     connection.execute(update.values(**values, resolved_generation=_current_generation))
+    record_transition(connection, TransitionKind.RESOLVED, now, incident=incident, reason=resolution)
     delete_follow_ups(connection, [incident])
     enqueue_resolved_notifications(connection, incident, now, destinations_without_resolved)

@@ -23,6 +23,7 @@ from watchdog.domain.membership import (
 )
 from watchdog.domain.registered_probe import EMPTY_NOTIFICATION_ROUTING_TABLE, RegisteredProbe
 from watchdog.domain.routing import NotificationRoutingTable
+from watchdog.domain.transitions import TransitionKind
 from watchdog.store.codec import encode_config_section_snapshots, encode_notification_routing_table
 from watchdog.store.database import Database
 from watchdog.store.read.members import load_config_definition_digests, load_watchdog_processes
@@ -47,6 +48,7 @@ from watchdog.store.write.probe_rows import (
     stop_alerting_for_retired_probes,
     upsert_probes,
 )
+from watchdog.store.write.transitions import record_transition
 from watchdog.store.write.watermark import load_claim_watermark
 
 WATCHDOG_PROCESS_LEASE_RENEWAL_INTERVAL_MS = 10 * SECOND_MS
@@ -110,7 +112,7 @@ class WatchdogProcessMembership:
                 self.revision = self._register_config_revision(connection, now)
             self.registry.configured = index_probes_by_id(configuration.probes)
             self._started_at = now
-            self._update_processes_and_probes(now, joining=True)
+            self._update_processes_and_probes(now, joining=True, is_reload=True)
         except BaseException:
             self.configuration, self.registry.configured, self.revision, self._started_at = former
             self._renewed_at = 0  # renewed at once: the database may have stored the other one all the same
@@ -179,7 +181,7 @@ class WatchdogProcessMembership:
         insert = sa.insert(revisions).values(**values).returning(revisions.c.number)
         return int(connection.execute(insert).scalar_one())
 
-    def _update_processes_and_probes(self, now: int, *, joining: bool = False) -> None:
+    def _update_processes_and_probes(self, now: int, *, joining: bool = False, is_reload: bool = False) -> None:
         with self.database.open_write_transaction() as connection:
             self.database.acquire_advisory_lock(connection, PROBE_REGISTRATION_LOCK_KEY)
             all_members, definitions = self._load_all_processes_and_definitions(connection, now)
@@ -203,6 +205,9 @@ class WatchdogProcessMembership:
                 start=start,
                 location=self.location,
             )
+            if is_reload:
+                message = f"{self.member_id} uses revision {self.revision} of the configuration"
+                record_transition(connection, TransitionKind.RELOADED, now, message=message)
             self.registry.replace_probes(load_active_probes(connection, self.location, self.registry.configured))
         self._renewed_at = now
         self.status = derive_live_watchdog_processes(all_members, definitions, now)

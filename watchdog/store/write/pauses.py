@@ -29,6 +29,7 @@ from watchdog.domain.probe_state import (
 )
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.rules import service
+from watchdog.domain.transitions import TransitionKind
 from watchdog.store import codec
 from watchdog.store.act_tables import pause_is_in_effect, pauses
 from watchdog.store.database import Database
@@ -40,6 +41,7 @@ from watchdog.store.write.maintenance_windows import continue_maintenance_over_p
 from watchdog.store.write.pending_results import evaluate_pending_results
 from watchdog.store.write.probe_rows import load_active_probes, load_probe_row_or_refuse
 from watchdog.store.write.probe_state import upsert_probe_state
+from watchdog.store.write.transitions import record_transition
 
 CONFIGURATION_ACTOR = Actor("configuration", OperatorInterfaceKind.CONFIGURATION)
 
@@ -147,6 +149,7 @@ def end_expired_pauses(database: Database, location: str, now: int) -> list[str]
             ends_at = None if locked.pause is None else locked.pause.ends_at
             if ends_at is not None and ends_at <= now:  # no other process has ended or prolonged it
                 _restart_probe(database, connection, location, locked, now, ended_by="")
+                record_transition(connection, TransitionKind.RESUMED, now, probe=probe_id)
                 ended.append(probe_id)
     return ended
 

@@ -31,6 +31,8 @@ from watchdog.store.tables import (
     rollups,
     staleness_events,
 )
+from watchdog.store.transition_tables import transitions
+from watchdog.store.write.transitions import build_transition_is_expired_condition
 
 MAX_PROBES_PER_ROLLUP = 25
 """Probes that are rolled up in one transaction."""
@@ -122,7 +124,7 @@ def delete_expired_rows(database: Database, now: int, results_retention_ms: int,
             & ~_build_is_outbox_lead_condition(incident_groups.c.lead_incident),
         ),
         (cause_changes, cause_changes.c.incident.in_(expired_incidents)),
-        *_list_expired_act_conditions(expired_incidents, rollups_cutoff),
+        *_list_expired_act_conditions(expired_incidents, rollups_cutoff, now),
         (incidents, (incidents.c.resolved_at < rollups_cutoff) & ~_build_incident_is_referenced_condition()),
     ):
         key = list(table.primary_key.columns)
@@ -133,9 +135,9 @@ def delete_expired_rows(database: Database, now: int, results_retention_ms: int,
 
 
 def _list_expired_act_conditions(
-    expired_incidents: sa.Select[tuple[str]], cutoff: int
+    expired_incidents: sa.Select[tuple[str]], cutoff: int, now: int
 ) -> tuple[tuple[sa.Table, sa.ColumnElement[bool]], ...]:
-    """A silence stays as long as the incidents that it selected."""
+    """A silence stays as long as the incidents that it selected; transitions expire by a time of their own."""
     selects_incident = sa.exists().where(silenced_incidents.c.silence == silences.c.id)
     return (
         (silenced_incidents, silenced_incidents.c.incident.in_(expired_incidents)),
@@ -145,6 +147,7 @@ def _list_expired_act_conditions(
         (pauses, pauses.c.ended_at < cutoff),
         (maintenance_periods, maintenance_periods.c.ends_at < cutoff),
         (maintenance_windows, maintenance_windows.c.ends_at < cutoff),
+        (transitions, build_transition_is_expired_condition(now)),
     )
 
 

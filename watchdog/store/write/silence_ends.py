@@ -12,6 +12,7 @@ from watchdog.domain.acts import Actor
 from watchdog.domain.model import LOCAL_LOCATION_NAME
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.silencing import Silence, decide_notification_after_silence
+from watchdog.domain.transitions import TransitionKind
 from watchdog.store.act_tables import silence_is_in_effect, silenced_incidents, silences
 from watchdog.store.database import Database
 from watchdog.store.read.muted_incidents import load_held_back_incidents
@@ -34,6 +35,7 @@ from watchdog.store.write.silences import (
     mark_silences_ended,
     record_unsilence,
 )
+from watchdog.store.write.transitions import record_transition
 
 MAX_ATTEMPTS_TO_LOCK_PROBES = 5
 STILL_MUTED_AFTER_SILENCE_TEXT = "still held back because of another probe"
@@ -45,7 +47,10 @@ def end_expired_silences(database: Database, now: int) -> list[str]:
         with database.open_write_transaction() as connection:
             ids = list_ids_of_expired_silences(connection, now)
             if _try_to_acquire_locks_for_ending_silences(database, connection, ids):
-                return _end_silences_and_enqueue_notifications(connection, ids, now)
+                ended = _end_silences_and_enqueue_notifications(connection, ids, now)
+                for silence in ended:
+                    record_transition(connection, TransitionKind.UNSILENCED, now, silence=silence)
+                return ended
     return []  # the next run of the background task tries again
 
 

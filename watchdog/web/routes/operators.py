@@ -22,6 +22,7 @@ from watchdog.web.compression import compress_response_body_if_accepted
 from watchdog.web.errors import PageNotFoundError
 from watchdog.web.pages import incident, incidents, jobs, probe, probes, receivers, undelivered
 from watchdog.web.pages.results import ResultFilter, ResultsUrlQuery
+from watchdog.web.routes.event_streams import EventStreams
 from watchdog.web.templating import NO_STORE_HEADERS, PageRenderer
 
 MAX_PROBE_SEARCH_TEXT_CHARS = 200
@@ -44,6 +45,7 @@ class OperatorRouteContext:
     clock: Callable[[], int]
     authenticator: Authenticator
     renderer: PageRenderer
+    streams: EventStreams
     destination_addresses: Mapping[str, str]
     """ "oncall/slack" -> "#oncall"; contains no secrets."""
     list_notes: Callable[[bool], Sequence[str]] = lambda _: ()

@@ -10,14 +10,21 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from watchdog.web.auth.access import Authenticator, WebRequestRefusedError, require_same_origin
+from watchdog.web.auth.session import SESSION_COOKIE_NAME
 from watchdog.web.forms import read_form
 from watchdog.web.templating import NO_STORE_HEADERS, PageRenderer
 
 DEFAULT_SIGN_IN_REDIRECT_PATH = "/probes"
 
 
-def create_sign_in_router(clock: Callable[[], int], authenticator: Authenticator, renderer: PageRenderer) -> APIRouter:
-    """Has no routes if no API keys are configured, because there is nothing to sign in to."""
+def create_sign_in_router(
+    clock: Callable[[], int],
+    authenticator: Authenticator,
+    renderer: PageRenderer,
+    end_streams_of_session: Callable[[str], None],
+) -> APIRouter:
+    """Has no routes if no API keys are configured, because there is nothing to sign in to. `end_streams_of_session`:
+    gets the cookie of a session that is signed out."""
     router = APIRouter(dependencies=[Depends(require_same_origin)])
     if not authenticator.api_keys:
         return router
@@ -39,7 +46,8 @@ def create_sign_in_router(clock: Callable[[], int], authenticator: Authenticator
         return response
 
     @router.post("/logout")
-    async def sign_out() -> Response:
+    async def sign_out(request: Request) -> Response:
+        end_streams_of_session(request.cookies.get(SESSION_COOKIE_NAME, ""))
         response = RedirectResponse("/login", 303, headers=NO_STORE_HEADERS)
         authenticator.sessions.clear(response)
         return response

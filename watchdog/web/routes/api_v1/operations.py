@@ -35,9 +35,13 @@ EndpointT = TypeVar("EndpointT", bound=Callable[..., Any])
 
 def build_openapi_responses(shape: Any, example: Json, problems: tuple[int, ...]) -> dict[int | str, dict[str, Any]]:
     """For `responses` of a route. `shape`: the TypedDict of the body."""
-    documented: dict[int | str, dict[str, Any]] = {
-        200: {"model": shape, "content": {"application/json": {"example": example}}}
-    }
+    success = {"model": shape, "content": {"application/json": {"example": example}}}
+    return {200: success, **build_openapi_problem_responses(problems)}
+
+
+def build_openapi_problem_responses(problems: tuple[int, ...]) -> dict[int | str, dict[str, Any]]:
+    """For `responses` of a route: how a request with each of these statuses fails."""
+    documented: dict[int | str, dict[str, Any]] = {}
     for status_code in problems:
         body = build_problem_details_body(status_code, PROBLEM_DETAIL_EXAMPLE_BY_STATUS_CODE[status_code])
         content = {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": PROBLEM_SCHEMA_REFERENCE}, "example": body}}

@@ -27,6 +27,7 @@ from watchdog.web.routes.api_v1.requested_runs import add_requested_run_routes
 from watchdog.web.routes.api_v1.results import add_result_routes
 from watchdog.web.routes.api_v1.service import add_watchdog_service_routes
 from watchdog.web.routes.api_v1.silences import add_silence_routes
+from watchdog.web.routes.api_v1.transitions import add_transition_routes
 from watchdog.web.routes.operators import OperatorRouteContext
 
 JSON_MEDIA_TYPE = "application/json"
@@ -49,6 +50,7 @@ def create_api_v1_router(
         *(add_probe_routes, add_result_routes, add_incident_routes, add_delivery_routes),
         *(add_job_routes, add_queue_routes, add_notification_receiver_routes, add_act_routes, add_silence_routes),
         *(add_pause_routes, add_requested_run_routes, add_maintenance_routes),
+        *(add_pause_routes, add_transition_routes),
     ):
         add_routes(router, context)
     add_watchdog_service_routes(router, context, readiness_check, list_background_tasks)

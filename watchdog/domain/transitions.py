@@ -1,0 +1,74 @@
+"""What changes the state of incidents, silences, pauses and the configuration, for those who follow it. Pure."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+from watchdog.domain.acts import Actor, OperatorActKind
+
+
+class TransitionKind(StrEnum):
+    """What happened."""
+
+    OPENED = "opened"
+    """An incident opened."""
+    CHANGED = "changed"
+    """An incident has another cause."""
+    RESOLVED = "resolved"
+    """An incident is over."""
+    ACKNOWLEDGED = "acknowledged"
+    UNACKNOWLEDGED = "unacknowledged"
+    RESENT = "resent"
+    """Undelivered notifications of an incident are sent again."""
+    SILENCED = "silenced"
+    UNSILENCED = "unsilenced"
+    """A person ended the silence, or it expired."""
+    PAUSED = "paused"
+    RESUMED = "resumed"
+    """A person resumed the probe, or its pause was over."""
+    RELOADED = "reloaded"
+    """A process uses another configuration."""
+
+
+TRANSITION_KIND_BY_ACT = {
+    OperatorActKind.ACKNOWLEDGE: TransitionKind.ACKNOWLEDGED,
+    OperatorActKind.UNACKNOWLEDGE: TransitionKind.UNACKNOWLEDGED,
+    OperatorActKind.RESEND: TransitionKind.RESENT,
+    OperatorActKind.SILENCE: TransitionKind.SILENCED,
+    OperatorActKind.UNSILENCE: TransitionKind.UNSILENCED,
+    OperatorActKind.PAUSE: TransitionKind.PAUSED,
+    OperatorActKind.RESUME: TransitionKind.RESUMED,
+}
+"""What an act of a person causes."""
+
+
+class RecordedTransition(NamedTuple):
+    """A transition, as the stream has it."""
+
+    number: int
+    """Its place in the stream: later transitions have larger numbers."""
+    kind: TransitionKind
+    occurred_at: int
+    """Epoch ms."""
+    incident: str = ""
+    """Its id; empty if the transition is not about one."""
+    silence: str = ""
+    """Its id; empty if the transition is not about one."""
+    probe_id: str = ""
+    """Of the incident, or of the pause; empty if the transition is not about one."""
+    probe_name: str = ""
+    reason: str = ""
+    """The cause of an incident that opens or changes, or why one is over; empty if it recovered."""
+    message: str = ""
+    """The cause in words, or the configuration that is in use."""
+    actor: Actor | None = None
+    """None: no person did it."""
+    comment: str = ""
+
+
+class StoredTransitionNumbers(NamedTuple):
+    """The first and the last number that is stored; both 0 if there is none."""
+
+    oldest: int
+    newest: int

@@ -1,0 +1,46 @@
+"""The stream of transitions."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from watchdog.api.examples import TRANSITION_EVENT_EXAMPLE
+from watchdog.web.auth.access import WebRequestRefusedError
+from watchdog.web.routes.api_v1.operations import build_openapi_problem_responses
+from watchdog.web.routes.api_v1.parameters import NoQueryParameters
+from watchdog.web.routes.event_streams import EVENT_STREAM_MEDIA_TYPE
+from watchdog.web.routes.operators import OperatorRouteContext
+
+EVENTS_ROUTE_PATH = "/events"
+MAX_EVENT_ID = 2**62
+OPENAPI_ERROR_STATUSES_OF_STREAM = (401, 403, 422, 429, 503)
+EVENT_STREAM_RESPONSE = {
+    "description": "Server-Sent Events. The data of each is a transition as JSON; its id continues the stream later.",
+    "content": {EVENT_STREAM_MEDIA_TYPE: {"schema": {"type": "string"}, "example": TRANSITION_EVENT_EXAMPLE}},
+}
+
+
+def add_transition_routes(router: APIRouter, context: OperatorRouteContext) -> None:
+    @router.get(
+        EVENTS_ROUTE_PATH,
+        summary="Follow transitions as they happen",
+        responses={200: EVENT_STREAM_RESPONSE, **build_openapi_problem_responses(OPENAPI_ERROR_STATUSES_OF_STREAM)},
+        response_class=Response,
+    )
+    async def follow_transitions(
+        request: Request,
+        _: Annotated[NoQueryParameters, Query()],
+        last_event_id: Annotated[int | None, Header(ge=0, le=MAX_EVENT_ID)] = None,
+    ) -> Response:
+        def is_allowed() -> bool:
+            try:
+                context.authenticator.authenticate(request)
+            except WebRequestRefusedError:
+                return False
+            return True
+
+        return await context.streams.open(request, last_event_id, is_allowed)
