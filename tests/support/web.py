@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from threading import Thread
 from typing import Any
@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tests.support.fixture_rows import NOW, FixtureRows
 from watchdog.service.acts import ActResultT, ActRunner
 from watchdog.service.process_metrics import WatchdogActivityMetrics
-from watchdog.service.transition_feed import TransitionFeed
+from watchdog.service.transition_feed import TransitionFeed, TransitionSubscription
 from watchdog.store.database import Database
 from watchdog.store.read.query import QueryResultT, StoreReadRunner
 from watchdog.store.tables import metadata
@@ -64,10 +64,22 @@ def make_act_runner(database: Database) -> ActRunner:
     return run_act
 
 
-def make_transition_feed(database: Database) -> TransitionFeed:
-    return TransitionFeed(
-        make_read_query_runner(database), partial(asyncio.to_thread, number_transitions, database), poll_interval_s=0.02
-    )
+class DatabaseTransitionFeed(TransitionFeed):
+    """Reads often."""
+
+    def __init__(self, database: Database):
+        number = partial(asyncio.to_thread, number_transitions, database)
+        super().__init__(make_read_query_runner(database), number, poll_interval_s=0.02)
+
+
+class EndedTransitionFeed(DatabaseTransitionFeed):
+    """Each stream of it ends at once, so that requests for every address have an end."""
+
+    @asynccontextmanager
+    async def subscribe(self) -> AsyncIterator[TransitionSubscription]:
+        async with super().subscribe() as subscription:
+            subscription.end()
+            yield subscription
 
 
 class FakeMcpApp:
@@ -105,7 +117,7 @@ def create_test_app(database: Database, **options: Any) -> FastAPI:
         "destination_addresses": DESTINATION_ADDRESSES,
         "collect_process_metrics": WatchdogActivityMetrics,
         "mcp_app": FakeMcpApp(),
-        "transition_feed": make_transition_feed(database),
+        "transition_feed": EndedTransitionFeed(database),
     }
     return create_web_app(**defaults | options)
 

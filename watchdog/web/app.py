@@ -77,9 +77,9 @@ def create_web_app(
     renderer = PageRenderer(status_page.title)
     status_pages = StatusPageCache(run_read_query, clock, status_page, renderer)
     context = OperatorRouteContext(
-        run_read_query=run_read_query, run_act=run_act, clock=clock, streams=EventStreams(transition_feed, run_read_query),
+        run_read_query=run_read_query, run_act=run_act, clock=clock,
         authenticator=Authenticator(api_keys, clock), renderer=renderer, destination_addresses=destination_addresses,
-        list_notes=list_notes, config_warnings=config_warnings,
+        list_notes=list_notes, config_warnings=config_warnings, streams=EventStreams(transition_feed, run_read_query),
     )  # fmt: skip
     app = FastAPI(title="Watchdog", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lambda _: mcp_app)
     readiness_check = ReadinessChecker(run_read_query, not_ready_reason, destination_addresses, clock)

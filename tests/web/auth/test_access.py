@@ -18,6 +18,7 @@ from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.routing import ProbeMatcher
 from watchdog.domain.silencing import Silence, SilenceMatcher
 from watchdog.service.process_metrics import WatchdogActivityMetrics
+from watchdog.service.transition_feed import TransitionFeed
 from watchdog.store.database import Database
 from watchdog.store.write.silences import begin_silence
 from watchdog.web import ApiKey, StatusPageConfig, create_web_app, forms
@@ -121,6 +122,7 @@ def routes() -> list[tuple[str, str]]:
         api_keys=KEYS,
         collect_process_metrics=WatchdogActivityMetrics,
         mcp_app=FakeMcpApp(),
+        transition_feed=TransitionFeed(read, read),
     )
     return list_requests(app)
 
@@ -211,7 +213,8 @@ def test_every_route_with_every_key(
         assert response.status_code in ACCEPTED_ACT_STATUSES
     else:
         assert response.status_code == status, sentence
-    is_read = path.startswith("/api/v1/") and status == 200 and not is_act(path, method)
+    is_stream = path == "/api/v1/events"
+    is_read = path.startswith("/api/v1/") and status == 200 and not is_act(path, method) and not is_stream
     cached = "private, no-cache" if is_read else "no-store"
     assert response.headers["cache-control"] == cached
     if status == 401:

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from watchdog.api.serializers.transitions import serialize_transition
 from watchdog.domain.client_addresses import get_address_or_ipv6_subscriber_network
-from watchdog.domain.formatting import format_count_with_noun
+from watchdog.domain.formatting import format_number
 from watchdog.domain.transitions import RecordedTransition
 from watchdog.service.process_resources import derive_event_stream_limit_from_rlimit
 from watchdog.service.transition_feed import TransitionFeed, TransitionSubscription
@@ -34,6 +34,7 @@ MAX_RESUMED_TRANSITIONS = 2_000
 """Transitions that a stream repeats for a client that resumes; one that has missed more starts anew."""
 MAX_TRANSITIONS_PER_READ = 200
 RESET_EVENT = "reset"
+ADVICE_WITHOUT_PLACE = "Close one, or try again later."
 
 
 class EventStreamPlaces:
@@ -48,13 +49,12 @@ class EventStreamPlaces:
         """Raises HttpErrorResponseError if there is no place."""
         total, of_client = self._count_by_client.total(), max(self.max_streams // 4, 1)
         if total >= self.max_streams:
-            streams = format_count_with_noun(self.max_streams, "stream")
-            raise HttpErrorResponseError(503, f"{streams} are open, and no more are possible. Close one, or try later.")
+            count = format_number(self.max_streams)
+            raise HttpErrorResponseError(503, f"No more streams are possible: {count} are open. {ADVICE_WITHOUT_PLACE}")
         if self._count_by_client[client] >= of_client:
-            streams = format_count_with_noun(of_client, "stream")
-            raise HttpErrorResponseError(
-                503, f"Your address has {streams} open, and no more are possible. Close one, or try later."
-            )
+            count = format_number(of_client)
+            message = f"Your address has {count} streams open, and no more are possible. {ADVICE_WITHOUT_PLACE}"
+            raise HttpErrorResponseError(503, message)
         self._count_by_client[client] += 1
 
     def give_back(self, client: str) -> None:
