@@ -12,6 +12,7 @@ from tests.support.polling import HANG_S, wait_until_async
 from watchdog.domain.client_addresses import TrustedProxies
 from watchdog.server import InboundConnectionGuard, InboundConnectionLimits, WebServer, open_listen_socket
 from watchdog.server.connections import InboundConnectionTimeouts
+from watchdog.server.requests import STREAM_REQUEST_PATHS
 
 CONNECTION_TIMEOUTS = InboundConnectionTimeouts(head_s=1_000, body_s=3_000, write_s=2_000)
 LIMITS = InboundConnectionLimits(total=8, reserved=2, per_address=8, timeouts=CONNECTION_TIMEOUTS)
@@ -29,6 +30,7 @@ class GuardHarness:
         self.clients: list[tuple[str, str]] = []
         """The address and the scheme of each request."""
         self.may_respond = asyncio.Event()
+        self.stream_status = 200
         self.port = 0
         self.visitors: list[Visitor] = []
 
@@ -46,6 +48,12 @@ class GuardHarness:
                 pass
             if message["type"] == "http.disconnect":
                 return
+        if scope["path"] in STREAM_REQUEST_PATHS:
+            await send({"type": "http.response.start", "status": self.stream_status, "headers": []})
+            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+            await self.may_respond.wait()
+            await send({"type": "http.response.body", "body": b""})
+            return
         if scope["path"].endswith("/wait"):
             await self.may_respond.wait()
         body = b"x" * LARGE_BODY_BYTES if scope["path"].endswith("/large") else scope["path"].encode()
@@ -68,6 +76,15 @@ class GuardHarness:
         visitor.send(f"GET {path} HTTP/1.1\r\nHost: a\r\n{headers}\r\n")
         await wait_until_async(lambda: len(self.started_paths) > count)
         return visitor
+
+    async def open_stream(self, source: str = "127.0.0.1") -> Visitor:
+        """A visitor whose response has begun and lasts."""
+        visitor = await self.request(STREAM_REQUEST_PATHS[0], source)
+        await asyncio.wait_for(visitor.reader.readuntil(b"x"), HANG_S)
+        return visitor
+
+    def has_place(self, visitor: Visitor) -> bool:
+        return self.guard.find_connection_of_peer(visitor.address) is not None
 
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
