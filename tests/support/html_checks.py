@@ -40,10 +40,16 @@ class HtmlChecker(HTMLParser):
         if not self.open_tags or self.open_tags.pop() != tag:
             self.problems.append(f"</{tag}> closes nothing at {self.getpos()}")
 
+    def handle_data(self, data: str) -> None:
+        if self.open_tags and self.open_tags[-1] == "script":
+            self.problems.append(f"an inline script at {self.getpos()}")
+
     def _check_attributes(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         names = [name for name, _ in attrs]
+        if tag == "script" and not (dict(attrs).get("src") or "").startswith("/static/live."):
+            self.problems.append(f"<script> at {self.getpos()}")
         for name, value in attrs:
-            if name == "style" or name.startswith("on") or tag == "script":
+            if name == "style" or name.startswith("on"):
                 self.problems.append(f"{name} on <{tag}> at {self.getpos()}")
             if name == "id":
                 self.ids.append(value or "")

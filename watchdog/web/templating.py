@@ -34,6 +34,10 @@ SECURITY_HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 """Headers of every response."""
+LIVE_PAGE_HEADERS = {
+    "Content-Security-Policy": f"{SECURITY_HEADERS['Content-Security-Policy']}; script-src 'self'; connect-src 'self'"
+}
+"""Of the pages that have the script live.js."""
 HTTP_URL_PREFIX_PATTERN = re.compile(r"https?://", re.IGNORECASE)
 
 
@@ -60,7 +64,8 @@ class PageRenderer:
         folder = find_resource_folder("templates") / "pages"
         stylesheet = _load_static_file(folder / "watchdog.css", "text/css")
         favicon = _load_static_file(folder / "icon.svg", "image/svg+xml")
-        self.static_files = {file.name: file for file in (stylesheet, favicon)}
+        live_script = _load_static_file(folder / "live.js", "text/javascript")
+        self.static_files = {file.name: file for file in (stylesheet, favicon, live_script)}
         self._environment = Environment(
             loader=FileSystemLoader(
                 [folder, *([find_resource_folder("templates") / extra_folder] if extra_folder else [])]
@@ -75,6 +80,7 @@ class PageRenderer:
             "site_title": site_title,
             "stylesheet": stylesheet.url_path,
             "favicon": favicon.url_path,
+            "live_script": live_script.url_path,
             "state_labels": PAGE_HEALTH_STATE_LABELS,
         }
         self._environment.filters |= {

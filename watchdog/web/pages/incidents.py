@@ -29,6 +29,7 @@ class IncidentsPageRow:
     state_label: str
     severity: str
     since: int
+    is_open: bool
     duration_text: str
     marks: tuple[str, ...]
     """Who takes care of it, and until when it is silenced."""
@@ -84,6 +85,7 @@ def build_incidents_page_row(record: IncidentRecord, now: int, silences: Sequenc
         state_label=state_label,
         severity=incident.severity,
         since=incident.since,
+        is_open=incident.resolved_at is None,
         duration_text=duration_text,
         marks=(
             (*describe_acts(incident, silences, now), *describe_muting(record)) if incident.resolved_at is None else ()

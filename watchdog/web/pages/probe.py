@@ -59,6 +59,7 @@ class ProbePage:
     service_status: WatchdogStatus
     state: HealthState
     state_label: str
+    next_due: int | None
     next_run_text: str
     can_resume: bool
     """A person has paused it."""
@@ -100,6 +101,7 @@ def load_probe_page(connection: Connection, probe_id: str, query: ResultsUrlQuer
         service_status=status.load_watchdog_status(connection),
         state=probe_status.state,
         state_label=format_probe_state_with_duration(probe_status, now),
+        next_due=None if is_run_requested else probe_status.next_due,
         next_run_text="run requested" if is_run_requested else _format_next_run_sentence(probe_status, now),
         can_resume=probe_status.pause is not None and not probe_status.pause.is_in_configuration,
         can_run_now=can_run_on_request(probe.kind),

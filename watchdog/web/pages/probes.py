@@ -96,9 +96,10 @@ class ProbesPageRow:
     marks: tuple[str, ...]
     """Until when it is in maintenance, who takes care of that incident, and until when it is silenced."""
     last_outcome: str
-    last_run_ago: str
+    last_run_at: int | None
     sparkline: Markup
     sparkline_text: str
+    next_due: int | None
     next_run_text: str
     incident_count: int
 
@@ -208,9 +209,10 @@ def _build_probes_page_row(
         problem_text=_format_problem_of_probe(status, now),
         marks=(),
         last_outcome=format_run_outcome(latest) if latest else "no result yet",
-        last_run_ago=format_time_ago(latest.slot, now) if latest else "",
+        last_run_at=latest.slot if latest else None,
         sparkline=charts.render_sparkline([compute_sparkline_value_of_run(run) for run in runs]),
         sparkline_text=_describe_sparkline(runs),
+        next_due=status.next_due,
         next_run_text=format_time_until_next_run(status.next_due, now),
         incident_count=incident_count,
     )

@@ -23,7 +23,7 @@ from watchdog.web.errors import PageNotFoundError
 from watchdog.web.pages import incident, incidents, jobs, probe, probes, receivers, undelivered
 from watchdog.web.pages.results import ResultFilter, ResultsUrlQuery
 from watchdog.web.routes.event_streams import EventStreams
-from watchdog.web.templating import NO_STORE_HEADERS, PageRenderer
+from watchdog.web.templating import LIVE_PAGE_HEADERS, NO_STORE_HEADERS, PageRenderer
 
 MAX_PROBE_SEARCH_TEXT_CHARS = 200
 MAX_SLOT_PARAMETER_DIGITS = 15
@@ -84,7 +84,9 @@ class OperatorRouteContext:
             csrf_token=make_csrf_token(request, self.authenticator),
             request_id=uuid4().hex,
         )
-        return Response(content, media_type="text/html", headers=NO_STORE_HEADERS | encoding_headers)
+        return Response(
+            content, media_type="text/html", headers=NO_STORE_HEADERS | LIVE_PAGE_HEADERS | encoding_headers
+        )
 
     def _render_and_compress_page(
         self, request: Request, template: str, now: int, **context: Any

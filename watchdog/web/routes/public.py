@@ -19,7 +19,7 @@ from watchdog.web.pages.status import build_status_page
 from watchdog.web.pages.status_selection import StatusPageGroupAndPageNumber, normalize_status_page_view
 from watchdog.web.pages.status_snapshot import StatusPageConfig, StatusPageSnapshot, load_status_page_snapshot
 from watchdog.web.readiness import ReadinessChecker
-from watchdog.web.templating import NO_STORE_HEADERS, PageRenderer
+from watchdog.web.templating import LIVE_PAGE_HEADERS, NO_STORE_HEADERS, PageRenderer
 
 STATUS_PAGE_CACHE_MS = 5_000
 """How long one rendering of the status page is served."""
@@ -110,7 +110,8 @@ def create_public_router(
         rendered = await status_pages.get_current_status_page(parse_status_page_group_and_page_number(request))
         content, encoding_headers = rendered.body.choose_body_and_encoding_headers(request)
         etag = f'"{rendered.digest}{"-gzip" if content is rendered.body.compressed else ""}"'
-        headers = {"ETag": etag, "Cache-Control": f"public, max-age={STATUS_PAGE_CACHE_MS // 1000}", **encoding_headers}
+        cache = {"ETag": etag, "Cache-Control": f"public, max-age={STATUS_PAGE_CACHE_MS // 1000}"}
+        headers = cache | LIVE_PAGE_HEADERS | encoding_headers
         if etag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
         return Response(content, media_type="text/html", headers=headers)
