@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision = "0019", "0016"
+revision, down_revision = "0019", "0018"
 
 
 def upgrade() -> None:
@@ -18,6 +18,7 @@ def upgrade() -> None:
         sa.Column("incident", sa.Text(), nullable=False),
         sa.Column("silence", sa.Text(), nullable=False),
         sa.Column("probe", sa.Text(), nullable=False),
+        sa.Column("maintenance", sa.Text(), nullable=False),
         sa.Column("act", sa.BigInteger()),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("message", sa.Text(), nullable=False),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -66,10 +66,12 @@ class StreamServer:
         self.client, self.app, self.feed = client, app, feed
 
     @asynccontextmanager
-    async def follow(self, last_event_id: int | None = None, **headers: str) -> AsyncIterator[EventFollower]:
+    async def follow(
+        self, last_event_id: int | None = None, headers: Mapping[str, str] = {}
+    ) -> AsyncIterator[EventFollower]:
         """A stream that has begun."""
         resume = {} if last_event_id is None else {"Last-Event-ID": str(last_event_id)}
-        async with self.client.stream("GET", EVENTS, headers=headers | resume) as response:
+        async with self.client.stream("GET", EVENTS, headers={**headers, **resume}) as response:
             assert response.status_code == 200, await response.aread()
             yield EventFollower(response)
 

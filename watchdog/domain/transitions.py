@@ -27,6 +27,12 @@ class TransitionKind(StrEnum):
     PAUSED = "paused"
     RESUMED = "resumed"
     """A person resumed the probe, or its pause was over."""
+    RUN_REQUESTED = "run_requested"
+    """A person requested a run at once."""
+    MAINTENANCE_BEGAN = "maintenance_began"
+    """By a person. What the configuration schedules is no transition: it is known beforehand."""
+    MAINTENANCE_ENDED = "maintenance_ended"
+    """A person ended it before its time."""
     RELOADED = "reloaded"
     """A process uses another configuration."""
 
@@ -39,6 +45,9 @@ TRANSITION_KIND_BY_ACT = {
     OperatorActKind.UNSILENCE: TransitionKind.UNSILENCED,
     OperatorActKind.PAUSE: TransitionKind.PAUSED,
     OperatorActKind.RESUME: TransitionKind.RESUMED,
+    OperatorActKind.RUN_NOW: TransitionKind.RUN_REQUESTED,
+    OperatorActKind.BEGIN_MAINTENANCE: TransitionKind.MAINTENANCE_BEGAN,
+    OperatorActKind.END_MAINTENANCE: TransitionKind.MAINTENANCE_ENDED,
 }
 """What an act of a person causes."""
 
@@ -65,6 +74,8 @@ class RecordedTransition(NamedTuple):
     actor: Actor | None = None
     """None: no person did it."""
     comment: str = ""
+    maintenance: str = ""
+    """Its id; empty if the transition is not about one."""
 
 
 class StoredTransitionNumbers(NamedTuple):

@@ -15,6 +15,7 @@ transitions = Table(
     Column("incident", Text, nullable=False),  # empty: it is not about one
     Column("silence", Text, nullable=False),  # empty: it is not about one
     Column("probe", Text, nullable=False),  # its id in the configuration; empty: that of the incident, or none
+    Column("maintenance", Text, nullable=False),  # its id; empty: it is not about one
     Column("act", BigInteger),  # of the table acts; NULL: no person did it
     Column("reason", Text, nullable=False),
     Column("message", Text, nullable=False),

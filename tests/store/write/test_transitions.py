@@ -91,16 +91,15 @@ def test_an_incident_from_opened_to_resolved(database: Database) -> None:
 
 
 def test_silences_and_pauses_that_people_end_and_that_expire(database: Database) -> None:
-    harness = StoreHarness(database, [make_registered_probe("api")])
+    StoreHarness(database, [make_registered_probe("api")])
     for id, ends_at in (("s-1", NOW + SECOND_MS), ("s-2", NOW + DAY_MS)):
         silences.begin_silence(database, make_silence(id, ends_at))
     silence_ends.end_silence(database, "s-2", ANA, NOW)
     assert silence_ends.end_expired_silences(database, NOW + SECOND_MS) == ["s-1"]
-    for ends_at in (NOW + SECOND_MS, None):
-        pauses.begin_pause(database, "local", "api", Pause(NOW, ends_at, ANA, "moved"))
+    for pause_ends_at in (NOW + SECOND_MS, None):
+        pauses.begin_pause(database, "local", "api", Pause(NOW, pause_ends_at, ANA, "moved"))
         pauses.end_expired_pauses(database, "local", NOW + SECOND_MS)
     pauses.end_pause(database, "local", "api", ANA, "", NOW + 2 * SECOND_MS)
-    del harness
     assert [
         (each.kind, each.silence, each.probe_id, each.actor and each.actor.name) for each in read_transitions(database)
     ] == [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Any
 
 import httpx
@@ -122,7 +123,7 @@ def routes() -> list[tuple[str, str]]:
         api_keys=KEYS,
         collect_process_metrics=WatchdogActivityMetrics,
         mcp_app=FakeMcpApp(),
-        transition_feed=TransitionFeed(read, read),
+        transition_feed=TransitionFeed(read, partial(read, None)),
     )
     return list_requests(app)
 

@@ -26,6 +26,8 @@ class TransitionJson(TypedDict):
     probe: str | None
     """The id of the probe that it is about."""
     probe_name: str | None
+    maintenance: str | None
+    """The id of the maintenance that it is about."""
     reason: str | None
     """The cause of the incident, or why it is over."""
     message: str
@@ -47,6 +49,7 @@ def serialize_transition(transition: RecordedTransition) -> TransitionJson:
         "silence": transition.silence or None,
         "probe": transition.probe_id or None,
         "probe_name": transition.probe_name or None,
+        "maintenance": transition.maintenance or None,
         "reason": transition.reason or None,
         "message": transition.message,
         "by": None if actor is None else actor.name,

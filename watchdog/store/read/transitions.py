@@ -61,4 +61,5 @@ def _build_transition_from_row(row: Any) -> RecordedTransition:
         message=row.message,
         actor=None if row.author is None else Actor(row.author, OperatorInterfaceKind(row.interface)),
         comment=row.comment or "",
+        maintenance=row.maintenance,
     )

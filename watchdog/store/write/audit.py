@@ -23,23 +23,7 @@ def record_operator_act(
     comment: str = "",
 ) -> None:
     """In the transaction of the act, together with the transition that it is."""
-    inserted = connection.execute(
-        sa.insert(acts).values(
-            kind=kind,
-            occurred_at=now,
-            author=actor.name,
-            interface=actor.interface,
-            incident=incident,
-            silence=silence,
-            probe=probe,
-            maintenance=maintenance,
-            comment=comment,
-        )
-    )
-    record_transition(
-        *(connection, TRANSITION_KIND_BY_ACT[kind], now),
-        incident=incident,
-        silence=silence,
-        probe=probe,
-        act=inserted.inserted_primary_key[0],
-    )
+    subject = {"incident": incident, "silence": silence, "probe": probe, "maintenance": maintenance}
+    row = {"kind": kind, "occurred_at": now, "author": actor.name, "interface": actor.interface, "comment": comment}
+    act = connection.execute(sa.insert(acts).values(**row, **subject).returning(acts.c.id)).scalar_one()
+    record_transition(connection, TRANSITION_KIND_BY_ACT[kind], now, act=act, **subject)
