@@ -69,7 +69,7 @@ class StreamServer:
     async def follow(
         self, last_event_id: int | None = None, headers: Mapping[str, str] = {}
     ) -> AsyncIterator[EventFollower]:
-        """A stream that has begun."""
+        """A stream, once its response has started."""
         resume = {} if last_event_id is None else {"Last-Event-ID": str(last_event_id)}
         async with self.client.stream("GET", EVENTS, headers={**headers, **resume}) as response:
             assert response.status_code == 200, await response.aread()

@@ -78,7 +78,7 @@ class GuardHarness:
         return visitor
 
     async def open_stream(self, source: str = "127.0.0.1") -> Visitor:
-        """A visitor whose response has begun and lasts."""
+        """A visitor whose response has started and lasts."""
         visitor = await self.request(STREAM_REQUEST_PATHS[0], source)
         await asyncio.wait_for(visitor.reader.readuntil(b"x"), HANG_S)
         return visitor

@@ -62,7 +62,9 @@ async def test_transitions_arrive_in_order_and_continue_behind_an_id(database: D
                 "id": 2,
                 "kind": "paused",
                 "at": "2026-11-22T02:29:14.000Z",
-                **dict.fromkeys(("incident", "silence", "probe", "probe_name", "maintenance", "reason", "by", "through")),
+                **dict.fromkeys(
+                    ("incident", "silence", "probe", "probe_name", "maintenance", "reason", "by", "through")
+                ),
                 "message": "m",
                 "comment": "",
             },
@@ -129,8 +131,8 @@ async def test_a_client_that_cannot_continue_starts_anew(
 
 async def test_two_processes_on_one_database(databases: DatabasePair) -> None:
     """Each delivers what the other stores, with the same ids."""
-    async with running_stream_server(databases.first) as one, running_stream_server(databases.second) as other:
-        async with one.follow() as follower, other.follow() as follower_of_other:
+    async with running_stream_server(databases.first) as server, running_stream_server(databases.second) as other:
+        async with server.follow() as follower, other.follow() as follower_of_other:
             for each in (follower, follower_of_other):
                 await each.read_event()
             record(databases.first, TransitionKind.OPENED)
@@ -138,7 +140,7 @@ async def test_two_processes_on_one_database(databases: DatabasePair) -> None:
             expected = [(1, "opened"), (2, "resolved")]
             assert await follower.read_kinds(2) == await follower_of_other.read_kinds(2) == expected
         record(databases.second, TransitionKind.PAUSED)
-        async with one.follow(last_event_id=2) as follower:
+        async with server.follow(last_event_id=2) as follower:
             await follower.read_event()
             assert await follower.read_kinds(1) == [(3, "paused")]
 
@@ -204,7 +206,7 @@ async def test_invalid_requests(server: StreamServer, headers: dict[str, str], q
 async def test_the_number_of_streams_is_limited(
     database: Database, server: StreamServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In total, and of one client. Whatever ends a stream frees its place."""
+    """In total, and of one client. The end of a stream frees its place."""
     places = find_places(server)
     monkeypatch.setattr(places, "max_streams", 8)
     async with server.follow() as follower, server.follow():
