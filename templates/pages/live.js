@@ -5,7 +5,7 @@
   const script = document.currentScript
   const eventsUrl = script.dataset.events
   const interval = script.dataset.intervalS * 1000
-  const [DEBOUNCE, JITTER, LONGEST_GAP, LONGEST_RETRY, LATE] = [150, 250, 15_000, 60_000, 5_000] // ms
+  const [DEBOUNCE, JITTER, LONGEST_GAP, LONGEST_RETRY, TIMEOUT, LATE] = [150, 250, 15_000, 60_000, 20_000, 5_000] // ms
   const KEYED = ["tr", "li"]
   const state = document.getElementById("live")
   let source, imminent, later, stopped, failures = 0, isRunning = false, isWanted = false, startedAt = 0, gap = 0
@@ -71,7 +71,7 @@
   }
 
   async function fetchPage() {
-    const response = await fetch(location.pathname + location.search, { cache: "no-cache" })
+    const response = await fetch(location.pathname + location.search, { cache: "no-cache", signal: AbortSignal.timeout(TIMEOUT) })
     if ([401, 403, 404].includes(response.status)) return stop()
     if (!response.ok) throw new Error(response.statusText)
     const page = new DOMParser().parseFromString(await response.text(), "text/html")
