@@ -72,7 +72,7 @@ def test_every_field_and_filter_is_described_or_plain(document: Any) -> None:
 
 def test_responses_have_the_documented_shape(document: Any, api: FastAPI) -> None:
     for path, method, operation in list_operations(document):
-        if method != "get" or path.endswith(("{silence_id}", "{window_id}")):
+        if method != "get" or path.endswith(("{silence_id}", "{window_id}", "/events")):
             continue
         schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
         name = next((name for name in PARAMETER_VALUES if name in path), "")

@@ -49,8 +49,7 @@ def create_api_v1_router(
     for add_routes in (
         *(add_probe_routes, add_result_routes, add_incident_routes, add_delivery_routes),
         *(add_job_routes, add_queue_routes, add_notification_receiver_routes, add_act_routes, add_silence_routes),
-        *(add_pause_routes, add_requested_run_routes, add_maintenance_routes),
-        *(add_pause_routes, add_transition_routes),
+        *(add_pause_routes, add_requested_run_routes, add_maintenance_routes, add_transition_routes),
     ):
         add_routes(router, context)
     add_watchdog_service_routes(router, context, readiness_check, list_background_tasks)
