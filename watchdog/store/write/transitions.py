@@ -14,7 +14,7 @@ from watchdog.domain.transitions import TransitionKind
 from watchdog.store.database import Database
 from watchdog.store.transition_tables import transition_is_unnumbered, transitions
 
-TRANSITION_NUMBERS_LOCK_KEY = -4
+TRANSITION_NUMBERS_LOCK_KEY = -5
 TRANSITION_RETENTION_MS = 7 * DAY_MS
 MAX_TRANSITIONS_NUMBERED_AT_ONCE = 1_000
 
