@@ -311,6 +311,7 @@ def _create_asgi_app_of_pages_and_check_ins(
     matcher = config.status_page.match.to_probe_matcher()
     status_page = StatusPageConfig(
         title=config.status_page.title,
+        notice=config.status_page.notice,
         includes_probe=lambda probe: not matcher.describe_mismatch(probe),
         group_order=tuple(config.status_page.groups),
         probe_order=tuple(probe.id for probe in config.probes),

@@ -13,7 +13,7 @@ def demo_command() -> None:
     """
     from watchdog.demo.processes import start_demo_targets
 
-    with start_demo_targets() as (port, folder):
+    with start_demo_targets() as targets:
         import asyncio
 
         import uvloop
@@ -25,4 +25,4 @@ def demo_command() -> None:
         configure_logging(SecretMask([]), quiet=True)
         freeze_heap_and_enable_gc()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run_demo(port, folder))
+            runner.run(run_demo(targets))

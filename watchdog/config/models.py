@@ -210,6 +210,8 @@ class StatusPageSettings(ConfigModel):
 
     title: SingleLineText = "Status"
     """The title of the page."""
+    notice: SingleLineText = ""
+    """A text at the top of the status page and of the operator pages, such as an announcement."""
     match: ProbeMatchSettings = ProbeMatchSettings()
     """The probes that the page shows; default: all."""
     groups: tuple[SingleLineText, ...] = ()

@@ -119,6 +119,7 @@ email:
     "status_page": """
 status_page:
   title: Acme status
+  notice: On Sunday from 02:00 to 04:00 UTC the database is moved.
   match: {tags: [prod]}
   groups: [Core, Search, Jobs]
   history: 90d

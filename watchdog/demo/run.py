@@ -1,101 +1,134 @@
-"""Runs the demo: the inbox, the configuration, and the service with its pages, for the sample targets."""
+"""Runs the demo: its history, the inbox, the service with its pages, and the play that breaks the sample targets."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
 import socket
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
 
 import httpx
 
-from watchdog.app import create_asgi_app, open_running_watchdog_service
-from watchdog.config.load import load_config
-from watchdog.demo.inbox import DEMO_SLACK_CHANNEL_ID, DemoInbox, create_demo_inbox_app
-from watchdog.demo.worker import DEMO_JOB_DATABASE_FILENAME
+from watchdog.app import RunningWatchdogService, create_asgi_app, open_running_watchdog_service
+from watchdog.demo.acts import DEMO_PLAY_ACTS, DEMO_QUEUE_PROBE_IDS, DemoPlayAct
+from watchdog.demo.configuration import DemoAddresses, load_demo_config
+from watchdog.demo.faults import DemoFault
+from watchdog.demo.history import record_demo_history
+from watchdog.demo.inbox import DemoInbox, create_demo_inbox_app
+from watchdog.demo.play import DemoPace, DemoPlay, print_demo_announcement
+from watchdog.demo.processes import DemoTargetsProcess
+from watchdog.domain.model import Incident
 from watchdog.server import WebServer, open_listen_socket
+from watchdog.service.clock import read_wall_clock_ms
 from watchdog.signals import install_shutdown_event
+from watchdog.store.read.status import Connection, list_incidents
 
-DEMO_CONFIG_TEMPLATE = """\
-server: {{listen: "127.0.0.1:{pages_port}", public_url: "http://127.0.0.1:{pages_port}"}}
-storage: {{url: "sqlite:///{folder}/demo.db"}}
-defaults: {{every: 2s, timeout: 2s, alert: {{failure_threshold: 2, success_threshold: 2}}}}
-probes:
-  - {{name: Website, group: Shop, http: "http://127.0.0.1:{targets_port}/"}}
-  - name: Checkout
-    group: Shop
-    http: "http://127.0.0.1:{targets_port}/checkout/health"
-    expect: ["status == 200", "body.queue.failed <= 10"]
-    prefer: ["elapsed_ms <= 800"]
-    alert: {{severity: critical}}
-  - name: Search
-    group: Search
-    mcp:
-      url: "http://127.0.0.1:{targets_port}/mcp"
-      tools: [search]
-      tasks: {{reindex: 15s, "*": 2h}}
-  - name: Order jobs
-    group: Jobs
-    jobs:
-      sql:
-        url: "sqlite:///{folder}/{database}"
-        table: scheduled_jobs
-        columns:
-          {{type: job_type, status: status, scheduled: scheduled_at, started: started_at,
-           finished: completed_at, worker: instance_id}}
-        statuses: {{waiting: [pending], running: [running], done: [completed]}}
-      grace: 5s
-      watch: {{"*": {{max_runtime: 8s}}}}
-  - {{name: Backup, group: Jobs, heartbeat: {{token: "{token}", every: 10s, grace: 10s}}}}
-receivers:
-  oncall:
-    slack: {{bot_token: {slack_token}, channel: "{channel}", api_url: "http://127.0.0.1:{inbox_port}/api/"}}
-    email: {{to: [oncall@demo.example]}}
-email: {{host: 127.0.0.1, port: {smtp_port}, security: none, from: watchdog@demo.example}}
-status_page: {{title: Demo status, groups: [Shop, Search, Jobs]}}
-"""
+DEMO_BACKUP_INTERVAL_S = 10.0
+DEMO_HISTORY_RUN_INTERVAL = "10m"
+DEMO_FIRST_NOTICE = "Nothing is broken yet."
 
 
-async def run_demo(targets_port: int, folder: Path) -> None:
-    """Run the demo until a shutdown signal. `folder` holds the targets' job table and Watchdog's own database."""
+async def run_demo(targets: DemoTargetsProcess, pace: DemoPace = DemoPace()) -> None:
+    """Run the demo until a shutdown signal. The folder of `targets` holds Watchdog's database as well."""
     shutdown = install_shutdown_event()
-    inbox, token = DemoInbox(), secrets.token_hex(20)
+    inbox = DemoInbox()
     pages_socket, inbox_socket = _listen_on_port_or_free(8080), _listen_on_port_or_free(8081)
     smtp_server = await asyncio.start_server(inbox.handle_smtp_connection, "127.0.0.1", 0, limit=2**22)
-    config_yaml = DEMO_CONFIG_TEMPLATE.format(
-        folder=folder,
-        database=DEMO_JOB_DATABASE_FILENAME,
-        token=token,
-        slack_token=f"xoxb-{secrets.token_hex(20)}",
-        channel=DEMO_SLACK_CHANNEL_ID,
+    addresses = DemoAddresses(
+        folder=targets.folder,
         pages_port=_get_socket_port(pages_socket),
         inbox_port=_get_socket_port(inbox_socket),
         smtp_port=_get_socket_port(smtp_server.sockets[0]),
-        targets_port=targets_port,
+        targets_port=targets.port,
+        queue_port=targets.queue_port,
+        token=secrets.token_hex(20),
+        slack_token=f"xoxb-{secrets.token_hex(20)}",
     )
-    loaded_config = load_config(Path("demo.yaml"), config_yaml, {})
+    past_config = load_demo_config(addresses, every=DEMO_HISTORY_RUN_INTERVAL)
+    await asyncio.to_thread(record_demo_history, past_config, read_wall_clock_ms())
+    loaded_config = load_demo_config(addresses, DEMO_FIRST_NOTICE)
     status_url = loaded_config.config.server.public_url + "/"
-    await _wait_until_port_open(targets_port)
+    for port in filter(None, (targets.port, targets.queue_port)):
+        await _wait_until_port_open(port)
     async with (
         smtp_server,
         WebServer(create_demo_inbox_app(inbox, status_url), inbox_socket),
         open_running_watchdog_service(loaded_config) as app,
         WebServer(create_asgi_app(app), pages_socket),
     ):
-        backup_job = asyncio.create_task(_simulate_backup_job(f"{status_url}in/{token}"), name="backup job")
-        _print_demo_welcome(status_url, _get_socket_port(inbox_socket))
-        await shutdown.wait()
-        backup_job.cancel()
+        backup_job = DemoBackupJob(f"{status_url}in/{addresses.token}")
+        play = build_demo_play(app, targets, backup_job, addresses, pace)
+        _print_demo_welcome(status_url, addresses)
+        with _running_tasks(backup_job.run_forever(), play.run_forever()):
+            await shutdown.wait()
+    print("Stopped. All data of the demo is deleted.", flush=True)
 
 
-async def _simulate_backup_job(check_in_url: str) -> None:
-    """A job that succeeds and checks in every 10 s."""
-    async with httpx.AsyncClient(trust_env=False) as client:
-        while True:
-            with suppress(httpx.HTTPError):  # the next check-in may succeed
-                await client.post(check_in_url, content="412 files saved")
-            await asyncio.sleep(10)
+class DemoBackupJob:
+    """A job that succeeds and checks in every DEMO_BACKUP_INTERVAL_S, unless it is broken."""
+
+    def __init__(self, check_in_url: str):
+        self.check_in_url = check_in_url
+        self.is_broken = False
+
+    async def run_forever(self) -> None:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            while True:
+                if not self.is_broken:
+                    with suppress(httpx.HTTPError):  # the next check-in may succeed
+                        await client.post(self.check_in_url, content="412 files saved")
+                await asyncio.sleep(DEMO_BACKUP_INTERVAL_S)
+
+
+def build_demo_play(
+    app: RunningWatchdogService,
+    targets: DemoTargetsProcess,
+    backup_job: DemoBackupJob,
+    addresses: DemoAddresses,
+    pace: DemoPace,
+) -> DemoPlay:
+    def set_broken(act: DemoPlayAct, *, is_broken: bool) -> None:
+        if act.fault is DemoFault.BACKUP:
+            backup_job.is_broken = is_broken
+        elif is_broken:
+            targets.break_target(act.fault)
+        else:
+            targets.repair_target(act.fault)
+
+    async def list_open_incidents(probe_id: str) -> Sequence[Incident]:
+        def read(connection: Connection) -> list[Incident]:
+            records = list_incidents(connection, is_open=True)
+            return [record.incident for record in records if record.probe.id == probe_id]
+
+        return await app.store_executor.run_read_query(read)
+
+    async def show_notice(text: str) -> None:
+        await app.apply_config(await asyncio.to_thread(load_demo_config, addresses, text))
+
+    return DemoPlay(
+        acts=[act for act in DEMO_PLAY_ACTS if addresses.queue_port or act.probe_id not in DEMO_QUEUE_PROBE_IDS],
+        pace=pace,
+        break_target=partial(set_broken, is_broken=True),
+        repair_target=partial(set_broken, is_broken=False),
+        list_open_incidents=list_open_incidents,
+        show_notice=show_notice,
+        announce=print_demo_announcement,
+        incidents_url=f"{app.loaded_config.config.server.public_url}/incidents/",
+    )
+
+
+@contextmanager
+def _running_tasks(*coroutines: Coroutine[Any, Any, None]) -> Iterator[None]:
+    """Run coroutines as tasks, and cancel them at the end."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def _listen_on_port_or_free(preferred_port: int) -> socket.socket:
@@ -122,15 +155,21 @@ async def _wait_until_port_open(port: int) -> None:
             return
 
 
-def _print_demo_welcome(status_url: str, inbox_port: int) -> None:
+def _print_demo_welcome(status_url: str, addresses: DemoAddresses) -> None:
+    queues = "two queues, " if addresses.queue_port else ""
     print(
-        f"""Watchdog monitors two services, an MCP server, a job table, and a backup job that checks in.
+        f"""Watchdog monitors two services, an MCP server, {queues}a job table, and a backup job that checks in.
+The history of the last 90 days is made up.
 
   Status page     {status_url}
-  Operator pages  {status_url}probes
-  Inbox           http://127.0.0.1:{inbox_port}/      the Slack messages and emails that it sends
+  Operator pages  {status_url}probes      no sign-in is needed on this machine
+  Inbox           http://127.0.0.1:{addresses.inbox_port}/      the Slack messages and emails that it sends
 
-In about 30 seconds the checkout fails, a scheduled task goes stale, and the job worker dies; a minute later all of them
-recover. Press Ctrl-C to stop; all data is then deleted.""",
+While something is broken, open its incident on the operator pages: acknowledge it, or silence it for 1 h.
+Something breaks in about 20 seconds, and is announced here. All times are UTC. Press Ctrl-C to stop; all data is then
+deleted.
+""",
         flush=True,
     )
+    if not addresses.queue_port:
+        print("Without the packages fakeredis and rq, the queues are left out.", flush=True)

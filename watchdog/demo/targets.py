@@ -1,7 +1,10 @@
-"""The sample targets, in a process of their own: an HTTP service, an MCP server that reports scheduled tasks, and a
-job table with its worker.
+"""The sample targets, in a process of their own: an HTTP service, an MCP server that reports scheduled tasks, a job
+table with its worker, and queues with their workers.
 
-usage: python -m watchdog.demo.targets PORT FOLDER      (exits when its standard input closes, and removes the folder)
+usage: python -m watchdog.demo.targets PORT QUEUE_PORT FOLDER      (QUEUE_PORT is 0 without queues)
+
+Reads commands from standard input, one a line: `break FAULT` and `repair FAULT`, with a DemoFault. Exits when its
+standard input closes, and removes the folder.
 """
 
 from __future__ import annotations
@@ -12,107 +15,164 @@ import signal
 import subprocess
 import sys
 import threading
+from asyncio import sleep
+from contextlib import ExitStack
 from pathlib import Path
+from random import gauss
 from time import monotonic, time
 from typing import Any
 
 from mcp.server import MCPServer
-from mcp.types import CallToolResult, TextContent
+from mcp.shared.exceptions import MCPError
+from mcp.types import CallToolResult, TextContent, Tool
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from watchdog.demo import worker
+from watchdog.demo import queues, worker
+from watchdog.demo.faults import DemoFault
 
-DEMO_CHECKOUT_OUTAGE_START_AND_END_S = (30.0, 75.0)
-"""When the checkout fails: from, until, in seconds since the start."""
-DEMO_REINDEX_STALE_START_AND_END_S = (30.0, 90.0)
-"""When the task `reindex` does not run."""
-DEMO_WORKER_OUTAGE_START_AND_END_S = (30.0, 75.0)
-"""When the worker is dead. It dies during its slow job, so slightly later."""
-
-demo_mcp_server = MCPServer("Demo search", version="4.2.1", log_level="ERROR")
-started_monotonic_s = monotonic()
+MAX_WAIT_FOR_RUNNING_JOB_S = 15.0
+"""The job during which the worker is killed starts within this time."""
 
 
-def measure_demo_uptime_s() -> float:
-    return monotonic() - started_monotonic_s
+class DemoTargets:
+    """What is broken, and the processes that a fault kills or stops. `break_target` and `repair_target` are called in
+    one thread; others only read `broken_since`."""
+
+    def __init__(self, folder: Path, queue_port: int):
+        self.job_file, self.queue_port = folder / worker.DEMO_JOB_DATABASE_FILENAME, queue_port
+        self.broken_since: dict[DemoFault, float] = {}
+        """Fault -> time by the monotonic clock."""
+        self._workers: dict[DemoFault, tuple[ExitStack, subprocess.Popen[bytes]]] = {}
+
+    def start_processes(self, stack: ExitStack) -> None:
+        """Start the workers and the server of the queues, until the stack closes."""
+        stack.callback(lambda: [exits.close() for exits, _ in self._workers.values()])
+        self._start_worker(DemoFault.ORDERS)
+        if self.queue_port:
+            stack.enter_context(queues.start_demo_queue_process("serve", str(self.queue_port)))
+            self._start_worker(DemoFault.EMAILS)
+            self._start_worker(DemoFault.THUMBNAILS)
+
+    def measure_broken_s(self, fault: DemoFault) -> float:
+        """How long a target has been broken; 0 if it is not."""
+        since = self.broken_since.get(fault)
+        return 0.0 if since is None else monotonic() - since
+
+    def break_target(self, fault: DemoFault) -> None:
+        match fault:
+            case DemoFault.ORDERS:
+                self._kill_worker_during_job()
+            case DemoFault.EMAILS:
+                self._workers[fault][0].close()
+            case DemoFault.THUMBNAILS:
+                self._workers[fault][1].send_signal(signal.SIGSTOP)
+        self.broken_since[fault] = monotonic()
+
+    def repair_target(self, fault: DemoFault) -> None:
+        match fault:
+            case DemoFault.ORDERS | DemoFault.EMAILS:
+                self._start_worker(fault)
+            case DemoFault.THUMBNAILS:
+                self._workers[fault][1].send_signal(signal.SIGCONT)
+        self.broken_since.pop(fault, None)
+
+    def _start_worker(self, fault: DemoFault) -> None:
+        exits = ExitStack()
+        if fault is DemoFault.ORDERS:
+            process = exits.enter_context(worker.start_demo_worker(self.job_file))
+        else:
+            process = exits.enter_context(queues.start_demo_queue_process("work", str(self.queue_port), fault.value))
+        self._workers[fault] = exits, process
+
+    def _kill_worker_during_job(self) -> None:
+        exits, process = self._workers[DemoFault.ORDERS]
+        deadline = monotonic() + MAX_WAIT_FOR_RUNNING_JOB_S
+        while monotonic() < deadline:
+            process.send_signal(signal.SIGSTOP)  # or the job could finish before the worker is killed
+            if worker.DEMO_INTERRUPTED_JOB_NAME in worker.list_running_demo_jobs(self.job_file):
+                break
+            process.send_signal(signal.SIGCONT)
+            threading.Event().wait(0.2)
+        exits.close()
+
+
+class DemoMcpServer(MCPServer):
+    """An MCP server with a tool, and a health check that lists its scheduled tasks."""
+
+    def __init__(self, targets: DemoTargets):
+        super().__init__("Demo search", version="4.2.1", log_level="ERROR")
+        self.targets = targets
+        self.add_tool(self.search)
+        self.add_tool(self.health_check)
+
+    async def list_tools(self) -> list[Tool]:
+        await sleep(max(gauss(0.012, 0.003), 0))
+        if self.targets.measure_broken_s(DemoFault.TOOLS):
+            raise MCPError(-32603, "search index unavailable: 0 of 3 shards reachable")
+        return await super().list_tools()
+
+    def search(self, query: str) -> str:
+        """Search the demo's empty index."""
+        return f"no results for {query}"
+
+    def health_check(self) -> CallToolResult:
+        """Every scheduled task of this server, with its last run."""
+        now = time()
+        stalled_s = self.targets.measure_broken_s(DemoFault.REINDEX)
+        runs = {"reindex": now - 4 - stalled_s, "registry_sync": now - 2, "session_cleanup": now - 3_000}
+        tasks = [
+            {"name": name, "ok": True, "last_run_at": at, "last_run_status": "success"} for name, at in runs.items()
+        ]
+        health: dict[str, Any] = {"healthy": True, "tasks": tasks}
+        return CallToolResult(content=[TextContent(type="text", text="see tasks")], structured_content=health)
 
 
 async def demo_always_ok_website_endpoint(_: Request) -> JSONResponse:
+    await sleep(max(gauss(0.035, 0.006), 0))
     return JSONResponse({"status": "ok"})
 
 
-async def demo_checkout_health_endpoint(_: Request) -> JSONResponse:
-    if DEMO_CHECKOUT_OUTAGE_START_AND_END_S[0] <= measure_demo_uptime_s() < DEMO_CHECKOUT_OUTAGE_START_AND_END_S[1]:
-        body = {
-            "status": "unavailable",
-            "db": "pool exhausted: 100 of 100 in use",
-            "queue": {"failed": 12, "waiting": 61},
-        }
-        return JSONResponse(body, 503)
-    return JSONResponse({"status": "ok", "db": "9 of 100 in use", "queue": {"failed": 0, "waiting": 3}})
+def make_checkout_health_endpoint(targets: DemoTargets) -> Any:
+    async def demo_checkout_health_endpoint(_: Request) -> JSONResponse:
+        if targets.measure_broken_s(DemoFault.CHECKOUT):
+            body = {
+                "status": "unavailable",
+                "db": "pool exhausted: 100 of 100 in use",
+                "queue": {"failed": 12, "waiting": 61},
+            }
+            return JSONResponse(body, 503)
+        await sleep(max(gauss(0.11, 0.02), 0))
+        return JSONResponse({"status": "ok", "db": "9 of 100 in use", "queue": {"failed": 0, "waiting": 3}})
+
+    return demo_checkout_health_endpoint
 
 
-@demo_mcp_server.tool()
-def search(query: str) -> str:
-    """Search the demo's empty index."""
-    return f"no results for {query}"
-
-
-@demo_mcp_server.tool()
-def health_check() -> CallToolResult:
-    """Every scheduled task of this server, with its last run."""
-    now = time()
-    stale_from, stale_until = DEMO_REINDEX_STALE_START_AND_END_S
-    stalled_s = measure_demo_uptime_s() - stale_from if stale_from <= measure_demo_uptime_s() < stale_until else 0.0
-    runs = {"reindex": now - 4 - stalled_s, "registry_sync": now - 2, "session_cleanup": now - 3_000}
-    tasks = [{"name": name, "ok": True, "last_run_at": at, "last_run_status": "success"} for name, at in runs.items()]
-    health: dict[str, Any] = {"healthy": True, "tasks": tasks}
-    return CallToolResult(content=[TextContent(type="text", text="see tasks")], structured_content=health)
-
-
-def run_demo_worker_with_outages(folder: Path) -> None:
-    """Start, kill and restart the worker until standard input closes; then remove the folder and exit."""
-    running: subprocess.Popen[bytes] | None = None
-    file = folder / worker.DEMO_JOB_DATABASE_FILENAME
+def follow_commands_until_stdin_closes(targets: DemoTargets, folder: Path) -> None:
+    """Break and repair targets; then end every process, remove the folder and exit."""
     try:
-        while not worker.has_stdin_closed_within(0.2):
-            dead = (
-                DEMO_WORKER_OUTAGE_START_AND_END_S[0] <= measure_demo_uptime_s() < DEMO_WORKER_OUTAGE_START_AND_END_S[1]
-            )
-            if running is None and not dead:
-                command = [sys.executable, "-m", "watchdog.demo.worker", str(file)]
-                running = subprocess.Popen(command, stdin=subprocess.PIPE)  # noqa: S603 - our own
-            elif running is not None and dead:
-                running.send_signal(signal.SIGSTOP)  # or the job could finish before the worker is killed
-                if worker.DEMO_INTERRUPTED_JOB_NAME in worker.list_running_demo_jobs(file):
-                    _kill_demo_process_and_wait(running)
-                    running = None
-                else:
-                    running.send_signal(signal.SIGCONT)
-        if running is not None:
-            _kill_demo_process_and_wait(running)
+        with ExitStack() as stack:
+            targets.start_processes(stack)
+            for line in sys.stdin:
+                verb, fault = line.split()
+                (targets.break_target if verb == "break" else targets.repair_target)(DemoFault(fault))
         shutil.rmtree(folder, ignore_errors=True)
     finally:
         os._exit(0)
 
 
-def _kill_demo_process_and_wait(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    process.communicate()
-
-
-def run_demo_targets(port: int, folder: Path) -> None:
+def run_demo_targets(port: int, queue_port: int, folder: Path) -> None:
     import uvicorn
 
     worker.create_demo_job_table(folder / worker.DEMO_JOB_DATABASE_FILENAME)
-    threading.Thread(target=run_demo_worker_with_outages, args=[folder], daemon=True).start()
+    targets = DemoTargets(folder, queue_port)
+    threading.Thread(target=follow_commands_until_stdin_closes, args=[targets, folder], daemon=True).start()
 
-    app = demo_mcp_server.streamable_http_app(session_idle_timeout=60)
+    app = DemoMcpServer(targets).streamable_http_app(session_idle_timeout=60)
     app.add_route("/", demo_always_ok_website_endpoint)
-    app.add_route("/checkout/health", demo_checkout_health_endpoint)
+    app.add_route("/checkout/health", make_checkout_health_endpoint(targets))
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="error", access_log=False)
 
 
 if __name__ == "__main__":
-    run_demo_targets(int(sys.argv[1]), Path(sys.argv[2]))
+    run_demo_targets(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

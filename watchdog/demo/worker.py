@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -66,6 +67,17 @@ def has_stdin_closed_within(seconds: float) -> bool:
     """Whether standard input closes within this time. The parent process holds its other end, which closes when that
     process exits or is killed."""
     return bool(select([sys.stdin], [], [], seconds)[0])
+
+
+@contextmanager
+def start_demo_worker(file: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the worker, and end it with SIGKILL."""
+    command = [sys.executable, "-m", "watchdog.demo.worker", str(file)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:  # noqa: S603 - our own
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def run_demo_worker(file: Path) -> None:

@@ -74,7 +74,7 @@ def create_web_app(
     "oncall/slack" -> "#oncall". `config_warnings`: what has no effect, a line each. `collect_process_metrics`: for
     /metrics, called in the event loop. `mcp_app`: answers `/mcp`, lives as long as the application. `transition_feed`:
     what streams send."""
-    renderer = PageRenderer(status_page.title)
+    renderer = PageRenderer(status_page.title, status_page.notice)
     status_pages = StatusPageCache(run_read_query, clock, status_page, renderer)
     context = OperatorRouteContext(
         run_read_query=run_read_query, run_act=run_act, clock=clock,

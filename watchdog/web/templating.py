@@ -57,10 +57,17 @@ class StaticFile:
 class PageRenderer:
     """Renders templates from templates/pages. An undefined variable in a template is an error.
 
-    `site_title`: the title of the public page. `extra_folder`: another folder of templates, with `filters` of its own.
+    `site_title`: the title of the public page. `site_notice`: at the top of every page. `extra_folder`: another folder of templates, with `filters` of its own.
     """
 
-    def __init__(self, site_title: str, *, extra_folder: str = "", filters: Mapping[str, Any] = MappingProxyType({})):
+    def __init__(
+        self,
+        site_title: str,
+        site_notice: str = "",
+        *,
+        extra_folder: str = "",
+        filters: Mapping[str, Any] = MappingProxyType({}),
+    ):
         folder = find_resource_folder("templates") / "pages"
         stylesheet = _load_static_file(folder / "watchdog.css", "text/css")
         favicon = _load_static_file(folder / "icon.svg", "image/svg+xml")
@@ -78,6 +85,7 @@ class PageRenderer:
         )
         self._environment.globals |= {
             "site_title": site_title,
+            "site_notice": site_notice,
             "stylesheet": stylesheet.url_path,
             "favicon": favicon.url_path,
             "live_script": live_script.url_path,

@@ -103,6 +103,12 @@ class ClaimWatermark:
             if new_gaps:
                 self.uptime_clock = UptimeClock([*self.uptime_clock.gaps, *new_gaps])
 
+    def advance_without_gap(self, until: int) -> None:
+        """Move the watermark over a time whose results are recorded, although nothing was claimed in it."""
+        with self.database.open_write_transaction() as connection:
+            connection.execute(self._claimed_until_update, {"until": until})
+        self.claimed_until = until
+
     def _load_new_downtime_gaps(self, connection: sa.Connection) -> list[tuple[int, int]]:
         """The gaps after the last known one: there may be years of them."""
         query = sa.select(downtime.c.started_at, downtime.c.ended_at).where(

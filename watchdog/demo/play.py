@@ -1,0 +1,93 @@
+"""Runs the play, act after act in a loop: breaks a target, waits for the incident, repairs it, waits for the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from watchdog.demo.acts import DemoPlayAct
+from watchdog.domain.formatting import format_duration
+from watchdog.domain.model import Incident
+
+DEMO_INCIDENT_POLL_INTERVAL_S = 0.5
+DEMO_MAX_WAIT_FOR_INCIDENT_S = 90.0
+"""The play goes on after this time, for example because the probe is paused."""
+
+
+@dataclass(frozen=True, slots=True)
+class DemoPace:
+    """How long the play waits, in seconds, so that people can follow it."""
+
+    before_first_act_s: float = 20.0
+    while_broken_s: float = 20.0
+    """From the incident to the repair."""
+    between_acts_s: float = 15.0
+
+
+class DemoPlay:
+    """The play.
+
+    `break_target` and `repair_target` act on the targets. `list_open_incidents` reads them from the store. `show_notice`
+    puts a text on the pages. `announce` prints a line. `incidents_url`: where the pages of incidents are.
+    """
+
+    def __init__(
+        self,
+        *,
+        acts: Sequence[DemoPlayAct],
+        pace: DemoPace,
+        break_target: Callable[[DemoPlayAct], None],
+        repair_target: Callable[[DemoPlayAct], None],
+        list_open_incidents: Callable[[str], Awaitable[Sequence[Incident]]],
+        show_notice: Callable[[str], Awaitable[None]],
+        announce: Callable[[str], None],
+        incidents_url: str,
+    ):
+        self.acts, self.pace = acts, pace
+        self.break_target, self.repair_target = break_target, repair_target
+        self.list_open_incidents, self.show_notice = list_open_incidents, show_notice
+        self.announce, self.incidents_url = announce, incidents_url
+
+    async def run_forever(self) -> None:
+        await asyncio.sleep(self.pace.before_first_act_s)
+        while True:
+            for act in self.acts:
+                await self._play_act(act)
+                await asyncio.sleep(self.pace.between_acts_s)
+            self.announce("The play starts again from the first act.")
+
+    async def _play_act(self, act: DemoPlayAct) -> None:
+        self.announce(f"Breaking: {act.broken_text}. Expect an incident within {act.incident_within_s} s.")
+        await asyncio.to_thread(self.break_target, act)
+        await self.show_notice(f"Broken right now: {act.broken_text}.")
+        incidents = await self._wait_for_incidents(act, are_open=True)
+        if incidents:
+            first = incidents[0]
+            self.announce(f"Incident: {first.message}. {self.incidents_url}{first.id}")
+        else:
+            self.announce("No incident has opened. Is the probe paused?")
+        await asyncio.sleep(self.pace.while_broken_s)
+        await asyncio.to_thread(self.repair_target, act)
+        self.announce(f"Repaired: {act.repaired_text}.")
+        await self.show_notice("Nothing is broken right now. The play goes on in a moment.")
+        if incidents:
+            remaining = await self._wait_for_incidents(act, are_open=False)
+            lasted = format_duration(int(datetime.now(UTC).timestamp() * 1000) - incidents[0].since)
+            self.announce("The incident is still open." if remaining else f"Resolved after {lasted}.")
+
+    async def _wait_for_incidents(self, act: DemoPlayAct, *, are_open: bool) -> Sequence[Incident]:
+        """The open incidents of the act's probe, once there are any, or once there are none."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + DEMO_MAX_WAIT_FOR_INCIDENT_S
+        while True:
+            incidents = await self.list_open_incidents(act.probe_id)
+            if bool(incidents) is are_open or loop.time() >= deadline:
+                return incidents
+            await asyncio.sleep(DEMO_INCIDENT_POLL_INTERVAL_S)
+
+
+def print_demo_announcement(text: str) -> None:
+    """One line with the time of day (UTC), as the pages show it."""
+    print(f"{datetime.now(UTC):%H:%M:%S}  {text}", flush=True)
