@@ -8,8 +8,8 @@ from watchdog.cli.common import freeze_heap_and_enable_gc
 def demo_command() -> None:
     """Monitor sample services that fail and recover.
 
-    Needs no configuration and keeps no data. Prints the addresses of the status page and of an inbox that shows every
-    notification. Press Ctrl-C to stop.
+    Needs no configuration and keeps no data. Prints the addresses of the pages and of an inbox that shows every
+    notification, and a line each time something is broken or repaired. Press Ctrl-C to stop.
     """
     from watchdog.demo.processes import start_demo_targets
 
@@ -26,3 +26,4 @@ def demo_command() -> None:
         freeze_heap_and_enable_gc()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run_demo(targets))
+    print("Stopped. Every process of the demo has ended, and its data is deleted.")

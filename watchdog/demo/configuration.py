@@ -31,7 +31,7 @@ probes:
       tools: [search]
       tasks: {{reindex: 15s, "*": 2h}}
   - name: Order jobs
-    group: Background work
+    group: Jobs
     jobs:
       sql:
         url: "sqlite:///{folder}/{database}"
@@ -42,21 +42,21 @@ probes:
         statuses: {{waiting: [pending], running: [running], done: [completed]}}
       grace: 5s
       watch: {{"*": {{max_runtime: 8s}}}}
-  - {{name: Backup, group: Background work, heartbeat: {{token: "{token}", every: 10s, grace: 10s}}}}
+  - {{name: Backup, group: Jobs, heartbeat: {{token: "{token}", every: 10s, grace: 10s}}}}
 {queue_probes}receivers:
   oncall:
     slack: {{bot_token: {slack_token}, channel: "{channel}", api_url: "http://127.0.0.1:{inbox_port}/api/"}}
     email: {{to: [oncall@demo.example]}}
 email: {{host: 127.0.0.1, port: {smtp_port}, security: none, from: watchdog@demo.example}}
-status_page: {{title: Demo status, groups: [Shop, Search, Background work], notice: {notice}}}
+status_page: {{title: Demo status, groups: [Shop, Search, Jobs, Queues], notice: {notice}}}
 """
 DEMO_QUEUE_PROBES_TEMPLATE = """\
   - name: Email delivery
-    group: Background work
+    group: Queues
     every: {canary_every}
     canary: {{rq: {{redis: "redis://127.0.0.1:{queue_port}/0", queue: {canary_queue}}}, finish_within: 4s}}
   - name: Thumbnail backlog
-    group: Background work
+    group: Queues
     queue: {{rq: {{redis: "redis://127.0.0.1:{queue_port}/0", queue: {backlog_queue}}}}}
     rules: {{waiting: {{over: 20}}}}
 """

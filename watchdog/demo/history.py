@@ -1,13 +1,14 @@
 """Records a made-up past of 90 days: results, incidents with their notifications, acknowledgements and check-ins.
 
-Everything goes through the same code as results of real runs, which decides when an incident opens and resolves, so that
-uptime, incidents, charts and job runs agree with each other.
+Everything goes through the same code as results of real runs, which decides when an incident opens and resolves.
+Uptime, incidents, charts and job runs therefore agree with each other.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from random import Random
 from typing import NamedTuple
@@ -37,8 +38,8 @@ DEMO_HISTORY_SEED = 20_261_130
 SPARSE_INTERVAL_MS, DENSE_INTERVAL_MS = 6 * HOUR_MS, 15 * MINUTE_MS
 """Between two results of a probe: before the last DENSE_PERIOD_MS, and in it: charts show a day."""
 DENSE_PERIOD_MS = 26 * HOUR_MS
-MIN_DAYS_WITHOUT_PAST_OUTAGE = 0.1
-"""Before the demo starts."""
+PAST_OUTAGES_END_BEFORE_MS = 2 * HOUR_MS
+"""No outage ends later before the demo starts."""
 PAST_OUTAGE_COUNTS_AND_MINUTES = {
     DemoFault.CHECKOUT: (6, 14.0),
     DemoFault.TOOLS: (3, 9.0),
@@ -56,6 +57,8 @@ PAST_OPERATORS_AND_COMMENTS = (
 )
 CHECK_IN_INTERVAL_MS, CHECK_IN_HISTORY_MS = 10 * SECOND_MS, 15 * MINUTE_MS
 DELIVERY_LEASE_MS = MINUTE_MS
+RECORDING_DELAY_MS = 300
+"""From the slot of a run to when its result is stored."""
 
 
 class PastDemoRun(NamedTuple):
@@ -81,22 +84,35 @@ def plan_past_outages(probe_ids: Sequence[str], start: int, end: int, random: Ra
     return sorted(planned, key=lambda outage: outage.start)
 
 
-def plan_past_runs(probe_ids: Sequence[str], outages: Sequence[PastDemoOutage], start: int, end: int) -> list[PastDemoRun]:
-    """Every slot of every probe, in order: regular ones, and those that begin and end each outage."""
+def plan_past_runs(
+    probe_ids: Sequence[str], outages: Sequence[PastDemoOutage], start: int, end: int
+) -> Iterator[list[PastDemoRun]]:
+    """Every slot of every probe, in order, as batches that are recorded together: one run at the start and the end of
+    an outage, otherwise those of a day, and of an hour in the last DENSE_PERIOD_MS."""
     dense_from = end - DENSE_PERIOD_MS
-    instants = [*range(start, dense_from, SPARSE_INTERVAL_MS), *range(dense_from, end, DENSE_INTERVAL_MS)]
-    runs: list[PastDemoRun] = []
+    instants = [*range(start, dense_from, SPARSE_INTERVAL_MS), *range(dense_from, end, DENSE_INTERVAL_MS), end]
+    runs: list[tuple[PastDemoRun, bool]] = []
     for number, probe_id in enumerate(probe_ids):
         own = [outage for outage in outages if outage.probe_id == probe_id]
         starts = [outage.start for outage in own]
-        slots = {instant + number * SECOND_MS for instant in instants}
-        for outage in own:
-            slots |= {outage.start, outage.start + MINUTE_MS, outage.end, outage.end + MINUTE_MS}
-        for slot in slots:
+        deciding = {
+            at
+            for outage in own
+            for edge in (outage.start, outage.end)
+            for at in range(edge, edge + 3 * MINUTE_MS, MINUTE_MS)
+        }
+        for slot in deciding | {instant + number * SECOND_MS for instant in instants}:
             before = bisect_right(starts, slot) - 1
             outage = own[before] if before >= 0 and slot < own[before].end else None
-            runs.append(PastDemoRun(slot, probe_id, outage))
-    return sorted(runs, key=lambda run: run[:2])
+            runs.append((PastDemoRun(slot, probe_id, outage), slot in deciding))
+    runs.sort(key=lambda run: run[0][:2])
+
+    def get_batch(run: tuple[PastDemoRun, bool]) -> tuple[int, PastDemoRun | None]:
+        slot = run[0].slot
+        return slot // (DAY_MS if slot < dense_from else HOUR_MS), run[0] if run[1] else None
+
+    for _, batch in groupby(runs, get_batch):
+        yield [run for run, _ in batch]
 
 
 class DemoHistoryRecorder:
@@ -110,16 +126,18 @@ class DemoHistoryRecorder:
         self.membership = WatchdogProcessMembership(database, "history", configuration, LOCAL_LOCATION_NAME)
         self.membership.join(start)
         registry = self.membership.registry
+        for id, registered in registry.items():  # the results of a day are recorded together
+            registry[id] = replace(registered, policy=replace(registered.policy, max_lateness=DAY_MS))
         self.recorder, self.outbox = ResultRecorder(database, self.watermark, registry), NotificationOutbox(database)
         self.database_id_by_probe = {registered.info.id: id for id, registered in registry.items()}
         self.results = DemoHistoryResults(random, {probe.id: probe.job_limits for probe in config.probes})
-        self.destinations = tuple(config.build_notifiers_by_destination())
+        notifiers = config.build_notifiers_by_destination()
+        self.destinations = tuple(notifiers)
+        self.editing_destinations = [name for name, notifier in notifiers.items() if notifier.edits_messages]
 
-    def record(self, runs: Sequence[PastDemoRun]) -> None:
+    def record(self, batches: Iterator[Sequence[PastDemoRun]]) -> None:
         """Record runs in order, in transactions that end with a change of an incident."""
-        batches = [list(batch) for _, batch in groupby(runs, lambda run: run.slot // MINUTE_MS)]
-        remaining = iter(batches)
-        while transitions := self._record_until_transition(remaining):
+        while transitions := self._record_until_transition(batches):
             for transition, at in transitions:
                 self._deliver_notifications(at)
                 self._acknowledge_now_and_then(transition, at)
@@ -127,10 +145,9 @@ class DemoHistoryRecorder:
     def _record_until_transition(
         self, batches: Iterator[Sequence[PastDemoRun]]
     ) -> list[tuple[IncidentTransition, int]]:
-        """`batches`: the runs of a minute each."""
         with self.database.open_write_transaction() as connection:
             for batch in batches:
-                recorded_at = batch[-1].slot + SECOND_MS
+                recorded_at = batch[-1].slot + RECORDING_DELAY_MS
                 results = [self._build_result(run) for run in batch]
                 transitions = self.recorder.record_results_in_transaction(connection, results, recorded_at)
                 if transitions:
@@ -142,7 +159,9 @@ class DemoHistoryRecorder:
 
     def _deliver_notifications(self, now: int) -> None:
         """Mark everything that is due as delivered."""
-        for leased in self.outbox.lease_due_notifications(now, DELIVERY_LEASE_MS, self.destinations):
+        for leased in self.outbox.lease_due_notifications(
+            now, DELIVERY_LEASE_MS, self.destinations, self.editing_destinations
+        ):
             self.outbox.mark_sent(leased, {}, now + self.random.randint(300, 1_500))
 
     def _acknowledge_now_and_then(self, transition: IncidentTransition, now: int) -> None:
@@ -151,6 +170,7 @@ class DemoHistoryRecorder:
             actor = Actor(name, OperatorInterfaceKind.PAGE)
             at = now + self.random.randint(40, 200) * SECOND_MS
             acknowledge_incident(self.database, transition.incident, actor, comment, at)
+            self._deliver_notifications(at)
 
     def record_check_ins(self, probe_id: str, end: int) -> None:
         check_ins = [
@@ -172,17 +192,17 @@ class DemoHistoryRecorder:
 def record_demo_history(loaded_config: LoadedConfig, now: int) -> None:
     """Record the DEMO_HISTORY_DAYS before `now`, in ms since the epoch. With the same `now` it is always the same.
 
-    `loaded_config`: of the demo, with other intervals than later, so that no slot of the past is due when the demo starts.
+    `loaded_config`: of the demo, with other intervals than later: then no slot of the past is due when the demo starts.
     """
-    random = Random(DEMO_HISTORY_SEED)
+    random = Random(DEMO_HISTORY_SEED)  # noqa: S311 - no secret
     start = now // DAY_MS * DAY_MS - (DEMO_HISTORY_DAYS - 1) * DAY_MS
     probe_ids = [probe.id for probe in loaded_config.config.probes]
-    outages = plan_past_outages(probe_ids, start + DAY_MS, now - round(MIN_DAYS_WITHOUT_PAST_OUTAGE * DAY_MS), random)
+    outages = plan_past_outages(probe_ids, start + DAY_MS, now - PAST_OUTAGES_END_BEFORE_MS, random)
     database = Database(loaded_config.config.storage.url)
     try:
         upgrade_schema(database, find_resource_folder("migrations"))
         recorder = DemoHistoryRecorder(database, loaded_config, start - SECOND_MS, random)
-        recorder.record(plan_past_runs(probe_ids, outages, start, now - MINUTE_MS))
+        recorder.record(plan_past_runs(probe_ids, outages, start, now - 10 * SECOND_MS))
         recorder.record_check_ins("backup", now)
         recorder.finish(now)
     finally:

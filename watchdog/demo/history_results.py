@@ -96,13 +96,11 @@ class DemoHistoryResults:
         ):
             is_stuck = outage is not None and name == "export_orders"
             end = (outage.start if outage is not None and is_stuck else slot) - ago_ms
-            job = ScheduledJobFacts(
-                name, last_start=end - duration_ms, last_end=end, last_ok=end, duration=duration_ms
-            )
+            job = ScheduledJobFacts(name, last_start=end - duration_ms, last_end=end, last_ok=end, duration=duration_ms)
             if outage is not None and is_stuck:
                 job = job._replace(last_start=outage.start, running_since=outage.start, worker="worker-4711")
             jobs.append(job)
-        return self._build_jobs_result("order-jobs", slot, jobs, {"query": self._vary(14)})
+        return self._build_jobs_result("order-jobs", slot, jobs, {"query": self._vary(18)})
 
     def _build_backup_result(self, slot: int, outage: PastDemoOutage | None) -> tuple[ProbeResult, Evidence]:
         end = (slot if outage is None else outage.start) - 5_000
@@ -122,7 +120,7 @@ class DemoHistoryResults:
         return result, Evidence({JOBS_EVIDENCE_KEY: {job.name: {} for job in jobs}})
 
     def _build_email_delivery_result(self, slot: int, outage: PastDemoOutage | None) -> tuple[ProbeResult, Evidence]:
-        phases: dict[str, float] = {"connect": 0.8, "enqueue": self._vary(9)}
+        phases: dict[str, float] = {"connect": 0.8, "enqueue": self._vary(24)}
         problem, stats = None, QueueStats(waiting=0, consumers=1)
         if outage is not None:
             stats = QueueStats(waiting=1, consumers=0)
@@ -130,7 +128,7 @@ class DemoHistoryResults:
                 "canary.not_picked_up", "1 waiting, 0 workers", period="within 4\N{NO-BREAK SPACE}s"
             )
         else:
-            phases |= {"pick_up": self._vary(45), "finish": 2.0}
+            phases |= {"pick_up": self._vary(45), "finish": 1.0}
         metrics = QueueMeasurements.from_queue_metrics(stats)
         duration_ms = None if problem else round(phases["pick_up"] + phases["finish"])
         result = _build_result(slot, problem, phases)
@@ -147,7 +145,7 @@ class DemoHistoryResults:
         if outage is not None:
             observed = f"{format_count_with_noun(waiting, 'job')} waiting"
             problem = build_reason_and_message("queue.threshold", observed=observed, limit="20")
-        result = _build_result(slot, problem, {"connect": 0.8, "read": self._vary(24)})
+        result = _build_result(slot, problem, {"connect": 0.8, "read": self._vary(60)})
         return result._replace(measurements=metrics.to_measurements()), Evidence(metrics.to_evidence_facts())
 
 

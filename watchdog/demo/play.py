@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from watchdog.demo.acts import DemoPlayAct
 from watchdog.domain.formatting import format_duration
-from watchdog.domain.model import Incident
+from watchdog.store.read.status import IncidentRecord
 
 DEMO_INCIDENT_POLL_INTERVAL_S = 0.5
 DEMO_MAX_WAIT_FOR_INCIDENT_S = 90.0
@@ -26,11 +26,14 @@ class DemoPace:
     between_acts_s: float = 15.0
 
 
+DEMO_PACE = DemoPace()
+
+
 class DemoPlay:
     """The play.
 
-    `break_target` and `repair_target` act on the targets. `list_open_incidents` reads them from the store. `show_notice`
-    puts a text on the pages. `announce` prints a line. `incidents_url`: where the pages of incidents are.
+    `break_target` and `repair_target` act on the targets. `list_open_incidents` reads those of a probe from the store.
+    `show_notice` puts a text on the pages. `announce` prints a line. `incidents_url`: where the pages of incidents are.
     """
 
     def __init__(
@@ -40,7 +43,7 @@ class DemoPlay:
         pace: DemoPace,
         break_target: Callable[[DemoPlayAct], None],
         repair_target: Callable[[DemoPlayAct], None],
-        list_open_incidents: Callable[[str], Awaitable[Sequence[Incident]]],
+        list_open_incidents: Callable[[str], Awaitable[Sequence[IncidentRecord]]],
         show_notice: Callable[[str], Awaitable[None]],
         announce: Callable[[str], None],
         incidents_url: str,
@@ -64,8 +67,8 @@ class DemoPlay:
         await self.show_notice(f"Broken right now: {act.broken_text}.")
         incidents = await self._wait_for_incidents(act, are_open=True)
         if incidents:
-            first = incidents[0]
-            self.announce(f"Incident: {first.message}. {self.incidents_url}{first.id}")
+            incident = incidents[0].incident
+            self.announce(f"Incident: {incidents[0].probe.name}: {incident.message}. {self.incidents_url}{incident.id}")
         else:
             self.announce("No incident has opened. Is the probe paused?")
         await asyncio.sleep(self.pace.while_broken_s)
@@ -74,10 +77,10 @@ class DemoPlay:
         await self.show_notice("Nothing is broken right now. The play goes on in a moment.")
         if incidents:
             remaining = await self._wait_for_incidents(act, are_open=False)
-            lasted = format_duration(int(datetime.now(UTC).timestamp() * 1000) - incidents[0].since)
+            lasted = format_duration(int(datetime.now(UTC).timestamp() * 1000) - incidents[0].incident.since)
             self.announce("The incident is still open." if remaining else f"Resolved after {lasted}.")
 
-    async def _wait_for_incidents(self, act: DemoPlayAct, *, are_open: bool) -> Sequence[Incident]:
+    async def _wait_for_incidents(self, act: DemoPlayAct, *, are_open: bool) -> Sequence[IncidentRecord]:
         """The open incidents of the act's probe, once there are any, or once there are none."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + DEMO_MAX_WAIT_FOR_INCIDENT_S

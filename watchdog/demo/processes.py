@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, cast
 
 from watchdog.demo.faults import DemoFault
 from watchdog.demo.queues import are_demo_queues_installed
@@ -16,10 +17,10 @@ from watchdog.demo.queues import are_demo_queues_installed
 
 class DemoTargetsProcess:
     """The process of the sample targets. Its ports open a moment after its start; `queue_port` is 0 without queues.
-    `folder` is for all data."""
+    `commands`: its standard input. `folder`: for all data."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int, queue_port: int, folder: Path):
-        self.process, self.port, self.queue_port, self.folder = process, port, queue_port, folder
+    def __init__(self, commands: IO[bytes], port: int, queue_port: int, folder: Path):
+        self._commands, self.port, self.queue_port, self.folder = commands, port, queue_port, folder
 
     def break_target(self, fault: DemoFault) -> None:
         self._send_command("break", fault)
@@ -28,10 +29,9 @@ class DemoTargetsProcess:
         self._send_command("repair", fault)
 
     def _send_command(self, verb: str, fault: DemoFault) -> None:
-        assert self.process.stdin is not None
         with suppress(BrokenPipeError):
-            self.process.stdin.write(f"{verb} {fault.value}\n".encode())
-            self.process.stdin.flush()
+            self._commands.write(f"{verb} {fault.value}\n".encode())
+            self._commands.flush()
 
 
 @contextmanager
@@ -44,7 +44,7 @@ def start_demo_targets() -> Iterator[DemoTargetsProcess]:
     # In a session of its own, so that Ctrl-C reaches only this process. The pipe closes when this process exits or
     # is killed; the targets then remove the folder and exit.
     with subprocess.Popen(command, start_new_session=True, stdin=subprocess.PIPE) as process:  # noqa: S603 - our own
-        yield DemoTargetsProcess(process, port, queue_port, Path(folder))
+        yield DemoTargetsProcess(cast("IO[bytes]", process.stdin), port, queue_port, Path(folder))
 
 
 def _find_free_port() -> int:

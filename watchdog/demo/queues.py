@@ -31,7 +31,7 @@ DEMO_JOB_INTERVAL_S = 0.5
 """Time between two jobs that are added to the backlog queue."""
 DEMO_JOB_DURATION_S = 0.05
 DEMO_WORKER_TTL_S = 16
-"""RQ asks for a job for 15 s less than this: the server would give the next job to a worker that was killed meanwhile."""
+"""RQ waits for a job for 15 s less than this. Until then the server gives jobs to a worker that was killed."""
 
 
 def are_demo_queues_installed() -> bool:

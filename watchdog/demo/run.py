@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
-from typing import Any
 
 import httpx
 
@@ -18,20 +17,19 @@ from watchdog.demo.configuration import DemoAddresses, load_demo_config
 from watchdog.demo.faults import DemoFault
 from watchdog.demo.history import record_demo_history
 from watchdog.demo.inbox import DemoInbox, create_demo_inbox_app
-from watchdog.demo.play import DemoPace, DemoPlay, print_demo_announcement
+from watchdog.demo.play import DEMO_PACE, DemoPace, DemoPlay, print_demo_announcement
 from watchdog.demo.processes import DemoTargetsProcess
-from watchdog.domain.model import Incident
 from watchdog.server import WebServer, open_listen_socket
 from watchdog.service.clock import read_wall_clock_ms
 from watchdog.signals import install_shutdown_event
-from watchdog.store.read.status import Connection, list_incidents
+from watchdog.store.read.status import Connection, IncidentRecord, list_incidents
 
 DEMO_BACKUP_INTERVAL_S = 10.0
 DEMO_HISTORY_RUN_INTERVAL = "10m"
 DEMO_FIRST_NOTICE = "Nothing is broken yet."
 
 
-async def run_demo(targets: DemoTargetsProcess, pace: DemoPace = DemoPace()) -> None:
+async def run_demo(targets: DemoTargetsProcess, pace: DemoPace = DEMO_PACE) -> None:
     """Run the demo until a shutdown signal. The folder of `targets` holds Watchdog's database as well."""
     shutdown = install_shutdown_event()
     inbox = DemoInbox()
@@ -62,9 +60,11 @@ async def run_demo(targets: DemoTargetsProcess, pace: DemoPace = DemoPace()) -> 
         backup_job = DemoBackupJob(f"{status_url}in/{addresses.token}")
         play = build_demo_play(app, targets, backup_job, addresses, pace)
         _print_demo_welcome(status_url, addresses)
-        with _running_tasks(backup_job.run_forever(), play.run_forever()):
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(each) for each in (backup_job.run_forever(), play.run_forever())]
             await shutdown.wait()
-    print("Stopped. All data of the demo is deleted.", flush=True)
+            for task in tasks:
+                task.cancel()
 
 
 class DemoBackupJob:
@@ -98,10 +98,9 @@ def build_demo_play(
         else:
             targets.repair_target(act.fault)
 
-    async def list_open_incidents(probe_id: str) -> Sequence[Incident]:
-        def read(connection: Connection) -> list[Incident]:
-            records = list_incidents(connection, is_open=True)
-            return [record.incident for record in records if record.probe.id == probe_id]
+    async def list_open_incidents(probe_id: str) -> Sequence[IncidentRecord]:
+        def read(connection: Connection) -> list[IncidentRecord]:
+            return [record for record in list_incidents(connection, is_open=True) if record.probe.id == probe_id]
 
         return await app.store_executor.run_read_query(read)
 
@@ -118,17 +117,6 @@ def build_demo_play(
         announce=print_demo_announcement,
         incidents_url=f"{app.loaded_config.config.server.public_url}/incidents/",
     )
-
-
-@contextmanager
-def _running_tasks(*coroutines: Coroutine[Any, Any, None]) -> Iterator[None]:
-    """Run coroutines as tasks, and cancel them at the end."""
-    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
 
 
 def _listen_on_port_or_free(preferred_port: int) -> socket.socket:

@@ -57,7 +57,8 @@ class StaticFile:
 class PageRenderer:
     """Renders templates from templates/pages. An undefined variable in a template is an error.
 
-    `site_title`: the title of the public page. `site_notice`: at the top of every page. `extra_folder`: another folder of templates, with `filters` of its own.
+    `site_title`: the title of the public page. `site_notice`: at the top of every page. `extra_folder`: another folder
+    of templates, with `filters` of its own.
     """
 
     def __init__(
