@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import html
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from itertools import chain
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -20,24 +20,24 @@ from tests.support.command_line import WATCHDOG_COMMAND, subprocess_env
 from tests.support.polling import wait_until
 from tests.support.ports import find_free_port
 from tests.support.processes import end_process
+from watchdog.demo.acts import DEMO_PLAY_ACTS
 
-TARGETS_PROGRAM = """
-import sys
-from pathlib import Path
-from watchdog.demo import targets
-targets.measure_demo_uptime_s = lambda: float(Path(sys.argv[2]).read_text())
-targets.run_demo_targets(int(sys.argv[1]), Path(sys.argv[3]))
-"""
-"""The sample targets, with a clock that the test sets."""
 DEMO_PROGRAM = """
-import asyncio, logging, sys
-from pathlib import Path
-from watchdog.demo import run
+import asyncio, logging
+from watchdog.demo import configuration, play, run
+from watchdog.demo.processes import start_demo_targets
 logging.getLogger("apscheduler").setLevel(logging.ERROR)  # as the command does: a slow machine skips ticks
-template = run.DEMO_CONFIG_TEMPLATE
-run.DEMO_CONFIG_TEMPLATE = template.replace("every: 2s, timeout: 2s", "every: 1s, timeout: 10s").replace("8s", "4s")
-asyncio.run(run.run_demo(int(sys.argv[1]), Path(sys.argv[2])))
+for long, short in (
+    ("every: {every}, timeout: 2s", "every: {every}, timeout: 10s"), ("reindex: 15s", "reindex: 8s"),
+    ("max_runtime: 8s", "max_runtime: 4s"), ("every: 10s, grace: 10s", "every: 4s, grace: 4s"),
+):
+    assert long in configuration.DEMO_CONFIG_TEMPLATE
+    configuration.DEMO_CONFIG_TEMPLATE = configuration.DEMO_CONFIG_TEMPLATE.replace(long, short)
+run.DEMO_RUN_INTERVAL, run.DEMO_BACKUP_INTERVAL_S, play.DEMO_MAX_WAIT_FOR_INCIDENT_S = "1s", 2.0, 600.0
+with start_demo_targets() as targets:
+    asyncio.run(run.run_demo(targets, play.DemoPace(3, 0, 0)))
 """
+"""The demo without pauses between its acts, and with shorter limits. It waits for each incident as long as needed."""
 URL = re.compile(r"(?:Status page|Inbox) +(http://127\.0\.0\.1:\d+/)")
 
 
@@ -46,13 +46,21 @@ class RunningDemo:
 
     def __init__(self, process: subprocess.Popen[str]):
         self.process = process
-        assert process.stdout is not None
         self.output = ""
         while "Ctrl-C" not in self.output:
-            line = process.stdout.readline()
-            assert line, "it exited before it started"
-            self.output += line
+            self.output += self.read_line()
         self.status, self.inbox = URL.findall(self.output)
+
+    def read_line(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, "it exited"
+        return line
+
+    def read_lines(self) -> Iterator[str]:
+        """What it prints from now on, without line ends."""
+        while True:
+            yield self.read_line().rstrip("\n")
 
     def get(self, url: str) -> httpx.Response:
         return httpx.get(url, timeout=30, trust_env=False)
@@ -82,13 +90,18 @@ def alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
 
 
 def children(pid: int) -> list[int]:
     """All descendant processes."""
-    lists = [(thread / "children").read_text().split() for thread in Path(f"/proc/{pid}/task").iterdir()]
-    own = [int(child) for child in chain.from_iterable(lists)]
+    own: list[int] = []
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(OSError):  # the thread has just ended
+            own += map(int, (thread / "children").read_text().split())
     return own + [child for pid in own for child in children(pid)]
 
 
@@ -108,7 +121,8 @@ def test_it_runs_beside_other_demos_and_cleans_up_after_any_exit(tmp_path: Path,
                 assert demo.get(page).status_code == 200, page
             assert "Checkout" in demo.get(demo.status).text
             assert "configuration warning" not in demo.get(f"{demo.status}probes").text
-            targets, _worker = processes = children(demo.process.pid)
+            wait_until(lambda: len(children(demo.process.pid)) == 5)  # targets, server of the queues, three workers
+            targets, *_ = processes = children(demo.process.pid)
             folder = Path(Path(f"/proc/{targets}/cmdline").read_text().split("\0")[-2])
             assert {"demo.db", "shop.db"} <= {file.name for file in folder.iterdir()}
             demo.process.send_signal(end)
@@ -117,74 +131,57 @@ def test_it_runs_beside_other_demos_and_cleans_up_after_any_exit(tmp_path: Path,
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_the_worker_does_not_outlive_its_parent(tmp_path: Path) -> None:
-    with run_targets(tmp_path) as (targets, _, _):
-        wait_until(lambda: len(children(targets.pid)) == 1)
-        (worker,) = children(targets.pid)
-        targets.kill()
-        wait_until(lambda: not alive(worker))
-
-
-@contextmanager
-def run_targets(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int, Callable[[float], None]]]:
-    """Run the sample targets. Yields their process, their port, and a function that sets their uptime."""
-    age = folder / "age"
-
-    def set_uptime(to: float) -> None:
-        age.with_suffix(".new").write_text(f"{to}")
-        age.with_suffix(".new").replace(age)
-
-    set_uptime(0)
-    (folder / "data").mkdir()
-    port = find_free_port()
-    command = [sys.executable, "-c", TARGETS_PROGRAM, str(port), str(age), str(folder / "data")]
-    targets = subprocess.Popen(command, env=subprocess_env(), stdin=subprocess.PIPE, cwd=folder)
+def test_no_process_outlives_the_targets(tmp_path: Path) -> None:
+    port, queue_port = find_free_port(), find_free_port()
+    command = [sys.executable, "-m", "watchdog.demo.targets", str(port), str(queue_port), str(tmp_path)]
+    targets = subprocess.Popen(command, env=subprocess_env(), stdin=subprocess.PIPE, start_new_session=True)
     try:
-        yield targets, port, set_uptime
+        wait_until(lambda: len(children(targets.pid)) == 4)
+        processes = children(targets.pid)
+        targets.kill()
+        wait_until(lambda: not any(map(alive, processes)))
     finally:
-        targets.communicate()
+        end_process(targets)
 
 
-RECOVERED = (
-    "✅ Checkout recovered",
-    "✅ Search: task reindex recovered",
-    "✅ Order jobs: jobs export_orders, send_receipts recovered",
-)
-
-
-def test_every_incident_opens_and_resolves_on_the_inbox_page(tmp_path: Path) -> None:
-    def inbox() -> str:
-        return demo.get(demo.inbox).text
-
-    def root_count() -> int:
-        return inbox().count('<article class="msg">')
-
-    def states() -> list[str]:
-        return [probe["state"] for probe in demo.get(f"{demo.status}api/v1/probes").json()["items"]]
-
-    program = [sys.executable, "-c", DEMO_PROGRAM]
-    with (
-        run_targets(tmp_path) as (_, port, set_uptime),
-        run_demo_process([*program, str(port), str(tmp_path / "data")], tmp_path) as demo,
-    ):
-        wait_until(lambda: states() == ["up"] * 5)
-        assert "No messages yet." in demo.get(demo.inbox).text
-        set_uptime(45)
-        wait_until(lambda: "is overdue: due " in inbox() and "is stuck: running" in inbox() and root_count() == 3)
-        failing, jobs_page = inbox(), demo.get(f"{demo.status}probes/order-jobs").text
-        set_uptime(100)
-        wait_until(lambda: all(text in inbox() for text in RECOVERED))
-        recovered_page = demo.get(demo.inbox).text
-        wait_until(lambda: states() == ["up"] * 5)
-    assert recovered_page.count('<article class="msg">') == 3, "both jobs are in one message"
-    assert "Checkout: HTTP 503, expected 200" in failing
-    assert "Search: task reindex is stale: last run " in failing
-    assert "pool exhausted: 100 of 100 in use" in failing
-    assert re.search(
-        r"Order jobs: export_orders is stuck: running since [0-9:]+ UTC on worker-\d+, limit 4\ss", failing
-    )
-    assert "Order jobs: send_receipts is overdue: due " in failing
-    assert "Stuck</span>" in jobs_page
-    assert "Overdue</span>" in jobs_page
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_every_act_of_the_play_opens_an_incident_that_resolves(tmp_path: Path) -> None:
+    with run_demo_process([sys.executable, "-c", DEMO_PROGRAM], tmp_path) as demo:
+        assert "No messages yet." in demo.get(demo.inbox).text, "the past is over"
+        status_pages = []
+        lines = []
+        for line in demo.read_lines():
+            lines.append(line)
+            if "starts again" in line:
+                break
+            if " Incident: " in line:
+                status_pages.append(demo.get(demo.status).text)
+        inbox, probes = demo.get(demo.inbox).text, demo.get(f"{demo.status}probes").text
+        processes = children(demo.process.pid)
+        end_process(demo.process, signal.SIGINT)
+        wait_until(lambda: not any(map(alive, processes)))
     assert demo.process.returncode == 0
     assert (tmp_path / "errors").read_text() == ""
+    texts = [re.fullmatch(r"\d\d:\d\d:\d\d  (.*)", line) for line in lines]
+    steps = [text[1].split(maxsplit=1)[0].rstrip(":") for text in texts if text is not None]
+    assert steps == ["Breaking", "Incident", "Repaired", "Resolved"] * len(DEMO_PLAY_ACTS) + ["The"]
+    incidents = [line.partition(" Incident: ")[2] for line in lines if " Incident: " in line]
+    for incident, (name, cause) in zip(incidents, EXPECTED_INCIDENTS, strict=True):
+        assert incident.startswith(f"{name}: "), incident
+        assert cause in incident, incident
+    for act, page in zip(DEMO_PLAY_ACTS, status_pages, strict=True):
+        assert f"Broken right now: {act.broken_text}." in html.unescape(page)
+    assert "This is a demo" in probes
+    assert inbox.count('<article class="msg">') == len(DEMO_PLAY_ACTS)
+    assert inbox.count("✅") >= len(DEMO_PLAY_ACTS)
+
+
+EXPECTED_INCIDENTS = (
+    ("Checkout", "HTTP 503, expected 200"),
+    ("Search", "tools/list returns error -32603"),
+    ("Email delivery", "canary job not picked up"),
+    ("Order jobs", "export_orders is stuck"),
+    ("Thumbnail backlog", "jobs waiting, limit 20"),
+    ("Search", "task reindex is stale"),
+    ("Backup", "Backup is overdue"),
+)

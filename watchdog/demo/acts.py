@@ -53,8 +53,8 @@ DEMO_PLAY_ACTS = (
     DemoPlayAct(
         DemoFault.THUMBNAILS,
         "thumbnail-backlog",
-        "the worker of the queue thumbnails hangs, and jobs pile up",
-        "the worker of the queue thumbnails goes on",
+        "the worker of the queue thumbnails hangs in a job, and jobs pile up",
+        "the worker of the queue thumbnails is restarted",
         30,
     ),
     DemoPlayAct(

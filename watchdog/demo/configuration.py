@@ -77,11 +77,11 @@ class DemoAddresses:
     slack_token: str
 
 
-def load_demo_config(addresses: DemoAddresses, notice: str = "", *, every: str = "2s") -> LoadedConfig:
-    """`notice`: follows DEMO_NOTICE_PREFIX on the pages. `every`: how often most probes run."""
+def load_demo_config(addresses: DemoAddresses, every: str, notice: str = "") -> LoadedConfig:
+    """`every`: how often most probes run. `notice`: follows DEMO_NOTICE_PREFIX on the pages."""
     queue_probes = DEMO_QUEUE_PROBES_TEMPLATE.format(
         queue_port=addresses.queue_port,
-        canary_every="6s" if every == "2s" else every,
+        canary_every="6s" if every.endswith("s") else every,
         canary_queue=DEMO_CANARY_QUEUE,
         backlog_queue=DEMO_BACKLOG_QUEUE,
     )

@@ -21,4 +21,4 @@ class DemoFault(StrEnum):
     EMAILS = "emails"
     """The worker of the queue `emails` is killed."""
     THUMBNAILS = "thumbnails"
-    """The worker of the queue `thumbnails` hangs."""
+    """The worker of the queue `thumbnails` hangs in a job."""

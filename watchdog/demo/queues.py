@@ -2,6 +2,8 @@
 
 usage: python -m watchdog.demo.queues serve PORT | work PORT QUEUE      (exits when its standard input closes)
 
+What `serve` reads from standard input makes the worker of one queue hang in a job.
+
 The server is fakeredis: it speaks the protocol of Redis, and needs no other program. The optional packages `fakeredis`
 and `rq` are required; without them the demo has no queues.
 """
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 DEMO_CANARY_QUEUE = "emails"
 """Its worker is killed."""
 DEMO_BACKLOG_QUEUE = "thumbnails"
-"""Its worker hangs, and jobs pile up."""
+"""Its worker hangs in a job, and jobs pile up."""
 DEMO_QUEUES = (DEMO_CANARY_QUEUE, DEMO_BACKLOG_QUEUE)
 DEMO_JOB_INTERVAL_S = 0.5
 """Time between two jobs that are added to the backlog queue."""
@@ -57,8 +59,12 @@ def serve_demo_queues(port: int) -> None:
     server = TcpFakeServer(("127.0.0.1", port))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     queue = Queue(DEMO_BACKLOG_QUEUE, connection=connect_to_demo_queues(port))
-    while not has_stdin_closed_within(DEMO_JOB_INTERVAL_S):
+    while True:
         queue.enqueue_call("time.sleep", args=(DEMO_JOB_DURATION_S,), result_ttl=0)
+        if has_stdin_closed_within(DEMO_JOB_INTERVAL_S):  # or has data
+            if not os.read(sys.stdin.fileno(), 100):
+                break
+            queue.enqueue_call("time.sleep", args=(3_600,), timeout=-1, failure_ttl=1, at_front=True)
 
 
 def work_on_demo_queue(port: int, name: str) -> None:

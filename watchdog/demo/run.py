@@ -25,7 +25,8 @@ from watchdog.signals import install_shutdown_event
 from watchdog.store.read.status import Connection, IncidentRecord, list_incidents
 
 DEMO_BACKUP_INTERVAL_S = 10.0
-DEMO_HISTORY_RUN_INTERVAL = "10m"
+DEMO_RUN_INTERVAL, DEMO_HISTORY_RUN_INTERVAL = "2s", "10m"
+"""How often most probes run, and ran in the past."""
 DEMO_FIRST_NOTICE = "Nothing is broken yet."
 
 
@@ -45,9 +46,9 @@ async def run_demo(targets: DemoTargetsProcess, pace: DemoPace = DEMO_PACE) -> N
         token=secrets.token_hex(20),
         slack_token=f"xoxb-{secrets.token_hex(20)}",
     )
-    past_config = load_demo_config(addresses, every=DEMO_HISTORY_RUN_INTERVAL)
+    past_config = load_demo_config(addresses, DEMO_HISTORY_RUN_INTERVAL)
     await asyncio.to_thread(record_demo_history, past_config, read_wall_clock_ms())
-    loaded_config = load_demo_config(addresses, DEMO_FIRST_NOTICE)
+    loaded_config = load_demo_config(addresses, DEMO_RUN_INTERVAL, DEMO_FIRST_NOTICE)
     status_url = loaded_config.config.server.public_url + "/"
     for port in filter(None, (targets.port, targets.queue_port)):
         await _wait_until_port_open(port)
@@ -105,7 +106,7 @@ def build_demo_play(
         return await app.store_executor.run_read_query(read)
 
     async def show_notice(text: str) -> None:
-        await app.apply_config(await asyncio.to_thread(load_demo_config, addresses, text))
+        await app.apply_config(await asyncio.to_thread(load_demo_config, addresses, DEMO_RUN_INTERVAL, text))
 
     return DemoPlay(
         acts=[act for act in DEMO_PLAY_ACTS if addresses.queue_port or act.probe_id not in DEMO_QUEUE_PROBE_IDS],

@@ -36,21 +36,23 @@ MAX_WAIT_FOR_RUNNING_JOB_S = 15.0
 
 
 class DemoTargets:
-    """What is broken, and the processes that a fault kills or stops. `break_target` and `repair_target` are called in
+    """What is broken, and the processes of workers. `break_target` and `repair_target` are called in
     one thread; others only read `broken_since`."""
 
     def __init__(self, folder: Path, queue_port: int):
         self.job_file, self.queue_port = folder / worker.DEMO_JOB_DATABASE_FILENAME, queue_port
         self.broken_since: dict[DemoFault, float] = {}
         """Fault -> time by the monotonic clock."""
+        self._queue_server: subprocess.Popen[bytes] | None = None
         self._workers: dict[DemoFault, tuple[ExitStack, subprocess.Popen[bytes]]] = {}
 
     def start_processes(self, stack: ExitStack) -> None:
         """Start the workers and the server of the queues, until the stack closes."""
-        stack.callback(lambda: [exits.close() for exits, _ in self._workers.values()])
+        stack.callback(self._end_workers)
         self._start_worker(DemoFault.ORDERS)
         if self.queue_port:
-            stack.enter_context(queues.start_demo_queue_process("serve", str(self.queue_port)))
+            server = queues.start_demo_queue_process("serve", str(self.queue_port))
+            self._queue_server = stack.enter_context(server)
             self._start_worker(DemoFault.EMAILS)
             self._start_worker(DemoFault.THUMBNAILS)
 
@@ -66,15 +68,14 @@ class DemoTargets:
             case DemoFault.EMAILS:
                 self._workers[fault][0].close()
             case DemoFault.THUMBNAILS:
-                self._workers[fault][1].send_signal(signal.SIGSTOP)
+                self._hang_queue_worker()
         self.broken_since[fault] = monotonic()
 
     def repair_target(self, fault: DemoFault) -> None:
         match fault:
-            case DemoFault.ORDERS | DemoFault.EMAILS:
+            case DemoFault.ORDERS | DemoFault.EMAILS | DemoFault.THUMBNAILS:
+                self._workers[fault][0].close()
                 self._start_worker(fault)
-            case DemoFault.THUMBNAILS:
-                self._workers[fault][1].send_signal(signal.SIGCONT)
         self.broken_since.pop(fault, None)
 
     def _start_worker(self, fault: DemoFault) -> None:
@@ -84,6 +85,15 @@ class DemoTargets:
         else:
             process = exits.enter_context(queues.start_demo_queue_process("work", str(self.queue_port), fault.value))
         self._workers[fault] = exits, process
+
+    def _hang_queue_worker(self) -> None:
+        if self._queue_server is not None and self._queue_server.stdin is not None:
+            self._queue_server.stdin.write(b"hang\n")
+            self._queue_server.stdin.flush()
+
+    def _end_workers(self) -> None:
+        for exits, _ in self._workers.values():
+            exits.close()
 
     def _kill_worker_during_job(self) -> None:
         exits, process = self._workers[DemoFault.ORDERS]
