@@ -33,6 +33,8 @@ for long, short in (
 ):
     assert long in configuration.DEMO_CONFIG_TEMPLATE
     configuration.DEMO_CONFIG_TEMPLATE = configuration.DEMO_CONFIG_TEMPLATE.replace(long, short)
+queue_probes = configuration.DEMO_QUEUE_PROBES_TEMPLATE.replace("finish_within: 4s", "finish_within: 2s")
+configuration.DEMO_QUEUE_PROBES_TEMPLATE = queue_probes.replace("over: 20", "over: 8")
 run.DEMO_RUN_INTERVAL, run.DEMO_BACKUP_INTERVAL_S, play.DEMO_MAX_WAIT_FOR_INCIDENT_S = "1s", 2.0, 600.0
 with start_demo_targets() as targets:
     asyncio.run(run.run_demo(targets, play.DemoPace(3, 0, 0)))
@@ -181,7 +183,7 @@ EXPECTED_INCIDENTS = (
     ("Search", "tools/list returns error -32603"),
     ("Email delivery", "canary job not picked up"),
     ("Order jobs", "export_orders is stuck"),
-    ("Thumbnail backlog", "jobs waiting, limit 20"),
+    ("Thumbnail backlog", "jobs waiting, limit 8"),
     ("Search", "task reindex is stale"),
     ("Backup", "Backup is overdue"),
 )

@@ -7,7 +7,7 @@ Uptime, incidents, charts and job runs therefore agree with each other.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from random import Random
@@ -118,9 +118,16 @@ def plan_past_runs(
 class DemoHistoryRecorder:
     """Records the past into an empty database, as a process that ran all the time would have."""
 
-    def __init__(self, database: Database, loaded_config: LoadedConfig, start: int, random: Random):
+    def __init__(
+        self,
+        database: Database,
+        loaded_config: LoadedConfig,
+        start: int,
+        random: Random,
+        is_cancelled: Callable[[], bool],
+    ):
         config = loaded_config.config
-        self.database, self.random = database, random
+        self.database, self.random, self.is_cancelled = database, random, is_cancelled
         self.watermark = ClaimWatermark(database, LOCAL_LOCATION_NAME)
         configuration = build_watchdog_process_configuration(loaded_config, config.probes)
         self.membership = WatchdogProcessMembership(database, "history", configuration, LOCAL_LOCATION_NAME)
@@ -137,7 +144,7 @@ class DemoHistoryRecorder:
 
     def record(self, batches: Iterator[Sequence[PastDemoRun]]) -> None:
         """Record runs in order, in transactions that end with a change of an incident."""
-        while transitions := self._record_until_transition(batches):
+        while not self.is_cancelled() and (transitions := self._record_until_transition(batches)):
             for transition, at in transitions:
                 self._deliver_notifications(at)
                 self._acknowledge_now_and_then(transition, at)
@@ -189,10 +196,13 @@ class DemoHistoryRecorder:
         self.membership.leave(now)
 
 
-def record_demo_history(loaded_config: LoadedConfig, now: int) -> None:
+def record_demo_history(
+    loaded_config: LoadedConfig, now: int, is_cancelled: Callable[[], bool] = lambda: False
+) -> None:
     """Record the DEMO_HISTORY_DAYS before `now`, in ms since the epoch. With the same `now` it is always the same.
 
     `loaded_config`: of the demo, with other intervals than later: then no slot of the past is due when the demo starts.
+    `is_cancelled`: called now and then; once it returns True, the past stays incomplete.
     """
     random = Random(DEMO_HISTORY_SEED)  # noqa: S311 - no secret
     start = now // DAY_MS * DAY_MS - (DEMO_HISTORY_DAYS - 1) * DAY_MS
@@ -201,7 +211,7 @@ def record_demo_history(loaded_config: LoadedConfig, now: int) -> None:
     database = Database(loaded_config.config.storage.url)
     try:
         upgrade_schema(database, find_resource_folder("migrations"))
-        recorder = DemoHistoryRecorder(database, loaded_config, start - SECOND_MS, random)
+        recorder = DemoHistoryRecorder(database, loaded_config, start - SECOND_MS, random, is_cancelled)
         recorder.record(plan_past_runs(probe_ids, outages, start, now - 10 * SECOND_MS))
         recorder.record_check_ins("backup", now)
         recorder.finish(now)

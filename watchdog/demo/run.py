@@ -47,7 +47,11 @@ async def run_demo(targets: DemoTargetsProcess, pace: DemoPace = DEMO_PACE) -> N
         slack_token=f"xoxb-{secrets.token_hex(20)}",
     )
     past_config = load_demo_config(addresses, DEMO_HISTORY_RUN_INTERVAL)
-    await asyncio.to_thread(record_demo_history, past_config, read_wall_clock_ms())
+    print("Recording a made-up history of 90 days ...", flush=True)
+    await asyncio.to_thread(record_demo_history, past_config, read_wall_clock_ms(), shutdown.is_set)
+    if shutdown.is_set():
+        smtp_server.close()
+        return
     loaded_config = load_demo_config(addresses, DEMO_RUN_INTERVAL, DEMO_FIRST_NOTICE)
     status_url = loaded_config.config.server.public_url + "/"
     for port in filter(None, (targets.port, targets.queue_port)):
@@ -148,7 +152,6 @@ def _print_demo_welcome(status_url: str, addresses: DemoAddresses) -> None:
     queues = "two queues, " if addresses.queue_port else ""
     print(
         f"""Watchdog monitors two services, an MCP server, {queues}a job table, and a backup job that checks in.
-The history of the last 90 days is made up.
 
   Status page     {status_url}
   Operator pages  {status_url}probes      no sign-in is needed on this machine

@@ -12,7 +12,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 from fastapi import FastAPI
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from tests.support.fixture_rows import NOW, FixtureRows, epoch_ms
 from tests.support.html_checks import find_html_problems, visible_text
@@ -354,6 +354,16 @@ def test_a_short_history_has_its_own_axis(acme_database: Database) -> None:
         ).text
     )
     assert "30 days ago 20 days ago 10 days ago today" in text
+
+
+@pytest.mark.parametrize("path", ["/", "/probes", "/nowhere"])
+def test_a_notice_is_at_the_top_of_every_page(acme_database: Database, path: str) -> None:
+    notice = 'On Sunday <the database> is "moved".'
+    app = create_test_app(acme_database, status_page=StatusPageConfig("Acme", notice=notice))
+    page = request_page(app, path).text
+    assert escape(notice) in page
+    assert page.index(escape(notice)) < page.index("<h1")
+    assert 'aria-label="Notice"' not in request_page(create_test_app(acme_database), path).text
 
 
 # --- caching, and an unavailable database
