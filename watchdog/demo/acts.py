@@ -18,7 +18,7 @@ class DemoPlayAct(NamedTuple):
     repaired_text: str
     """ "the checkout answers again" """
     incident_within_s: int
-    """An incident can be expected after so many seconds."""
+    """An incident can be expected within this time, in seconds."""
 
 
 DEMO_PLAY_ACTS = (
