@@ -33,6 +33,14 @@ def make_incident_record(probe_id: str) -> IncidentRecord:
     )
 
 
+class NoPauses(DemoPace):
+    async def wait_before_first_act(self) -> None: ...
+
+    async def wait_while_broken(self) -> None: ...
+
+    async def wait_between_acts(self) -> None: ...
+
+
 class PlayedTargets:
     """Targets whose incident opens and resolves `polls` polls after they were broken or repaired."""
 
@@ -68,7 +76,7 @@ async def play_once(targets: PlayedTargets) -> list[str]:
     """The log of one loop."""
     play = DemoPlay(
         acts=ACTS,
-        pace=DemoPace(0, 0, 0),
+        pace=NoPauses(),
         break_target=targets.break_target,
         repair_target=targets.repair_target,
         list_open_incidents=targets.list_open_incidents,

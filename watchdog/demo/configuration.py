@@ -15,7 +15,7 @@ DEMO_NOTICE_PREFIX = "This is a demo: every service below is a sample, and is br
 DEMO_CONFIG_TEMPLATE = """\
 server: {{listen: "127.0.0.1:{pages_port}", public_url: "http://127.0.0.1:{pages_port}"}}
 storage: {{url: "sqlite:///{folder}/demo.db"}}
-defaults: {{every: {every}, timeout: 5s, alert: {{failure_threshold: 2, success_threshold: 2}}}}
+defaults: {{every: {every}, timeout: 2s, alert: {{failure_threshold: 2, success_threshold: 2}}}}
 probes:
   - {{name: Website, group: Shop, http: "http://127.0.0.1:{targets_port}/"}}
   - name: Checkout

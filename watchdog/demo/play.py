@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from watchdog.demo.acts import DemoPlayAct
@@ -16,17 +15,18 @@ DEMO_MAX_WAIT_FOR_INCIDENT_S = 90.0
 """The play goes on after this time, for example because the probe is paused."""
 
 
-@dataclass(frozen=True, slots=True)
 class DemoPace:
-    """How long the play waits, in seconds, so that people can follow it."""
+    """Waits between the steps of the play, so that people can follow it."""
 
-    before_first_act_s: float = 20.0
-    while_broken_s: float = 20.0
-    """From the incident to the repair."""
-    between_acts_s: float = 15.0
+    async def wait_before_first_act(self) -> None:
+        await asyncio.sleep(20)
 
+    async def wait_while_broken(self) -> None:
+        """From the incident to the repair."""
+        await asyncio.sleep(20)
 
-DEMO_PACE = DemoPace()
+    async def wait_between_acts(self) -> None:
+        await asyncio.sleep(15)
 
 
 class DemoPlay:
@@ -54,11 +54,11 @@ class DemoPlay:
         self.announce, self.incidents_url = announce, incidents_url
 
     async def run_forever(self) -> None:
-        await asyncio.sleep(self.pace.before_first_act_s)
+        await self.pace.wait_before_first_act()
         while True:
             for act in self.acts:
                 await self._play_act(act)
-                await asyncio.sleep(self.pace.between_acts_s)
+                await self.pace.wait_between_acts()
             self.announce("The play starts again from the first act.")
 
     async def _play_act(self, act: DemoPlayAct) -> None:
@@ -71,7 +71,7 @@ class DemoPlay:
             self.announce(f"Incident: {incidents[0].probe.name}: {incident.message}. {self.incidents_url}{incident.id}")
         else:
             self.announce("No incident has opened. Is the probe paused?")
-        await asyncio.sleep(self.pace.while_broken_s)
+        await self.pace.wait_while_broken()
         await asyncio.to_thread(self.repair_target, act)
         self.announce(f"Repaired: {act.repaired_text}.")
         await self.show_notice("Nothing is broken right now. The play goes on in a moment.")

@@ -17,7 +17,7 @@ from watchdog.demo.configuration import DemoAddresses, load_demo_config
 from watchdog.demo.faults import DemoFault
 from watchdog.demo.history import record_demo_history
 from watchdog.demo.inbox import DemoInbox, create_demo_inbox_app
-from watchdog.demo.play import DEMO_PACE, DemoPace, DemoPlay, print_demo_announcement
+from watchdog.demo.play import DemoPace, DemoPlay, print_demo_announcement
 from watchdog.demo.processes import DemoTargetsProcess
 from watchdog.server import WebServer, open_listen_socket
 from watchdog.service.clock import read_wall_clock_ms
@@ -30,7 +30,7 @@ DEMO_RUN_INTERVAL, DEMO_HISTORY_RUN_INTERVAL = "2s", "10m"
 DEMO_FIRST_NOTICE = "Nothing is broken yet."
 
 
-async def run_demo(targets: DemoTargetsProcess, pace: DemoPace = DEMO_PACE) -> None:
+async def run_demo(targets: DemoTargetsProcess, pace: DemoPace | None = None) -> None:
     """Run the demo until a shutdown signal. The folder of `targets` holds Watchdog's database as well."""
     shutdown = install_shutdown_event()
     inbox = DemoInbox()
@@ -63,7 +63,7 @@ async def run_demo(targets: DemoTargetsProcess, pace: DemoPace = DEMO_PACE) -> N
         WebServer(create_asgi_app(app), pages_socket),
     ):
         backup_job = DemoBackupJob(f"{status_url}in/{addresses.token}")
-        play = build_demo_play(app, targets, backup_job, addresses, pace)
+        play = build_demo_play(app, targets, backup_job, addresses, pace or DemoPace())
         _print_demo_welcome(status_url, addresses)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(each) for each in (backup_job.run_forever(), play.run_forever())]
