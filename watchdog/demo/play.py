@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from watchdog.demo.acts import DemoPlayAct
 from watchdog.domain.formatting import format_duration
+from watchdog.store.errors import StoreUnavailableError
 from watchdog.store.read.status import IncidentRecord
 
 DEMO_INCIDENT_POLL_INTERVAL_S = 0.5
@@ -84,9 +86,13 @@ class DemoPlay:
         """The open incidents of the act's probe, once there are any, or once there are none."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + DEMO_MAX_WAIT_FOR_INCIDENT_S
+        incidents: Sequence[IncidentRecord] = ()
         while True:
-            incidents = await self.list_open_incidents(act.probe_id)
-            if bool(incidents) is are_open or loop.time() >= deadline:
+            with suppress(StoreUnavailableError):  # the next attempt may succeed
+                incidents = await self.list_open_incidents(act.probe_id)
+                if bool(incidents) is are_open:
+                    return incidents
+            if loop.time() >= deadline:
                 return incidents
             await asyncio.sleep(DEMO_INCIDENT_POLL_INTERVAL_S)
 

@@ -22,6 +22,7 @@ from watchdog.demo.processes import DemoTargetsProcess
 from watchdog.server import WebServer, open_listen_socket
 from watchdog.service.clock import read_wall_clock_ms
 from watchdog.signals import install_shutdown_event
+from watchdog.store.errors import StoreUnavailableError
 from watchdog.store.read.status import Connection, IncidentRecord, list_incidents
 
 DEMO_BACKUP_INTERVAL_S = 10.0
@@ -110,7 +111,9 @@ def build_demo_play(
         return await app.store_executor.run_read_query(read)
 
     async def show_notice(text: str) -> None:
-        await app.apply_config(await asyncio.to_thread(load_demo_config, addresses, DEMO_RUN_INTERVAL, text))
+        loaded_config = await asyncio.to_thread(load_demo_config, addresses, DEMO_RUN_INTERVAL, text)
+        with suppress(StoreUnavailableError):  # the former notice stays
+            await app.apply_config(loaded_config)
 
     return DemoPlay(
         acts=[act for act in DEMO_PLAY_ACTS if addresses.queue_port or act.probe_id not in DEMO_QUEUE_PROBE_IDS],
