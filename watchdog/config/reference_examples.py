@@ -119,7 +119,7 @@ email:
     "status_page": """
 status_page:
   title: Acme status
-  notice: On Sunday from 02:00 to 04:00 UTC the database is moved.
+  notice: The status of the new API is at status.api.acme.example.
   match: {tags: [prod]}
   groups: [Core, Search, Jobs]
   history: 90d
