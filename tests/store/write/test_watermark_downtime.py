@@ -175,3 +175,15 @@ def test_a_kill_and_an_hour_of_downtime(databases: DatabasePair) -> None:
     passed = len(harness.select_rows(results, results.c.outcome == Outcome.PASS)) - before
     assert PROBE_COUNT <= passed <= 3 * PROBE_COUNT, "each probe continues with its newest slot, without a burst"
     assert replay_equals_live(restarted)
+
+
+def test_a_time_whose_results_are_recorded_is_no_gap(database: Database) -> None:
+    harness = StoreHarness(database, make_registered_probes(1))
+    harness.watermark.advance_without_gap(START_AT + TEN_MINUTES_MS)
+    harness.watermark.record_downtime_gap(START_AT + TEN_MINUTES_MS + 1_000)
+    assert harness.select_rows(downtime) == []
+    assert harness.watermark.claimed_until == START_AT + TEN_MINUTES_MS
+    harness.watermark.record_downtime_gap(START_AT + 2 * TEN_MINUTES_MS)
+    assert [(row["started_at"], row["ended_at"]) for row in harness.select_rows(downtime)] == [
+        (START_AT + TEN_MINUTES_MS, START_AT + 2 * TEN_MINUTES_MS)
+    ]
