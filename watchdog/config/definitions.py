@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 CONFIG_SECTIONS_OF_ONE_PROCESS = frozenset(
     {"server", "storage", "access", "connectivity", "dead_mans_switch", "reload"}
 )
-SECTIONS_NOT_IN_CONFIG_DIGEST = CONFIG_SECTIONS_OF_ONE_PROCESS | {"version", "include", "defaults"}
+SECTIONS_NOT_IN_CONFIG_DIGEST = CONFIG_SECTIONS_OF_ONE_PROCESS | {"version", "include", "managed", "defaults"}
 """Sections that concern one process, or that others already contain."""
 _URL_CREDENTIALS_PATTERN = re.compile(r"(?<=://)[^/@\s]*@")
 _UNNAMED_SECRET_PLACEHOLDER = "secret"

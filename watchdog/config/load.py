@@ -59,6 +59,10 @@ class LoadedConfig:
     secret_names: Mapping[str, str] = field(default_factory=dict)
     """Value of a variable or secret -> where it is from: `${NAME}`, or the path of a file."""
     files: WatchedConfigPaths = NO_CONFIG_FILES
+    managed_file: Path | None = None
+    """The file that pages and the API write probes to; None: there is none."""
+    managed_probe_ids: frozenset[str] = frozenset()
+    """The probes in that file."""
 
 
 def load_config(
@@ -67,12 +71,16 @@ def load_config(
     env: Mapping[str, str] = os.environ,
     *,
     regular_files_only: bool = False,
+    managed_text: str | None = None,
 ) -> LoadedConfig:
     """Load a file, or `text` in its place (`path` is then its name). Raises ConfigError with all problems.
+    `managed_text`: in place of the managed file.
 
     `regular_files_only`: refuse named pipes, which can be read once only and may wait for their writer.
     """
-    sources = read_and_merge_config_files(path, text, env, regular_files_only=regular_files_only)
+    sources = read_and_merge_config_files(
+        path, text, env, regular_files_only=regular_files_only, managed_text=managed_text
+    )
     sources.probes = [apply_probe_defaults(sources.root.get("defaults"), probe) for probe in sources.probes]
     builder = _ConfigModelFromYamlBuilder(sources)
     probes = {probe.id: (node, probe) for node in sources.probes if (probe := builder.build_probe(node)) is not None}
@@ -100,7 +108,13 @@ def load_config(
     warnings = [w._replace(message=mask(w.message)) for w in find_config_warnings(config, sources)]
     secret_names = collect_placeholders_by_secret(sources, builder.load_contexts.values())
     config = mask_secrets_in_displayed_config_fields(config, mask)
-    return LoadedConfig(config, probe_yaml, mask, tuple(warnings), secret_names, files=files)
+    managed = frozenset(id for id, (node, _) in probes.items() if node.location.file == str(sources.managed_file))
+    return LoadedConfig(
+        *(config, probe_yaml, mask, tuple(warnings), secret_names),
+        files=files,
+        managed_file=sources.managed_file,
+        managed_probe_ids=managed,
+    )
 
 
 def _dump_yaml(tree: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, StrictBool, model_validator
 
@@ -281,6 +281,19 @@ class ConnectivitySettings(ConfigModel):
     within 3 s, the network works. Otherwise, the failure does not open an incident about the target of the probe."""
 
 
+class ManagedFileSettings(ConfigModel):
+    """The file that operators' pages and the API write probes to. The short form is its path alone."""
+
+    shorthand_field: ClassVar[str] = "file"
+
+    file: Annotated[str, Field(min_length=1)]
+    """The path of the file, relative to this one. It is included as if `include` named it last, may be edited by hand
+    as well, and is created with the first probe; its folder must exist, and Watchdog must be able to write there."""
+    variables: tuple[str, ...] = ()
+    """The names of the environment variables that such probes may use as `${NAME}`; default: none. They may be sent to
+    any address."""
+
+
 # --- the whole configuration
 
 
@@ -295,6 +308,9 @@ class Config(ConfigModel):
     """The database, and how long it keeps data."""
     include: tuple[str, ...] = ()
     """Paths or patterns of additional files with probes, receivers and routes, relative to this file."""
+    managed: ManagedFileSettings | None = None
+    """The file that probes are written to which operators create on the pages and through the API; default: none, and
+    they cannot."""
     reload: Literal["on_change", "on_signal"] = "on_change"
     """When `watchdog run` applies a changed configuration: when one of its files changes, or only on SIGHUP and on
     `POST /api/v1/reload`. The files are this one, included ones, and those of secrets. An invalid configuration is

@@ -36,6 +36,9 @@ storage:
   keep_results: 30d
   keep_rollups: 400d
 """,
+    "managed": """
+managed: {file: conf.d/managed.yaml, variables: [API_TOKEN]}
+""",
     "defaults": """
 defaults:
   every: 60s

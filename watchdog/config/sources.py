@@ -56,6 +56,8 @@ class MergedConfigSources:
     byte_count: int = 0
     """Of all files that were read."""
     file_finder: IncludeFileFinder = field(default_factory=IncludeFileFinder)
+    managed_file: Path | None = None
+    """The file that pages and the API write probes to."""
     problems: list[ConfigProblem] = field(default_factory=list)
     warnings: list[ConfigProblem] = field(default_factory=list)
     """About files; `find_config_warnings` adds those about what is in them."""
@@ -65,9 +67,15 @@ class MergedConfigSources:
 
 
 def read_and_merge_config_files(
-    path: Path | None, text: str | None, env: Mapping[str, str], *, regular_files_only: bool = False
+    path: Path | None,
+    text: str | None,
+    env: Mapping[str, str],
+    *,
+    regular_files_only: bool = False,
+    managed_text: str | None = None,
 ) -> MergedConfigSources:
-    """Read the main file, or `text` in its place, and all files that it includes."""
+    """Read the main file, or `text` in its place, and all files that it includes. `managed_text`: in place of the
+    managed file."""
     sources = MergedConfigSources(regular_files_only=regular_files_only)
     name = "configuration" if path is None else str(path)
     folder = Path() if path is None else path.parent
@@ -81,10 +89,60 @@ def read_and_merge_config_files(
         if tree is not None:
             sources.root = tree.entries
             try:
+                managed = _find_managed_file(tree, sources)
                 _merge_config_sections_and_includes(tree, (path,) if path else (), env, sources)
+                if managed is not None:
+                    _load_managed_file(managed, managed_text, (path,) if path else (), env, sources)
             except IncludeLimitError as e:
                 sources.problems.append(e.problem)
     return sources
+
+
+def _find_managed_file(tree: YamlNode, sources: MergedConfigSources) -> YamlNode | None:
+    """The node with the path of the managed file, which patterns of `include` then leave out."""
+    node = tree.entries.get("managed")
+    node = node if node is None or not node.entries else node.entries.get("file")
+    if node is None or node.invalid or not isinstance(node.value, str) or not node.value:
+        return None
+    if "\0" in node.value:
+        sources.add_problem(node.location, node.path, "expected the path of a file")
+        return None
+    path = sources.base_folders[node.location.file] / node.value
+    if _resolve_real_path(path) in sources.files:
+        sources.add_problem(node.location, node.path, "the managed file cannot be the main file: name a file of its own")
+        return None
+    sources.managed_file = path
+    sources.files[_resolve_real_path(path)] = None
+    return node
+
+
+def _load_managed_file(
+    node: YamlNode, text: str | None, include_chain: tuple[Path, ...], env: Mapping[str, str], sources: MergedConfigSources
+) -> None:
+    """It may be missing or empty: it is created with the first probe. Raises IncludeLimitError."""
+    path = sources.managed_file
+    assert path is not None
+    if text is None and not os.path.lexists(path):
+        sources.watched_paths.append(path)
+        if not path.parent.is_dir():
+            message = f"the folder {path.parent} does not exist, so that no probe can be added: create it"
+            sources.warnings.append(ConfigProblem(*node.location, node.path, message))
+        return
+    if text is None:
+        text = _read_config_file(path, node.location, node.path, sources)
+        _require_includes_within_limits(path, node, include_chain, sources)
+    else:
+        sources.watched_paths.append(path)
+    if text is None or has_no_yaml_content(text):
+        return
+    tree = _parse_config_text(text, str(path), path.parent, env, sources)
+    if tree is not None:
+        _merge_config_sections_and_includes(tree, (*include_chain, path), env, sources)
+
+
+def has_no_yaml_content(text: str) -> bool:
+    """Whether it consists of comments alone."""
+    return all(not line.strip() or line.lstrip().startswith("#") for line in text.splitlines())
 
 
 def _resolve_real_path(path: Path) -> Path:

@@ -70,11 +70,7 @@ def parse_yaml_with_problems(
 ) -> tuple[YamlNode | None, list[ConfigProblem]]:
     """The root of the tree, and the problems found. The root is None if the text is not YAML."""
     try:
-        loader = _YamlLoader(text)
-        try:
-            root = loader.get_single_node()
-        finally:
-            loader.dispose()
+        root = compose_yaml_node(text)
     except yaml.MarkedYAMLError as e:
         return None, [_build_yaml_syntax_problem(e, text, file)]
     except (yaml.reader.ReaderError, UnicodeEncodeError) as e:
@@ -94,6 +90,17 @@ def parse_yaml_with_problems(
 
 
 # --- from text to PyYAML's nodes
+
+
+def compose_yaml_node(text: str) -> yaml.Node | None:
+    """PyYAML's tree, in which tags state whether a scalar is plain or quoted. Raises yaml.YAMLError."""
+    loader = _YamlLoader(text)
+    try:
+        node: yaml.Node | None = loader.get_single_node()
+    finally:
+        loader.dispose()
+    return node
+
 
 _PLAIN_SCALAR_TAG, _QUOTED_SCALAR_TAG = "plain", "quoted"
 _YAML_TAG_PREFIX = "tag:yaml.org,2002:"

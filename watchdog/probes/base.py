@@ -194,6 +194,8 @@ class Probe(ProbeDefaults):
     """Fields that this kind does not support -> the error message. Defaults for them do not apply."""
     reason_prefixes: ClassVar[tuple[str, ...]] = ()
     """The prefixes of the reasons about jobs, tasks, queues and canaries that this kind can report."""
+    form_fields: ClassVar[tuple[str, ...]] = ()
+    """The fields of its own section that a form has an input for, such as `url`; others are entered as YAML."""
     cards: ClassVar[tuple[str, ...]] = ("latency", "phases")
     """The cards of its page, in their order: the names of modules in `watchdog/web/cards/`."""
     passive_source: ClassVar[str] = ""

@@ -55,6 +55,8 @@ class HttpProbe(Probe):
         "cert_days": "int",
     }
 
+    form_fields: ClassVar[tuple[str, ...]] = ("url", "method")
+
     http: HttpTarget
     """The request to send. The short form is the URL alone."""
 

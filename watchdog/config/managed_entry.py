@@ -1,0 +1,181 @@
+"""The text of one probe as a person enters it: what it may not contain, and how its secrets are masked and restored."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import NamedTuple
+
+import yaml
+
+from watchdog.config.managed_file import parse_probe_mapping
+from watchdog.config.problems import ConfigProblem
+from watchdog.config.references import replace_config_variables_with_callback
+from watchdog.config.secrets import mask_yaml_tree
+from watchdog.config.yaml_tree import YamlNode, compose_yaml_node
+from watchdog.domain.model import Json
+from watchdog.net.redact import MASK_PLACEHOLDER, SecretMask
+
+MAX_PROBE_YAML_CHARS = 65_536
+_FIELDS_WITH_FREE_KEYS = frozenset({"json", "payload", "arguments", "args", "headers", "watch", "tasks"})
+"""Below these, keys are not Watchdog's: `json: {command: stop}` starts no command."""
+_EDIT_BY_HAND = "edit the managed file by hand"
+_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t"}
+
+
+class ProbeTextProblem(NamedTuple):
+    """What is not valid in the text of a probe. Contains no secrets."""
+
+    path: str
+    """The field, such as `http.url`; empty: it concerns the whole text."""
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+def find_forbidden_uses(text: str, variables: Collection[str]) -> list[ProbeTextProblem]:
+    """Why a text may not be entered: it is no mapping, shares values, or reaches into the machine that Watchdog runs
+    on. `variables`: the names of those that it may use."""
+    if not text.strip():
+        return [ProbeTextProblem("", "enter the fields of a probe, such as `name: API`")]
+    node, problems = parse_probe_mapping(text)
+    if node is None:
+        return [ProbeTextProblem(p.path, f"line {p.line}: {p.message}" if p.line else p.message) for p in problems]
+    if any(getattr(event, "anchor", None) is not None for event in yaml.parse(text, yaml.CBaseLoader)):
+        return [ProbeTextProblem("", f"anchors (&) and aliases (*) cannot be entered: repeat the value, or {_EDIT_BY_HAND}")]
+    return [problem for each in node.walk() for problem in _find_forbidden_uses_of_node(each, variables)]
+
+
+def _find_forbidden_uses_of_node(node: YamlNode, variables: Collection[str]) -> Iterator[ProbeTextProblem]:
+    *above, key = node.path.split(".")
+    if _FIELDS_WITH_FREE_KEYS.isdisjoint(above):
+        if key.endswith("_file") or key == "cwd":
+            yield ProbeTextProblem(node.path, f"a file of this machine cannot be named here: {_EDIT_BY_HAND}")
+        if key == "command":
+            yield ProbeTextProblem(node.path, f"a command cannot be entered here: {_EDIT_BY_HAND}")
+    if not isinstance(node.raw_value, str):
+        return
+    if node.raw_value.strip().lower().startswith("sqlite:"):
+        yield ProbeTextProblem(node.path, f"a database of this machine cannot be named here: {_EDIT_BY_HAND}")
+    for name in dict.fromkeys(list_variable_names(node.raw_value)):
+        if name not in variables:
+            message = f"the variable {name} may not be used here: list it in `managed.variables`, or {_EDIT_BY_HAND}"
+            yield ProbeTextProblem(node.path, message)
+        elif node.path in ("id", "name"):
+            yield ProbeTextProblem(node.path, "a probe that is entered cannot have variables in its id and name")
+
+
+def list_variable_names(text: str) -> list[str]:
+    """The variables that a text refers to."""
+    names: list[str] = []
+
+    def record_name(name: str) -> str:
+        names.append(name)
+        return ""
+
+    replace_config_variables_with_callback(text, record_name)
+    return names
+
+
+# --- secrets
+
+
+class _SecretScalar(NamedTuple):
+    """A scalar that holds a secret."""
+
+    start: int
+    end: int
+    value: str
+    """As written, without quotes."""
+    masked: str
+
+
+def mask_probe_text(text: str) -> str:
+    """The text as it may be shown: literal secrets are replaced where a configuration is expected to have them."""
+    for scalar in sorted(_find_secrets(text).values(), reverse=True):
+        text = text[: scalar.start] + quote_yaml_scalar(scalar.masked) + text[scalar.end :]
+    return text
+
+
+def restore_masked_secrets(text: str, stored: str) -> tuple[str, list[ProbeTextProblem]]:
+    """The text with the secrets of the stored one in place of `•••`. A section with another address does not get them:
+    they would be sent there."""
+    node, _ = parse_probe_mapping(text)
+    if node is None or MASK_PLACEHOLDER not in text:
+        return text, []
+    secrets, before = _find_secrets(stored) if stored else {}, parse_probe_mapping(mask_probe_text(stored))[0]
+    spans, problems, restored = _find_scalar_spans(text), [], []
+    for each in node.walk():
+        if not isinstance(each.raw_value, str) or MASK_PLACEHOLDER not in each.raw_value:
+            continue
+        secret, span = secrets.get(each.path), spans.get(each.location[1:])
+        if secret is None or span is None or secret.masked != each.raw_value:
+            message = f"{MASK_PLACEHOLDER} stands for a secret that is not stored here: enter it"
+            problems.append(ProbeTextProblem(each.path, message))
+        elif _list_addresses(node, each.path) != _list_addresses(before, each.path):
+            message = "an address beside this secret has changed: enter the secret again"
+            problems.append(ProbeTextProblem(each.path, message))
+        else:
+            restored.append((*span, secret.value))
+    for start, end, value in sorted(restored, reverse=True):
+        text = text[:start] + quote_yaml_scalar(value) + text[end:]
+    return text, problems
+
+
+def _list_addresses(node: YamlNode | None, path: str) -> set[str]:
+    """All URLs in the section that a field is in."""
+    section = None if node is None else node.entries.get(path.partition(".")[0])
+    texts = () if section is None else (str(each.raw_value) for each in section.walk())
+    return {text for text in texts if "://" in text}
+
+
+def _find_secrets(text: str) -> Mapping[str, _SecretScalar]:
+    """By the path of their field."""
+    node, _ = parse_probe_mapping(text)
+    if node is None:
+        return {}
+    spans, masked = _find_scalar_spans(text), mask_yaml_tree(node, SecretMask(()))
+    return {
+        each.path: _SecretScalar(*spans[each.location[1:]], str(each.raw_value), str(shown))
+        for each, shown in _iter_scalars(node, masked)
+        if shown != each.raw_value and each.location[1:] in spans
+    }
+
+
+def _iter_scalars(node: YamlNode, masked: Json) -> Iterator[tuple[YamlNode, Json]]:
+    """Every scalar with what is shown of it."""
+    if isinstance(node.value, dict):
+        for key, entry in node.value.items():
+            yield from _iter_scalars(entry, masked[key])
+    elif isinstance(node.value, list):
+        for item, shown in zip(node.value, masked, strict=True):
+            yield from _iter_scalars(item, shown)
+    else:
+        yield node, masked
+
+
+def _find_scalar_spans(text: str) -> dict[tuple[int, int], tuple[int, int]]:
+    """Line and column, from 1 -> start and end of each scalar that is a value."""
+    pending, spans = [compose_yaml_node(text)], {}
+    while pending:
+        node = pending.pop()
+        if isinstance(node, yaml.ScalarNode):
+            start = node.start_mark
+            end = node.end_mark.index  # of a block scalar: behind its line break
+            spans[start.line + 1, start.column + 1] = start.index, start.index + len(text[start.index : end].rstrip())
+        elif isinstance(node, yaml.MappingNode):
+            pending += [value for _, value in node.value]
+        elif isinstance(node, yaml.SequenceNode):
+            pending += node.value
+    return spans
+
+
+def quote_yaml_scalar(text: str) -> str:
+    """A text as YAML in double quotes, on one line."""
+    return '"' + "".join(map(_escape_character, text)) + '"'
+
+
+def _escape_character(character: str) -> str:
+    if character in _ESCAPES:
+        return _ESCAPES[character]
+    return character if character.isprintable() else f"\\U{ord(character):08x}"
