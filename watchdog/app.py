@@ -54,6 +54,7 @@ from watchdog.service.connectivity import ConnectivityCheck
 from watchdog.service.dead_mans_switch import add_or_remove_dead_mans_switch
 from watchdog.service.maintenance import RetentionPolicy
 from watchdog.service.maintenance_windows import PLAN_MAINTENANCE_TASK_NAME
+from watchdog.service.managed_probes import ManagedProbeEditor
 from watchdog.service.member_faults import WatchdogProcessFaultReporter
 from watchdog.service.notifications import NotificationSender
 from watchdog.service.process_configuration import (
@@ -379,7 +380,10 @@ async def serve_until_shutdown(
             on_result=app.reload_counts.count,
         )
         checker = PostedConfigChecker(config_path, loaded_config.mask)
-        app.config_actions = RunningConfigActions(reloader.reload, checker.check)
+        editor = ManagedProbeEditor(
+            *(config_path, lambda: reloader.loaded_config, reloader.reload, app.network), clock=app.clock
+        )
+        app.config_actions = RunningConfigActions(reloader.reload, checker.check, editor)
         async with create_web_server(app, listen_socket):
             log_config_warnings(loaded_config)
             log.info(

@@ -21,6 +21,12 @@ from watchdog.api.serializers.deliveries import serialize_delivery
 from watchdog.api.serializers.incidents import serialize_incident, serialize_incident_detail
 from watchdog.api.serializers.jobs import serialize_job_summary
 from watchdog.api.serializers.maintenance import serialize_maintenance_window, serialize_started_maintenance
+from watchdog.api.serializers.managed_probes import (
+    ManagedProbeChangeJson,
+    TriedProbeJson,
+    serialize_managed_probe,
+    serialize_managed_probes,
+)
 from watchdog.api.serializers.probes import serialize_probe_detail, serialize_probe_status
 from watchdog.api.serializers.queues import QueueStatus, serialize_queue
 from watchdog.api.serializers.receivers import serialize_receiver
@@ -59,6 +65,7 @@ from watchdog.domain.silencing import Silence, SilenceMatcher
 from watchdog.domain.transitions import RecordedTransition, TransitionKind
 from watchdog.service.config_check import ConfigCheckOutcome
 from watchdog.service.config_reload import ConfigReloadOutcome, ConfigReloadStatus
+from watchdog.service.managed_edits import ManagedProbe, ManagedProbes
 from watchdog.store.read.destinations import DestinationDeliverySummary, DestinationSummary
 from watchdog.store.read.history import ResultDetails
 from watchdog.store.read.jobs import JobSummary
@@ -216,6 +223,7 @@ _ACT = OperatorAuditLogEntry(
     silence="",
     comment="restarting the database",
 )
+_MANAGED_PROBE_YAML = 'name: Warm the cache\nhttp: https://api.acme.example/warm\nschedule: "*/5 * * * *"'
 _EXAMPLE_BACKGROUND_TASK_HEALTH_JSON: BackgroundTaskHealthJson = {
     "name": "claim",
     "ok": True,
@@ -279,6 +287,35 @@ RELOAD_EXAMPLE = serialize_config_reload(ConfigReloadOutcome(ConfigReloadStatus.
 CONFIG_CHECK_EXAMPLE = serialize_config_check(
     ConfigCheckOutcome(None, ("watchdog.yaml:4:5: probes.0.…: unknown field …; did you mean 'every'?",))
 )
+
+MANAGED_PROBE_EXAMPLE = serialize_managed_probe(
+    ManagedProbe("warm-the-cache", "Warm the cache", 2, _MANAGED_PROBE_YAML)
+)
+MANAGED_PROBES_EXAMPLE = serialize_managed_probes(
+    ManagedProbes("conf.d/managed.yaml", "3f6c2d0a9be14875a1c0f5de90b7a412", (ManagedProbe(**MANAGED_PROBE_EXAMPLE),))
+)
+MANAGED_PROBE_CHANGE_EXAMPLE: ManagedProbeChangeJson = {
+    "id": "warm-the-cache",
+    "is_stored": True,
+    "diff": "--- managed.yaml\n+++ managed.yaml\n@@ -0,0 +1,3 @@\n"
+    + "\n".join(f"+{line}" for line in _MANAGED_PROBE_YAML.split("\n")),
+    "warnings": [],
+    "version": "3f6c2d0a9be14875a1c0f5de90b7a412",
+    "reload": RELOAD_EXAMPLE,
+}
+TRIED_PROBE_EXAMPLE: TriedProbeJson = {
+    "probe": "warm-the-cache",
+    "kind": "http",
+    "outcome": "fail",
+    "reason": "http.503",
+    "message": "HTTP 503, expected 2xx",
+    "duration_ms": 184,
+    "phases_ms": {"dns": 2.1, "connect": 4.0},
+    "measurements": {"status": 503},
+    "listings": {},
+    "findings": [],
+    "evidence": {"facts": {"status": 503}, "excerpt": "no healthy upstream"},
+}
 
 CONFIG_CHANGES_EXAMPLE = serialize_config_changes(
     ConfigChanges(

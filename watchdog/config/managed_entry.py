@@ -8,7 +8,6 @@ from typing import NamedTuple
 import yaml
 
 from watchdog.config.managed_file import parse_probe_mapping
-from watchdog.config.problems import ConfigProblem
 from watchdog.config.references import replace_config_variables_with_callback
 from watchdog.config.secrets import mask_yaml_tree
 from watchdog.config.yaml_tree import YamlNode, compose_yaml_node
@@ -42,7 +41,9 @@ def find_forbidden_uses(text: str, variables: Collection[str]) -> list[ProbeText
     if node is None:
         return [ProbeTextProblem(p.path, f"line {p.line}: {p.message}" if p.line else p.message) for p in problems]
     if any(getattr(event, "anchor", None) is not None for event in yaml.parse(text, yaml.CBaseLoader)):
-        return [ProbeTextProblem("", f"anchors (&) and aliases (*) cannot be entered: repeat the value, or {_EDIT_BY_HAND}")]
+        return [
+            ProbeTextProblem("", f"anchors (&) and aliases (*) cannot be entered: repeat the value, or {_EDIT_BY_HAND}")
+        ]
     return [problem for each in node.walk() for problem in _find_forbidden_uses_of_node(each, variables)]
 
 
@@ -136,9 +137,9 @@ def _find_secrets(text: str) -> Mapping[str, _SecretScalar]:
         return {}
     spans, masked = _find_scalar_spans(text), mask_yaml_tree(node, SecretMask(()))
     return {
-        each.path: _SecretScalar(*spans[each.location[1:]], str(each.raw_value), str(shown))
-        for each, shown in _iter_scalars(node, masked)
-        if shown != each.raw_value and each.location[1:] in spans
+        each.path: _SecretScalar(*spans[each.location[1:]], str(each.raw_value), str(masked_value))
+        for each, masked_value in _iter_scalars(node, masked)
+        if masked_value != each.raw_value and each.location[1:] in spans
     }
 
 
@@ -148,8 +149,8 @@ def _iter_scalars(node: YamlNode, masked: Json) -> Iterator[tuple[YamlNode, Json
         for key, entry in node.value.items():
             yield from _iter_scalars(entry, masked[key])
     elif isinstance(node.value, list):
-        for item, shown in zip(node.value, masked, strict=True):
-            yield from _iter_scalars(item, shown)
+        for item, masked_item in zip(node.value, masked, strict=True):
+            yield from _iter_scalars(item, masked_item)
     else:
         yield node, masked
 

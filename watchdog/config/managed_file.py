@@ -26,7 +26,9 @@ from watchdog.config.yaml_spans import (
 from watchdog.config.yaml_tree import YamlNode, parse_yaml_with_problems
 from watchdog.config_values import slugify
 
-MANAGED_FILE_HEADING = "# Probes that operators have created on the pages or through the API. It may be edited by hand.\n"
+MANAGED_FILE_HEADING = (
+    "# Probes that operators have created on the pages or through the API. It may be edited by hand.\n"
+)
 _EDIT_BY_HAND = "edit the file by hand"
 
 
@@ -37,7 +39,7 @@ class ManagedTextError(Exception):
 class AnyVariables(dict[str, str]):
     """An environment in which every variable is set, for texts of which only the structure matters."""
 
-    def get(self, key: str, default: object = None) -> str:  # type: ignore[override]
+    def get(self, key: str, default: object = None) -> str:
         return "x"
 
 
@@ -103,7 +105,11 @@ class ManagedFileText:
         except yaml.YAMLError:
             message = f"{self._name} is not written as `probes:` with one `- name: ...` below it for each probe"
             raise ManagedTextError(f"{message}: {_EDIT_BY_HAND}") from None
-        if self._list is not None and not self._items and self._body[slice(*self._list.value[:2])] not in ("", "[]", "~"):
+        if (
+            self._list is not None
+            and not self._items
+            and self._body[slice(*self._list.value[:2])] not in ("", "[]", "~")
+        ):
             message = f"the list `probes` in {self._name} is written in brackets: begin a line with `- ` for each probe"
             raise ManagedTextError(message)
         self._other_sections, self._structures = _get_probe_structures(parse_yaml_structure(self._body))
@@ -129,7 +135,9 @@ class ManagedFileText:
         start = find_line_start(self._body, span.start)
         while self._body[start : start + column].strip(" ") or self._body[start + column : start + column + 1] != "-":
             if start == 0:
-                raise ManagedTextError(f"the probes in {self._name} are not written one below the other: {_EDIT_BY_HAND}")
+                raise ManagedTextError(
+                    f"the probes in {self._name} are not written one below the other: {_EDIT_BY_HAND}"
+                )
             start = find_line_start(self._body, start - 1)
         return start, find_line_end(self._body, span.end)
 
@@ -198,7 +206,9 @@ class ManagedFileText:
 
     def _check(self, new: str, index: int, *, replaced: int, probe_yaml: str = "") -> str:
         """The new text, if it differs from the former one in nothing but this probe."""
-        refused = ManagedTextError(f"the probe cannot be written into {self._name} without changing others: {_EDIT_BY_HAND}")
+        refused = ManagedTextError(
+            f"the probe cannot be written into {self._name} without changing others: {_EDIT_BY_HAND}"
+        )
         try:
             wanted = [parse_yaml_structure(f"{probe_yaml}\n")] if probe_yaml else []
             expected = (*self._structures[:index], *wanted, *self._structures[index + replaced :])
@@ -214,7 +224,6 @@ def _get_probe_structures(root: YamlStructure) -> tuple[list[YamlStructure], tup
     if not root:
         return [], ()
     parts = root[1]
-    assert isinstance(parts, tuple)
     others: list[YamlStructure] = []
     probes: tuple[YamlStructure, ...] = ()
     for key, value in zip(parts[::2], parts[1::2], strict=True):

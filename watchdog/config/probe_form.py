@@ -22,7 +22,11 @@ COMMON_FORM_FIELDS = ("name", "schedule", "timezone", "every", "group", "id", "e
 """The fields of every kind that a form has an input for."""
 EXPRESSION_FIELDS = frozenset({"expect"})
 """A list of text: one entry on each line of the input."""
-_PLAIN_SCALAR_PATTERN = re.compile(r"[A-Za-z][^\x00-\x1f\x7f#:\[\]{},&*!|>'\"%@`]*(://[^\x00-\x20\x7f#:\[\]{},'\"`]*)?")
+_PLAIN_SCALAR_PATTERN = re.compile(
+    r"[A-Za-z0-9][^\x00-\x1f\x7f#:\[\]{},&*!|>'\"%@`]*(://[^\x00-\x20\x7f#:\[\]{},'\"`]*)?"
+)
+_WORDS_OF_YAML_1_1 = frozenset({"y", "n", "yes", "no", "on", "off"})
+"""Other programs read these as true and false."""
 _INDENTATION = "  "
 
 
@@ -39,8 +43,8 @@ class ProbeFormFields:
 def list_form_fields(kind: str) -> tuple[str, ...]:
     """The fields that a form for this kind has an input for."""
     model = PROBE_KINDS[kind]
-    common = (name for name in COMMON_FORM_FIELDS if name not in model.unsupported_fields)
-    return (*common, *(f"{kind}.{name}" for name in model.form_fields))
+    first, *common = (name for name in COMMON_FORM_FIELDS if name not in model.unsupported_fields)
+    return (first, *(f"{kind}.{name}" for name in model.form_fields), *common)
 
 
 def find_probe_kind(text: str) -> str:
@@ -81,11 +85,9 @@ def _take_fields(text: str, node: YamlNode, paths: Iterable[str], above: str, va
             start, end = find_line_start(text, pair.key.start), find_line_end(text, pair.value.end)
             child = _read_child_text(text, pair, entry)
             rest = _take_fields(child, entry, nested, f"{path}.", values)
-            if parse_probe_mapping(rest)[0] is None:
-                replacement = rest  # comments, or nothing
-            else:
-                replacement = f"{pair.key.text}:\n{_indent(rest)}"
-            text = _replace_lines(text, start, end, replacement)
+            has_fields = parse_probe_mapping(rest)[0] is not None  # as opposed to comments, or nothing
+            section = f"{pair.key.text}:\n{_indent(rest)}" if has_fields else rest
+            text = _replace_lines(text, start, end, section)
     return text
 
 
@@ -142,7 +144,9 @@ def _replace_lines(text: str, start: int, end: int, replacement: str) -> str:
 
 def _dump(node: YamlNode) -> str:
     """A mapping in block style."""
-    dumped = yaml.dump(node.to_python(raw=True), Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True, width=120)
+    dumped = yaml.dump(
+        node.to_python(raw=True), Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True, width=120
+    )
     return str(dumped).rstrip("\n")
 
 
@@ -205,9 +209,16 @@ def _format_field(name: str, value: str, path: str) -> str:
 def _format_scalar(text: str) -> str:
     """Without quotes where it is the same text then."""
     is_plain = _PLAIN_SCALAR_PATTERN.fullmatch(text) and text == text.strip() and text.isprintable()
-    if is_plain and parse_plain_yaml_scalar(text) == text:
+    if is_plain and text.lower() not in _WORDS_OF_YAML_1_1 and _is_text_without_quotes(text):
         return text
     return quote_yaml_scalar(text)
+
+
+def _is_text_without_quotes(text: str) -> bool:
+    try:
+        return parse_plain_yaml_scalar(text) == text
+    except ValueError:
+        return False
 
 
 def _indent(text: str) -> str:

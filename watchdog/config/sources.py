@@ -109,7 +109,9 @@ def _find_managed_file(tree: YamlNode, sources: MergedConfigSources) -> YamlNode
         return None
     path = sources.base_folders[node.location.file] / node.value
     if _resolve_real_path(path) in sources.files:
-        sources.add_problem(node.location, node.path, "the managed file cannot be the main file: name a file of its own")
+        sources.add_problem(
+            node.location, node.path, "the managed file cannot be the main file: name a file of its own"
+        )
         return None
     sources.managed_file = path
     sources.files[_resolve_real_path(path)] = None
@@ -117,11 +119,14 @@ def _find_managed_file(tree: YamlNode, sources: MergedConfigSources) -> YamlNode
 
 
 def _load_managed_file(
-    node: YamlNode, text: str | None, include_chain: tuple[Path, ...], env: Mapping[str, str], sources: MergedConfigSources
+    node: YamlNode,
+    text: str | None,
+    include_chain: tuple[Path, ...],
+    env: Mapping[str, str],
+    sources: MergedConfigSources,
 ) -> None:
     """It may be missing or empty: it is created with the first probe. Raises IncludeLimitError."""
-    path = sources.managed_file
-    assert path is not None
+    path = sources.base_folders[node.location.file] / str(node.value)
     if text is None and not os.path.lexists(path):
         sources.watched_paths.append(path)
         if not path.parent.is_dir():

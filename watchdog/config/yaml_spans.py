@@ -6,7 +6,7 @@ Only the block style is divided into lines: what is written in [ ] or { } is one
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import yaml
 
@@ -42,7 +42,7 @@ class YamlSpanReader:
     """Reads the spans of a text. All methods raise yaml.YAMLError if it is not YAML, or not in the expected style."""
 
     def __init__(self, text: str):
-        self._loader = yaml.CBaseLoader(text)
+        self._loader: Any = yaml.CBaseLoader(text)
         self._text = text
         for expected in (yaml.StreamStartEvent, yaml.DocumentStartEvent):
             if not isinstance(self._loader.get_event(), expected):
@@ -62,10 +62,16 @@ class YamlSpanReader:
             if key.text == name and isinstance(value, yaml.SequenceStartEvent) and not value.flow_style:
                 self._loader.get_event()
                 items = list(self._iter_sequence_items())
-                begin, end = value.start_mark, max([value.start_mark.index, *(item.end for item in items)])
-                yield YamlPairSpan(key, YamlSpan(begin.index, end, "block", begin.column, "", False)), items
+                yield YamlPairSpan(key, self._build_sequence_span(value, items)), items
             else:
                 yield YamlPairSpan(key, self.read_value()), []
+
+    @staticmethod
+    def _build_sequence_span(start: Any, items: list[YamlSpan]) -> YamlSpan:
+        mark = start.start_mark
+        end = max([mark.index, *(item.end for item in items)])
+        has_reference = any(item.has_reference for item in items)
+        return YamlSpan(mark.index, end, style="block", column=mark.column, text="", has_reference=has_reference)
 
     def _iter_sequence_items(self) -> Iterator[YamlSpan]:
         while not isinstance(self._loader.peek_event(), yaml.SequenceEndEvent):
@@ -74,13 +80,13 @@ class YamlSpanReader:
 
     def read_value(self) -> YamlSpan:
         """The value that comes next, in any style."""
-        first = event = self._loader.get_event()
+        first: Any = self._loader.get_event()
+        event = first
         end, has_reference, open_styles = first.start_mark.index, False, list[bool]()
         while True:
             has_reference |= getattr(event, "anchor", None) is not None
             if isinstance(event, yaml.CollectionStartEvent):
                 open_styles.append(bool(event.flow_style))
-                end = max(end, event.start_mark.index + 1)
             elif not isinstance(event, yaml.CollectionEndEvent) or open_styles.pop():
                 end = max(end, self._find_content_end(event))
             if not open_styles:
@@ -90,9 +96,10 @@ class YamlSpanReader:
         if isinstance(first, yaml.CollectionStartEvent):
             style = "flow" if first.flow_style else "block"
         mark = first.start_mark
-        return YamlSpan(mark.index, end, style, mark.column, getattr(first, "value", ""), has_reference)
+        text = getattr(first, "value", "")
+        return YamlSpan(mark.index, end, style, mark.column, text=text, has_reference=has_reference)
 
-    def _find_content_end(self, event: yaml.Event) -> int:
+    def _find_content_end(self, event: Any) -> int:
         end: int = event.end_mark.index
         is_block_scalar = isinstance(event, yaml.ScalarEvent) and event.style in ("|", ">")
         return len(self._text[:end].rstrip()) if is_block_scalar else end

@@ -22,6 +22,9 @@ class OperatorActKind(StrEnum):
     RUN_NOW = "run_now"
     BEGIN_MAINTENANCE = "begin_maintenance"
     END_MAINTENANCE = "end_maintenance"
+    CREATE_PROBE = "create_probe"
+    EDIT_PROBE = "edit_probe"
+    DELETE_PROBE = "delete_probe"
 
 
 class OperatorInterfaceKind(StrEnum):

@@ -20,6 +20,7 @@ from watchdog.domain.acts import (
     MAX_ACTOR_NAME_CHARS,
     Acknowledgement,
     Actor,
+    OperatorActKind,
     OperatorActRefusalReason,
     OperatorActRefusedError,
 )
@@ -43,6 +44,7 @@ from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.database import Database
 from watchdog.store.write import (
     acknowledgements,
+    audit,
     maintenance_windows,
     pauses,
     requested_runs,
@@ -261,6 +263,11 @@ def begin_maintenance(database: Database, request: MaintenanceRequest, actor: Ac
 def end_maintenance(database: Database, window: str, actor: Actor, now: int) -> MaintenanceWindow:
     """End maintenance before its time, also of a configured window. Returns the window as it has ended."""
     return maintenance_windows.end_maintenance(database, window, _clean_actor_name(actor), now)
+
+
+def record_probe_edit(database: Database, kind: OperatorActKind, probe: str, actor: Actor, now: int) -> None:
+    """That the managed file was changed. `probe`: its id."""
+    audit.record_operator_act_alone(database, kind, _clean_actor_name(actor), now, probe=probe)
 
 
 async def end_expired_silences_and_send(

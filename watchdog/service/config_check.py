@@ -18,6 +18,7 @@ from watchdog.config.safe_problems import describe_config_problems_without_value
 from watchdog.net import SecretMask
 from watchdog.net.threads import run_in_daemon_thread
 from watchdog.service.config_reload import CONFIG_LOAD_TIMEOUT_S, MAX_REPORTED_CONFIG_PROBLEMS, ConfigReloadOutcome
+from watchdog.service.managed_probes import ManagedProbeEditor
 
 
 class ConfigCheckOutcome(NamedTuple):
@@ -36,6 +37,8 @@ class RunningConfigActions(NamedTuple):
     """Reads the files again and applies them."""
     check: Callable[[str], Awaitable[ConfigCheckOutcome]]
     """Checks the text of a main file, and applies nothing."""
+    managed_probes: ManagedProbeEditor | None = None
+    """Edits the managed file."""
 
 
 class PostedConfigChecker:

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from watchdog.domain.acts import Actor, OperatorActKind
 from watchdog.domain.transitions import TRANSITION_KIND_BY_ACT
 from watchdog.store.act_tables import acts
+from watchdog.store.database import Database
 from watchdog.store.write.transitions import record_transition
 
 
@@ -27,3 +28,9 @@ def record_operator_act(
     row = {"kind": kind, "occurred_at": now, "author": actor.name, "interface": actor.interface, "comment": comment}
     act = connection.execute(sa.insert(acts).values(**row, **subject).returning(acts.c.id)).scalar_one()
     record_transition(connection, TRANSITION_KIND_BY_ACT[kind], now, act=act, **subject)
+
+
+def record_operator_act_alone(database: Database, kind: OperatorActKind, actor: Actor, now: int, *, probe: str) -> None:
+    """Of an act that changes nothing else in the database."""
+    with database.open_write_transaction() as connection:
+        record_operator_act(connection, kind, actor, now, probe=probe)

@@ -21,6 +21,7 @@ from watchdog.api.problems import (
 )
 from watchdog.domain.acts import OperatorActRefusalReason, OperatorActRefusedError
 from watchdog.domain.reasons import get_reason_advice
+from watchdog.service.managed_edits import ManagedProbeRefusalReason, ManagedProbeRefusedError
 from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError
 from watchdog.web.auth.access import WebRequestRefusedError
 from watchdog.web.auth.acts import SAFE_HTTP_METHODS
@@ -47,7 +48,14 @@ STATUS_CODE_BY_ACT_REFUSAL = {
 UNKNOWN_ID_ADVICE = (
     "Check the id: resolved incidents, and silences and maintenance that ended, are deleted after a while."
 )
-RequestRefusal: TypeAlias = HttpErrorResponseError | OperatorActRefusedError
+STATUS_CODE_BY_PROBE_EDIT_REFUSAL = {
+    ManagedProbeRefusalReason.UNAVAILABLE: 409,
+    ManagedProbeRefusalReason.NOT_FOUND: 404,
+    ManagedProbeRefusalReason.CHANGED: 412,
+    ManagedProbeRefusalReason.INVALID: 422,
+    ManagedProbeRefusalReason.BUSY: 429,
+}
+RequestRefusal: TypeAlias = HttpErrorResponseError | OperatorActRefusedError | ManagedProbeRefusedError
 ALLOW_HEADER_CANDIDATE_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 MAX_REPORTED_PARAMETER_ERRORS = 20
 MAX_REPORTED_PARAMETER_NAME_CHARS = 100
@@ -62,16 +70,27 @@ class ProblemDetailsResponse(JSONResponse):
         super().__init__(body, body["status"], headers={**NO_STORE_HEADERS, **headers})
 
 
+def create_error_responder(renderer: PageRenderer, clock: Callable[[], int]) -> Callable[..., Response]:
+    def error_response(
+        request: Request,
+        status_code: int,
+        heading: str,
+        text: str,
+        headers: Mapping[str, str] | None = None,
+        errors: Sequence[InvalidParameterJson] = (),
+    ) -> Response:
+        if is_program_request(request):
+            return ProblemDetailsResponse(build_problem_details_body(status_code, text, errors=errors), headers or {})
+        html = renderer.render("error.j2", clock(), status_code=status_code, heading=heading, text=text)
+        return HTMLResponse(html, status_code, headers={**NO_STORE_HEADERS, **(headers or {})})
+
+    return error_response
+
+
 def install_error_handlers(
     app: FastAPI, renderer: PageRenderer, clock: Callable[[], int], describe_probing_without_store: Callable[[], str]
 ) -> None:
-    def error_response(
-        request: Request, status_code: int, heading: str, text: str, headers: Mapping[str, str] | None = None
-    ) -> Response:
-        if is_program_request(request):
-            return ProblemDetailsResponse(build_problem_details_body(status_code, text), headers or {})
-        html = renderer.render("error.j2", clock(), status_code=status_code, heading=heading, text=text)
-        return HTMLResponse(html, status_code, headers={**NO_STORE_HEADERS, **(headers or {})})
+    error_response = create_error_responder(renderer, clock)
 
     @app.exception_handler(WebRequestRefusedError)
     async def handle_access_denied(request: Request, error: WebRequestRefusedError) -> Response:
@@ -81,11 +100,13 @@ def install_error_handlers(
             return render_sign_in_page(renderer, clock(), find_path_after_sign_in(app, request), error)
         return error_response(request, error.status_code, "Access denied", f"{error}.", build_retry_after_header(error))
 
+    @app.exception_handler(ManagedProbeRefusedError)
     @app.exception_handler(OperatorActRefusedError)
     @app.exception_handler(HttpErrorResponseError)
     async def handle_unanswerable_request(request: Request, error: RequestRefusal) -> Response:
         status_code, text = describe_refusal(error)
-        return error_response(request, status_code, HTTPStatus(status_code).phrase.capitalize(), text)
+        heading, errors = HTTPStatus(status_code).phrase.capitalize(), list_invalid_fields(error)
+        return error_response(request, status_code, heading, text, errors=errors)
 
     @app.exception_handler(HTTPException)
     async def handle_http_error(request: Request, error: HTTPException) -> Response:
@@ -118,8 +139,19 @@ def describe_refusal(error: RequestRefusal) -> tuple[int, str]:
     """The status, and a text with what to do."""
     if isinstance(error, HttpErrorResponseError):
         return error.status_code, str(error)
+    if isinstance(error, ManagedProbeRefusedError):
+        return STATUS_CODE_BY_PROBE_EDIT_REFUSAL[error.reason], f"{capitalize_first(str(error))}."
     advice = f" {UNKNOWN_ID_ADVICE}" if error.refusal is OperatorActRefusalReason.NOT_FOUND else ""
     return STATUS_CODE_BY_ACT_REFUSAL[error.refusal], f"{capitalize_first(str(error))}.{advice}"
+
+
+def list_invalid_fields(error: RequestRefusal) -> list[InvalidParameterJson]:
+    """The fields of a probe that are not valid."""
+    problems = error.problems if isinstance(error, ManagedProbeRefusedError) else ()
+    return [
+        {"location": "body", "name": each.path[:MAX_REPORTED_PARAMETER_NAME_CHARS] or "yaml", "message": each.message}
+        for each in problems[:MAX_REPORTED_PARAMETER_ERRORS]
+    ]
 
 
 def describe_http_error(

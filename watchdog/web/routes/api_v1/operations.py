@@ -20,6 +20,7 @@ PROBLEM_DETAIL_EXAMPLE_BY_STATUS_CODE = {
     403: "This requires the role operator. Use a key with the role `operator`.",
     404: "There is no probe with the id api. /api/v1/probes lists the ids.",
     409: "The incident was resolved at 02:29:14 UTC. Only an open incident can be acknowledged.",
+    412: "The managed file has changed since it was read: look at the probe again, and repeat the change.",
     413: "The body of the request is too long.",
     415: "The body is not JSON. Send it as `Content-Type: application/json`.",
     422: "query limit: Input should be less than or equal to 200.",
@@ -65,10 +66,18 @@ def declare_read_operation(
 
 
 def declare_act_operation(
-    router: APIRouter, path: str, *, method: str = "POST", summary: str, shape: Any, example: Json
+    router: APIRouter,
+    path: str,
+    *,
+    method: str = "POST",
+    summary: str,
+    shape: Any,
+    example: Json,
+    problems: tuple[int, ...] = (),
 ) -> Callable[[EndpointT], EndpointT]:
-    """Declares an operation that changes something, which only operators may do."""
-    responses = build_openapi_responses(shape, example, OPENAPI_ERROR_STATUSES_OF_ACT_OPERATIONS)
+    """Declares an operation that only operators may do, such as one that changes something. `problems`: statuses that
+    other acts do not have."""
+    responses = build_openapi_responses(shape, example, (*OPENAPI_ERROR_STATUSES_OF_ACT_OPERATIONS, *problems))
     dependencies = [Depends(require_operator), Depends(forbid_caching)]
     return router.api_route(path, methods=[method], summary=summary, responses=responses, dependencies=dependencies)
 

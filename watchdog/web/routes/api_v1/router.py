@@ -18,6 +18,7 @@ from watchdog.web.routes.api_v1.deliveries import add_delivery_routes
 from watchdog.web.routes.api_v1.incidents import add_incident_routes
 from watchdog.web.routes.api_v1.jobs import add_job_routes
 from watchdog.web.routes.api_v1.maintenance import add_maintenance_routes
+from watchdog.web.routes.api_v1.managed_probes import add_managed_probe_routes
 from watchdog.web.routes.api_v1.openapi import add_openapi_route
 from watchdog.web.routes.api_v1.pauses import add_pause_routes
 from watchdog.web.routes.api_v1.probes import add_probe_routes
@@ -54,6 +55,7 @@ def create_api_v1_router(
         add_routes(router, context)
     add_watchdog_service_routes(router, context, readiness_check, list_background_tasks)
     add_config_routes(router, context, config_actions)
+    add_managed_probe_routes(router, context, config_actions)
     add_openapi_route(router)
     return router
 
