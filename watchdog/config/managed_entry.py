@@ -10,6 +10,7 @@ import yaml
 from watchdog.config.managed_file import parse_probe_mapping
 from watchdog.config.references import replace_config_variables_with_callback
 from watchdog.config.secrets import mask_yaml_tree
+from watchdog.config.sources import has_no_yaml_content
 from watchdog.config.yaml_tree import YamlNode, compose_yaml_node
 from watchdog.domain.model import Json
 from watchdog.net.redact import MASK_PLACEHOLDER, SecretMask
@@ -35,7 +36,7 @@ class ProbeTextProblem(NamedTuple):
 def find_forbidden_uses(text: str, variables: Collection[str]) -> list[ProbeTextProblem]:
     """Why a text may not be entered: it is no mapping, shares values, or reaches into the machine that Watchdog runs
     on. `variables`: the names of those that it may use."""
-    if not text.strip():
+    if has_no_yaml_content(text):
         return [ProbeTextProblem("", "enter the fields of a probe, such as `name: API`")]
     node, problems = parse_probe_mapping(text)
     if node is None:

@@ -93,12 +93,12 @@ def _take_fields(text: str, node: YamlNode, paths: Iterable[str], above: str, va
 
 def _read_value(entry: YamlNode, path: str, nested: list[str], paths: Iterable[str]) -> tuple[str, str] | None:
     """The field and what its input shows; None: it stays YAML."""
-    if isinstance(entry.raw_value, str | int | float) and not isinstance(entry.raw_value, bool):
-        text = str(entry.raw_value)
+    if isinstance(entry.raw_value, str):
+        text = entry.raw_value
         is_shown = bool(text) and text == text.strip() and text.isprintable()
-        if path in paths and path not in EXPRESSION_FIELDS and is_shown and isinstance(entry.raw_value, str):
+        if is_shown and path in paths and path not in EXPRESSION_FIELDS:
             return path, text
-        if f"{path}.url" in nested and is_shown:
+        if is_shown and f"{path}.url" in nested:
             return f"{path}.url", text
     if path in EXPRESSION_FIELDS and path in paths and entry.items:
         lines = [item.raw_value for item in entry.items]
@@ -161,7 +161,7 @@ def compose_probe_text(fields: ProbeFormFields, kind: str) -> str:
     values = {
         path: fields.values.get(path, "").strip()
         for path in list_form_fields(kind)
-        if fields.values.get(path, "").strip() or (path in required and not _has_field(rest, path))
+        if fields.values.get(path, "").strip() or (path in required and not _has_section(rest, path.partition(".")[0]))
     }
     sections = dict.fromkeys(path.partition(".")[0] for path in values)
     lines = []
@@ -179,11 +179,9 @@ def compose_probe_text(fields: ProbeFormFields, kind: str) -> str:
     return "\n".join([*lines, *([rest] if rest else [])])
 
 
-def _has_field(text: str, path: str) -> bool:
+def _has_section(text: str, name: str) -> bool:
     node, _ = parse_probe_mapping(text) if text.strip() else (None, [])
-    for key in path.split("."):
-        node = None if node is None else node.entries.get(key)
-    return node is not None
+    return node is not None and name in node.entries
 
 
 def _cut_section(text: str, name: str) -> tuple[str, str]:

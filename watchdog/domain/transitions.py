@@ -33,6 +33,10 @@ class TransitionKind(StrEnum):
     """By a person. What the configuration schedules is no transition: it is known beforehand."""
     MAINTENANCE_ENDED = "maintenance_ended"
     """A person ended it before its time."""
+    PROBE_CREATED = "probe_created"
+    """A person created it in the managed file. What the processes run changes with `reloaded`."""
+    PROBE_EDITED = "probe_edited"
+    PROBE_DELETED = "probe_deleted"
     RELOADED = "reloaded"
     """A process uses another configuration."""
 
@@ -48,6 +52,9 @@ TRANSITION_KIND_BY_ACT = {
     OperatorActKind.RUN_NOW: TransitionKind.RUN_REQUESTED,
     OperatorActKind.BEGIN_MAINTENANCE: TransitionKind.MAINTENANCE_BEGAN,
     OperatorActKind.END_MAINTENANCE: TransitionKind.MAINTENANCE_ENDED,
+    OperatorActKind.CREATE_PROBE: TransitionKind.PROBE_CREATED,
+    OperatorActKind.EDIT_PROBE: TransitionKind.PROBE_EDITED,
+    OperatorActKind.DELETE_PROBE: TransitionKind.PROBE_DELETED,
 }
 """What an act of a person causes."""
 

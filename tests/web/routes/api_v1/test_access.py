@@ -74,6 +74,14 @@ def keyless(full_database: Database, with_act: None, act_runner: RefusingActRunn
     return create_test_app(full_database, run_act=act_runner)
 
 
+PATHS_OF_ABSENT_OBJECTS = (
+    "/api/v1/silences/{silence_id}",
+    "/api/v1/maintenance/{window_id}",
+    "/api/v1/config/probes/{probe_id}",
+)
+"""There is no such silence and no such maintenance, and no managed file."""
+
+
 def list_api_operations(app: FastAPI) -> list[tuple[str, str]]:
     return [(path, method) for path, method in list_requests(app) if path.startswith("/api/")]
 
@@ -92,9 +100,10 @@ def test_every_operation_requires_a_key(keyed: FastAPI, act_runner: RefusingActR
     assert len({path for path, _ in operations}) >= 11
     for path, method in operations:
         response = request_page(keyed, fill_path(path) + query, method, headers=headers, **REMOTE)
-        is_act = method not in acts.SAFE_HTTP_METHODS
+        is_read, is_managed = method in acts.SAFE_HTTP_METHODS, path.startswith("/api/v1/config/probes")
+        is_act = not is_read or is_managed
         allowed = {200} if not is_act else {403} if sentence == "a reader" else {200, 409, 422}
-        if path.endswith(("{silence_id}", "{window_id}")) and not is_act:
+        if is_read and path in PATHS_OF_ABSENT_OBJECTS and not (is_managed and sentence == "a reader"):
             allowed = {404}
         assert response.status_code in (allowed if expected == 200 else {expected, 429}), (path, method)
         if response.status_code >= 400 and method != "HEAD":
@@ -120,8 +129,8 @@ def test_no_other_method_is_accepted(keyed: FastAPI) -> None:
 def test_without_keys_only_this_machine_has_access(keyless: FastAPI, act_runner: RefusingActRunner) -> None:
     for path, method in list_api_operations(keyless):
         body: dict[str, Any] = {"json": {}} if method == "POST" else {}
-        is_of_unknown_id = path.endswith(("{silence_id}", "{window_id}"))
-        allowed = (200,) if method in acts.SAFE_HTTP_METHODS and not is_of_unknown_id else (200, 404, 409, 422)
+        is_present = path not in PATHS_OF_ABSENT_OBJECTS
+        allowed = (200,) if method in acts.SAFE_HTTP_METHODS and is_present else (200, 404, 409, 422)
         assert request_page(keyless, fill_path(path), method, **body).status_code in allowed, (path, method)
         count = act_runner.count
         others: list[tuple[dict[str, Any], dict[str, str]]] = [

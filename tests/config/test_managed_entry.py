@@ -1,0 +1,149 @@
+"""The text of a probe that a person enters: what it may not contain, its secrets, and its fields in a form."""
+
+from __future__ import annotations
+
+import pytest
+
+from watchdog.config.managed_entry import find_forbidden_uses, mask_probe_text, restore_masked_secrets
+from watchdog.config.managed_file import parse_probe_mapping
+from watchdog.config.probe_form import ProbeFormFields, compose_probe_text, find_probe_kind, split_probe_text
+from watchdog.config.yaml_spans import parse_yaml_structure
+
+STORED = """\
+name: A
+http:
+  url: "https://user:pw-0123456789@a.test/x?token=abc-123&page=1"   # the address
+  headers: {Authorization: "Bearer s3cret-0123", Accept: text/html, X-Key: "${TOKEN}"}
+  json: {command: stop, password: "pw\\"1"}
+remediation: {on: timeout, http: {url: https://r.test/, headers: {X-Token: r3medy-0123}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "problems"),
+    [
+        ("name: A\nhttp: https://a.test/", []),
+        ("name: A\nhttp: {url: https://a.test/, headers: {X: '${API_TOKEN}', x_file: a}}", []),
+        ("name: A\nhttp: {url: https://a.test/, json: {command: x, a_file: y, price: $$5}}", []),
+        ("http: {url: 'https://a.test/${HOME}'}", ["http.url: the variable HOME may not be used here"]),
+        ("http: {url: 'https://a.test/${HOME:-x}${API_TOKEN}'}", ["http.url: the variable HOME may not be used here"]),
+        ("name: x ${API_TOKEN}", ["name: a probe that is entered cannot have variables in its id and name"]),
+        ("heartbeat: {token_file: /etc/shadow}", ["heartbeat.token_file: a file of this machine cannot be named"]),
+        ("http: {url: x, tls: {ca_file: a, key_file: b}}", ["http.tls.ca_file: a file", "http.tls.key_file: a file"]),
+        ("mcp: {command: [sh, -c, id]}", ["mcp.command: a command cannot be entered here"]),
+        ("jobs: {sql: {url: 'sqlite:///watchdog.db'}}", ["jobs.sql.url: a database of this machine"]),
+        ("jobs: {sql: {url: ' SQLITE:////etc/x'}}", ["jobs.sql.url: a database of this machine"]),
+        ("name: &a A\nid: *a", ["anchors (&) and aliases (*) cannot be entered"]),
+        ("", ["enter the fields of a probe"]),
+        ("# only a comment", ["enter the fields of a probe, such as `name: API`"]),
+        ("- name: A", ["line 1: expected the fields of one probe"]),
+        ("name: A\n---\nname: B", ["line 2: the file contains a second document"]),
+        ("name: [A", ["line 1: expected ',' or ']'"]),
+        ("name: \x00", ["line 1: control characters are not allowed"]),
+        ("name: " + "[" * 500, ["line 1: "]),
+    ],
+)
+def test_what_may_not_be_entered(text: str, problems: list[str]) -> None:
+    texts = [str(problem) for problem in find_forbidden_uses(text, ["API_TOKEN"])]
+    assert len(texts) == len(problems)
+    for actual, expected in zip(texts, problems, strict=True):
+        assert actual.startswith(expected)
+
+
+def test_literal_secrets_are_masked_and_restored() -> None:
+    masked = mask_probe_text(STORED)
+    for secret in ("pw-0123456789", "abc-123", "s3cret", 'pw\\"1', "r3medy"):
+        assert secret not in masked
+    assert "# the address" in masked
+    assert "${TOKEN}" in masked
+    restored, problems = restore_masked_secrets(masked, STORED)
+    assert problems == []
+    assert parse_yaml_structure(restored) == parse_yaml_structure(STORED.replace("r3medy-0123", '"r3medy-0123"'))
+
+
+def test_secrets_are_not_sent_to_another_address() -> None:
+    masked = mask_probe_text(STORED)
+    moved = masked.replace("https://r.test/", "https://evil.test/")
+    _, problems = restore_masked_secrets(moved, STORED)
+    assert [str(problem) for problem in problems] == [
+        "remediation.http.headers.X-Token: an address beside this secret has changed: enter the secret again"
+    ]
+    _, problems = restore_masked_secrets(masked.replace("a.test", "evil.test"), STORED)
+    assert {problem.path.partition(".")[0] for problem in problems} == {"http"}
+    assert len(problems) == 3
+
+
+@pytest.mark.parametrize("text", ["name: •••", "http: {headers: {Authorization: •••}}", "heartbeat: {token: 'a•••'}"])
+def test_a_mask_without_a_secret_is_a_problem(text: str) -> None:
+    ((path, message),) = restore_masked_secrets(text, "name: A")[1]
+    assert message == "••• stands for a secret that is not stored here: enter it"
+    assert path
+
+
+# --- forms
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name: A\nhttp: https://a.test/",
+        "name: A\nschedule: '*/5 * * * *'\nhttp:\n  url: https://a.test/\n  method: POST",
+        "{name: A, http: {url: x, method: GET, json: {a: 1}}, alert: {severity: critical, failure_threshold: 2}}",
+        "name: no\ngroup: '123'\nhttp: https://a.test/?a=b&c=d#e\nexpect: ['status == 200', \"body.a == 'x: y'\"]",
+        "name: 'multi\n\n  line'\nhttp: 5\nevery: 30s\ntags: [a, b]",
+        "name: H\nheartbeat: {token: 0123456789abcdef, schedule: '0 3 * * *'}\nalert:\n  severity: critical",
+        "name: M\nmcp:\n  url: https://m.test/\n  tools: [a]",
+        "name: Q\nqueue: {pgboss: {url: x, queue: y}}\nalert: {failure_threshold: 1}",
+        "name: '2026'\nhttp: {url: 'http://[::1]:80/'}\nalert: {severity: 'on'}",
+    ],
+)
+def test_a_text_is_the_same_after_it_was_in_a_form(text: str) -> None:
+    kind = find_probe_kind(text)
+    composed = compose_probe_text(split_probe_text(text, kind), kind)
+
+    def values(yaml: str) -> object:
+        node, problems = parse_probe_mapping(yaml)
+        assert node is not None
+        assert problems == []
+        tree = node.to_python(raw=True)
+        if isinstance(tree.get(kind), str):
+            tree[kind] = {"url": tree[kind]}
+        return tree
+
+    assert values(composed) == values(text)
+
+
+def test_a_recurring_job_is_four_fields() -> None:
+    values = {"name": "Warm", "schedule": "*/5 * * * *", "http.url": "https://a.test/warm", "http.method": "POST"}
+    assert compose_probe_text(ProbeFormFields(values), "http") == (
+        'name: Warm\nhttp:\n  url: https://a.test/warm\n  method: POST\nschedule: "*/5 * * * *"'
+    )
+
+
+def test_comments_stay() -> None:
+    text = "# top\nname: A # nm\nhttp:   # hh\n  # inner\n  url: x  # u\nexpect: [a,\n  # mid\n  b] # tail\n# end"
+    fields = split_probe_text(text, "http")
+    assert (fields.values["name"], fields.values["http.url"], fields.values["expect"]) == ("A", "x", "a\nb")
+    composed = compose_probe_text(fields, "http")
+    for comment in ("# top", "# nm", "# hh", "# inner", "# u", "# mid", "# tail", "# end"):
+        assert composed.count(comment) == 1
+
+
+@pytest.mark.parametrize(
+    "value", ["x\ny: z", 'a"b\\c', "#c", "- x", "a: b", "!!python/object x", "&a", "*a", "é\u2028x"]
+)
+@pytest.mark.parametrize("path", ["name", "group", "http.url", "expect", "alert.severity"])
+def test_a_value_stays_a_value(path: str, value: str) -> None:
+    node, problems = parse_probe_mapping(compose_probe_text(ProbeFormFields({"name": "N", path: value}), "http"))
+    assert node is not None
+    assert problems == []
+    assert node.entries.keys() <= {"name", "http", "group", "expect", "alert"}
+    for key in path.split("."):
+        node = node.entries.get(key, node)
+    content = node.to_python(raw=True)
+    assert content == (value.split("\n") if path == "expect" else value)
+
+
+def test_empty_fields_are_left_out_but_for_those_that_are_required() -> None:
+    assert compose_probe_text(ProbeFormFields({"group": " ", "every": ""}, ""), "http") == 'name: ""\nhttp: ""'
+    assert compose_probe_text(ProbeFormFields({"name": "A"}, "http: {url: z}"), "http") == "name: A\nhttp: {url: z}"
