@@ -94,7 +94,7 @@ def test_a_failure_changes_nothing(
     if function == "rename":
         monkeypatch.setattr(Path, "replace", fail)
     else:
-        monkeypatch.setattr(managed_store.os, function, fail)
+        monkeypatch.setattr(os, function, fail)
     with pytest.raises(ManagedStoreError) as caught:
         replace_managed_file(file, b"old", b"new")
     monkeypatch.undo()
@@ -110,7 +110,7 @@ def test_a_folder_that_is_missing(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_protected(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(managed_store.os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(ManagedStoreError, match="write-protected for Watchdog: give its user permission"):
         replace_managed_file(file, b"old", b"new")
 
@@ -120,7 +120,7 @@ def test_an_owner_that_cannot_be_kept(file: Path, monkeypatch: pytest.MonkeyPatc
         raise PermissionError
 
     monkeypatch.setattr(managed_store, "_read_status", lambda _: os.stat_result((0o100600, 1, 1, 1, 7, 7, 3, 0, 0, 0)))
-    monkeypatch.setattr(managed_store.os, "fchown", refuse)
+    monkeypatch.setattr(os, "fchown", refuse)
     with pytest.raises(ManagedStoreError, match="belongs to another user or group, which Watchdog cannot keep"):
         replace_managed_file(file, b"old", b"new")
     assert list_names(file.parent) == ["managed.yaml"]

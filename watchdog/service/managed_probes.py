@@ -103,6 +103,11 @@ class ManagedProbeEditor:
     def is_enabled(self) -> bool:
         return self._get_loaded_config().managed_file is not None
 
+    @property
+    def file_name(self) -> str:
+        """The path of the managed file."""
+        return str(self._get_loaded_config().managed_file or "")
+
     async def read(self) -> ManagedProbes:
         """What the file holds now."""
         if not self.is_enabled:

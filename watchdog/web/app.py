@@ -28,6 +28,7 @@ from watchdog.web.routes.mcp import McpAsgiApp, create_mcp_router
 from watchdog.web.routes.metrics import create_metrics_router
 from watchdog.web.routes.operators import OperatorRouteContext, create_operator_router
 from watchdog.web.routes.page_acts import create_page_act_router
+from watchdog.web.routes.probe_forms import create_probe_form_router
 from watchdog.web.routes.public import StatusPageCache, create_public_router
 from watchdog.web.routes.sign_in import create_sign_in_router
 from watchdog.web.routes.slack import (
@@ -60,6 +61,7 @@ def create_web_app(
     api_keys: Iterable[ApiKey] = (),
     destination_addresses: Mapping[str, str] = MappingProxyType({}),
     config_warnings: Sequence[str] = (),
+    managed_probe_ids: frozenset[str] | None = None,
     collect_process_metrics: Callable[[], WatchdogActivityMetrics],
     mcp_app: McpAsgiApp,
     transition_feed: TransitionFeed,
@@ -71,15 +73,16 @@ def create_web_app(
     not ready, and `describe_probing_without_store`: what runs while the database is away; empty if it is ready or not
     away. `list_notes`: what else operators should know, with or without names of probes. `list_background_tasks`: of
     this process. `api_keys`: without any, operator pages are for this machine alone. `destination_addresses`:
-    "oncall/slack" -> "#oncall". `config_warnings`: what has no effect, a line each. `collect_process_metrics`: for
-    /metrics, called in the event loop. `mcp_app`: answers `/mcp`, lives as long as the application. `transition_feed`:
-    what streams send."""
+    "oncall/slack" -> "#oncall". `config_warnings`: what has no effect, a line each. `managed_probe_ids`: the probes that
+    operators may edit; None: there is no managed file. `collect_process_metrics`: for /metrics, called in the
+    event loop. `mcp_app`: answers `/mcp`, lives as long as the application. `transition_feed`: what streams send."""
     renderer = PageRenderer(status_page.title, status_page.notice)
     status_pages = StatusPageCache(run_read_query, clock, status_page, renderer)
     context = OperatorRouteContext(
         run_read_query=run_read_query, run_act=run_act, clock=clock,
         authenticator=Authenticator(api_keys, clock), renderer=renderer, destination_addresses=destination_addresses,
         list_notes=list_notes, config_warnings=config_warnings, streams=EventStreams(transition_feed, run_read_query),
+        managed_probe_ids=managed_probe_ids,
     )  # fmt: skip
     app = FastAPI(title="Watchdog", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lambda _: mcp_app)
     readiness_check = ReadinessChecker(run_read_query, not_ready_reason, destination_addresses, clock)
@@ -87,6 +90,7 @@ def create_web_app(
         create_public_router(renderer, status_pages, readiness_check, list_notes, context.authenticator.is_operator),
         create_operator_router(context),
         create_page_act_router(context),
+        create_probe_form_router(context, None if config_actions is None else config_actions.managed_probes),
         create_api_v1_router(context, readiness_check, list_background_tasks, config_actions),
         create_metrics_router(context, readiness_check, collect_process_metrics),
         create_mcp_router(context, mcp_app),

@@ -15,9 +15,9 @@ FORM_RECEIVE_TIMEOUT_S = 10.0
 """The connections that send a form slowly count towards those that the server accepts."""
 
 
-async def read_form(request: Request) -> dict[str, str]:
+async def read_form(request: Request, max_bytes: int = MAX_FORM_BYTES) -> dict[str, str]:
     """The fields of a page's form. Raises HTTPException if it is too long, or not sent in time."""
-    body = await read_form_body(request, MAX_FORM_BYTES)
+    body = await read_form_body(request, max_bytes)
     return {name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace")).items()}
 
 

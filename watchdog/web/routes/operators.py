@@ -52,6 +52,8 @@ class OperatorRouteContext:
     """What else operators should know about the process, with or without the names of probes."""
     config_warnings: Sequence[str] = ()
     """What in the configuration has no effect, a line each; contains no secrets."""
+    managed_probe_ids: frozenset[str] | None = None
+    """The probes that operators may edit; None: there is no managed file."""
 
     async def authenticate(self, request: Request) -> None:
         """Notes the key on the request. Raises WebRequestRefusedError."""
@@ -81,6 +83,7 @@ class OperatorRouteContext:
             member_notes=self.list_notes(request.state.is_operator),
             key_name=request.state.key_name,
             may_act=request.state.is_operator,
+            editable_probe_ids=self.managed_probe_ids if request.state.is_operator else None,
             csrf_token=make_csrf_token(request, self.authenticator),
             request_id=uuid4().hex,
         )

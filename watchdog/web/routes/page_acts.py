@@ -34,7 +34,7 @@ from watchdog.store.read.acts import encode_silence_matcher
 from watchdog.store.read.status import Connection, list_incidents, list_probe_infos
 from watchdog.web.auth.acts import get_actor, require_csrf_safe_act, require_operator
 from watchdog.web.errors import HttpErrorResponseError, PageNotFoundError
-from watchdog.web.forms import read_form
+from watchdog.web.forms import MAX_FORM_BYTES, read_form
 from watchdog.web.pages.maintenance import load_maintenance_page
 from watchdog.web.pages.silences import load_silences_page
 from watchdog.web.routes.operators import OperatorRouteContext
@@ -180,10 +180,12 @@ def add_maintenance_forms(router: APIRouter, context: OperatorRouteContext) -> N
         return redirect_to_page("/maintenance")
 
 
-async def read_act_form(request: Request, context: OperatorRouteContext) -> tuple[Mapping[str, str], Actor]:
+async def read_act_form(
+    request: Request, context: OperatorRouteContext, max_bytes: int = MAX_FORM_BYTES
+) -> tuple[Mapping[str, str], Actor]:
     """The fields, and who sends them. Raises WebRequestRefusedError for a reader, and for a form of another site."""
     require_operator(request)
-    form = await read_form(request)
+    form = await read_form(request, max_bytes)
     require_csrf_safe_act(request, context.authenticator, form.get(CSRF_TOKEN_FIELD, ""))
     return form, get_actor(request, OperatorInterfaceKind.PAGE)
 

@@ -26,7 +26,7 @@ READER = ApiKey("grafana", "reader", "read-me-0123456789")
 OPERATOR = ApiKey("ops", "operator", "operate-0123456789")
 PROBES = "/api/v1/config/probes"
 NEW = {"yaml": "name: Warm\nhttp: {url: 'http://127.0.0.1:9/', headers: {X: 'Bearer l1teral-s3cret'}}\n"}
-REQUESTS = (
+REQUESTS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("GET", PROBES, {}),
     ("GET", f"{PROBES}/blog", {}),
     ("POST", PROBES, {"json": NEW}),

@@ -1,0 +1,349 @@
+"""Creating, editing, copying and deleting probes on pages: nothing that was entered is lost, and nothing leaks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from tests.support.fixture_rows import FixtureRows
+from tests.support.html_checks import find_html_problems, visible_text
+from tests.support.managed_files import ENV, MANAGED_TEXT, ManagedFileHarness
+from tests.support.web import create_test_app, filled_database, request_page
+from watchdog.config.load import load_config
+from watchdog.probes import PROBE_KINDS
+from watchdog.service.config_check import RunningConfigActions
+from watchdog.service.config_reload import ConfigReloadOutcome, ConfigReloadStatus
+from watchdog.store.act_tables import acts
+from watchdog.store.database import Database
+from watchdog.web import ApiKey
+from watchdog.web.auth.session import SESSION_COOKIE_NAME
+
+READER = ApiKey("grafana", "reader", "read-me-0123456789")
+OPERATOR = ApiKey("ops", "operator", "operate-0123456789")
+NEW, SHOP, BLOG = "/config/new-probe", "/config/probes/shop", "/config/probes/blog"
+JOB = {
+    "kind": "http",
+    "name": "Warm the cache",
+    "schedule": "*/5 * * * *",
+    "http.url": "http://127.0.0.1:9/warm",
+    "http.method": "POST",
+}
+
+
+@pytest.fixture
+def harness(tmp_path: Path) -> ManagedFileHarness:
+    return ManagedFileHarness(tmp_path)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    rows = FixtureRows()
+    rows.add_probe("Shop")
+    rows.add_probe("Main")
+    with filled_database(f"sqlite:///{tmp_path}/test.db", rows) as database:
+        yield database
+
+
+def create_app(harness: ManagedFileHarness, database: Database, **options: Any) -> FastAPI:
+    async def check(_: str) -> Any:
+        raise AssertionError
+
+    actions = RunningConfigActions(harness.reload, check, harness.create_editor())
+    managed = harness.loaded_config.managed_probe_ids if harness.loaded_config.managed_file else None
+    defaults = {"api_keys": (READER, OPERATOR), "config_actions": actions, "managed_probe_ids": managed}
+    return create_test_app(database, **defaults | options)
+
+
+@pytest.fixture
+def app(harness: ManagedFileHarness, database: Database) -> FastAPI:
+    return create_app(harness, database)
+
+
+class Browser:
+    """A person who is signed in."""
+
+    def __init__(self, app: FastAPI, key: ApiKey = OPERATOR):
+        response = request_page(app, "/login", "POST", data={"key": key.secret})
+        self.app, self.cookie = app, response.headers["set-cookie"].partition(";")[0].partition("=")[2]
+
+    def get(self, path: str, status_code: int = 200) -> str:
+        response = request_page(self.app, path, headers={"Cookie": f"{SESSION_COOKIE_NAME}={self.cookie}"})
+        assert response.status_code == status_code
+        assert find_html_problems(response.text) == []
+        return response.text
+
+    def submit(self, path: str, fields: Mapping[str, str], headers: Mapping[str, str] | None = None) -> httpx.Response:
+        given = {"Cookie": f"{SESSION_COOKIE_NAME}={self.cookie}", "Sec-Fetch-Site": "same-origin", **(headers or {})}
+        response = request_page(self.app, path, "POST", data=dict(fields), headers=given)
+        if response.status_code != 303:
+            assert find_html_problems(response.text) == []
+        return response
+
+    def press(self, html: str, action: str, path: str, **changes: str) -> httpx.Response:
+        """Send the form of a page with other values in some fields, which are named with __ for a dot."""
+        fields = read_fields(html) | {name.replace("__", "."): value for name, value in changes.items()}
+        return self.submit(path, {**fields, "action": action})
+
+
+def read_fields(html: str) -> dict[str, str]:
+    """What a browser would send of the form."""
+    form = re.findall(r'<form class="pad form".*?</form>', html, re.DOTALL)[0]
+    fields = {unescape(n): unescape(v) for n, v in re.findall(r'<input[^>]* name="([^"]*)" value="([^"]*)"', form)}
+    for name, text in re.findall(r'<textarea[^>]* name="([^"]*)"[^>]*>\n(.*?)</textarea>', form, re.DOTALL):
+        fields[unescape(name)] = unescape(text).replace("\n", "\r\n")
+    for name, options in re.findall(r'<select[^>]* name="([^"]*)"[^>]*>(.*?)</select>', form, re.DOTALL):
+        selected = re.findall(r'<option value="([^"]*)" selected>', options)
+        fields[unescape(name)] = unescape(selected[0]) if selected else ""
+    return {name: value for name, value in fields.items() if value}
+
+
+def list_problems(html: str, id: str) -> list[str]:
+    lists = re.findall(rf'<ul class="problems" id="{id}-problems">(.*?)</ul>', html, re.DOTALL)
+    return [unescape(text) for part in lists for text in re.findall(r"<li>(.*?)</li>", part)]
+
+
+def test_a_recurring_job_is_four_fields(app: FastAPI, harness: ManagedFileHarness, database: Database) -> None:
+    browser = Browser(app)
+    page = browser.get(NEW)
+    checked = browser.press(page, "check", NEW, **{name.replace(".", "__"): value for name, value in JOB.items()})
+    assert (checked.status_code, harness.file.read_text()) == (200, MANAGED_TEXT)
+    assert '+schedule: "*/5 * * * *"' in visible_text(checked.text)
+    saved = browser.press(checked.text, "save", NEW)
+    assert (saved.status_code, saved.headers["location"]) == (303, "/probes/warm-the-cache")
+    assert harness.file.read_text() == MANAGED_TEXT + (
+        "  - name: Warm the cache\n    http:\n      url: http://127.0.0.1:9/warm\n      method: POST\n"
+        '    schedule: "*/5 * * * *"\n'
+    )
+    assert harness.loaded_config.managed_probe_ids == {"shop", "blog", "warm-the-cache"}
+    with database.open_read_transaction() as connection:
+        assert [(row.kind, row.author, row.interface) for row in connection.execute(acts.select())] == [
+            ("create_probe", "ops", "page")
+        ]
+    again = browser.press(checked.text, "save", NEW)
+    assert again.status_code == 422, "sent twice, it is one probe"
+
+
+def test_problems_are_at_their_fields_and_nothing_is_lost(app: FastAPI, harness: ManagedFileHarness) -> None:
+    browser = Browser(app)
+    entered = {
+        **JOB,
+        "name": "Shop",
+        "schedule": "5 * *",
+        "http.url": "ftp://x",
+        "every": "",
+        "expect": "status == 200\r\nstatus = 5",
+        "yaml": "evry: 5s\r\n# keep me\r\ntimeout: soon",
+    }
+    page = browser.press(browser.get(NEW), "save", NEW, **{name.replace(".", "__"): v for name, v in entered.items()})
+    assert page.status_code == 422
+    assert list_problems(page.text, "name") == ["duplicate name: another probe uses it on line 4 of the managed file"]
+    assert read_fields(page.text).items() >= {name: value for name, value in entered.items() if value}.items()
+    page = browser.press(page.text, "save", NEW, name="Warm")
+    assert list_problems(page.text, "http-url") == ["expected a URL that starts with http:// or https://"]
+    assert len(list_problems(page.text, "schedule")) == len(list_problems(page.text, "expect")) == 1
+    rest = list_problems(page.text, "yaml")
+    assert "evry: unknown field 'evry'; did you mean 'every'?" in rest
+    assert any(text.startswith("timeout: expected a duration such as") for text in rest)
+    assert read_fields(page.text).items() >= {"yaml": entered["yaml"], "expect": entered["expect"]}.items()
+    assert harness.file.read_text() == MANAGED_TEXT
+
+
+def test_a_probe_is_edited_and_keeps_its_comments_and_its_secret(app: FastAPI, harness: ManagedFileHarness) -> None:
+    browser = Browser(app)
+    page = browser.get(SHOP)
+    assert "s3cret" not in page
+    assert read_fields(page)["http.url"] == "http://127.0.0.1:9/shop"
+    saved = browser.press(page, "save", SHOP, every="30s", name="The shop")
+    assert saved.status_code == 303
+    text = harness.file.read_text()
+    for comment in ("# Ours; see the wiki", "# The first", "# keep this name", "# Second", "# The end"):
+        assert text.count(comment) == 1
+    probe = next(probe for probe in load_config(harness.main, env=ENV).config.probes if probe.id == "shop")
+    assert (probe.name, probe.every) == ("The shop", 30_000)
+    assert "Bearer sh0p-s3cret-1" in text
+
+
+def test_a_secret_is_not_sent_to_another_address(app: FastAPI) -> None:
+    browser = Browser(app)
+    for action in ("try", "check", "save"):
+        page = browser.press(browser.get(SHOP), action, SHOP, http__url="http://evil.test/")
+        assert page.status_code == 422
+        assert list_problems(page.text, "yaml") == [
+            "http.headers.Authorization: an address beside this secret has changed: enter the secret again"
+        ]
+
+
+def test_a_probe_is_copied(app: FastAPI, harness: ManagedFileHarness) -> None:
+    browser = Browser(app)
+    page = browser.get(f"{NEW}?copy=shop")
+    assert read_fields(page)["name"] == "Shop (copy)"
+    assert browser.press(page, "save", NEW).headers["location"] == "/probes/shop-copy"
+    assert harness.file.read_text().count("Bearer sh0p-s3cret-1") == 2
+
+
+def test_a_probe_is_deleted_after_a_question(app: FastAPI, harness: ManagedFileHarness) -> None:
+    browser = Browser(app)
+    page = browser.get(f"{BLOG}/delete")
+    assert "-name: Blog" in visible_text(page)
+    assert harness.file.read_text() == MANAGED_TEXT
+    fields = dict(re.findall(r'name="(csrf_token|version)" value="([^"]+)"', page))
+    harness.file.write_text(MANAGED_TEXT + "# by hand\n")
+    assert browser.submit(f"{BLOG}/delete", fields).status_code == 412
+    assert browser.submit(f"{BLOG}/delete", {"csrf_token": fields["csrf_token"]}).status_code == 412
+    page = browser.get(f"{BLOG}/delete")
+    fields = dict(re.findall(r'name="(csrf_token|version)" value="([^"]+)"', page))
+    assert browser.submit(f"{BLOG}/delete", fields).headers["location"] == "/probes"
+    assert "Blog" not in harness.file.read_text()
+    assert harness.file.read_text().endswith("# by hand\n")
+
+
+def test_two_people_and_a_change_by_hand_lose_nothing(app: FastAPI, harness: ManagedFileHarness) -> None:
+    ana, ben = Browser(app), Browser(app)
+    page_of_ana, page_of_ben = ana.get(BLOG), ben.get(BLOG)
+    assert ana.press(page_of_ana, "save", BLOG, group="Ana's").status_code == 303
+    conflict = ben.press(page_of_ben, "save", BLOG, every="45s", yaml="# of Ben")
+    assert conflict.status_code == 409
+    text = visible_text(conflict.text)
+    assert "The file has changed since you opened this form, and nothing was stored" in text
+    assert '-group: "Ana\'s"' in text
+    assert "+every: 45s" in text
+    assert read_fields(conflict.text).items() >= {"every": "45s", "yaml": "# of Ben"}.items()
+    assert "45s" not in harness.file.read_text()
+    harness.file.write_text(harness.file.read_text() + "# by hand\n")
+    conflict = ben.press(conflict.text, "save", BLOG)
+    assert conflict.status_code == 409
+    assert ben.press(conflict.text, "save", BLOG).status_code == 303
+    text = harness.file.read_text()
+    assert "every: 45s" in text
+    assert "# of Ben" in text
+    assert text.endswith("# The end\n# by hand\n")
+
+
+def test_a_probe_that_is_gone_can_be_added_again(app: FastAPI, harness: ManagedFileHarness) -> None:
+    browser = Browser(app)
+    page = browser.get(BLOG)
+    harness.file.write_text(MANAGED_TEXT.replace("Blog", "Weblog"))
+    conflict = browser.press(page, "save", BLOG, group="Press")
+    assert (conflict.status_code, "no longer in the file" in conflict.text) == (409, True)
+    assert browser.press(conflict.text, "save", NEW).status_code == 303
+    assert harness.loaded_config.managed_probe_ids == {"shop", "weblog", "blog"}
+
+
+def test_what_is_not_applied_at_once_is_stated(app: FastAPI, harness: ManagedFileHarness, database: Database) -> None:
+    outcomes = {
+        ConfigReloadStatus.POSTPONED: "It takes effect when the database is back.",
+        ConfigReloadStatus.INVALID: "It takes effect once the configuration is valid: watchdog.yaml: broken.",
+    }
+    for number, (status, text) in enumerate(outcomes.items()):
+
+        async def reload(status: ConfigReloadStatus = status) -> ConfigReloadOutcome:
+            return ConfigReloadOutcome(status, ("watchdog.yaml: broken",))
+
+        harness.reload = reload  # type: ignore[method-assign]
+        browser = Browser(create_app(harness, database))
+        page = browser.press(browser.get(NEW), "save", NEW, name=f"N{number}", http__url="http://127.0.0.1:9/")
+        assert page.status_code == 200
+        assert text in visible_text(page.text)
+
+
+@pytest.mark.parametrize("kind", PROBE_KINDS)
+def test_each_kind_has_a_form_with_an_example(app: FastAPI, kind: str) -> None:
+    browser = Browser(app)
+    page = browser.get(f"{NEW}?kind={kind}")
+    fields = read_fields(page)
+    assert fields["kind"] == kind
+    assert ("yaml" in fields) == (not PROBE_KINDS[kind].form_fields)
+
+
+def test_a_heartbeat_gets_a_token_that_is_masked_once_it_is_stored(app: FastAPI, harness: ManagedFileHarness) -> None:
+    browser = Browser(app)
+    page = browser.get(f"{NEW}?kind=heartbeat")
+    (token,) = re.findall(r"token: &#34;([0-9a-f]{40})&#34;|token: \"?([0-9a-f]{40})", page)[0][:1] or ("",)
+    assert browser.press(page, "save", NEW, name="Backup").status_code == 303
+    assert re.search(r'token: "?[0-9a-f]{40}', harness.file.read_text())
+    stored = browser.get("/config/probes/backup")
+    assert "•••" in stored
+    if token:
+        assert token not in stored
+    assert browser.press(stored, "save", "/config/probes/backup", group="Jobs").status_code == 303
+
+
+HOSTILE = (
+    '"><script>alert(1)</script>',
+    "</textarea><script>x</script>",
+    "{{ 7 * 7 }}",
+    "x\r\nroutes: []\r\n- y",
+    "•••",
+)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_markup_in_every_field_is_text(app: FastAPI, harness: ManagedFileHarness, text: str) -> None:
+    browser = Browser(app)
+    names = ("name", "schedule", "http__url", "http__method", "timezone", "every", "group", "id", "expect", "yaml")
+    entered = dict.fromkeys((*names, "alert__severity", "copy_of", "version", "kind", "former_name"), text)
+    for action in ("check", "try", "save", text):
+        page = browser.press(browser.get(NEW), action, NEW, **entered)
+        assert page.status_code == 422
+        assert "<script" not in page.text
+        fields = read_fields(page.text)
+        assert fields["group"] == text.replace("\r\n", "\n") if "\n" not in text else "group" in fields
+    assert harness.file.read_text() == MANAGED_TEXT
+    assert "<script" not in browser.submit(BLOG, {**entered, "csrf_token": "x"}).text
+
+
+@pytest.mark.parametrize("path", [NEW, BLOG, f"{BLOG}/delete"])
+def test_who_may_not_edit(app: FastAPI, harness: ManagedFileHarness, path: str) -> None:
+    browser, reader = Browser(app), Browser(app, READER)
+    token = re.findall(r'name="csrf_token" value="([^"]+)"', browser.get(path))[0]
+    fields = {**JOB, "action": "save", "version": "-"}
+    assert "requires the role operator" in reader.get(path, 403)
+    assert reader.submit(path, {**fields, "csrf_token": token}).status_code == 403
+    assert browser.submit(path, fields).status_code == 403, "no token"
+    assert browser.submit(path, {**fields, "csrf_token": f"{token}x"}).status_code == 403
+    assert browser.submit(path, {**fields, "csrf_token": token}, {"Sec-Fetch-Site": "cross-site"}).status_code == 403
+    assert request_page(app, path, "POST", data=fields).status_code == 401
+    assert request_page(app, path).status_code == 401
+    assert harness.file.read_text() == MANAGED_TEXT
+
+
+def test_the_links_are_for_those_who_may_use_them(
+    app: FastAPI, harness: ManagedFileHarness, database: Database
+) -> None:
+    browser = Browser(app)
+    assert 'href="/config/new-probe"' in browser.get("/probes")
+    assert all(f'href="{path}"' in browser.get("/probes/shop") for path in (SHOP, f"{SHOP}/delete", f"{NEW}?copy=shop"))
+    assert "/config/" not in browser.get("/probes/main"), "it is in another file"
+    reader = Browser(app, READER)
+    assert "/config/" not in reader.get("/probes") + reader.get("/probes/shop")
+    without = Browser(create_app(harness, database, managed_probe_ids=None))
+    assert "/config/" not in without.get("/probes") + without.get("/probes/shop")
+
+
+def test_what_cannot_be_edited(app: FastAPI, harness: ManagedFileHarness, database: Database) -> None:
+    browser = Browser(app)
+    assert "Other probes are edited in their own files" in visible_text(browser.get("/config/probes/main", 404))
+    harness.file.write_text("probes:\n  - &a {name: Blog, http: 'http://127.0.0.1:9/'}\n")
+    assert "Edit the file by hand" in visible_text(browser.get(BLOG, 409))
+    harness.file.write_text("probes: [\n")
+    text = visible_text(browser.get(BLOG, 409))
+    assert "managed.yaml:1:10: a value is missing here; correct the file by hand" in text
+    page = browser.press(browser.get(NEW), "save", NEW, name="Kept", http__url="http://127.0.0.1:9/")
+    assert page.status_code == 409
+    assert read_fields(page.text)["name"] == "Kept"
+    without = Browser(create_app(harness, database, config_actions=None))
+    assert "names no managed file" in visible_text(without.get(NEW, 409))
+
+
+def test_a_form_that_is_too_long(app: FastAPI) -> None:
+    browser = Browser(app)
+    page = browser.get(NEW)
+    assert browser.press(page, "check", NEW, name="A", yaml="# " + "x" * 70_000).status_code == 422
+    assert browser.press(page, "check", NEW, name="A", yaml="# " + "x" * 140_000).status_code == 413

@@ -1,0 +1,187 @@
+"""The form of a probe of the managed file, with what was found about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from secrets import token_hex
+from typing import get_args
+
+from watchdog.config.managed_entry import ProbeTextProblem
+from watchdog.config.managed_file import ManagedFileText
+from watchdog.config.probe_form import (
+    ProbeFormFields,
+    compose_probe_text,
+    find_probe_kind,
+    list_form_fields,
+    split_probe_text,
+)
+from watchdog.config.reference_examples import CONFIG_KIND_EXAMPLES
+from watchdog.domain.model import Severity
+from watchdog.net.targets import HttpTarget
+from watchdog.probes import PROBE_KINDS
+from watchdog.service.managed_edits import ManagedProbe, ProbeEdit
+from watchdog.service.run_once import OnDemandRun
+from watchdog.store.read.status import WatchdogStatus
+
+REST_FIELD = "yaml"
+DEFAULT_KIND = "http"
+
+
+@dataclass(frozen=True, slots=True)
+class FormInputDescription:
+    """How a field is entered."""
+
+    label: str
+    placeholder: str = ""
+    options: tuple[str, ...] = ()
+    """To choose from; empty: text."""
+    is_multiline: bool = False
+
+
+INPUT_BY_FIELD = {
+    "name": FormInputDescription("Name"),
+    "schedule": FormInputDescription("Cron schedule", "*/5 * * * *"),
+    "timezone": FormInputDescription("Time zone of the schedule", "UTC"),
+    "every": FormInputDescription("Interval, instead of a schedule", "60s"),
+    "group": FormInputDescription("Group"),
+    "id": FormInputDescription("Id; by default derived from the name"),
+    "expect": FormInputDescription("Expected, one expression on each line", "status == 200", is_multiline=True),
+    "alert.severity": FormInputDescription("Severity of its incidents", options=tuple(Severity)),
+    "http.url": FormInputDescription("URL", "https://"),
+    "http.method": FormInputDescription("Method", options=get_args(HttpTarget.model_fields["method"].annotation)),
+    "mcp.url": FormInputDescription("URL", "https://"),
+}
+FIRST_FIELDS = frozenset({"name", "schedule"})
+"""Fields that are shown with those of the kind; the others are shown under "More fields"."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeFormInput:
+    """A field with its value and what is not valid about it."""
+
+    path: str
+    description: FormInputDescription
+    value: str
+    problems: tuple[str, ...]
+    options: tuple[str, ...]
+
+    @property
+    def element_id(self) -> str:
+        return self.path.replace(".", "-")
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeForm:
+    """What a person has entered so far."""
+
+    kind: str
+    fields: ProbeFormFields = field(default_factory=ProbeFormFields)
+    probe_id: str = ""
+    """The probe that is edited; empty: another one is added."""
+    version: str = ""
+    """Of the file that the form was made from."""
+    copy_of: str = ""
+    """A probe whose secrets it may refer to."""
+    former_name: str = ""
+    """Of the probe that is edited."""
+
+    def to_edit(self) -> ProbeEdit:
+        return ProbeEdit(self.to_yaml(), self.probe_id, version=self.version, copy_of=self.copy_of)
+
+    def to_yaml(self) -> str:
+        return compose_probe_text(self.fields, self.kind)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeFormPage:
+    """A form, and what a check, a try or a refusal has led to."""
+
+    service_status: WatchdogStatus
+    form: ProbeForm
+    file: str
+    title: str
+    first_inputs: tuple[ProbeFormInput, ...]
+    more_inputs: tuple[ProbeFormInput, ...]
+    rest_problems: tuple[str, ...]
+    is_more_open: bool
+    refusal: str = ""
+    conflict_diff: str = ""
+    """From what the file holds now to what was entered; empty: there is no conflict."""
+    is_checked: bool = False
+    diff: str = ""
+    warnings: tuple[str, ...] = ()
+    run: OnDemandRun | None = None
+    kinds: tuple[str, ...] = ()
+    """To choose from, if another probe is added."""
+
+
+def create_new_probe_form(kind: str) -> ProbeForm:
+    """With an example for what is entered as YAML."""
+    kind = kind if kind in PROBE_KINDS else DEFAULT_KIND
+    if PROBE_KINDS[kind].form_fields:
+        return ProbeForm(kind)
+    example = ManagedFileText(CONFIG_KIND_EXAMPLES[f"probes[].{kind}"].lstrip("\n").encode(), "").entries[0].yaml
+    rest = split_probe_text(example, kind).rest
+    if kind == "heartbeat":
+        rest = rest.replace("${BACKUP_CHECKIN_TOKEN}", token_hex(20))
+    return ProbeForm(kind, ProbeFormFields({}, rest))
+
+
+def create_form_of_probe(probe: ManagedProbe, version: str, *, is_copy: bool = False) -> ProbeForm:
+    """`is_copy`: it adds another probe."""
+    kind = find_probe_kind(probe.yaml) or DEFAULT_KIND
+    fields = split_probe_text(probe.yaml, kind)
+    if not is_copy:
+        return ProbeForm(kind, fields, probe.id, version, former_name=probe.name)
+    values = {**fields.values, "name": f"{fields.values.get('name', probe.name)} (copy)", "id": ""}
+    return ProbeForm(kind, ProbeFormFields(values, fields.rest), copy_of=probe.id)
+
+
+def read_probe_form(form: Mapping[str, str], probe_id: str) -> ProbeForm:
+    """A probe that is edited keeps its id if its name changes."""
+    kind = form.get("kind", "") if form.get("kind", "") in PROBE_KINDS else DEFAULT_KIND
+    values = {path: form.get(path, "").replace("\r\n", "\n") for path in list_form_fields(kind)}
+    if probe_id and not values.get("id", "").strip() and values["name"].strip() != form.get("former_name", ""):
+        values["id"] = probe_id
+    fields = ProbeFormFields(values, form.get(REST_FIELD, "").replace("\r\n", "\n"))
+    texts = (form.get(name, "") for name in ("version", "copy_of", "former_name"))
+    return ProbeForm(kind, fields, probe_id, *texts)
+
+
+def build_inputs(form: ProbeForm, problems: Iterable[ProbeTextProblem]) -> tuple[list[ProbeFormInput], tuple[str, ...]]:
+    """The inputs with their problems, and the problems of what is entered as YAML."""
+    paths = list_form_fields(form.kind)
+    by_path: dict[str, list[str]] = {path: [] for path in paths}
+    rest = []
+    for problem in problems:
+        path = next((path for path in paths if is_problem_of_field(problem.path, path)), "")
+        if path:
+            by_path[path].append(problem.message)
+        else:
+            rest.append(str(problem))
+    inputs = [
+        ProbeFormInput(
+            path,
+            description := INPUT_BY_FIELD.get(path, FormInputDescription(path)),
+            value := form.fields.values.get(path, ""),
+            tuple(by_path[path]),
+            ("", *dict.fromkeys((*description.options, *([value] if value else [])))) if description.options else (),
+        )
+        for path in paths
+    ]
+    return inputs, tuple(rest)
+
+
+def is_problem_of_field(problem_path: str, path: str) -> bool:
+    """Whether it is about the field, about an entry of it, or about the short form of its section."""
+    is_entry = problem_path.startswith(f"{path}.") and problem_path.removeprefix(f"{path}.").isdecimal()
+    return problem_path == path or is_entry or f"{problem_path}.url" == path
+
+
+def split_inputs(
+    inputs: Sequence[ProbeFormInput], kind: str
+) -> tuple[tuple[ProbeFormInput, ...], tuple[ProbeFormInput, ...]]:
+    """Those that are shown first, and the others."""
+    first = tuple(each for each in inputs if each.path in FIRST_FIELDS or each.path.startswith(f"{kind}."))
+    return first, tuple(each for each in inputs if each not in first)
