@@ -122,6 +122,7 @@ def test_each_probe_is_listed_with_its_text() -> None:
     assert [(e.line, e.id, e.name) for e in entries] == [(4, "a", "A"), (10, "b", "B"), (20, "c", "C")]
     assert entries[0].yaml == (
         'name: A   # keep this name\nhttp: {url: "http://a.test/",\n       method: POST}\nexpect: ["status == 200"]'
+        "\n# every: 5s would be too often"
     )
     assert entries[1].yaml.startswith("# B is slow\nname: B\nhttp:\n  url")
     assert entries[2].yaml == '{name: C, http: "http://c.test/"}'
@@ -137,9 +138,16 @@ def test_only_the_lines_of_a_probe_are_removed() -> None:
     text = TEXT
     for index in (2, 0, 0):
         text = edit(text).remove(index)
-    comments = "  # The first\n    # every: 5s would be too often\n"
-    assert text == f"# Ours; see the wiki\nprobes: []\n{comments}\n# The end\nreceivers: {{}}\n"
+    assert text == "# Ours; see the wiki\nprobes: []\n  # The first\n\n# The end\nreceivers: {}\n"
     assert edit(text).add("name: D").startswith("# Ours; see the wiki\nprobes:\n  - name: D\n  # The first\n")
+
+
+def test_comments_below_a_probe_belong_to_it_if_they_are_indented_like_it() -> None:
+    text = edit("probes:\n- name: A\n\n  # own\n\n  # last\n\n# of B\n- name: B\n# end\n")
+    assert [entry.yaml for entry in text.entries] == ["name: A\n\n# own\n\n# last", "name: B"]
+    assert text.replace(0, "name: A") == "probes:\n- name: A\n\n# of B\n- name: B\n# end\n"
+    again = edit(text.replace(1, "name: B\n# own comment"))
+    assert again.replace(1, again.entries[1].yaml) == again.text
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,8 @@ class ManagedFileText:
         return self._list.value.column if self._list is not None and self._items else 2
 
     def _find_lines(self, index: int) -> tuple[int, int]:
-        """The start of the line with the dash of an entry, and the end of its last line."""
+        """The start of the line with the dash of an entry, and the end of its last line. Comments below it belong to it
+        if they are further to the right than the dash."""
         span, column = self._items[index], self._column
         start = find_line_start(self._body, span.start)
         while self._body[start : start + column].strip(" ") or self._body[start + column : start + column + 1] != "-":
@@ -139,7 +140,18 @@ class ManagedFileText:
                     f"the probes in {self._name} are not written one below the other: {_EDIT_BY_HAND}"
                 )
             start = find_line_start(self._body, start - 1)
-        return start, find_line_end(self._body, span.end)
+        return start, self._skip_own_comments(find_line_end(self._body, span.end), column)
+
+    def _skip_own_comments(self, end: int, column: int) -> int:
+        """The end of the last comment below an entry that belongs to it."""
+        next_start = end
+        while (line_start := skip_line_break(self._body, next_start)) > next_start:
+            next_start = find_line_end(self._body, line_start)
+            line = self._body[line_start:next_start]
+            if line.strip() and not (line.lstrip(" ").startswith("#") and line[: column + 1].isspace()):
+                break
+            end = next_start if line.strip() else end
+        return end
 
     def _read_entry_text(self, index: int, span: YamlSpan) -> str:
         """Empty if it cannot be edited alone: it shares values with others, or is no valid mapping."""

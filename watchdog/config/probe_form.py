@@ -23,7 +23,7 @@ COMMON_FORM_FIELDS = ("name", "schedule", "timezone", "every", "group", "id", "e
 EXPRESSION_FIELDS = frozenset({"expect"})
 """A list of text: one entry on each line of the input."""
 _PLAIN_SCALAR_PATTERN = re.compile(
-    r"[A-Za-z0-9][^\x00-\x1f\x7f#:\[\]{},&*!|>'\"%@`]*(://[^\x00-\x20\x7f#:\[\]{},'\"`]*)?"
+    r"[A-Za-z0-9][^\x00-\x1f\x7f#:\[\]{},&*!|>'\"%@`]*(://[^\x00-\x20\x7f#\[\]{},'\"`]*)?(?<!:)"
 )
 _WORDS_OF_YAML_1_1 = frozenset({"y", "n", "yes", "no", "on", "off"})
 """Other programs read these as true and false."""

@@ -87,7 +87,8 @@ class ProbeForm:
     """Of the probe that is edited."""
 
     def to_edit(self) -> ProbeEdit:
-        return ProbeEdit(self.to_yaml(), self.probe_id, version=self.version, copy_of=self.copy_of)
+        version = self.version or "-" if self.probe_id else ""
+        return ProbeEdit(self.to_yaml(), self.probe_id, version=version, copy_of=self.copy_of)
 
     def to_yaml(self) -> str:
         return compose_probe_text(self.fields, self.kind)

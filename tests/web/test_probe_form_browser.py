@@ -1,0 +1,153 @@
+"""The forms of probes in a real browser, over a process that reloads: what they write is valid, and comments stay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.browser import find_chromium, running_browser
+from tests.support.fakes import FakeHttpReceiver
+from tests.support.managed_files import ENV, MAIN_TEXT, MANAGED_TEXT
+from tests.support.watchdog_process import run_watchdog
+from tests.web.test_browser import NO_PROBLEMS, page_problems, violations
+from watchdog.config.load import load_config
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+COMMENTS = ("# Ours; see the wiki", "# The first", "# keep this name", "# Second", "# The end")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if find_chromium() is None:
+        pytest.skip("Chromium or Playwright is missing: apt install chromium, pip install playwright")
+    with running_browser() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    """The source of axe-core, from a Python package."""
+    spec = find_spec("axe_playwright_python")
+    if spec is None or spec.origin is None:
+        pytest.skip("axe-core is missing: pip install axe-playwright-python")
+    return (Path(spec.origin).parent / "axe.min.js").read_text()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """The managed file, beside the main file that names it."""
+    text = MAIN_TEXT.replace("managed:", "server: {listen: '127.0.0.1:0'}\nmanaged:")
+    (tmp_path / "watchdog.yaml").write_text(text)
+    (tmp_path / "managed.yaml").write_text(MANAGED_TEXT)
+    return tmp_path / "managed.yaml"
+
+
+@pytest.fixture
+def site(file: Path) -> Iterator[str]:
+    with run_watchdog(file.parent / "watchdog.yaml", ENV) as process:
+        yield process.base_url.rstrip("/")
+
+
+def open_page(browser: Browser, address: str) -> Page:
+    page = browser.new_context(java_script_enabled=False).new_page()
+    page.goto(address)
+    return page
+
+
+def press(page: Page, name: str) -> None:
+    page.get_by_role("button", name=name, exact=True).press("Enter")
+
+
+def list_probe_ids(file: Path) -> list[str]:
+    """The file is valid, and has its comments."""
+    text = file.read_text()
+    assert [text.count(comment) for comment in COMMENTS] == [1] * len(COMMENTS)
+    loaded = load_config(file.parent / "watchdog.yaml", env=ENV)
+    return [probe.id for probe in loaded.config.probes if probe.id in loaded.managed_probe_ids]
+
+
+def test_a_probe_from_the_first_field_to_its_end(browser: Browser, site: str, file: Path) -> None:
+    page = open_page(browser, f"{site}/probes")
+    page.get_by_role("link", name="New probe").click()
+    with FakeHttpReceiver() as server:
+        page.get_by_label("Name", exact=True).fill("Warm the cache")
+        page.get_by_label("URL").fill("no address")
+        page.get_by_label("Method").select_option("POST")
+        page.get_by_label("Cron schedule", exact=True).fill("*/5 * * * *")
+        press(page, "Save")
+        invalid = page.get_by_label("URL")
+        assert invalid.get_attribute("aria-invalid") == "true"
+        assert page.locator("#http-url-problems").inner_text().startswith("expected a URL that starts with http://")
+        assert page.get_by_label("Name", exact=True).input_value() == "Warm the cache"
+        page.get_by_label("URL").fill(server.url)
+        press(page, "Try once")
+        page.get_by_role("heading", name="Tried once: pass").wait_for()
+        assert server.received[0].path == "/"
+    press(page, "Show the change")
+    assert '+schedule: "*/5 * * * *"' in page.get_by_role("group", name="The change").inner_text()
+    assert file.read_text() == MANAGED_TEXT
+    press(page, "Save")
+    page.get_by_role("heading", level=1, name="Warm the cache").wait_for()
+    assert page.url == f"{site}/probes/warm-the-cache"
+    assert list_probe_ids(file) == ["shop", "blog", "warm-the-cache"]
+    page.get_by_role("link", name="Edit", exact=True).click()
+    page.get_by_text("More fields").click()
+    page.get_by_label("Group", exact=True).fill("Jobs")
+    press(page, "Save")
+    page.get_by_role("link", name="Jobs").first.wait_for()
+    page.get_by_role("link", name="Delete", exact=True).click()
+    press(page, "Delete")
+    assert page.url == f"{site}/probes"
+    assert file.read_text() == MANAGED_TEXT
+    page.context.close()
+
+
+def test_two_editors_and_a_change_by_hand(browser: Browser, site: str, file: Path) -> None:
+    ana, ben = (open_page(browser, f"{site}/config/probes/shop") for _ in range(2))
+    for page, group in ((ana, "Ana"), (ben, "Ben")):
+        page.get_by_label("Group", exact=True).fill(group)
+        press(page, "Save")
+    ana.get_by_role("heading", level=1, name="Shop").wait_for()
+    ben.get_by_role("heading", name="The file has changed since you opened this form").wait_for()
+    difference = ben.get_by_role("group", name="Difference").inner_text()
+    assert "-group: Ana" in difference
+    assert "+group: Ben" in difference
+    file.write_text(file.read_text().replace("# The end", "# The end\n# by hand"))
+    press(ben, "Save")
+    ben.get_by_role("heading", name="The file has changed since you opened this form").wait_for()
+    assert "Ben" not in file.read_text()
+    press(ben, "Save")
+    ben.get_by_role("heading", level=1, name="Shop").wait_for()
+    assert list_probe_ids(file) == ["shop", "blog"]
+    assert "group: Ben" in file.read_text()
+    assert file.read_text().endswith("# The end\n# by hand\n")
+    for page in (ana, ben):
+        page.context.close()
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+def test_the_pages_have_no_problems(browser: Browser, site: str, axe: str, width: int) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme="dark" if width < 400 else "light")
+    forms = ("/config/new-probe", "/config/new-probe?kind=heartbeat", "/config/probes/shop")
+    for path in (*forms, "/config/probes/shop/delete", "/probes/shop"):
+        assert page_problems(page, site + path) == NO_PROBLEMS, path
+        assert violations(page, axe) == [], path
+    page.goto(f"{site}/config/probes/shop")
+    page.get_by_label("URL").fill(f"http://a.test/{'long' * 50} x")
+    for button in ("Save", "Show the change"):
+        press(page, button)
+        page.locator("#http-url-problems").wait_for()
+        assert violations(page, axe) == []
+        assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+    page.get_by_label("URL").fill("http://127.0.0.1:9/shop")
+    page.get_by_label("Cron schedule", exact=True).fill("*/7 * * * *")
+    press(page, "Show the change")
+    page.get_by_role("group", name="The change").wait_for()
+    assert violations(page, axe) == []
+    page.close()
