@@ -90,7 +90,8 @@ def test_the_full_example_loads() -> None:
     assert fleet.config.status_page.groups == ("Core", "Search")
     assert [key.role for key in fleet.config.access.api_keys] == ["operator", "reader"]
     files = read_and_merge_config_files(ROOT / "examples/full.yaml", None, FLEET_ENV).files
-    assert list(files) == [ROOT / "examples/full.yaml", ROOT / "examples/conf.d/blog.yaml"]
+    names = ("full.yaml", "managed.yaml", "conf.d/blog.yaml")
+    assert list(files) == [ROOT / "examples" / name for name in names]
 
 
 def test_every_email_notifier_gets_the_smtp_server() -> None:

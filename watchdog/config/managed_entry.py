@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
+from urllib.parse import parse_qsl, urlsplit
 
 import yaml
 
@@ -18,6 +20,7 @@ from watchdog.net.redact import MASK_PLACEHOLDER, SecretMask
 MAX_PROBE_YAML_CHARS = 65_536
 _FIELDS_WITH_FREE_KEYS = frozenset({"json", "payload", "arguments", "args", "headers", "watch", "tasks"})
 """Below these, keys are not Watchdog's: `json: {command: stop}` starts no command."""
+_FILE_PARAMETER_PATTERN = re.compile(r"\w*file|ssl_?\w*(cert|key|ca|crl)\w*", re.IGNORECASE)
 _EDIT_BY_HAND = "edit the managed file by hand"
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t"}
 
@@ -59,12 +62,24 @@ def _find_forbidden_uses_of_node(node: YamlNode, variables: Collection[str]) -> 
         return
     if node.raw_value.strip().lower().startswith("sqlite:"):
         yield ProbeTextProblem(node.path, f"a database of this machine cannot be named here: {_EDIT_BY_HAND}")
+    if _has_file_parameter(node.raw_value):
+        yield ProbeTextProblem(node.path, f"a file of this machine cannot be named in a URL here: {_EDIT_BY_HAND}")
     for name in dict.fromkeys(list_variable_names(node.raw_value)):
         if name not in variables:
             message = f"the variable {name} may not be used here: list it in `managed.variables`, or {_EDIT_BY_HAND}"
             yield ProbeTextProblem(node.path, message)
         elif node.path in ("id", "name"):
             yield ProbeTextProblem(node.path, "a probe that is entered cannot have variables in its id and name")
+
+
+def _has_file_parameter(text: str) -> bool:
+    """Whether it is the URL of a server with a parameter that names a file, such as `sslkey` and `passfile`."""
+    try:
+        parts = urlsplit(text.strip())
+    except ValueError:
+        return False
+    names = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
+    return parts.scheme not in ("http", "https") and any(map(_FILE_PARAMETER_PATTERN.fullmatch, names))
 
 
 def list_variable_names(text: str) -> list[str]:
