@@ -332,7 +332,6 @@ def _create_asgi_app_of_pages_and_check_ins(
         api_keys=[ApiKey(key.name, key.role, key.key.get_secret_value()) for key in config.access.api_keys],
         destination_addresses={destination: notifier.recipient for destination, notifier in notifiers.items()},
         config_warnings=[str(warning) for warning in loaded_config.warnings],
-        managed_probe_ids=None if loaded_config.managed_file is None else loaded_config.managed_probe_ids,
         collect_process_metrics=lambda: collect_process_metrics(app.service, app.reload_counts),
         mcp_app=mcp_app,
         slack=build_slack_interactivity(notifiers, app.network),

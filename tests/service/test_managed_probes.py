@@ -61,9 +61,9 @@ def test_a_probe_is_added_and_reloaded(harness: ManagedFileHarness) -> None:
 
 
 def test_a_probe_is_changed_and_keeps_its_masked_secret(harness: ManagedFileHarness) -> None:
-    shown = {probe.id: probe.yaml for probe in asyncio.run(harness.create_editor().read()).probes}
-    assert "s3cret" not in str(shown)
-    edit = ProbeEdit(f"{shown['shop']}\nevery: 30s", "shop", version=read_version(harness))
+    texts = {probe.id: probe.yaml for probe in asyncio.run(harness.create_editor().read()).probes}
+    assert "s3cret" not in str(texts)
+    edit = ProbeEdit(f"{texts['shop']}\nevery: 30s", "shop", version=read_version(harness))
     assert check(harness, edit).diff.splitlines()[-1] == "+every: 30s"
     assert harness.file.read_text() == MANAGED_TEXT
     save(harness, edit)

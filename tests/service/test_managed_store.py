@@ -109,6 +109,14 @@ def test_a_folder_that_is_missing(tmp_path: Path) -> None:
         replace_managed_file(tmp_path / "no/managed.yaml", b"", b"new")
 
 
+def test_a_file_system_that_is_read_only(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    status = os.statvfs(file)
+    read_only = os.statvfs_result((*status[:8], status.f_flag | os.ST_RDONLY, status.f_namemax))
+    monkeypatch.setattr(os, "statvfs", lambda _: read_only)
+    with pytest.raises(ManagedStoreError, match="the file system is read-only: mount the folder writable"):
+        replace_managed_file(file, b"old", b"new")
+
+
 def test_a_file_that_is_protected(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(ManagedStoreError, match="write-protected for Watchdog: give its user permission"):

@@ -146,7 +146,7 @@ def find_managed_entry(text: ManagedFileText, id: str) -> ManagedProbeEntry:
 
 def build_invalid_probe_error(problems: Sequence[ProbeTextProblem]) -> ManagedProbeRefusedError:
     unique = tuple(dict.fromkeys(problems))
-    return ManagedProbeRefusedError(ManagedProbeRefusalReason.INVALID, str(unique[0]), unique)
+    return ManagedProbeRefusedError(ManagedProbeRefusalReason.INVALID, f"the probe is not valid: {unique[0]}", unique)
 
 
 def build_masked_probe_diff(before: str, after: str, file: str, line: int) -> str:

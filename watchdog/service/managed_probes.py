@@ -104,6 +104,11 @@ class ManagedProbeEditor:
         return self._get_loaded_config().managed_file is not None
 
     @property
+    def probe_ids(self) -> frozenset[str] | None:
+        """The probes of the managed file in the configuration in use; None: there is no such file."""
+        return self._get_loaded_config().managed_probe_ids if self.is_enabled else None
+
+    @property
     def file_name(self) -> str:
         """The path of the managed file."""
         return str(self._get_loaded_config().managed_file or "")

@@ -18,7 +18,7 @@ from uuid import uuid4
 MAX_MANAGED_FILE_BYTES = 4 * 1024 * 1024
 LOCK_TIMEOUT_S = 5.0
 LOCK_RETRY_INTERVAL_S = 0.05
-NEW_FILE_MODE = 0o666
+NEW_FILE_MODE = 0o640
 """Less what the umask of the process takes away."""
 
 
@@ -74,6 +74,8 @@ def _read_status(path: Path) -> os.stat_result | None:
         status = path.stat()
     except FileNotFoundError:
         return None
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
     if not os.access(path, os.W_OK):
         raise ManagedStoreError(f"{path} is write-protected for Watchdog: give its user permission to write it")
     return status

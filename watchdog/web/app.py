@@ -61,7 +61,6 @@ def create_web_app(
     api_keys: Iterable[ApiKey] = (),
     destination_addresses: Mapping[str, str] = MappingProxyType({}),
     config_warnings: Sequence[str] = (),
-    managed_probe_ids: frozenset[str] | None = None,
     collect_process_metrics: Callable[[], WatchdogActivityMetrics],
     mcp_app: McpAsgiApp,
     transition_feed: TransitionFeed,
@@ -73,16 +72,17 @@ def create_web_app(
     not ready, and `describe_probing_without_store`: what runs while the database is away; empty if it is ready or not
     away. `list_notes`: what else operators should know, with or without names of probes. `list_background_tasks`: of
     this process. `api_keys`: without any, operator pages are for this machine alone. `destination_addresses`:
-    "oncall/slack" -> "#oncall". `config_warnings`: what has no effect, a line each. `managed_probe_ids`: the probes that
-    operators may edit; None: there is no managed file. `collect_process_metrics`: for /metrics, called in the
-    event loop. `mcp_app`: answers `/mcp`, lives as long as the application. `transition_feed`: what streams send."""
+    "oncall/slack" -> "#oncall". `config_warnings`: what has no effect, a line each. `collect_process_metrics`: for
+    /metrics, called in the event loop. `mcp_app`: answers `/mcp`, lives as long as the application. `transition_feed`:
+    what streams send."""
     renderer = PageRenderer(status_page.title, status_page.notice)
     status_pages = StatusPageCache(run_read_query, clock, status_page, renderer)
+    editor = None if config_actions is None else config_actions.managed_probes
     context = OperatorRouteContext(
         run_read_query=run_read_query, run_act=run_act, clock=clock,
         authenticator=Authenticator(api_keys, clock), renderer=renderer, destination_addresses=destination_addresses,
         list_notes=list_notes, config_warnings=config_warnings, streams=EventStreams(transition_feed, run_read_query),
-        managed_probe_ids=managed_probe_ids,
+        managed_probes=editor,
     )  # fmt: skip
     app = FastAPI(title="Watchdog", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lambda _: mcp_app)
     readiness_check = ReadinessChecker(run_read_query, not_ready_reason, destination_addresses, clock)
@@ -90,7 +90,7 @@ def create_web_app(
         create_public_router(renderer, status_pages, readiness_check, list_notes, context.authenticator.is_operator),
         create_operator_router(context),
         create_page_act_router(context),
-        create_probe_form_router(context, None if config_actions is None else config_actions.managed_probes),
+        create_probe_form_router(context),
         create_api_v1_router(context, readiness_check, list_background_tasks, config_actions),
         create_metrics_router(context, readiness_check, collect_process_metrics),
         create_mcp_router(context, mcp_app),

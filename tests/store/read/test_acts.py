@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.support.acts import ANA, BEN, make_silence_request
 from tests.support.store import START_AT
 from watchdog.domain.acts import OperatorActKind
-from watchdog.service.acts import begin_silence, end_silence
+from watchdog.service.acts import begin_silence, end_silence, record_probe_edit
 from watchdog.store.database import Database
 from watchdog.store.read.acts import list_acts, list_silences
 from watchdog.store.write.audit import record_operator_act
@@ -30,6 +30,18 @@ def test_silences_are_listed_newest_first_and_after_a_position(database: Databas
         in_effect = [silence.id for silence in list_silences(connection, limit=9, is_in_effect=True)]
         assert in_effect == [id for id in expected if id != started[0].id]
         assert list_silences(connection, limit=9, after=(NOW, "\0\ud800~")) == []
+
+
+def test_an_act_that_changes_nothing_else_is_listed(database: Database) -> None:
+    for kind in (OperatorActKind.CREATE_PROBE, OperatorActKind.EDIT_PROBE, OperatorActKind.DELETE_PROBE):
+        record_probe_edit(database, kind, "warm", ANA._replace(name=""), NOW)
+    with database.open_read_transaction() as connection:
+        acts = list_acts(connection, limit=9)
+    assert [(act.kind.value, act.probe, act.actor.name) for act in acts] == [
+        ("delete_probe", "warm", "unknown"),
+        ("edit_probe", "warm", "unknown"),
+        ("create_probe", "warm", "unknown"),
+    ]
 
 
 def test_acts_are_listed_newest_first_and_before_a_position(database: Database) -> None:

@@ -56,8 +56,7 @@ def create_app(harness: ManagedFileHarness, database: Database, **options: Any) 
         raise AssertionError
 
     actions = RunningConfigActions(harness.reload, check, harness.create_editor())
-    managed = harness.loaded_config.managed_probe_ids if harness.loaded_config.managed_file else None
-    defaults = {"api_keys": (READER, OPERATOR), "config_actions": actions, "managed_probe_ids": managed}
+    defaults = {"api_keys": (READER, OPERATOR), "config_actions": actions}
     return create_test_app(database, **defaults | options)
 
 
@@ -322,7 +321,7 @@ def test_the_links_are_for_those_who_may_use_them(
     assert "/config/" not in browser.get("/probes/main"), "it is in another file"
     reader = Browser(app, READER)
     assert "/config/" not in reader.get("/probes") + reader.get("/probes/shop")
-    without = Browser(create_app(harness, database, managed_probe_ids=None))
+    without = Browser(create_app(harness, database, config_actions=None))
     assert "/config/" not in without.get("/probes") + without.get("/probes/shop")
 
 

@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from watchdog.domain.watermark import is_watermark_current
 from watchdog.service.acts import ActRunner
+from watchdog.service.managed_probes import ManagedProbeEditor
 from watchdog.store.read.query import STORE_READ_QUERY_TIMEOUT_S, QueryResultT, StoreReadRunner
 from watchdog.store.read.status import Connection, WatchdogStatus
 from watchdog.web.auth.access import Authenticator, has_operator_access
@@ -52,8 +53,8 @@ class OperatorRouteContext:
     """What else operators should know about the process, with or without the names of probes."""
     config_warnings: Sequence[str] = ()
     """What in the configuration has no effect, a line each; contains no secrets."""
-    managed_probe_ids: frozenset[str] | None = None
-    """The probes that operators may edit; None: there is no managed file."""
+    managed_probes: ManagedProbeEditor | None = None
+    """Edits the managed file; None: this process does not."""
 
     async def authenticate(self, request: Request) -> None:
         """Notes the key on the request. Raises WebRequestRefusedError."""
@@ -83,13 +84,17 @@ class OperatorRouteContext:
             member_notes=self.list_notes(request.state.is_operator),
             key_name=request.state.key_name,
             may_act=request.state.is_operator,
-            editable_probe_ids=self.managed_probe_ids if request.state.is_operator else None,
+            editable_probe_ids=self._list_editable_probes(request),
             csrf_token=make_csrf_token(request, self.authenticator),
             request_id=uuid4().hex,
         )
         return Response(
             content, media_type="text/html", headers=NO_STORE_HEADERS | LIVE_PAGE_HEADERS | encoding_headers
         )
+
+    def _list_editable_probes(self, request: Request) -> frozenset[str] | None:
+        """The ids of the probes in the managed file; None: there is none, or a reader asks."""
+        return self.managed_probes.probe_ids if self.managed_probes and request.state.is_operator else None
 
     def _render_and_compress_page(
         self, request: Request, template: str, now: int, **context: Any

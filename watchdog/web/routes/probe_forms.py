@@ -46,10 +46,10 @@ NO_MANAGED_FILE_TEXT = (
 )
 
 
-def create_probe_form_router(context: OperatorRouteContext, editor: ManagedProbeEditor | None) -> APIRouter:
-    """`editor`: None if this process does not edit its configuration. Only operators see these pages."""
+def create_probe_form_router(context: OperatorRouteContext) -> APIRouter:
+    """Only operators see these pages."""
     router = APIRouter(dependencies=[Depends(context.authenticate), Depends(require_operator_of_page)])
-    forms = ProbeFormResponder(context, editor)
+    forms = ProbeFormResponder(context)
     add_form_routes(router, forms)
     add_deletion_routes(router, forms)
     return router
@@ -105,14 +105,15 @@ def add_deletion_routes(router: APIRouter, forms: ProbeFormResponder) -> None:
 class ProbeFormResponder:
     """Answers a form with what it led to, and with everything that was entered unless it was stored."""
 
-    def __init__(self, context: OperatorRouteContext, editor: ManagedProbeEditor | None):
-        self.context, self._editor = context, editor
+    def __init__(self, context: OperatorRouteContext):
+        self.context = context
 
     def get_editor(self) -> ManagedProbeEditor:
         """Raises HttpErrorResponseError."""
-        if self._editor is None or not self._editor.is_enabled:
+        editor = self.context.managed_probes
+        if editor is None or not editor.is_enabled:
             raise HttpErrorResponseError(409, NO_MANAGED_FILE_TEXT)
-        return self._editor
+        return editor
 
     async def find_probe(self, probe_id: str, *, is_text_required: bool = True) -> tuple[ManagedProbe, ManagedProbes]:
         """A probe of the file, and the file. Raises HttpErrorResponseError and ManagedProbeRefusedError."""

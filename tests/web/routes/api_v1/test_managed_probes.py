@@ -80,13 +80,13 @@ def test_the_life_of_a_probe(app: FastAPI, harness: ManagedFileHarness, database
     listing = send(app, "GET", PROBES)
     assert listing.headers["etag"] == f'"{created["version"]}"'
     assert [probe["id"] for probe in listing.json()["probes"]] == ["shop", "blog", "warm"]
-    one = send(app, "GET", f"{PROBES}/warm")
-    text = one.json()["yaml"]
+    response = send(app, "GET", f"{PROBES}/warm")
+    text = response.json()["yaml"]
     body = {"yaml": text.rstrip() + "\nevery: 5m\n"}
-    changed = send(app, "PUT", f"{PROBES}/warm", json=body, headers={"If-Match": one.headers["etag"]})
+    changed = send(app, "PUT", f"{PROBES}/warm", json=body, headers={"If-Match": response.headers["etag"]})
     assert changed.status_code == 200
     assert changed.json()["diff"].splitlines()[-1] == "+every: 5m"
-    again = send(app, "PUT", f"{PROBES}/warm", json=body, headers={"If-Match": one.headers["etag"]})
+    again = send(app, "PUT", f"{PROBES}/warm", json=body, headers={"If-Match": response.headers["etag"]})
     assert again.status_code == 412
     version = changed.json()["version"]
     assert send(app, "DELETE", f"{PROBES}/warm", headers={"If-Match": f'W/"{version}"'}).status_code == 200
@@ -114,7 +114,7 @@ def test_problems_are_listed_by_field(app: FastAPI) -> None:
     assert response.headers["content-type"] == "application/problem+json"
     body = response.json()
     assert {error["name"] for error in body["errors"]} == {"http", "evry", "every"}
-    assert body["detail"] == "Http: expected a URL that starts with http:// or https://."
+    assert body["detail"] == "The probe is not valid: http: expected a URL that starts with http:// or https://."
     messages = {error["name"]: error["message"] for error in body["errors"]}
     assert messages["evry"] == "unknown field 'evry'; did you mean 'every'?"
 
