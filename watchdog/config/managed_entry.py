@@ -133,10 +133,17 @@ def restore_masked_secrets(text: str, stored: str) -> tuple[str, list[ProbeTextP
             message = "an address beside this secret has changed: enter the secret again"
             problems.append(ProbeTextProblem(each.path, message))
         else:
-            restored.append((*span, secret.value))
+            restored.append((*span, _format_secret(secret, stored)))
     for start, end, value in sorted(restored, reverse=True):
-        text = text[:start] + quote_yaml_scalar(value) + text[end:]
+        text = text[:start] + value + text[end:]
     return text, problems
+
+
+def _format_secret(secret: _SecretScalar, stored: str) -> str:
+    """As it is written in the stored text, if it means the same in any place."""
+    written = stored[secret.start : secret.end]
+    is_portable = "\n" not in written and (written[0] in "'\"" or set(written).isdisjoint(",[]{}"))
+    return written if is_portable else quote_yaml_scalar(secret.value)
 
 
 def _list_addresses(node: YamlNode | None, path: str) -> set[str]:

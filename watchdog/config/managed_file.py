@@ -22,6 +22,7 @@ from watchdog.config.yaml_spans import (
     find_line_start,
     parse_yaml_structure,
     skip_line_break,
+    skip_own_comments,
 )
 from watchdog.config.yaml_tree import YamlNode, parse_yaml_with_problems
 from watchdog.config_values import slugify
@@ -140,18 +141,7 @@ class ManagedFileText:
                     f"the probes in {self._name} are not written one below the other: {_EDIT_BY_HAND}"
                 )
             start = find_line_start(self._body, start - 1)
-        return start, self._skip_own_comments(find_line_end(self._body, span.end), column)
-
-    def _skip_own_comments(self, end: int, column: int) -> int:
-        """The end of the last comment below an entry that belongs to it."""
-        next_start = end
-        while (line_start := skip_line_break(self._body, next_start)) > next_start:
-            next_start = find_line_end(self._body, line_start)
-            line = self._body[line_start:next_start]
-            if line.strip() and not (line.lstrip(" ").startswith("#") and line[: column + 1].isspace()):
-                break
-            end = next_start if line.strip() else end
-        return end
+        return start, skip_own_comments(self._body, find_line_end(self._body, span.end), column)
 
     def _read_entry_text(self, index: int, span: YamlSpan) -> str:
         """Empty if it cannot be edited alone: it shares values with others, or is no valid mapping."""

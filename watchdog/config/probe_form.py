@@ -1,6 +1,6 @@
 """A probe as the fields of a form: those that most people fill in have one of their own, and the rest is YAML.
 
-Comments of the text stay: those of a field that has its own stay in the rest.
+What was not changed stays as it is written, in its order and with its comments.
 """
 
 from __future__ import annotations
@@ -8,13 +8,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import yaml
 
 from watchdog.config.managed_entry import quote_yaml_scalar
 from watchdog.config.managed_file import parse_probe_mapping
 from watchdog.config.scalars import parse_plain_yaml_scalar
-from watchdog.config.yaml_spans import YamlPairSpan, YamlSpanReader, find_line_end, find_line_start, skip_line_break
+from watchdog.config.yaml_spans import (
+    YamlPairSpan,
+    YamlSpanReader,
+    find_line_end,
+    find_line_start,
+    skip_line_break,
+    skip_own_comments,
+)
 from watchdog.config.yaml_tree import YamlNode
 from watchdog.probes import PROBE_KINDS
 
@@ -53,16 +61,60 @@ def find_probe_kind(text: str) -> str:
     return next((kind for kind in PROBE_KINDS if node is not None and kind in node.entries), "")
 
 
+class _FieldBlock(NamedTuple):
+    """A field of a probe with its lines."""
+
+    key: str
+    text: str
+    """With the comments in front of it, and those below that are further to the right."""
+
+
+def _split_blocks(text: str) -> list[_FieldBlock]:
+    """The fields of a mapping, in their order, and what is below them without a key."""
+    try:
+        pairs = list(YamlSpanReader(text).iter_mapping())
+    except yaml.YAMLError:
+        return [_FieldBlock("", text)] if text.strip() else []
+    blocks, start = [], 0
+    for pair in pairs:
+        end = skip_own_comments(text, find_line_end(text, max(pair.value.end, pair.key.end)), 0)
+        blocks.append(_FieldBlock(pair.key.text, text[start:end].strip("\n")))
+        start = skip_line_break(text, end)
+    tail = text[start:].strip("\n")
+    return [*blocks, _FieldBlock("", tail)] if tail else blocks
+
+
 # --- from a text to fields
 
 
 def split_probe_text(text: str, kind: str) -> ProbeFormFields:
-    """`text`: a mapping."""
+    """`text`: a mapping. Comments of fields that have inputs are left out, unless other fields are below them."""
     node, _ = parse_probe_mapping(text)
     if node is None:
         return ProbeFormFields({}, text)
-    values: dict[str, str] = {}
-    return ProbeFormFields(values, _take_fields(text, node, list_form_fields(kind), "", values))
+    blocks = _split_blocks(text)
+    if not any(block.key for block in blocks):  # it is written in brackets
+        blocks = _split_blocks(_dump(node))
+    paths, values, rest = list_form_fields(kind), dict[str, str](), list[str]()
+    for block in blocks:
+        entry = node.entries.get(block.key)
+        nested = [path for path in paths if path.startswith(f"{block.key}.")]
+        value = None if entry is None else _read_value(entry, block.key, nested, paths)
+        if value is not None:
+            values[value[0]] = value[1]
+        elif entry is not None and nested and entry.entries:
+            rest.append(_take_nested_fields(block, entry, nested, values))
+        else:
+            rest.append(block.text)
+    return ProbeFormFields(values, "\n".join(filter(None, rest)))
+
+
+def _take_nested_fields(block: _FieldBlock, entry: YamlNode, paths: list[str], values: dict[str, str]) -> str:
+    """What of a section has no input; empty: nothing. The values of the others are added."""
+    (pair,) = YamlSpanReader(block.text).iter_mapping()
+    child = _read_child_text(block.text, pair, entry)
+    rest = _take_fields(child, entry, paths, f"{block.key}.", values)
+    return f"{block.key}:\n{_indent(rest)}" if parse_probe_mapping(rest)[0] is not None else ""
 
 
 def _take_fields(text: str, node: YamlNode, paths: Iterable[str], above: str, values: dict[str, str]) -> str:
@@ -153,9 +205,9 @@ def _dump(node: YamlNode) -> str:
 # --- from fields to a text
 
 
-def compose_probe_text(fields: ProbeFormFields, kind: str) -> str:
+def compose_probe_text(fields: ProbeFormFields, kind: str, stored: str = "") -> str:
     """The text of a probe of this kind. A field that is empty is left out, but for those without which the kind would
-    not be recognised."""
+    not be recognised. `stored`: a text whose order, comments and unchanged fields stay."""
     rest = fields.rest.replace("\r\n", "\n").replace("\r", "\n").strip("\n")
     required = ("name", *(f"{kind}.{name}" for name in PROBE_KINDS[kind].form_fields[:1]))
     values = {
@@ -163,20 +215,41 @@ def compose_probe_text(fields: ProbeFormFields, kind: str) -> str:
         for path in list_form_fields(kind)
         if fields.values.get(path, "").strip() or (path in required and not _has_section(rest, path.partition(".")[0]))
     }
-    sections = dict.fromkeys(path.partition(".")[0] for path in values)
-    lines = []
-    for section in sections:
-        nested = {path.partition(".")[2]: value for path, value in values.items() if path.startswith(f"{section}.")}
-        if not nested:
-            lines.append(_format_field(section, values[section], section))
-            continue
+    before, stored_blocks = split_probe_text(stored, kind), _split_blocks(stored)
+    own: list[_FieldBlock] = []
+    for section in dict.fromkeys(path.partition(".")[0] for path in values):
         rest, inner = _cut_section(rest, section)
-        own = [_format_field(name, value, f"{section}.{name}") for name, value in nested.items()]
-        if not inner and nested.keys() == {"url"}:
-            lines.append(_format_field(section, nested["url"], section))
+        text = _compose_section(section, _select_section(values, section), inner)
+        is_same = _select_section(values, section) == _select_section(before.values, section)
+        former = next((block.text for block in stored_blocks if block.key == section), "")
+        if former and is_same and inner == _cut_section(before.rest, section)[1]:
+            own.append(_FieldBlock(section, former))
         else:
-            lines.append(f"{section}:\n{_indent(chr(10).join([*own, *([inner] if inner else [])]))}")
-    return "\n".join([*lines, *([rest] if rest else [])])
+            comments = [comment for comment in _list_comments(former) if comment not in text]
+            own.append(_FieldBlock(section, "\n".join([*comments, text])))
+    order = {block.key: number for number, block in enumerate(stored_blocks)}
+    blocks = [*own, *_split_blocks(rest)]
+    blocks.sort(key=lambda block: order.get(block.key, len(order)) if block.key else len(order) + 1)
+    return "\n".join(block.text for block in blocks)
+
+
+def _select_section(values: Mapping[str, str], section: str) -> dict[str, str]:
+    return {path: value for path, value in values.items() if path.partition(".")[0] == section}
+
+
+def _compose_section(section: str, values: Mapping[str, str], inner: str) -> str:
+    """`inner`: what else is in it."""
+    if section in values:
+        return _format_field(section, values[section], section)
+    if not inner and values.keys() == {f"{section}.url"}:
+        return _format_field(section, values[f"{section}.url"], section)
+    own = [_format_field(path.partition(".")[2], value, path) for path, value in values.items()]
+    return f"{section}:\n" + _indent("\n".join([*own, *([inner] if inner else [])]))
+
+
+def _list_comments(text: str) -> list[str]:
+    """The comments in the lines of a field, each as a line."""
+    return [match[1].rstrip() for match in re.finditer(r"(?:^|(?<=\s))(#.*)", text, re.MULTILINE)]
 
 
 def _has_section(text: str, name: str) -> bool:

@@ -121,6 +121,19 @@ def skip_line_break(text: str, index: int) -> int:
     return index + (2 if text.startswith("\r\n", index) else text.startswith("\n", index))
 
 
+def skip_own_comments(text: str, end: int, column: int) -> int:
+    """The end of the last comment below what ends at the end of a line, if it is further to the right than the
+    column."""
+    next_end = end
+    while (line_start := skip_line_break(text, next_end)) > next_end:
+        next_end = find_line_end(text, line_start)
+        line = text[line_start:next_end]
+        if line.strip() and not (line.lstrip(" ").startswith("#") and line[: column + 1].isspace()):
+            break
+        end = next_end if line.strip() else end
+    return end
+
+
 def parse_yaml_structure(text: str) -> YamlStructure:
     """All values of a text with their tags and whether they are quoted, to compare two texts. Aliases are expanded.
     Raises yaml.YAMLError."""

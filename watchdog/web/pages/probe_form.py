@@ -20,7 +20,7 @@ from watchdog.config.reference_examples import CONFIG_KIND_EXAMPLES
 from watchdog.domain.model import Severity
 from watchdog.net.targets import HttpTarget
 from watchdog.probes import PROBE_KINDS
-from watchdog.service.managed_edits import ManagedProbe, ProbeEdit
+from watchdog.service.managed_edits import ManagedProbe, ManagedProbes, ProbeEdit
 from watchdog.service.run_once import OnDemandRun
 from watchdog.store.read.status import WatchdogStatus
 
@@ -86,12 +86,15 @@ class ProbeForm:
     former_name: str = ""
     """Of the probe that is edited."""
 
-    def to_edit(self) -> ProbeEdit:
+    def to_edit(self, managed: ManagedProbes) -> ProbeEdit:
         version = self.version or "-" if self.probe_id else ""
-        return ProbeEdit(self.to_yaml(), self.probe_id, version=version, copy_of=self.copy_of)
+        return ProbeEdit(self.to_yaml(managed), self.probe_id, version=version, copy_of=self.copy_of)
 
-    def to_yaml(self) -> str:
-        return compose_probe_text(self.fields, self.kind)
+    def to_yaml(self, managed: ManagedProbes) -> str:
+        """What is not changed stays as it is written in the file."""
+        id = self.probe_id or self.copy_of
+        stored = next((probe.yaml for probe in managed.probes if probe.id == id), "")
+        return compose_probe_text(self.fields, self.kind, stored)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

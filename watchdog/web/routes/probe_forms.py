@@ -131,8 +131,9 @@ class ProbeFormResponder:
 
     async def respond(self, request: Request, fields: Mapping[str, str], form: ProbeForm, actor: Actor) -> Response:
         """Carry out the button that was pressed."""
-        editor, edit = self.get_editor(), form.to_edit()
+        editor = self.get_editor()
         try:
+            edit = form.to_edit(await editor.read())
             if fields.get("action") == "save":
                 saved = await save_and_record_probe_edit(editor, edit, self.context.run_act, actor)
                 return await self._show_saved(request, saved)
@@ -166,7 +167,7 @@ class ProbeFormResponder:
         """What was entered stays, and can be stored over what the file holds now."""
         managed = await self.get_editor().read()
         probe = next((probe for probe in managed.probes if probe.id == form.probe_id), None)
-        diff = build_masked_probe_diff(probe.yaml if probe else "", form.to_yaml(), managed.file, 0)
+        diff = build_masked_probe_diff(probe.yaml if probe else "", form.to_yaml(managed), managed.file, 0)
         if probe is None:
             text = "The probe is no longer in the file. Nothing was stored. Save it to add it again."
             form = ProbeForm(form.kind, form.fields)
