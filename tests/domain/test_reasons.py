@@ -117,12 +117,15 @@ LOOK_ALIKES = {
     "watchdog.css",
     "watchdog.yaml",
     "http.disconnect",
+    "http.method",
     "http.request",
+    "http.url",
     "mcp.client",
     "mcp.shared",
+    "mcp.url",
     "probe.j2",
 }
-"""A logger, files, loggers of a library, and events of ASGI."""
+"""A logger, files, loggers of a library, events of ASGI, and fields of probes."""
 
 
 @functools.cache

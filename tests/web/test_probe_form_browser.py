@@ -138,14 +138,14 @@ def test_the_pages_have_no_problems(browser: Browser, site: str, axe: str, width
     for path in (*forms, "/config/probes/shop/delete", "/probes/shop"):
         assert page_problems(page, site + path) == NO_PROBLEMS, path
         assert violations(page, axe) == [], path
-    page.goto(f"{site}/config/probes/shop")
+    page.goto(f"{site}/config/probes/blog")
     page.get_by_label("URL").fill(f"http://a.test/{'long' * 50} x")
     for button in ("Save", "Show the change"):
         press(page, button)
         page.locator("#http-url-problems").wait_for()
         assert violations(page, axe) == []
         assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
-    page.get_by_label("URL").fill("http://127.0.0.1:9/shop")
+    page.get_by_label("URL").fill("http://127.0.0.1:9/blog")
     page.get_by_label("Cron schedule", exact=True).fill("*/7 * * * *")
     press(page, "Show the change")
     page.get_by_role("group", name="The change").wait_for()

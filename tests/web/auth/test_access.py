@@ -133,7 +133,9 @@ BEHIND = [route for route in ROUTES if route not in PUBLIC]
 
 
 def is_act(path: str, method: str) -> bool:
-    return method not in SAFE_HTTP_METHODS and path != "/mcp"
+    """Or only operators may read it."""
+    is_managed_file = path.startswith(("/config/", "/api/v1/config/probes"))
+    return (method not in SAFE_HTTP_METHODS and path != "/mcp") or is_managed_file
 
 
 def address(path: str) -> str:
