@@ -139,7 +139,7 @@ def test_the_pages_have_no_problems(browser: Browser, site: str, axe: str, width
         assert page_problems(page, site + path) == NO_PROBLEMS, path
         assert violations(page, axe) == [], path
     page.goto(f"{site}/config/probes/blog")
-    page.get_by_label("URL").fill(f"http://a.test/{'long' * 50} x")
+    page.get_by_label("URL").fill(f"ftp://a.test/{'long' * 50} x")
     for button in ("Save", "Show the change"):
         press(page, button)
         page.locator("#http-url-problems").wait_for()
