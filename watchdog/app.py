@@ -362,10 +362,7 @@ def create_web_server(app: RunningWatchdogService, listen_socket: socket.socket)
 
 
 async def serve_until_shutdown(
-    loaded_config: LoadedConfig,
-    listen_socket: socket.socket,
-    config_path: Path,
-    signatures: FileSignatures,
+    loaded_config: LoadedConfig, listen_socket: socket.socket, config_path: Path, signatures: FileSignatures
 ) -> None:
     """Run the service, and its pages on this socket, until a shutdown signal. SIGHUP reloads the configuration, and so
     does a change of its files. `signatures`: of the files when `loaded_config` was read."""

@@ -68,21 +68,18 @@ def create_web_app(
 ) -> FastAPI:
     """The application with all routes but check-ins, which CheckInMiddleware puts in front of it.
 
-    `clock`: epoch ms. `config_actions`, `slack`: None if this process has none. `not_ready_reason`: why the service is
-    not ready, and `describe_probing_without_store`: what runs while the database is away; empty if it is ready or not
-    away. `list_notes`: what else operators should know, with or without names of probes. `list_background_tasks`: of
-    this process. `api_keys`: without any, operator pages are for this machine alone. `destination_addresses`:
-    "oncall/slack" -> "#oncall". `config_warnings`: what has no effect, a line each. `collect_process_metrics`: for
-    /metrics, called in the event loop. `mcp_app`: answers `/mcp`, lives as long as the application. `transition_feed`:
-    what streams send."""
+    `clock`: epoch ms. `config_actions`, `slack`: None if this process has none. `not_ready_reason`: empty if it is ready,
+    and `describe_probing_without_store`: empty if the database is not away. `list_notes`: with or without names of
+    probes. `list_background_tasks`: of this process. `api_keys`: without any, operator pages are for this machine alone.
+    `destination_addresses`: "oncall/slack" -> "#oncall". `config_warnings`: what has no effect, a line each.
+    `collect_process_metrics`: called in the event loop. `mcp_app`: lives as long as the application."""
     renderer = PageRenderer(status_page.title, status_page.notice)
     status_pages = StatusPageCache(run_read_query, clock, status_page, renderer)
-    editor = None if config_actions is None else config_actions.managed_probes
     context = OperatorRouteContext(
-        run_read_query=run_read_query, run_act=run_act, clock=clock,
-        authenticator=Authenticator(api_keys, clock), renderer=renderer, destination_addresses=destination_addresses,
-        list_notes=list_notes, config_warnings=config_warnings, streams=EventStreams(transition_feed, run_read_query),
-        managed_probes=editor,
+        run_read_query=run_read_query, run_act=run_act, clock=clock, authenticator=Authenticator(api_keys, clock),
+        renderer=renderer, destination_addresses=destination_addresses, list_notes=list_notes,
+        config_warnings=config_warnings, managed_probes=config_actions and config_actions.managed_probes,
+        streams=EventStreams(transition_feed, run_read_query),
     )  # fmt: skip
     app = FastAPI(title="Watchdog", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lambda _: mcp_app)
     readiness_check = ReadinessChecker(run_read_query, not_ready_reason, destination_addresses, clock)
