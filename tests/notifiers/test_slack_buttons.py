@@ -34,7 +34,7 @@ from watchdog.notifiers.slack_buttons import SlackMessageReference
 REFERENCE = SlackMessageReference("5d41402abc4b2a76b9719d91", NOW)
 ANA = Acknowledgement(NOW, Actor("Ana", OperatorInterfaceKind.SLACK), "")
 BEN = Acknowledgement(NOW - 60_000, Actor("Ben", OperatorInterfaceKind.CLI), "")
-ACT_BUTTONS = ["Acknowledge", "Silence 1 h", "Silence 4 h", "Run now"]
+ACT_BUTTONS = ["Acknowledge", "Silence 1 h", "Silence 4 h", "Silence until resolved", "Run now"]
 
 
 def make_bot(slack: FakeSlack, **changed: Any) -> SlackNotifier:
@@ -100,7 +100,7 @@ def test_an_acknowledged_incident_has_no_button_to_acknowledge_it(slack: FakeSla
     incident = replace(OPENED_ALERT.incident, acknowledgement=ANA)
     send(make_bot(slack), replace(OPENED_ALERT, event=IncidentEvent.ACKNOWLEDGED, incident=incident), receipt)
     root, reply = slack.posts
-    assert list_labels(root["blocks"]) == ["Silence 1 h", "Silence 4 h", "Run now", "Details"]
+    assert list_labels(root["blocks"]) == [*ACT_BUTTONS[1:], "Details"]
     assert "*Acknowledged* by Ana at 01:50 UTC" in str(root["blocks"])
     assert "blocks" not in reply
 

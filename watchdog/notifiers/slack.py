@@ -96,9 +96,9 @@ class SlackNotifier(Notifier):
     """The name or id of a channel that the app is a member of."""
     signing_secret: Secret | None = None
     """The signing secret of the app, from its settings under Basic Information. With it, messages about open incidents
-    have buttons: Acknowledge, Silence 1 h, Silence 4 h and Run now. Requires `bot_token`, and a Request URL in the
-    settings of the app that leads to `/slack/interactivity` of Watchdog (docs/acts.md). Everyone in the channel can use
-    the buttons."""
+    have buttons: Acknowledge, Silence 1 h, 4 h or until resolved, and Run now. Requires `bot_token`, and a Request URL
+    in the settings of the app that leads to `/slack/interactivity` of Watchdog (docs/acts.md). Everyone in the channel
+    can use the buttons."""
     api_url: HttpUrl = "https://slack.com/api/"
     """The base URL of Slack's Web API."""
 

@@ -17,6 +17,7 @@ from watchdog.notifiers.slack_buttons import (
     DETAILS_ACTION_ID,
     RUN_NOW_ACTION_ID,
     SILENCE_DURATION_MS_BY_ACTION_ID,
+    SILENCE_UNTIL_RESOLVED_ACTION_ID,
     SlackMessageReference,
 )
 from watchdog.store.database import Database
@@ -25,7 +26,10 @@ from watchdog.store.write.slack_requests import store_accepted_slack_request
 SLACK_REQUEST_TOLERANCE_MS = 300_000
 """How far the time that Slack states may be from now."""
 MAX_SLACK_FORM_FIELDS = 10
-_SLACK_ACTION_IDS = (ACKNOWLEDGE_ACTION_ID, RUN_NOW_ACTION_ID, DETAILS_ACTION_ID, *SILENCE_DURATION_MS_BY_ACTION_ID)
+_SLACK_ACTION_IDS = (
+    *(ACKNOWLEDGE_ACTION_ID, SILENCE_UNTIL_RESOLVED_ACTION_ID, RUN_NOW_ACTION_ID, DETAILS_ACTION_ID),
+    *SILENCE_DURATION_MS_BY_ACTION_ID,
+)
 
 
 class SlackRequestRefusedError(Exception):

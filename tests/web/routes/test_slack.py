@@ -50,6 +50,7 @@ from watchdog.web.routes.slack import (
 BOT_ONLY = ("bot/slack",)
 OTHER_SECRET = "0123456789abcdef0123456789abcdef"
 ACKNOWLEDGE, SILENCE_1H, SILENCE_4H, RUN_NOW = "acknowledge", "silence_1h", "silence_4h", "run_now"
+UNTIL_RESOLVED = "silence_until_resolved"
 
 
 @pytest.fixture
@@ -96,7 +97,7 @@ async def test_acknowledging_edits_the_message(database: Database, receivers: Re
         assert (response.status_code, response.content) == (200, b"")
         root, reply = harness.bot.posts
         assert "*Acknowledged* by Ana Example at" in str(root["blocks"])
-        assert list(find_buttons(root)) == [SILENCE_1H, SILENCE_4H, RUN_NOW, "details"]
+        assert list(find_buttons(root)) == [SILENCE_1H, SILENCE_4H, UNTIL_RESOLVED, RUN_NOW, "details"]
         assert "Acknowledged by Ana Example at" in reply["text"]
         assert list_acts(harness) == [("acknowledge", "Ana Example", "slack")]
         assert harness.bot.texts_to_one_person == [], "the message shows it"
@@ -134,9 +135,25 @@ async def test_silencing(database: Database, receivers: Receivers, action_id: st
         assert silence.matcher.probe.probe == "api"
         ((person_id, text),) = harness.bot.texts_to_one_person
         assert person_id == "U0ANA"
-        assert text.startswith("Silenced until ")
-        assert text.endswith(f" by Ana Example. To end it: watchdog unsilence {silence.id}")
+        assert text.startswith("Silenced by Ana Example until ")
+        assert text.endswith(f". To end it: watchdog unsilence {silence.id}")
         assert list_acts(harness) == [("silence", "Ana Example", "slack")]
+
+
+async def test_silencing_until_resolved(database: Database, receivers: Receivers) -> None:
+    async with make_harness(database, receivers) as harness:
+        await open_incidents(harness)
+        clicks = SlackClicks(harness)
+        for _ in range(2):
+            assert (await clicks.click(UNTIL_RESOLVED)).status_code == 200
+            harness.now += 700
+        (silence,) = harness.store.select_rows(silences)
+        assert silence["incident"] == harness.store.select_row(incidents)["id"]
+        text = f"Silenced by Ana Example until the incident is resolved. To end it: watchdog unsilence {silence['id']}"
+        assert harness.bot.texts_to_one_person == [("U0ANA", text)] * 2
+        assert list_acts(harness) == [("silence", "Ana Example", "slack")]
+        await clicks.click(SILENCE_1H)
+        assert len(harness.store.select_rows(silences)) == 2, "it holds back later incidents as well"
 
 
 async def test_two_clicks_on_silence_begin_one_silence(database: Database, receivers: Receivers) -> None:
