@@ -341,4 +341,4 @@ TRANSITION_EXAMPLE = serialize_transition(
         comment=_ACT.comment,
     )
 )
-TRANSITION_EVENT_EXAMPLE = f"id: {TRANSITION_EXAMPLE['id']}\ndata: {json.dumps(TRANSITION_EXAMPLE)}\n\n"
+TRANSITION_EVENT_EXAMPLE = {"id": str(TRANSITION_EXAMPLE["id"]), "data": json.dumps(TRANSITION_EXAMPLE)}

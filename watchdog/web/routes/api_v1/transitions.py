@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query
+from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from watchdog.api.examples import TRANSITION_EVENT_EXAMPLE
+from watchdog.api.serializers.transitions import TransitionJson
 from watchdog.web.auth.access import WebRequestRefusedError
 from watchdog.web.routes.api_v1.operations import build_openapi_problem_responses
 from watchdog.web.routes.api_v1.parameters import NoQueryParameters
@@ -18,10 +20,28 @@ from watchdog.web.routes.operators import OperatorRouteContext
 EVENTS_ROUTE_PATH = "/events"
 MAX_EVENT_ID = 2**62
 OPENAPI_ERROR_STATUSES_OF_STREAM = (401, 403, 422, 429, 503)
-EVENT_STREAM_RESPONSE = {
-    "description": "Server-Sent Events. The data of each is a transition as JSON; its id continues the stream later.",
-    "content": {EVENT_STREAM_MEDIA_TYPE: {"schema": {"type": "string"}, "example": TRANSITION_EVENT_EXAMPLE}},
+EVENT_STREAM_EVENT_SCHEMA = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {
+        "id": {"type": "string", "description": "Send the last one as Last-Event-ID to continue."},
+        "event": {
+            "type": "string",
+            "description": "`reset`: some transitions cannot be repeated. Read the lists again.",
+        },
+        "data": {
+            "type": "string",
+            "description": "What happened, as JSON.",
+            "contentMediaType": "application/json",
+            "contentSchema": TypeAdapter(TransitionJson).json_schema(),
+        },
+    },
 }
+EVENT_STREAM_RESPONSE = {
+    "description": "Server-Sent Events.",
+    "content": {EVENT_STREAM_MEDIA_TYPE: {"schema": EVENT_STREAM_EVENT_SCHEMA, "example": TRANSITION_EVENT_EXAMPLE}},
+}
+"""The schema and the example are of one event."""
 
 
 def add_transition_routes(router: APIRouter, context: OperatorRouteContext) -> None:
