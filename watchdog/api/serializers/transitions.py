@@ -39,6 +39,16 @@ class TransitionJson(TypedDict):
     comment: str
 
 
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
+class StreamResetJson(TypedDict):
+    """Some transitions cannot be repeated: the stream continues with later ones."""
+
+    after: int
+    """The id that the client sent."""
+    newest: int
+    """The id of the last transition so far."""
+
+
 def serialize_transition(transition: RecordedTransition) -> TransitionJson:
     actor = transition.actor
     return {

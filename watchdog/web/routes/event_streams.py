@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from watchdog.api.serializers.transitions import serialize_transition
+from watchdog.api.serializers.transitions import StreamResetJson, serialize_transition
 from watchdog.domain.client_addresses import get_address_or_ipv6_subscriber_network
 from watchdog.domain.formatting import format_number
 from watchdog.domain.transitions import RecordedTransition
@@ -131,7 +131,7 @@ async def _send_events(
     """What the client has missed, and then each transition as it is read, until the subscription ends."""
     start = b"retry: %d\n" % EVENT_STREAM_RETRY_MS
     if missed is None:
-        reset = {"after": resume_after, "newest": subscription.starts_after}
+        reset: StreamResetJson = {"after": resume_after or 0, "newest": subscription.starts_after}
         yield start + _encode_event(subscription.starts_after, reset, RESET_EVENT)
     else:
         first_id = subscription.starts_after if resume_after is None else resume_after

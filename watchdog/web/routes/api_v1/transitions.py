@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from watchdog.api.examples import TRANSITION_EVENT_EXAMPLE
-from watchdog.api.serializers.transitions import TransitionJson
+from watchdog.api.serializers.transitions import StreamResetJson, TransitionJson
 from watchdog.web.auth.access import WebRequestRefusedError
 from watchdog.web.routes.api_v1.operations import build_openapi_problem_responses
 from watchdog.web.routes.api_v1.parameters import NoQueryParameters
@@ -33,7 +33,9 @@ EVENT_STREAM_EVENT_SCHEMA = {
             "type": "string",
             "description": "What happened, as JSON.",
             "contentMediaType": "application/json",
-            "contentSchema": TypeAdapter(TransitionJson).json_schema(),
+            "contentSchema": {
+                "anyOf": [TypeAdapter(shape).json_schema() for shape in (TransitionJson, StreamResetJson)]
+            },
         },
     },
 }
