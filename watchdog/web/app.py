@@ -68,17 +68,17 @@ def create_web_app(
 ) -> FastAPI:
     """The application with all routes but check-ins, which CheckInMiddleware puts in front of it.
 
-    `clock`: epoch ms. `config_actions`, `slack`: None if this process has none. `not_ready_reason`: empty if it is ready,
-    and `describe_probing_without_store`: empty if the database is not away. `list_notes`: with or without names of
-    probes. `list_background_tasks`: of this process. `api_keys`: without any, operator pages are for this machine alone.
-    `destination_addresses`: "oncall/slack" -> "#oncall". `config_warnings`: what has no effect, a line each.
-    `collect_process_metrics`: called in the event loop. `mcp_app`: lives as long as the application."""
+    `clock`: epoch ms. `config_actions`, `slack`: None if this process has none. `not_ready_reason`: empty if it is
+    ready, and `describe_probing_without_store`: empty if the database is not away. `list_notes`: with or without names
+    of probes. `api_keys`: without any, operator pages are for this machine alone. `destination_addresses`:
+    "oncall/slack" -> "#oncall". `config_warnings`: what has no effect, a line each. `mcp_app`: lives as long as the
+    application."""
     renderer = PageRenderer(status_page.title, status_page.notice)
     status_pages = StatusPageCache(run_read_query, clock, status_page, renderer)
     context = OperatorRouteContext(
         run_read_query=run_read_query, run_act=run_act, clock=clock, authenticator=Authenticator(api_keys, clock),
         renderer=renderer, destination_addresses=destination_addresses, list_notes=list_notes,
-        config_warnings=config_warnings, managed_probes=config_actions and config_actions.managed_probes,
+        config_warnings=config_warnings, config_actions=config_actions,
         streams=EventStreams(transition_feed, run_read_query),
     )  # fmt: skip
     app = FastAPI(title="Watchdog", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lambda _: mcp_app)
@@ -96,8 +96,8 @@ def create_web_app(
     ):
         app.include_router(router)
     install_error_handlers(app, renderer, clock, describe_probing_without_store)
-    app.add_middleware(RequestBodyLimitMiddleware)
-    app.add_middleware(SecurityHeadersMiddleware)
+    for middleware in (RequestBodyLimitMiddleware, SecurityHeadersMiddleware):
+        app.add_middleware(middleware)
     return app
 
 

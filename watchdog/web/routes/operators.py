@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from watchdog.domain.watermark import is_watermark_current
 from watchdog.service.acts import ActRunner
+from watchdog.service.config_check import RunningConfigActions
 from watchdog.service.managed_probes import ManagedProbeEditor
 from watchdog.store.read.query import STORE_READ_QUERY_TIMEOUT_S, QueryResultT, StoreReadRunner
 from watchdog.store.read.status import Connection, WatchdogStatus
@@ -53,8 +54,13 @@ class OperatorRouteContext:
     """What else operators should know about the process, with or without the names of probes."""
     config_warnings: Sequence[str] = ()
     """What in the configuration has no effect, a line each; contains no secrets."""
-    managed_probes: ManagedProbeEditor | None = None
-    """Edits the managed file; None: this process does not."""
+    config_actions: RunningConfigActions | None = None
+    """None: this process has none."""
+
+    @property
+    def managed_probes(self) -> ManagedProbeEditor | None:
+        """Edits the managed file; None: this process does not."""
+        return None if self.config_actions is None else self.config_actions.managed_probes
 
     async def authenticate(self, request: Request) -> None:
         """Notes the key on the request. Raises WebRequestRefusedError."""
