@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -81,9 +81,8 @@ def create_web_app(
         config_warnings=config_warnings, config_actions=config_actions,
         streams=EventStreams(transition_feed, run_read_query),
     )  # fmt: skip
-    app = FastAPI(title="Watchdog", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lambda _: mcp_app)
     readiness_check = ReadinessChecker(run_read_query, not_ready_reason, destination_addresses, clock)
-    for router in (
+    routers = (
         create_public_router(renderer, status_pages, readiness_check, list_notes, context.authenticator.is_operator),
         create_operator_router(context),
         create_page_act_router(context),
@@ -93,11 +92,18 @@ def create_web_app(
         create_mcp_router(context, mcp_app),
         create_sign_in_router(clock, context.authenticator, renderer, context.streams.end_session),
         create_slack_router(slack, run_read_query, run_act, clock),
-    ):
-        app.include_router(router)
+    )
+    app = build_app_of_routers(routers, mcp_app)
     install_error_handlers(app, renderer, clock, describe_probing_without_store)
-    for middleware in (RequestBodyLimitMiddleware, SecurityHeadersMiddleware):
-        app.add_middleware(middleware)
+    return app
+
+
+def build_app_of_routers(routers: Iterable[APIRouter], mcp_app: McpAsgiApp) -> FastAPI:
+    app = FastAPI(title="Watchdog", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lambda _: mcp_app)
+    for router in routers:
+        app.include_router(router)
+    app.add_middleware(RequestBodyLimitMiddleware)
+    app.add_middleware(SecurityHeadersMiddleware)
     return app
 
 

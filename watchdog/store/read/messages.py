@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from watchdog.domain.model import DeliveryState, Json
+from watchdog.domain.model import Json
+from watchdog.domain.notification import HELD_BACK_DELIVERY_STATES
 from watchdog.store.codec import decode_nullable_json
 from watchdog.store.tables import incidents, messages, outbox, probes
 
@@ -48,7 +49,7 @@ def list_open_incidents_of_message(
     """The incidents that the message listed at this instant, and that are open, oldest first."""
     listed = sa.select(outbox.c.incident).where(
         outbox.c.lead_incident == lead_incident, outbox.c.destination == destination,
-        outbox.c.state != DeliveryState.SILENCED, outbox.c.created_at <= shown_at + MAX_CLOCK_DIFFERENCE_MS,
+        outbox.c.state.not_in(HELD_BACK_DELIVERY_STATES), outbox.c.created_at <= shown_at + MAX_CLOCK_DIFFERENCE_MS,
     )  # fmt: skip
     query = (
         sa.select(incidents.c.id, probes.c.probe_id, incidents.c.subject)
