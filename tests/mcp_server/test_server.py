@@ -208,7 +208,8 @@ async def test_operators_act_in_the_name_of_their_key(tmp_path: Path, mode: str)
             began = await call_tool(operator, "begin_maintenance", probe="payments-api", duration="2h", comment="move")
             window = began["maintenance"]
             assert (began["probe_count"], window["match"]["id"], window["state"]) == (1, "payments-api", "in_effect")
-            (listed_probe,) = (await call_tool(operator, "list_probes"))["probes"]
+            listed = await call_tool(operator, "list_probes")
+            (listed_probe,) = [probe for probe in listed["probes"] if probe["probe"] == "payments-api"]
             assert listed_probe["maintenance_until"] == window["until"]
             over = await call_tool(operator, "end_maintenance", id=window["id"])
             assert over == {**window, "state": "ended", "ended_at": over["ended_at"], "ended_by": "ops"}

@@ -15,7 +15,7 @@ from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.notifiers.base import Notifier
 from watchdog.probes.base import Probe, ProbeAttemptContext
-from watchdog.service import scheduler
+from watchdog.service import incident_tasks, scheduler
 from watchdog.service.connectivity import ConnectivityCheck
 from watchdog.service.maintenance import RetentionPolicy
 from watchdog.service.member_faults import WatchdogProcessFaultReporter
@@ -147,8 +147,8 @@ def without_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
         "SLOT_CLAIM",
         "RESULT_RECORD",
         "DEADLINE_CHECK",
-        "NOTIFICATION_SEND",
         "REMEDIATION_CHECK",
         "MAINTENANCE",
     ):
         monkeypatch.setattr(scheduler, f"{name}_INTERVAL_S", 86_400.0)
+    monkeypatch.setattr(incident_tasks, "NOTIFICATION_SEND_INTERVAL_S", 86_400.0)
