@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
+from pydantic.json_schema import SkipJsonSchema
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -18,7 +19,7 @@ from watchdog.web.routes.event_streams import EVENT_STREAM_MEDIA_TYPE
 from watchdog.web.routes.operators import OperatorRouteContext
 
 EVENTS_ROUTE_PATH = "/events"
-MAX_EVENT_ID = 2**62
+EventId = Annotated[int, Field(ge=0, le=2**62)]
 OPENAPI_ERROR_STATUSES_OF_STREAM = (401, 403, 422, 429, 503)
 EVENT_STREAM_EVENT_SCHEMA = {
     "type": "object",
@@ -56,7 +57,7 @@ def add_transition_routes(router: APIRouter, context: OperatorRouteContext) -> N
     async def follow_transitions(
         request: Request,
         _: Annotated[NoQueryParameters, Query()],
-        last_event_id: Annotated[int | None, Header(ge=0, le=MAX_EVENT_ID)] = None,
+        last_event_id: Annotated[EventId | SkipJsonSchema[None], Header()] = None,
     ) -> Response:
         def is_allowed() -> bool:
             try:
