@@ -8,7 +8,7 @@
   const [DEBOUNCE, JITTER, LONGEST_GAP, LONGEST_RETRY, TIMEOUT, LATE] = [150, 250, 15_000, 60_000, 20_000, 5_000] // ms
   const KEYED = ["tr", "li"]
   const state = document.getElementById("live")
-  let source, imminent, later, stopped, failures = 0, isRunning = false, isWanted = false, startedAt = 0, gap = 0
+  let source, imminent, later, stopped, failures = 0, isRunning = false, isWanted = false, finishedAt = 0, gap = 0
   let clockOffset = document.body.dataset.now - Date.now()
 
   const show = text => { if (state.textContent !== text) state.textContent = text }
@@ -44,17 +44,16 @@
   function refreshSoon() {
     isWanted = true
     if (stopped || isRunning || imminent || document.hidden) return
-    imminent = setTimeout(refresh, Math.max(DEBOUNCE + JITTER * Math.random(), startedAt + gap - Date.now()))
+    imminent = setTimeout(refresh, Math.max(DEBOUNCE + JITTER * Math.random(), finishedAt + gap - Date.now()))
   }
 
   async function refresh() {
     clearTimeout(later)
     imminent = undefined
-    const sinceLast = Date.now() - startedAt
+    const sinceLast = Date.now() - finishedAt
     gap = sinceLast < gap + 2000 ? Math.min(gap * 2 || 1000, LONGEST_GAP) : 0 // events follow one another: a storm
     isWanted = false
     isRunning = true
-    startedAt = Date.now()
     try {
       await fetchPage()
       failures = 0
@@ -63,6 +62,7 @@
       show("Reconnecting")
     }
     isRunning = false
+    finishedAt = Date.now()
     if (stopped) return
     if (isWanted) return refreshSoon()
     const isBroken = failures || (source && source.readyState === EventSource.CLOSED)
