@@ -77,15 +77,20 @@ class TransitionFeed:
         self._published_until: int | None = None
         """The number of the newest transition that was passed on; None: no one follows."""
         self._lock = asyncio.Lock()
+        self._end_count = 0
+        """How often all subscriptions were ended."""
 
     @asynccontextmanager
     async def subscribe(self) -> AsyncIterator[TransitionSubscription]:
         """Raises one of STORE_READ_QUERY_ERRORS."""
+        end_count = self._end_count
         async with self._lock:
             subscription = TransitionSubscription(await self._publish_new_transitions())
             self._subscriptions.add(subscription)
             if self._polling is None:
                 self._polling = asyncio.create_task(self._poll_while_followed(), name="transition-feed")
+        if end_count != self._end_count:  # all were ended while this one waited for the database
+            subscription.end()
         try:
             yield subscription
         finally:
@@ -93,6 +98,7 @@ class TransitionFeed:
 
     def end_subscriptions(self) -> None:
         """Every follower gets what has arrived for it, and then its end."""
+        self._end_count += 1
         for subscription in self._subscriptions:
             subscription.end()
 

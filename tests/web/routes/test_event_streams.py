@@ -303,6 +303,19 @@ async def test_shutdown_ends_each_stream_cleanly_and_it_continues_afterwards(dat
             assert await resumed.read_kinds(1) == [(2, "resolved")]
 
 
+async def test_a_stream_that_opens_during_a_reload_ends(database: Database) -> None:
+    """It would belong to the former configuration."""
+
+    class ReloadedFeed(DatabaseTransitionFeed):
+        async def _publish_new_transitions(self) -> int:
+            self.end_subscriptions()
+            return await super()._publish_new_transitions()
+
+    async with running_stream_server(database, feed=ReloadedFeed(database)) as server, server.follow() as follower:
+        assert await follower.read_event() == ReceivedEvent(0)
+        assert await follower.read_event() is None
+
+
 async def test_a_database_that_is_away_for_a_while(
     database: Database, server: StreamServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
