@@ -104,6 +104,8 @@ class RunningWatchdogService:
     clock: Clock
     check_in_receiver: DurableCheckInReceiver
     network: NetworkAccess
+    notice: str
+    """At the top of every page. A reload sets it to the one of the configuration."""
     started_sections: Mapping[str, ConfigSectionSnapshot]
     """The sections of this process alone, as of its start."""
     web_change_preparations: list[Callable[[LoadedConfig], WebChange]] = field(default_factory=list)
@@ -144,6 +146,7 @@ class RunningWatchdogService:
             return
         await self.service.trigger_task(PLAN_MAINTENANCE_TASK_NAME)
         former, self.loaded_config = self.loaded_config.config, loaded_config
+        self.notice = config.status_page.notice
         self.check_in_receiver.database_id_by_probe = map_heartbeats_to_database_ids(self.service.probes)
         if (former.dead_mans_switch, former.receivers) != (config.dead_mans_switch, config.receivers):
             add_or_remove_dead_mans_switch(self.service, self.network, config)
@@ -193,6 +196,7 @@ async def open_running_watchdog_service(
                 yield RunningWatchdogService(
                     *(loaded_config, service, store_executor, service.clock, check_in_receiver),
                     network=network,
+                    notice=config.status_page.notice,
                     started_sections=sections,
                 )
             finally:
@@ -312,7 +316,6 @@ def _create_asgi_app_of_pages_and_check_ins(
     matcher = config.status_page.match.to_probe_matcher()
     status_page = StatusPageConfig(
         title=config.status_page.title,
-        notice=config.status_page.notice,
         includes_probe=lambda probe: not matcher.describe_mismatch(probe),
         group_order=tuple(config.status_page.groups),
         probe_order=tuple(probe.id for probe in config.probes),
@@ -322,6 +325,7 @@ def _create_asgi_app_of_pages_and_check_ins(
     pages = create_web_app(
         run_read_query=app.store_executor.run_read_query,
         run_act=partial(run_act_and_send, app.store_executor, app.service.notification_sender),
+        get_site_notice=lambda: app.notice,
         config_actions=app.config_actions,
         clock=app.clock,
         not_ready_reason=app.service.describe_not_ready_reason,

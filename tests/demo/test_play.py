@@ -65,7 +65,7 @@ class PlayedTargets:
         is_open = self.open_incidents and (self.broken is not None) == (self.polls_left < 0)
         return [make_incident_record(probe_id)] if is_open else []
 
-    async def show_notice(self, text: str) -> None:
+    def show_notice(self, text: str) -> None:
         self.log.append(f"notice {text}")
 
     def announce(self, text: str) -> None:

@@ -77,8 +77,8 @@ class DemoAddresses:
     slack_token: str
 
 
-def load_demo_config(addresses: DemoAddresses, every: str, notice: str = "") -> LoadedConfig:
-    """`every`: how often most probes run. `notice`: follows DEMO_NOTICE_PREFIX on the pages."""
+def load_demo_config(addresses: DemoAddresses, every: str) -> LoadedConfig:
+    """`every`: how often most probes run."""
     queue_probes = DEMO_QUEUE_PROBES_TEMPLATE.format(
         queue_port=addresses.queue_port,
         canary_every="6s" if every.endswith("s") else every,
@@ -97,6 +97,6 @@ def load_demo_config(addresses: DemoAddresses, every: str, notice: str = "") -> 
         inbox_port=addresses.inbox_port,
         smtp_port=addresses.smtp_port,
         targets_port=addresses.targets_port,
-        notice=json.dumps(f"{DEMO_NOTICE_PREFIX} {notice}".strip()),
+        notice=json.dumps(DEMO_NOTICE_PREFIX),
     )
     return load_config(Path("demo.yaml"), config_yaml, {})

@@ -46,7 +46,7 @@ class DemoPlay:
         break_target: Callable[[DemoPlayAct], None],
         repair_target: Callable[[DemoPlayAct], None],
         list_open_incidents: Callable[[str], Awaitable[Sequence[IncidentRecord]]],
-        show_notice: Callable[[str], Awaitable[None]],
+        show_notice: Callable[[str], None],
         announce: Callable[[str], None],
         incidents_url: str,
     ):
@@ -66,7 +66,7 @@ class DemoPlay:
     async def _play_act(self, act: DemoPlayAct) -> None:
         self.announce(f"Breaking: {act.broken_text}. Expect an incident within {act.incident_within_s} s.")
         await asyncio.to_thread(self.break_target, act)
-        await self.show_notice(f"Broken right now: {act.broken_text}.")
+        self.show_notice(f"Broken right now: {act.broken_text}.")
         incidents = await self._wait_for_incidents(act, are_open=True)
         if incidents:
             incident = incidents[0].incident
@@ -76,7 +76,7 @@ class DemoPlay:
         await self.pace.wait_while_broken()
         await asyncio.to_thread(self.repair_target, act)
         self.announce(f"Repaired: {act.repaired_text}.")
-        await self.show_notice("Nothing is broken right now. The play goes on in a moment.")
+        self.show_notice("Nothing is broken right now. The play goes on in a moment.")
         if incidents:
             remaining = await self._wait_for_incidents(act, are_open=False)
             lasted = format_duration(int(datetime.now(UTC).timestamp() * 1000) - incidents[0].incident.since)

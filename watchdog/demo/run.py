@@ -13,7 +13,7 @@ import httpx
 
 from watchdog.app import RunningWatchdogService, create_asgi_app, open_running_watchdog_service
 from watchdog.demo.acts import DEMO_PLAY_ACTS, DEMO_QUEUE_PROBE_IDS, DemoPlayAct
-from watchdog.demo.configuration import DemoAddresses, load_demo_config
+from watchdog.demo.configuration import DEMO_NOTICE_PREFIX, DemoAddresses, load_demo_config
 from watchdog.demo.faults import DemoFault
 from watchdog.demo.history import record_demo_history
 from watchdog.demo.inbox import DemoInbox, create_demo_inbox_app
@@ -22,13 +22,11 @@ from watchdog.demo.processes import DemoTargetsProcess
 from watchdog.server import WebServer, open_listen_socket
 from watchdog.service.clock import read_wall_clock_ms
 from watchdog.signals import install_shutdown_event
-from watchdog.store.errors import StoreUnavailableError
 from watchdog.store.read.status import Connection, IncidentRecord, list_incidents
 
 DEMO_BACKUP_INTERVAL_S = 10.0
 DEMO_RUN_INTERVAL, DEMO_HISTORY_RUN_INTERVAL = "2s", "10m"
 """How often most probes run, and ran in the past."""
-DEMO_FIRST_NOTICE = "Nothing is broken yet."
 
 
 async def run_demo(targets: DemoTargetsProcess, pace: DemoPace | None = None) -> None:
@@ -53,7 +51,7 @@ async def run_demo(targets: DemoTargetsProcess, pace: DemoPace | None = None) ->
     if shutdown.is_set():
         smtp_server.close()
         return
-    loaded_config = load_demo_config(addresses, DEMO_RUN_INTERVAL, DEMO_FIRST_NOTICE)
+    loaded_config = load_demo_config(addresses, DEMO_RUN_INTERVAL)
     status_url = loaded_config.config.server.public_url + "/"
     for port in filter(None, (targets.port, targets.queue_port)):
         await _wait_until_port_open(port)
@@ -110,10 +108,8 @@ def build_demo_play(
 
         return await app.store_executor.run_read_query(read)
 
-    async def show_notice(text: str) -> None:
-        loaded_config = await asyncio.to_thread(load_demo_config, addresses, DEMO_RUN_INTERVAL, text)
-        with suppress(StoreUnavailableError):  # the former notice stays
-            await app.apply_config(loaded_config)
+    def show_notice(text: str) -> None:
+        app.notice = f"{DEMO_NOTICE_PREFIX} {text}"
 
     return DemoPlay(
         acts=[act for act in DEMO_PLAY_ACTS if addresses.queue_port or act.probe_id not in DEMO_QUEUE_PROBE_IDS],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -57,14 +57,14 @@ class StaticFile:
 class PageRenderer:
     """Renders templates from templates/pages. An undefined variable in a template is an error.
 
-    `site_title`: the title of the public page. `site_notice`: at the top of every page. `extra_folder`: another folder
-    of templates, with `filters` of its own.
+    `site_title`: the title of the public page. `get_site_notice`: a text at the top of every page; empty: none.
+    `extra_folder`: another folder of templates, with `filters` of its own.
     """
 
     def __init__(
         self,
         site_title: str,
-        site_notice: str = "",
+        get_site_notice: Callable[[], str] = str,
         *,
         extra_folder: str = "",
         filters: Mapping[str, Any] = MappingProxyType({}),
@@ -86,7 +86,7 @@ class PageRenderer:
         )
         self._environment.globals |= {
             "site_title": site_title,
-            "site_notice": site_notice,
+            "get_site_notice": get_site_notice,
             "stylesheet": stylesheet.url_path,
             "favicon": favicon.url_path,
             "live_script": live_script.url_path,

@@ -359,7 +359,7 @@ def test_a_short_history_has_its_own_axis(acme_database: Database) -> None:
 @pytest.mark.parametrize("path", ["/", "/probes", "/nowhere"])
 def test_a_notice_is_at_the_top_of_every_page(acme_database: Database, path: str) -> None:
     notice = 'On Sunday <the database> is "moved".'
-    app = create_test_app(acme_database, status_page=StatusPageConfig("Acme", notice=notice))
+    app = create_test_app(acme_database, get_site_notice=lambda: notice)
     page = request_page(app, path).text
     assert escape(notice) in page
     assert page.index(escape(notice)) < page.index("<h1")

@@ -47,8 +47,6 @@ class StatusPageConfig:
     probe_order: tuple[str, ...] = ()
     """Probe ids in the order of the configuration, which is the order within a group."""
     history_ms: int = 90 * DAY_MS
-    notice: str = ""
-    """At the top of every page."""
 
     @property
     def day_count(self) -> int:
