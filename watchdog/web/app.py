@@ -69,11 +69,11 @@ def create_web_app(
 ) -> FastAPI:
     """The application with all routes but check-ins, which CheckInMiddleware puts in front of it.
 
-    `clock`: epoch ms. `get_site_notice`: at the top of every page; empty: none. `config_actions`, `slack`: None if this process has none. `not_ready_reason`: empty if it is
-    ready, and `describe_probing_without_store`: empty if the database is not away. `list_notes`: with or without names
-    of probes. `api_keys`: without any, operator pages are for this machine alone. `destination_addresses`:
-    "oncall/slack" -> "#oncall". `config_warnings`: what has no effect, a line each. `mcp_app`: lives as long as the
-    application."""
+    `clock`: epoch ms. `get_site_notice`: a text at the top of every page; empty: none. `config_actions`, `slack`: None
+    if this process has none. `not_ready_reason`: empty if it is ready, and `describe_probing_without_store`: empty if
+    the database is not away. `list_notes`: with or without names of probes. `api_keys`: without any, operator pages are
+    for this machine alone. `destination_addresses`: "oncall/slack" -> "#oncall". `config_warnings`: what has no effect,
+    a line each. `mcp_app`: lives as long as the application."""
     renderer = PageRenderer(status_page.title, get_site_notice)
     status_pages = StatusPageCache(run_read_query, clock, status_page, renderer)
     context = OperatorRouteContext(
