@@ -44,12 +44,7 @@ from watchdog.service.composition import (
     preload_probe_modules,
 )
 from watchdog.service.config_check import PostedConfigChecker, RunningConfigActions
-from watchdog.service.config_reload import (
-    ConfigReloadCounts,
-    ConfigReloader,
-    FileSignatures,
-    log_config_warnings,
-)
+from watchdog.service.config_reload import ConfigReloadCounts, ConfigReloader, FileSignatures, log_config_warnings
 from watchdog.service.connectivity import ConnectivityCheck
 from watchdog.service.dead_mans_switch import add_or_remove_dead_mans_switch
 from watchdog.service.maintenance import RetentionPolicy
@@ -380,11 +375,11 @@ async def serve_until_shutdown(
             requested=reload_requested,
             on_result=app.reload_counts.count,
         )
-        checker = PostedConfigChecker(config_path, loaded_config.mask)
         editor = ManagedProbeEditor(
             *(config_path, lambda: reloader.loaded_config, reloader.reload, app.network), clock=app.clock
         )
-        app.config_actions = RunningConfigActions(reloader.reload, checker.check, editor)
+        check = PostedConfigChecker(config_path, loaded_config.mask).check
+        app.config_actions = RunningConfigActions(reloader.reload, check, editor)
         async with create_web_server(app, listen_socket):
             log_config_warnings(loaded_config)
             log.info(
