@@ -224,3 +224,9 @@ def test_a_silence_is_described(incident: str, ended_by: str, selection: str, en
     assert silence.describe_selection() == selection
     assert silence.describe_end(now) == end
     assert silence.describe_past_end() == past_end
+
+
+def test_an_incident_is_selected_by_its_probe_and_its_subject_alone() -> None:
+    matcher = SilenceMatcher.of_incident("jobs", "a*b")
+    assert (matcher.probe, matcher.subject_pattern) == (ProbeMatcher(probe="jobs"), "a\\*b")
+    assert SilenceMatcher.of_incident("jobs", "").subject_pattern == ""

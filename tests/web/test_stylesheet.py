@@ -10,7 +10,7 @@ from watchdog.resources import find_resource_folder
 
 PAGES = find_resource_folder("templates") / "pages"
 CODE = Path(__file__).parents[2] / "watchdog" / "web"
-MADE_UP = {f"is-{state.value}" for state in HealthState} | {f"ph{n}" for n in range(1, 6)}
+MADE_UP = {f"is-{state.value}" for state in HealthState} | {"is-maint"} | {f"ph{n}" for n in range(1, 6)}
 """Classes whose names are composed."""
 
 

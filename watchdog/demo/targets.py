@@ -181,7 +181,7 @@ def run_demo_targets(port: int, queue_port: int, folder: Path) -> None:
     app = DemoMcpServer(targets).streamable_http_app(session_idle_timeout=60)
     app.add_route("/", demo_always_ok_website_endpoint)
     app.add_route("/checkout/health", make_checkout_health_endpoint(targets))
-    uvicorn.run(app, host="127.0.0.1", port=port, log_level="error", access_log=False)
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="critical", access_log=False)
 
 
 if __name__ == "__main__":

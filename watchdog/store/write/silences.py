@@ -15,8 +15,7 @@ import sqlalchemy as sa
 from watchdog.domain.acts import Actor, OperatorActKind, OperatorActRefusalReason, OperatorActRefusedError
 from watchdog.domain.formatting import format_number, format_utc_timestamp
 from watchdog.domain.model import ProbeInfo
-from watchdog.domain.routing import ProbeMatcher
-from watchdog.domain.silencing import MAX_ACTIVE_SILENCES, Silence, SilenceMatcher, escape_subject_pattern
+from watchdog.domain.silencing import MAX_ACTIVE_SILENCES, Silence, SilenceMatcher
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.act_tables import silence_is_in_effect, silenced_incidents, silences
 from watchdog.store.codec import decode_probe_info
@@ -88,7 +87,7 @@ def begin_silence_until_resolved(database: Database, silence: Silence) -> Silenc
         if (row := connection.execute(sa.select(silences).where(*is_same)).first()) is not None:
             return build_silence_from_row(row)
         probe_id = connection.execute(sa.select(probes.c.probe_id).where(probes.c.id == incident.probe)).scalar_one()
-        matcher = SilenceMatcher(ProbeMatcher(probe=probe_id), escape_subject_pattern(incident.subject))
+        matcher = SilenceMatcher.of_incident(probe_id, incident.subject)
         silence = replace(silence, incident=incident.id, matcher=matcher)
         _store_silence(connection, silence, [incident.id])
         return silence

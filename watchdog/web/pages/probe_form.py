@@ -26,6 +26,8 @@ from watchdog.store.read.status import WatchdogStatus
 
 REST_FIELD = "yaml"
 DEFAULT_KIND = "http"
+EXAMPLE_CHECK_IN_TOKEN = "${BACKUP_CHECKIN_TOKEN}"
+"""In an example; the form has a random one in its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +128,8 @@ def create_new_probe_form(kind: str) -> ProbeForm:
     if PROBE_KINDS[kind].form_fields:
         return ProbeForm(kind)
     example = ManagedFileText(CONFIG_KIND_EXAMPLES[f"probes[].{kind}"].lstrip("\n").encode(), "").entries[0].yaml
-    rest = split_probe_text(example, kind).rest
-    if kind == "heartbeat":
-        rest = rest.replace("${BACKUP_CHECKIN_TOKEN}", token_hex(20))
-    return ProbeForm(kind, ProbeFormFields({}, rest))
+    example = example.replace(EXAMPLE_CHECK_IN_TOKEN, token_hex(20))
+    return ProbeForm(kind, ProbeFormFields({}, split_probe_text(example, kind).rest))
 
 
 def create_form_of_probe(probe: ManagedProbe, version: str, *, is_copy: bool = False) -> ProbeForm:
