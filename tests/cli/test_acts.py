@@ -91,8 +91,8 @@ def test_an_incident_is_acknowledged_in_the_name_of_the_user(
         (["pause", "Api", "--until", "2001-01-01T00:00Z"], "the pause would end in the past"),
         (["resume", "Api"], "Api is not paused"),
         (["silence", "--incident", "nothing"], "no incident has the id nothing"),
-        (["silence", "--incident", "nothing", "--for", "1h"], "--incident stands alone"),
-        (["silence", "--incident", "nothing", "--tag", "x"], "--incident stands alone"),
+        (["silence", "--incident", "nothing", "--for", "1h"], "--incident cannot be combined"),
+        (["silence", "--incident", "nothing", "--tag", "x"], "--incident cannot be combined"),
         (["silence", "--severity", "urgent", "--for", "1h"], "--severity urgent: expected info, warning, critical"),
     ],
 )
@@ -130,7 +130,7 @@ def test_an_incident_is_silenced_until_it_is_resolved(harness: StoreHarness) -> 
     silence = harness.select_row(silences)["id"]
     assert ran.stdout.splitlines() == [
         f"{silence} silences id api, incident {incident} until the incident is resolved",
-        f"`watchdog unsilence {silence}` ends it before.",
+        f"`watchdog unsilence {silence}` ends it earlier.",
     ]
     again = invoke_command("silence", "--incident", incident, "-o", "json").json
     assert (again["id"], again["incident"], again["comment"]) == (silence, incident, "known")

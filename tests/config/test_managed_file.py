@@ -81,7 +81,7 @@ def test_another_text_takes_its_place(main: Path) -> None:
 def test_a_folder_that_is_missing_is_a_warning(main: Path) -> None:
     main.write_text(MAIN.replace("managed: conf.d", "managed: nowhere"))
     (warning,) = [w.message for w in load_config(main, env={}).warnings if w.path == "managed"]
-    assert "nowhere does not exist, so that no probe can be added: create it" in warning
+    assert "nowhere does not exist, so no probe can be added: create the folder" in warning
 
 
 @pytest.mark.parametrize(

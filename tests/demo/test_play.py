@@ -17,7 +17,7 @@ from watchdog.domain.model import Incident, ProbeInfo, Severity
 from watchdog.store.read.status import IncidentRecord
 
 ACTS = DEMO_PLAY_ACTS[:2]
-AGAIN = "The play starts again from the first act."
+AGAIN = "The demo starts again with the first fault."
 
 
 def make_incident_record(probe_id: str) -> IncidentRecord:
@@ -107,7 +107,7 @@ async def test_each_act_waits_for_its_incident_and_its_end() -> None:
         "Incident: Checkout: HTTP 503. http://pages/incidents/1f",
         "repair checkout",
         "Repaired: the checkout has database connections again.",
-        "notice Nothing is broken right now. The play goes on in a moment.",
+        "notice Nothing is broken right now. The next fault follows shortly.",
         "Resolved",
     ]
     assert log[9] == "break tools"
@@ -119,7 +119,7 @@ async def test_it_goes_on_if_no_incident_opens(monkeypatch: pytest.MonkeyPatch) 
     assert log.count("No incident has opened. Is the probe paused?") == 2
     assert log[-2:] == [
         "Repaired: the MCP server lists its tools again.",
-        "notice Nothing is broken right now. The play goes on in a moment.",
+        "notice Nothing is broken right now. The next fault follows shortly.",
     ]
 
 

@@ -74,8 +74,8 @@ def test_a_file_that_has_changed_is_left_alone(file: Path, expected: bytes) -> N
     [
         ("open", errno.EROFS, "the file system is read-only: mount the folder writable"),
         ("open", errno.EACCES, "permission denied: allow the user that Watchdog runs as"),
-        ("fsync", errno.ENOSPC, "no space is left: free some"),
-        ("fsync", errno.EDQUOT, "no space is left: free some"),
+        ("fsync", errno.ENOSPC, "the disk is full: free space"),
+        ("fsync", errno.EDQUOT, "the disk is full: free space"),
         ("fsync", errno.EIO, "input/output error"),
         ("rename", errno.EBUSY, "it is mounted as a single file and cannot be replaced: mount its folder instead"),
         ("rename", errno.EXDEV, "it is mounted as a single file"),

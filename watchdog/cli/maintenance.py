@@ -42,7 +42,7 @@ def maintenance_command(
     context: typer.Context,
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
     output: OutputFormatOption = CliOutputFormat.TABLE,
-    with_ended: Annotated[bool, typer.Option("--ended", help="Also the 100 newest that ended.")] = False,
+    with_ended: Annotated[bool, typer.Option("--ended", help="Also list the 100 that ended last.")] = False,
 ) -> None:
     """List the maintenance windows in effect, and the next ones.
 

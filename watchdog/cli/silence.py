@@ -29,7 +29,7 @@ def silence_command(
     subject: Annotated[
         str, typer.Option(help=r"Subject of the incident, such as a job. * is any text, \* a star.")
     ] = "",
-    incident: Annotated[str, typer.Option(help="Id of an open incident, until it is resolved.")] = "",
+    incident: Annotated[str, typer.Option(help="Silence this open incident until it is resolved.")] = "",
     everything: Annotated[bool, typer.Option("--all", help="Every incident, except Watchdog's own faults.")] = False,
     duration: Annotated[str, typer.Option("--for", help="For how long, such as 30m, 4h or 2d.")] = "",
     until: Annotated[str, typer.Option(help="Until when, such as 2026-12-01T22:00+01:00.")] = "",
@@ -39,7 +39,7 @@ def silence_command(
 ) -> None:
     """Hold back the notifications of matching incidents for a time.
 
-    Probes go on, and so do incidents and uptime. When the silence ends, incidents that are still open are sent. An
+    Probes run, and incidents and uptime continue. When the silence ends, incidents that are still open are sent. An
     incident must match every option that is given. At least one is necessary, or --all.
 
     \b
@@ -53,10 +53,10 @@ def silence_command(
 
     if incident:
         if any((probe, group, tags, kind, severity, subject, everything, duration, until)):
-            exit_with_error("--incident stands alone: it silences one incident until it is resolved")
+            exit_with_error("--incident cannot be combined with other options")
         with open_database_to_act(config) as (database, user, now):
             silence = silence_until_resolved(database, incident, user, comment, now)
-        _print_silence(output, silence, now, "{command} ends it before.")
+        _print_silence(output, silence, now, "{command} ends it earlier.")
         return
     match = ProbeMatcher(parse_severity_option(severity), frozenset(tags or ()), group, kind, probe)
     if bool(duration) == bool(until):

@@ -18,7 +18,7 @@ MAX_LISTED_ENDED_SILENCES = 100
 def silences_command(
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
     output: OutputFormatOption = CliOutputFormat.TABLE,
-    with_ended: Annotated[bool, typer.Option("--ended", help="Also the 100 newest that ended.")] = False,
+    with_ended: Annotated[bool, typer.Option("--ended", help="Also list the 100 that ended last.")] = False,
 ) -> None:
     """List the silences that are in effect.
 

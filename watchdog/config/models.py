@@ -185,11 +185,11 @@ class MutingProbeMatchSettings(ProbeMatchSettings):
     """Selects the probes that mute the alerts of others."""
 
     state: Literal["down"] = "down"
-    """The state in which they do so. A probe that is degraded, unknown or paused mutes nothing."""
+    """The state in which they mute. A probe that is degraded, unknown or paused mutes nothing."""
 
 
 class MutedProbeMatchSettings(ProbeMatchSettings):
-    """Selects the probes whose alerts are muted. If no field is set, every probe but the muting one is."""
+    """Selects the probes whose alerts are muted. If no field is set, all probes except the muting one are."""
 
 
 class InhibitSettings(ConfigModel):
@@ -290,8 +290,8 @@ class ManagedFileSettings(ConfigModel):
     """The path of the file, relative to this one. It is included as if `include` named it last, may be edited by hand
     as well, and is created with the first probe; its folder must exist, and Watchdog must be able to write there."""
     variables: tuple[str, ...] = ()
-    """The names of the environment variables that such probes may use as `${NAME}`; default: none. They may be sent to
-    any address."""
+    """The names of the environment variables that such probes may use as `${NAME}`; default: none. Such probes
+    may send their values to any address."""
 
 
 # --- the whole configuration
@@ -324,7 +324,7 @@ class Config(ConfigModel):
     routes: tuple[NotificationRouteSettings, ...] = ()
     """Which incidents are sent to which receivers; default: all incidents to all receivers."""
     maintenance: tuple[MaintenanceWindowSettings, ...] = ()
-    """When which probes are in maintenance."""
+    """Maintenance windows: times, and the probes that they select."""
     inhibit: tuple[InhibitSettings, ...] = ()
     """Which probes mute the alerts of others while they are down, in addition to `needs` of a probe; default: none."""
     email: SmtpServerSettings | None = None

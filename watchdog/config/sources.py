@@ -130,7 +130,7 @@ def _load_managed_file(
     if text is None and not os.path.lexists(path):
         sources.watched_paths.append(path)
         if not path.parent.is_dir():
-            message = f"the folder {path.parent} does not exist, so that no probe can be added: create it"
+            message = f"the folder {path.parent} does not exist, so no probe can be added: create the folder"
             sources.warnings.append(ConfigProblem(*node.location, node.path, message))
         return
     if text is None:

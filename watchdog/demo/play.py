@@ -61,7 +61,7 @@ class DemoPlay:
             for act in self.acts:
                 await self._play_act(act)
                 await self.pace.wait_between_acts()
-            self.announce("The play starts again from the first act.")
+            self.announce("The demo starts again with the first fault.")
 
     async def _play_act(self, act: DemoPlayAct) -> None:
         self.announce(f"Breaking: {act.broken_text}. Expect an incident within {act.incident_within_s} s.")
@@ -76,7 +76,7 @@ class DemoPlay:
         await self.pace.wait_while_broken()
         await asyncio.to_thread(self.repair_target, act)
         self.announce(f"Repaired: {act.repaired_text}.")
-        self.show_notice("Nothing is broken right now. The play goes on in a moment.")
+        self.show_notice("Nothing is broken right now. The next fault follows shortly.")
         if incidents:
             remaining = await self._wait_for_incidents(act, are_open=False)
             lasted = format_duration(int(datetime.now(UTC).timestamp() * 1000) - incidents[0].incident.since)

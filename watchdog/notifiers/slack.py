@@ -119,7 +119,7 @@ class SlackNotifier(Notifier):
         if self.bot_token is None:
             return (
                 "signing_secret requires bot_token, because messages of an incoming webhook have no buttons that "
-                "Watchdog can react to: set bot_token and channel instead of webhook, or remove it"
+                "Watchdog can react to: set bot_token and channel instead of webhook, or remove signing_secret"
             )
         if len(self.signing_secret.get_secret_value()) < MIN_UNGUESSABLE_SECRET_CHARS:
             return (

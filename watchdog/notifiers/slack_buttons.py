@@ -73,7 +73,7 @@ def _build_confirmation_of_group(count: int) -> Json:
     """Asked before all incidents of a message are acknowledged."""
     return {
         "title": _build_plain_text_object(f"Acknowledge {format_number(count)} incidents?"),
-        "text": _build_plain_text_object("Reminders of all of them stop, and so does their escalation."),
+        "text": _build_plain_text_object("Reminders and escalation stop for all of them."),
         "confirm": _build_plain_text_object("Acknowledge"),
         "deny": _build_plain_text_object("Cancel"),
     }

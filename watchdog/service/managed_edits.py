@@ -154,4 +154,4 @@ def build_masked_probe_diff(before: str, after: str, file: str, line: int) -> st
     old, new = (mask_probe_text(text).split("\n") if text else [] for text in (before, after))
     place = f"{file}:{line}" if line else file
     diff = "\n".join(unified_diff(old, new, place, place, n=MAX_PROBE_YAML_CHARS, lineterm=""))
-    return diff or ("" if before == after else "A secret changes, which is not shown.")
+    return diff or ("" if before == after else "Only a secret changes. Secrets are not shown.")

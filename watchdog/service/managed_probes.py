@@ -162,7 +162,7 @@ class ManagedProbeEditor:
                 async with asyncio.timeout(TRY_TIMEOUT_S):
                     return await run_probe_on_demand_without_recording(runner, probe)
             except TimeoutError:
-                message = f"the run did not end within {TRY_TIMEOUT_S:g} s: the probe can be saved without it"
+                message = f"the run did not end within {TRY_TIMEOUT_S:g} s: you can save the probe anyway"
                 raise ManagedProbeRefusedError(ManagedProbeRefusalReason.BUSY, message) from None
 
     async def _run_in_thread(self, function: Callable[[], ResultT]) -> ResultT:

@@ -145,7 +145,7 @@ def _describe(error: OSError, path: Path) -> str:
     if error.errno == errno.EROFS:
         return "the file system is read-only: mount the folder writable, or edit the file where it is from"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "no space is left: free some"
+        return "the disk is full: free space"
     if error.errno in (errno.EBUSY, errno.EXDEV):
         return "it is mounted as a single file and cannot be replaced: mount its folder instead"
     return (error.strerror or str(error)).lower()

@@ -79,7 +79,7 @@ def verify_slack_signature(secrets: Mapping[str, Secret], signature: SlackSignat
         if hmac.compare_digest(signature_by_secret[secret].encode(), signature.value.encode())
     ]
     if not destinations:
-        raise SlackRequestRefusedError("no receiver has the signing secret of the signature", status_code=403)
+        raise SlackRequestRefusedError("the signature matches no signing secret", status_code=403)
     return destinations
 
 

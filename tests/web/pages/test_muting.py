@@ -77,7 +77,7 @@ def test_the_page_of_an_incident_that_waits_states_until_when(database: Database
 def test_the_page_of_the_other_incident_states_how_many_alerts_it_mutes(database: Database) -> None:
     text = read_text(database, f"/incidents/{OF_API}").replace("\N{NO-BREAK SPACE}", " ")
     assert "Mutes 1 alert of other probes" in text
-    assert "Search. What is still open is sent when this incident ends." in text
+    assert "Search. Alerts that are still open are sent when this incident ends." in text
 
 
 def test_the_list_marks_them(database: Database) -> None:

@@ -38,4 +38,6 @@ def build_muting_banners(record: IncidentRecord, muted_probe_names: Sequence[str
     if muted_probe_names:
         title = f"Mutes {format_count_with_noun(len(muted_probe_names), 'alert')} of other probes"
         names = format_names(list(dict.fromkeys(muted_probe_names)))
-        yield PageBanner(HealthState.UNKNOWN, title, f"{names}. What is still open is sent when this incident ends.")
+        yield PageBanner(
+            HealthState.UNKNOWN, title, f"{names}. Alerts that are still open are sent when this incident ends."
+        )

@@ -167,7 +167,7 @@ def add_probe_creation_and_try_routes(
     @declare_act_operation(
         router,
         "/config/try",
-        summary="Run a probe once as it is sent, without storing anything",
+        summary="Run the probe of the request once, without storing anything",
         shape=TriedProbeJson,
         example=TRIED_PROBE_EXAMPLE,
     )
