@@ -145,7 +145,8 @@ SingleLineText = Annotated[str, AfterValidator(_validate_single_line_text)]
 
 # --- URLs
 
-INVALID_PERCENT_ENCODING_PATTERN = r"%(?![0-9a-fA-F]{2})"
+INVALID_DATABASE_URL_PATTERN = r"%(?![0-9a-fA-F]{2})|[#\x00-\x1f\x7f]"
+"""For drivers, `#` is a part of the database's name, and what follows are parameters: they would not be checked."""
 
 
 def split_and_validate_url(
@@ -377,7 +378,7 @@ def _is_secret_annotation(annotation: Any) -> bool:
 __all__ = [
     "DURATION_PATTERN",
     "FILE_BACKED_FIELD_MARKER",
-    "INVALID_PERCENT_ENCODING_PATTERN",
+    "INVALID_DATABASE_URL_PATTERN",
     "ConfigFileValidationContext",
     "ConfigModel",
     "CronExpression",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from watchdog.config.managed_entry import find_forbidden_uses, mask_probe_text, restore_masked_secrets
@@ -37,6 +39,10 @@ remediation: {on: timeout, http: {url: https://r.test/, headers: {X-Token: r3med
         ("queue: {pgboss: {url: 'postgresql://u@h/d?passfile=x'}}", ["queue.pgboss.url: a file of this machine"]),
         ("queue: {pgboss: {url: 'postgresql://u@h/d?%73slkey=x'}}", ["queue.pgboss.url: a file of this machine"]),
         ("queue: {rq: {redis: 'rediss://h/0?ssl_ca_certs=x'}}", ["queue.rq.redis: a file of this machine"]),
+        ("queue: {pgboss: {url: 'postgresql://u@h/d#?passfile=x'}}", ["queue.pgboss.url: a file of this machine"]),
+        ("queue: {pgboss: {url: 'postgresql://u@h/d?${API_TOKEN:-passfile}=x'}}", ["queue.pgboss.url: a file of this"]),
+        ("jobs: {sql: {url: '${API_TOKEN:-sqlite:////etc/x}'}}", ["jobs.sql.url: a database of this machine"]),
+        ("jobs: {sql: {url: '${API_TOKEN}sqlite:////etc/x'}}", ["jobs.sql.url: a database of this machine"]),
         ("name: &a A\nid: *a", ["anchors (&) and aliases (*) cannot be entered"]),
         ("", ["enter the fields of a probe"]),
         ("# only a comment", ["enter the fields of a probe, such as `name: API`"]),
@@ -201,3 +207,38 @@ def test_a_value_stays_a_value(path: str, value: str) -> None:
 def test_empty_fields_are_left_out_but_for_those_that_are_required() -> None:
     assert compose_probe_text(ProbeFormFields({"group": " ", "every": ""}, ""), "http") == 'name: ""\nhttp: ""'
     assert compose_probe_text(ProbeFormFields({"name": "A"}, "http: {url: z}"), "http") == "name: A\nhttp: {url: z}"
+
+
+ADDRESSED = """\
+http:
+  url: "https://good.test/"
+  headers: {Authorization: Bearer s3cret-value-1}
+  json: {to: "https://b.test/"}
+"""
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"https://good.test/": "${OK:-https:}//evil.test/", "https://b.test/": "https://good.test/"},
+        {"https://good.test/": "https://b.test/", "https://b.test/": "https://good.test/"},
+        {"https://good.test/": "https://evil.test/"},
+    ],
+)
+def test_a_secret_is_not_restored_beside_another_address(changes: dict[str, str]) -> None:
+    masked = mask_probe_text(ADDRESSED)
+    text = re.sub("|".join(map(re.escape, changes)), lambda match: changes[match[0]], masked)
+    restored, problems = restore_masked_secrets(text, ADDRESSED)
+    assert "s3cret-value-1" not in restored
+    assert [problem.message for problem in problems] == [
+        "an address beside this secret has changed: enter the secret again"
+    ]
+    assert restore_masked_secrets(masked, ADDRESSED)[1] == []
+
+
+def test_two_fields_with_one_path_are_both_masked() -> None:
+    text = 'http: {url: https://a.test/, json: {"api.token": "AAAA-0123456789", api: {token: "BBBB-0123456789"}}}\n'
+    masked = mask_probe_text(text)
+    assert "AAAA" not in masked
+    assert "BBBB" not in masked
+    assert len(restore_masked_secrets(masked, text)[1]) == 2, "which is which is not known"

@@ -867,6 +867,8 @@ def test_invalid_names_are_refused(name: str) -> None:
         ({"url": "postgresql://u:p/hush@db/app"}, "encode : / @ % in the password"),
         ({"url": "mysql://db/app?unix_socket=/tmp/x"}, "unsupported parameter unix_socket"),
         ({"url": "mysql://db/app?init_command=DROP"}, "unsupported parameter init_command"),
+        ({"url": "mysql://u:p@db/app#?local_infile=1"}, "encode : / @ % in the password"),
+        ({"url": "postgresql://u:p@db/app#?passfile=/etc/shadow"}, "encode : / @ % in the password"),
         ({"url": "mysql://u:hush%zz@db/app"}, "encode : / @ % in the password"),
         ({"url": "mysql://db"}, "expected mysql://user:password@host/database"),
         ({"url": "oracle://db/app"}, "expected postgresql:// or mysql://"),

@@ -54,8 +54,8 @@ def site(file: Path) -> Iterator[str]:
         yield process.base_url.rstrip("/")
 
 
-def open_page(browser: Browser, address: str) -> Page:
-    page = browser.new_context(java_script_enabled=False).new_page()
+def open_page(browser: Browser, address: str, *, with_script: bool = False) -> Page:
+    page = browser.new_context(java_script_enabled=with_script).new_page()
     page.goto(address)
     return page
 
@@ -72,8 +72,11 @@ def list_probe_ids(file: Path) -> list[str]:
     return [probe.id for probe in loaded.config.probes if probe.id in loaded.managed_probe_ids]
 
 
-def test_a_probe_from_the_first_field_to_its_end(browser: Browser, site: str, file: Path) -> None:
-    page = open_page(browser, f"{site}/probes")
+@pytest.mark.parametrize("with_script", [False, True])
+def test_a_probe_from_the_first_field_to_its_end(
+    browser: Browser, site: str, file: Path, *, with_script: bool
+) -> None:  # fmt: skip
+    page = open_page(browser, f"{site}/probes", with_script=with_script)
     page.get_by_role("link", name="New probe").click()
     with FakeHttpReceiver() as server:
         page.get_by_label("Name", exact=True).fill("Warm the cache")

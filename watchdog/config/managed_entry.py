@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 import yaml
 
 from watchdog.config.managed_file import parse_probe_mapping
-from watchdog.config.references import replace_config_variables_with_callback
+from watchdog.config.references import (
+    replace_config_variables_with_callback,
+    replace_config_variables_with_defaults,
+)
 from watchdog.config.secrets import mask_yaml_tree
 from watchdog.config.sources import has_no_yaml_content
 from watchdog.config.yaml_tree import YamlNode, compose_yaml_node
@@ -60,9 +64,10 @@ def _find_forbidden_uses_of_node(node: YamlNode, variables: Collection[str]) -> 
             yield ProbeTextProblem(node.path, f"a command cannot be entered here: {_EDIT_BY_HAND}")
     if not isinstance(node.raw_value, str):
         return
-    if node.raw_value.strip().lower().startswith("sqlite:"):
+    texts = node.raw_value, replace_config_variables_with_defaults(node.raw_value)  # a variable may be empty
+    if any(text.strip().lower().startswith("sqlite:") for text in texts):
         yield ProbeTextProblem(node.path, f"a database of this machine cannot be named here: {_EDIT_BY_HAND}")
-    if _has_file_parameter(node.raw_value):
+    if any(map(_has_file_parameter, texts)):
         yield ProbeTextProblem(node.path, f"a file of this machine cannot be named in a URL here: {_EDIT_BY_HAND}")
     for name in dict.fromkeys(list_variable_names(node.raw_value)):
         if name not in variables:
@@ -75,7 +80,7 @@ def _find_forbidden_uses_of_node(node: YamlNode, variables: Collection[str]) -> 
 def _has_file_parameter(text: str) -> bool:
     """Whether it is the URL of a server with a parameter that names a file, such as `sslkey` and `passfile`."""
     try:
-        parts = urlsplit(text.strip())
+        parts = urlsplit(text.strip(), allow_fragments=False)  # drivers know no fragments
     except ValueError:
         return False
     names = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
@@ -109,7 +114,7 @@ class _SecretScalar(NamedTuple):
 
 def mask_probe_text(text: str) -> str:
     """The text as it may be shown: literal secrets are replaced where a configuration is expected to have them."""
-    for scalar in sorted(_find_secrets(text).values(), reverse=True):
+    for scalar in sorted({scalar for _, scalar in _list_secrets(text)}, reverse=True):
         text = text[: scalar.start] + quote_yaml_scalar(scalar.masked) + text[scalar.end :]
     return text
 
@@ -120,7 +125,9 @@ def restore_masked_secrets(text: str, stored: str) -> tuple[str, list[ProbeTextP
     node, _ = parse_probe_mapping(text)
     if node is None or MASK_PLACEHOLDER not in text:
         return text, []
-    secrets, before = _find_secrets(stored) if stored else {}, parse_probe_mapping(mask_probe_text(stored))[0]
+    found, before = _list_secrets(stored) if stored else [], parse_probe_mapping(mask_probe_text(stored))[0]
+    count_by_path = Counter(path for path, _ in found)  # keys with dots: two fields may have one path
+    secrets = {path: secret for path, secret in found if count_by_path[path] == 1}
     spans, problems, restored = _find_scalar_spans(text), [], []
     for each in node.walk():
         if not isinstance(each.raw_value, str) or MASK_PLACEHOLDER not in each.raw_value:
@@ -129,7 +136,7 @@ def restore_masked_secrets(text: str, stored: str) -> tuple[str, list[ProbeTextP
         if secret is None or span is None or secret.masked != each.raw_value:
             message = f"{MASK_PLACEHOLDER} stands for a secret that is not stored here: enter it"
             problems.append(ProbeTextProblem(each.path, message))
-        elif _list_addresses(node, each.path) != _list_addresses(before, each.path):
+        elif _map_addresses(node, each.path) != _map_addresses(before, each.path):
             message = "an address beside this secret has changed: enter the secret again"
             problems.append(ProbeTextProblem(each.path, message))
         else:
@@ -146,24 +153,25 @@ def _format_secret(secret: _SecretScalar, stored: str) -> str:
     return written if is_portable else quote_yaml_scalar(secret.value)
 
 
-def _list_addresses(node: YamlNode | None, path: str) -> set[str]:
-    """All URLs in the section that a field is in."""
+def _map_addresses(node: YamlNode | None, path: str) -> dict[str, str]:
+    """All URLs in the section that a field is in, by field, and all texts with variables, which may be one."""
     section = None if node is None else node.entries.get(path.partition(".")[0])
-    texts = () if section is None else (str(each.raw_value) for each in section.walk())
-    return {text for text in texts if "://" in text}
+    scalars = () if section is None else section.walk()
+    texts = {each.path: each.raw_value for each in scalars if isinstance(each.raw_value, str)}
+    return {field: text for field, text in texts.items() if "://" in text or "${" in text}
 
 
-def _find_secrets(text: str) -> Mapping[str, _SecretScalar]:
-    """By the path of their field."""
+def _list_secrets(text: str) -> list[tuple[str, _SecretScalar]]:
+    """Each with the path of its field."""
     node, _ = parse_probe_mapping(text)
     if node is None:
-        return {}
+        return []
     spans, masked = _find_scalar_spans(text), mask_yaml_tree(node, SecretMask(()))
-    return {
-        each.path: _SecretScalar(*spans[each.location[1:]], str(each.raw_value), str(masked_value))
+    return [
+        (each.path, _SecretScalar(*spans[each.location[1:]], str(each.raw_value), str(masked_value)))
         for each, masked_value in _iter_scalars(node, masked)
         if masked_value != each.raw_value and each.location[1:] in spans
-    }
+    ]
 
 
 def _iter_scalars(node: YamlNode, masked: Json) -> Iterator[tuple[YamlNode, Json]]:

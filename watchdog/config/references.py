@@ -43,6 +43,11 @@ def interpolate_config_variables(text: str, env: Mapping[str, str]) -> Interpola
     return InterpolatedConfigScalar(_CONFIG_VARIABLE_PATTERN.sub(replace, text), variables)
 
 
+def replace_config_variables_with_defaults(text: str) -> str:
+    """The text as it is if no variable is set; without a default, a variable is empty."""
+    return _CONFIG_VARIABLE_PATTERN.sub(lambda match: "$" if match[0] == "$$" else match["operand"] or "", text)
+
+
 def replace_config_variables_with_callback(text: str, replacement: Callable[[str], str]) -> str:
     """The text with every reference to a variable replaced: by `replacement(name)`."""
     return _CONFIG_VARIABLE_PATTERN.sub(lambda match: replacement(match["name"]) if match["name"] else match[0], text)

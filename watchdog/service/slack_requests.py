@@ -134,6 +134,12 @@ class SlackAction(_SlackPayloadModel):
     value: str = ""
 
 
+class SlackContainer(_SlackPayloadModel):
+    """What the button is in."""
+
+    message_ts: str = ""
+
+
 class SlackInteraction(_SlackPayloadModel):
     """A click on a button of a message."""
 
@@ -142,6 +148,7 @@ class SlackInteraction(_SlackPayloadModel):
     channel: SlackChannel
     team: SlackTeam | None = None
     """None: the app is installed for a whole organization."""
+    container: SlackContainer | None = None
     actions: Annotated[list[SlackAction], Field(min_length=1, max_length=1)]
 
 
@@ -155,6 +162,8 @@ class SlackClick(NamedTuple):
     channel_id: str
     team_id: str
     """Empty: the app is installed for a whole organization."""
+    message_ts: str = ""
+    """Of the message with the button, as its receipt has it."""
 
 
 def parse_slack_click(body: bytes) -> SlackClick:
@@ -186,4 +195,5 @@ def parse_slack_click(body: bytes) -> SlackClick:
         user=interaction.user,
         channel_id=interaction.channel.id,
         team_id=team_id,
+        message_ts="" if interaction.container is None else interaction.container.message_ts,
     )

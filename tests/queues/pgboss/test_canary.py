@@ -306,6 +306,7 @@ def test_the_checked_address_is_the_one_that_is_connected_to(
         ("mysql://u:p@db/app", "expected postgresql://user:password@host/database"),
         ("postgresql:///app", "expected postgresql://user:password@host/database"),
         ("postgresql://u:p/ss@db/app", "encode : / @ % in the password"),
+        ("postgresql://u@db/app#?sslkey=/etc/shadow", "encode : / @ % in the password"),
         ("postgresql://u:hush%zz@db/app", "encode : / @ % in the password"),
         ("postgresql://db/app?host=169.254.169.254", "host is not supported as a parameter"),
         ("postgresql://db/app?hostaddr=169.254.169.254", "hostaddr is not supported as a parameter"),

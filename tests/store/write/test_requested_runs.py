@@ -27,6 +27,7 @@ from watchdog.store.database import Database
 from watchdog.store.read.requested_runs import filter_slots_of_requested_runs, load_requested_run_result
 from watchdog.store.tables import incidents, results, schedule
 from watchdog.store.write.clock_steps import adopt_clock_step
+from watchdog.store.write.probe_rows import mark_probes_retired
 
 SLOT = START_AT + INTERVAL_MS
 REQUESTED_AT = SLOT + 20_000
@@ -208,3 +209,11 @@ def test_refusals(database: Database, kind: str, name: str, refusal: OperatorAct
         request_run(database, name, ANA, "", REQUESTED_AT)
     assert refused.value.refusal is refusal
     assert harness.select_rows(requested_runs) == harness.select_rows(acts) == []
+
+
+def test_a_request_ends_with_its_probe(database: Database) -> None:
+    harness = make_harness(database)
+    request_run(database, "api", ANA, "", REQUESTED_AT)
+    with database.open_write_transaction() as connection:
+        mark_probes_retired(connection, harness.database_ids, REQUESTED_AT + 1)
+    assert harness.select_rows(requested_runs) == []

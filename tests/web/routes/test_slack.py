@@ -30,11 +30,13 @@ from watchdog.domain.formatting import HOUR_MS, NBSP
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.notifiers.slack import SlackNotifier
 from watchdog.service.acts import acknowledge_incident, end_silence, remove_acknowledgement
+from watchdog.service.slack_requests import parse_slack_click
 from watchdog.store.act_tables import acts, requested_runs, silences
 from watchdog.store.database import Database
 from watchdog.store.errors import StoreUnavailableError
 from watchdog.store.outbox_filters import MIN_GROUP_MESSAGE_EDIT_INTERVAL_MS
 from watchdog.store.read.acts import list_silences_in_effect
+from watchdog.store.read.messages import SentMessage
 from watchdog.store.tables import incidents
 from watchdog.web import ApiKey
 from watchdog.web.routes import slack as slack_route
@@ -516,3 +518,24 @@ async def test_an_acknowledgement_from_elsewhere_removes_the_button(tmp_path: Pa
         acknowledge_incident(harness.store.database, harness.store.select_row(incidents)["id"], BEN, "", harness.now)
         await harness.settle()
         assert ACKNOWLEDGE not in find_buttons(harness.bot.posts[0])
+
+
+@pytest.mark.parametrize(
+    ("message_ts", "destination"), [("1.1", "oncall/slack"), ("2.2", "team/slack"), ("", "oncall/slack")]
+)
+def test_the_message_is_the_one_with_the_button(
+    monkeypatch: pytest.MonkeyPatch, message_ts: str, destination: str
+) -> None:
+    """Two receivers with one app and one channel each have a message about the incident."""
+    sent = [
+        SentMessage(name, {"channel": "C0ONCALL", "ts": ts})
+        for name, ts in (("oncall/slack", "1.1"), ("team/slack", "2.2"))
+    ]
+    monkeypatch.setattr(slack_route, "list_messages_of_incident", lambda *_: sent)
+    monkeypatch.setattr(slack_route, "list_open_incidents_of_message", lambda *_: [])
+    payload = make_payload(ACKNOWLEDGE, "1c9b:1", 1, container={"type": "message", "message_ts": message_ts})
+    click = parse_slack_click(encode_payload(payload))
+    assert click.message is not None
+    connection: Any = None
+    found = slack_route.load_message_of_click(connection, click, click.message, ["oncall/slack", "team/slack"])
+    assert found.sent.destination == destination

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, quote, urlsplit
 
 from pydantic import AfterValidator
 
-from watchdog.config_types import FILE_BACKED_FIELD_MARKER, INVALID_PERCENT_ENCODING_PATTERN, split_and_validate_url
+from watchdog.config_types import FILE_BACKED_FIELD_MARKER, INVALID_DATABASE_URL_PATTERN, split_and_validate_url
 from watchdog.domain.text import truncate_to_single_line
 from watchdog.net.errors import ProbeError
 from watchdog.queues.base import build_broker_unreachable_error
@@ -290,7 +290,7 @@ def _validate_external_database_url(text: str) -> str:
 
 def _validate_mysql_url(text: str) -> str:
     expected = "mysql://user:password@host/database; encode : / @ % in the password as %3A %2F %40 %25"
-    parts = split_and_validate_url(text, ("mysql",), expected, forbidden=INVALID_PERCENT_ENCODING_PATTERN)
+    parts = split_and_validate_url(text, ("mysql",), expected, forbidden=INVALID_DATABASE_URL_PATTERN)
     if not parts.path.strip("/"):
         raise ValueError(f"expected {expected}")
     for name, _ in parse_qsl(parts.query, keep_blank_values=True):

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator
 
-from watchdog.config_types import FILE_BACKED_FIELD_MARKER, INVALID_PERCENT_ENCODING_PATTERN, split_and_validate_url
+from watchdog.config_types import FILE_BACKED_FIELD_MARKER, INVALID_DATABASE_URL_PATTERN, split_and_validate_url
 from watchdog.domain.text import truncate_to_single_line
 from watchdog.net.errors import ProbeError
 from watchdog.queues.base import (
@@ -40,7 +40,7 @@ POSTGRES_URL_SCHEMES = ("postgres", "postgresql", "postgresql+psycopg")
 
 def validate_postgres_url(text: str) -> str:
     expected = "postgresql://user:password@host/database; encode : / @ % in the password as %3A %2F %40 %25"
-    parts = split_and_validate_url(text, POSTGRES_URL_SCHEMES, expected, forbidden=INVALID_PERCENT_ENCODING_PATTERN)
+    parts = split_and_validate_url(text, POSTGRES_URL_SCHEMES, expected, forbidden=INVALID_DATABASE_URL_PATTERN)
     for name, _ in parse_qsl(parts.query, keep_blank_values=True):
         if name in ("host", "hostaddr", "port", "password", "service"):
             raise ValueError(

@@ -7,6 +7,7 @@ the fold has evaluated, and one that ends early ends after it. Both are read und
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ from watchdog.domain.maintenance_windows import (
 from watchdog.domain.model import ProbeInfo
 from watchdog.store.codec import decode_probe_info
 from watchdog.store.database import Database
+from watchdog.store.errors import StoreUnavailableError
 from watchdog.store.maintenance_tables import (
     maintenance_has_not_ended_early,
     maintenance_periods,
@@ -346,5 +348,6 @@ def load_active_probe_infos(connection: sa.Connection) -> dict[int, ProbeInfo]:
 def _apply_acts(database: Database, infos: Mapping[int, ProbeInfo], now: int) -> None:
     """Store the periods of windows that people began. What an interruption leaves is stored by the next planning."""
     plan = MaintenancePlan((), 0, infos)
-    for _ in range(0, len(infos), MAX_PROBES_PER_PLANNING_TRANSACTION):
-        plan_maintenance(database, plan, now)
+    with suppress(StoreUnavailableError):  # the act is stored: to run it again would begin another window
+        for _ in range(0, len(infos), MAX_PROBES_PER_PLANNING_TRANSACTION):
+            plan_maintenance(database, plan, now)

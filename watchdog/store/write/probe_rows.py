@@ -12,7 +12,7 @@ from watchdog.domain.acts import OperatorActRefusalReason, OperatorActRefusedErr
 from watchdog.domain.registered_probe import EMPTY_NOTIFICATION_ROUTING_TABLE, RegisteredProbe
 from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.domain.text import replace_unstorable_characters
-from watchdog.store.act_tables import pause_is_in_effect, pauses
+from watchdog.store.act_tables import pause_is_in_effect, pauses, requested_runs
 from watchdog.store.codec import (
     decode_notification_routing_table,
     decode_probe_info,
@@ -213,6 +213,7 @@ def mark_probes_retired(connection: sa.Connection, ids: Iterable[int], now: int)
     rows = [{"row_id": id} for id in sorted(ids)]
     if rows:
         connection.execute(sa.delete(schedules).where(schedules.c.probe == sa.bindparam("row_id")), rows)
+        connection.execute(sa.delete(requested_runs).where(requested_runs.c.probe == sa.bindparam("row_id")), rows)
         pause = sa.update(pauses).where(pauses.c.probe == sa.bindparam("row_id"), pause_is_in_effect)
         connection.execute(pause.values(ended_at=now), rows)
         update = sa.update(probes).where(probes.c.id == sa.bindparam("row_id")).values(removed_at=now)

@@ -258,7 +258,8 @@ def load_message_of_click(
     in_channel = [message for message in messages if message.receipt.get("channel") == click.channel_id]
     if not in_channel:
         raise SlackRequestRefusedError("the message was sent to another channel", status_code=403)
-    sent = in_channel[0]
+    clicked = [message for message in in_channel if message.receipt.get("ts") == click.message_ts]
+    sent = (clicked or in_channel)[0]  # a message may have been posted again since
     if click.team_id and sent.receipt.get("team", click.team_id) != click.team_id:
         raise SlackRequestRefusedError("the message was sent to another workspace", status_code=403)
     incidents = list_open_incidents_of_message(
