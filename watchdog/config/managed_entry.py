@@ -125,9 +125,9 @@ def restore_masked_secrets(text: str, stored: str) -> tuple[str, list[ProbeTextP
     node, _ = parse_probe_mapping(text)
     if node is None or MASK_PLACEHOLDER not in text:
         return text, []
-    found, before = _list_secrets(stored) if stored else [], parse_probe_mapping(mask_probe_text(stored))[0]
-    count_by_path = Counter(path for path, _ in found)  # keys with dots: two fields may have one path
-    secrets = {path: secret for path, secret in found if count_by_path[path] == 1}
+    stored_secrets, before = _list_secrets(stored) if stored else [], parse_probe_mapping(mask_probe_text(stored))[0]
+    count_by_path = Counter(path for path, _ in stored_secrets)  # keys with dots: two fields may have one path
+    secrets = {path: secret for path, secret in stored_secrets if count_by_path[path] == 1}
     spans, problems, restored = _find_scalar_spans(text), [], []
     for each in node.walk():
         if not isinstance(each.raw_value, str) or MASK_PLACEHOLDER not in each.raw_value:

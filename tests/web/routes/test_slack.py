@@ -537,5 +537,5 @@ def test_the_message_is_the_one_with_the_button(
     click = parse_slack_click(encode_payload(payload))
     assert click.message is not None
     connection: Any = None
-    found = slack_route.load_message_of_click(connection, click, click.message, ["oncall/slack", "team/slack"])
-    assert found.sent.destination == destination
+    content = slack_route.load_message_of_click(connection, click, click.message, ["oncall/slack", "team/slack"])
+    assert content.sent.destination == destination
