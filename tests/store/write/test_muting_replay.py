@@ -168,7 +168,7 @@ def check_what_was_sent(run: LiveRun) -> None:
                 assert count == 1, "an open incident is sent once nothing holds it back any more"
 
 
-@settings(max_examples=60, **COMMON)
+@settings(max_examples=30, **COMMON)
 @given(steps=STEPS)
 def test_muting_changes_no_decision_and_loses_no_notification(on_sqlite: DatabasePair, steps: list[Any]) -> None:
     check_history(on_sqlite, steps)

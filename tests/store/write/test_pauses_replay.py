@@ -112,7 +112,7 @@ def opened_and_resolved(transitions: list[IncidentTransition]) -> list[tuple[str
     return sorted(resolved.items())
 
 
-@settings(max_examples=120, **COMMON)
+@settings(max_examples=60, **COMMON)
 @given(steps=STEPS, failure_threshold=st.integers(1, 3))
 def test_a_replay_decides_as_the_live_run_with_pauses_and_requests(
     on_sqlite: DatabasePair, steps: list[Any], failure_threshold: int

@@ -180,7 +180,7 @@ def check_history(pair: DatabasePair, steps: list[tuple[str, Any, Any]]) -> None
             assert escalated == 1, "an open incident that no one has acknowledged is escalated once"
 
 
-@settings(max_examples=40, **COMMON)
+@settings(max_examples=20, **COMMON)
 @given(steps=STEPS)
 def test_acts_change_no_decision_and_lose_no_notification(on_sqlite: DatabasePair, steps: list[Any]) -> None:
     check_history(on_sqlite, steps)
