@@ -37,6 +37,7 @@ from watchdog.mcp_server import tool_jobs
 from watchdog.service.check_in_log import CheckInLogError
 from watchdog.store.read.acts import list_acts
 from watchdog.store.read.alert_context import load_alert_message_context
+from watchdog.store.read.maintenance import load_maintenance_ends_by_probe
 from watchdog.store.read.status import list_incident_deliveries, list_incidents, list_probe_statuses
 
 DOWN = {"name": "Payments API", "http": "http://127.0.0.1:1/", "every": "1s", "alert": {"failure_threshold": 1}}
@@ -173,6 +174,11 @@ async def test_readers_only_read_and_operators_act(tmp_path: Path, mode: str) ->
             assert (await call_tool(operator, "run_probe", probe="Idle"))["status"] == "completed"
 
 
+def list_probes_in_maintenance(app: RunningWatchdogService) -> dict[int, int]:
+    with app.store_executor.database.open_read_transaction() as connection:
+        return load_maintenance_ends_by_probe(connection, app.clock())
+
+
 @pytest.mark.parametrize("mode", PROTOCOL_VERSION_BY_MODE)
 async def test_operators_act_in_the_name_of_their_key(tmp_path: Path, mode: str) -> None:
     async with with_incident(tmp_path, access=ACCESS_CONFIG) as (app, url):
@@ -208,6 +214,9 @@ async def test_operators_act_in_the_name_of_their_key(tmp_path: Path, mode: str)
             began = await call_tool(operator, "begin_maintenance", probe="payments-api", duration="2h", comment="move")
             window = began["maintenance"]
             assert (began["probe_count"], window["match"]["id"], window["state"]) == (1, "payments-api", "in_effect")
+            await wait_until_async(
+                lambda: list_probes_in_maintenance(app)
+            )  # a slot that is evaluated may be just ahead
             listed = await call_tool(operator, "list_probes")
             (listed_probe,) = [probe for probe in listed["probes"] if probe["probe"] == "payments-api"]
             assert listed_probe["maintenance_until"] == window["until"]
