@@ -1,16 +1,23 @@
-"""The fixtures of Acme in a database, read only, for all tests of pages."""
+"""The fixtures of Acme in a database, read only, and a browser, for all tests of pages."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from fastapi import FastAPI
 
+from tests.support.browser import find_chromium, running_browser
 from tests.support.fixture_rows import FixtureRows
 from tests.support.fixtures import acme_rows
 from tests.support.web import create_test_app, filled_database
 from watchdog.store.database import Database
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +34,20 @@ def acme_database(acme: FixtureRows, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture(scope="session")
 def app(acme_database: Database) -> FastAPI:
     return create_test_app(acme_database)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if find_chromium() is None:
+        pytest.skip("Chromium or Playwright is missing: apt install chromium, pip install playwright")
+    with running_browser() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    """The source of axe-core, from a Python package."""
+    spec = find_spec("axe_playwright_python")
+    if spec is None or spec.origin is None:
+        pytest.skip("axe-core is missing: pip install axe-playwright-python")
+    return (Path(spec.origin).parent / "axe.min.js").read_text()

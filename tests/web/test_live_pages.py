@@ -16,7 +16,6 @@ import pytest
 import sqlalchemy as sa
 from fastapi import FastAPI
 
-from tests.support.browser import find_chromium, running_browser
 from tests.support.fixture_rows import NOW, FixtureRows
 from tests.support.fixtures import acme_rows
 from tests.support.polling import HANG_S, wait_until
@@ -37,14 +36,6 @@ if TYPE_CHECKING:
 
 LIVE, RECONNECTING, NOT_LIVE = "Live", "Reconnecting", "Not live: reload"
 KEY = ApiKey("ops", "operator", "0123456789")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if find_chromium() is None:
-        pytest.skip("Chromium or Playwright is missing: apt install chromium, pip install playwright")
-    with running_browser() as browser:
-        yield browser
 
 
 @pytest.fixture
@@ -288,7 +279,7 @@ def test_a_storm_of_events_causes_few_requests(page: Page, server: RunningServer
     before = server.count_requests("/incidents")
     for number in range(100):
         rename_probe(database, f"Storm {number}", "api")
-        page.wait_for_timeout(20)
+        page.wait_for_timeout(20)  # the pace of the storm: nothing is awaited
     rename_probe(database, "Calm", "api")
     page.get_by_role("link", name="Calm").first.wait_for()
     assert 1 <= server.count_requests("/incidents") - before <= 10

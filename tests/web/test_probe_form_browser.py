@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.browser import find_chromium, running_browser
 from tests.support.fakes import FakeHttpReceiver
 from tests.support.managed_files import ENV, MAIN_TEXT, MANAGED_TEXT
 from tests.support.watchdog_process import run_watchdog
@@ -20,23 +18,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 COMMENTS = ("# Ours; see the wiki", "# The first", "# keep this name", "# Second", "# The end")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if find_chromium() is None:
-        pytest.skip("Chromium or Playwright is missing: apt install chromium, pip install playwright")
-    with running_browser() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def axe() -> str:
-    """The source of axe-core, from a Python package."""
-    spec = find_spec("axe_playwright_python")
-    if spec is None or spec.origin is None:
-        pytest.skip("axe-core is missing: pip install axe-playwright-python")
-    return (Path(spec.origin).parent / "axe.min.js").read_text()
 
 
 @pytest.fixture

@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 
 MS_PER_SECOND = 1_000
 
+MatchedProbeOption = Annotated[str, typer.Option("--id", help="Id or name of a probe.")]
+MatchedGroupOption = Annotated[str, typer.Option("--group", help="Group of the probes.")]
+MatchedTagsOption = Annotated[
+    list[str] | None, typer.Option("--tag", help="Tag; of several, a probe must have all.")
+]  # fmt: skip
+MatchedKindOption = Annotated[str, typer.Option("--kind", help="Kind of the probes, such as http.")]
+MatchedSeverityOption = Annotated[str, typer.Option("--severity", help="info, warning or critical.")]
+ActDurationOption = Annotated[str, typer.Option("--for", help="For how long, such as 30m, 4h or 2d.")]
+ActEndOption = Annotated[str, typer.Option("--until", help="Until when, such as 2026-12-01T22:00+01:00.")]
 ActCommentOption = Annotated[str, typer.Option("--comment", help="Why, for others on call; at most 500 characters.")]
 
 

@@ -8,6 +8,13 @@ import typer
 
 from watchdog.cli.acts import (
     ActCommentOption,
+    ActDurationOption,
+    ActEndOption,
+    MatchedGroupOption,
+    MatchedKindOption,
+    MatchedProbeOption,
+    MatchedSeverityOption,
+    MatchedTagsOption,
     open_database_to_act,
     parse_for_option_ms,
     parse_severity_option,
@@ -21,18 +28,18 @@ if TYPE_CHECKING:
 
 
 def silence_command(
-    probe: Annotated[str, typer.Option("--id", help="Id or name of a probe.")] = "",
-    group: Annotated[str, typer.Option(help="Group of the probes.")] = "",
-    tags: Annotated[list[str] | None, typer.Option("--tag", help="Tag; of several, a probe must have all.")] = None,
-    kind: Annotated[str, typer.Option(help="Kind of the probes, such as http.")] = "",
-    severity: Annotated[str, typer.Option(help="info, warning or critical.")] = "",
+    probe: MatchedProbeOption = "",
+    group: MatchedGroupOption = "",
+    tags: MatchedTagsOption = None,
+    kind: MatchedKindOption = "",
+    severity: MatchedSeverityOption = "",
     subject: Annotated[
         str, typer.Option(help=r"Subject of the incident, such as a job. * is any text, \* a star.")
     ] = "",
     incident: Annotated[str, typer.Option(help="Silence this open incident until it is resolved.")] = "",
     everything: Annotated[bool, typer.Option("--all", help="Every incident, except Watchdog's own faults.")] = False,
-    duration: Annotated[str, typer.Option("--for", help="For how long, such as 30m, 4h or 2d.")] = "",
-    until: Annotated[str, typer.Option(help="Until when, such as 2026-12-01T22:00+01:00.")] = "",
+    duration: ActDurationOption = "",
+    until: ActEndOption = "",
     comment: ActCommentOption = "",
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
     output: OutputFormatOption = CliOutputFormat.TABLE,

@@ -45,6 +45,11 @@ ActToolResult: TypeAlias = dict[str, Any]
 ActToolContext: TypeAlias = Context[Any, Any]
 OpenIncidentParameter = Annotated[str, Field(max_length=200, description="The id of an open incident.")]
 ProbeParameter = Annotated[str, Field(max_length=200, description="A probe's id or name, as in list_probes.")]
+DurationParameter = Annotated[str, Field(max_length=50, description="For how long, such as 30m, 4h or 2d.")]
+MatchedGroupParameter = Annotated[str, Field(description="The group of the probes.")]
+MatchedTagsParameter = Annotated[list[str], Field(description="A probe must have all of them.")]
+MatchedKindParameter = Annotated[str, Field(description="The kind of the probes, such as http.")]
+MatchedSeverityParameter = Annotated[Severity | None, Field(description="The severity of the probes.")]
 CommentParameter = Annotated[str, Field(description="Why, for people on call; at most 500 characters.")]
 
 
@@ -97,13 +102,13 @@ class ActTools:
 
     async def silence(
         self,
-        duration: Annotated[str, Field(max_length=50, description="For how long, such as 30m, 4h or 2d.")],
+        duration: DurationParameter,
         ctx: ActToolContext,
         probe: ProbeParameter = "",
-        group: Annotated[str, Field(description="The group of the probes.")] = "",
-        tags: Annotated[list[str], Field(description="A probe must have all of them.")] = [],  # noqa: B006 - only read
-        kind: Annotated[str, Field(description="The kind of the probes, such as http.")] = "",
-        severity: Annotated[Severity | None, Field(description="The severity of the probes.")] = None,
+        group: MatchedGroupParameter = "",
+        tags: MatchedTagsParameter = [],  # noqa: B006 - only read
+        kind: MatchedKindParameter = "",
+        severity: MatchedSeverityParameter = None,
         subject: Annotated[
             str, Field(description=r"The incident's subject, such as a job. * is any text, \* a star.")
         ] = "",
@@ -149,7 +154,7 @@ class ActTools:
         self,
         probe: ProbeParameter,
         ctx: ActToolContext,
-        duration: Annotated[str, Field(max_length=50, description="For how long, such as 30m, 4h or 2d.")] = "",
+        duration: DurationParameter = "",
         comment: CommentParameter = "",
     ) -> ActToolResult:
         """Stop running a probe for a time, or without a duration until resume_probe: {probe, pause: {since, until, by,
@@ -187,13 +192,13 @@ class ActTools:
 
     async def begin_maintenance(
         self,
-        duration: Annotated[str, Field(max_length=50, description="For how long, such as 30m, 4h or 2d.")],
+        duration: DurationParameter,
         ctx: ActToolContext,
         probe: ProbeParameter = "",
-        group: Annotated[str, Field(description="The group of the probes.")] = "",
-        tags: Annotated[list[str], Field(description="A probe must have all of them.")] = [],  # noqa: B006 - only read
-        kind: Annotated[str, Field(description="The kind of the probes, such as http.")] = "",
-        severity: Annotated[Severity | None, Field(description="The severity of the probes.")] = None,
+        group: MatchedGroupParameter = "",
+        tags: MatchedTagsParameter = [],  # noqa: B006 - only read
+        kind: MatchedKindParameter = "",
+        severity: MatchedSeverityParameter = None,
         all: Annotated[bool, Field(description="Every probe; then no other condition may be given.")] = False,
         comment: CommentParameter = "",
     ) -> ActToolResult:

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
@@ -103,7 +104,7 @@ class EventStreams:
         missed: list[RecordedTransition] = []
         while (after := missed[-1].number if missed else resume_after) < until:
             limit = min(MAX_TRANSITIONS_PER_READ, until - after)
-            read = await self._run_read_query(lambda c: load_transitions_after(c, after, limit))  # noqa: B023
+            read = await self._run_read_query(partial(load_transitions_after, number=after, limit=limit))
             if not read:
                 return None  # they were deleted in the meantime
             missed += read
