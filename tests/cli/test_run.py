@@ -84,7 +84,9 @@ def test_the_scheme_of_a_proxy_counts_if_it_is_trusted(
     config = write(server={"listen": "127.0.0.1:0", "trusted_proxies": trusted_proxies}, access={"api_keys": keys})
     with run_watchdog(config) as run:
         headers = {"X-Forwarded-For": "198.51.100.1", "X-Forwarded-Proto": "https"}
-        response = httpx.post(f"{run.base_url}login", data={"key": "k" * 30}, headers=headers, trust_env=False)
+        response = httpx.post(
+            f"{run.base_url}login", data={"key": "k" * 30}, headers=headers, trust_env=False, timeout=60
+        )
     assert response.status_code == 303
     assert ("secure" in response.headers["set-cookie"].lower()) is is_secure
 

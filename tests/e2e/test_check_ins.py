@@ -53,7 +53,7 @@ async def running_watchdog(file: Path) -> AsyncIterator[tuple[RunningWatchdog, h
         async with (
             open_running_watchdog_service(loaded) as app,
             WebServer(create_asgi_app(app), listen_socket),
-            httpx.AsyncClient(base_url=url) as client,
+            httpx.AsyncClient(base_url=url, timeout=60) as client,
         ):
             yield RunningWatchdog(app), client
 
@@ -71,7 +71,7 @@ def check_in_until_killed(file: Path, numbers: Iterator[int], count_before_kill:
     with run_watchdog(file) as watchdog, ThreadPoolExecutor(8) as pool:
 
         def check_in(token: str) -> None:
-            with httpx.Client(base_url=watchdog.base_url) as client:
+            with httpx.Client(base_url=watchdog.base_url, timeout=60) as client:
                 while not is_killed.is_set():
                     run_id = str(next(numbers))
                     try:

@@ -76,7 +76,7 @@ async def test_a_stuck_job_is_reset_once_and_reported(each_harness: EndToEndHarn
         (incident,) = watchdog.list_incidents()
         listen_socket = open_listen_socket("127.0.0.1", 0)
         url = f"http://127.0.0.1:{listen_socket.getsockname()[1]}/incidents/{incident.id}"
-        async with WebServer(create_asgi_app(watchdog.app), listen_socket), httpx.AsyncClient() as client:
+        async with WebServer(create_asgi_app(watchdog.app), listen_socket), httpx.AsyncClient(timeout=60) as client:
             page = await client.get(url)
         assert attempt_results(watchdog) == [("succeeded", f"changed 1{NBSP}row")]
     assert (incident.subject, incident.reason) == ("ledger", "job.stuck")

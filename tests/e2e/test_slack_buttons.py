@@ -45,7 +45,7 @@ async def test_a_click_in_slack_acknowledges_the_incident(
         async with (
             open_running_watchdog_service(loaded) as app,
             WebServer(create_asgi_app(app), listen_socket),
-            httpx.AsyncClient(base_url=url) as client,
+            httpx.AsyncClient(base_url=url, timeout=60) as client,
         ):
             await wait_until_async(lambda: slack.posts)
             root, now = slack.posts[0], app.clock()

@@ -254,7 +254,7 @@ from watchdog.server import WebServer, open_listen_socket
 
 async def main():
     loaded = load_config(None, json.dumps({"storage": {"url": "sqlite:///" + sys.argv[1]}}), {})
-    async with open_running_watchdog_service(loaded) as app, httpx.AsyncClient(trust_env=False) as http:
+    async with open_running_watchdog_service(loaded) as app, httpx.AsyncClient(trust_env=False, timeout=60) as http:
         with open_listen_socket("127.0.0.1", 0) as listening:
             async with WebServer(create_asgi_app(app), listening):
                 url = f"http://127.0.0.1:{listening.getsockname()[1]}"

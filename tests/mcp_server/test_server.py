@@ -321,7 +321,7 @@ async def test_access(
     access = ACCESS_CONFIG if keys else {}
     async with (
         running_watchdog(tmp_path, [IDLE], access=access) as (_, url),
-        httpx.AsyncClient(trust_env=False) as http,
+        httpx.AsyncClient(trust_env=False, timeout=60) as http,
     ):
         port = url.split(":")[2].partition("/")[0]
         given = {name: value.format(port=port) for name, value in headers.items()}
@@ -336,7 +336,7 @@ async def test_access(
 
 @pytest.mark.parametrize("method", ["GET", "DELETE", "PUT"])
 async def test_there_are_no_sessions_and_no_open_streams(tmp_path: Path, method: str) -> None:
-    async with running_watchdog(tmp_path, [IDLE]) as (_, url), httpx.AsyncClient(trust_env=False) as http:
+    async with running_watchdog(tmp_path, [IDLE]) as (_, url), httpx.AsyncClient(trust_env=False, timeout=60) as http:
         answer = await http.request(method, url, headers={"Accept": "text/event-stream"})
         assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
         initialized = await http.post(url, json=INITIALIZE, headers={"Accept": HEADERS["Accept"]})
@@ -344,7 +344,7 @@ async def test_there_are_no_sessions_and_no_open_streams(tmp_path: Path, method:
 
 
 async def test_a_large_request_is_refused_before_it_is_read(tmp_path: Path) -> None:
-    async with running_watchdog(tmp_path, [IDLE]) as (_, url), httpx.AsyncClient(trust_env=False) as http:
+    async with running_watchdog(tmp_path, [IDLE]) as (_, url), httpx.AsyncClient(trust_env=False, timeout=60) as http:
         huge = {**INITIALIZE, "padding": "x" * 70_000}
         assert (await http.post(url, json=huge, headers={"Accept": HEADERS["Accept"]})).status_code == 413
 
@@ -366,7 +366,7 @@ async def test_a_long_run_becomes_a_job_with_progress_and_a_result(
             async def on_progress(progress: float, total: float | None, message: str | None) -> None:
                 reports.append(progress)
                 assert message is not None
-                assert re.fullmatch("run of idle: [0-9] s of at most 19 s", message)
+                assert re.fullmatch("run of idle: [0-9]+ s of at most 19 s", message)
 
             called = await client.call_tool("run_probe", {"probe": "Idle"}, progress_callback=on_progress)
             job = called.structured_content

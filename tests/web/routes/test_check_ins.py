@@ -42,7 +42,7 @@ class EndpointHarness:
         self.endpoint = CheckInMiddleware(
             self._page, tokens, self.accept_check_in, lambda: self.now, self.find_probe_id
         )
-        self.client = httpx.Client()
+        self.client = httpx.Client(timeout=60)
 
     async def accept_check_in(self, probe_id: str, check_in: ReceivedCheckIn) -> bool:
         if self.can_store:

@@ -287,7 +287,7 @@ async def test_signing_out_ends_the_streams_of_the_session(database: Database) -
 
 async def test_shutdown_ends_each_stream_cleanly_and_it_continues_afterwards(database: Database) -> None:
     """A response that was cut off would raise RemoteProtocolError."""
-    async with httpx.AsyncClient() as client, AsyncExitStack() as stack:
+    async with httpx.AsyncClient(timeout=60) as client, AsyncExitStack() as stack:
         async with running_stream_server(database) as server:
             port = server.client.base_url.port
             response = await stack.enter_async_context(client.stream("GET", f"{server.client.base_url}{EVENTS}"))
