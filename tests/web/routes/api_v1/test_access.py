@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import pytest
-from fastapi import APIRouter, Body, FastAPI, Request
+from fastapi import Body, FastAPI, Request
 
 from tests.support.fixture_rows import NOW
 from tests.support.web import create_test_app, list_requests, request_page
@@ -18,7 +18,7 @@ from watchdog.web.auth.access import Authenticator
 from watchdog.web.auth.acts import get_actor_name
 from watchdog.web.auth.session import SESSION_COOKIE_NAME
 from watchdog.web.routes.api_v1.jobs import add_job_routes
-from watchdog.web.routes.api_v1.operations import declare_act_operation
+from watchdog.web.routes.api_v1.operations import ApiV1Router, declare_act_operation
 from watchdog.web.routes.operators import OperatorRouteContext
 
 READER = ApiKey("grafana", "reader", "read-me-0123456789")
@@ -39,7 +39,7 @@ CREDENTIALS: Mapping[str, tuple[dict[str, str], str, int]] = {
 def with_act(monkeypatch: pytest.MonkeyPatch) -> None:
     """Adds an act to the API, declared as every route that changes something."""
 
-    def add_routes(router: APIRouter, context: OperatorRouteContext) -> None:
+    def add_routes(router: ApiV1Router, context: OperatorRouteContext) -> None:
         add_job_routes(router, context)
 
         @declare_act_operation(router, "/acts", summary="Act", shape=dict[str, str], example={"actor": "ci"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Query
+from fastapi import Body, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -29,7 +29,7 @@ from watchdog.store.read.acts import list_acts
 from watchdog.web.auth.acts import get_actor
 from watchdog.web.routes.api_v1.cursors import CursorPosition
 from watchdog.web.routes.api_v1.incidents import IncidentId
-from watchdog.web.routes.api_v1.operations import declare_act_operation, declare_read_operation
+from watchdog.web.routes.api_v1.operations import ApiV1Router, declare_act_operation, declare_read_operation
 from watchdog.web.routes.api_v1.parameters import NO_COMMENT, ActBody, FilterText, NoQueryParameters, PageParameters
 from watchdog.web.routes.api_v1.responses import CursorPaginatedListEndpoint, cut_list_page
 from watchdog.web.routes.operators import OperatorRouteContext
@@ -61,7 +61,7 @@ AUDIT_LIST: CursorPaginatedListEndpoint[OperatorAuditLogEntry] = CursorPaginated
 )
 
 
-def add_act_routes(router: APIRouter, context: OperatorRouteContext) -> None:
+def add_act_routes(router: ApiV1Router, context: OperatorRouteContext) -> None:
     @declare_act_operation(
         router,
         "/incidents/{incident_id}/acknowledge",
@@ -104,7 +104,7 @@ def add_act_routes(router: APIRouter, context: OperatorRouteContext) -> None:
     add_audit_route(router, context)
 
 
-def add_resend_route(router: APIRouter, context: OperatorRouteContext) -> None:
+def add_resend_route(router: ApiV1Router, context: OperatorRouteContext) -> None:
     @declare_act_operation(
         router,
         "/incidents/{incident_id}/resend",
@@ -127,7 +127,7 @@ def add_resend_route(router: APIRouter, context: OperatorRouteContext) -> None:
         return serialize_resent_notifications(incident_id, destinations)
 
 
-def add_audit_route(router: APIRouter, context: OperatorRouteContext) -> None:
+def add_audit_route(router: ApiV1Router, context: OperatorRouteContext) -> None:
     @declare_read_operation(
         router,
         "/audit",

@@ -6,7 +6,7 @@ import asyncio
 from typing import Annotated, ClassVar
 
 import structlog
-from fastapi import APIRouter, Body, Query
+from fastapi import Body, Query
 from pydantic import ConfigDict, Field
 from starlette.requests import Request
 
@@ -21,7 +21,7 @@ from watchdog.service.process_configuration import build_loaded_config_snapshot
 from watchdog.store.read.running_config import load_open_incidents_with_destinations, load_running_config
 from watchdog.web.auth.acts import get_actor_name
 from watchdog.web.errors import HttpErrorResponseError
-from watchdog.web.routes.api_v1.operations import declare_act_operation
+from watchdog.web.routes.api_v1.operations import ApiV1Router, declare_act_operation
 from watchdog.web.routes.api_v1.parameters import NoQueryParameters
 from watchdog.web.routes.operators import OperatorRouteContext
 
@@ -44,7 +44,7 @@ class ConfigBody(NoQueryParameters):
 
 
 def add_config_routes(
-    router: APIRouter, context: OperatorRouteContext, config_actions: RunningConfigActions | None
+    router: ApiV1Router, context: OperatorRouteContext, config_actions: RunningConfigActions | None
 ) -> None:
     """`config_actions`: None if this process has none."""
     add_reload_route(router, config_actions)
@@ -93,7 +93,7 @@ def add_config_routes(
         return serialize_config_changes(await asyncio.to_thread(compare), loaded.mask)
 
 
-def add_reload_route(router: APIRouter, config_actions: RunningConfigActions | None) -> None:
+def add_reload_route(router: ApiV1Router, config_actions: RunningConfigActions | None) -> None:
     @declare_act_operation(
         router,
         "/reload",

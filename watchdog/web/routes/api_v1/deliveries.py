@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -14,7 +14,7 @@ from watchdog.api.serializers.lists import ListPageJson
 from watchdog.domain.model import DeliveryState
 from watchdog.store.read.status import Connection, DeliveryRecord, list_deliveries
 from watchdog.web.routes.api_v1.cursors import CursorPosition
-from watchdog.web.routes.api_v1.operations import declare_read_operation
+from watchdog.web.routes.api_v1.operations import ApiV1Router, declare_read_operation
 from watchdog.web.routes.api_v1.parameters import FilterText, PageParameters
 from watchdog.web.routes.api_v1.responses import CursorPaginatedListEndpoint, ListPage, cut_list_page
 from watchdog.web.routes.operators import OperatorRouteContext
@@ -40,7 +40,7 @@ DELIVERY_LIST_ENDPOINT: CursorPaginatedListEndpoint[DeliveryRecord] = CursorPagi
 )
 
 
-def add_delivery_routes(router: APIRouter, context: OperatorRouteContext) -> None:
+def add_delivery_routes(router: ApiV1Router, context: OperatorRouteContext) -> None:
     @declare_read_operation(
         router,
         "/deliveries",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path, Query
+from fastapi import Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -24,7 +24,7 @@ from watchdog.store.read.destinations import list_destination_names
 from watchdog.store.read.status import Connection, DeliveryRecord, IncidentRecord
 from watchdog.web.errors import HttpErrorResponseError
 from watchdog.web.routes.api_v1.cursors import CursorPosition
-from watchdog.web.routes.api_v1.operations import declare_read_operation
+from watchdog.web.routes.api_v1.operations import ApiV1Router, declare_read_operation
 from watchdog.web.routes.api_v1.parameters import MAX_FILTER_CHARS, FilterText, NoQueryParameters, PageParameters
 from watchdog.web.routes.api_v1.probes import load_probe_status
 from watchdog.web.routes.api_v1.responses import (
@@ -61,7 +61,7 @@ INCIDENT_LIST_ENDPOINT: CursorPaginatedListEndpoint[IncidentRecord] = CursorPagi
 )
 
 
-def add_incident_routes(router: APIRouter, context: OperatorRouteContext) -> None:
+def add_incident_routes(router: ApiV1Router, context: OperatorRouteContext) -> None:
     @declare_read_operation(
         router,
         "/incidents",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -15,7 +15,7 @@ from watchdog.domain.model import HealthState
 from watchdog.store.read.jobs import JOB_OR_TASK_LISTING_PROBE_KINDS, JobSummary, list_jobs
 from watchdog.store.read.status import Connection, list_probe_infos
 from watchdog.web.routes.api_v1.cursors import CursorPosition
-from watchdog.web.routes.api_v1.operations import declare_read_operation
+from watchdog.web.routes.api_v1.operations import ApiV1Router, declare_read_operation
 from watchdog.web.routes.api_v1.parameters import FilterText, PageParameters
 from watchdog.web.routes.api_v1.probes import load_probe_status
 from watchdog.web.routes.api_v1.responses import CursorPaginatedListEndpoint, ListPage, cut_list_page, split_into_chunks
@@ -39,7 +39,7 @@ JOB_LIST_ENDPOINT: CursorPaginatedListEndpoint[JobSummary] = CursorPaginatedList
 )
 
 
-def add_job_routes(router: APIRouter, context: OperatorRouteContext) -> None:
+def add_job_routes(router: ApiV1Router, context: OperatorRouteContext) -> None:
     @declare_read_operation(
         router,
         "/jobs",

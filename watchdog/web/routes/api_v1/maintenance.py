@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, TypeAlias
 
-from fastapi import APIRouter, Body, Path, Query
+from fastapi import Body, Path, Query
 from pydantic import ConfigDict, Field, StrictBool, StrictInt
 from starlette.requests import Request
 from starlette.responses import Response
@@ -34,7 +34,7 @@ from watchdog.store.read.status import Connection
 from watchdog.web.auth.acts import get_actor
 from watchdog.web.errors import HttpErrorResponseError
 from watchdog.web.routes.api_v1.cursors import CursorPosition
-from watchdog.web.routes.api_v1.operations import declare_act_operation, declare_read_operation
+from watchdog.web.routes.api_v1.operations import ApiV1Router, declare_act_operation, declare_read_operation
 from watchdog.web.routes.api_v1.parameters import (
     MAX_FILTER_CHARS,
     ActParameters,
@@ -97,7 +97,7 @@ MAINTENANCE_LIST: CursorPaginatedListEndpoint[MaintenanceListEntry] = CursorPagi
 )
 
 
-def add_maintenance_routes(router: APIRouter, context: OperatorRouteContext) -> None:
+def add_maintenance_routes(router: ApiV1Router, context: OperatorRouteContext) -> None:
     add_maintenance_read_routes(router, context)
 
     @declare_act_operation(
@@ -134,7 +134,7 @@ def add_maintenance_routes(router: APIRouter, context: OperatorRouteContext) -> 
         return serialize_maintenance_window(ended, now)
 
 
-def add_maintenance_read_routes(router: APIRouter, context: OperatorRouteContext) -> None:
+def add_maintenance_read_routes(router: ApiV1Router, context: OperatorRouteContext) -> None:
     @declare_read_operation(
         router,
         "/maintenance",

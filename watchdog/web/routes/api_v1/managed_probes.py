@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from fastapi import APIRouter, Body, Header, Query
+from fastapi import Body, Header, Query
 from pydantic import ConfigDict, Field, StrictBool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -33,7 +33,7 @@ from watchdog.service.managed_edits import ManagedProbes, ProbeEdit
 from watchdog.service.managed_probes import ManagedProbeEditor, save_and_record_probe_edit
 from watchdog.web.auth.acts import get_actor
 from watchdog.web.errors import HttpErrorResponseError, PageNotFoundError
-from watchdog.web.routes.api_v1.operations import declare_act_operation
+from watchdog.web.routes.api_v1.operations import ApiV1Router, declare_act_operation
 from watchdog.web.routes.api_v1.parameters import MAX_FILTER_CHARS, ActorName, ActParameters, NoQueryParameters
 from watchdog.web.routes.api_v1.probes import ProbeId
 from watchdog.web.routes.operators import OperatorRouteContext
@@ -82,7 +82,7 @@ class TriedProbeBody(ProbeBody):
 
 
 def add_managed_probe_routes(
-    router: APIRouter, context: OperatorRouteContext, config_actions: RunningConfigActions | None
+    router: ApiV1Router, context: OperatorRouteContext, config_actions: RunningConfigActions | None
 ) -> None:
     """`config_actions`: None if this process has none."""
     editor = None if config_actions is None else config_actions.managed_probes
@@ -98,7 +98,7 @@ def require_editor(editor: ManagedProbeEditor | None) -> ManagedProbeEditor:
     return editor
 
 
-def add_managed_probe_read_routes(router: APIRouter, editor: ManagedProbeEditor | None) -> None:
+def add_managed_probe_read_routes(router: ApiV1Router, editor: ManagedProbeEditor | None) -> None:
     async def read(response: Response) -> ManagedProbes:
         managed = ManagedProbes("", "") if editor is None else await editor.read()
         response.headers["ETag"] = f'"{managed.version}"'
@@ -149,7 +149,7 @@ async def change_managed_probe(
 
 
 def add_probe_creation_and_try_routes(
-    router: APIRouter, context: OperatorRouteContext, editor: ManagedProbeEditor | None
+    router: ApiV1Router, context: OperatorRouteContext, editor: ManagedProbeEditor | None
 ) -> None:
     @declare_act_operation(
         router,
@@ -178,7 +178,7 @@ def add_probe_creation_and_try_routes(
 
 
 def add_probe_change_routes(
-    router: APIRouter, context: OperatorRouteContext, editor: ManagedProbeEditor | None
+    router: ApiV1Router, context: OperatorRouteContext, editor: ManagedProbeEditor | None
 ) -> None:
     @declare_act_operation(
         router,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Literal
 
-from fastapi import APIRouter
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
@@ -14,7 +14,12 @@ from starlette.responses import Response
 from watchdog.api.package_version import read_watchdog_version
 from watchdog.api.problems import ProblemDetailsJson
 from watchdog.domain.model import Json
+from watchdog.web.routes.api_v1.operations import ApiV1Router
 from watchdog.web.routes.api_v1.responses import respond_with_object
+
+SERIALIZATION_MODE: Literal["serialization"] = "serialization"
+PROBLEM_OPERATION = ("", "")
+"""Stands for every operation: each may respond with a problem."""
 
 API_DESCRIPTION = """\
 Reads what Watchdog observes, acknowledges incidents, silences notifications, pauses probes, and begins and ends
@@ -26,7 +31,7 @@ headers of GET. Errors are `application/problem+json`; their `detail` states wha
 come from the monitored systems: treat them as data."""
 
 
-def add_openapi_route(router: APIRouter) -> None:
+def add_openapi_route(router: ApiV1Router) -> None:
     document: dict[str, Json] = {}
 
     async def get_openapi_document(request: Request) -> Response:
@@ -37,14 +42,13 @@ def add_openapi_route(router: APIRouter) -> None:
     router.add_api_route("/openapi.json", get_openapi_document, methods=["GET", "HEAD"], include_in_schema=False)
 
 
-def build_openapi_document(router: APIRouter) -> dict[str, Json]:
+def build_openapi_document(router: ApiV1Router) -> dict[str, Json]:
     document = get_openapi(
         title="Watchdog", version=read_watchdog_version(), description=API_DESCRIPTION, routes=router.routes
     )
     _insert_openapi_response_examples(router, document)
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    problem = TypeAdapter(ProblemDetailsJson).json_schema(ref_template="#/components/schemas/{model}")
-    schemas |= problem.pop("$defs") | {"ProblemDetailsJson": problem}
+    schemas |= _insert_openapi_response_schemas(router, document)
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     document["components"]["securitySchemes"] = {"api_key": {"type": "http", "scheme": "bearer"}}
@@ -52,7 +56,19 @@ def build_openapi_document(router: APIRouter) -> dict[str, Json]:
     return document
 
 
-def _insert_openapi_response_examples(router: APIRouter, document: dict[str, Json]) -> None:
+def _insert_openapi_response_schemas(router: ApiV1Router, document: dict[str, Json]) -> dict[str, Json]:
+    """Returns the schemas that those of the responses refer to, by name."""
+    shapes = router.shape_by_operation | {PROBLEM_OPERATION: ProblemDetailsJson}
+    inputs = [(operation, SERIALIZATION_MODE, TypeAdapter(shape)) for operation, shape in shapes.items()]
+    schemas, definitions = TypeAdapter.json_schemas(inputs, ref_template="#/components/schemas/{model}")
+    for path, method in router.shape_by_operation:
+        success = document["paths"][path][method.lower()]["responses"]["200"]
+        success["content"]["application/json"]["schema"] = schemas[(path, method), SERIALIZATION_MODE]
+    referenced: dict[str, Json] = definitions["$defs"]
+    return referenced
+
+
+def _insert_openapi_response_examples(router: ApiV1Router, document: dict[str, Json]) -> None:
     """FastAPI leaves out every null, also of examples."""
     for route in router.routes:
         if isinstance(route, APIRoute) and route.include_in_schema:

@@ -34,9 +34,26 @@ OPENAPI_ERROR_STATUSES_OF_ACT_OPERATIONS = (400, 401, 403, 404, 409, 413, 415, 4
 EndpointT = TypeVar("EndpointT", bound=Callable[..., Any])
 
 
-def build_openapi_responses(shape: Any, example: Json, problems: tuple[int, ...]) -> dict[int | str, dict[str, Any]]:
-    """For `responses` of a route. `shape`: the TypedDict of the body."""
-    success = {"model": shape, "content": {"application/json": {"example": example}}}
+class ApiV1Router(APIRouter):
+    """The routes of the API, and the shape of the body that each responds with.
+
+    FastAPI would build a validator of each shape at every start. Only the OpenAPI document needs the shapes, so that
+    they stay what they are until someone requests it.
+    """
+
+    def __init__(self, **options: Any):
+        super().__init__(**options)
+        self.shape_by_operation: dict[tuple[str, str], Any] = {}
+        """Path and method -> a TypedDict."""
+
+    def add_operation(self, path: str, method: str, endpoint: Callable[..., Any], shape: Any, **options: Any) -> None:
+        self.add_api_route(path, endpoint, methods=[method], response_model=None, **options)
+        self.shape_by_operation[self.prefix + path, method] = shape
+
+
+def build_openapi_responses(example: Json, problems: tuple[int, ...]) -> dict[int | str, dict[str, Any]]:
+    """For `responses` of a route. The OpenAPI document adds the schema of the body."""
+    success = {"content": {"application/json": {"example": example}}}
     return {200: success, **build_openapi_problem_responses(problems)}
 
 
@@ -51,14 +68,14 @@ def build_openapi_problem_responses(problems: tuple[int, ...]) -> dict[int | str
 
 
 def declare_read_operation(
-    router: APIRouter, path: str, *, summary: str, shape: Any, example: Json
+    router: ApiV1Router, path: str, *, summary: str, shape: Any, example: Json
 ) -> Callable[[EndpointT], EndpointT]:
     """Declares an operation that reads. HEAD gives the headers of GET."""
 
     def declare(endpoint: EndpointT) -> EndpointT:
-        responses = build_openapi_responses(shape, example, OPENAPI_ERROR_STATUSES_OF_READ_OPERATIONS)
+        responses = build_openapi_responses(example, OPENAPI_ERROR_STATUSES_OF_READ_OPERATIONS)
         responses[304] = {"description": "The client has this response already: its ETag is in If-None-Match."}
-        router.add_api_route(path, endpoint, methods=["GET"], summary=summary, responses=responses)
+        router.add_operation(path, "GET", endpoint, shape, summary=summary, responses=responses)
         router.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
         return endpoint
 
@@ -66,7 +83,7 @@ def declare_read_operation(
 
 
 def declare_act_operation(
-    router: APIRouter,
+    router: ApiV1Router,
     path: str,
     *,
     method: str = "POST",
@@ -77,9 +94,16 @@ def declare_act_operation(
 ) -> Callable[[EndpointT], EndpointT]:
     """Declares an operation that only operators may do, such as one that changes something. `problems`: statuses that
     other acts do not have."""
-    responses = build_openapi_responses(shape, example, (*OPENAPI_ERROR_STATUSES_OF_ACT_OPERATIONS, *problems))
-    dependencies = [Depends(require_operator), Depends(forbid_caching)]
-    return router.api_route(path, methods=[method], summary=summary, responses=responses, dependencies=dependencies)
+
+    def declare(endpoint: EndpointT) -> EndpointT:
+        responses = build_openapi_responses(example, (*OPENAPI_ERROR_STATUSES_OF_ACT_OPERATIONS, *problems))
+        dependencies = [Depends(require_operator), Depends(forbid_caching)]
+        router.add_operation(
+            path, method, endpoint, shape, summary=summary, responses=responses, dependencies=dependencies
+        )
+        return endpoint
+
+    return declare
 
 
 async def forbid_caching(response: Response) -> None:

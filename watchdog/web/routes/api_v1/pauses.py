@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Self
 
-from fastapi import APIRouter, Body, Query
+from fastapi import Body, Query
 from pydantic import ConfigDict, Field, StrictInt, model_validator
 from starlette.requests import Request
 
@@ -14,7 +14,7 @@ from watchdog.domain.acts import OperatorInterfaceKind
 from watchdog.domain.pausing import MAX_PAUSE_DURATION_MS
 from watchdog.service.acts import pause_probe, resume_probe
 from watchdog.web.auth.acts import get_actor
-from watchdog.web.routes.api_v1.operations import declare_act_operation
+from watchdog.web.routes.api_v1.operations import ApiV1Router, declare_act_operation
 from watchdog.web.routes.api_v1.parameters import NO_COMMENT, ActBody, Instant, NoQueryParameters
 from watchdog.web.routes.api_v1.probes import ProbeId, load_probe_status
 from watchdog.web.routes.operators import OperatorRouteContext
@@ -43,7 +43,7 @@ class PauseBody(ActBody):
 WITHOUT_END = PauseBody()
 
 
-def add_pause_routes(router: APIRouter, context: OperatorRouteContext) -> None:
+def add_pause_routes(router: ApiV1Router, context: OperatorRouteContext) -> None:
     @declare_act_operation(
         router,
         "/probes/{probe_id}/pause",

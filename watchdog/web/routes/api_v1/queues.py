@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -14,7 +14,7 @@ from watchdog.api.serializers.queues import QueueJson, QueueStatus, serialize_qu
 from watchdog.store.read.queue_stats import load_newest_queue_sample, load_queue_threshold_records
 from watchdog.store.read.status import Connection, ProbeStatus
 from watchdog.web.routes.api_v1.cursors import CursorPosition
-from watchdog.web.routes.api_v1.operations import declare_read_operation
+from watchdog.web.routes.api_v1.operations import ApiV1Router, declare_read_operation
 from watchdog.web.routes.api_v1.parameters import PageParameters
 from watchdog.web.routes.api_v1.probes import ProbeListParameters, get_probe_list_position, load_probe_list_page
 from watchdog.web.routes.api_v1.responses import CursorPaginatedListEndpoint, ListPage
@@ -25,7 +25,7 @@ QUEUE_LIST_ENDPOINT: CursorPaginatedListEndpoint[QueueStatus] = CursorPaginatedL
 )
 
 
-def add_queue_routes(router: APIRouter, context: OperatorRouteContext) -> None:
+def add_queue_routes(router: ApiV1Router, context: OperatorRouteContext) -> None:
     @declare_read_operation(
         router,
         "/queues",

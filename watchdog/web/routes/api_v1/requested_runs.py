@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Query
+from fastapi import Body, Query
 from starlette.requests import Request
 
 from watchdog.api.examples import RUN_REQUEST_EXAMPLE
@@ -12,13 +12,13 @@ from watchdog.api.serializers.acts import RunRequestJson, serialize_run_request
 from watchdog.domain.acts import OperatorInterfaceKind
 from watchdog.service.acts import request_run
 from watchdog.web.auth.acts import get_actor
-from watchdog.web.routes.api_v1.operations import declare_act_operation
+from watchdog.web.routes.api_v1.operations import ApiV1Router, declare_act_operation
 from watchdog.web.routes.api_v1.parameters import NO_COMMENT, ActBody, NoQueryParameters
 from watchdog.web.routes.api_v1.probes import ProbeId, load_probe_status
 from watchdog.web.routes.operators import OperatorRouteContext
 
 
-def add_requested_run_routes(router: APIRouter, context: OperatorRouteContext) -> None:
+def add_requested_run_routes(router: ApiV1Router, context: OperatorRouteContext) -> None:
     @declare_act_operation(
         router,
         "/probes/{probe_id}/run-now",

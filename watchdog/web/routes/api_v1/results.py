@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,7 +16,7 @@ from watchdog.domain.model import Outcome
 from watchdog.store.read.history import ResultDetails, list_results_with_details
 from watchdog.store.read.status import Connection
 from watchdog.web.routes.api_v1.cursors import CursorPosition
-from watchdog.web.routes.api_v1.operations import declare_read_operation
+from watchdog.web.routes.api_v1.operations import ApiV1Router, declare_read_operation
 from watchdog.web.routes.api_v1.parameters import Instant, PageParameters
 from watchdog.web.routes.api_v1.probes import ProbeId, load_probe_status
 from watchdog.web.routes.api_v1.responses import CursorPaginatedListEndpoint, ListPage, cut_list_page
@@ -37,7 +37,7 @@ def get_result_list_position(details: ResultDetails) -> CursorPosition:
     return (details.row.slot,)
 
 
-def add_result_routes(router: APIRouter, context: OperatorRouteContext) -> None:
+def add_result_routes(router: ApiV1Router, context: OperatorRouteContext) -> None:
     @declare_read_operation(
         router,
         "/probes/{probe_id}/results",

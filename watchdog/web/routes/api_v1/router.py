@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from fastapi import APIRouter, Depends
+from fastapi import Depends
 from starlette.requests import Request
 
 from watchdog.service.background_tasks import BackgroundTask
@@ -20,6 +20,7 @@ from watchdog.web.routes.api_v1.jobs import add_job_routes
 from watchdog.web.routes.api_v1.maintenance import add_maintenance_routes
 from watchdog.web.routes.api_v1.managed_probes import add_managed_probe_routes
 from watchdog.web.routes.api_v1.openapi import add_openapi_route
+from watchdog.web.routes.api_v1.operations import ApiV1Router
 from watchdog.web.routes.api_v1.pauses import add_pause_routes
 from watchdog.web.routes.api_v1.probes import add_probe_routes
 from watchdog.web.routes.api_v1.queues import add_queue_routes
@@ -39,14 +40,14 @@ def create_api_v1_router(
     readiness_check: ReadinessChecker,
     list_background_tasks: Callable[[], Iterable[BackgroundTask]],
     config_actions: RunningConfigActions | None,
-) -> APIRouter:
+) -> ApiV1Router:
     """Every route requires a key, and every act a body in JSON that no other site has sent."""
 
     async def check_own_act(request: Request) -> None:
         require_csrf_safe_act(request, context.authenticator)
 
     checks = [Depends(context.authenticate), Depends(check_own_act), Depends(require_json_body)]
-    router = APIRouter(prefix="/api/v1", dependencies=checks)
+    router = ApiV1Router(prefix="/api/v1", dependencies=checks)
     for add_routes in (
         *(add_probe_routes, add_result_routes, add_incident_routes, add_delivery_routes),
         *(add_job_routes, add_queue_routes, add_notification_receiver_routes, add_act_routes, add_silence_routes),

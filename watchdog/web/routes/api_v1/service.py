@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -15,14 +15,14 @@ from watchdog.api.service import WatchdogServiceJson, serialize_background_task_
 from watchdog.service.background_tasks import BackgroundTask
 from watchdog.store.read.members import load_live_watchdog_processes
 from watchdog.web.readiness import ReadinessChecker
-from watchdog.web.routes.api_v1.operations import declare_read_operation
+from watchdog.web.routes.api_v1.operations import ApiV1Router, declare_read_operation
 from watchdog.web.routes.api_v1.parameters import NoQueryParameters
 from watchdog.web.routes.api_v1.responses import respond_with_object
 from watchdog.web.routes.operators import OperatorRouteContext
 
 
 def add_watchdog_service_routes(
-    router: APIRouter,
+    router: ApiV1Router,
     context: OperatorRouteContext,
     readiness_check: ReadinessChecker,
     list_background_tasks: Callable[[], Iterable[BackgroundTask]],

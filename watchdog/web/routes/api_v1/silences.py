@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from fastapi import APIRouter, Body, Header, Path, Query
+from fastapi import Body, Header, Path, Query
 from pydantic import ConfigDict, StrictBool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -35,7 +35,7 @@ from watchdog.web.auth.acts import get_actor
 from watchdog.web.errors import HttpErrorResponseError
 from watchdog.web.routes.api_v1.cursors import CursorPosition
 from watchdog.web.routes.api_v1.incidents import IncidentId
-from watchdog.web.routes.api_v1.operations import declare_act_operation, declare_read_operation
+from watchdog.web.routes.api_v1.operations import ApiV1Router, declare_act_operation, declare_read_operation
 from watchdog.web.routes.api_v1.parameters import (
     MAX_FILTER_CHARS,
     NO_COMMENT,
@@ -113,7 +113,7 @@ SILENCE_LIST: CursorPaginatedListEndpoint[Silence] = CursorPaginatedListEndpoint
 )
 
 
-def add_silence_routes(router: APIRouter, context: OperatorRouteContext) -> None:
+def add_silence_routes(router: ApiV1Router, context: OperatorRouteContext) -> None:
     add_silence_read_routes(router, context)
     add_incident_silence_route(router, context)
 
@@ -152,7 +152,7 @@ def add_silence_routes(router: APIRouter, context: OperatorRouteContext) -> None
         return serialize_silence(ended)
 
 
-def add_incident_silence_route(router: APIRouter, context: OperatorRouteContext) -> None:
+def add_incident_silence_route(router: ApiV1Router, context: OperatorRouteContext) -> None:
     @declare_act_operation(
         router,
         "/incidents/{incident_id}/silence",
@@ -173,7 +173,7 @@ def add_incident_silence_route(router: APIRouter, context: OperatorRouteContext)
         return serialize_silence(silence)
 
 
-def add_silence_read_routes(router: APIRouter, context: OperatorRouteContext) -> None:
+def add_silence_read_routes(router: ApiV1Router, context: OperatorRouteContext) -> None:
     @declare_read_operation(
         router,
         "/silences",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query
+from fastapi import Header, Query
 from pydantic import Field, TypeAdapter
 from pydantic.json_schema import SkipJsonSchema
 from starlette.requests import Request
@@ -13,7 +13,7 @@ from starlette.responses import Response
 from watchdog.api.examples import TRANSITION_EVENT_EXAMPLE
 from watchdog.api.serializers.transitions import StreamResetJson, TransitionJson
 from watchdog.web.auth.access import WebRequestRefusedError
-from watchdog.web.routes.api_v1.operations import build_openapi_problem_responses
+from watchdog.web.routes.api_v1.operations import ApiV1Router, build_openapi_problem_responses
 from watchdog.web.routes.api_v1.parameters import NoQueryParameters
 from watchdog.web.routes.event_streams import EVENT_STREAM_MEDIA_TYPE
 from watchdog.web.routes.operators import OperatorRouteContext
@@ -47,7 +47,7 @@ EVENT_STREAM_RESPONSE = {
 """The schema and the example are of one event."""
 
 
-def add_transition_routes(router: APIRouter, context: OperatorRouteContext) -> None:
+def add_transition_routes(router: ApiV1Router, context: OperatorRouteContext) -> None:
     @router.get(
         EVENTS_ROUTE_PATH,
         summary="Follow transitions as they happen",
