@@ -34,12 +34,11 @@ class Clocks:
             await watchdog.app.service.trigger_task("renew_lease")
 
 
-@pytest.mark.parametrize("step_ms", [HOUR_MS, -2 * HOUR_MS])
-async def test_a_clock_that_is_set_and_stays_so(harness: EndToEndHarness, step_ms: int) -> None:
+async def test_a_clock_that_is_set_and_stays_so(harness: EndToEndHarness) -> None:
     clocks = Clocks()
     async with harness.running_watchdog(clocks.wall_clock, monotonic_clock=clocks.boot_clock) as watchdog:
         await watchdog.wait_for_results("pass")
-        clocks.step_ms = step_ms
+        clocks.step_ms = -2 * HOUR_MS
         await wait_until_async(lambda: harness.all_received(OPENED))
         (incident,) = watchdog.list_incidents()
         assert (incident.reason, incident.subject.partition(" of ")[0]) == ("watchdog.clock_step", "clock")

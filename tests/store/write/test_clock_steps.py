@@ -44,7 +44,8 @@ from watchdog.store.tables import (
 from watchdog.store.write.clock_steps import adopt_clock_step
 from watchdog.store.write.retention import roll_up_hours
 
-STEPS = [HOUR_MS, -2 * HOUR_MS, -TICK_MS, 10 * 365 * DAY_MS, -10 * 365 * DAY_MS]
+STEPS = [HOUR_MS, -2 * HOUR_MS, -TICK_MS]
+LONG_STEPS = [10 * 365 * DAY_MS, -10 * 365 * DAY_MS]
 """The step by a tick is one to the watermark itself."""
 
 
@@ -102,7 +103,7 @@ def assert_lasted(process: SteppingProcess, min_ms: int, max_ms: int) -> None:
     assert min_ms <= incident.resolved_at - incident.since <= max_ms
 
 
-@pytest.mark.parametrize("distance", STEPS)
+@pytest.mark.parametrize("distance", [*STEPS, *LONG_STEPS])
 def test_a_step_causes_no_incident_and_no_pause(database: Database, distance: int) -> None:
     process = SteppingProcess(database)
     process.run(START_AT + 250_000)
@@ -350,7 +351,7 @@ def test_a_process_that_starts_later_is_in_the_generation_of_the_database(databa
     assert other.watermark.restarted_at == to
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_random_steps_replay_as_they_went(database: Database, seed: int) -> None:
     from random import Random
 

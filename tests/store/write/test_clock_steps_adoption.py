@@ -86,8 +86,7 @@ def test_a_result_that_is_held_at_a_step_is_late_and_opens_nothing(database: Dat
         assert replays(process)
 
 
-@pytest.mark.parametrize("distance", [DAY_MS, -DAY_MS])
-@pytest.mark.parametrize("is_open", [True, False])
+@pytest.mark.parametrize(("distance", "is_open"), [(DAY_MS, False), (-DAY_MS, True)])
 def test_the_limit_of_a_remediation_counts_the_time_that_passed(
     database: Database, distance: int, is_open: bool
 ) -> None:
