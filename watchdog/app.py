@@ -64,6 +64,7 @@ from watchdog.service.scheduler import MonitoringService
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.service.transition_feed import TransitionFeed
 from watchdog.signals import install_shutdown_event
+from watchdog.source_parsing import parse_source_in_one_thread_at_a_time
 from watchdog.store.database import Database
 from watchdog.store.migrate import upgrade_schema
 from watchdog.store.read.members import find_probe_id_by_check_in_token_digest
@@ -165,6 +166,7 @@ async def open_running_watchdog_service(
     Raises WatchdogDatabaseSchemaError if a newer version wrote the database, StoreUnavailableError if it cannot be
     reached.
     """
+    parse_source_in_one_thread_at_a_time()
     config, database = loaded_config.config, Database(loaded_config.config.storage.url)
     watermark = ClaimWatermark(database, LOCAL_LOCATION_NAME)
     clock_synchronizer = ClockGenerationSynchronizer(WatchdogClock(wall_clock, monotonic_clock), watermark)

@@ -157,10 +157,11 @@ class ConfigReloader:
                 loaded = await self._load_config_and_note_its_files()
             except ConfigError as e:
                 self._postponed = None
-                self._report_invalid_config(e)
+                summary, problems = await asyncio.to_thread(self._describe_invalid_config, e)
+                log.error("config_invalid", detail=summary, advice="`watchdog validate` shows every problem")
+                self._fault_reporter.set_config_problem(summary)
                 self._on_result(ConfigReloadStatus.INVALID)
-                problems = tuple(describe_config_problems_without_values([p], self._mask) for p in e.problems)
-                return ConfigReloadOutcome(ConfigReloadStatus.INVALID, problems[:MAX_REPORTED_CONFIG_PROBLEMS])
+                return ConfigReloadOutcome(ConfigReloadStatus.INVALID, problems)
             self._postponed = loaded
             return ConfigReloadOutcome(await self._try_to_apply_config(loaded))
 
@@ -195,10 +196,11 @@ class ConfigReloader:
             message = f"the files could not be read within {CONFIG_LOAD_TIMEOUT_S:g} s"
             return ConfigError([ConfigProblem(str(self.path), 0, 0, "", message)])
 
-    def _report_invalid_config(self, error: ConfigError) -> None:
-        problem = describe_config_problems_without_values(error.problems, self._mask)
-        log.error("config_invalid", detail=problem, advice="`watchdog validate` shows every problem")
-        self._fault_reporter.set_config_problem(problem)
+    def _describe_invalid_config(self, error: ConfigError) -> tuple[str, tuple[str, ...]]:
+        """In one text, and problem by problem. The first time, this reads the sources, which takes half a second."""
+        summary = describe_config_problems_without_values(error.problems, self._mask)
+        reported = error.problems[:MAX_REPORTED_CONFIG_PROBLEMS]
+        return summary, tuple(describe_config_problems_without_values([problem], self._mask) for problem in reported)
 
     async def _apply_postponed_config(self) -> None:
         async with self._reload_lock:

@@ -1,0 +1,37 @@
+"""Lets threads parse Python source one at a time, where Python cannot do it otherwise.
+
+Before Python 3.11.8, `ast.parse` in two threads at once may raise "SystemError: AST constructor recursion depth
+mismatch" in either (https://github.com/python/cpython/issues/106905). Libraries call it where it is not expected:
+pydantic for the docstrings of fields, and `inspect.signature` for the default of a field.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Callable
+from functools import wraps
+from threading import RLock
+from typing import ParamSpec, TypeVar
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+FIRST_PYTHON_WITH_CONCURRENT_PARSING = (3, 11, 8)
+
+
+def parse_source_in_one_thread_at_a_time() -> None:
+    """Make `ast.parse` wait until no other thread runs it, if this Python needs that. Also if it is called again."""
+    if sys.version_info < FIRST_PYTHON_WITH_CONCURRENT_PARSING and not hasattr(ast.parse, "__wrapped__"):
+        ast.parse = serialize_calls(ast.parse)  # type: ignore[assignment]
+
+
+def serialize_calls(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """The function, called by one thread at a time."""
+    lock = RLock()
+
+    @wraps(function)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        with lock:
+            return function(*args, **kwargs)
+
+    return call
