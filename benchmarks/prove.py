@@ -15,6 +15,7 @@ from benchmarks.measurements import Measurement, print_measurements
 BENCHMARKS = {
     "latency": "from the result that opens an incident to the message received, for each notifier",
     "kills": "kill -9 at nine points, on both databases",
+    "reload": "reloads of every kind: time until in force, losses, messages, and whether `watchdog diff` showed them",
     "members": "processes with different configurations on one PostgreSQL: deploys, rollbacks, crashes, a crash loop",
     "canaries": "1,000 sentinel jobs through each queue; kill -9 while one is sent, and what it leaves behind",
     "faults": "how soon each queue system's canary reports a killed worker, and a broker that hangs or is down",
