@@ -128,7 +128,7 @@ def run_case(harness: ReloadHarness, case: ReloadCase, files: Files, row: Row, n
     if shown is None:
         return
     if case.is_valid:
-        entry = harness.entries("config_reloaded")[-1]
+        entry = harness.entries("config_reloaded")[harness.reload_count]
         row.differences = list(list_differences(shown, before, harness.load_running(), entry))
         if (again := harness.run_diff(files, case.place, number)).exit_code != 0:
             row.differences.append(f"afterwards, it shows {again.output}")
@@ -239,8 +239,11 @@ class SlotCounts:
     def add_process(self, harness: ReloadHarness) -> None:
         """`harness`: of the process whose configuration counts."""
         for id in sorted({id for each in harness.in_force for id in each.schedules}):
-            slots, not_run = harness.load_slots(id)
-            lost = count_lost_slots(slots, harness.in_force, id)
+            slots = harness.load_slots(id)
+            lost, not_run = (
+                count_lost_slots(slots, harness.in_force, id),
+                sum(slot.count for slot in slots if slot.is_missed),
+            )
             if lost or not_run:
                 print(f"  {id}: {lost} slots lost, {not_run} not run", flush=True)
             self.claimed, self.lost, self.not_run = self.claimed + len(slots), self.lost + lost, self.not_run + not_run
@@ -251,5 +254,5 @@ class SlotCounts:
     def measure(self) -> Iterator[Measurement]:
         yield Measurement("slots claimed", self.claimed)
         yield Measurement("slots lost", self.lost, "", 0)
-        yield Measurement("slots claimed, but not run", self.not_run, "", 0)
+        yield Measurement("slots claimed, but not run", self.not_run)
         yield Measurement("slots run twice", self.run_twice, "", 0)

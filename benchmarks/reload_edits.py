@@ -184,8 +184,8 @@ def is_gone(id: str) -> Check:
     return lambda harness: id not in harness.load_running().probe_digests
 
 
-def has_receiver(address: str, *, is_there: bool = True) -> Check:
-    return lambda h: is_there is any(address in item["address"] for item in h.get("api/v1/receivers")["items"])
+def has_destination(destination: str, *, is_there: bool = True) -> Check:
+    return lambda h: is_there is any(item["destination"] == destination for item in h.get("api/v1/receivers")["items"])
 
 
 def was_reloaded(harness: ReloadHarness) -> bool:

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import time
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -63,6 +64,14 @@ class History(NamedTuple):
     database_id: int
     first_slot: int
     result_count: int
+
+
+class StoredSlot(NamedTuple):
+    """A row of results: of one slot, or of several that were missed."""
+
+    slot: int
+    count: int
+    is_missed: bool
 
 
 class DiffOutput(NamedTuple):
@@ -201,7 +210,10 @@ class ReloadHarness:
 
     def load_running(self) -> RunningConfig:
         member_id = self.entries("started")[0]["member"]
-        [(revision,)] = self.query(sa.select(members.c.revision).where(members.c.id == member_id))
+        own_revision = sa.select(members.c.revision).where(members.c.id == member_id)
+        while not (found := self.query(own_revision)):
+            time.sleep(0.01)  # it is moving from one revision to the other
+        [(revision,)] = found
         rows = self.query(sa.select(revision_probes).where(revision_probes.c.revision == revision))
         digests = {row.probe_id: row.content_digest for row in rows if row.probe_id != WATCHDOG_SELF_PROBE_ID}
         destinations = self.query(sa.select(revision_destinations).where(revision_destinations.c.revision == revision))
@@ -223,13 +235,12 @@ class ReloadHarness:
         query = query.outerjoin(results, results.c.probe == probes.c.id).where(probes.c.removed_at.is_(None))
         return {id: History(*rest) for id, *rest in self.query(query.group_by(probes.c.probe_id, probes.c.id))}
 
-    def load_slots(self, id: str) -> tuple[list[int], int]:
-        """The slots of a probe that were claimed, in order, and how many of them were not run."""
+    def load_slots(self, id: str) -> list[StoredSlot]:
+        """The slots of a probe that were claimed, in order."""
         query = sa.select(results.c.slot, results.c.slot_count, results.c.outcome)
         query = query.join(probes, probes.c.id == results.c.probe).where(probes.c.probe_id == id)
         rows = self.query(query.order_by(results.c.slot))
-        missed = sum(row.slot_count for row in rows if row.outcome == "missed")
-        return [row.slot for row in rows], missed
+        return [StoredSlot(row.slot, row.slot_count, row.outcome == "missed") for row in rows]
 
     # --- waiting
 
@@ -250,7 +261,7 @@ class ReloadHarness:
     def wait_for_runs(self) -> None:
         """Wait until a probe that no case changes has a result of a slot from now on."""
         now = read_wall_clock_ms()
-        self.wait_until(lambda: self.load_slots("steady")[0][-1] > now)
+        self.wait_until(lambda: self.load_slots("steady")[-1].slot > now)
 
 
 def encode_file(content: Any) -> bytes:
@@ -259,32 +270,37 @@ def encode_file(content: Any) -> bytes:
     return (content if isinstance(content, str) else json.dumps(content, indent=1)).encode()
 
 
-def count_lost_slots(slots: Sequence[int], in_force: Sequence[ScheduleInForce], id: str) -> int:
+def count_lost_slots(slots: Sequence[StoredSlot], in_force: Sequence[ScheduleInForce], id: str) -> int:
     """Slots of the schedules of a probe that were neither run nor recorded as missed. `slots`: those that were, in
     order. From when a configuration is written until it is in force, a slot may be of either schedule: then only the
     longest distance counts."""
     if not slots:
         return 0
-    merged: list[ScheduleInForce] = []
+    periods: list[ScheduleInForce] = []
     for each in in_force:
-        if not merged or merged[-1].schedules.get(id) != each.schedules.get(id):
-            merged.append(each)
-    claimed, lost = set(slots), 0
-    ends = [following.written_at for following in merged[1:]] + [slots[-1]]
-    for each, end in zip(merged, ends, strict=True):
-        schedule = each.schedules.get(id)
-        if schedule is not None:
-            slot = schedule.find_next_slot_after(max(each.in_force_at, slots[0] - 1))
+        if not periods or periods[-1].schedules.get(id) != each.schedules.get(id):
+            periods.append(each)
+    first, last = slots[0].slot, slots[-1].slot
+    lost = 0
+    for period, end in zip(periods, [*(following.written_at for following in periods[1:]), last], strict=True):
+        if (schedule := period.schedules.get(id)) is not None:
+            slot = schedule.find_next_slot_after(max(period.in_force_at, first - 1))
             while slot < end:
-                lost += slot not in claimed
+                lost += not is_stored(slots, slot)
                 slot = schedule.find_next_slot_after(slot)
-    for before, after in pairwise(merged):
+    for before, after in pairwise(periods):
         schedules = before.schedules.get(id), after.schedules.get(id)
-        if schedules[0] is not None and schedules[1] is not None:
+        if None not in schedules:
             longest_ms = max(each.compute_slot_interval_ms_at(after.written_at) for each in schedules if each)
             lost += sum(
-                later - earlier > longest_ms
+                later.slot - earlier.slot > longest_ms and earlier.count == 1
                 for earlier, later in pairwise(slots)
-                if earlier <= after.in_force_at and later >= after.written_at
+                if earlier.slot <= after.in_force_at and later.slot >= after.written_at
             )
     return lost
+
+
+def is_stored(slots: Sequence[StoredSlot], slot: int) -> bool:
+    """A row of several slots has the first of them."""
+    row = slots[bisect_right(slots, slot, key=lambda each: each.slot) - 1]
+    return row.slot == slot or row.count > 1

@@ -13,7 +13,7 @@ import pytest
 from watchdog import source_parsing
 from watchdog.source_parsing import parse_source_in_one_thread_at_a_time, serialize_calls
 
-SOURCE = "\n".join(f"def f{number}(a, b=[{number}, (1, 2)]): return {{a: [b, a + b * (a - 1)]}}" for number in range(20))
+SOURCE = "\n".join(f"def f{number}(a, b=[{number}, (1, 2)]): return {{a: [b, a + b]}}" for number in range(20))
 MAX_INTERRUPTION_S = 0.2
 """For how long an interrupted thread lets another one parse, if that one can."""
 MAX_INTERRUPTIONS = 50
