@@ -8,6 +8,7 @@ schedules at the end.
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import math
 import re
@@ -25,8 +26,10 @@ from benchmarks.own_faults_harness import TargetServer
 from benchmarks.reload_cases import CASES, TWO_PROCESS_CASES, ReloadCase
 from benchmarks.reload_edits import build_files
 from benchmarks.reload_harness import DiffOutput, Files, History, ReloadHarness, RunningConfig, count_lost_slots
+from tests.support.config_edits import BASE, CONFIG_EDITS, check_reload, load
 from tests.support.fakes import FakeWebhookReceiver
 from tests.support.postgres import find_postgres, running_postgres
+from watchdog.app import create_asgi_app, open_running_watchdog_service
 
 MAX_EFFECT_S = 2.0
 MESSAGE_PATIENCE_S = 8.0
@@ -78,6 +81,7 @@ def prove() -> Iterator[Measurement]:
         slots.add_process(processes[0])
     yield from measure_rows(rows)
     yield from slots.measure()
+    yield asyncio.run(measure_edits_in_process())
 
 
 @contextmanager
@@ -95,6 +99,22 @@ def start(harness: ReloadHarness) -> Files:
     harness.wait_until(lambda: not Counter(MESSAGES_OF_START) - harness.messages_since(0))
     harness.wait_for_runs()
     return files
+
+
+async def measure_edits_in_process() -> Measurement:
+    """Many more edits, each with a reload and one back: do they replace exactly the objects that `diff` shows?"""
+    failed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        url = f"sqlite:///{folder}/watchdog.db"
+        async with open_running_watchdog_service(load(Path(folder), url, BASE)) as app:
+            create_asgi_app(app)
+            for edit in CONFIG_EDITS:
+                try:
+                    await check_reload(app, Path(folder), url, edit)
+                except AssertionError:
+                    failed += 1
+                    traceback.print_exc()
+    return Measurement(f"edits in process other than diff showed (of {len(CONFIG_EDITS)})", failed, "", 0)
 
 
 def run_case_or_note_problem(harness: ReloadHarness, case: ReloadCase, files: Files, number: int) -> Row:

@@ -25,7 +25,7 @@ from benchmarks.reload_harness import (
 Edit = Callable[[Files, ReloadHarness], object]
 Check = Callable[[ReloadHarness], object]
 LONGEST_INTERVAL_S = 2.0
-STORM_SIZE, STORM_INTERVAL = 200, "15s"
+STORM_SIZE, STORM_INTERVAL, STORM_PATIENCE_S = 200, "15s", 60.0
 FILE_TOKEN, ROTATED_TOKEN = "0123456789abcdef-file", "fedcba9876543210-file"
 
 
@@ -184,10 +184,6 @@ def is_gone(id: str) -> Check:
     return lambda harness: id not in harness.load_running().probe_digests
 
 
-def has_destination(destination: str, *, is_there: bool = True) -> Check:
-    return lambda h: is_there is any(item["destination"] == destination for item in h.get("api/v1/receivers")["items"])
-
-
 def was_reloaded(harness: ReloadHarness) -> bool:
     return len(harness.entries("config_reloaded")) > harness.reload_count
 
@@ -261,7 +257,8 @@ def count_open_storm_incidents(harness: ReloadHarness) -> int:
 
 
 def wait_until_storm_is_open(harness: ReloadHarness) -> None:
-    harness.wait_until(lambda: count_open_storm_incidents(harness) == STORM_SIZE)
+    harness.wait_until(lambda: count_open_storm_incidents(harness) == STORM_SIZE, STORM_PATIENCE_S)
+    harness.wait_until(lambda: not harness.count_waiting_messages(), STORM_PATIENCE_S)
 
 
 # --- ways to change a file, and to request a reload

@@ -32,6 +32,8 @@ from watchdog.store.database import Database
 from watchdog.store.tables import (
     incidents,
     members,
+    outbox,
+    outbox_is_waiting,
     probes,
     results,
     revision_destinations,
@@ -207,6 +209,9 @@ class ReloadHarness:
         """Incident id -> probe id."""
         query = sa.select(incidents.c.id, probes.c.probe_id).join(probes, probes.c.id == incidents.c.probe)
         return dict(map(tuple, self.query(query.where(incidents.c.resolved_at.is_(None)))))
+
+    def count_waiting_messages(self) -> int:
+        return int(self.query(sa.select(sa.func.count()).select_from(outbox).where(outbox_is_waiting))[0][0])
 
     def load_running(self) -> RunningConfig:
         member_id = self.entries("started")[0]["member"]

@@ -85,7 +85,6 @@ log = structlog.get_logger()
 
 DATABASE_FILE_CHECK_INTERVAL_S = 10.0
 
-
 WebChange: TypeAlias = Callable[[], None]
 """Switches the web server to another configuration."""
 
@@ -124,7 +123,8 @@ class RunningWatchdogService:
 
         def prepare() -> tuple[WatchdogProcessConfiguration, ConfigChanges, ConnectivityCheck, list[WebChange]]:
             preload_probe_modules(config)
-            configuration = build_watchdog_process_configuration(loaded_config, configured_probes)
+            sections = self.started_sections
+            configuration = build_watchdog_process_configuration(loaded_config, configured_probes, sections)
             before, after = map(build_config_snapshot, (membership.configuration, configuration))
             changes = compare_configs(before, after, parse_yaml_values_by_field_path)
             connectivity_check = build_connectivity_check(config, self.network, self.clock)

@@ -196,6 +196,17 @@ def test_fields_that_need_a_restart(path: str, is_required: bool) -> None:
     assert compare(old, new).restart_required_fields == ((path,) if is_required else ())
 
 
+@pytest.mark.parametrize(("new_value", "is_required"), [("started", False), ("third", True), (None, True)])
+def test_a_field_gets_back_the_value_that_the_process_was_started_with(
+    new_value: str | None, is_required: bool
+) -> None:
+    path, started = "server.listen", {"server.listen": "started"}
+    fields = {} if new_value is None else {path: new_value}
+    old = snapshot(API, sections={"server": ConfigSectionSnapshot("1", {path: "reloaded"}, started)})
+    new = snapshot(API, sections={"server": ConfigSectionSnapshot("2", fields)})
+    assert compare(old, new).restart_required_fields == ((path,) if is_required else ())
+
+
 def test_fields_that_a_running_process_does_not_apply() -> None:
     started = {"server": ConfigSectionSnapshot("1", {"server.listen": "1", "server.public_url": "1"})}
     current = {

@@ -25,7 +25,7 @@ from watchdog.domain.rules.service import WATCHDOG_SELF_PROBE_ID
 from watchdog.store.read.status import list_incidents
 from watchdog.store.tables import downtime, incidents, outbox, results, revisions
 
-EDITS_IN_THE_SUITE = {"sqlite": CONFIG_EDITS[1::6], "postgresql+psycopg": CONFIG_EDITS[4::12]}
+EDITS_IN_THE_SUITE = {"sqlite": CONFIG_EDITS[1::12], "postgresql+psycopg": CONFIG_EDITS[4::24]}
 """`./dev prove reload` checks all of them: each takes two reloads."""
 
 

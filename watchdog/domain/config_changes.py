@@ -37,6 +37,8 @@ class ConfigSectionSnapshot(NamedTuple):
     digest: str
     fields: Mapping[str, str]
     """Path, such as `receivers.oncall.slack.channel` -> masked value. Without fields that have their default."""
+    started_fields: Mapping[str, str] | None = None
+    """Of a process that was reloaded: the fields that it was started with, of which it still uses some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +115,8 @@ class ConfigChanges:
     changed_destinations: tuple[str, ...] = ()
     sections: Mapping[str, tuple[ConfigFieldChange, ...]] = field(default_factory=dict)
     """Section -> its fields. Without fields: the values of variables differ."""
-
-    @property
-    def restart_required_fields(self) -> tuple[str, ...]:
-        """Changed fields that take effect at the next start only."""
-        return _filter_restart_required_fields(chain.from_iterable(self.sections.values()))
+    restart_required_fields: tuple[str, ...] = ()
+    """Changed fields that take effect at the next start only."""
 
     def is_empty(self) -> bool:
         return self == ConfigChanges()
@@ -149,6 +148,11 @@ def compare_configs(
     changed_destinations = [
         name for name, digest in new.destinations.items() if old.destinations.get(name, digest) != digest
     ]
+    sections = {
+        name: tuple(list_config_field_changes(old.sections[name].fields, section.fields))
+        for name, section in sorted(new.sections.items())
+        if name in old.sections and old.sections[name].digest != section.digest
+    }
     return ConfigChanges(
         added=added,
         removed=removed,
@@ -169,12 +173,20 @@ def compare_configs(
         added_destinations=tuple(sorted(new.destinations.keys() - old.destinations.keys())),
         removed_destinations=tuple(sorted(old.destinations.keys() - new.destinations.keys())),
         changed_destinations=tuple(sorted(changed_destinations)),
-        sections={
-            name: tuple(list_config_field_changes(old.sections[name].fields, section.fields))
-            for name, section in sorted(new.sections.items())
-            if name in old.sections and old.sections[name].digest != section.digest
-        },
+        sections=sections,
+        restart_required_fields=tuple(
+            path
+            for name, changes in sections.items()
+            for path in _filter_restart_required_fields(changes)
+            if not _is_value_of_start(path, old.sections[name], new.sections[name])
+        ),
     )
+
+
+def _is_value_of_start(path: str, running: ConfigSectionSnapshot, new: ConfigSectionSnapshot) -> bool:
+    """Whether a process uses the new value of a field already, because an earlier reload could not apply another."""
+    started = running.started_fields
+    return started is not None and started.get(path) == new.fields.get(path)
 
 
 def list_restart_required_fields(

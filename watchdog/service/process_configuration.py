@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from watchdog.config.definitions import ConfigDigests, digest_json
 from watchdog.config.load import LoadedConfig
 from watchdog.config.muting import map_muting_probes_by_probe_id
-from watchdog.domain.config_changes import ComparableConfigSnapshot, ProbeConfigSnapshot
+from watchdog.domain.config_changes import ComparableConfigSnapshot, ConfigSectionSnapshot, ProbeConfigSnapshot
 from watchdog.domain.model import LOCAL_LOCATION_NAME
 from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.domain.rules.service import WATCHDOG_SELF_PROBE_ID
@@ -21,9 +21,12 @@ from watchdog.store.write.members import WatchdogProcessConfiguration, WatchdogP
 
 
 def build_watchdog_process_configuration(
-    loaded_config: LoadedConfig, configured_probes: Sequence[Probe]
+    loaded_config: LoadedConfig,
+    configured_probes: Sequence[Probe],
+    started_sections: Mapping[str, ConfigSectionSnapshot] = {},
 ) -> WatchdogProcessConfiguration:
-    """`configured_probes`: those of the configuration, and the built-in one, which observes the destinations."""
+    """`configured_probes`: those of the configuration, and the built-in one, which observes the destinations.
+    `started_sections`: those of this process alone, as of its start, if this is a reload."""
     definitions, routes = ConfigDigests(loaded_config), _build_notification_routing_table(loaded_config)
     muting_probes = map_muting_probes_by_probe_id(loaded_config.config)
     destinations, probe_definitions = definitions.compute_destination_digests(), definitions.compute_probe_digests()
@@ -47,7 +50,12 @@ def build_watchdog_process_configuration(
         destinations=destinations,
         check_in_tokens=token_digests,
         sections=definitions.build_config_section_snapshots(of_one_process=False),
-        own_sections=definitions.build_config_section_snapshots(of_one_process=True),
+        own_sections={
+            name: section._replace(started_fields=started_sections[name].fields)
+            if name in started_sections
+            else section
+            for name, section in definitions.build_config_section_snapshots(of_one_process=True).items()
+        },
         maintenance_windows=[window.to_configured_window() for window in loaded_config.config.maintenance],
     )
 

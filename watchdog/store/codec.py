@@ -175,7 +175,7 @@ def decode_notification_routing_table(text: str) -> NotificationRoutingTable:
 
 
 def encode_config_section_snapshots(sections: Mapping[str, ConfigSectionSnapshot]) -> str:
-    return encode_storable_json({name: [section.digest, dict(section.fields)] for name, section in sections.items()})
+    return encode_storable_json({name: list(section) for name, section in sections.items()})
 
 
 def decode_config_section_snapshots(text: str | None) -> dict[str, ConfigSectionSnapshot]:
