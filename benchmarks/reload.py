@@ -1,9 +1,9 @@
 """Reloads of a real `watchdog run`, of every kind: are they in force soon, is anything lost, and did `diff` show it?
 
 Each case edits the files of a running process, beside probes that go on every second and an open incident. Prints a row
-for each: how long until the effect was seen, messages that were not to be sent or are missing, what of the state and
-history was not kept, and where the reload differs from what `watchdog diff` had shown. Slots are compared with the
-schedules at the end.
+for each: how long until the effect was seen, and the CPU of the process until then; messages that were not to be sent
+or are missing; what of the state and history was not kept; and where the reload differs from what `watchdog diff` had
+shown. Slots are compared with the schedules at the end.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ class Row:
 
     sentence: str
     effect_s: float = math.inf
+    cpu_s: float = 0.0
+    """Of the process until then."""
     spurious: Counter[str] = field(default_factory=Counter)
     missing: Counter[str] = field(default_factory=Counter)
     not_kept: list[str] = field(default_factory=list)
@@ -60,7 +62,7 @@ class Row:
             *([self.problem] if self.problem else []),
         ]
         verdict = "; ".join(notes) or "ok"
-        print(f"  {self.sentence:<60} {self.effect_s:>6.2f} s  {verdict}", flush=True)
+        print(f"  {self.sentence:<60} {self.effect_s:>6.2f} s  {self.cpu_s:>5.2f} s  {verdict}", flush=True)
 
 
 def prove() -> Iterator[Measurement]:
@@ -139,7 +141,7 @@ def run_case(harness: ReloadHarness, case: ReloadCase, files: Files, row: Row, n
     harness.begin_change()
     case.apply(harness, files)
     harness.place(case.place)
-    row.effect_s = harness.wait_for_effect(lambda: case.has_effect(harness))
+    row.effect_s, row.cpu_s = harness.wait_for_effect(lambda: case.has_effect(harness))
     if case.is_valid:
         harness.note_schedules()
     case.then(harness)
@@ -240,6 +242,7 @@ def measure_rows(rows: Sequence[Row]) -> Iterator[Measurement]:
     yield Measurement("cases", len(rows))
     yield Measurement("cases that could not be measured", sum(bool(row.problem) for row in rows), "", 0)
     yield Measurement("until the effect, slowest case", max(row.effect_s for row in rows), "s", MAX_EFFECT_S)
+    yield Measurement("CPU of the process until then, slowest case", max(row.cpu_s for row in rows), "s")
     yield Measurement("until the effect, mean", sum(row.effect_s for row in rows) / len(rows), "s")
     yield Measurement("spurious messages", sum(row.spurious.total() for row in rows), "", 0)
     yield Measurement("missing messages", sum(row.missing.total() for row in rows), "", 0)

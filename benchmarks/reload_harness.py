@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 import time
 from bisect import bisect_right
 from collections import Counter
@@ -107,7 +108,7 @@ class ReloadHarness:
         self.files: Files = {}
         self.reload_count = self.refusal_count = 0
         """How many reloads there were before the change."""
-        self.written_at, self.began_at = 0, 0.0
+        self.written_at, self.began_at, self.cpu_before_s = 0, 0.0, 0.0
         self.in_force: list[ScheduleInForce] = []
         self.process: WatchdogProcess
 
@@ -148,7 +149,7 @@ class ReloadHarness:
         self.reload_count, self.refusal_count = map(
             len, (self.entries("config_reloaded"), self.entries("config_invalid"))
         )
-        self.written_at, self.began_at = read_wall_clock_ms(), time.monotonic()
+        self.written_at, self.began_at, self.cpu_before_s = read_wall_clock_ms(), time.monotonic(), self.read_cpu_s()
 
     def note_schedules(self) -> None:
         """That the files are in force now."""
@@ -258,10 +259,16 @@ class ReloadHarness:
             time.sleep(0.03)
         return time.monotonic() - started_at
 
-    def wait_for_effect(self, has_effect: Callable[[], object]) -> float:
-        """How long it took since the change, in s."""
+    def wait_for_effect(self, has_effect: Callable[[], object]) -> tuple[float, float]:
+        """How long it took since the change, and the CPU of the process meanwhile, in s."""
         took_s = self.wait_until(has_effect)
-        return took_s if math.isinf(took_s) else time.monotonic() - self.began_at
+        took_s = took_s if math.isinf(took_s) else time.monotonic() - self.began_at
+        return took_s, self.read_cpu_s() - self.cpu_before_s
+
+    def read_cpu_s(self) -> float:
+        """Of the process since its start."""
+        fields = Path(f"/proc/{self.process.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def wait_for_runs(self) -> None:
         """Wait until a probe that no case changes has a result of a slot from now on."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ast
 import gc
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Thread
 
 import pytest
 
-from watchdog import source_parsing
 from watchdog.source_parsing import parse_source_in_one_thread_at_a_time, serialize_calls
 
 SOURCE = "\n".join(f"def f{number}(a, b=[{number}, (1, 2)]): return {{a: [b, a + b]}}" for number in range(20))
@@ -49,7 +49,7 @@ def test_a_thread_may_parse_while_another_one_does() -> None:
     """The garbage collector interrupts a thread that parses, and another thread, with more calls on its stack, parses
     meanwhile. Python 3.11.7 counts the depth of both in one variable: without the lock, the first raises
     SystemError."""
-    ast.parse = serialize_calls(ast.parse)  # type: ignore[assignment]
+    ast.parse = serialize_calls(ast.parse)
     threads: list[Thread] = []
     parsed: list[ast.Module] = []
 
@@ -74,10 +74,10 @@ def test_a_thread_may_parse_while_another_one_does() -> None:
 
 
 def test_only_a_python_that_needs_it_waits(monkeypatch: pytest.MonkeyPatch, plain_parse: object) -> None:
-    monkeypatch.setattr(source_parsing.sys, "version_info", NEW_PYTHON)
+    monkeypatch.setattr(sys, "version_info", NEW_PYTHON)
     parse_source_in_one_thread_at_a_time()
     assert ast.parse is plain_parse
-    monkeypatch.setattr(source_parsing.sys, "version_info", OLD_PYTHON)
+    monkeypatch.setattr(sys, "version_info", OLD_PYTHON)
     parse_source_in_one_thread_at_a_time()
     waiting = ast.parse
     assert waiting is not plain_parse

@@ -22,7 +22,7 @@ FIRST_PYTHON_WITH_CONCURRENT_PARSING = (3, 11, 8)
 def parse_source_in_one_thread_at_a_time() -> None:
     """Make `ast.parse` wait until no other thread runs it, if this Python needs that. Also if it is called again."""
     if sys.version_info < FIRST_PYTHON_WITH_CONCURRENT_PARSING and not hasattr(ast.parse, "__wrapped__"):
-        ast.parse = serialize_calls(ast.parse)  # type: ignore[assignment]
+        ast.parse = serialize_calls(ast.parse)
 
 
 def serialize_calls(function: Callable[_P, _T]) -> Callable[_P, _T]:
