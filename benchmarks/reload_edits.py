@@ -181,7 +181,7 @@ def has_fields(id: str, **fields: Any) -> Check:
 
 
 def is_gone(id: str) -> Check:
-    return lambda harness: id not in harness.load_running().probe_digests
+    return lambda harness: was_reloaded(harness) and id not in harness.load_running().probe_digests
 
 
 def was_reloaded(harness: ReloadHarness) -> bool:
@@ -213,12 +213,24 @@ def is_requested(path: str) -> Check:
 
 def is_not_requested(path: str) -> Check:
     def check(harness: ReloadHarness) -> None:
-        time.sleep(0.3)  # a run in progress
+        time.sleep(1.0)  # a run in progress
         before = harness.requests(path)
         time.sleep(LONGEST_INTERVAL_S)
         assert harness.requests(path) == before, f"{path} was requested"
 
     return check
+
+
+def has_no_own_findings(harness: ReloadHarness) -> None:
+    assert harness.wait_until(lambda: not harness.own_findings()) < float("inf"), "an incident of Watchdog stays open"
+
+
+def incident_opens(id: str) -> Check:
+    return lambda harness: wait_for_incident(harness, id, is_open=True)
+
+
+def incident_ends(id: str) -> Check:
+    return lambda harness: wait_for_incident(harness, id, is_open=False)
 
 
 def wait_for_incident(harness: ReloadHarness, id: str, *, is_open: bool) -> None:

@@ -256,7 +256,7 @@ class ReloadHarness:
         while not condition():
             if time.monotonic() - started_at > timeout_s:
                 return math.inf
-            time.sleep(0.03)
+            time.sleep(0.1)
         return time.monotonic() - started_at
 
     def wait_for_effect(self, has_effect: Callable[[], object]) -> tuple[float, float]:

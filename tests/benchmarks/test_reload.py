@@ -23,7 +23,7 @@ def store(slots: Iterable[int]) -> list[StoredSlot]:
         (store([]), 0),
         (store(slot for slot in range(0, 41, 2) if slot != 20), 1),
         (store(slot for slot in range(0, 41, 2) if not 10 <= slot < 20), 5),
-        (store(range(0, 11, 2)) + [StoredSlot(12, 4, is_missed=True)] + store(range(20, 41, 2)), 0),
+        ([*store(range(0, 11, 2)), StoredSlot(12, 4, is_missed=True), *store(range(20, 41, 2))], 0),
     ],
 )
 def test_one_schedule(slots: list[StoredSlot], lost: int) -> None:
