@@ -271,6 +271,10 @@ def count_open_storm_incidents(harness: ReloadHarness) -> int:
 def wait_until_storm_is_open(harness: ReloadHarness) -> None:
     harness.wait_until(lambda: count_open_storm_incidents(harness) == STORM_SIZE, STORM_PATIENCE_S)
     harness.wait_until(lambda: not harness.count_waiting_messages(), STORM_PATIENCE_S)
+    sent = harness.count_opened_messages("storm-")
+    assert len(sent) == sent.total() == STORM_SIZE, f"{sent.total()} messages about {len(sent)} incidents"
+    named = {name.rpartition(" ")[2] for name in harness.messages_since(0)}
+    assert named >= {f"storm-{number}" for number in range(STORM_SIZE)}, "a message names too few"
 
 
 # --- ways to change a file, and to request a reload

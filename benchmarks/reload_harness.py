@@ -31,6 +31,7 @@ from watchdog.service.process_configuration import build_watchdog_process_config
 from watchdog.store.codec import decode_notification_routing_table, decode_probe_info
 from watchdog.store.database import Database
 from watchdog.store.tables import (
+    downtime,
     incidents,
     members,
     outbox,
@@ -187,6 +188,10 @@ class ReloadHarness:
     def entries(self, event: str) -> list[dict[str, Any]]:
         return [entry for entry in self.process.log_entries if entry["event"] == event]
 
+    @property
+    def member_id(self) -> str:
+        return str(self.entries("started")[0]["member"])
+
     def own_findings(self) -> list[str]:
         return [finding["reason"] for finding in self.get("readyz").get("findings", [])]
 
@@ -211,12 +216,19 @@ class ReloadHarness:
         query = sa.select(incidents.c.id, probes.c.probe_id).join(probes, probes.c.id == incidents.c.probe)
         return dict(map(tuple, self.query(query.where(incidents.c.resolved_at.is_(None)))))
 
+    def count_opened_messages(self, id_prefix: str) -> Counter[tuple[str, str]]:
+        """Of each incident of such probes at each destination: how often its opening was to be sent."""
+        query = sa.select(outbox.c.incident, outbox.c.destination).select_from(outbox)
+        query = query.join(incidents, incidents.c.id == outbox.c.incident)
+        query = query.join(probes, probes.c.id == incidents.c.probe)
+        query = query.where(outbox.c.event == "opened", probes.c.probe_id.startswith(id_prefix))
+        return Counter((incident, destination) for incident, destination in self.query(query))
+
     def count_waiting_messages(self) -> int:
         return int(self.query(sa.select(sa.func.count()).select_from(outbox).where(outbox_is_waiting))[0][0])
 
     def load_running(self) -> RunningConfig:
-        member_id = self.entries("started")[0]["member"]
-        own_revision = sa.select(members.c.revision).where(members.c.id == member_id)
+        own_revision = sa.select(members.c.revision).where(members.c.id == self.member_id)
         while not (found := self.query(own_revision)):
             time.sleep(0.01)  # it is moving from one revision to the other
         [(revision,)] = found
@@ -247,6 +259,12 @@ class ReloadHarness:
         query = query.join(probes, probes.c.id == results.c.probe).where(probes.c.probe_id == id)
         rows = self.query(query.order_by(results.c.slot))
         return [StoredSlot(row.slot, row.slot_count, row.outcome == "missed") for row in rows]
+
+    def is_in_gap(self, slot: int) -> bool:
+        """Whether the process did not get to claim slots then, and has recorded that: its machine was too busy."""
+        return any(
+            started <= slot <= ended for started, ended in self.query(sa.select(*downtime.c["started_at", "ended_at"]))
+        )
 
     # --- waiting
 
@@ -282,33 +300,35 @@ def encode_file(content: Any) -> bytes:
     return (content if isinstance(content, str) else json.dumps(content, indent=1)).encode()
 
 
-def count_lost_slots(slots: Sequence[StoredSlot], in_force: Sequence[ScheduleInForce], id: str) -> int:
+def list_lost_slots(slots: Sequence[StoredSlot], in_force: Sequence[ScheduleInForce], id: str) -> list[int]:
     """Slots of the schedules of a probe that were neither run nor recorded as missed. `slots`: those that were, in
     order. From when a configuration is written until it is in force, a slot may be of either schedule: then only the
     longest distance counts."""
     if not slots:
-        return 0
+        return []
     periods: list[ScheduleInForce] = []
     for each in in_force:
         if not periods or periods[-1].schedules.get(id) != each.schedules.get(id):
             periods.append(each)
     first, last = slots[0].slot, slots[-1].slot
-    lost = 0
+    lost: list[int] = []
     for period, end in zip(periods, [*(following.written_at for following in periods[1:]), last], strict=True):
         if (schedule := period.schedules.get(id)) is not None:
             slot = schedule.find_next_slot_after(max(period.in_force_at, first - 1))
             while slot < end:
-                lost += not is_stored(slots, slot)
+                if not is_stored(slots, slot):
+                    lost.append(slot)
                 slot = schedule.find_next_slot_after(slot)
     for before, after in pairwise(periods):
         schedules = before.schedules.get(id), after.schedules.get(id)
         if None not in schedules:
             longest_ms = max(each.compute_slot_interval_ms_at(after.written_at) for each in schedules if each)
-            lost += sum(
-                later.slot - earlier.slot > longest_ms and earlier.count == 1
+            lost += [
+                earlier.slot + 1
                 for earlier, later in pairwise(slots)
+                if later.slot - earlier.slot > longest_ms and earlier.count == 1
                 if earlier.slot <= after.in_force_at and later.slot >= after.written_at
-            )
+            ]
     return lost
 
 
