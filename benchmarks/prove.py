@@ -26,6 +26,7 @@ BENCHMARKS = {
     "check_ins": "CPU of check-ins on both databases, compared with a bare route",
     "load": "500 probes at 10 s on SQLite: lag, CPU, memory",
     "standstill": "the largest responses of each kind beside a target that goes down: longest step, time to its alert",
+    "faces": "every page in every state: accessibility, phones, no script, keyboard; what two responders see, and when",
     "pages": "pages with 1,000 probes and 90 days of roll-ups: time; with 5,000 probes: size",
     "soak": "an hour with 25 probes of all kinds, whose targets fail and recover: memory, descriptors, processes",
     "simulate": "seeded simulations of the whole service with faults of all kinds: broken promises, mutants found",

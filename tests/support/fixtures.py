@@ -365,9 +365,14 @@ canary:
 
 
 def canary_rows() -> FixtureRows:
-    """A canary whose last three sentinels were not picked up."""
     rows = FixtureRows()
     rows.add_watermark(NOW)
+    add_canary_probe(rows)
+    return rows
+
+
+def add_canary_probe(rows: FixtureRows) -> None:
+    """A canary whose last three sentinels were not picked up."""
     id = rows.add_probe(
         "Email pipeline",
         "canary",
@@ -405,7 +410,6 @@ def canary_rows() -> FixtureRows:
     rows.add_incident(
         id, "availability", why, newest - 10 * MINUTE_MS, opened_after_ms=10 * MINUTE_MS, reason="canary.not_picked_up"
     )
-    return rows
 
 
 HEARTBEAT_PROBE_SPEC = """\
@@ -507,6 +511,13 @@ def scheduled_jobs_rows() -> FixtureRows:
     add_mcp_probe(rows)
     add_heartbeat_probe(rows)
     return rows
+
+
+def add_waiting_job(rows: FixtureRows) -> None:
+    """A job without a schedule that has never run: the longest label of a state, and nothing beside it."""
+    id = rows.add_probe("Tenants", "jobs", "Mail")
+    waiting = ScheduledJobFacts("nightly-digest-of-a-tenant", expected_from=NOW - DAY_MS)
+    rows.add_result(id, NOW - SECOND_MS, jobs=[waiting])
 
 
 def finished_job(name: str, started_at: int, duration_ms: int, **facts: Any) -> ScheduledJobFacts:

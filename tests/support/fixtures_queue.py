@@ -33,6 +33,11 @@ BACKLOG_MESSAGE = (
 def queue_backlog_rows() -> FixtureRows:
     rows = FixtureRows()
     rows.add_watermark(NOW)
+    add_queue_probe(rows)
+    return rows
+
+
+def add_queue_probe(rows: FixtureRows) -> None:
     id = rows.add_probe(
         "Email backlog",
         "queue",
@@ -69,4 +74,3 @@ def queue_backlog_rows() -> FixtureRows:
     state = json.dumps(queue_threshold_records_to_json(records))
     rows.rows["probe_state"].append({"probe": id, "key": QUEUE_THRESHOLDS_STATE_KEY, "value": state})
     rows.add_incident(id, "availability", BACKLOG_MESSAGE, newest - 4 * MINUTE_MS, reason="queue.threshold")
-    return rows

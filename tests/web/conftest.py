@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +11,7 @@ from fastapi import FastAPI
 from tests.support.browser import find_chromium, running_browser
 from tests.support.fixture_rows import FixtureRows
 from tests.support.fixtures import acme_rows
+from tests.support.page_checks import find_axe_script
 from tests.support.web import create_test_app, filled_database
 from watchdog.store.database import Database
 
@@ -46,8 +45,8 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def axe() -> str:
-    """The source of axe-core, from a Python package."""
-    spec = find_spec("axe_playwright_python")
-    if spec is None or spec.origin is None:
+    """The source of axe-core."""
+    script = find_axe_script()
+    if script is None:
         pytest.skip("axe-core is missing: pip install axe-playwright-python")
-    return (Path(spec.origin).parent / "axe.min.js").read_text()
+    return script.read_text()

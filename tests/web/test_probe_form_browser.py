@@ -11,7 +11,6 @@ import pytest
 from tests.support.fakes import FakeHttpReceiver
 from tests.support.managed_files import ENV, MAIN_TEXT, MANAGED_TEXT
 from tests.support.watchdog_process import run_watchdog
-from tests.web.test_browser import NO_PROBLEMS, page_problems, violations
 from watchdog.config.load import load_config
 
 if TYPE_CHECKING:
@@ -113,25 +112,3 @@ def test_two_editors_and_a_change_by_hand(browser: Browser, site: str, file: Pat
     assert file.read_text().endswith("# The end\n# by hand\n")
     for page in (ana, ben):
         page.context.close()
-
-
-@pytest.mark.parametrize("width", [320, 1280])
-def test_the_pages_have_no_problems(browser: Browser, site: str, axe: str, width: int) -> None:
-    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme="dark" if width < 400 else "light")
-    forms = ("/config/new-probe", "/config/new-probe?kind=heartbeat", "/config/probes/shop")
-    for path in (*forms, "/config/probes/shop/delete", "/probes/shop"):
-        assert page_problems(page, site + path) == NO_PROBLEMS, path
-        assert violations(page, axe) == [], path
-    page.goto(f"{site}/config/probes/blog")
-    page.get_by_label("URL").fill(f"ftp://a.test/{'long' * 50} x")
-    for button in ("Save", "Show the change"):
-        press(page, button)
-        page.locator("#http-url-problems").wait_for()
-        assert violations(page, axe) == []
-        assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
-    page.get_by_label("URL").fill("http://127.0.0.1:9/blog")
-    page.get_by_label("Cron schedule", exact=True).fill("*/7 * * * *")
-    press(page, "Show the change")
-    page.get_by_role("group", name="The change").wait_for()
-    assert violations(page, axe) == []
-    page.close()

@@ -301,7 +301,7 @@ def _render_time_axis(scale: ChartScale, time_labels: Sequence[str]) -> Markup:
     for i, text in enumerate(time_labels):
         anchor = "start" if i == 0 else "end" if i == len(time_labels) - 1 else "middle"
         out += Markup('<text{} x="{}%" y="{}" text-anchor="{}">{}</text>').format(
-            Markup(' class="wide-only"') if i % 2 else "",
+            Markup(' class="wide-only"') if i % (3 if len(text) > len("02:29") else 2) else "",
             format_svg_number(i / max(1, len(time_labels) - 1) * 100),
             scale.height - 4,
             anchor,

@@ -1,0 +1,97 @@
+"""Uses pages with the keyboard alone: Tab reaches every control in order, and Enter sends every form."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchmarks.faces_looks import PageFindings
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page, Route
+
+NOTE_CONTROLS = """() => {
+    document.querySelectorAll("details").forEach(details => details.open = true)
+    const kinds = "a[href], button, input:not([type=hidden]), select, textarea, summary, [tabindex='0']"
+    window.controls = [...document.querySelectorAll(kinds)].filter(e => !e.disabled && e.checkVisibility())
+    return window.controls.map(e => e.outerHTML.slice(0, 100))
+}"""
+READ_FOCUS = """() => {
+    const element = document.activeElement
+    if (element === document.body) return null
+    const [style, box] = [getComputedStyle(element), element.getBoundingClientRect()]
+    const isOnScreen = box.bottom > 0 && box.top < innerHeight && box.right > 0 && box.left < innerWidth
+    const isOutlined = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 1
+    return [window.controls.indexOf(element), isOnScreen && isOutlined, element.outerHTML.slice(0, 100)]
+}"""
+FOCUS_FIRST_FIELD = """index => {
+    const form = document.forms[index]
+    if (!form.checkVisibility()) return null
+    for (const field of form.elements) if (field.required && !field.value) field.value = "1h"
+    const fields = "input[type=search], input[type=password], input:not([type]), button"
+    form.querySelector(fields).focus()
+    return new URL(form.querySelector("button").getAttribute("formaction") ?? form.getAttribute("action"), location).pathname
+}"""
+FOLLOWS_SKIP_LINK = """() => {
+    const main = document.getElementById("main")
+    return main.contains(document.activeElement) || !main.querySelector("a[href], button, summary, [tabindex]")
+}"""
+SEND_TIMEOUT_MS = 10_000
+
+
+def press_tab_through(page: Page, place: str, findings: PageFindings) -> int:
+    """From the start of a page to its end. Returns the number of its controls."""
+    controls: list[str] = page.evaluate(NOTE_CONTROLS)
+    reached: list[int] = []
+    for _ in range(2 * len(controls) + 10):
+        page.keyboard.press("Tab")
+        focus = page.evaluate(READ_FOCUS)
+        if focus is None:
+            break
+        number, is_visible, html = focus
+        findings.add("focus", place, [] if is_visible else [html])
+        reached += [number] if number >= 0 else []
+    else:
+        findings.add("trap", place, ["the focus does not leave the page"])
+    findings.add("unreached", place, [html for number, html in enumerate(controls) if number not in reached])
+    findings.add("unreached", place, [] if reached == sorted(reached) else [f"order: {reached}"])
+    return len(controls)
+
+
+def follow_skip_link(page: Page, place: str, findings: PageFindings) -> None:
+    """The first control of a page that was just opened."""
+    page.keyboard.press("Tab")
+    link = page.locator("a.skip:focus")
+    box = link.bounding_box() if link.count() else None
+    if box is None or box["y"] < 0:
+        findings.add("skip", place, ["the first Tab does not show the link"])
+        return
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    if not page.evaluate(FOLLOWS_SKIP_LINK):
+        findings.add("skip", place, ["it does not lead to the content"])
+
+
+def send_forms_by_enter(page: Page, place: str, findings: PageFindings) -> int:
+    """Each form from its first field, or from its button; nothing reaches the server. Returns their number."""
+    sent: list[str] = []
+
+    def hold_back(route: Route) -> None:
+        if route.request.is_navigation_request():
+            sent.append(route.request.url.partition("?")[0].partition("//")[2].partition("/")[2])
+            route.fulfill(status=204)  # the page stays
+        else:
+            route.continue_()
+
+    page.route("**/*", hold_back)
+    count = 0
+    for index in range(page.evaluate("document.forms.length")):
+        path = page.evaluate(FOCUS_FIRST_FIELD, index)
+        if path is None:
+            continue
+        count += 1
+        sent.clear()
+        with page.expect_request(lambda request: request.is_navigation_request(), timeout=SEND_TIMEOUT_MS):
+            page.keyboard.press("Enter")
+        findings.add("unsent", place, [] if sent == [path[1:]] else [f"{path}: sent {sent}"])
+    page.unroute("**/*")
+    return count
