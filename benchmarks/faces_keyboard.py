@@ -12,48 +12,54 @@ if TYPE_CHECKING:
 NOTE_CONTROLS = """() => {
     document.querySelectorAll("details").forEach(details => details.open = true)
     const kinds = "a[href], button, input:not([type=hidden]), select, textarea, summary, [tabindex='0']"
-    window.controls = [...document.querySelectorAll(kinds)].filter(e => !e.disabled && e.checkVisibility())
-    return window.controls.map(e => e.outerHTML.slice(0, 100))
+    const controls = [...document.querySelectorAll(kinds)].filter(e => !e.disabled && e.checkVisibility())
+    window.stops = []
+    const note = () => {
+        const element = document.activeElement
+        const [{outlineStyle, outlineWidth}, box] = [getComputedStyle(element), element.getBoundingClientRect()]
+        const isOnScreen = box.bottom > 0 && box.top < innerHeight && box.right > 0 && box.left < innerWidth
+        const isVisible = isOnScreen && outlineStyle !== "none" && parseFloat(outlineWidth) >= 1
+        stops.push({number: controls.indexOf(element), isVisible, html: element.outerHTML.slice(0, 100)})
+    }
+    addEventListener("keydown", () => { if (document.activeElement !== document.body) note() })
+    return controls.map(e => e.outerHTML.slice(0, 100))
 }"""
-READ_FOCUS = """() => {
-    const element = document.activeElement
-    if (element === document.body) return null
-    const [style, box] = [getComputedStyle(element), element.getBoundingClientRect()]
-    const isOnScreen = box.bottom > 0 && box.top < innerHeight && box.right > 0 && box.left < innerWidth
-    const isOutlined = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 1
-    return [window.controls.indexOf(element), isOnScreen && isOutlined, element.outerHTML.slice(0, 100)]
-}"""
+"""Notes where the focus is, and whether it is visible there, whenever a key is pressed from now on."""
 FOCUS_FIRST_FIELD = """index => {
     const form = document.forms[index]
     if (!form.checkVisibility()) return null
     for (const field of form.elements) if (field.required && !field.value) field.value = "1h"
     const fields = "input[type=search], input[type=password], input:not([type]), button"
     form.querySelector(fields).focus()
-    return new URL(form.querySelector("button").getAttribute("formaction") ?? form.getAttribute("action"), location).pathname
+    const path = form.querySelector("button").getAttribute("formaction") ?? form.getAttribute("action")
+    return new URL(path, location).pathname
 }"""
 FOLLOWS_SKIP_LINK = """() => {
     const main = document.getElementById("main")
     return main.contains(document.activeElement) || !main.querySelector("a[href], button, summary, [tabindex]")
 }"""
-SEND_TIMEOUT_MS = 10_000
+MAX_OTHER_STOPS = 10
+SEND_TIMEOUT_MS = 30_000
 
 
 def press_tab_through(page: Page, place: str, findings: PageFindings) -> int:
-    """From the start of a page to its end. Returns the number of its controls."""
+    """From the start of a page to its end, and on to its start. Returns the number of its controls."""
     controls: list[str] = page.evaluate(NOTE_CONTROLS)
-    reached: list[int] = []
-    for _ in range(2 * len(controls) + 10):
+    for _ in range(len(controls) + 1):
         page.keyboard.press("Tab")
-        focus = page.evaluate(READ_FOCUS)
-        if focus is None:
+    for _ in range(MAX_OTHER_STOPS):  # such as areas that scroll
+        page.keyboard.press("Tab")
+        stops = page.evaluate("window.stops")
+        starts = [index for index, stop in enumerate(stops) if stop["number"] == 0]
+        if len(starts) > 1:
+            stops = stops[: starts[1]]
             break
-        number, is_visible, html = focus
-        findings.add("focus", place, [] if is_visible else [html])
-        reached += [number] if number >= 0 else []
     else:
-        findings.add("trap", place, ["the focus does not leave the page"])
+        findings.add("trap", place, ["the focus does not come back to the start"])
+    reached = [stop["number"] for stop in stops if stop["number"] >= 0]
+    findings.add("focus", place, [stop["html"] for stop in stops if not stop["isVisible"]])
     findings.add("unreached", place, [html for number, html in enumerate(controls) if number not in reached])
-    findings.add("unreached", place, [] if reached == sorted(reached) else [f"order: {reached}"])
+    findings.add("unreached", place, [] if reached == sorted(set(reached)) else [f"order: {reached}"])
     return len(controls)
 
 
@@ -90,7 +96,7 @@ def send_forms_by_enter(page: Page, place: str, findings: PageFindings) -> int:
             continue
         count += 1
         sent.clear()
-        with page.expect_request(lambda request: request.is_navigation_request(), timeout=SEND_TIMEOUT_MS):
+        with page.expect_response(lambda response: response.request.is_navigation_request(), timeout=SEND_TIMEOUT_MS):
             page.keyboard.press("Enter")
         findings.add("unsent", place, [] if sent == [path[1:]] else [f"{path}: sent {sent}"])
     page.unroute("**/*")

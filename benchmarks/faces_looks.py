@@ -73,13 +73,13 @@ class PageInspector:
             page.get_by_label("API key").fill(KEY.secret)
             page.keyboard.press("Enter")
             page.get_by_role("button", name="Sign out").wait_for()
+            self._messages.clear()
             yield page
         finally:
             context.close()
 
     def visit(self, page: Page, site: PageSite, address: str) -> None:
         """Open a page, and look at it unless it is one that was looked at already."""
-        self._messages.clear()
         response = page.goto(site.url + address)
         assert response is not None
         self.findings.visits += 1
@@ -87,6 +87,7 @@ class PageInspector:
         if text not in self._visited:
             self._visited.add(text)
             self.look_at(page, f"{site.state} {address}", response.status)
+        self._messages.clear()
 
     def look_at(self, page: Page, place: str, status: int = 200) -> None:
         """A page that is open. `status`: of its response."""
@@ -106,6 +107,7 @@ class PageInspector:
         # The browser itself logs the status of a page that is not found, or cannot be shown.
         messages = [text for text in self._messages if f"status of {status} " not in text]
         self.findings.add("messages", place, messages)
+        self._messages.clear()
 
     def _look_once(self, page: Page, place: str, rules: Sequence[str]) -> None:
         if rules is AXE_RULES:

@@ -35,6 +35,8 @@ from watchdog.domain.acts import Actor, OperatorInterfaceKind
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS
 from watchdog.domain.routing import ProbeMatcher
 from watchdog.domain.silencing import SilenceMatcher
+from watchdog.net import NetworkAccess
+from watchdog.net.connector import TcpConnector
 from watchdog.probes import PROBE_KINDS
 from watchdog.service.acts import (
     MaintenanceRequest,
@@ -194,6 +196,8 @@ class SiteBuilder:
         self._folder = folder
         self._managed_file = ManagedFileHarness(folder)
         self._managed_file.file.write_text(MANAGED_TEXT)
+        self._network = NetworkAccess()
+        self._network.connector = TcpConnector()
 
     @contextmanager
     def open_site(self, state: str) -> Iterator[PageSite]:
@@ -227,7 +231,9 @@ class SiteBuilder:
             database.close()
 
     def _create_app(self, database: Database, **options: Any) -> FastAPI:
-        actions = RunningConfigActions(self._managed_file.reload, check_nothing, self._managed_file.create_editor())
+        actions = RunningConfigActions(
+            self._managed_file.reload, check_nothing, self._managed_file.create_editor(self._network)
+        )
         return create_test_app(
             database,
             api_keys=(KEY,),

@@ -128,7 +128,8 @@
 
   function key(node) {
     if (node.nodeType !== Node.ELEMENT_NODE) return ""
-    if (node.id || !KEYED.includes(node.localName)) return node.id
+    const id = node.getAttribute("id") ?? "" // `node.id` of a form is its field of that name
+    if (id || !KEYED.includes(node.localName)) return id
     const named = node.querySelector("a[href], form[action]")
     return named ? named.getAttribute("href") ?? named.getAttribute("action") : ""
   }

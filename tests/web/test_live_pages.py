@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,15 +39,24 @@ LIVE, RECONNECTING, NOT_LIVE = "Live", "Reconnecting", "Not live: reload"
 KEY = ApiKey("ops", "operator", "0123456789")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def rows() -> FixtureRows:
     return acme_rows()
 
 
+@pytest.fixture(scope="module")
+def filled_file(rows: FixtureRows, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("live") / "watchdog.db"
+    with filled_database(f"sqlite:///{file}", rows):
+        return file
+
+
 @pytest.fixture
-def database(rows: FixtureRows, tmp_path: Path) -> Iterator[Database]:
-    with filled_database(f"sqlite:///{tmp_path}/watchdog.db", rows) as database:
-        yield database
+def database(filled_file: Path, tmp_path: Path) -> Iterator[Database]:
+    """A copy, which a test may change."""
+    database = Database(f"sqlite:///{shutil.copy(filled_file, tmp_path)}")
+    yield database
+    database.close()
 
 
 class RunningServer:
@@ -217,6 +227,17 @@ def test_a_button_does_not_become_another_one_under_the_pointer(
     page.get_by_role("button", name="Acknowledge", exact=True).click()
     wait_for_state(page, LIVE)
     page.get_by_role("button", name="Remove acknowledgement").wait_for()
+
+
+def test_a_form_with_a_field_named_id_stays(page: Page, database: Database) -> None:
+    """Such as that of a silence: the browser hides the id of the form itself behind the field."""
+    with serving(database, clock=count(NOW, 1_000).__next__) as server:
+        open_live(page, f"{server.url}/silences")
+        page.evaluate("window.kept = document.querySelector('form')")
+        before = page.evaluate("document.body.dataset.now")
+        rename_probe(database, "Renamed")
+        page.locator(f"body:not([data-now='{before}'])").wait_for(state="attached")
+        assert page.evaluate("[document.forms.length, window.kept.isConnected]") == [1, True]
 
 
 def test_rows_of_a_list_come_and_go(page: Page, server: RunningServer, database: Database) -> None:

@@ -123,7 +123,7 @@ def test_a_probe_page_shows_the_current_state(app: FastAPI) -> None:
 def test_results_show_changes_by_default(app: FastAPI) -> None:
     def slots(query: str) -> list[str]:
         return re.findall(
-            r'<th scope="row"><a class="rowlink"[^>]*><time[^>]*>([^<]+)',
+            r'scope="row"><a class="rowlink"[^>]*><time[^>]*>([^<]+)',
             request_page(app, f"/probes/search-mcp{query}").text,
         )
 
@@ -163,7 +163,7 @@ def test_a_phase_that_never_ended_names_its_reason(tmp_path: Path) -> None:
     )
     with filled_database(f"sqlite:///{tmp_path}/p.db", rows) as database:
         html = request_page(create_test_app(database), "/probes/slow").text
-    assert '<td class="num word is-down">Timed out</td>' in html
+    assert 'class="num word is-down">Timed out</td>' in html
 
 
 def test_an_incident_shows_changes_notifications_and_routing(app: FastAPI, acme: FixtureRows) -> None:
