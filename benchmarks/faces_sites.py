@@ -69,6 +69,8 @@ probes:
 MANAGED_PROBE_IDS = ("shop", "search-tools", "orders", "backup", "digests", "backlog")
 PROGRAM_PATHS = ("/api/", "/static/", "/healthz", "/readyz", "/metrics", "/mcp", "/slack/", "/check-in")
 """Where no page is."""
+ONE_INCIDENT_OF_EACH_RULE = "SELECT min(id) FROM incidents GROUP BY rule, resolved_at IS NULL"
+"""An open and a resolved one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,9 +253,7 @@ def list_pages(app: FastAPI, database: Database) -> dict[str, list[str]]:
     """Addresses by path of the route. A route that is not known here has none."""
     with database.open_read_transaction() as connection:
         probes = connection.execute(sa.text("SELECT kind, probe_id, id FROM probes ORDER BY id DESC")).all()
-        incidents = (
-            connection.execute(sa.text("SELECT id FROM incidents ORDER BY resolved_at, severity")).scalars().all()
-        )
+        incidents = connection.execute(sa.text(ONE_INCIDENT_OF_EACH_RULE)).scalars().all()
         newest = connection.execute(sa.text("SELECT probe, max(slot) FROM results GROUP BY probe")).all()
     id_by_kind = {kind: (probe_id, id) for kind, probe_id, id in probes}
     slot_by_probe: dict[int, int] = dict(map(tuple, newest))
@@ -262,12 +262,12 @@ def list_pages(app: FastAPI, database: Database) -> dict[str, list[str]]:
     kinds = tuple(PROBE_KINDS) if has_all_kinds else ("http",)
     managed = MANAGED_PROBE_IDS if has_all_kinds else MANAGED_PROBE_IDS[:1]
     addresses = {
-        "/": ["/", "/?group=Group+1", "/?page=2"],
+        "/": ["/", "/?group=Group+1"],
         "/login": ["/login"],
         "/probes": ["/probes", "/probes?page=2", "/probes?q=no+such+probe", "/probes?state=down"],
         "/probes/{probe_id}": [*probe_pages, "/probes/unknown"],
         "/incidents": ["/incidents", "/incidents?state=resolved"],
-        "/incidents/{incident_id}": [*(f"/incidents/{id}" for id in incidents[:4]), "/incidents/unknown"],
+        "/incidents/{incident_id}": [*(f"/incidents/{id}" for id in incidents), "/incidents/unknown"],
         "/jobs": ["/jobs", "/jobs?q=no+such+job"],
         "/receivers": ["/receivers"],
         "/undelivered": ["/undelivered"],
