@@ -1,7 +1,7 @@
 """Every page in every state in a browser: accessibility, narrow screens, no script, the keyboard alone; two responders.
 
 The pages come from the routes of the application: a new page without an address here fails the run. A page that is the
-same in several states, but for its tokens, is looked at once.
+same in several states, but for tokens and counts in the navigation, is looked at once.
 """
 
 from __future__ import annotations

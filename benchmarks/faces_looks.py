@@ -24,7 +24,8 @@ LOOKS: tuple[tuple[int, ColorScheme, Sequence[str]], ...] = (
     (NARROW, "light", ["color-contrast"]),
 )
 """Width, colours, and the rules of axe-core. Between light and dark nothing differs but colours."""
-CHANGING_FIELDS_PATTERN = re.compile(r'name="(csrf_token|request_id)" value="[^"]*"')
+CHANGING_PARTS_PATTERN = re.compile(r'name="(csrf_token|request_id)" value="[^"]*"|class="count[^>]*>\d+')
+"""Tokens, and the counts in the navigation."""
 FORMS_WITHOUT_BUTTON = (
     "[...document.forms].filter(f => !f.querySelector('button:not([type=button])')).map(f => f.action)"
 )
@@ -83,7 +84,7 @@ class PageInspector:
         response = page.goto(site.url + address)
         assert response is not None
         self.findings.visits += 1
-        text = CHANGING_FIELDS_PATTERN.sub("", response.text())
+        text = CHANGING_PARTS_PATTERN.sub("", response.text())
         if text not in self._visited:
             self._visited.add(text)
             self.look_at(page, f"{site.state} {address}", response.status)

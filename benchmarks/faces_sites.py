@@ -56,7 +56,7 @@ from watchdog.web.routes.public import STATUS_PAGE_CACHE_MS
 
 KEY = ApiKey("ops", "operator", "0123456789")
 ANA = Actor("Ana", OperatorInterfaceKind.PAGE)
-PROBE_COUNT, GROUP_COUNT, DOWN_PROBE_COUNT = 1_000, 20, 120
+PROBE_COUNT, GROUP_COUNT, DOWN_PROBE_COUNT, UNDELIVERED_COUNT = 1_000, 20, 120, 20
 MANAGED_TEXT = """\
 probes:
   - {name: Shop, group: Core, tags: [prod], http: {url: "http://127.0.0.1:9/shop", method: POST}}
@@ -105,7 +105,8 @@ def rows_of_many_probes() -> FixtureRows:
         rows.add_passing_results(probe, count=3)
         if number <= DOWN_PROBE_COUNT:
             incident = rows.add_incident(probe, "availability", "HTTP 503, expected 2xx", NOW - 10 * MINUTE_MS)
-            rows.add_notification(incident, "oncall/slack", "undelivered", created_at=NOW - MINUTE_MS, finished_at=NOW)
+            state = "undelivered" if number <= UNDELIVERED_COUNT else "sent"
+            rows.add_notification(incident, "oncall/slack", state, created_at=NOW - MINUTE_MS, finished_at=NOW)
     return rows
 
 
@@ -126,8 +127,10 @@ def acknowledge(database: Database) -> None:
 def silence(database: Database) -> None:
     for group, hours in (("Core", 4), ("Search", 30), ("Jobs", 1)):
         matcher = SilenceMatcher(ProbeMatcher(group=group))
-        begun = begin_silence(database, SilenceRequest(matcher, NOW + hours * HOUR_MS, "upgrade of the rack"), ANA, NOW)
-    end_silence(database, begun.silence.id, ANA, NOW + 1)
+        newest = begin_silence(
+            database, SilenceRequest(matcher, NOW + hours * HOUR_MS, "upgrade of the rack"), ANA, NOW
+        )
+    end_silence(database, newest.silence.id, ANA, NOW + 1)
 
 
 def maintain(database: Database) -> None:
