@@ -12,6 +12,7 @@ from watchdog.domain.model import LOCAL_LOCATION_NAME, IncidentTransition
 from watchdog.domain.rules import AlertPolicy, AlertStates, FoldMaintenance, fold_results_into_alert_states_in_place
 from watchdog.domain.uptime_clock import UptimeClock
 from watchdog.store.listings import build_results_with_listings_from_rows
+from watchdog.store.read.closures import load_closed_findings
 from watchdog.store.read.maintenance import load_maintenance_periods
 from watchdog.store.tables import END_OF_TIME_MS, RESULT_COLUMNS, probes, results, staleness_events
 from watchdog.store.write.watermark import load_clock_steps
@@ -46,6 +47,7 @@ def replay_stored_results(
             list(build_results_with_listings_from_rows(connection, stored)),
             partial(clock.has_uptime_elapsed_since, duration=policy.max_lateness, now=ends_at),
             staleness_events=[(*row,) for row in connection.execute(events)],
+            closed_findings=load_closed_findings(connection, [probe], generation).get(probe, ()),
             generation=generation,
             maintenance=FoldMaintenance(
                 periods, start, clock.compute_cutoff_excluding_downtime(policy.max_lateness, ends[generation])

@@ -16,6 +16,7 @@ class OperatorActKind(StrEnum):
     UNACKNOWLEDGE = "unacknowledge"
     SILENCE = "silence"
     UNSILENCE = "unsilence"
+    CLOSE = "close"
     RESEND = "resend"
     PAUSE = "pause"
     RESUME = "resume"
@@ -48,6 +49,15 @@ class Actor(NamedTuple):
 
 class Acknowledgement(NamedTuple):
     """Someone takes care of an incident."""
+
+    at: int
+    """Epoch ms."""
+    actor: Actor
+    comment: str = ""
+
+
+class Closure(NamedTuple):
+    """A person has closed an incident, although its finding did not recover."""
 
     at: int
     """Epoch ms."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple, TypeAlias
 
-from watchdog.domain.acts import Acknowledgement
+from watchdog.domain.acts import Acknowledgement, Closure
 from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.remediation_attempts import RemediationAttempt
 from watchdog.domain.uptime_clock import DowntimeGap
@@ -274,6 +274,8 @@ class Incident:
     """How far the clock was set while it was open, in ms: `since` and `opened_at` moved with it."""
     acknowledgement: Acknowledgement | None = None
     """None: no one has acknowledged it."""
+    closure: Closure | None = None
+    """None: it is open, or it ended by itself."""
 
     @property
     def first_bad_slot(self) -> int:

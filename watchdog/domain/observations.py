@@ -156,6 +156,10 @@ class ScheduledJobFacts(NamedTuple):
     """The source's id for the newest run in progress."""
     empty_source: str = ""
     """Of a job that is gone: what its source is, such as "table jobs is empty", if it lists no jobs at all."""
+    closed_at: int | None = None
+    """When a person closed an incident about it: what happened before does not count."""
+    closed_failures: int = 0
+    """How many failures in a row there were then."""
 
     @property
     def has_run(self) -> bool:

@@ -16,6 +16,8 @@ SCHEDULED_JOB_STATE_KEY_PREFIX = "job:"
 """Key of a `ScheduledJobStateRecord`: this, then a digest of the job's name."""
 FORGET_JOB_STATE_KEY_PREFIX = "forget:"
 """Key of an operator's decision to forget a missing job: this, then a digest of the job's name."""
+JOB_CLOSURE_STATE_KEY_PREFIX = "close:"
+"""Key of a `JobClosureRecord`: this, then a digest of the job's name."""
 JOB_SOURCE_SCHEDULER_HEARTBEAT_STATE_KEY = "scheduler"
 """Key of a `JobSourceSchedulerHeartbeatRecord`."""
 JOB_SOURCE_OUTAGE_STATE_KEY = "source"
@@ -93,6 +95,23 @@ class ScheduledJobStateRecord(NamedTuple):
         return cls(stored["name"], state)
 
 
+class JobClosureRecord(NamedTuple):
+    """A person has closed an incident about a job: what happened before does not count any more."""
+
+    name: str
+    closed_at: int
+    """Epoch ms; not before the slots of the runs that were in progress."""
+    failures: int
+    """In a row, when it was closed: they do not count either."""
+
+    def to_json(self) -> Json:
+        return self._asdict()
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Json]) -> JobClosureRecord:
+        return cls(stored["name"], stored["closed_at"], stored["failures"])
+
+
 class JobSourceSchedulerHeartbeatRecord(NamedTuple):
     """When the scheduler of a source of jobs last reported: some no longer show this once they have stopped."""
 
@@ -136,6 +155,11 @@ def drop_scheduled_job_state_updates(state_updates: Mapping[str, Json]) -> dict[
 def build_forget_job_state_key(state_key: str) -> str:
     """`state_key`: of the job's `ScheduledJobStateRecord`."""
     return FORGET_JOB_STATE_KEY_PREFIX + state_key.removeprefix(SCHEDULED_JOB_STATE_KEY_PREFIX)
+
+
+def build_job_closure_state_key(state_key: str) -> str:
+    """`state_key`: of the job's `ScheduledJobStateRecord`."""
+    return JOB_CLOSURE_STATE_KEY_PREFIX + state_key.removeprefix(SCHEDULED_JOB_STATE_KEY_PREFIX)
 
 
 def find_scheduled_job_record_in_probe_state(

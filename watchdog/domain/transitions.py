@@ -19,6 +19,8 @@ class TransitionKind(StrEnum):
     """An incident is over."""
     ACKNOWLEDGED = "acknowledged"
     UNACKNOWLEDGED = "unacknowledged"
+    CLOSED = "closed"
+    """A person closed an incident, which is thereby resolved as well."""
     RESENT = "resent"
     """Undelivered notifications of an incident are sent again."""
     SILENCED = "silenced"
@@ -44,6 +46,7 @@ class TransitionKind(StrEnum):
 TRANSITION_KIND_BY_ACT = {
     OperatorActKind.ACKNOWLEDGE: TransitionKind.ACKNOWLEDGED,
     OperatorActKind.UNACKNOWLEDGE: TransitionKind.UNACKNOWLEDGED,
+    OperatorActKind.CLOSE: TransitionKind.CLOSED,
     OperatorActKind.RESEND: TransitionKind.RESENT,
     OperatorActKind.SILENCE: TransitionKind.SILENCED,
     OperatorActKind.UNSILENCE: TransitionKind.UNSILENCED,

@@ -28,6 +28,7 @@ from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.model import Evidence, Observation
 from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.probe_state import find_scheduled_job_record_in_probe_state
+from watchdog.domain.rules.closed_job import add_closure_to_job_facts
 from watchdog.domain.rules.job import build_job_run_expectation, update_and_judge_job
 from watchdog.domain.rules.job_deadlines import find_next_deadline_of_job
 from watchdog.domain.rules.job_source import EvaluatedJobSource
@@ -126,9 +127,9 @@ class HeartbeatProbe(Probe):
         )
         now = context.started_at if context.check_ins_until is None else context.check_ins_until
         record = find_scheduled_job_record_in_probe_state(context.probe_state, self.name)
-        job = update_and_judge_job(
-            _build_heartbeat_job_facts(self.name, state, limits, now, context.gaps), limits, record, now, context.gaps
-        )
+        facts = _build_heartbeat_job_facts(self.name, state, limits, now, context.gaps)
+        facts = add_closure_to_job_facts(facts, context.probe_state, now)
+        job = update_and_judge_job(facts, limits, record, now, context.gaps)
         gaps = _select_downtime_gaps_to_store(job.facts, context.gaps)
         observation = build_jobs_observation(EvaluatedJobSource((job,)), context, now, gaps)
         deadline = find_next_deadline_of_job(job.facts, limits, now, gaps, reason=job.verdict.reason)

@@ -20,6 +20,7 @@ from watchdog.domain.acts import (
     MAX_ACTOR_NAME_CHARS,
     Acknowledgement,
     Actor,
+    Closure,
     OperatorActKind,
     OperatorActRefusalReason,
     OperatorActRefusedError,
@@ -45,6 +46,7 @@ from watchdog.store.database import Database
 from watchdog.store.write import (
     acknowledgements,
     audit,
+    closures,
     maintenance_windows,
     pauses,
     requested_runs,
@@ -132,6 +134,13 @@ def remove_acknowledgement(database: Database, incident: str, actor: Actor, comm
     return acknowledgements.remove_acknowledgement(
         database, incident, _clean_actor_name(actor), _validate_and_clean_act_comment(comment), now
     )
+
+
+def close_incident(database: Database, incident: str, actor: Actor, comment: str, now: int) -> tuple[Closure, bool]:
+    """End an open incident whose failure was dealt with elsewhere. Returns the closure that the incident then has, and
+    whether it is this one: the first stays."""
+    comment = _validate_and_clean_act_comment(comment)
+    return closures.close_incident(database, LOCAL_LOCATION_NAME, incident, _clean_actor_name(actor), comment, now=now)
 
 
 def resend_undelivered_notifications(

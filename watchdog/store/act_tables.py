@@ -7,6 +7,12 @@ from sqlalchemy import BigInteger, Column, Index, Table, Text
 from watchdog.store import transition_tables as transition_tables  # a part of the schema
 from watchdog.store.metadata import AUTOINCREMENT_ID_TYPE, metadata
 
+INCIDENT_ACT_COLUMN_NAMES = (
+    *("acknowledged_by", "acknowledged_through", "acknowledgement_comment"),
+    *("closed_by", "closed_through", "closure_comment"),
+)
+"""Who acknowledged or closed an incident, through what (an OperatorInterfaceKind), and why: columns of incidents."""
+
 acts = Table(  # the audit log
     "acts", metadata,
     Column("id", AUTOINCREMENT_ID_TYPE, primary_key=True, autoincrement=True),

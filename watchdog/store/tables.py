@@ -265,14 +265,14 @@ incidents = Table(
     Column("clock_shift", BigInteger, nullable=False, server_default="0"),  # how far steps have moved the time of since
     Column("resolved_generation", Integer),  # the clock generation of resolved_slot and resolved_at
     Column("acknowledged_at", BigInteger),
-    Column("acknowledged_by", Text, nullable=False, server_default=""),
-    Column("acknowledged_through", Text, nullable=False, server_default=""),  # an OperatorInterfaceKind
-    Column("acknowledgement_comment", Text, nullable=False, server_default=""),
+    *(Column(name, Text, nullable=False, server_default="") for name in act_tables.INCIDENT_ACT_COLUMN_NAMES),
+    *(Column("closed_after_slot", BigInteger), Column("closed_until_slot", BigInteger)),  # as in ClosedFinding
 )  # fmt: skip
 Index(
     "uq_incidents_open", incidents.c.probe, incidents.c.rule, incidents.c.subject, unique=True,
     postgresql_where=incidents.c.resolved_at.is_(None), sqlite_where=incidents.c.resolved_at.is_(None),
 )  # fmt: skip
+Index("ix_incidents_closed", incidents.c.probe, incidents.c.closed_until_slot)
 Index("ix_incidents_opened_at", incidents.c.opened_at)
 Index("ix_incidents_probe_opened_at", incidents.c.probe, incidents.c.opened_at)
 Index("ix_incidents_probe_since", incidents.c.probe, incidents.c.since)

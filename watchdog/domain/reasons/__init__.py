@@ -16,8 +16,9 @@ from difflib import get_close_matches
 
 from watchdog.domain.reasons.entry import ReasonCategory, ReasonEntry
 from watchdog.domain.reasons.failures import FAILURE_REASON_ENTRIES
-from watchdog.domain.reasons.findings import ERROR_MISSED_FINDING_AND_RESOLUTION_REASON_ENTRIES
+from watchdog.domain.reasons.findings import ERROR_MISSED_AND_FINDING_REASON_ENTRIES
 from watchdog.domain.reasons.operations import DELIVERY_REMEDIATION_AND_ACCESS_REASON_ENTRIES
+from watchdog.domain.reasons.resolutions import RESOLUTION_REASON_ENTRIES
 
 __all__ = [
     "REASON_CATALOGUE",
@@ -40,7 +41,8 @@ REASON_CATALOGUE: Mapping[str, ReasonEntry] = {
     entry.code: entry
     for entry in (
         *FAILURE_REASON_ENTRIES,
-        *ERROR_MISSED_FINDING_AND_RESOLUTION_REASON_ENTRIES,
+        *ERROR_MISSED_AND_FINDING_REASON_ENTRIES,
+        *RESOLUTION_REASON_ENTRIES,
         *DELIVERY_REMEDIATION_AND_ACCESS_REASON_ENTRIES,
     )
 }

@@ -1,4 +1,4 @@
-"""Reasons of runs that were not judged or did not happen, of findings beside a run's outcome, and of resolutions."""
+"""Reasons of runs that were not judged or did not happen, and of findings beside a run's outcome."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from watchdog.domain.reasons.entry import ReasonCategory, ReasonEntry
 _error_reason_entry = partial(ReasonEntry, ReasonCategory.ERROR)
 _missed_reason_entry = partial(ReasonEntry, ReasonCategory.MISSED)
 _finding_reason_entry = partial(ReasonEntry, ReasonCategory.FINDING)
-_resolution_reason_entry = partial(ReasonEntry, ReasonCategory.RESOLUTION)
 
-ERROR_MISSED_FINDING_AND_RESOLUTION_REASON_ENTRIES = (
+ERROR_MISSED_AND_FINDING_REASON_ENTRIES = (
     _error_reason_entry(
         "command.not_found",
         "Command not found",
@@ -376,25 +375,5 @@ ERROR_MISSED_FINDING_AND_RESOLUTION_REASON_ENTRIES = (
         "No result has been stored for longer than expected.",
         "See Watchdog's own log.",
         sentence="no result for {period}",
-    ),
-    _resolution_reason_entry(
-        "subject.no_longer_listed",
-        "No longer listed",
-        "The task or job is no longer listed, or the expression was changed.",
-    ),
-    _resolution_reason_entry(
-        "job.removal_accepted",
-        "Counts as removed",
-        "The source has not listed the job for at least 24 hours, so the job counts as removed.",
-    ),
-    _resolution_reason_entry(
-        "job.forgotten",
-        "Forgotten",
-        "An operator has decided that the job is no longer expected: `watchdog jobs forget`.",
-    ),
-    _resolution_reason_entry(
-        "probe.removed",
-        "Probe removed",
-        "The probe is no longer configured, or its kind was changed.",
     ),
 )

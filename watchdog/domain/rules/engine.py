@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from hashlib import blake2b
 
 from watchdog.domain.clock_steps import parse_clock_generation_of_timeline_id
+from watchdog.domain.closing import CLOSED_BY_HAND_RESOLUTION, ClosedFinding
 from watchdog.domain.maintenance import (
     NO_MAINTENANCE,
     MaintenancePeriods,
@@ -275,15 +276,35 @@ def fold_result_into_alert_states(
     result: ProbeResult,
     transitions: list[IncidentTransition],
     maintenance: MaintenancePeriods = NO_MAINTENANCE,
+    closed: Collection[tuple[str, str]] = (),
 ) -> None:
-    """Folds one result."""
+    """Folds one result. `closed`: the (rule, subject) of findings about which it says nothing any more, because their
+    incidents were closed after its slot."""
     findings, generation = evaluate_result_rules(policy, result), parse_clock_generation_of_timeline_id(result.location)
     if findings and result.outcome is not Outcome.MISSED and stale.STALE_ALERT_STATE_KEY in alert_states:
         findings.append(stale.build_not_stale_finding())
     for finding in [*findings, *build_good_findings_of_vanished_subjects(alert_states, result, findings)]:
-        advance_alert_state(
-            policy, alert_states, result.slot, finding, transitions, generation=generation, maintenance=maintenance
+        if (finding.rule, finding.subject) not in closed:
+            advance_alert_state(
+                policy, alert_states, result.slot, finding, transitions, generation=generation, maintenance=maintenance
+            )
+
+
+def close_finding(
+    policy: AlertPolicy, alert_states: AlertStates, closed: ClosedFinding, transitions: list[IncidentTransition]
+) -> None:
+    """Resolves an incident that a person has closed, unless that is done. Changes `alert_states` and appends to
+    `transitions`."""
+    key = (closed.rule, closed.subject)
+    state = alert_states.get(key)
+    if state is not None and state.incident == closed.incident:
+        finding = Finding(*key, False, CLOSED_BY_HAND_RESOLUTION)
+        transitions.append(
+            _build_incident_transition(
+                IncidentEvent.RESOLVED, policy.probe.database_id, finding, state, closed.closed_at
+            )
         )
+        del alert_states[key]
 
 
 def derive_probe_health_state(open_rules: Iterable[str], *, has_verdict: bool) -> HealthState:

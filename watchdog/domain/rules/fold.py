@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from watchdog.domain.closing import ClosedFinding
 from watchdog.domain.maintenance import NO_MAINTENANCE, MaintenancePeriods
 from watchdog.domain.model import IncidentTransition, ProbeResult
 from watchdog.domain.rules import stale
 from watchdog.domain.rules.engine import (
     AlertStates,
     advance_alert_state,
+    close_finding,
     fold_result_into_alert_states,
     has_finding_waiting_for_maintenance,
     open_findings_after_maintenance,
@@ -39,7 +41,8 @@ FOLD_WITHOUT_MAINTENANCE = FoldMaintenance()
 
 
 class _EventsBetweenResults:
-    """What a fold decides between two results: stored decisions of a replay, and the end of maintenance."""
+    """What a fold decides between two results: stored decisions of a replay, what people have closed, and the end of
+    maintenance."""
 
     def __init__(
         self,
@@ -48,11 +51,14 @@ class _EventsBetweenResults:
         transitions: list[IncidentTransition],
         *,
         staleness_events: Iterable[tuple[int, int, int]],
+        closed_findings: Iterable[ClosedFinding],
         generation: int,
         maintenance: FoldMaintenance,
     ):
         self._policy, self._alert_states, self._transitions = policy, alert_states, transitions
         self._staleness_events, self._generation = sorted(staleness_events), generation
+        self._unapplied_closures = sorted(closed_findings, key=lambda closed: (closed.after_slot, closed.until_slot))
+        self._applied_closures: list[ClosedFinding] = []
         self._periods = maintenance.periods
         self._aftermath_ends = maintenance.periods.list_aftermath_ends(maintenance.decided_until)
 
@@ -65,6 +71,21 @@ class _EventsBetweenResults:
                 self._policy, self._alert_states, last_slot, finding, self._transitions,
                 generation=self._generation, maintenance=self._periods, decided_at=detected_at,
             )  # fmt: skip
+
+    def close_findings_before(self, slot: int | None) -> list[tuple[str, str]]:
+        """Apply what people closed before this slot was evaluated, after what had been decided until then; None: all.
+        Returns the (rule, subject) of findings about which the result of this slot says nothing any more."""
+        while self._unapplied_closures and (slot is None or self._unapplied_closures[0].after_slot < slot):
+            closed = self._unapplied_closures.pop(0)
+            self.apply_staleness_before(closed.after_slot + 1)
+            self.open_findings_after_maintenance_before(closed.after_slot + 1)
+            close_finding(self._policy, self._alert_states, closed, self._transitions)
+            self._applied_closures.append(closed)
+        return [
+            (closed.rule, closed.subject)
+            for closed in self._applied_closures
+            if slot is not None and slot <= closed.until_slot
+        ]
 
     def open_findings_after_maintenance_before(self, slot: int) -> int | None:
         """Open what maintenance held back, if its aftermath ended before this slot. Returns when that was; None:
@@ -101,6 +122,7 @@ def fold_results_into_alert_states_in_place(
     staleness_events: Iterable[tuple[int, int, int]] = (),
     now: int = 0,
     *,
+    closed_findings: Iterable[ClosedFinding] = (),
     generation: int = 0,
     maintenance: FoldMaintenance = FOLD_WITHOUT_MAINTENANCE,
 ) -> AlertStateFoldOutcome:
@@ -109,12 +131,14 @@ def fold_results_into_alert_states_in_place(
 
     `results`: ascending by slot, all after `evaluated_until`. `lateness_passed`: whether a result of this slot would be
     stored as late. `staleness_events`: for a replay, the stored decisions that results were missing, as (slot of the
-    newest result, staleness threshold in ms, when it was decided). `generation`: the clock generation of all of them.
+    newest result, staleness threshold in ms, when it was decided). `closed_findings`: of the incidents that people have
+    closed. `generation`: the clock generation of all of them.
     """
     transitions: list[IncidentTransition] = []
     events = _EventsBetweenResults(
         policy, alert_states, transitions,
-        staleness_events=staleness_events, generation=generation, maintenance=maintenance,
+        staleness_events=staleness_events, closed_findings=closed_findings, generation=generation,
+        maintenance=maintenance,
     )  # fmt: skip
     changed = False
 
@@ -131,14 +155,16 @@ def fold_results_into_alert_states_in_place(
         if previous is not None and previous > evaluated_until and not lateness_passed(previous):
             awaited = previous
             break
+        closed = events.close_findings_before(result.slot)
         events.apply_staleness_before(result.slot)
         end_maintenance_before(result.slot)
         if result.held_until is not None and result.held_until > now:
             return AlertStateFoldOutcome(evaluated_until, None, changed, transitions, result.held_until)
         states_before = dict(alert_states)
-        fold_result_into_alert_states(policy, alert_states, result, transitions, maintenance.periods)
+        fold_result_into_alert_states(policy, alert_states, result, transitions, maintenance.periods, closed)
         changed = changed or alert_states != states_before
         evaluated_until = result.slot
+    events.close_findings_before(awaited)
     events.apply_staleness_before(awaited)
     end_maintenance_before(maintenance.settled_until + 1)
     return AlertStateFoldOutcome(evaluated_until, awaited, changed, transitions)

@@ -26,6 +26,7 @@ from watchdog.domain.model import Finding, HealthState, Incident, ProbeInfo, Pro
 from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.probe_state import SavedScheduledJobState, ScheduledJobStateRecord, build_scheduled_job_state_key
 from watchdog.domain.reasons import build_reason_and_message
+from watchdog.domain.rules.closed_job import is_absence_closed, leave_out_closed_problems
 from watchdog.domain.rules.lost_run import (
     build_lost_job_run_problem,
     find_job_interval_counted_from_run,
@@ -263,13 +264,14 @@ def judge_job_facts(
 ) -> ScheduledJobVerdict:
     """Judges a job by its facts alone; of several problems, the most specific one. `gaps`: when no run could have been
     reported; empty where the source keeps all runs."""
+    facts = leave_out_closed_problems(facts)
     limits = replace(limits, grace=limits.grace + facts.reporting_lag)
     expected_from = now if facts.expected_from is None else facts.expected_from
     expected = build_job_run_expectation(facts, limits, expected_from, gaps)
     if not facts.enabled or facts.removal or facts.undecided:
         return ScheduledJobVerdict()
     if not facts.listed and not limits.overrides_schedule:
-        return ScheduledJobVerdict(*_build_gone_job_problem(facts, now))
+        return ScheduledJobVerdict(*("", "") if is_absence_closed(facts) else _build_gone_job_problem(facts, now))
     reason, message = _find_job_problem(facts, limits, expected, now, gaps)
     after = max(now, expected.last_run_at or now)  # a run that has just been reported may be later than `now`
     next_expected_at = (

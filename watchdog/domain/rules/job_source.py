@@ -27,6 +27,7 @@ from watchdog.domain.probe_state import (
     find_scheduled_job_record_in_probe_state,
 )
 from watchdog.domain.reasons import build_reason_and_message
+from watchdog.domain.rules.closed_job import add_closure_to_job_facts
 from watchdog.domain.rules.job import (
     OVERDUE_JOB_REASONS,
     EvaluatedJob,
@@ -149,6 +150,7 @@ def _evaluate_jobs_listed_by_source(source: _JobSourceEvaluationInputs) -> Itera
         record = find_scheduled_job_record_in_probe_state(source.probe_state, facts.name)
         saved = SavedScheduledJobState() if record is None else record.state
         facts = facts._replace(advanced_at=_find_newest_dispatched_run(facts, saved, source.taken_at))
+        facts = add_closure_to_job_facts(facts, source.probe_state, source.taken_at)
         job = update_and_judge_job(facts, limits, record, source.taken_at)
         state = job.state._replace(
             enabled=facts.enabled,
@@ -233,7 +235,8 @@ def _evaluate_never_listed_job(
     """A required job. If the source lists no jobs at all, that is the problem."""
     if source.snapshot.jobs or limits.overrides_schedule:
         record = find_scheduled_job_record_in_probe_state(source.probe_state, name)
-        job = update_and_judge_job(ScheduledJobFacts(name, listed=False), limits, record, source.taken_at)
+        facts = add_closure_to_job_facts(ScheduledJobFacts(name, listed=False), source.probe_state, source.taken_at)
+        job = update_and_judge_job(facts, limits, record, source.taken_at)
         yield job._replace(state=job.state._replace(was_listed=False))
 
 
@@ -269,6 +272,7 @@ def _evaluate_gone_job(
         removal="job.forgotten" if is_forgotten else "",
         empty_source="" if source.snapshot.jobs else source.snapshot.location,
     )
+    facts = add_closure_to_job_facts(facts, source.probe_state, source.taken_at, key)
     verdict = judge_job_facts(facts, limits, source.taken_at)
     state = state._replace(forgotten=is_forgotten and record.name in source.required_jobs)
     job = EvaluatedJob(facts, state, verdict, key)

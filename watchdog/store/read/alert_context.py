@@ -38,6 +38,7 @@ from watchdog.domain.shared_cause import format_display_name_of_shared_cause
 from watchdog.store import codec
 from watchdog.store.listings import build_results_with_listings_from_rows
 from watchdog.store.read.acts import build_acknowledgement_from_row
+from watchdog.store.read.closures import build_closure_from_row
 from watchdog.store.read.generation_results import build_results_as_of_clock_generation_subquery, result_generation
 from watchdog.store.read.job_runs import list_job_runs
 from watchdog.store.read.muted_incidents import list_names_of_muted_probes
@@ -76,7 +77,7 @@ def build_incident_from_row(row: Any) -> Incident:
         since=row.since + row.clock_shift, opened_at=row.opened_at, reason=row.reason, message=row.message,
         resolved_at=row.resolved_at, resolution=row.resolution,
         first_reason=row.first_reason, first_message=row.first_message, clock_shift=row.clock_shift,
-        acknowledgement=build_acknowledgement_from_row(row),
+        acknowledgement=build_acknowledgement_from_row(row), closure=build_closure_from_row(row),
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 import structlog
 
+from watchdog.domain.closing import ClosedFinding
 from watchdog.domain.maintenance import MAINTENANCE_AFTERMATH_MS, NO_MAINTENANCE, MaintenancePeriods
 from watchdog.domain.model import (
     IncidentEvent,
@@ -34,6 +35,7 @@ from watchdog.domain.rules import (
 from watchdog.domain.silencing import Silence
 from watchdog.store.database import Database, run_after_commit
 from watchdog.store.listings import SubjectListingCache, build_results_with_listings_from_rows
+from watchdog.store.read.closures import load_closed_findings
 from watchdog.store.read.maintenance import load_maintenance_periods
 from watchdog.store.tables import END_OF_TIME_MS, alert_states, evaluation_cursors, results, staleness_events
 from watchdog.store.write.incident_groups import INCIDENT_GROUPS_LOCK_KEY
@@ -177,6 +179,8 @@ class AlertEvaluator:
         active = [probe for probe in starts if cursors[probe].active]
         states_before = self.load_alert_states(connection, active) if active else {}
         maintenance = self._load_maintenance_periods(connection, [cursors[probe] for probe in starts], states_before)
+        since = min(starts.values(), default=0)
+        closed = load_closed_findings(connection, list(starts), self.watermark.generation, since)
         writes = PendingEvaluationWrites()
         for probe, start in starts.items():
             self._evaluate_probe(
@@ -186,6 +190,7 @@ class AlertEvaluator:
                 rows=rows[probe],
                 states_before=states_before.get(probe, {}),
                 periods=maintenance.get(probe, NO_MAINTENANCE),
+                closed_findings=closed.get(probe, ()),
                 now=now,
                 newest_slot=None if newest_slots is None else newest_slots[probe],
             )
@@ -201,6 +206,7 @@ class AlertEvaluator:
         rows: list[ProbeResult],
         states_before: AlertStates,
         periods: MaintenancePeriods,
+        closed_findings: Sequence[ClosedFinding],
         now: int,
         newest_slot: int | None,
     ) -> None:
@@ -210,7 +216,8 @@ class AlertEvaluator:
         lateness_passed = partial(clock.has_uptime_elapsed_since, duration=policy.max_lateness, now=waits_until)
         settled = 0 if self._gives_up_awaited else self.find_newest_settled_slot(probe, now)
         fold = fold_results_into_alert_states_in_place(
-            policy, states, start, rows, lateness_passed, now=waits_until, generation=generation,
+            policy, states, start, rows, lateness_passed, now=waits_until,
+            closed_findings=closed_findings, generation=generation,
             maintenance=FoldMaintenance(periods, cursor.evaluated_until, settled),
         )  # fmt: skip
         writes.add_expired_result_holds(rows, fold.evaluated_until)

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 import sqlalchemy as sa
 
 from watchdog.domain.model import IncidentTransition, Outcome, ProbeResult, ResultToRecord
-from watchdog.domain.rules import evaluate_result_rules, missed_run
+from watchdog.domain.rules import evaluate_result_rules, missed_run, stale
 from watchdog.store import codec
 from watchdog.store.act_tables import pauses
 from watchdog.store.database import Database
 from watchdog.store.listings import encode_result_listings_and_cache_entry
-from watchdog.store.tables import evaluation_cursors, newest_results, probes, results
+from watchdog.store.tables import evaluation_cursors, incidents, newest_results, probes, results
 from watchdog.store.write.evaluation import AlertEvaluator, EvaluationCursor
 from watchdog.store.write.evidence import EvidenceWriter
 from watchdog.store.write.probe_registry import InMemoryProbeRegistry
@@ -142,7 +142,7 @@ class ResultRecorder:
     def _load_staleness_start_slots(self, connection: sa.Connection, ids: Iterable[int]) -> dict[int, int]:
         """The slot of each probe's newest result that was not missed or late, or of its newest run that took place
         before the clock was set back; without one, when the probe was added. At the earliest the last step of the
-        clock and the end of the last pause: deadlines restart there."""
+        clock, the end of the last pause, and when an incident of the rule stale was closed: deadlines restart there."""
         newest = (
             sa.select(newest_results.c.slot)
             .where(
@@ -157,9 +157,13 @@ class ResultRecorder:
             .scalar_subquery()
         )
         resumed_at = sa.select(sa.func.max(pauses.c.ended_at)).where(pauses.c.probe == probes.c.id).scalar_subquery()
-        query = sa.select(probes.c.id, sa.func.coalesce(newest, probes.c.created_at), sa.func.coalesce(resumed_at, 0))
+        of_stale = incidents.c.probe == probes.c.id, incidents.c.rule == stale.ALERT_RULE_NAME
+        in_generation = incidents.c.resolved_generation == self.watermark.generation
+        closed = sa.select(sa.func.max(incidents.c.closed_until_slot)).where(*of_stale, in_generation)
+        restarts = sa.func.coalesce(resumed_at, 0), sa.func.coalesce(closed.scalar_subquery(), 0)
+        query = sa.select(probes.c.id, sa.func.coalesce(newest, probes.c.created_at), *restarts)
         rows = connection.execute(query.where(probes.c.id.in_(list(ids))))
-        return {probe: max(slot, resumed_at, self.watermark.restarted_at) for probe, slot, resumed_at in rows}
+        return {probe: max(*instants, self.watermark.restarted_at) for probe, *instants in rows}
 
 
 def _is_missed_cron_run(result: ProbeResult) -> bool:

@@ -1,0 +1,60 @@
+"""What no longer counts against a job, because a person has closed its incident. Pure.
+
+Sources go on to report what happened before: a run that failed, a run that did not start, that the job is missing. The
+close is therefore a fact of the job from then on, so that the run, the fold and the pages judge it alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from watchdog.domain.formatting import MINUTE_MS
+from watchdog.domain.model import Json
+from watchdog.domain.observations import ScheduledJobFacts
+from watchdog.domain.probe_state import JobClosureRecord, build_job_closure_state_key, build_scheduled_job_state_key
+
+MAX_JOB_CLOSURE_LEAD_MS = 10 * MINUTE_MS
+"""How far the clock of a source of jobs may be behind. A close later than that is from before the clock was set back,
+and counts no more."""
+
+
+def add_closure_to_job_facts(
+    facts: ScheduledJobFacts, probe_state: Mapping[str, Json], now: int, state_key: str = ""
+) -> ScheduledJobFacts:
+    """`state_key`: of the job's `ScheduledJobStateRecord`, if it does not follow from the name."""
+    key = build_job_closure_state_key(state_key or build_scheduled_job_state_key(facts.name))
+    if (stored := probe_state.get(key)) is None:
+        return facts
+    closure = JobClosureRecord.from_json(stored)
+    if closure.closed_at > now + MAX_JOB_CLOSURE_LEAD_MS:
+        return facts
+    return facts._replace(closed_at=closure.closed_at, closed_failures=closure.failures)
+
+
+def leave_out_closed_problems(facts: ScheduledJobFacts) -> ScheduledJobFacts:
+    """The facts without what happened before the close: runs are expected from then on, and failures count from
+    then on."""
+    closed_at = facts.closed_at
+    if closed_at is None:
+        return facts
+    has_ended_since = _keep_later(facts.last_end, closed_at) is not None
+    counts_anew = _keep_later(facts.last_ok, closed_at) is not None or (
+        has_ended_since and facts.failures <= facts.closed_failures  # not every source reports when a run succeeded
+    )
+    return facts._replace(
+        expected_from=max(facts.expected_from or 0, closed_at),
+        next_due=_keep_later(facts.next_due, closed_at),
+        running_since=_keep_later(facts.running_since, closed_at),
+        lost_since=_keep_later(facts.lost_since, closed_at),
+        duration=facts.duration if has_ended_since else None,
+        failures=facts.failures if counts_anew else max(facts.failures - facts.closed_failures, 0),
+    )
+
+
+def is_absence_closed(facts: ScheduledJobFacts) -> bool:
+    """Whether the job was missing already when its incident was closed. It counts again once it has been listed."""
+    return facts.closed_at is not None and (facts.gone_since is None or facts.gone_since <= facts.closed_at)
+
+
+def _keep_later(instant: int | None, closed_at: int) -> int | None:
+    return instant if instant is not None and instant > closed_at else None
