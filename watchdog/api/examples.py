@@ -9,6 +9,7 @@ from typing import Any
 from watchdog.api.config_changes import serialize_config_changes
 from watchdog.api.serializers.acts import (
     serialize_incident_acknowledgement,
+    serialize_incident_closure,
     serialize_probe_pause,
     serialize_recorded_act,
     serialize_resent_notifications,
@@ -34,7 +35,14 @@ from watchdog.api.serializers.reload import serialize_config_reload
 from watchdog.api.serializers.results import serialize_result_details
 from watchdog.api.serializers.transitions import serialize_transition
 from watchdog.api.service import BackgroundTaskHealthJson, serialize_watchdog_service
-from watchdog.domain.acts import Acknowledgement, Actor, OperatorActKind, OperatorAuditLogEntry, OperatorInterfaceKind
+from watchdog.domain.acts import (
+    Acknowledgement,
+    Actor,
+    Closure,
+    OperatorActKind,
+    OperatorAuditLogEntry,
+    OperatorInterfaceKind,
+)
 from watchdog.domain.config_changes import ConfigChanges, ConfigFieldChange, ProbeConfigChange, RoutingChange
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, format_iso8601
 from watchdog.domain.maintenance_windows import MaintenanceWindow
@@ -261,6 +269,9 @@ JOB_JSON_EXAMPLE = serialize_job_summary(_EXAMPLE_JOB_SUMMARY)
 
 INCIDENT_ACKNOWLEDGEMENT_EXAMPLE = serialize_incident_acknowledgement(
     _EXAMPLE_INCIDENT.id, Acknowledgement(_ACT.occurred_at, _ACTOR, _ACT.comment)
+)
+INCIDENT_CLOSURE_EXAMPLE = serialize_incident_closure(
+    _EXAMPLE_INCIDENT.id, Closure(_ACT.occurred_at, _ACTOR, "the host was removed")
 )
 SILENCE_EXAMPLE = serialize_silence(_SILENCE)
 STARTED_SILENCE_EXAMPLE = serialize_started_silence(_SILENCE, 2)

@@ -9,6 +9,7 @@ import typer
 
 from watchdog.cli.ack import ack_command
 from watchdog.cli.click_classes import CommandGroupWithoutPydantic, CommandWithoutPydantic
+from watchdog.cli.close import close_command
 from watchdog.cli.db import db_app
 from watchdog.cli.demo import demo_command
 from watchdog.cli.diff import diff_command
@@ -87,6 +88,7 @@ CLI_COMMANDS_BY_NAME: dict[str, Callable[..., None]] = {
     "explain": explain_command,
     "ack": ack_command,
     "unack": unack_command,
+    "close": close_command,
     "silence": silence_command,
     "unsilence": unsilence_command,
     "silences": silences_command,

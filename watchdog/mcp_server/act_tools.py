@@ -1,4 +1,4 @@
-"""The tools that acknowledge, silence, pause and begin maintenance. Their descriptions address agents."""
+"""The tools that acknowledge, close, silence, pause and begin maintenance. Their descriptions address agents."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pydantic import Field
 
 from watchdog.api.serializers.acts import (
     serialize_incident_acknowledgement,
+    serialize_incident_closure,
     serialize_probe_pause,
     serialize_resent_notifications,
     serialize_silence,
@@ -31,6 +32,7 @@ from watchdog.service.acts import (
     acknowledge_incident,
     begin_maintenance,
     begin_silence,
+    close_incident,
     end_maintenance,
     end_silence,
     pause_probe,
@@ -81,6 +83,19 @@ class ActTools:
             ctx, lambda database, actor, now: remove_acknowledgement(database, incident, actor, comment, now)
         )
         return {**serialize_incident_acknowledgement(incident, None)}
+
+    async def close_incident(
+        self, incident: OpenIncidentParameter, ctx: ActToolContext, comment: CommentParameter = ""
+    ) -> ActToolResult:
+        """End an open incident whose failure people have dealt with elsewhere: {incident, closure: {at, by, through,
+        comment}}. Everyone who was notified of it is notified that it is closed, and if the failure goes on, another
+        incident opens. Ask the person on call before you close. The first close stays; safe to repeat. Requires an API
+        key with role operator.
+        """
+        closure, _ = await self._run_act(
+            ctx, lambda database, actor, now: close_incident(database, incident, actor, comment, now)
+        )
+        return {**serialize_incident_closure(incident, closure)}
 
     async def resend(
         self,

@@ -293,6 +293,7 @@ def create_mcp_server(context: McpToolContext, job_runner: WatchdogMcpToolJobRun
         (tools.run_probe, run),
         (act_tools.acknowledge, trigger),
         (act_tools.unacknowledge, trigger),
+        (act_tools.close_incident, trigger),
         (act_tools.resend, act),
         (act_tools.silence, act),
         (act_tools.silence_until_resolved, trigger),

@@ -49,6 +49,7 @@ INCIDENT_CLOSED_PHRASE_BY_RESOLUTION = {
     "probe.removed": "probe was removed",
     "job.removal_accepted": "counts as removed",
     "job.forgotten": "is no longer expected",
+    "incident.closed": "closed by hand",
 }
 """How an incident ended that did not recover, by its resolution."""
 

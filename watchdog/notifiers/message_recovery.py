@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from watchdog.domain import reasons
+from watchdog.domain.closing import describe_closure
 from watchdog.domain.formatting import HEALTH_STATE_LABELS, format_duration
 from watchdog.domain.model import Incident, ProbeInfo, SubjectFacts
 from watchdog.domain.observations import ScheduledJobFacts
@@ -10,6 +11,7 @@ from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, availability, j
 from watchdog.notifiers.message_fields import (
     INCIDENT_CLOSED_PHRASE_BY_RESOLUTION,
     INCIDENT_SUBJECT_DISPLAY_PREFIX_BY_RULE,
+    MAX_MESSAGE_CAUSE_CHARS,
     MAX_MESSAGE_NAME_CHARS,
     PROBE_KINDS_OF_SERVERS,
     to_safe_single_line,
@@ -40,13 +42,17 @@ def has_incident_ended_by_recovery(incident: Incident) -> bool:
 def format_closing_title_omitting_cause(
     probe: ProbeInfo, incident: Incident, subject_facts: SubjectFacts | None = None
 ) -> str:
-    """ "API recovered", "Search MCP: task reindex is no longer listed". `subject_facts`: what is known of the job or
-    task now, if the caller has it."""
+    """ "API recovered", "Search MCP: task reindex is no longer listed", "API: closed by Ana: host removed".
+    `subject_facts`: what is known of the job or task now, if the caller has it."""
     name = to_safe_single_line(probe.name, MAX_MESSAGE_NAME_CHARS)
     closed = INCIDENT_CLOSED_PHRASE_BY_RESOLUTION.get(incident.resolution)
+    if incident.closure:
+        closed = to_safe_single_line(
+            describe_closure(incident.closure, MAX_MESSAGE_NAME_CHARS), MAX_MESSAGE_CAUSE_CHARS
+        )
     if incident.resolution == "probe.removed":
         return f"{name}: {closed}"
-    if closed and incident.rule == "source":
+    if closed and incident.rule == "source" and not incident.closure:
         return f"{name}: each missing job {closed}"
     kind = INCIDENT_SUBJECT_DISPLAY_PREFIX_BY_RULE.get(incident.rule, "")
     subject = to_safe_single_line(incident.subject, MAX_MESSAGE_NAME_CHARS)
@@ -57,7 +63,7 @@ def format_closing_title_omitting_cause(
         phrase = "has started"
     if incident.reason == "job.lost" and phrase == "recovered" and _has_newest_run_succeeded(subject_facts):
         phrase = "a later run succeeded"
-    needs_colon = not subject and not phrase.startswith(("has ", "recovered"))
+    needs_colon = bool(incident.closure) or (not subject and not phrase.startswith(("has ", "recovered")))
     return f"{name}{subject}{':' * needs_colon} {phrase}"
 
 

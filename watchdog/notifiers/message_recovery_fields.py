@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 from watchdog.domain import reasons
+from watchdog.domain.acts import MAX_ACT_COMMENT_CHARS
+from watchdog.domain.closing import describe_closure
 from watchdog.domain.formatting import (
     SECOND_MS,
     SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS,
@@ -49,6 +51,9 @@ def build_resolved_alert_fields(context: AlertMessageContext, cause: str) -> tup
     ]
     zone = find_incident_time_zone(context)
     fields.append(AlertMessageField("Time", format_time_range(incident.since, resolved_at, context.now, zone)))
+    if incident.closure:
+        closed = describe_closure(incident.closure, MAX_ACT_COMMENT_CHARS).removeprefix("closed ")
+        fields.append(AlertMessageField("Closed", to_safe_single_line(closed, MAX_ACT_COMMENT_CHARS)))
     attempts = sorted(
         context.remediation_attempts,
         key=lambda attempt: (attempt.state is not RemediationAttemptState.RATE_LIMITED, attempt.started_at),

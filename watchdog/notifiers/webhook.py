@@ -179,6 +179,8 @@ def _serialize_webhook_incident(context: AlertMessageContext) -> dict[str, Json]
         "first_message": replace_nbsp(incident.opening_cause_message),
         "opened_at": format_iso8601(incident.opened_at),
         "resolution": incident.resolution,
+        "closed_by": None if incident.closure is None else incident.closure.actor.name,
+        "closure_comment": None if incident.closure is None else incident.closure.comment,
         "bad_count": context.bad_count,
         "threshold": context.threshold,
         "url": context.incident_url or None,

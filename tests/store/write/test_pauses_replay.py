@@ -1,4 +1,5 @@
-"""The central property with pauses and requested runs: a replay decides as the live run did, in two processes."""
+"""The central property with pauses, requested runs and incidents that people close: a replay decides as the live run
+did, in two processes."""
 
 from __future__ import annotations
 
@@ -8,10 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.acts import ANA, BEN
+from tests.support.builders import failed_job, healthy_job, make_listings
 from tests.support.store import INTERVAL_MS, LOCATION, START_AT, DatabasePair, StoreHarness, make_registered_probe
 from watchdog.domain.acts import OperatorActRefusedError
 from watchdog.domain.model import ClaimedSlot, IncidentTransition, Outcome, ProbeResult, ResultToRecord
-from watchdog.service.acts import pause_probe, request_run, resume_probe
+from watchdog.service.acts import close_incident, pause_probe, request_run, resume_probe
 from watchdog.store.tables import incidents
 from watchdog.store.write.pauses import end_expired_pauses
 
@@ -21,10 +23,11 @@ STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("claim"), st.none()),
         st.tuples(st.just("end_run"), st.sampled_from([Outcome.PASS, Outcome.FAIL, Outcome.FAIL, Outcome.ERROR])),
-        st.tuples(st.just("end_newest_run"), st.sampled_from([Outcome.PASS, Outcome.FAIL])),
+        st.tuples(st.just("end_newest_run"), st.sampled_from([Outcome.PASS, Outcome.FAIL, "job failed"])),
         st.tuples(st.just("pause"), st.sampled_from([None, 2, 5])),
         st.tuples(st.just("resume"), st.none()),
         st.tuples(st.just("request"), st.none()),
+        st.tuples(st.just("close"), st.integers(0, 2)),
         st.tuples(st.just("wait"), st.sampled_from([1, 2, 8])),
         st.tuples(st.just("wake"), st.none()),
     ),
@@ -62,10 +65,13 @@ class PausedRun:
                 self.in_progress += harness.claim_slots(self.now)
             case "end_run" | "end_newest_run" if self.in_progress:
                 slot = self.in_progress.pop(0 if step == "end_run" else -1)
-                reason = "" if how is Outcome.PASS else "http.503"
+                outcome = Outcome.PASS if how == "job failed" else how
+                reason = "" if outcome is Outcome.PASS else "http.503"
                 measurements = {"manual": True} if slot.is_requested else {}
+                jobs = {Outcome.PASS: [healthy_job("c", START_AT)], "job failed": [failed_job("c")]}.get(how)
+                listings = make_listings(slot.slot, None, None, jobs)
                 result = ProbeResult(
-                    *slot[:3], how, reason, measurements=measurements, previous_slot=slot.previous_slot
+                    *slot[:3], outcome, reason, "x", None, {}, measurements, listings, slot.previous_slot
                 )
                 harness.recorder.record_results([ResultToRecord(result)], self.now)
             case "pause":
@@ -79,6 +85,10 @@ class PausedRun:
             case "request":
                 harness.advance_watermark(self.now)
                 request_run(harness.database, "api", ANA, "", self.now)
+            case "close":
+                is_open = incidents.c.resolved_at.is_(None)
+                for incident in [row["id"] for row in harness.select_rows(incidents, is_open)][how : how + 1]:
+                    close_incident(harness.database, incident, ANA, "", self.now)
             case "wait":
                 self.now += how * INTERVAL_MS
             case "wake":

@@ -7,7 +7,7 @@ from typing_extensions import TypedDict
 
 from watchdog.api.serializers.instants import format_optional_iso8601
 from watchdog.api.serializers.results import FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG
-from watchdog.domain.acts import Acknowledgement, OperatorAuditLogEntry
+from watchdog.domain.acts import Acknowledgement, Closure, OperatorAuditLogEntry
 from watchdog.domain.formatting import format_iso8601
 from watchdog.domain.pausing import Pause
 from watchdog.domain.silencing import Silence
@@ -33,6 +33,27 @@ class IncidentAcknowledgementJson(TypedDict):
     """Its id."""
     acknowledgement: AcknowledgementJson | None
     """Null: it is not acknowledged."""
+
+
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
+class ClosureJson(TypedDict):
+    """A person has closed an incident, although its finding did not recover."""
+
+    at: str
+    by: str
+    """The name of the person or of the API key."""
+    through: str
+    """Where it was done, such as page, cli or api."""
+    comment: str
+
+
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
+class IncidentClosureJson(TypedDict):
+    """An incident, and who closed it."""
+
+    incident: str
+    """Its id."""
+    closure: ClosureJson
 
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
@@ -185,6 +206,19 @@ def serialize_incident_acknowledgement(
     incident: str, acknowledgement: Acknowledgement | None
 ) -> IncidentAcknowledgementJson:
     return {"incident": incident, "acknowledgement": serialize_acknowledgement(acknowledgement)}
+
+
+def serialize_closure(closure: Closure) -> ClosureJson:
+    return {
+        "at": format_iso8601(closure.at),
+        "by": closure.actor.name,
+        "through": closure.actor.interface.value,
+        "comment": closure.comment,
+    }
+
+
+def serialize_incident_closure(incident: str, closure: Closure) -> IncidentClosureJson:
+    return {"incident": incident, "closure": serialize_closure(closure)}
 
 
 def serialize_silence(silence: Silence) -> SilenceJson:

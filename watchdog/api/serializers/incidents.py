@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pydantic import with_config
 from typing_extensions import TypedDict
 
-from watchdog.api.serializers.acts import AcknowledgementJson, serialize_acknowledgement
+from watchdog.api.serializers.acts import AcknowledgementJson, ClosureJson, serialize_acknowledgement, serialize_closure
 from watchdog.api.serializers.deliveries import DeliveryJson, serialize_delivery
 from watchdog.api.serializers.instants import format_optional_iso8601
 from watchdog.api.serializers.results import FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG, EvidenceJson, serialize_evidence
@@ -50,6 +50,8 @@ class IncidentJson(TypedDict):
     resolution: str
     """The code of why it ended; empty: the finding recovered, or the incident is open."""
     acknowledgement: AcknowledgementJson | None
+    closure: ClosureJson | None
+    """Who closed it by hand; null: it is open, or it ended by itself."""
 
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
@@ -177,6 +179,7 @@ def serialize_incident(record: IncidentRecord) -> IncidentJson:
         "resolved_at": format_optional_iso8601(incident.resolved_at),
         "resolution": incident.resolution,
         "acknowledgement": serialize_acknowledgement(incident.acknowledgement),
+        "closure": None if incident.closure is None else serialize_closure(incident.closure),
     }
 
 

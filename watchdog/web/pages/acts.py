@@ -24,6 +24,7 @@ from watchdog.web.pages.banner import PageBanner, capitalize_first
 INCIDENT_TIMELINE_TITLE_BY_ACT_KIND = {
     OperatorActKind.ACKNOWLEDGE: "Acknowledged",
     OperatorActKind.UNACKNOWLEDGE: "Acknowledgement removed",
+    OperatorActKind.CLOSE: "Closed by hand",
     OperatorActKind.RESEND: "Notifications sent again",
 }
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from watchdog.domain import reasons
+from watchdog.domain.acts import MAX_ACT_COMMENT_CHARS
 from watchdog.domain.advice import find_advice
+from watchdog.domain.closing import describe_closure
 from watchdog.domain.formatting import (
     DAY_MS,
     format_count_with_noun,
@@ -18,7 +20,14 @@ from watchdog.domain.formatting import (
 )
 from watchdog.domain.model import AlertMessageContext, DeliveryState, HealthState, IncidentEvent, Outcome
 from watchdog.domain.notification import Notification
-from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, THRESHOLD_IGNORING_RULE_NAMES, availability, job, stale
+from watchdog.domain.rules import (
+    INCIDENT_HEALTH_STATE_BY_RULE,
+    THRESHOLD_IGNORING_RULE_NAMES,
+    availability,
+    job,
+    service,
+    stale,
+)
 from watchdog.store.read import history, status
 from watchdog.store.read.alert_context import load_alert_message_context
 from watchdog.store.read.generation_results import build_results_as_of_clock_generation_subquery
@@ -64,6 +73,8 @@ class IncidentDetailPage:
     """(step, setting behind it) of the decision to notify."""
     advice_parts: tuple[str, ...]
     """What to do about an open incident: text and code in turns. Empty: nothing is known, or it is over."""
+    is_about_watchdog_itself: bool
+    """It cannot be closed."""
 
 
 def load_incident_detail_page(
@@ -100,6 +111,7 @@ def load_incident_detail_page(
         delivery_summary=summarize_deliveries(deliveries),
         decision_steps=tuple(_explain_incident_opening_and_routing(record)),
         advice_parts=_find_advice_parts(record, context),
+        is_about_watchdog_itself=record.probe.kind == service.WATCHDOG_SELF_PROBE_KIND,
     )
 
 
@@ -200,7 +212,9 @@ def _build_undelivered_banner(delivery: DeliveryRecord, deliveries: Sequence[Del
 def _build_resolved_banner(record: IncidentRecord, resolved_at: int, now: int) -> PageBanner:
     incident = record.incident
     title = f"Recovered at {format_time_with_seconds(record.resolved_slot or resolved_at, now)}"
-    if incident.resolution:
+    if incident.closure:
+        title = capitalize_first(describe_closure(incident.closure, MAX_ACT_COMMENT_CHARS))
+    elif incident.resolution:
         title = f"Closed: {reasons.get_reason_title(incident.resolution).lower()}"
     text = (
         f"Lasted {format_duration(resolved_at - incident.since)}: "

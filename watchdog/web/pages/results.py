@@ -193,7 +193,8 @@ def build_incident_changes_by_slot(
         )
         transitions.setdefault(record.opened_slot, []).append(opened)
         if record.resolved_slot is not None:
-            resolved = ResultsCardIncidentTransition(HealthState.UP, "Recovered", f" (was: {incident.message})")
+            title = "Closed by hand" if incident.closure else "Recovered"
+            resolved = ResultsCardIncidentTransition(HealthState.UP, title, f" (was: {incident.message})")
             transitions.setdefault(record.resolved_slot, []).append(resolved)
     return {slot: tuple(entries) for slot, entries in transitions.items()}
 

@@ -1,4 +1,4 @@
-"""What operators do on pages: acknowledge, silence, pause, run now and begin maintenance, and pages of these acts."""
+"""What operators do on pages: acknowledge, close, silence, pause, run now, begin maintenance; pages of these acts."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from watchdog.service.acts import (
     acknowledge_incident,
     begin_maintenance,
     begin_silence,
+    close_incident,
     end_maintenance,
     end_silence,
     pause_probe,
@@ -70,7 +71,11 @@ def add_incident_form(
 
 
 def add_incident_forms(router: APIRouter, context: OperatorRouteContext) -> None:
-    acts = {"acknowledge": acknowledge_incident, "unacknowledge": remove_acknowledgement}
+    acts = {
+        "acknowledge": acknowledge_incident,
+        "unacknowledge": remove_acknowledgement,
+        "close": close_incident,
+    }
     for name, act in acts.items():
         add_incident_form(router, context, name, act)
 

@@ -1,4 +1,4 @@
-"""Acknowledging incidents, and the log of who did what."""
+"""Acknowledging and closing incidents, and the log of who did what."""
 
 from __future__ import annotations
 
@@ -10,21 +10,29 @@ from starlette.responses import Response
 
 from watchdog.api.examples import (
     INCIDENT_ACKNOWLEDGEMENT_EXAMPLE,
+    INCIDENT_CLOSURE_EXAMPLE,
     RECORDED_ACT_EXAMPLE,
     RESENT_NOTIFICATIONS_EXAMPLE,
     build_list_page_json_example,
 )
 from watchdog.api.serializers.acts import (
     IncidentAcknowledgementJson,
+    IncidentClosureJson,
     RecordedActJson,
     ResentNotificationsJson,
     serialize_incident_acknowledgement,
+    serialize_incident_closure,
     serialize_recorded_act,
     serialize_resent_notifications,
 )
 from watchdog.api.serializers.lists import ListPageJson
 from watchdog.domain.acts import OperatorAuditLogEntry, OperatorInterfaceKind
-from watchdog.service.acts import acknowledge_incident, remove_acknowledgement, resend_undelivered_notifications
+from watchdog.service.acts import (
+    acknowledge_incident,
+    close_incident,
+    remove_acknowledgement,
+    resend_undelivered_notifications,
+)
 from watchdog.store.read.acts import list_acts
 from watchdog.web.auth.acts import get_actor
 from watchdog.web.routes.api_v1.cursors import CursorPosition
@@ -100,8 +108,30 @@ def add_act_routes(router: ApiV1Router, context: OperatorRouteContext) -> None:
         )
         return serialize_incident_acknowledgement(incident_id, None)
 
+    add_close_route(router, context)
     add_resend_route(router, context)
     add_audit_route(router, context)
+
+
+def add_close_route(router: ApiV1Router, context: OperatorRouteContext) -> None:
+    @declare_act_operation(
+        router,
+        "/incidents/{incident_id}/close",
+        summary="Close an open incident whose failure was dealt with elsewhere; the first close stays",
+        shape=IncidentClosureJson,
+        example=INCIDENT_CLOSURE_EXAMPLE,
+    )
+    async def close(
+        request: Request,
+        incident_id: IncidentId,
+        _: Annotated[NoQueryParameters, Query()],
+        body: Annotated[ActBody, Body()] = NO_COMMENT,
+    ) -> IncidentClosureJson:
+        actor = get_actor(request, OperatorInterfaceKind.API, body.on_behalf_of)
+        closure, _is_new = await context.run_act(
+            lambda database, now: close_incident(database, incident_id, actor, body.comment, now)
+        )
+        return serialize_incident_closure(incident_id, closure)
 
 
 def add_resend_route(router: ApiV1Router, context: OperatorRouteContext) -> None:

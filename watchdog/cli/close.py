@@ -1,0 +1,38 @@
+"""`watchdog close`: ends an incident whose failure was dealt with elsewhere."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from watchdog.cli.acts import ActCommentOption, open_database_to_act
+from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption
+from watchdog.cli.output import CliOutputFormat, OutputFormatOption, print_json
+
+
+def close_command(
+    incident: Annotated[str, typer.Argument(help="Id of the incident.", show_default=False)],
+    comment: ActCommentOption = "",
+    config: ConfigFileOption = DEFAULT_CONFIG_PATH,
+    output: OutputFormatOption = CliOutputFormat.TABLE,
+) -> None:
+    """Close an open incident whose failure was dealt with elsewhere.
+
+    Everyone who was notified of it is notified that it is closed. If the failure goes on, another incident opens.
+
+    \b
+    Example: watchdog close 1c9b04ae77d2 --comment "the host was removed"
+    """
+    from watchdog.api.serializers.acts import serialize_incident_closure
+    from watchdog.domain.formatting import format_utc_timestamp
+    from watchdog.service.acts import close_incident
+
+    with open_database_to_act(config) as (database, user, now):
+        closure, is_new = close_incident(database, incident, user, comment, now)
+    if output is CliOutputFormat.JSON:
+        print_json(serialize_incident_closure(incident, closure))
+    elif is_new:
+        print(f"Closed: {incident}")
+    else:
+        print(f"Already closed by {closure.actor.name} at {format_utc_timestamp(closure.at, now)}: {incident}")
