@@ -67,6 +67,24 @@ def test_an_incident_is_acknowledged_in_the_name_of_the_user(
     assert [row["kind"] for row in harness.select_rows(acts)] == ["acknowledge", "unacknowledge"]
 
 
+def test_an_incident_is_closed_and_explained(harness: StoreHarness) -> None:
+    id = incident_id(harness)
+    ran = invoke_command("close", id, "--comment", "host removed")
+    assert (ran.exit_code, ran.stdout, ran.stderr) == (0, f"Closed: {id}\n", "")
+    assert invoke_command("close", id, "--comment", "again").stdout.startswith(f"Already closed by {USER} at ")
+    closure = invoke_command("close", id, "-o", "json").json["closure"]
+    assert (closure["by"], closure["through"], closure["comment"]) == (USER, "cli", "host removed")
+    assert invoke_command("incidents", "--all", "-o", "json").json[0]["closure"] == closure
+    explained = invoke_command("explain", id).stdout
+    assert f"Closed by {USER}: host removed" in explained
+    assert f"Closed by hand: {USER} (cli): host removed" in explained
+    assert [row["kind"] for row in harness.select_rows(acts)] == ["close"]
+    harness.record_results(*make_results(harness.database_id("api"), "fp", read_wall_clock_ms() + MINUTE_MS))
+    again = harness.select_row(incidents, incidents.c.id != id)["id"]
+    refused = invoke_command("close", again)
+    assert (refused.exit_code, "only an open incident can be closed" in refused.stderr) == (1, True)
+
+
 @pytest.mark.parametrize(
     ("words", "error"),
     [

@@ -222,7 +222,12 @@ async def test_operators_act_in_the_name_of_their_key(tmp_path: Path, mode: str)
             assert listed_probe["maintenance_until"] == window["until"]
             over = await call_tool(operator, "end_maintenance", id=window["id"])
             assert over == {**window, "state": "ended", "ended_at": over["ended_at"], "ended_by": "ops"}
+            closed = await call_tool(operator, "close_incident", incident=id, comment="host removed")
+            assert (closed["closure"]["by"], closed["closure"]["comment"]) == ("ops", "host removed")
+            assert await call_tool(operator, "close_incident", incident=id, comment="again") == closed
+            assert (await call_tool(operator, "get_incident", id=id))["closure"] == closed["closure"]
             refusals = {
+                ("close_incident", "incident", "none"): "no incident has the id none",
                 ("pause_probe", "probe", "none"): "no probe has the id or name none",
                 ("pause_probe", "probe", "watchdog"): "Watchdog reports the faults of Watchdog itself",
                 ("resume_probe", "probe", "payments-api"): "Payments API is not paused",
@@ -240,7 +245,7 @@ async def test_operators_act_in_the_name_of_their_key(tmp_path: Path, mode: str)
                 assert (await call_tool_error(operator, tool, **{name: value})).startswith(message)
         async with connected_client(url, READER_KEY, mode) as reader:
             message = "this requires an API key with the operator role; this key has the reader role"
-            for tool in ("acknowledge", "unacknowledge", "silence_until_resolved"):
+            for tool in ("acknowledge", "unacknowledge", "close_incident", "silence_until_resolved"):
                 assert await call_tool_error(reader, tool, incident=id) == message
             assert await call_tool_error(reader, "silence", duration="1h", all=True) == message
             assert await call_tool_error(reader, "unsilence", id=ended["id"]) == message
@@ -249,10 +254,10 @@ async def test_operators_act_in_the_name_of_their_key(tmp_path: Path, mode: str)
             for tool in ("pause_probe", "resume_probe"):
                 assert await call_tool_error(reader, tool, probe="payments-api") == message
         with app.store_executor.database.open_read_transaction() as connection:
-            acts = [(act.kind, act.actor) for act in reversed(list_acts(connection, limit=10))]
+            acts = [(act.kind, act.actor) for act in reversed(list_acts(connection, limit=11))]
         ops = Actor("ops", OperatorInterfaceKind.MCP)
         kinds = "acknowledge", "unacknowledge", "silence", "unsilence", "silence", "pause", "pause", "resume"
-        assert acts == [(kind, ops) for kind in (*kinds, "begin_maintenance", "end_maintenance")]
+        assert acts == [(kind, ops) for kind in (*kinds, "begin_maintenance", "end_maintenance", "close")]
 
 
 @pytest.mark.parametrize("mode", PROTOCOL_VERSION_BY_MODE)

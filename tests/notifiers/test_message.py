@@ -23,6 +23,7 @@ from tests.support.alert_contexts import (
     result_with_evidence,
 )
 from watchdog.domain import reasons
+from watchdog.domain.acts import Actor, Closure, OperatorInterfaceKind
 from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.model import (
     AlertMessageContext,
@@ -306,6 +307,28 @@ def test_unknown_values_are_omitted() -> None:
     labels = [field.label for field in (*message.main_fields, *message.attribute_fields)]
     assert labels == ["Since", "What to do", "Severity"]
     assert (message.incident_url, message.runbook_url, message.notice) == ("", "", "")
+
+
+@pytest.mark.parametrize(
+    ("rule", "subject", "comment", "title"),
+    [
+        ("availability", "", "host removed", "API: closed by Ana: host removed"),
+        ("availability", "", "", "API: closed by Ana"),
+        ("job", "nightly", "moved\nto another host", "API: job nightly: closed by Ana: moved to another host"),
+        ("source", "", "", "API: closed by Ana"),
+        ("preference", "elapsed_ms <= 800", "", "API: elapsed_ms <= 800: closed by Ana"),
+    ],
+)
+def test_an_incident_that_a_person_closed_has_not_recovered(rule: str, subject: str, comment: str, title: str) -> None:
+    closure = Closure(NOW, Actor("Ana", OperatorInterfaceKind.PAGE), comment)
+    incident = replace(
+        RESOLVED_ALERT.incident, rule=rule, subject=subject, resolution="incident.closed", closure=closure
+    )
+    message = compose_alert_message(replace(RESOLVED_ALERT, incident=incident))
+    assert (message.title, message.state_label, message.state) == (title, "Closed", HealthState.UNKNOWN)
+    assert message.email_subject == f"[CLOSED] {title}"
+    assert field(message, "Closed") == title.partition("closed ")[2]
+    assert field(message, "Now") == ""
 
 
 def test_a_removed_probe_has_no_current_result() -> None:

@@ -18,6 +18,7 @@ from tests.support.alert_contexts import (
     result_with_evidence,
 )
 from tests.support.fakes import are_blocks_valid
+from watchdog.domain.acts import Actor, Closure, OperatorInterfaceKind
 from watchdog.domain.model import AlertMessageContext, IncidentEvent, IncidentWithProbe, Outcome, Severity
 from watchdog.domain.observations import McpScheduledTaskFacts
 from watchdog.notifiers.blocks import build_slack_blocks
@@ -88,6 +89,18 @@ def test_the_worst_open_incident_comes_first() -> None:
         f"✓ Site 1 recovered (was: {HTTP_503})",
         "✓ Site 4: probe was removed",
     ]
+
+
+def test_a_member_that_a_person_closed_is_named_so() -> None:
+    closed = [make_member(f"Site {n}", HTTP_503, ended=True, resolution="incident.closed") for n in (1, 2)]
+    assert list_lines(make_context([make_member("Site 3"), *closed])) == [
+        "✕ Site 3: connection refused",
+        f"✓ {HTTP_503}, 2 probes (closed by hand): Site 1, Site 2",
+    ]
+    closure = Closure(NOW, Actor("Ana", OperatorInterfaceKind.PAGE), "host removed")
+    one = closed[0]._replace(incident=replace(closed[0].incident, closure=closure))
+    assert list_lines(make_context([make_member("Site 3"), one]))[1] == "✓ Site 1: closed by Ana: host removed"
+    assert compose_alert_message(make_context(closed)).title == f"2 probes ({HOST}) were closed"
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,8 @@ def test_an_opened_incident(hook: FakeWebhookReceiver, send: SendFixture) -> Non
             "opened_at": "2026-11-22T01:50:06.700Z",
             "resolved_at": None,
             "resolution": "",
+            "closed_by": None,
+            "closure_comment": None,
             "bad_count": 3,
             "threshold": 3,
             "url": "https://status.acme.example/incidents/5d41402abc4b2a76b9719d91",

@@ -243,7 +243,8 @@ def test_a_muted_incident_that_is_closed_is_not_sent(database: Database) -> None
 
 
 def test_a_failure_that_goes_on_opens_another_incident_after_enough_later_results(database: Database) -> None:
-    harness = make_harness(database, failure_threshold=3)
+    probe = make_registered_probe(failure_threshold=3, success_threshold=1, lateness_ms=200_000)
+    harness = make_harness(database, probe)
     record(harness, "ffffff")
     first = close(harness, SLOTS[6] + 10_000)
     record(harness, "ff", 7)

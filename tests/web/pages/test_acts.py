@@ -35,6 +35,7 @@ OPEN, RESOLVED, OF_JOB = f"{1:024x}", f"{2:024x}", f"{3:024x}"
 FORMS: tuple[tuple[str, dict[str, str]], ...] = (
     (f"/incidents/{OPEN}/acknowledge", {}),
     (f"/incidents/{OPEN}/unacknowledge", {}),
+    (f"/incidents/{OPEN}/close", {}),
     (f"/incidents/{OPEN}/resend", {"destination": "oncall/slack"}),
     (f"/incidents/{OPEN}/silence", {"duration": "1h"}),
     ("/probes/api/silence", {"duration": "1h"}),
@@ -130,6 +131,20 @@ def test_an_incident_is_acknowledged_and_shown_so(app: FastAPI) -> None:
         assert "acknowledged by ops" in visible_text(read_page(app, path, cookie))
     submit(app, f"/incidents/{OPEN}/unacknowledge", {"csrf_token": find_token(page)}, cookie)
     assert "Acknowledged by" not in visible_text(read_page(app, f"/incidents/{OPEN}", cookie)).partition("Timeline")[0]
+
+
+def test_an_incident_is_closed_and_shown_so(app: FastAPI) -> None:
+    cookie = sign_in(app, OPERATOR)
+    page = read_page(app, f"/incidents/{OPEN}", cookie)
+    assert "Close the incident Close it if its failure was dealt with elsewhere." in visible_text(page)
+    fields = {"csrf_token": find_token(page), "comment": "<b>host removed</b>"}
+    for _ in range(2):
+        response = submit(app, f"/incidents/{OPEN}/close", fields, cookie)
+        assert (response.status_code, response.headers["location"]) == (303, f"/incidents/{OPEN}")
+    text = visible_text(read_page(app, f"/incidents/{OPEN}", cookie))
+    assert "Closed by ops: <b>host removed</b> Lasted 1 h" in text.replace("\N{NO-BREAK SPACE}", " ")
+    assert "Closed by hand ops (page): <b>host removed</b>" in text
+    assert "Close the incident" not in text
 
 
 def test_a_form_that_is_sent_twice_begins_one_silence(app: FastAPI, database: Database) -> None:
@@ -360,6 +375,7 @@ def test_the_form_selects_by_every_field(app: FastAPI) -> None:
     [
         ("/incidents/none/acknowledge", {}, 404, "No incident has the id none. Check the id"),
         (f"/incidents/{RESOLVED}/acknowledge", {}, 409, "only an open incident can be acknowledged"),
+        (f"/incidents/{RESOLVED}/close", {}, 409, "only an open incident can be closed"),
         (f"/incidents/{OPEN}/acknowledge", {"comment": "x" * 501}, 422, "the comment has 501 characters".capitalize()),
         ("/incidents/none/silence", {"duration": "1h"}, 404, "There is no incident none."),
         (f"/incidents/{OPEN}/silence", {}, 422, "The duration is missing or not valid. Write how long"),

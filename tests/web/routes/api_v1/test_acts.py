@@ -92,6 +92,26 @@ def test_an_incident_is_acknowledged_in_the_name_of_the_key(app: FastAPI) -> Non
     }  # fmt: skip
 
 
+def test_an_incident_is_closed_in_the_name_of_the_key(app: FastAPI) -> None:
+    response = call(app, "POST", f"/incidents/{OPEN}/close", {"comment": "host removed", "on_behalf_of": "Ana"})
+    closure = {"at": format_iso8601(NOW), "by": "ops for Ana", "through": "api", "comment": "host removed"}
+    assert response.json() == {"incident": OPEN, "closure": closure}
+    again = call(app, "POST", f"/incidents/{OPEN}/close", {"comment": "me, too"})
+    assert (again.status_code, again.json()["closure"]) == (200, closure), "the first stays"
+    incident = read(app, f"/incidents/{OPEN}")
+    assert (incident["state"], incident["resolution"], incident["closure"]) == ("resolved", "incident.closed", closure)
+    assert read(app, f"/incidents/{RESOLVED}")["closure"] is None
+    assert [(act["act"], act["comment"]) for act in read(app, "/audit")["items"]] == [("close", "host removed")]
+
+
+@pytest.mark.parametrize(
+    ("incident", "key", "status"), [("none", OPERATOR, 404), (RESOLVED, OPERATOR, 409), (OPEN, READER, 403)]
+)
+def test_what_cannot_be_closed(refusing_app: FastAPI, incident: str, key: ApiKey, status: int) -> None:
+    response = call(refusing_app, "POST", f"/incidents/{incident}/close", key=key)
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
+
+
 def test_a_silence_begins_and_ends(app: FastAPI) -> None:
     match = {"group": "Core", "tags": ["prod"]}
     body = {"match": match, "duration_ms": HOUR_MS, "comment": "upgrade", "on_behalf_of": "Ana"}

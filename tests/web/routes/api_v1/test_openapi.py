@@ -96,6 +96,7 @@ def test_acts_and_what_they_store_have_the_documented_shape(document: Any, own_d
 
     assert {path for path, method, _ in list_operations(document) if method != "get"} == {
         "/api/v1/incidents/{incident_id}/acknowledge",
+        "/api/v1/incidents/{incident_id}/close",
         "/api/v1/incidents/{incident_id}/unacknowledge",
         "/api/v1/incidents/{incident_id}/resend",
         "/api/v1/incidents/{incident_id}/silence",
@@ -120,6 +121,7 @@ def test_acts_and_what_they_store_have_the_documented_shape(document: Any, own_d
     request("POST", "/api/v1/incidents/{incident_id}/unacknowledge", incident_id=incident)
     of_incident = request("POST", "/api/v1/incidents/{incident_id}/silence", incident_id=incident)
     request("DELETE", "/api/v1/silences/{silence_id}", silence_id=of_incident["id"])
+    request("POST", "/api/v1/incidents/{incident_id}/close", {"comment": "host removed"}, incident_id=incident)
     id = request("POST", "/api/v1/silences", body)["silence"]["id"]
     request("GET", "/api/v1/silences/{silence_id}", silence_id=id)
     request("DELETE", "/api/v1/silences/{silence_id}", silence_id=id)
