@@ -74,7 +74,7 @@ def test_an_incident_is_closed_and_explained(harness: StoreHarness) -> None:
     assert invoke_command("close", id, "--comment", "again").stdout.startswith(f"Already closed by {USER} at ")
     closure = invoke_command("close", id, "-o", "json").json["closure"]
     assert (closure["by"], closure["through"], closure["comment"]) == (USER, "cli", "host removed")
-    assert invoke_command("incidents", "--all", "-o", "json").json[0]["closure"] == closure
+    assert invoke_command("incidents", "-o", "json").json[0]["closure"] == closure
     explained = invoke_command("explain", id).stdout
     assert f"Closed by {USER}: host removed" in explained
     assert f"Closed by hand: {USER} (cli): host removed" in explained

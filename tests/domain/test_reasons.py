@@ -120,6 +120,7 @@ LOOK_ALIKES = {
     "http.method",
     "http.request",
     "http.url",
+    "incident.j2",
     "mcp.client",
     "mcp.shared",
     "mcp.url",

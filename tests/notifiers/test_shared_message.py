@@ -98,8 +98,10 @@ def test_a_member_that_a_person_closed_is_named_so() -> None:
         f"✓ {HTTP_503}, 2 probes (closed by hand): Site 1, Site 2",
     ]
     closure = Closure(NOW, Actor("Ana", OperatorInterfaceKind.PAGE), "host removed")
-    one = closed[0]._replace(incident=replace(closed[0].incident, closure=closure))
-    assert list_lines(make_context([make_member("Site 3"), one]))[1] == "✓ Site 1: closed by Ana: host removed"
+    closed_by_ana = closed[0]._replace(incident=replace(closed[0].incident, closure=closure))
+    assert (
+        list_lines(make_context([make_member("Site 3"), closed_by_ana]))[1] == "✓ Site 1: closed by Ana: host removed"
+    )
     assert compose_alert_message(make_context(closed)).title == f"2 probes ({HOST}) were closed"
 
 

@@ -47,7 +47,7 @@ def replay_stored_results(
             list(build_results_with_listings_from_rows(connection, stored)),
             partial(clock.has_uptime_elapsed_since, duration=policy.max_lateness, now=ends_at),
             staleness_events=[(*row,) for row in connection.execute(events)],
-            closed_findings=load_closed_findings(connection, [probe], generation).get(probe, ()),
+            closed_findings=load_closed_findings(connection, {probe: 0}, generation).get(probe, ()),
             generation=generation,
             maintenance=FoldMaintenance(
                 periods, start, clock.compute_cutoff_excluding_downtime(policy.max_lateness, ends[generation])

@@ -352,7 +352,7 @@ def test_an_incident_of_a_paused_probe_is_closed(database: Database, failure_thr
     check_replay(harness, SLOTS[8])
 
 
-@pytest.mark.parametrize("distance", [-2 * INTERVAL_MS, 2 * INTERVAL_MS])
+@pytest.mark.parametrize("distance", [-9 * HOUR_MS, 2 * INTERVAL_MS])
 def test_a_close_and_a_step_of_the_clock(database: Database, distance: int) -> None:
     probe = make_registered_probe("api", failure_threshold=2, success_threshold=1, staleness_threshold=9 * HOUR_MS)
     process = SteppingProcess(database, probe)
@@ -365,4 +365,22 @@ def test_a_close_and_a_step_of_the_clock(database: Database, distance: int) -> N
     assert count_open(process.harness) == 1
     assert replays(process)
     close_incident(database, find_open_incident(process.harness), ANA, "", process.now)
+    assert replays(process)
+
+
+@pytest.mark.parametrize("distance", [-9 * HOUR_MS, HOUR_MS])
+def test_a_probe_that_is_stale_since_before_the_clock_was_set(database: Database, distance: int) -> None:
+    process = SteppingProcess(database, make_registered_probe("api", staleness_threshold=HOUR_MS))
+    process.run(SLOTS[2])
+    process.now += HOUR_MS + INTERVAL_MS
+    process.harness.evaluate_deadlines(process.now)
+    first = find_open_incident(process.harness)
+    to = process.step(distance)
+    close_incident(database, first, ANA, "", to)
+    assert process.harness.evaluate_deadlines(to + HOUR_MS - 1) == []
+    process.now = to + HOUR_MS
+    (opened,) = process.harness.evaluate_deadlines(process.now)
+    assert (opened.rule, opened.first_bad_slot) == ("stale", to)
+    assert replays(process)
+    close_incident(database, opened.incident, ANA, "", process.now)
     assert replays(process)

@@ -276,9 +276,10 @@ def fold_result_into_alert_states(
     result: ProbeResult,
     transitions: list[IncidentTransition],
     maintenance: MaintenancePeriods = NO_MAINTENANCE,
+    *,
     closed: Collection[tuple[str, str]] = (),
 ) -> None:
-    """Folds one result. `closed`: the (rule, subject) of findings about which it says nothing any more, because their
+    """Folds one result. `closed`: the (rule, subject) of findings about which it is no evidence, because their
     incidents were closed after its slot."""
     findings, generation = evaluate_result_rules(policy, result), parse_clock_generation_of_timeline_id(result.location)
     if findings and result.outcome is not Outcome.MISSED and stale.STALE_ALERT_STATE_KEY in alert_states:

@@ -62,8 +62,27 @@ class _EventsBetweenResults:
         self._periods = maintenance.periods
         self._aftermath_ends = maintenance.periods.list_aftermath_ends(maintenance.decided_until)
 
-    def apply_staleness_before(self, slot: int | None) -> None:
-        """Of results before this slot; None: of all."""
+    def apply_stored_decisions_before(self, slot: int | None) -> None:
+        """What people closed before this slot was evaluated, each after what had been decided until then, and staleness
+        of results before this slot. None: all."""
+        while self._unapplied_closures and (slot is None or self._unapplied_closures[0].after_slot < slot):
+            closed = self._unapplied_closures.pop(0)
+            self._apply_staleness_before(closed.after_slot + 1)
+            self.open_findings_after_maintenance_before(closed.after_slot + 1)
+            close_finding(self._policy, self._alert_states, closed, self._transitions)
+            self._applied_closures.append(closed)
+        self._apply_staleness_before(slot)
+
+    def fold_result(self, result: ProbeResult) -> bool:
+        """Returns whether it changed an alert state."""
+        before = dict(self._alert_states)
+        closed = [(each.rule, each.subject) for each in self._applied_closures if result.slot <= each.until_slot]
+        fold_result_into_alert_states(
+            self._policy, self._alert_states, result, self._transitions, self._periods, closed=closed
+        )
+        return self._alert_states != before
+
+    def _apply_staleness_before(self, slot: int | None) -> None:
         while self._staleness_events and (slot is None or self._staleness_events[0][0] < slot):
             last_slot, threshold, detected_at = self._staleness_events.pop(0)
             finding = stale.build_stale_finding(threshold)
@@ -71,21 +90,6 @@ class _EventsBetweenResults:
                 self._policy, self._alert_states, last_slot, finding, self._transitions,
                 generation=self._generation, maintenance=self._periods, decided_at=detected_at,
             )  # fmt: skip
-
-    def close_findings_before(self, slot: int | None) -> list[tuple[str, str]]:
-        """Apply what people closed before this slot was evaluated, after what had been decided until then; None: all.
-        Returns the (rule, subject) of findings about which the result of this slot says nothing any more."""
-        while self._unapplied_closures and (slot is None or self._unapplied_closures[0].after_slot < slot):
-            closed = self._unapplied_closures.pop(0)
-            self.apply_staleness_before(closed.after_slot + 1)
-            self.open_findings_after_maintenance_before(closed.after_slot + 1)
-            close_finding(self._policy, self._alert_states, closed, self._transitions)
-            self._applied_closures.append(closed)
-        return [
-            (closed.rule, closed.subject)
-            for closed in self._applied_closures
-            if slot is not None and slot <= closed.until_slot
-        ]
 
     def open_findings_after_maintenance_before(self, slot: int) -> int | None:
         """Open what maintenance held back, if its aftermath ended before this slot. Returns when that was; None:
@@ -136,18 +140,16 @@ def fold_results_into_alert_states_in_place(
     """
     transitions: list[IncidentTransition] = []
     events = _EventsBetweenResults(
-        policy, alert_states, transitions,
-        staleness_events=staleness_events, closed_findings=closed_findings, generation=generation,
-        maintenance=maintenance,
+        policy, alert_states, transitions, staleness_events=staleness_events, closed_findings=closed_findings,
+        generation=generation, maintenance=maintenance,
     )  # fmt: skip
-    changed = False
+    changed, awaited = False, None
 
     def end_maintenance_before(slot: int) -> None:
         nonlocal changed, evaluated_until
         if (end := events.open_findings_after_maintenance_before(slot)) is not None:
             changed, evaluated_until = True, max(evaluated_until, end)
 
-    awaited = None
     for result in results:
         if result.late:
             continue
@@ -155,16 +157,12 @@ def fold_results_into_alert_states_in_place(
         if previous is not None and previous > evaluated_until and not lateness_passed(previous):
             awaited = previous
             break
-        closed = events.close_findings_before(result.slot)
-        events.apply_staleness_before(result.slot)
+        events.apply_stored_decisions_before(result.slot)
         end_maintenance_before(result.slot)
         if result.held_until is not None and result.held_until > now:
             return AlertStateFoldOutcome(evaluated_until, None, changed, transitions, result.held_until)
-        states_before = dict(alert_states)
-        fold_result_into_alert_states(policy, alert_states, result, transitions, maintenance.periods, closed)
-        changed = changed or alert_states != states_before
+        changed = events.fold_result(result) or changed
         evaluated_until = result.slot
-    events.close_findings_before(awaited)
-    events.apply_staleness_before(awaited)
+    events.apply_stored_decisions_before(awaited)
     end_maintenance_before(maintenance.settled_until + 1)
     return AlertStateFoldOutcome(evaluated_until, awaited, changed, transitions)

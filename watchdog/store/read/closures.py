@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,14 +21,18 @@ def build_closure_from_row(row: Any) -> Closure | None:
 
 
 def load_closed_findings(
-    connection: sa.Connection, probes: Collection[int], generation: int, since: int = 0
+    connection: sa.Connection, after_slots: Mapping[int, int], generation: int
 ) -> Mapping[int, list[ClosedFinding]]:
-    """By probe; probes without any are missing. `generation`: of the clock in which they were closed. `since`: without
-    those that no later slot depends on."""
+    """By probe; probes without any are missing. `after_slots`: probe -> slot: without those that no later slot depends
+    on. `generation`: of the clock in which they were closed."""
     columns = ("probe", "rule", "subject", "id", "resolved_slot", "closed_after_slot", "closed_until_slot")
-    of_probes = incidents.c.probe.in_(probes), incidents.c.resolved_generation == generation
-    query = sa.select(*(incidents.c[name] for name in columns)).where(*of_probes, incidents.c.closed_until_slot > since)
+    of_probes = incidents.c.probe.in_(list(after_slots)), incidents.c.resolved_generation == generation
+    is_relevant = incidents.c.closed_until_slot > min(after_slots.values(), default=0)
     closed: dict[int, list[ClosedFinding]] = {}
-    for probe, *values in connection.execute(query):
-        closed.setdefault(probe, []).append(ClosedFinding(*values))
+    for probe, *values in connection.execute(
+        sa.select(*(incidents.c[name] for name in columns)).where(*of_probes, is_relevant)
+    ):
+        finding = ClosedFinding(*values)
+        if finding.until_slot > after_slots[probe]:
+            closed.setdefault(probe, []).append(finding)
     return closed

@@ -101,30 +101,32 @@ def _clear_finding(
 ) -> _PlaceInFold:
     """Clear the finding of an incident, and move the cursor behind what it was made of. `claimed_until`: the newest
     slot whose run may be in progress."""
+    watermark = ClaimWatermark(database, location)
+    watermark.load_clock_generation(connection)
+    is_stale = row.rule == stale.ALERT_RULE_NAME
     state = alert_states.c.probe == row.probe, alert_states.c.incident == row.id
-    first_bad_slot = connection.execute(sa.select(alert_states.c.first_bad_slot).where(*state)).scalar() or 0
+    began = sa.select(alert_states.c.first_bad_slot).where(*state, alert_states.c.generation == watermark.generation)
+    began_at = connection.execute(began).scalar() or 0
     connection.execute(sa.delete(alert_states).where(*state))
-    evaluated_until = _find_evaluated_until(database, connection, location, row.probe)
+    evaluated_until = _find_evaluated_until(connection, row.probe, watermark.clock_timeline_id)
     is_about_earlier_times = row.rule in RULE_NAMES_ABOUT_EARLIER_TIMES
-    after_slot = max(evaluated_until, first_bad_slot) if is_about_earlier_times else evaluated_until
+    after_slot = max(evaluated_until, began_at) if is_stale else evaluated_until  # it may begin at a close or a pause
     until_slot = max(claimed_until, after_slot + 1) if is_about_earlier_times else after_slot
     cursor = evaluation_cursors.c.probe == row.probe, evaluation_cursors.c.evaluated_until < END_OF_TIME_MS
-    values = {"wake_at": until_slot} if row.rule == stale.ALERT_RULE_NAME else {}
+    values = {"wake_at": until_slot} if is_stale else {}
     update = sa.update(evaluation_cursors).where(*cursor).values(evaluated_until=evaluated_until, **values)
     connection.execute(update)
     return _PlaceInFold(evaluated_until, after_slot, until_slot)
 
 
-def _find_evaluated_until(database: Database, connection: sa.Connection, location: str, probe: int) -> int:
+def _find_evaluated_until(connection: sa.Connection, probe: int, timeline: str) -> int:
     """The newest slot that the fold has passed. Unless a slot is awaited, that is the newest one that is stored; the
     cursor of a paused probe does not show it."""
     cursor = connection.execute(sa.select(evaluation_cursors).where(evaluation_cursors.c.probe == probe)).first()
     evaluated_until = 0 if cursor is None or cursor.evaluated_until == END_OF_TIME_MS else cursor.evaluated_until
     if cursor is not None and cursor.awaiting_slot:
         return int(evaluated_until)
-    watermark = ClaimWatermark(database, location)
-    watermark.load_clock_generation(connection)
-    stored = results.c.probe == probe, results.c.location == watermark.clock_timeline_id, ~results.c.late
+    stored = results.c.probe == probe, results.c.location == timeline, ~results.c.late
     newest = sa.select(results.c.slot).where(*stored, results.c.slot > evaluated_until)
     return connection.execute(newest.order_by(results.c.slot.desc()).limit(1)).scalar() or int(evaluated_until)
 

@@ -164,13 +164,10 @@ class AlertEvaluator:
         """
         if missing := ids - cursors.keys():
             cursors = {**self.load_evaluation_cursors(connection, missing), **cursors}
-        starts: dict[int, int] = {}
-        for probe in sorted(ids & cursors.keys()):
-            start = cursors[probe].evaluated_until
-            if not cursors[probe].awaiting_slot:
-                settled = self.find_newest_settled_slot(probe, now)
-                start = max(start, min(settled, first_slots.get(probe, settled + 1) - 1))
-            starts[probe] = start
+        starts = {
+            probe: self._find_fold_start(cursors[probe], now, first_slots.get(probe))
+            for probe in sorted(ids & cursors.keys())
+        }
         rows: dict[int, list[ProbeResult]] = {probe: [] for probe in starts}
         for result in build_results_with_listings_from_rows(
             connection, self.database.load_punctual_results_after(connection, starts), self.listings
@@ -179,8 +176,7 @@ class AlertEvaluator:
         active = [probe for probe in starts if cursors[probe].active]
         states_before = self.load_alert_states(connection, active) if active else {}
         maintenance = self._load_maintenance_periods(connection, [cursors[probe] for probe in starts], states_before)
-        since = min(starts.values(), default=0)
-        closed = load_closed_findings(connection, list(starts), self.watermark.generation, since)
+        closed = load_closed_findings(connection, starts, self.watermark.generation)
         writes = PendingEvaluationWrites()
         for probe, start in starts.items():
             self._evaluate_probe(
@@ -196,6 +192,13 @@ class AlertEvaluator:
             )
         self._flush_pending_evaluation_writes(connection, writes, now)
         return writes.transitions
+
+    def _find_fold_start(self, cursor: EvaluationCursor, now: int, first_slot: int | None) -> int:
+        """The slot after which the fold starts. `first_slot`: of an older row that has to be folded, too."""
+        if cursor.awaiting_slot:
+            return cursor.evaluated_until
+        settled = self.find_newest_settled_slot(cursor.probe, now)
+        return max(cursor.evaluated_until, settled if first_slot is None else min(settled, first_slot - 1))
 
     def _evaluate_probe(
         self,
@@ -216,9 +219,8 @@ class AlertEvaluator:
         lateness_passed = partial(clock.has_uptime_elapsed_since, duration=policy.max_lateness, now=waits_until)
         settled = 0 if self._gives_up_awaited else self.find_newest_settled_slot(probe, now)
         fold = fold_results_into_alert_states_in_place(
-            policy, states, start, rows, lateness_passed, now=waits_until,
-            closed_findings=closed_findings, generation=generation,
-            maintenance=FoldMaintenance(periods, cursor.evaluated_until, settled),
+            policy, states, start, rows, lateness_passed, now=waits_until, closed_findings=closed_findings,
+            generation=generation, maintenance=FoldMaintenance(periods, cursor.evaluated_until, settled),
         )  # fmt: skip
         writes.add_expired_result_holds(rows, fold.evaluated_until)
         changed, until = fold.alert_states_changed, fold.evaluated_until
