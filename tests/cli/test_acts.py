@@ -79,7 +79,7 @@ def test_an_incident_is_closed_and_explained(harness: StoreHarness) -> None:
     assert f"Closed by {USER}: host removed" in explained
     assert f"Closed by hand: {USER} (cli): host removed" in explained
     assert [row["kind"] for row in harness.select_rows(acts)] == ["close"]
-    harness.record_results(*make_results(harness.database_id("api"), "fp", read_wall_clock_ms() + MINUTE_MS))
+    harness.record_each(*make_results(harness.database_id("api"), "fp", read_wall_clock_ms() + MINUTE_MS))
     again = harness.select_row(incidents, incidents.c.id != id)["id"]
     refused = invoke_command("close", again)
     assert (refused.exit_code, "only an open incident can be closed" in refused.stderr) == (1, True)

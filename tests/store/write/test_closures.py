@@ -375,12 +375,12 @@ def test_a_probe_that_is_stale_since_before_the_clock_was_set(database: Database
     process.now += HOUR_MS + INTERVAL_MS
     process.harness.evaluate_deadlines(process.now)
     first = find_open_incident(process.harness)
-    to = process.step(distance)
-    close_incident(database, first, ANA, "", to)
-    assert process.harness.evaluate_deadlines(to + HOUR_MS - 1) == []
-    process.now = to + HOUR_MS
+    closed_at = process.step(distance) + 10_000
+    close_incident(database, first, ANA, "", closed_at)
+    assert process.harness.evaluate_deadlines(closed_at + HOUR_MS - 1) == []
+    process.now = closed_at + HOUR_MS
     (opened,) = process.harness.evaluate_deadlines(process.now)
-    assert (opened.rule, opened.first_bad_slot) == ("stale", to)
+    assert (opened.rule, opened.first_bad_slot) == ("stale", closed_at)
     assert replays(process)
     close_incident(database, opened.incident, ANA, "", process.now)
     assert replays(process)
