@@ -17,9 +17,10 @@ from watchdog.domain.schedule import IntervalSchedule
 from watchdog.domain.shared_cause import MIN_GROUP_WINDOW_MS
 from watchdog.service.notifications import MAX_SENDS_BEFORE_NOTIFICATION_IS_UNCONFIRMED
 from watchdog.store.database import Database
+from watchdog.store.group_tables import incident_groups
 from watchdog.store.outbox_filters import MIN_GROUP_MESSAGE_EDIT_INTERVAL_MS
 from watchdog.store.read.destinations import load_stuck_destinations
-from watchdog.store.tables import incident_groups, outbox
+from watchdog.store.tables import outbox
 
 ELSEWHERE = ("channel/slack", "mail/email", "pager/webhook")
 """Destinations that cannot edit a message."""

@@ -20,7 +20,7 @@ from watchdog.config.error_messages import (
     retype_variable_values_after_validation_error,
     translate_validation_errors,
 )
-from watchdog.config.models import Config, NotificationRouteSettings, ReceiverNotifiersSettings
+from watchdog.config.models import Config, ReceiverNotifiersSettings
 from watchdog.config.problems import (
     NO_CONFIG_FILES,
     ConfigError,
@@ -28,6 +28,7 @@ from watchdog.config.problems import (
     WatchedConfigPaths,
     build_did_you_mean_suffix,
 )
+from watchdog.config.routes import NotificationRouteSettings
 from watchdog.config.secrets import (
     collect_placeholders_by_secret,
     collect_secrets,

@@ -10,7 +10,8 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, StrictBool, model_validator
 
 from watchdog.config.maintenance import MaintenanceWindowSettings
-from watchdog.config.matchers import IncidentMatchSettings, ProbeMatchSettings
+from watchdog.config.matchers import ProbeMatchSettings
+from watchdog.config.routes import NotificationRouteSettings
 from watchdog.config_types import (
     FILE_BACKED_FIELD_MARKER,
     ConfigModel,
@@ -26,8 +27,6 @@ from watchdog.config_types import (
     validate_secret_length,
 )
 from watchdog.config_values import DEFAULT_LISTEN_ADDRESS, split_listen_address
-from watchdog.domain import routing
-from watchdog.domain.escalation import EscalationStep
 from watchdog.domain.local_hosts import is_loopback_host
 from watchdog.net.url import HttpUrl
 from watchdog.notifiers import NOTIFIER_KINDS, Notifier, SmtpServerSettings
@@ -138,47 +137,6 @@ class ReceiverNotifiersSettings(ConfigModel):
             for kind, configured in NOTIFIER_KINDS.find_configured_values_by_kind(self).items()
             for suffix, notifier in configured.split_into_destinations().items()
         }
-
-
-class EscalationSettings(ConfigModel):
-    """Further receivers to notify of an incident that is still open after a time. Each is notified once, and then of
-    changes, reminders and the end of the incident like the others. A silence postpones the notification until it
-    ends."""
-
-    after: Annotated[Duration, create_duration_bounds_validator("1s", "365d")]
-    """The time since the incident opened."""
-    unless: Literal["acknowledged"] | None = None
-    """`acknowledged`: an acknowledgement cancels the escalation. If the acknowledgement is removed, `after` counts from
-    then. Default: the receivers are notified even if the incident is acknowledged."""
-    receivers: Annotated[tuple[str, ...], Field(min_length=1)]
-    """The names of the receivers to notify."""
-
-    def to_escalation_step(self) -> EscalationStep:
-        return EscalationStep(self.after, self.receivers, unless_acknowledged=self.unless == "acknowledged")
-
-
-class NotificationRouteSettings(ConfigModel):
-    """Sends matching incidents to receivers. Only the first matching route applies, unless it sets `continue`. When
-    the cause of an incident changes, the receivers that were notified of the incident are notified of the change. If
-    the routes select additional receivers for the new cause, those receivers are notified of the incident."""
-
-    match: IncidentMatchSettings = IncidentMatchSettings()
-    """The incidents that the route applies to; default: all."""
-    receivers: Annotated[tuple[str, ...], Field(min_length=1)]
-    """The names of the receivers to notify."""
-    escalate: tuple[EscalationSettings, ...] = ()
-    """Further receivers, which are notified if the incident is still open after a time; default: none."""
-    continue_matching: StrictBool = Field(default=False, alias="continue")
-    """Whether the routes below are also evaluated."""
-
-    def to_notification_route(self) -> routing.NotificationRoute:
-        return routing.NotificationRoute(
-            self.receivers,
-            self.match.to_probe_matcher(),
-            self.continue_matching,
-            self.match.reason,
-            tuple(step.to_escalation_step() for step in self.escalate),
-        )
 
 
 class MutingProbeMatchSettings(ProbeMatchSettings):

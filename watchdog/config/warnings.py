@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from watchdog.config.matchers import ProbeMatchSettings
-from watchdog.config.models import Config, NotificationRouteSettings
+from watchdog.config.models import Config
 from watchdog.config.muting import (
     build_probe_info_for_matching,
     find_probes_of_inhibit_rule,
@@ -19,6 +19,7 @@ from watchdog.config.muting import (
     list_inhibit_rule_nodes,
 )
 from watchdog.config.problems import ConfigProblem, build_did_you_mean_suffix
+from watchdog.config.routes import NotificationRouteSettings
 from watchdog.config.sources import MergedConfigSources
 from watchdog.config.yaml_tree import YamlNode
 from watchdog.config_types import format_config_duration

@@ -373,7 +373,10 @@ class AlertMessageContext:
     members: tuple[IncidentWithProbe, ...] = ()
     """All incidents that the message is about, if there are several."""
     shared_cause: str = ""
-    """What broke for all members; empty if they share nothing, because their messages were merged."""
+    """What broke for all members; empty if they share no cause."""
+    group_labels: Mapping[str, str] | None = None
+    """What a route groups the incidents of the message by, and the values, also while it is about one incident. Empty:
+    all incidents of the route. None: no route does, or other messages were merged into this one."""
     raises_severity: bool = False
     """The message that the destination has named no critical incident so far, and this one does."""
     muted_probe_names: tuple[str, ...] = ()

@@ -14,11 +14,10 @@ from typing import NamedTuple
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import HealthState, IncidentEvent
 from watchdog.domain.routing import MUTING_ROUTING_LOG_PREFIX
-from watchdog.domain.text import replace_invisible_characters, truncate_at_word, truncate_to_single_line
+from watchdog.domain.text import format_display_name
 
 MAX_WAIT_FOR_MUTING_PROBE_MS = 60_000
 """An alert that opens before it is certain whether a muting probe is down waits for this time, and is then sent."""
-MAX_PROBE_NAME_CHARS_IN_MUTING_LOG = 80
 NEEDS_MUTING_SETTING = "needs"
 MUTED_INCIDENT_IS_OVER_TEXT = "it is over: what was held back is not sent"
 
@@ -98,9 +97,7 @@ class MutingProbeStatus:
 
     @property
     def display_name(self) -> str:
-        """One line, from a name that may contain anything."""
-        text = replace_invisible_characters(truncate_to_single_line(self.name, len(self.name)))
-        return truncate_at_word(text, MAX_PROBE_NAME_CHARS_IN_MUTING_LOG)
+        return format_display_name(self.name)
 
 
 class IncidentMuting(NamedTuple):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import NamedTuple
 
 from watchdog.domain.escalation import EscalationStep
 from watchdog.domain.formatting import format_duration
+from watchdog.domain.message_grouping import GROUPING_ROUTING_LOG_PREFIX, LabelGrouping, get_label_values
 from watchdog.domain.model import ProbeInfo, Severity
 from watchdog.domain.reasons import matches_reason_pattern
 from watchdog.domain.rules import service
@@ -57,6 +60,10 @@ class NotificationRoute:
     """Reasons and families of reasons of the incidents; empty: all."""
     escalation_steps: tuple[EscalationStep, ...] = ()
     """Further receivers that are notified later."""
+    group_by: tuple[str, ...] | None = None
+    """The labels by which its incidents share messages (GROUP_BY_LABELS); None: it does not group them."""
+    group_wait_ms: int = 0
+    """How long the first message of a group waits for further incidents."""
 
     def describe_mismatch(self, probe: ProbeInfo, reason: str) -> str:
         """Why the route does not apply to an incident, in words; empty if it applies. An empty reason: any."""
@@ -73,6 +80,16 @@ class NotificationRoute:
     def list_all_receivers(self) -> tuple[str, ...]:
         """Those that are notified at once, and those of its steps."""
         return (*self.receivers, *(name for step in self.escalation_steps for name in step.receivers))
+
+    def build_label_grouping(self, probe: ProbeInfo) -> LabelGrouping | None:
+        """How it groups the incidents of a probe; None: it does not."""
+        if self.group_by is None:
+            return None
+        labels = get_label_values(probe, self.group_by)
+        matcher = self.match
+        matched = matcher.severity, sorted(matcher.tags), matcher.group, matcher.kind, matcher.probe
+        key = json.dumps([*matched, self.reason_patterns, labels], sort_keys=True)
+        return LabelGrouping(blake2b(key.encode(), digest_size=16).hexdigest(), labels, self.group_wait_ms)
 
     def stops_route_evaluation(self, reason: str) -> bool:
         """Whether no route after this one is evaluated once it applies. An empty reason: for every reason."""
@@ -119,7 +136,7 @@ def explain_routing_of_destination(routing_log: Sequence[str], destination: str,
     all steps if they left it out together."""
     receiver = destination.partition("/")[0]
     for step in routing_log:
-        if step.startswith(MUTING_ROUTING_LOG_PREFIX):
+        if step.startswith((MUTING_ROUTING_LOG_PREFIX, GROUPING_ROUTING_LOG_PREFIX)):
             continue
         texts = ROUTING_LOG_ROUTE_NOTIFIES_TEXT, ESCALATION_NOTIFIES_TEXT
         _, _, names = step.partition(
@@ -127,7 +144,7 @@ def explain_routing_of_destination(routing_log: Sequence[str], destination: str,
         )
         if receiver in names.split(", ") if is_notified else step.startswith(f"{destination} is left out"):
             return step
-    return "; ".join(routing_log)
+    return "; ".join(step for step in routing_log if not step.startswith(GROUPING_ROUTING_LOG_PREFIX))
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +202,16 @@ class NotificationRoutingTable:
             if destination != failing_destination
         ]
         return sorted(escalations, key=lambda escalation: escalation.step.after_ms)
+
+    def find_label_grouping(self, probe: ProbeInfo, reason: str, destination: str) -> LabelGrouping | None:
+        """How an incident of the probe with this reason is grouped at a destination: by the first route that applies
+        and leads there, at once or by escalation. None: that route does not group, or no route leads there. KeyError as
+        for `decide_routing`."""
+        for index, mismatch in list_evaluated_routes_with_mismatches(self.routes, probe, reason):
+            route = self.routes[index]
+            if not mismatch and destination in self._list_receiver_destinations(route.list_all_receivers()):
+                return route.build_label_grouping(probe)
+        return None
 
     def list_possible_destinations_of_probe(self, probe: ProbeInfo) -> tuple[str, ...]:
         """Every destination that some incident of the probe leads to, at once or later. Raises KeyError as

@@ -18,6 +18,7 @@ TRUNCATION_NOTE_PREFIX = "… cut after "
 MAX_QUOTED_ERROR_CHARS = 200
 """Length of an error that is quoted within a message."""
 MAX_DROPPED_WORD_CHARS = 30
+MAX_DISPLAY_NAME_CHARS = 80
 
 _INVISIBLE_CHARACTERS_PATTERN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5"
@@ -79,6 +80,12 @@ def truncate_at_word(text: str, max_chars: int) -> str:
     if cut == text or not head or len(word) > MAX_DROPPED_WORD_CHARS:
         return cut
     return f"{head.rstrip(' ,;:')}…"
+
+
+def format_display_name(name: str) -> str:
+    """A name that may contain anything, on one line of at most MAX_DISPLAY_NAME_CHARS characters."""
+    text = replace_invisible_characters(truncate_to_single_line(name, len(name)))
+    return truncate_at_word(text, MAX_DISPLAY_NAME_CHARS)
 
 
 def truncate_with_note(text: str, max_chars: int) -> str:

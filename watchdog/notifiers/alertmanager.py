@@ -35,12 +35,20 @@ def build_alertmanager_payload(notification: Notification, context: AlertMessage
         "truncatedAlerts": 0,
         "status": "resolved" if context.event is IncidentEvent.RESOLVED else "firing",
         "receiver": notification.destination.partition("/")[0],
-        "groupLabels": {name: value for name, value in common_labels.items() if name == "alertname"},
+        "groupLabels": _build_alertmanager_group_labels(context, common_labels),
         "commonLabels": common_labels,
         "commonAnnotations": _find_entries_common_to_mappings([alert["annotations"] for alert in alerts]),
         "externalURL": public_url,
         "alerts": alerts,
     }
+
+
+def _build_alertmanager_group_labels(context: AlertMessageContext, common_labels: Mapping[str, str]) -> dict[str, str]:
+    """Those of `group_by` of the route, if it groups the incidents, else the name of the probe if they have one. A
+    label without a value is left out, as among those of an alert."""
+    if context.group_labels is not None:
+        return {name: value for name, value in context.group_labels.items() if value}
+    return {name: value for name, value in common_labels.items() if name == "alertname"}
 
 
 def _build_alertmanager_alert(

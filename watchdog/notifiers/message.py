@@ -50,6 +50,7 @@ from watchdog.notifiers.shared_message import (
     format_open_incidents_title_with_cause,
     has_recovered_incident,
     is_about_single_probe,
+    is_merged_message,
 )
 
 
@@ -168,10 +169,10 @@ def _compose_multi_incident_message(context: AlertMessageContext) -> AlertMessag
         attribute_fields=build_severity_and_group_of_incidents_fields(context),
         evidence=format_evidence_of_headline_incident(context),
         evidence_title=format_alert_evidence_title(context),
-        incident_url=context.incident_url if context.shared_cause and not is_about_single_probe(context) else "",
+        incident_url="" if is_merged_message(context) or is_about_single_probe(context) else context.incident_url,
         runbook_url="",
         incident_id=context.incident.id,
-        probe_url=context.probe_url if context.shared_cause and is_about_single_probe(context) else "",
+        probe_url=context.probe_url if not is_merged_message(context) and is_about_single_probe(context) else "",
         members=format_merged_message_incident_lines(context),
         change_text=change_text,
     )
@@ -264,7 +265,7 @@ def _format_test_or_opened_and_resolved_notice(context: AlertMessageContext) -> 
         return "This is a test message. Nothing is wrong."
     if context.merged:
         return (
-            "The incident was resolved before its first message could be delivered. This message reports both the "
+            "The incident was resolved before its first message was sent. This message reports both the "
             "incident and its resolution."
         )
     return ""

@@ -13,6 +13,7 @@ from watchdog.domain.formatting import (
     format_number,
     format_utc_timestamp,
 )
+from watchdog.domain.message_grouping import format_labels
 from watchdog.domain.model import (
     AlertMessageContext,
     HealthState,
@@ -55,7 +56,7 @@ class AlertMessageIncidentLine(NamedTuple):
 
 def is_merged_message(context: AlertMessageContext) -> bool:
     """Whether it stands for messages that would otherwise be separate."""
-    return bool(context.members) and not context.shared_cause
+    return bool(context.members) and not context.shared_cause and context.group_labels is None
 
 
 def find_worst_incident_health_state(context: AlertMessageContext) -> HealthState:
@@ -90,8 +91,8 @@ def has_recovered_incident(context: AlertMessageContext) -> bool:
 
 
 def format_open_incidents_title_with_cause(context: AlertMessageContext) -> str:
-    """ "60 probes (api.example:443): connection refused", "58 of 60 probes (...): ...", "40 probes: API: HTTP 503,
-    and 39 more". The cause is that of the worst open incident."""
+    """ "60 probes (api.example:443): connection refused", "58 of 60 probes (...): ...", "3 probes (group Search): API:
+    HTTP 503, and 2 more", "40 probes: API: HTTP 503, and 39 more". The cause is that of the worst open incident."""
     members = _sort_incidents_of_message(context)
     total = len(context.members)
     open_count = sum(member.incident.resolved_at is None for member in context.members)
@@ -101,13 +102,15 @@ def format_open_incidents_title_with_cause(context: AlertMessageContext) -> str:
     noun = _choose_probes_or_incidents_noun(context.members)
     if not context.shared_cause:
         first = _format_incident_probe_and_cause(members[0], MAX_MESSAGE_NAME_CHARS)
-        return f"{count} {noun}: {first}, and {format_number((open_count or total) - 1)} more"
+        others = (open_count or total) - 1
+        more = f", and {format_number(others)} more" if others else ""
+        return f"{count} {noun}{_format_what_incidents_share(context)}: {first}{more}"
     by_cause = _group_incidents_by_cause(members[: open_count or total])
     cause, others = _format_cause_of_incidents(by_cause[0]), len(by_cause) - 1
     suffix = f", and {others} other cause{'s' if others > 1 else ''}" if others else ""
     if is_about_single_probe(context) and len(by_cause[0]) == total > 1:
         return f"{to_safe_single_line(context.probe.name, MAX_MESSAGE_NAME_CHARS)}: {cause}"
-    return f"{count} {noun} ({_format_shared_incident_cause(context)}): {cause}{suffix}"
+    return f"{count} {noun}{_format_what_incidents_share(context)}: {cause}{suffix}"
 
 
 def _group_incidents_by_cause(members: Iterable[IncidentWithProbe]) -> list[list[IncidentWithProbe]]:
@@ -132,7 +135,7 @@ def _format_cause_of_incidents(members: Sequence[IncidentWithProbe]) -> str:
 
 def format_ended_incidents_title(context: AlertMessageContext) -> str:
     """ "60 probes (api.example:443) recovered", "Ops MCP: tasks prune, rotate_keys recovered"."""
-    what = f" ({_format_shared_incident_cause(context)})" if context.shared_cause else ""
+    what = _format_what_incidents_share(context)
     verb = "recovered" if has_recovered_incident(context) else "were closed"
     kinds = {INCIDENT_SUBJECT_DISPLAY_PREFIX_BY_RULE.get(member.incident.rule, "") for member in context.members}
     if is_about_single_probe(context) and len(kinds) == 1 and (kind := kinds.pop().strip()):
@@ -198,7 +201,7 @@ def format_merged_message_explanation(context: AlertMessageContext) -> str:
         return "Many messages were waiting for this destination, so this message replaces them."
     if context.merged:
         return (
-            "These incidents were resolved before their first message could be delivered. This message reports both "
+            "These incidents were resolved before their first message was sent. This message reports both "
             "the incidents and their resolution."
         )
     return ""
@@ -206,7 +209,7 @@ def format_merged_message_explanation(context: AlertMessageContext) -> str:
 
 def build_multi_incident_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
     since = min(member.incident.since for member in context.members)
-    is_single_probe = bool(context.shared_cause) and is_about_single_probe(context)
+    is_single_probe = not is_merged_message(context) and is_about_single_probe(context)
     subjects = [member.incident.subject for member in _sort_incidents_of_message(context)]
     fields = list(build_target_alert_fields(context, subjects)) if is_single_probe else []
     if context.event is IncidentEvent.RESOLVED:
@@ -255,10 +258,14 @@ def _describe_acknowledgements_of_incidents(context: AlertMessageContext) -> str
     return f"{share}{'; '.join(texts[:MAX_LISTED_ACKNOWLEDGEMENTS])}{more}"
 
 
-def _format_shared_incident_cause(context: AlertMessageContext) -> str:
-    """What broke; of incidents about a single probe, its name."""
+def _format_what_incidents_share(context: AlertMessageContext) -> str:
+    """ " (api.example:443)": what broke; of incidents about a single probe, its name. " (group Search)" if they share
+    only what a route groups them by. Empty if they share nothing."""
     names = {member.probe.name for member in context.members}
-    return to_safe_single_line(names.pop() if len(names) == 1 else context.shared_cause, MAX_MESSAGE_NAME_CHARS)
+    what = context.shared_cause or format_labels(context.group_labels or {})
+    if len(names) == 1 and not is_merged_message(context):
+        what = names.pop()
+    return f" ({to_safe_single_line(what, MAX_MESSAGE_NAME_CHARS)})" if what else ""
 
 
 def _choose_probes_or_incidents_noun(members: Sequence[IncidentWithProbe]) -> str:

@@ -139,6 +139,7 @@ def build_webhook_payload(idempotency_key: str, context: AlertMessageContext) ->
         "last_good": _serialize_webhook_probe_run(context.last_good),
         "recent": [_serialize_webhook_probe_run(run) for run in context.recent_runs],
         "shared_cause": context.shared_cause or None,
+        "group_labels": None if context.group_labels is None else dict(context.group_labels),
         "members": [_serialize_webhook_member(member) for member in context.members],
         "evidence": {
             "text": message.evidence,

@@ -93,6 +93,7 @@ def _build_probe_routing_json_to_digest(probe: ProbeInfo, routes: NotificationRo
     steps = [
         [(step.after_ms, step.receivers, step.unless_acknowledged) for step in r.escalation_steps] for r in applying
     ]
+    groupings = [[route.group_by, route.group_wait_ms] for route in applying]
     names = {name for r in applying for name in r.list_all_receivers()} if routes.routes else set(routes.receivers)
     destinations = {name: routes.receivers[name] for name in names}
     without_resolved = {name for receiver in destinations.values() for name in receiver} & routes.without_resolved
@@ -101,4 +102,5 @@ def _build_probe_routing_json_to_digest(probe: ProbeInfo, routes: NotificationRo
         destinations,
         sorted(without_resolved),
         *([steps] if any(steps) else []),
+        *([groupings] if any(route.group_by is not None for route in applying) else []),
     ]

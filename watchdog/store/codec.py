@@ -139,6 +139,8 @@ def encode_notification_routing_table(routes: NotificationRoutingTable) -> str:
                     "continue_matching": route.continue_matching,
                     "reason_patterns": route.reason_patterns,
                     "escalation_steps": list(map(asdict, route.escalation_steps)),
+                    "group_by": route.group_by,
+                    "group_wait_ms": route.group_wait_ms,
                 }
                 for route in routes.routes
             ],
@@ -166,6 +168,8 @@ def decode_notification_routing_table(text: str) -> NotificationRoutingTable:
                 EscalationStep(step["after_ms"], tuple(step["receivers"]), step["unless_acknowledged"])
                 for step in route.get("escalation_steps", ())
             ),
+            None if route.get("group_by") is None else tuple(route["group_by"]),
+            route.get("group_wait_ms", 0),
         )
         for route in values["routes"]
     ]

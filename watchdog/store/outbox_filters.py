@@ -9,9 +9,9 @@ import sqlalchemy as sa
 from watchdog.domain.model import DeliveryState, IncidentEvent, Severity
 from watchdog.domain.notification import HELD_BACK_DELIVERY_STATES
 from watchdog.store.act_tables import silence_is_in_effect, silenced_incidents, silences
+from watchdog.store.group_tables import incident_groups
 from watchdog.store.muting_tables import muted_incidents
 from watchdog.store.tables import (
-    incident_groups,
     incidents,
     messages,
     outbox,
@@ -23,6 +23,8 @@ MIN_CAUSE_CHANGED_NOTIFICATION_INTERVAL_MS = 300_000
 """Between two messages at a destination that an incident's cause has changed."""
 MIN_GROUP_MESSAGE_EDIT_INTERVAL_MS = 10_000
 """Between two edits of a group's message."""
+MIN_LABEL_GROUP_MESSAGE_INTERVAL_MS = 300_000
+"""Between two messages about a group of a route, at a destination that cannot edit a message."""
 
 
 def build_due_outbox_filter(now: int, editing_destinations: Collection[str]) -> tuple[sa.ColumnElement[bool], ...]:
@@ -39,7 +41,7 @@ def build_due_outbox_filter(now: int, editing_destinations: Collection[str]) -> 
 
 def build_held_back_outbox_filter(now: int, editing_destinations: Collection[str]) -> sa.ColumnElement[bool]:
     """Rows that wait although their destination takes messages: it was sent another change or has the group's message,
-    which states enough for now."""
+    which states enough for now, or the first message of the group waits for further incidents."""
     sent = outbox.alias()
     changed_recently = sa.exists().where(
         sent.c.destination == outbox.c.destination, sent.c.event == IncidentEvent.CHANGED,
@@ -48,7 +50,8 @@ def build_held_back_outbox_filter(now: int, editing_destinations: Collection[str
     )  # fmt: skip
     is_edit = outbox.c.destination.in_(editing_destinations)
     too_soon = (outbox.c.event == IncidentEvent.CHANGED) & ~is_edit & changed_recently
-    return too_soon | _build_held_in_group_outbox_filter(now, editing_destinations)
+    waits = _build_waits_for_group_outbox_filter(now)
+    return too_soon | waits | _build_held_in_group_outbox_filter(now, editing_destinations)
 
 
 def build_due_resend_outbox_filter(now: int) -> tuple[sa.ColumnElement[bool], ...]:
@@ -88,36 +91,54 @@ def build_unleased_outbox_filter(now: int) -> sa.ColumnElement[bool]:
     return outbox.c.leased_until.is_(None) | (outbox.c.leased_until <= now)
 
 
+def _build_waits_for_group_outbox_filter(now: int) -> sa.ColumnElement[bool]:
+    """Rows about a group whose first message waits for further incidents."""
+    waits = sa.exists().where(*_build_own_group_conditions(), incident_groups.c.first_message_at > now)
+    return waits & ~sa.exists().where(*_build_own_message_conditions())
+
+
+def _build_own_group_conditions() -> tuple[sa.ColumnElement[bool], ...]:
+    """Which group a row of the outbox is about."""
+    group = incident_groups.c
+    return group.lead_incident == outbox.c.lead_incident, group.destination == outbox.c.destination
+
+
+def _build_own_message_conditions() -> tuple[sa.ColumnElement[bool], ...]:
+    """Which message at the destination a row of the outbox is about."""
+    return messages.c.incident == outbox.c.lead_incident, messages.c.destination == outbox.c.destination
+
+
 def _build_held_in_group_outbox_filter(now: int, editing_destinations: Collection[str]) -> sa.ColumnElement[bool]:
     """Rows about an incident of a group that wait: the group's message at the destination is being sent, or it states
     enough for now.
 
     A destination that edits its message gets each change, at most one in MIN_GROUP_MESSAGE_EDIT_INTERVAL_MS. Any other
     one gets a second message when the group accepts no more incidents, reminders, and the next when all of them are
-    over. Neither waits for the first incident that is critical, nor for the end of the last one.
+    over; of a group of a route, each change, at most one message in MIN_LABEL_GROUP_MESSAGE_INTERVAL_MS. None of these
+    waits for the first incident that is critical, nor for the end of the last one.
     """
     sibling = outbox.alias()
     is_sibling = (
         sibling.c.lead_incident == outbox.c.lead_incident, sibling.c.destination == outbox.c.destination,
         sibling.c.state.not_in(HELD_BACK_DELIVERY_STATES),
     )  # fmt: skip
-    of_message = (messages.c.incident == outbox.c.lead_incident, messages.c.destination == outbox.c.destination)
-    has_message = sa.exists().where(*of_message)
-    edited_recently = sa.exists().where(
-        *of_message, _build_within_last_ms_filter(MIN_GROUP_MESSAGE_EDIT_INTERVAL_MS, messages.c.sent_at, now)
+    has_message = sa.exists().where(*_build_own_message_conditions())
+    edited_recently, sent_recently = (
+        sa.exists().where(
+            *_build_own_message_conditions(), _build_within_last_ms_filter(ms, messages.c.sent_at, now)
+        )
+        for ms in (MIN_GROUP_MESSAGE_EDIT_INTERVAL_MS, MIN_LABEL_GROUP_MESSAGE_INTERVAL_MS)
     )  # fmt: skip
-    accepts_more = sa.exists().where(
-        incident_groups.c.lead_incident == outbox.c.lead_incident,
-        incident_groups.c.destination == outbox.c.destination,
-        incident_groups.c.accepts_until > now,
-    )
+    shares_labels = sa.exists().where(*_build_own_group_conditions(), incident_groups.c.label_key != "")
+    accepts_more = sa.exists().where(*_build_own_group_conditions(), incident_groups.c.accepts_until > now)
     is_open = sa.exists().where(
         *is_sibling, incidents.c.id == sibling.c.incident, incidents.c.resolved_at.is_(None)
     )  # fmt: skip
     is_message = outbox.c.event.in_((IncidentEvent.OPENED, IncidentEvent.REMINDER))
     states_enough = sa.case(
-        (outbox.c.destination.in_(editing_destinations), edited_recently), else_=~is_message | accepts_more
-    )
+        (outbox.c.destination.in_(editing_destinations), edited_recently), (shares_labels, sent_recently),
+        else_=~is_message | accepts_more,
+    )  # fmt: skip
     waits = has_message & is_open & states_enough & ~build_first_critical_of_message_outbox_filter()
     is_being_sent = sa.exists().where(*is_sibling, sibling.c.leased_until > now)
     in_group = sa.exists().where(*is_sibling, sibling.c.incident != outbox.c.incident)

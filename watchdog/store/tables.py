@@ -12,6 +12,7 @@ from watchdog.domain.model import DeliveryState, IncidentEvent
 from watchdog.domain.watermark import MAX_WATERMARK_DISTANCE_MS
 from watchdog.store import act_tables as act_tables  # a part of the schema
 from watchdog.store import follow_up_tables as follow_up_tables
+from watchdog.store import group_tables as group_tables
 from watchdog.store import maintenance_tables as maintenance_tables
 from watchdog.store import muting_tables as muting_tables
 from watchdog.store.metadata import AUTOINCREMENT_ID_TYPE
@@ -336,17 +337,6 @@ Index(
     postgresql_where=outbox_is_cause_change,
     sqlite_where=outbox_is_cause_change,
 )
-
-incident_groups = Table(  # incidents with a shared cause have one message at a destination
-    "incident_groups", metadata,
-    Column("lead_incident", Text, primary_key=True),  # the first one
-    Column("destination", Text, primary_key=True),
-    Column("cause", Text, nullable=False),  # what broke: "the host api.example:443"
-    Column("family", Text, nullable=False),  # of the reasons; empty: there was no response
-    Column("opened_at", BigInteger, nullable=False),
-    Column("accepts_until", BigInteger, nullable=False),  # further incidents
-)  # fmt: skip
-Index("ix_incident_groups_cause", incident_groups.c.cause, incident_groups.c.family, incident_groups.c.accepts_until)
 
 messages = Table(  # a message at a destination, as it was last sent or edited
     "messages", metadata,

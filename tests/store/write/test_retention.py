@@ -25,12 +25,12 @@ from watchdog.domain.schedule import CronSchedule, IntervalSchedule
 from watchdog.service.acts import acknowledge_incident
 from watchdog.store.act_tables import acts, silenced_incidents, silences
 from watchdog.store.database import Database
+from watchdog.store.group_tables import incident_groups
 from watchdog.store.read.status import list_probe_statuses
 from watchdog.store.tables import (
     cause_changes,
     downtime,
     evidence,
-    incident_groups,
     incidents,
     messages,
     outbox,

@@ -36,6 +36,7 @@ from watchdog.domain.rules import (
 )
 from watchdog.domain.shared_cause import format_display_name_of_shared_cause
 from watchdog.store import codec
+from watchdog.store.group_tables import incident_groups
 from watchdog.store.listings import build_results_with_listings_from_rows
 from watchdog.store.read.acts import build_acknowledgement_from_row
 from watchdog.store.read.closures import build_closure_from_row
@@ -47,7 +48,6 @@ from watchdog.store.tables import (
     cause_changes,
     clock_steps,
     evidence,
-    incident_groups,
     incidents,
     newest_results,
     outbox,
@@ -126,6 +126,7 @@ def load_alert_message_context(
         previous_cause=previous_cause,
         members=members,
         shared_cause=_load_shared_cause_text(connection, notification, members) if members else "",
+        group_labels=_load_group_labels(connection, notification),
         raises_severity=raises_severity,
         muted_probe_names=list_names_of_muted_probes(connection, named_incidents or [row.id]),
         escalated_after_ms=_load_escalated_after_ms(connection, row.id, notification.destination),
@@ -193,15 +194,24 @@ def _load_message_incidents(
 def _load_shared_cause_text(
     connection: sa.Connection, notification: Notification, members: Sequence[IncidentWithProbe]
 ) -> str:
-    """Empty for a message that others are merged into."""
+    """Empty for incidents without a shared cause, and for a message that others are merged into."""
     if notification.batch:
         return ""
-    is_group = (
-        incident_groups.c.lead_incident == notification.incident,
-        incident_groups.c.destination == notification.destination,
-    )
+    is_group = _build_group_of_notification_conditions(notification)
     cause = connection.execute(sa.select(incident_groups.c.cause).where(*is_group)).scalar() or ""
     return format_display_name_of_shared_cause(cause, [member.probe.target for member in members])
+
+
+def _load_group_labels(connection: sa.Connection, notification: Notification) -> dict[str, str] | None:
+    """None for a message that others are merged into."""
+    is_group = _build_group_of_notification_conditions(notification)
+    labels = connection.execute(sa.select(incident_groups.c.labels).where(*is_group)).scalar()
+    return None if notification.batch or labels is None else codec.decode_nullable_json(labels)
+
+
+def _build_group_of_notification_conditions(notification: Notification) -> tuple[sa.ColumnElement[bool], ...]:
+    group = incident_groups.c
+    return group.lead_incident == notification.incident, group.destination == notification.destination
 
 
 def _load_last_good_and_first_bad_row(connection: sa.Connection, row: Any) -> tuple[Any | None, Any | None]:

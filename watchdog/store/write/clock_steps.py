@@ -25,6 +25,7 @@ from watchdog.store.act_tables import (
 )
 from watchdog.store.database import Database
 from watchdog.store.follow_up_tables import incident_follow_ups
+from watchdog.store.group_tables import incident_groups
 from watchdog.store.muting_tables import muted_incidents
 from watchdog.store.tables import (
     END_OF_TIME_MS,
@@ -33,7 +34,6 @@ from watchdog.store.tables import (
     destination_backoff,
     evaluation_cursors,
     failing_destinations,
-    incident_groups,
     incidents,
     member_faults,
     members,
@@ -60,7 +60,7 @@ MISSED_BECAUSE_OF_CLOCK_STEP_REASON = "missed.clock_step"
 CLOCK_STEP_SHIFTED_COLUMNS = (
     *(members.c.lease_until, members.c.started_at),
     *(destination_backoff.c.retry_at, destination_backoff.c.full_at, destination_backoff.c.merged_at),
-    *(incident_groups.c.opened_at, incident_groups.c.accepts_until),
+    *(incident_groups.c.opened_at, incident_groups.c.accepts_until, incident_groups.c.first_message_at),
     *(failing_destinations.c.failing_since, member_faults.c.since),
     *(outbox.c.due_at, outbox.c.created_at, outbox.c.leased_until, outbox.c.refused_since, outbox.c.finished_at),
     *(incidents.c.opened_at, incidents.c.acknowledged_at, incidents.c.clock_shift),

@@ -121,7 +121,9 @@ def _enqueue_due_escalations(
             due[escalation.destination] = escalation
         decide_at += [] if decision.decide_again_at is None else [decision.decide_again_at]
     added = [name for name in due if name not in histories]
-    leads = add_open_incident_to_group_per_destination(connection, incident, added, registered, facts.now)
+    leads = add_open_incident_to_group_per_destination(
+        connection, incident, added, registered, facts.now, waits=False
+    )  # fmt: skip
     for name, escalation in due.items():
         history = histories.get(name)
         enqueue_further_notification(

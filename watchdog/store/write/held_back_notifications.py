@@ -166,7 +166,7 @@ def enqueue_notifications_after_holding_back(
     leads = {name: rows[-1].lead_incident for name, rows in rows_by_destination.items()}
     added = [name for name, events in events_by_destination.items() if events and name not in leads]
     if registered is not None:
-        leads |= add_open_incident_to_group_per_destination(connection, incident, added, registered, now)
+        leads |= add_open_incident_to_group_per_destination(connection, incident, added, registered, now, waits=True)
     for destination, events in events_by_destination.items():
         earlier = rows_by_destination.get(destination, ())
         first_seq = earlier[-1].seq + 1 if earlier else OPENED_NOTIFICATION_SEQUENCE_NUMBER

@@ -41,8 +41,10 @@ def open_incident(
 ) -> None:
     """`registered`: the probe. `threshold`: how many consecutive bad slots were needed. `silences`: those in effect."""
     selecting = [each for each in silences if not each.matcher.describe_mismatch(registered.info, transition.subject)]
+    groups = add_incident_to_group_per_destination(connection, transition, routing.destinations, registered, now)
     routing_log = [
         *routing.routing_log,
+        *groups.routing_log,
         *(f"{silence.label}: no one is notified before it ends" for silence in selecting),
     ]
     connection.execute(
@@ -67,8 +69,9 @@ def open_incident(
     _record_incident_transition(connection, TransitionKind.OPENED, transition, now)
     store_silences_of_incident(connection, transition.incident, selecting, now)
     hold_back_opened_incident_if_muted(connection, transition.incident, transition.probe, now)
-    leads = add_incident_to_group_per_destination(connection, transition, routing.destinations, registered, now)
-    enqueue_opened_notifications(connection, transition.incident, routing.destinations, leads, now)
+    enqueue_opened_notifications(
+        connection, transition.incident, routing.destinations, groups.lead_incidents, now
+    )  # fmt: skip
     waits_ms = [each.step.after_ms for each in registered.routes.list_escalations(registered.info, transition.reason)]
     waits_ms += [registered.repeat_interval_ms] if registered.repeat_interval_ms else []
     if waits_ms:
@@ -121,12 +124,10 @@ def change_incident_cause(
     notified = enqueue_cause_changed_notifications(connection, transition.incident, now)
     added = [destination for destination in routing.destinations if destination not in notified]
     if added:
-        leads = add_incident_to_group_per_destination(connection, transition, added, registered, now)
-        enqueue_opened_notifications(connection, transition.incident, added, leads, now)
-        prefix = f"since the cause is {transition.reason}"
-        append_routing_log_entries(
-            connection, transition.incident, [f"{prefix}: {step}" for step in routing.routing_log]
-        )
+        groups = add_incident_to_group_per_destination(connection, transition, added, registered, now)
+        enqueue_opened_notifications(connection, transition.incident, added, groups.lead_incidents, now)
+        steps = [f"since the cause is {transition.reason}: {step}" for step in routing.routing_log]
+        append_routing_log_entries(connection, transition.incident, [*steps, *groups.routing_log])
 
 
 def _get_first_slot_with_new_cause(transition: IncidentTransition) -> int:

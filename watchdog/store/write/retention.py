@@ -12,6 +12,7 @@ from watchdog.domain.formatting import DAY_MS, HOUR_MS
 from watchdog.domain.model import Outcome
 from watchdog.store.act_tables import acts, pauses, silenced_incidents, silences
 from watchdog.store.database import Database
+from watchdog.store.group_tables import incident_groups
 from watchdog.store.maintenance_tables import maintenance_periods, maintenance_windows
 from watchdog.store.muting_tables import muted_incidents
 from watchdog.store.tables import (
@@ -19,7 +20,6 @@ from watchdog.store.tables import (
     check_ins,
     downtime,
     evidence,
-    incident_groups,
     incidents,
     is_effective_result,
     messages,

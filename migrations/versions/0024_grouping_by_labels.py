@@ -1,0 +1,15 @@
+"""Incidents that share a message because a route groups them, and when its first message is sent."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision, down_revision = "0024", "0022"
+
+
+def upgrade() -> None:
+    op.add_column("incident_groups", sa.Column("label_key", sa.Text(), nullable=False, server_default=""))
+    op.add_column("incident_groups", sa.Column("labels", sa.Text()))
+    op.add_column("incident_groups", sa.Column("first_message_at", sa.BigInteger(), nullable=False, server_default="0"))
+    op.create_index("ix_incident_groups_labels", "incident_groups", ["label_key", "opened_at"])
