@@ -10,7 +10,7 @@ from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, exit_with
 from watchdog.cli.output import CliOutputFormat, OutputFormatOption, print_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from watchdog.store.read.status import DeliveryRecord
     from watchdog.web.pages.incident import IncidentDetailPage
@@ -35,6 +35,7 @@ def explain_command(
     from watchdog.domain.notification import Notification
     from watchdog.store.read.alert_context import load_alert_message_context
     from watchdog.store.read.destinations import list_destination_names
+    from watchdog.store.read.messages import list_probe_names_in_same_messages
     from watchdog.store.read.status import list_incident_deliveries
     from watchdog.web.pages.incident import load_incident_detail_page
 
@@ -45,14 +46,19 @@ def explain_command(
         context = load_alert_message_context(connection, Notification(incident, "", 0, IncidentEvent.OPENED), now)
         deliveries = list_incident_deliveries(connection, incident)
         destinations = list_destination_names(connection)
+        names_in_messages = list_probe_names_in_same_messages(connection, incident)
     if output is CliOutputFormat.JSON:
         print_json(serialize_incident_detail(page.record, context, deliveries, destinations))
     else:
-        print("\n".join(_iter_explanation_lines(page, deliveries, destinations, now)))
+        print("\n".join(_iter_explanation_lines(page, deliveries, destinations, names_in_messages, now)))
 
 
 def _iter_explanation_lines(
-    page: IncidentDetailPage, deliveries: Sequence[DeliveryRecord], destinations: Sequence[str], now: int
+    page: IncidentDetailPage,
+    deliveries: Sequence[DeliveryRecord],
+    destinations: Sequence[str],
+    names_in_messages: Mapping[str, Sequence[str]],
+    now: int,
 ) -> Iterator[str]:
     from watchdog.domain.formatting import format_utc_timestamp_without_zone
 
@@ -66,7 +72,7 @@ def _iter_explanation_lines(
     for step, setting in page.decision_steps:
         yield f"{INDENT}{step} ({setting})" if setting else f"{INDENT}{step}"
     yield from ("", "Who was notified")
-    yield from _iter_destination_lines(page, deliveries, destinations)
+    yield from _iter_destination_lines(page, deliveries, destinations, names_in_messages)
     yield from ("", "What happened (UTC)")
     for event in reversed(page.timeline):
         at = format_utc_timestamp_without_zone(event.occurred_at, now, seconds=True)
@@ -74,10 +80,16 @@ def _iter_explanation_lines(
 
 
 def _iter_destination_lines(
-    page: IncidentDetailPage, deliveries: Sequence[DeliveryRecord], destinations: Sequence[str]
+    page: IncidentDetailPage,
+    deliveries: Sequence[DeliveryRecord],
+    destinations: Sequence[str],
+    names_in_messages: Mapping[str, Sequence[str]],
 ) -> Iterator[str]:
-    """Each configured destination with its deliveries, or why it has none."""
+    """Each configured destination with its deliveries, or why it has none. `names_in_messages`: of the probes whose
+    incidents share a message with this one, by destination."""
+    from watchdog.domain.formatting import format_names
     from watchdog.domain.routing import explain_routing_of_destination
+    from watchdog.domain.text import format_display_name
     from watchdog.web.pages.delivery import build_delivery_page_row
 
     notified = {delivery.destination for delivery in deliveries}
@@ -87,6 +99,8 @@ def _iter_destination_lines(
     for name in names:
         why = explain_routing_of_destination(page.record.routing_log, name, is_notified=name in notified)
         yield f"{INDENT}{name}: {'' if name in notified else 'not notified: '}{why}"
+        if names := names_in_messages.get(name):
+            yield f"{INDENT * 2}in one message with {format_names(list(map(format_display_name, names)))}"
         for delivery in deliveries:
             if delivery.destination == name:
                 row = build_delivery_page_row(delivery, {})

@@ -43,6 +43,30 @@ def list_messages_of_incident(
     return [SentMessage(destination, decode_nullable_json(receipt)) for destination, receipt in rows]
 
 
+def list_probe_names_in_same_messages(connection: sa.Connection, incident: str) -> dict[str, list[str]]:
+    """By destination: the names of the probes of the other incidents that share a message with this one there, without
+    those that are held back, oldest first."""
+    own, other = outbox.alias(), outbox.alias()
+    shares_message = (
+        other.c.lead_incident == own.c.lead_incident, other.c.destination == own.c.destination,
+        other.c.incident != incident, other.c.state.not_in(HELD_BACK_DELIVERY_STATES),
+    )  # fmt: skip
+    columns = own.c.destination, incidents.c.opened_at, incidents.c.id, probes.c.name
+    query = (
+        sa.select(*columns)
+        .join_from(own, other, sa.and_(*shares_message))
+        .join(incidents, incidents.c.id == other.c.incident)
+        .join(probes, probes.c.id == incidents.c.probe)
+        .where(own.c.incident == incident)
+        .distinct()
+        .order_by(*columns[:3])
+    )
+    names: dict[str, list[str]] = {}
+    for row in connection.execute(query):
+        names.setdefault(row.destination, []).append(row.name)
+    return names
+
+
 def list_open_incidents_of_message(
     connection: sa.Connection, lead_incident: str, destination: str, shown_at: int
 ) -> list[IncidentOfMessage]:

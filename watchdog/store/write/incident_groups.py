@@ -49,6 +49,8 @@ class IncidentGroups(NamedTuple):
 
     lead_incidents: dict[str, str]
     """The first incident of the group, by destination; its own id where it is alone."""
+    first_message_at: dict[str, int]
+    """When the first message of the group is sent at the earliest, by destination."""
     routing_log: list[str]
     """Why, as steps of the routing log."""
 
@@ -68,7 +70,7 @@ def add_incident_to_group_per_destination(
     Under the lock of incident groups. `decide_message_group` decides.
     """
     if not destinations:
-        return IncidentGroups({}, [])
+        return IncidentGroups({}, {}, [])
     cause = derive_grouping_cause_from_stored_evidence(connection, transition, registered)
     groupings: dict[str, LabelGrouping] = {}
     for name in destinations:
@@ -89,7 +91,10 @@ def add_incident_to_group_per_destination(
         name: decision.group.lead_incident if decision.group is not None else transition.incident
         for name, decision in decisions.items()
     }
-    return IncidentGroups(leads, describe_message_groups(decisions, now))
+    first_message_at = {
+        name: decision.group.first_message_at for name, decision in decisions.items() if decision.group is not None
+    }
+    return IncidentGroups(leads, first_message_at, describe_message_groups(decisions, now))
 
 
 def add_open_incident_to_group_per_destination(

@@ -69,9 +69,7 @@ def open_incident(
     _record_incident_transition(connection, TransitionKind.OPENED, transition, now)
     store_silences_of_incident(connection, transition.incident, selecting, now)
     hold_back_opened_incident_if_muted(connection, transition.incident, transition.probe, now)
-    enqueue_opened_notifications(
-        connection, transition.incident, routing.destinations, groups.lead_incidents, now
-    )  # fmt: skip
+    enqueue_opened_notifications(connection, transition.incident, routing.destinations, groups, now)
     waits_ms = [each.step.after_ms for each in registered.routes.list_escalations(registered.info, transition.reason)]
     waits_ms += [registered.repeat_interval_ms] if registered.repeat_interval_ms else []
     if waits_ms:
@@ -125,7 +123,7 @@ def change_incident_cause(
     added = [destination for destination in routing.destinations if destination not in notified]
     if added:
         groups = add_incident_to_group_per_destination(connection, transition, added, registered, now)
-        enqueue_opened_notifications(connection, transition.incident, added, groups.lead_incidents, now)
+        enqueue_opened_notifications(connection, transition.incident, added, groups, now)
         steps = [f"since the cause is {transition.reason}: {step}" for step in routing.routing_log]
         append_routing_log_entries(connection, transition.incident, [*steps, *groups.routing_log])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,24 +11,28 @@ from watchdog.domain.model import DeliveryState, IncidentEvent
 from watchdog.domain.notification import HELD_BACK_DELIVERY_STATES, MESSAGE_EDIT_EVENTS
 from watchdog.store.outbox_filters import build_notified_outbox_filter
 from watchdog.store.tables import outbox
+from watchdog.store.write.incident_groups import IncidentGroups
 
 OPENED_NOTIFICATION_SEQUENCE_NUMBER = 0
 """The first of an incident's notifications at a destination; each later one has the next number."""
 
 
 def enqueue_opened_notifications(
-    connection: sa.Connection, incident: str, destinations: Iterable[str], lead_incidents: Mapping[str, str], now: int
+    connection: sa.Connection, incident: str, destinations: Iterable[str], groups: IncidentGroups, now: int
 ) -> None:
-    """`lead_incidents`: the first incident of its group, by destination; where it has none, it is its own."""
+    """`groups`: of the incident at these destinations."""
     rows = [
-        _build_outbox_row(
-            incident,
-            destination,
-            OPENED_NOTIFICATION_SEQUENCE_NUMBER,
-            IncidentEvent.OPENED,
-            lead=lead_incidents.get(destination, incident),
-            now=now,
-        )
+        {
+            **_build_outbox_row(
+                incident,
+                destination,
+                OPENED_NOTIFICATION_SEQUENCE_NUMBER,
+                IncidentEvent.OPENED,
+                lead=groups.lead_incidents[destination],
+                now=now,
+            ),
+            "due_at": max(now, groups.first_message_at.get(destination, now)),
+        }
         for destination in destinations
     ]
     if rows:
