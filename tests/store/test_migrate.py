@@ -18,6 +18,7 @@ from watchdog.store.act_tables import acts, pauses, requested_runs, silenced_inc
 from watchdog.store.database import Database
 from watchdog.store.errors import WatchdogDatabaseSchemaError
 from watchdog.store.follow_up_tables import incident_follow_ups
+from watchdog.store.group_tables import incident_groups
 from watchdog.store.maintenance_tables import maintenance_periods, maintenance_windows
 from watchdog.store.migrate import SCHEMA_VERSION_TABLE_NAME, upgrade_schema
 from watchdog.store.muting_tables import muted_incidents, muting_probes
@@ -378,3 +379,15 @@ def test_nothing_of_an_earlier_version_is_muted(fresh: Database, tmp_path: Path)
     with fresh.open_read_transaction() as connection:
         for table in (muting_probes, muted_incidents):
             assert connection.execute(sa.select(table)).all() == []
+
+
+def test_the_groups_of_an_earlier_version_share_a_cause_and_wait_for_nothing(fresh: Database, tmp_path: Path) -> None:
+    saved = fill_first_schema(fresh, tmp_path, "0022")
+    assert upgrade_schema(fresh, find_resource_folder("migrations")) == ("0022", HEAD)
+    assert read_rows(fresh, saved) == saved
+    with fresh.open_read_transaction() as connection:
+        rows = connection.execute(sa.select(incident_groups)).all()
+    assert [(row.cause, row.label_key, row.labels, row.first_message_at) for row in rows] == [
+        ("text 1", "", None, 0),
+        ("text 2", "", None, 0),
+    ]
