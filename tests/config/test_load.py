@@ -191,6 +191,25 @@ def test_a_route_escalates_to_further_receivers() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("written", "group_by", "wait_ms"),
+    [
+        ("", None, 0),
+        ("group_by: []", (), 0),
+        ("group_by: [group]", ("group",), 0),
+        ("group_by: [severity, kind, probe], group_wait: 30s", ("severity", "kind", "probe"), 30_000),
+        ("group_by: [group], group_wait: 0", ("group",), 0),
+        ("group_by: [group], group_wait: 1h, escalate: [{after: 61m, receivers: [b]}]", ("group",), 3_600_000),
+    ],
+)
+def test_a_route_groups_incidents(written: str, group_by: tuple[str, ...] | None, wait_ms: int) -> None:
+    (settings,) = config(
+        f"receivers: {{a: {{log: {{}}}}, b: {{log: {{}}}}}}\nroutes: [{{receivers: [a], {written}}}]\n"
+    ).routes
+    route = settings.to_notification_route()
+    assert (route.group_by, route.group_wait_ms) == (group_by, wait_ms)
+
+
 def test_a_default_retry_interval_does_not_apply_to_a_faster_probe() -> None:
     (probe,) = config(f"defaults: {{retry_interval: 10s}}\n{PROBE}    every: 5s\n").probes
     assert (probe.every, probe.retry_interval) == (5_000, None)

@@ -71,7 +71,7 @@ class NotificationRouteSettings(ConfigModel):
     group_by: tuple[Annotated[str, AfterValidator(_validate_group_by_label), GROUP_BY_LABEL_SCHEMA], ...] | None = None
     """The labels by which incidents share messages: `group`, `kind` and `severity` of the probe, and `probe` itself.
     Open incidents of the route with equal values are one message at a destination; `[]`: all of them. Incidents that
-    share a cause are grouped by it first. Default: only by a shared cause."""
+    share a cause are grouped by it first. Default: only by a shared cause (docs/grouping.md)."""
     group_wait: Annotated[DurationOrZero, AfterValidator(_validate_group_wait)] = 0
     """How long the first message of such a group waits for further incidents, also if one is critical; at most 1h."""
     continue_matching: StrictBool = Field(default=False, alias="continue")

@@ -158,13 +158,13 @@ def check_history(pair: DatabasePair, steps: list[tuple[str, Any, Any]]) -> None
     assert waiting == [], "nothing waits once all incidents of a message are over"
 
 
-@settings(max_examples=20, **COMMON)
+@settings(max_examples=12, **COMMON)
 @given(steps=STEPS)
 def test_each_incident_is_opened_in_one_message(on_sqlite: DatabasePair, steps: list[Any]) -> None:
     check_history(on_sqlite, steps)
 
 
-@settings(max_examples=5, **COMMON)
+@settings(max_examples=4, **COMMON)
 @given(steps=STEPS)
 def test_the_same_on_postgresql(on_postgres: DatabasePair, steps: list[Any]) -> None:
     check_history(on_postgres, steps)
