@@ -150,6 +150,18 @@ def test_a_group_has_one_alert_for_each_incident(event: IncidentEvent, over: int
     assert document["commonAnnotations"]["shared_cause"] == "api.example:443"
 
 
+@pytest.mark.parametrize("is_single", [False, True])
+def test_the_labels_of_a_route_that_groups(*, is_single: bool) -> None:
+    """Also while the document is about one incident. A label without a value is left out, as among those of an alert."""
+    labels = {"group": "Search", "severity": "", "probe": "api"}
+    members = () if is_single else make_members(3)
+    document = build(replace(OPENED_ALERT, members=members, group_labels=labels))
+    assert document["groupLabels"] == {"group": "Search", "probe": "api"}
+    assert build(replace(OPENED_ALERT, members=members, group_labels={}))["groupLabels"] == {}
+    ended = replace(OPENED_ALERT, event=IncidentEvent.RESOLVED, members=members, group_labels=labels)
+    assert build(ended)["groupKey"] == document["groupKey"]
+
+
 def test_without_a_public_url_the_links_are_empty() -> None:
     document = build(MINIMAL_ALERT)
     assert (document["externalURL"], document["alerts"][0]["generatorURL"]) == ("", "")

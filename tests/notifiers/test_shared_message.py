@@ -19,6 +19,7 @@ from tests.support.alert_contexts import (
 )
 from tests.support.fakes import are_blocks_valid
 from watchdog.domain.acts import Actor, Closure, OperatorInterfaceKind
+from watchdog.domain.formatting import NBSP
 from watchdog.domain.model import AlertMessageContext, IncidentEvent, IncidentWithProbe, Outcome, Severity
 from watchdog.domain.observations import McpScheduledTaskFacts
 from watchdog.notifiers.blocks import build_slack_blocks
@@ -245,3 +246,52 @@ def test_the_evidence_is_that_of_the_incident_in_the_headline() -> None:
     message = compose_alert_message(make_context(members))
     assert "API 2" in message.members[0].text
     assert message.evidence == "", "the context has the results of API 1"
+
+
+@pytest.mark.parametrize(
+    ("labels", "ended", "headline"),
+    [
+        ({"group": "Search"}, 0, "Down: 3 probes (group Search): Site 1: HTTP 503, expected 2xx, and 2 more"),
+        ({"group": "Search"}, 1, "Down: 2 of 3 probes (group Search): Site 2: timed out after 10 s, and 1 more"),
+        ({"group": "Search"}, 2, "Down: 1 of 3 probes (group Search): Site 3: connection refused"),
+        ({"group": "Search"}, 3, "3 probes (group Search) recovered · down for 12 min"),
+        (
+            {"group": "", "kind": "http"},
+            0,
+            "Down: 3 probes (group none, kind http): Site 1: HTTP 503, expected 2xx, and 2 more",
+        ),
+        ({}, 0, "Down: 3 probes: Site 1: HTTP 503, expected 2xx, and 2 more"),
+        ({}, 3, "3 probes recovered · down for 12 min"),
+    ],
+)
+def test_incidents_that_a_route_groups(labels: dict[str, str], ended: int, headline: str) -> None:
+    """They are a group, and not messages that were merged."""
+    causes = (HTTP_503, "timed out after 10 s", REFUSED)
+    members = [make_member(f"Site {n}", cause, ended=n <= ended) for n, cause in enumerate(causes, 1)]
+    message = compose_alert_message(replace(make_context(members, shared_cause=""), group_labels=labels))
+    assert message.headline.replace(NBSP, " ") == headline
+    assert message.notice == ""
+    assert [label for label, _ in message.links] == ["Incident"]
+    assert len(message.members) == 3
+
+
+def test_incidents_of_one_probe_that_a_route_groups() -> None:
+    members = [make_member("API", cause) for cause in (HTTP_503, REFUSED)]
+    members = [replace_probe(member) for member in members]
+    message = compose_alert_message(replace(make_context(members, ""), group_labels={"probe": "api"}))
+    assert message.headline == "Down: 2 incidents (API): API: HTTP 503, expected 2xx, and 1 more"
+    assert [label for label, _ in message.links] == ["Probe"]
+
+
+def replace_probe(member: IncidentWithProbe) -> IncidentWithProbe:
+    """The probe that the context is about."""
+    return member._replace(probe=replace(PROBE, name="API"))
+
+
+def test_group_names_that_come_from_outside_stay_on_one_line() -> None:
+    members = [make_member(f"Site {n}", HTTP_503) for n in range(2)]
+    context = replace(make_context(members, ""), group_labels={"group": "a\nb" + "x" * 500})
+    message = compose_alert_message(context)
+    assert "\n" not in message.title
+    assert len(message.title) < 500
+    assert are_blocks_valid(build_slack_blocks(message))
