@@ -93,6 +93,27 @@ def test_the_chain_of_decisions(since: int) -> None:
     ]
 
 
+def test_what_shares_a_message_is_named(since: int) -> None:
+    """At each destination alone, without what is held back."""
+    rows, first = FixtureRows(), f"{1:024x}"
+    rows.add_probe("API")
+    rows.add_incident(1, "availability", "HTTP 503", since)
+    for name, state in (("Shop\n*b*", "sent"), ("Thumbnails", "waiting"), ("Search", "muted")):
+        incident = rows.add_incident(rows.add_probe(name, group="Core"), "availability", "HTTP 503", since)
+        rows.add_notification(incident, "oncall/slack", state, created_at=since, lead_incident=first)
+    for table, added in rows.rows.items():  # the first probe and its incident are there already
+        rows.rows[table] = [row for row in added if 1 not in (row.get("probe"), row.get("id"))]
+    database = Database("sqlite:///watchdog.db")
+    with database.open_write_transaction() as connection:
+        rows.insert_into(connection)
+    database.close()
+    lines = invoke_command("explain", first).stdout.splitlines()
+    shared = [(lines[n - 1], line) for n, line in enumerate(lines) if "in one message with" in line]
+    assert shared == [
+        ("  oncall/slack: route 2 matches: notifies oncall, mail", "    in one message with Shop *b*, Thumbnails")
+    ]
+
+
 @pytest.mark.usefixtures("since")
 def test_as_json() -> None:
     detail = invoke_command("explain", f"{1:024x}", "-o", "json").json

@@ -12,8 +12,9 @@ import pytest
 from pydantic import ValidationError
 
 from watchdog.config.load import LoadedConfig, load_config
-from watchdog.config.models import Config, NotificationRouteSettings
+from watchdog.config.models import Config
 from watchdog.config.problems import ConfigError
+from watchdog.config.routes import NotificationRouteSettings
 from watchdog.config.sources import read_and_merge_config_files
 from watchdog.config_types import format_config_duration
 from watchdog.domain.escalation import EscalationStep

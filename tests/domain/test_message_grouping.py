@@ -43,7 +43,7 @@ def group(
     """It waits, if a route groups it."""
     labels = None if grouping is None else grouping.labels
     wait_ms = 0 if grouping is None else grouping.wait_ms
-    values = {"opened_at": OPENED_AT, "accepts_cause_until": OPENED_AT + WINDOW_MS}
+    values: dict[str, Any] = {"opened_at": OPENED_AT, "accepts_cause_until": OPENED_AT + WINDOW_MS}
     values |= {"first_message_at": OPENED_AT + wait_ms} | fields
     return MessageGroup(
         lead_incident=lead, lead_probe_name="API", cause=cause, label_key="" if grouping is None else grouping.key,

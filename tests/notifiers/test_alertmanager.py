@@ -152,7 +152,7 @@ def test_a_group_has_one_alert_for_each_incident(event: IncidentEvent, over: int
 
 @pytest.mark.parametrize("is_single", [False, True])
 def test_the_labels_of_a_route_that_groups(*, is_single: bool) -> None:
-    """Also while the document is about one incident. A label without a value is left out, as among those of an alert."""
+    """Also while the document is about one incident. A label without a value is left out, as in an alert."""
     labels = {"group": "Search", "severity": "", "probe": "api"}
     members = () if is_single else make_members(3)
     document = build(replace(OPENED_ALERT, members=members, group_labels=labels))

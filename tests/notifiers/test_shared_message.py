@@ -279,7 +279,7 @@ def test_incidents_of_one_probe_that_a_route_groups() -> None:
     members = [make_member("API", cause) for cause in (HTTP_503, REFUSED)]
     members = [replace_probe(member) for member in members]
     message = compose_alert_message(replace(make_context(members, ""), group_labels={"probe": "api"}))
-    assert message.headline == "Down: 2 incidents (API): API: HTTP 503, expected 2xx, and 1 more"
+    assert message.headline == "Down: 2 incidents (API): HTTP 503, expected 2xx, and 1 more"
     assert [label for label, _ in message.links] == ["Probe"]
 
 

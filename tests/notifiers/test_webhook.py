@@ -147,6 +147,7 @@ def test_an_opened_incident(hook: FakeWebhookReceiver, send: SendFixture) -> Non
         },
         "last_good": {"slot": "2026-11-22T01:47:00.000Z", "outcome": "pass", "duration_ms": 182},
         "shared_cause": None,
+        "group_labels": None,
         "members": [],
     }
     assert len(recent_runs) == 20

@@ -219,6 +219,7 @@ class FixtureRows:
         due_at: int | None = None,
         attempts: int = 1,
         detail: str = "",
+        lead_incident: str = "",
     ) -> None:
         self.rows["outbox"].append(
             {
@@ -235,5 +236,6 @@ class FixtureRows:
                 "detail": detail,
                 "receipt": None,
                 "finished_at": finished_at,
+                "lead_incident": lead_incident or incident,
             }
         )

@@ -99,8 +99,8 @@ def _iter_destination_lines(
     for name in names:
         why = explain_routing_of_destination(page.record.routing_log, name, is_notified=name in notified)
         yield f"{INDENT}{name}: {'' if name in notified else 'not notified: '}{why}"
-        if names := names_in_messages.get(name):
-            yield f"{INDENT * 2}in one message with {format_names(list(map(format_display_name, names)))}"
+        if others := names_in_messages.get(name):
+            yield f"{INDENT * 2}in one message with {format_names(list(map(format_display_name, others)))}"
         for delivery in deliveries:
             if delivery.destination == name:
                 row = build_delivery_page_row(delivery, {})
