@@ -357,6 +357,13 @@ def test_special_messages_have_a_notice() -> None:
     assert "test" in compose_alert_message(alert_contexts.TEST_ALERT).notice
 
 
+def test_an_opening_that_comes_late_states_that_the_incident_is_over() -> None:
+    """Where the end of incidents is not sent, nothing else would state it."""
+    over = replace(OPENED_ALERT, incident=replace(OPENED_ALERT.incident, resolved_at=INCIDENT_SINCE + MINUTE_MS))
+    assert compose_alert_message(over).notice == "The incident was resolved before this message was sent."
+    assert compose_alert_message(OPENED_ALERT).notice == ""
+
+
 FAILED_EVIDENCE = f"status: 503\nprotocol: HTTP/1.1\n{alert_contexts.RESPONSE_BODY}"
 GOOD = result_with_evidence(INCIDENT_SINCE, Outcome.PASS, "", excerpt="all fine")
 

@@ -104,6 +104,8 @@ routes:
     continue: true
   - match: {severity: critical, tags: [prod]}
     receivers: [oncall]
+    group_by: [group]
+    group_wait: 30s
     escalate: [{after: 15m, unless: acknowledged, receivers: [pager]}]
 """,
     "inhibit": """

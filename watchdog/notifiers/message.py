@@ -268,4 +268,6 @@ def _format_test_or_opened_and_resolved_notice(context: AlertMessageContext) -> 
             "The incident was resolved before its first message was sent. This message reports both the "
             "incident and its resolution."
         )
+    if context.event is IncidentEvent.OPENED and context.incident.resolved_at is not None:
+        return "The incident was resolved before this message was sent."
     return ""
