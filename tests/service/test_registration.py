@@ -110,3 +110,16 @@ def test_reminders_and_escalation_are_registered() -> None:
 def build_process_configuration(text: str) -> WatchdogProcessConfiguration:
     loaded_config = load_config(None, text, {})
     return build_watchdog_process_configuration(loaded_config, loaded_config.config.probes)
+
+
+@pytest.mark.parametrize("change", [("group_by: [group], ", ""), ("[group]", "[]"), ("30s", "31s")])
+def test_the_grouping_of_a_route_is_registered(change: tuple[str, str]) -> None:
+    text = ESCALATES.replace("escalate:", "group_by: [group], group_wait: 30s, escalate:")
+    (registered,) = build_process_configuration(text).probes
+    grouping = registered.routes.find_label_grouping(registered.info, "http.503", "pager/pagerduty")
+    assert grouping is not None
+    assert (grouping.labels, grouping.wait_ms) == ({"group": ""}, 30_000)
+    without_wait = text.replace("group_wait: 30s, ", "") if not change[1] else text
+    (changed,) = build_process_configuration(without_wait.replace(*change)).probes
+    assert changed.definition != registered.definition, "other processes see the change"
+    assert changed.content_digest == registered.content_digest

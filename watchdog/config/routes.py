@@ -97,7 +97,7 @@ class NotificationRouteSettings(ConfigModel):
             self.match.to_probe_matcher(),
             self.continue_matching,
             self.match.reason,
-            tuple(step.to_escalation_step() for step in self.escalate),
-            self.group_by,
-            self.group_wait,
+            escalation_steps=tuple(step.to_escalation_step() for step in self.escalate),
+            group_by=self.group_by,
+            group_wait_ms=self.group_wait,
         )

@@ -168,8 +168,8 @@ def decode_notification_routing_table(text: str) -> NotificationRoutingTable:
                 EscalationStep(step["after_ms"], tuple(step["receivers"]), step["unless_acknowledged"])
                 for step in route.get("escalation_steps", ())
             ),
-            None if route.get("group_by") is None else tuple(route["group_by"]),
-            route.get("group_wait_ms", 0),
+            group_by=None if route.get("group_by") is None else tuple(route["group_by"]),
+            group_wait_ms=route.get("group_wait_ms", 0),
         )
         for route in values["routes"]
     ]
