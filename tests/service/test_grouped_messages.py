@@ -192,6 +192,23 @@ async def test_an_incident_that_is_over_before_the_first_message_is_in_it(
         await harness.advance(WAIT_MS)
         assert (list_events(harness)[2:], list_members(harness)[2:]) == (["resolved"], [["c"]])
         assert harness.pager.received[2].json["merged"]
+
+
+async def test_an_incident_joins_a_message_that_waits_although_its_incidents_are_over(
+    database: Database, receivers: Receivers
+) -> None:
+    async with make_harness(database, receivers) as harness:
+        record(harness, "fail", "a")
+        await harness.advance(10_000)
+        record(harness, "pass", "a")
+        record(harness, "fail", "b")
+        await harness.advance(WAIT_MS - 10_001)
+        assert list_members(harness) == []
+        await harness.advance(1)
+        assert (list_events(harness), list_members(harness)) == (["opened"], [["a", "b"]])
+        record(harness, "fail", "a")
+        await harness.advance(MIN_LABEL_GROUP_MESSAGE_INTERVAL_MS, 10_000)
+        assert list_members(harness)[1:] == [["a", "a", "b"]], "it is another incident"
         assert {row["state"] for row in harness.store.select_rows(outbox)} <= {"sent", "merged"}
 
 

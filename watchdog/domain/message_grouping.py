@@ -135,9 +135,9 @@ def decide_message_group(
     cause_window_ms: int,
     now: int,
 ) -> MessageGroupDecision:
-    """For one incident and one destination. `groups`: those at the destination that have an open incident, with the
-    cause or the labels of this one. `cause_window_ms`: for how long a group accepts incidents with the cause of this
-    one, counted from its first."""
+    """For one incident and one destination. `groups`: those at the destination with the cause or the labels of this one
+    that have an open incident, or whose first message waits. `cause_window_ms`: for how long a group accepts incidents
+    with the cause of this one, counted from its first."""
     key = grouping.key if grouping is not None else ""
     wait_ms = grouping.wait_ms if grouping is not None else 0
     same_cause = [group for group in groups if group.accepts_cause(cause, now)]

@@ -128,7 +128,8 @@ def _load_accepting_incident_groups(
     destinations: Collection[str],
     now: int,
 ) -> dict[str, list[MessageGroup]]:
-    """By destination: its groups that accept incidents with this cause or these labels now."""
+    """By destination: its groups with this cause or these labels that have an open incident, or whose first message
+    waits."""
     group, lead = incident_groups.c, incidents.alias()
     accepts: list[sa.ColumnElement[bool]] = []
     if cause is not None:
@@ -140,12 +141,13 @@ def _load_accepting_incident_groups(
         return {}
     of_group = (outbox.c.lead_incident == group.lead_incident, outbox.c.destination == group.destination)
     is_open = (incidents.c.id == outbox.c.incident, incidents.c.resolved_at.is_(None))
+    is_current = sa.exists().where(*of_group, *is_open) | (group.first_message_at > now)
     is_reported = sa.exists().where(*of_group, outbox.c.state.not_in(HELD_BACK_DELIVERY_STATES))
     query = (
         sa.select(incident_groups, probes.c.name.label("lead_probe_name"), (~is_reported).label("is_held_back"))
         .join(lead, lead.c.id == group.lead_incident)
         .join(probes, probes.c.id == lead.c.probe)
-        .where(sa.or_(*accepts), group.destination.in_(destinations), sa.exists().where(*of_group, *is_open))
+        .where(sa.or_(*accepts), group.destination.in_(destinations), is_current)
     )
     groups: dict[str, list[MessageGroup]] = {}
     for row in connection.execute(query):
