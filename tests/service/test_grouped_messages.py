@@ -80,9 +80,9 @@ def list_grouping_steps(harness: DeliveryHarness, id: str) -> list[str]:
 async def test_incidents_with_equal_labels_are_one_message_that_waits(database: Database, receivers: Receivers) -> None:
     async with make_harness(database, receivers) as harness:
         record(harness, "fail", "a")
-        await harness.advance(20_000)
+        await harness.advance(20_000, 10_000)
         record(harness, "fail", "b")
-        await harness.advance(WAIT_MS - 20_001)
+        await harness.advance(WAIT_MS - 20_001, 10_000)
         assert harness.count_messages() == dict.fromkeys(DESTINATIONS, 0)
         with database.open_read_transaction() as connection:
             assert load_stuck_destinations(connection, harness.now + HOUR_MS) == set(DESTINATIONS)
@@ -95,7 +95,7 @@ async def test_incidents_with_equal_labels_are_one_message_that_waits(database: 
         )
         assert harness.pager.received[0].json["group_labels"] == {"group": "Search"}
         record(harness, "fail", "c")
-        await harness.advance(MIN_GROUP_MESSAGE_EDIT_INTERVAL_MS)
+        await harness.advance(MIN_GROUP_MESSAGE_EDIT_INTERVAL_MS, 10_000)
         assert harness.count_messages() == dict.fromkeys(DESTINATIONS, 1)
         assert "3 probes (group Search)" in harness.list_texts()["bot/slack"][0]
         await harness.advance(MIN_LABEL_GROUP_MESSAGE_INTERVAL_MS, 10_000)
@@ -131,7 +131,7 @@ async def test_each_value_has_a_message_and_a_critical_incident_waits_as_well(
         record(harness, "fail", "a", "m")
         await harness.advance(1_000)
         record(harness, "fail", "z")
-        await harness.advance(WAIT_MS - 1_001)
+        await harness.advance(WAIT_MS - 1_001, 10_000)
         assert list_members(harness) == []
         await harness.advance(1)
         assert sorted(list_members(harness)) == [["a"], ["m", "z"]]
@@ -143,7 +143,7 @@ async def test_the_first_critical_incident_after_the_first_message_is_sent_at_on
     probes = [make_probe("a"), make_probe("z", severity=Severity.CRITICAL)]
     async with make_harness(database, receivers, *probes) as harness:
         record(harness, "fail", "a")
-        await harness.advance(WAIT_MS)
+        await harness.advance(WAIT_MS, 10_000)
         record(harness, "fail", "z")
         await harness.settle()
         assert harness.count_messages() == {"bot/slack": 1, **dict.fromkeys(ELSEWHERE, 2)}
@@ -162,7 +162,7 @@ async def test_a_shared_cause_comes_before_labels(database: Database, receivers:
         refused = {"reason": "connection.refused", "message": "connection refused"}
         record(harness, "fail", "d1", "d2", **refused)
         record(harness, "fail", "a", "b")
-        await harness.advance(WAIT_MS)
+        await harness.advance(WAIT_MS, 10_000)
         assert sorted(list_members(harness)) == [["a", "b"], ["d1", "d2"]]
         documents = {member["title"]: member for member in (each.json for each in harness.pager.received)}
         by_cause = documents["2 probes (db.example:443): connection refused"]
@@ -177,9 +177,9 @@ async def test_an_incident_that_is_over_before_the_first_message_is_in_it(
 ) -> None:
     async with make_harness(database, receivers) as harness:
         record(harness, "fail", "a", "b")
-        await harness.advance(10_000)
+        await harness.advance(10_000, 10_000)
         record(harness, "pass", "a")
-        await harness.advance(WAIT_MS)
+        await harness.advance(WAIT_MS, 10_000)
         assert (list_events(harness), list_members(harness)) == (["opened"], [["a", "b"]])
         assert harness.pager.received[0].json["title"] == "1 of 2 probes (group Search): B: HTTP 503"
         record(harness, "pass", "b")
@@ -189,7 +189,7 @@ async def test_an_incident_that_is_over_before_the_first_message_is_in_it(
         record(harness, "fail", "c")
         harness.now += 10_000
         record(harness, "pass", "c")
-        await harness.advance(WAIT_MS)
+        await harness.advance(WAIT_MS, 10_000)
         assert (list_events(harness)[2:], list_members(harness)[2:]) == (["resolved"], [["c"]])
         assert harness.pager.received[2].json["merged"]
 
@@ -199,10 +199,10 @@ async def test_an_incident_joins_a_message_that_waits_although_its_incidents_are
 ) -> None:
     async with make_harness(database, receivers) as harness:
         record(harness, "fail", "a")
-        await harness.advance(10_000)
+        await harness.advance(10_000, 10_000)
         record(harness, "pass", "a")
         record(harness, "fail", "b")
-        await harness.advance(WAIT_MS - 10_001)
+        await harness.advance(WAIT_MS - 10_001, 10_000)
         assert list_members(harness) == []
         await harness.advance(1)
         assert (list_events(harness), list_members(harness)) == (["opened"], [["a", "b"]])
@@ -215,9 +215,9 @@ async def test_an_incident_joins_a_message_that_waits_although_its_incidents_are
 async def test_a_process_that_is_killed_during_the_wait_loses_nothing(database: Database, receivers: Receivers) -> None:
     async with make_harness(database, receivers) as harness:
         record(harness, "fail", "a", "b")
-        await harness.advance(10_000)
+        await harness.advance(10_000, 10_000)
         harness.start_sender()
-        await harness.advance(WAIT_MS - 10_001)
+        await harness.advance(WAIT_MS - 10_001, 10_000)
         assert harness.count_messages() == dict.fromkeys(DESTINATIONS, 0)
         await harness.advance(1)
         assert harness.count_messages() == dict.fromkeys(DESTINATIONS, 1)
@@ -246,7 +246,7 @@ async def test_a_route_that_changes_while_a_message_waits(
         reloaded = StoreHarness(database, probes, routes=table, now=harness.now, create_schema=False)
         harness.store.membership.leave(harness.now)
         harness.store = reloaded.without_downtime()
-        await harness.advance(WAIT_MS)
+        await harness.advance(WAIT_MS, 10_000)
         assert harness.count_messages() == dict.fromkeys(DESTINATIONS, 1), "what waited is sent in its time"
         record(harness, "fail", "b")
         await harness.advance(HOUR_MS + MINUTE_MS, 10 * MINUTE_MS)
@@ -264,9 +264,9 @@ async def test_a_silence_and_a_group_that_waits(database: Database, receivers: R
     async with make_harness(database, receivers, destinations=("pager/webhook",)) as harness:
         silence = begin_silence(database, make_silence_request(harness.now + HOUR_MS, id="a"), ANA, harness.now).silence
         record(harness, "fail", "a")
-        await harness.advance(20_000)
+        await harness.advance(20_000, 10_000)
         record(harness, "fail", "b")
-        await harness.advance(WAIT_MS - 1)
+        await harness.advance(WAIT_MS - 1, 10_000)
         assert list_members(harness) == []
         await harness.advance(1)
         assert list_members(harness) == [["b"]]
@@ -285,9 +285,9 @@ async def test_what_a_silence_releases_while_the_message_waits_waits_with_it(
         record(harness, "fail", "a")
         silence = begin_silence(database, make_silence_request(harness.now + HOUR_MS, id="b"), ANA, harness.now).silence
         record(harness, "fail", "b")
-        await harness.advance(10_000)
+        await harness.advance(10_000, 10_000)
         end_silence(database, silence.id, BEN, harness.now)
-        await harness.advance(WAIT_MS - 10_001)
+        await harness.advance(WAIT_MS - 10_001, 10_000)
         assert list_members(harness) == []
         await harness.advance(1)
         assert list_members(harness) == [["a", "b"]]
@@ -306,7 +306,7 @@ async def test_escalation_does_not_wait_and_one_reminder_is_for_all(database: Da
 
         record(harness, "fail", "a", "b", "c")
         opened_at = harness.now
-        await harness.advance(WAIT_MS)
+        await harness.advance(WAIT_MS, 10_000)
         acknowledge_incident(database, find_incident(harness, "c")["id"], ANA, "", harness.now)
         await follow_up(opened_at + AFTER_MS - harness.now)
         assert list_members(harness) == [["a", "b"]], "no one has to wait for it again"
@@ -322,7 +322,7 @@ async def test_all_incidents_of_a_route_are_one_message(database: Database, rece
     probes = [make_probe("a"), make_probe("m", "Media"), make_probe("n", "")]
     async with make_harness(database, receivers, *probes, routes=(route,)) as harness:
         record(harness, "fail", "a", "m", "n")
-        await harness.advance(WAIT_MS)
+        await harness.advance(WAIT_MS, 10_000)
         assert harness.count_messages() == dict.fromkeys(DESTINATIONS, 1)
         assert harness.pager.received[0].json["title"] == "3 probes: A: HTTP 503, and 2 more"
         assert "replaces them" not in harness.list_texts()["mail/email"][0], "they are a group"
@@ -356,5 +356,5 @@ async def test_a_group_of_an_earlier_version_goes_on_by_its_cause(database: Data
             connection.execute(sa.update(outbox).values(due_at=harness.now))
         await harness.settle()
         record(harness, "fail", "d2")
-        await harness.advance(MIN_GROUP_MESSAGE_EDIT_INTERVAL_MS)
+        await harness.advance(MIN_GROUP_MESSAGE_EDIT_INTERVAL_MS, 10_000)
         assert "2 probes (db.example:443)" in harness.list_texts()["bot/slack"][0]
