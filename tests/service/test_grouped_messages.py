@@ -98,11 +98,11 @@ async def test_incidents_with_equal_labels_are_one_message_that_waits(database: 
         await harness.advance(MIN_GROUP_MESSAGE_EDIT_INTERVAL_MS, 10_000)
         assert harness.count_messages() == dict.fromkeys(DESTINATIONS, 1)
         assert "3 probes (group Search)" in harness.list_texts()["bot/slack"][0]
-        await harness.advance(MIN_LABEL_GROUP_MESSAGE_INTERVAL_MS, 10_000)
+        await harness.advance(MIN_LABEL_GROUP_MESSAGE_INTERVAL_MS, MINUTE_MS)
         assert harness.count_messages() == {"bot/slack": 1, **dict.fromkeys(ELSEWHERE, 2)}
         assert list_members(harness)[1] == ["a", "b", "c"]
         record(harness, "pass", "a")
-        await harness.advance(MIN_LABEL_GROUP_MESSAGE_INTERVAL_MS, 10_000)
+        await harness.advance(MIN_LABEL_GROUP_MESSAGE_INTERVAL_MS, MINUTE_MS)
         assert harness.count_messages() == {"bot/slack": 1, **dict.fromkeys(ELSEWHERE, 3)}
         assert "2 of 3 probes (group Search)" in harness.list_texts()["mail/email"][2]
         record(harness, "pass", "b", "c")
@@ -207,7 +207,7 @@ async def test_an_incident_joins_a_message_that_waits_although_its_incidents_are
         await harness.advance(1)
         assert (list_events(harness), list_members(harness)) == (["opened"], [["a", "b"]])
         record(harness, "fail", "a")
-        await harness.advance(MIN_LABEL_GROUP_MESSAGE_INTERVAL_MS, 10_000)
+        await harness.advance(MIN_LABEL_GROUP_MESSAGE_INTERVAL_MS, MINUTE_MS)
         assert list_members(harness)[1:] == [["a", "a", "b"]], "it is another incident"
         assert {row["state"] for row in harness.store.select_rows(outbox)} <= {"sent", "merged"}
 
@@ -271,7 +271,7 @@ async def test_a_silence_and_a_group_that_waits(database: Database, receivers: R
         await harness.advance(1)
         assert list_members(harness) == [["b"]]
         end_silence(database, silence.id, BEN, harness.now)
-        await harness.advance(MIN_LABEL_GROUP_MESSAGE_INTERVAL_MS, 10_000)
+        await harness.advance(MIN_LABEL_GROUP_MESSAGE_INTERVAL_MS, MINUTE_MS)
         assert list_members(harness) == [["b"], ["a", "b"]]
         record(harness, "pass", "a", "b")
         await harness.settle()
