@@ -101,11 +101,11 @@ def format_open_incidents_title_with_cause(context: AlertMessageContext) -> str:
     )
     noun = _choose_probes_or_incidents_noun(context.members)
     if not context.shared_cause:
-        is_named = not is_merged_message(context) and is_about_single_probe(context)
+        is_about_one_probe = not is_merged_message(context) and is_about_single_probe(context)
         incident = members[0].incident
         first = (
             to_safe_single_line(incident.message or incident.reason, MAX_MESSAGE_NAME_CHARS)
-            if is_named
+            if is_about_one_probe
             else _format_incident_probe_and_cause(members[0], MAX_MESSAGE_NAME_CHARS)
         )
         others = (open_count or total) - 1
