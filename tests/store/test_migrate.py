@@ -382,8 +382,8 @@ def test_nothing_of_an_earlier_version_is_muted(fresh: Database, tmp_path: Path)
 
 
 def test_the_groups_of_an_earlier_version_share_a_cause_and_wait_for_nothing(fresh: Database, tmp_path: Path) -> None:
-    saved = fill_first_schema(fresh, tmp_path, "0022")
-    assert upgrade_schema(fresh, find_resource_folder("migrations")) == ("0022", HEAD)
+    saved = fill_first_schema(fresh, tmp_path, "0023")
+    assert upgrade_schema(fresh, find_resource_folder("migrations")) == ("0023", HEAD)
     assert read_rows(fresh, saved) == saved
     with fresh.open_read_transaction() as connection:
         rows = connection.execute(sa.select(incident_groups)).all()
