@@ -82,7 +82,7 @@ def test_an_incident_is_closed_and_explained(harness: StoreHarness) -> None:
     harness.record_each(*make_results(harness.database_id("api"), "fp", read_wall_clock_ms() + MINUTE_MS))
     again = harness.select_row(incidents, incidents.c.id != id)["id"]
     refused = invoke_command("close", again)
-    assert (refused.exit_code, "only an open incident can be closed" in refused.stderr) == (1, True)
+    assert (refused.exit_code, "only an open incident can be closed" in refused.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def test_acts_and_what_they_store_have_the_documented_shape(document: Any, own_d
     request("GET", "/api/v1/maintenance/{window_id}", window_id=id)
     request("DELETE", "/api/v1/maintenance/{window_id}", window_id=id)
     assert len(request("GET", "/api/v1/maintenance")["items"]) == 1
-    assert len(request("GET", "/api/v1/audit")["items"]) == 11
+    assert len(request("GET", "/api/v1/audit")["items"]) == 12
 
 
 def test_random_requests_find_no_fault(own_database: Database) -> None:
