@@ -32,7 +32,7 @@ from tests.support.postgres import find_postgres, running_postgres
 from watchdog.app import create_asgi_app, open_running_watchdog_service
 
 MAX_EFFECT_S = 2.0
-MESSAGE_PATIENCE_S = 8.0
+MAX_MESSAGE_WAIT_S = 8.0
 MESSAGES_OF_START = ("oncall opened down", "chat opened ruled")
 PROBES_WITHOUT_RETRIES = ("steady", "second", "victim", "ruled", "down")
 """Each of their slots is one request to the path that has their id."""
@@ -138,7 +138,7 @@ def run_case_or_note_problem(harness: ReloadHarness, case: ReloadCase, files: Fi
 def run_case(harness: ReloadHarness, case: ReloadCase, files: Files, row: Row, number: int) -> None:
     case.edit(files, harness)
     before, history, open_before = harness.load_running(), harness.load_history(), harness.open_incidents()
-    shown = harness.run_diff(files, case.place, number) if case.is_shown else None
+    diff = harness.run_diff(files, case.place, number) if case.is_shown else None
     harness.begin_change()
     case.apply(harness, files)
     harness.place(case.place)
@@ -148,15 +148,15 @@ def run_case(harness: ReloadHarness, case: ReloadCase, files: Files, row: Row, n
     case.then(harness)
     harness.wait_for_runs()
     row.not_kept = list(list_lost_state(harness, history, open_before, case.ended))
-    if shown is None:
+    if diff is None:
         return
     if case.is_valid:
         entry = harness.entries("config_reloaded")[harness.reload_count]
-        row.differences = list(list_differences(shown, before, harness.load_running(), entry))
+        row.differences = list(list_differences(diff, before, harness.load_running(), entry))
         if (again := harness.run_diff(files, case.place, number)).exit_code != 0:
             row.differences.append(f"afterwards, it shows {again.output}")
     else:
-        row.differences = list(list_differences_of_refusal(shown, harness.entries("config_invalid")[-1]["detail"]))
+        row.differences = list(list_differences_of_refusal(diff, harness.entries("config_invalid")[-1]["detail"]))
 
 
 def go_back(harness: ReloadHarness, files: Files) -> None:
@@ -170,7 +170,7 @@ def compare_messages(harness: ReloadHarness, mark: int, case: ReloadCase, row: R
     if case.checks_own_messages:
         return
     expected = Counter(case.messages)
-    harness.wait_until(lambda: not expected - harness.messages_since(mark), MESSAGE_PATIENCE_S)
+    harness.wait_until(lambda: not expected - harness.messages_since(mark), MAX_MESSAGE_WAIT_S)
     harness.wait_for_runs()
     received = harness.messages_since(mark)
     row.spurious, row.missing = received - expected, expected - received
@@ -190,13 +190,13 @@ def list_lost_state(
 
 
 def list_differences(
-    shown: DiffOutput, before: RunningConfig, after: RunningConfig, entry: Mapping[str, Any]
+    diff: DiffOutput, before: RunningConfig, after: RunningConfig, entry: Mapping[str, Any]
 ) -> Iterator[str]:
     """Between what `watchdog diff` showed and what the process then stored and logged."""
     both = before.probe_digests.keys() & after.probe_digests.keys()
     was, now = before.destinations, after.destinations
     routed = {id: (before.routed[id], after.routed[id]) for id in both if before.routed[id] != after.routed[id]}
-    changes = shown.changes
+    changes = diff.changes
     shown_routed = {
         each["probe"]: (frozenset(each["before"]), frozenset(each["after"])) for each in changes["rerouted"]
     }
@@ -216,7 +216,7 @@ def list_differences(
         "routing": ({id: routes for id, routes in shown_routed.items() if routes[0] != routes[1]}, routed),
         "restart": (changes["restart_required"], entry.get("restart_required", [])),
         "log": (count_changes(changes), {kind: entry[kind] for kind in LOGGED_KINDS if kind in entry}),
-        "exit code": (shown.exit_code, int(changes["is_changed"])),
+        "exit code": (diff.exit_code, int(changes["is_changed"])),
     }
     for name, (expected, actual) in pairs.items():
         if expected != actual:
@@ -233,11 +233,11 @@ def count_changes(changes: Mapping[str, Any]) -> dict[str, int]:
     return {kind: count for kind, count in counts.items() if count}
 
 
-def list_differences_of_refusal(shown: DiffOutput, logged: str) -> Iterator[str]:
+def list_differences_of_refusal(diff: DiffOutput, logged: str) -> Iterator[str]:
     """Both name the same place in a file."""
-    places = [re.findall(r"[\w.]+(?::\d+)*(?=: )", text)[:1] for text in (shown.output, logged)]
-    if shown.exit_code != 2 or places[0] != places[1]:
-        yield f"{shown.exit_code} {shown.output!r} was shown, {logged!r} was logged"
+    places = [re.findall(r"[\w.]+(?::\d+)*(?=: )", text)[:1] for text in (diff.output, logged)]
+    if diff.exit_code != 2 or places[0] != places[1]:
+        yield f"{diff.exit_code} {diff.output!r} was shown, {logged!r} was logged"
 
 
 def measure_rows(rows: Sequence[Row]) -> Iterator[Measurement]:

@@ -25,7 +25,7 @@ from benchmarks.reload_harness import (
 Edit = Callable[[Files, ReloadHarness], object]
 Check = Callable[[ReloadHarness], object]
 LONGEST_INTERVAL_S = 2.0
-STORM_SIZE, STORM_INTERVAL, STORM_PATIENCE_S = 200, "15s", 60.0
+STORM_SIZE, STORM_INTERVAL, MAX_STORM_WAIT_S = 200, "15s", 60.0
 FILE_TOKEN, ROTATED_TOKEN = "0123456789abcdef-file", "fedcba9876543210-file"
 
 
@@ -269,8 +269,8 @@ def count_open_storm_incidents(harness: ReloadHarness) -> int:
 
 
 def wait_until_storm_is_open(harness: ReloadHarness) -> None:
-    harness.wait_until(lambda: count_open_storm_incidents(harness) == STORM_SIZE, STORM_PATIENCE_S)
-    harness.wait_until(lambda: not harness.count_waiting_messages(), STORM_PATIENCE_S)
+    harness.wait_until(lambda: count_open_storm_incidents(harness) == STORM_SIZE, MAX_STORM_WAIT_S)
+    harness.wait_until(lambda: not harness.count_waiting_messages(), MAX_STORM_WAIT_S)
     sent = harness.count_opened_messages("storm-")
     assert len(sent) == sent.total() == STORM_SIZE, f"{sent.total()} messages about {len(sent)} incidents"
     named = {name.rpartition(" ")[2] for name in harness.messages_since(0)}

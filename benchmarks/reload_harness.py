@@ -45,7 +45,7 @@ from watchdog.store.tables import (
 
 MAIN_FILE, INCLUDED_FILE, MANAGED_FILE, TOKEN_FILE = "watchdog.yaml", "conf.d/more.yaml", "managed.yaml", "token"
 ENV = {"BACKUP_TOKEN": "0123456789abcdef-backup", "OTHER_TOKEN": "0123456789abcdef-other"}
-PATIENCE_S = 20.0
+MAX_WAIT_S = 20.0
 """After which something counts as not happening at all."""
 
 Files = dict[str, Any]
@@ -229,9 +229,9 @@ class ReloadHarness:
 
     def load_running(self) -> RunningConfig:
         own_revision = sa.select(members.c.revision).where(members.c.id == self.member_id)
-        while not (found := self.query(own_revision)):
+        while not (revisions_in_use := self.query(own_revision)):
             time.sleep(0.01)  # it is moving from one revision to the other
-        [(revision,)] = found
+        [(revision,)] = revisions_in_use
         rows = self.query(sa.select(revision_probes).where(revision_probes.c.revision == revision))
         digests = {row.probe_id: row.content_digest for row in rows if row.probe_id != WATCHDOG_SELF_PROBE_ID}
         destinations = self.query(sa.select(revision_destinations).where(revision_destinations.c.revision == revision))
@@ -268,7 +268,7 @@ class ReloadHarness:
 
     # --- waiting
 
-    def wait_until(self, condition: Callable[[], object], timeout_s: float = PATIENCE_S) -> float:
+    def wait_until(self, condition: Callable[[], object], timeout_s: float = MAX_WAIT_S) -> float:
         """How long it took, in s; infinite if it did not happen."""
         started_at = time.monotonic()
         while not condition():

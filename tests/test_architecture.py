@@ -35,7 +35,7 @@ LAYERS = (
     ("service",),
     ("api",),
     ("web", "mcp_server"),
-    ("server", "signals"),
+    ("server", "signals", "source_parsing"),
     ("app",),
     ("demo",),
     ("cli",),

@@ -100,8 +100,8 @@ def test_fields_that_need_a_restart(process: WatchdogProcess, config: Path) -> N
     wait_until(lambda: find_own_findings(process) == ["watchdog.restart_required"])
     former = config.with_name("former.yaml")
     former.write_text(json.dumps(CONFIG))
-    shown = run_command("diff", "-c", former, "-o", "json", cwd=config.parent).json
-    assert (shown["is_changed"], shown["restart_required"]) == (True, []), "the process still listens there"
+    diff = run_command("diff", "-c", former, "-o", "json", cwd=config.parent).json
+    assert (diff["is_changed"], diff["restart_required"]) == (True, []), "the process still listens there"
     config.write_text(json.dumps(CONFIG))
     wait_until(lambda: not find_own_findings(process))
     assert process.stop() == 0
