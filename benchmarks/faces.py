@@ -72,10 +72,11 @@ class PageTour:
     def go_through(self, site: PageSite) -> None:
         self._routes_without_pages |= {route for route, addresses in site.pages.items() if not addresses}
         for inspector in (self._with_script, self._without_script):
+            site.set_database_away(False)
             with inspector.signed_in_page(site) as page:
                 if site.state == "database away":
                     page.goto(site.url)  # what was read last is still shown
-                    site.take_database_away()
+                    site.set_database_away(True)
                 for address in site.addresses:
                     inspector.visit(page, site, address)
                 if site.state == "every kind":

@@ -81,8 +81,8 @@ class PageSite:
     url: str
     pages: dict[str, list[str]]
     managed_file: Path
-    take_database_away: Callable[[], None]
-    """From then on, no page can be read from the database."""
+    set_database_away: Callable[[bool], None]
+    """While it is away, no page can be read from it."""
 
     @property
     def addresses(self) -> list[str]:
@@ -222,16 +222,16 @@ class SiteBuilder:
                     raise StoreUnavailableError("away")
                 return await make_read_query_runner(database)(query)
 
-            def take_away() -> None:
+            def set_away(value: bool) -> None:
                 nonlocal is_away
-                is_away = True
+                is_away = value
 
             def read_clock() -> int:
                 return NOW + (STATUS_PAGE_CACHE_MS if is_away else 0)
 
             app = self._create_app(database, run_read_query=run_read_query, clock=read_clock)
             with running_app(app) as url:
-                yield PageSite(state, url, list_pages(app, database), self._managed_file.file, take_away)
+                yield PageSite(state, url, list_pages(app, database), self._managed_file.file, set_away)
         finally:
             database.close()
 
