@@ -77,6 +77,7 @@
     const page = new DOMParser().parseFromString(await response.text(), "text/html")
     const newScript = page.querySelector("script[data-interval-s]")
     if (newScript?.getAttribute("src") !== script.getAttribute("src")) return stop() // of another version
+    showLocalTimes(page.body)
     const focused = document.activeElement
     update(document.body, page.body)
     document.title = page.title
@@ -180,12 +181,6 @@
     return parts.filter(([count]) => count).map(([count, unit]) => `${count}\u00a0${unit}`).join(" ")
   }
 
-  function showLocalTime({ target }) {
-    const element = target.closest?.("time[datetime]")
-    if (element) element.title = `${new Date(element.dateTime).toLocaleString()} in your time zone`
-  }
-
-  document.addEventListener("pointerover", showLocalTime)
   document.addEventListener("visibilitychange", connect)
   addEventListener("pageshow", event => { if (event.persisted) connect() })
   addEventListener("pagehide", () => source?.close())

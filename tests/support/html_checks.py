@@ -11,6 +11,7 @@ VOID_ELEMENTS = frozenset(
 )
 PHRASING_CONTENT_ELEMENTS = frozenset({"p", "h1", "h2", "h3", "span", "b", "small", "code"})
 BLOCK_ELEMENTS = frozenset({"div", "section", "ul", "ol", "dl", "table", "pre", "form", "p", "h1", "h2", "h3"})
+SCRIPT_URL_PATTERN = re.compile(r"/static/(live|times|chart)\.")
 ID_REFERENCE_ATTRIBUTES = ("aria-labelledby", "aria-describedby", "for")
 
 
@@ -46,7 +47,7 @@ class HtmlChecker(HTMLParser):
 
     def _check_attributes(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         names = [name for name, _ in attrs]
-        if tag == "script" and not (dict(attrs).get("src") or "").startswith("/static/live."):
+        if tag == "script" and not SCRIPT_URL_PATTERN.match(dict(attrs).get("src") or ""):
             self.problems.append(f"<script> at {self.getpos()}")
         for name, value in attrs:
             if name == "style" or name.startswith("on"):
@@ -73,4 +74,5 @@ def find_html_problems(html: str) -> list[str]:
 
 def visible_text(html: str) -> str:
     """The text of a page on one line."""
+    html = re.sub(r"</?time\b[^>]*>", "", html)  # a time is a part of a sentence
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", html)).replace("\u00a0", " ").split())

@@ -14,9 +14,11 @@ from markupsafe import Markup
 from watchdog.domain.model import HealthState
 from watchdog.web import charts
 from watchdog.web.charts import ChartValue, FailedRunCluster, LimitLine, SparklineValue
+from watchdog.web.times import TimeAxisLabel
 
 HOSTILE = "\"><script>alert(1)</script>&amp;'<b>"
 
+LABELS = [TimeAxisLabel(HOSTILE, 0), TimeAxisLabel("now")]
 points = st.lists(st.none() | st.floats(0, 1e9), max_size=50)
 
 
@@ -34,18 +36,14 @@ def test_latency_is_valid_for_any_numbers(values: list[ChartValue], limit: float
     failures = [FailedRunCluster(0, 0, 1), FailedRunCluster(0.5, 0.9, 7), FailedRunCluster(1, 1, 2)]
     drawn(
         charts.render_latency_chart(
-            values, higher, failures, LimitLine(limit, HOSTILE) if limit else None, [HOSTILE, "now"], HOSTILE
+            values, higher, failures, LimitLine(limit, HOSTILE) if limit else None, LABELS, HOSTILE
         )
     )
 
 
 @given(points, st.none() | st.floats(0, 1e9))
 def test_counts_are_valid_for_any_numbers(values: list[ChartValue], limit: float | None) -> None:
-    drawn(
-        charts.render_count_chart(
-            values, None if limit is None else LimitLine(limit, HOSTILE), [HOSTILE, "now"], HOSTILE
-        )
-    )
+    drawn(charts.render_count_chart(values, None if limit is None else LimitLine(limit, HOSTILE), LABELS, HOSTILE))
 
 
 @given(st.lists(st.none() | st.just("x") | st.floats(0, 1e9), max_size=50))
@@ -85,7 +83,7 @@ def path(svg: Markup, name: str) -> str:
     ],
 )
 def test_gaps(sentence: str, values: Sequence[ChartValue], strokes: int) -> None:
-    svg = charts.render_latency_chart(values, values, [], None, ["00:00", "now"], "x")
+    svg = charts.render_latency_chart(values, values, [], None, LABELS, "x")
     assert path(svg, "p50").count("M") == strokes, sentence
 
 

@@ -173,6 +173,27 @@ def test_two_people_on_one_incident(browser: Browser, server: RunningServer, row
         context.close()
 
 
+def test_what_an_update_brings_is_in_local_time(browser: Browser, server: RunningServer, rows: FixtureRows) -> None:
+    """And what has not changed never shows UTC in between."""
+    context = browser.new_context(timezone_id="Asia/Kolkata")
+    context.set_default_timeout(HANG_S * 1000)
+    page, incident = context.new_page(), rows.incident_by_name["down"]
+    complaints = open_live(page, f"{server.url}/incidents/{incident}")
+    page.evaluate("""() => {
+        window.seen = []
+        const note = () => seen.push(...[...document.querySelectorAll("[data-as]")].map(time => time.textContent))
+        new MutationObserver(note).observe(document.body, {subtree: true, childList: true, characterData: true})
+    }""")
+    page.request.post(f"{server.url}/api/v1/incidents/{incident}/acknowledge")
+    page.get_by_role("heading", name="Acknowledged by localhost at 07:59 GMT+5:30").wait_for()
+    seen = page.evaluate("seen")
+    assert "07:59:14 GMT+5:30" in seen
+    assert [text for text in seen if text.startswith(("01:", "02:")) or "UTC" in text] == []
+    assert page.locator("time[data-as]:not([title])").count() == 0
+    assert complaints == []
+    context.close()
+
+
 def test_what_a_person_does_meanwhile_stays(page: Page, database: Database) -> None:
     """Focus, scroll position and opened details; the title follows."""
     with serving(database, clock=count(NOW, STATUS_PAGE_CACHE_MS).__next__) as server:

@@ -79,6 +79,11 @@ def describe_pause(pause: Pause, now: int) -> str:
     when = f"since {format_utc_timestamp(pause.started_at, now)}"
     if pause.ends_at is not None:
         when = f"until {format_utc_timestamp(pause.ends_at, now)}"
+    return f"paused {when} {describe_pause_author_and_comment(pause)}"
+
+
+def describe_pause_author_and_comment(pause: Pause) -> str:
+    """ "by ana: decommissioned", "in the configuration"."""
     comment = truncate_to_single_line(pause.comment, MAX_DESCRIBED_COMMENT_CHARS)
     author = "in the configuration" if pause.is_in_configuration else f"by {pause.actor.name}"
-    return f"paused {when} {author}" + (f": {comment}" if comment else "")
+    return author + (f": {comment}" if comment else "")

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, format_time_of_day
 from watchdog.store.read.status import ResultRow
+from watchdog.web.times import TimeAxisLabel, TimeStyle
 
 CHART_WINDOW_AND_POINT_DURATIONS_MS = (
     (5 * MINUTE_MS, 5 * SECOND_MS),
@@ -59,7 +60,9 @@ def choose_chart_window(runs: Sequence[ResultRow], now: int) -> ChartWindow:
     return ChartWindow(now - length, now, step, -(-length // step))
 
 
-def build_time_axis_labels(window: ChartWindow) -> list[str]:
+def build_time_axis_labels(window: ChartWindow) -> list[TimeAxisLabel]:
     with_seconds = window.length < HOUR_MS
-    labels = [format_time_of_day(window.start + window.length * i // 6, seconds=with_seconds) for i in range(6)]
-    return [*labels, "now"]
+    style = TimeStyle.TIME_WITH_SECONDS if with_seconds else TimeStyle.TIME
+    instants = [window.start + window.length * i // 6 for i in range(6)]
+    labels = [TimeAxisLabel(format_time_of_day(at, seconds=with_seconds), at, style) for at in instants]
+    return [*labels, TimeAxisLabel("now")]

@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from watchdog.domain.formatting import NBSP, format_number
 from watchdog.domain.model import HealthState
+from watchdog.web.times import TimeAxisLabel, render_time_axis
 
 ChartValue: TypeAlias = float | None
 """Milliseconds; None: no data, which is a gap in the line."""
@@ -149,7 +150,7 @@ def render_latency_chart(
     p95: Sequence[ChartValue],
     failures: Sequence[FailedRunCluster],
     limit: LimitLine | None,
-    time_labels: Sequence[str],
+    time_labels: Sequence[TimeAxisLabel],
     label: str,
 ) -> Markup:
     """Two lines over time with a tinted area between them. Failed runs are crosses on the baseline."""
@@ -181,11 +182,11 @@ def render_latency_chart(
         ).format(
             format_svg_number((f.start + f.width / 2) * 100), scale.top_margin + scale.plot_height - 12, f.run_count
         )
-    return out + _render_time_axis(scale, time_labels) + Markup("</svg>")
+    return out + render_time_axis(time_labels, scale.height - 4) + Markup("</svg>")
 
 
 def render_count_chart(
-    values: Sequence[ChartValue], limit: LimitLine | None, time_labels: Sequence[str], label: str
+    values: Sequence[ChartValue], limit: LimitLine | None, time_labels: Sequence[TimeAxisLabel], label: str
 ) -> Markup:
     """A count over time."""
     present = [v for v in (*values, limit.value if limit else None) if v is not None]
@@ -202,7 +203,7 @@ def render_count_chart(
         area=_build_svg_area([0.0] * len(values), values, scale.index_to_x, scale.value_to_plot_y),
         line=_build_svg_line_path(values, scale.index_to_x, scale.value_to_plot_y),
     )
-    return out + _render_limit_line(scale, limit) + _render_time_axis(scale, time_labels) + Markup("</svg>")
+    return out + _render_limit_line(scale, limit) + render_time_axis(time_labels, scale.height - 4) + Markup("</svg>")
 
 
 class CanaryChartColumn(NamedTuple):
@@ -213,7 +214,9 @@ class CanaryChartColumn(NamedTuple):
     failed: bool
 
 
-def render_canary_chart(timings: Sequence[CanaryChartColumn | None], time_labels: Sequence[str], label: str) -> Markup:
+def render_canary_chart(
+    timings: Sequence[CanaryChartColumn | None], time_labels: Sequence[TimeAxisLabel], label: str
+) -> Markup:
     """One column per run: waiting below, processing above; failed runs are hatched. None: no run."""
     peak = max([*((c.pick_up_ms or 0) + (c.processing_ms or 0) for c in timings if c), 1.0])
     ceiling, step = choose_axis_maximum_and_step(peak)
@@ -237,7 +240,7 @@ def render_canary_chart(timings: Sequence[CanaryChartColumn | None], time_labels
             out += Markup(
                 '<svg x="{}%" y="{}" overflow="visible"><path class="x-mark" d="M-3.5 0l7 7m0-7l-7 7"/></svg>'
             ).format(format_svg_number(x + width / 2), format_svg_number(y - 12))
-    return out + _render_time_axis(scale, time_labels) + Markup("</svg>")
+    return out + render_time_axis(time_labels, scale.height - 4) + Markup("</svg>")
 
 
 def _build_svg_rect(css_class: str, x: float, y: float, width: float, height: float) -> Markup:
@@ -294,20 +297,6 @@ def _render_percentile_line_labels(scale: ChartScale, p50: Sequence[ChartValue],
         )
         for name, x, y in ends
     )
-
-
-def _render_time_axis(scale: ChartScale, time_labels: Sequence[str]) -> Markup:
-    out = Markup()
-    for i, text in enumerate(time_labels):
-        anchor = "start" if i == 0 else "end" if i == len(time_labels) - 1 else "middle"
-        out += Markup('<text{} x="{}%" y="{}" text-anchor="{}">{}</text>').format(
-            Markup(' class="wide-only"') if i % (3 if len(text) > len("02:29") else 2) else "",
-            format_svg_number(i / max(1, len(time_labels) - 1) * 100),
-            scale.height - 4,
-            anchor,
-            text,
-        )
-    return out
 
 
 def choose_axis_maximum_and_step(peak: float) -> tuple[float, float]:

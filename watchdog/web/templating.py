@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
@@ -13,6 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
+from markupsafe import Markup
 
 from watchdog.domain import formatting
 from watchdog.domain.formatting import HEALTH_STATE_LABELS
@@ -20,6 +20,12 @@ from watchdog.domain.model import HealthState
 from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.resources import find_resource_folder
 from watchdog.web.compression import PrecompressedResponseBody
+from watchdog.web.times import (
+    format_html_datetime_attribute,
+    render_date,
+    render_timestamp,
+    render_timestamp_with_zone,
+)
 
 PAGE_HEALTH_STATE_LABELS = {**HEALTH_STATE_LABELS, HealthState.UNKNOWN: "No data"}
 MAX_TARGET_TEXT_PAGE_CHARS = 300
@@ -37,7 +43,9 @@ SECURITY_HEADERS = {
 LIVE_PAGE_HEADERS = {
     "Content-Security-Policy": f"{SECURITY_HEADERS['Content-Security-Policy']}; script-src 'self'; connect-src 'self'"
 }
-"""Of the pages that have the script live.js."""
+"""Of the pages that have scripts."""
+SCRIPT_NAMES = ("times.js", "live.js")
+"""In templates/pages."""
 HTTP_URL_PREFIX_PATTERN = re.compile(r"https?://", re.IGNORECASE)
 
 
@@ -72,8 +80,8 @@ class PageRenderer:
         folder = find_resource_folder("templates") / "pages"
         stylesheet = _load_static_file(folder / "watchdog.css", "text/css")
         favicon = _load_static_file(folder / "icon.svg", "image/svg+xml")
-        live_script = _load_static_file(folder / "live.js", "text/javascript")
-        self.static_files = {file.name: file for file in (stylesheet, favicon, live_script)}
+        scripts = {name: _load_static_file(folder / name, "text/javascript") for name in SCRIPT_NAMES}
+        self.static_files = {file.name: file for file in (stylesheet, favicon, *scripts.values())}
         self._environment = Environment(
             loader=FileSystemLoader(
                 [folder, *([find_resource_folder("templates") / extra_folder] if extra_folder else [])]
@@ -89,7 +97,7 @@ class PageRenderer:
             "get_site_notice": get_site_notice,
             "stylesheet": stylesheet.url_path,
             "favicon": favicon.url_path,
-            "live_script": live_script.url_path,
+            "scripts": {name: script.url_path for name, script in scripts.items()},
             "state_labels": PAGE_HEALTH_STATE_LABELS,
         }
         self._environment.filters |= {
@@ -98,7 +106,9 @@ class PageRenderer:
             "number": formatting.format_number,
             "html_datetime": format_html_datetime_attribute,
             "timestamp": _timestamp_filter,
-            "time_with_seconds": _time_with_seconds_filter,
+            "timestamp_with_seconds": _timestamp_with_seconds_filter,
+            "timestamp_with_zone": _timestamp_with_zone_filter,
+            "utc_text": _utc_text_filter,
             "time_ago": _time_ago_filter,
             "date": _date_filter,
             "milliseconds": format_milliseconds_number,
@@ -120,29 +130,36 @@ def _load_static_file(path: Path, media_type: str) -> StaticFile:
     )
 
 
-def format_html_datetime_attribute(at: int) -> str:
-    """For `datetime` attributes: "2026-11-22T02:29:14Z"."""
-    return datetime.fromtimestamp(at // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 @pass_context
 def _time_ago_filter(context: Context, at: int) -> str:
     return formatting.format_time_ago(at, context["now"])
 
 
 @pass_context
-def _date_filter(context: Context, at: int) -> str:
-    return formatting.format_date(at, context["now"])
+def _date_filter(context: Context, at: int) -> Markup:
+    return render_date(at, context["now"])
 
 
 @pass_context
-def _timestamp_filter(context: Context, at: int) -> str:
-    return formatting.format_utc_timestamp_without_zone(at, context["now"])
+def _timestamp_filter(context: Context, at: int) -> Markup:
+    return render_timestamp(at, context["now"])
 
 
 @pass_context
-def _time_with_seconds_filter(context: Context, at: int) -> str:
-    return formatting.format_utc_timestamp_without_zone(at, context["now"], seconds=True)
+def _timestamp_with_seconds_filter(context: Context, at: int) -> Markup:
+    return render_timestamp(at, context["now"], seconds=True)
+
+
+@pass_context
+def _timestamp_with_zone_filter(context: Context, at: int) -> Markup:
+    """With seconds."""
+    return render_timestamp_with_zone(at, context["now"], seconds=True)
+
+
+@pass_context
+def _utc_text_filter(context: Context, at: int) -> str:
+    """For an attribute, which stays in UTC."""
+    return formatting.format_utc_timestamp(at, context["now"], seconds=True)
 
 
 def is_http_url(url: str) -> bool:

@@ -14,6 +14,7 @@ from watchdog.domain.measurements import CanaryStageDurations, QueueMeasurements
 from watchdog.domain.model import HealthState, Outcome, ProbeResult
 from watchdog.web import charts
 from watchdog.web.cards.base import ProbeCardLoadContext, ProbePageCardType
+from watchdog.web.times import TimeAxisLabel
 
 MAX_CANARY_RUNS_ON_CARD = 48
 """Runs in the chart and its table."""
@@ -118,9 +119,10 @@ def _build_canary_stage_summaries(newest: CanaryCardRun, earlier: Sequence[Canar
     return summaries
 
 
-def _build_canary_time_axis_labels(runs: Sequence[CanaryCardRun]) -> list[str]:
+def _build_canary_time_axis_labels(runs: Sequence[CanaryCardRun]) -> list[TimeAxisLabel]:
     first, last = runs[0].slot, runs[-1].slot
-    return [format_time_of_day(first + (last - first) * i // 4) for i in range(5)]
+    instants = [first + (last - first) * i // 4 for i in range(5)]
+    return [TimeAxisLabel(format_time_of_day(at), at) for at in instants]
 
 
 def _describe_canary_chart(runs: Sequence[CanaryCardRun]) -> str:

@@ -9,13 +9,14 @@ from math import ceil
 
 from markupsafe import Markup
 
-from watchdog.domain.formatting import format_count_with_noun, format_duration, format_time_of_day
+from watchdog.domain.formatting import MINUTE_MS, format_count_with_noun, format_duration, format_time_of_day
 from watchdog.domain.model import Outcome, ProbeResult
 from watchdog.domain.rules import preference
 from watchdog.store.read.status import ResultRow
 from watchdog.web import charts
 from watchdog.web.cards.base import ProbeCardLoadContext, ProbePageCardType
 from watchdog.web.chart_window import ChartWindow, build_time_axis_labels, choose_chart_window
+from watchdog.web.times import render_time_of_day
 
 LATENCY_LIMIT_EXPRESSION_PATTERN = re.compile(r"\s*elapsed_ms\s*<=?\s*(\d+)\s*")
 MAX_FAILED_RUN_CLUSTER_GAP_CHART_FRACTION = 0.04
@@ -34,7 +35,7 @@ class LatencyCard:
     """Runs that passed or failed."""
     no_verdict_count: int
     """Slots that were missed, and runs that ended in an error."""
-    no_verdict_period: str
+    no_verdict_period: Markup
     has_limit_line: bool
     table_rows: tuple[tuple[int, float | None, float | None, int], ...]
     """(start, p50, p95, failed runs) of each point that has any run, newest first."""
@@ -129,11 +130,12 @@ def cluster_failed_runs_for_chart(runs: Iterable[ResultRow], window: ChartWindow
     return clusters
 
 
-def _format_slot_range(runs: Sequence[ResultRow]) -> str:
+def _format_slot_range(runs: Sequence[ResultRow]) -> Markup:
     if not runs:
-        return ""
-    first, last = format_time_of_day(runs[0].slot), format_time_of_day(runs[-1].slot)
-    return first if first == last else f"{first} to {last}"
+        return Markup()
+    first, last = render_time_of_day(runs[0].slot), render_time_of_day(runs[-1].slot)
+    is_one_minute = runs[0].slot // MINUTE_MS == runs[-1].slot // MINUTE_MS
+    return first if is_one_minute else Markup("{} to {}").format(first, last)
 
 
 def _describe_latency_chart(
@@ -160,7 +162,7 @@ def _describe_latency_chart(
     sentences = [f"Latency over {format_duration(window.length)}: {', '.join(parts) or 'no run passed'}."]
     for cluster in failure_clusters[:MAX_FAILED_RUN_CLUSTERS_IN_CHART_DESCRIPTION]:
         failed_at = format_time_of_day(int(window.start + cluster.start * window.length))
-        sentences.append(f"{format_count_with_noun(cluster.run_count, 'run')} failed at {failed_at}.")
+        sentences.append(f"{format_count_with_noun(cluster.run_count, 'run')} failed at {failed_at} UTC.")
     return " ".join(sentences)
 
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from watchdog.domain import reasons
-from watchdog.domain.formatting import format_time_of_day
 from watchdog.domain.model import Outcome, ProbeResult
 from watchdog.store.read.status import ResultRow
 from watchdog.web import charts
 from watchdog.web.cards.base import ProbeCardLoadContext, ProbePageCardType
 from watchdog.web.cards.latency import compute_percentile
+from watchdog.web.times import render_time_of_day
 
 PHASE_INTERRUPTING_REASON_FAMILIES = frozenset({"timeout", "dns", "connection", "tls", "protocol", "body"})
 """Families of reasons that end a run in the middle of a phase."""
@@ -61,7 +61,7 @@ def pick_representative_run_slots(runs: Sequence[ResultRow]) -> dict[str, int]:
             ranked = [run.slot for run in passed]
             slots |= {"Median": compute_percentile(ranked, 50), "p95": compute_percentile(ranked, 95)}
     if failed := [run for run in runs if run.outcome is Outcome.FAIL]:
-        slots[f"Failed {format_time_of_day(failed[-1].slot)}"] = failed[-1].slot
+        slots[Markup("Failed {}").format(render_time_of_day(failed[-1].slot))] = failed[-1].slot
     return slots
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from markupsafe import Markup
+
 from watchdog.domain.acts import Actor, OperatorActKind
-from watchdog.domain.formatting import format_utc_timestamp
 from watchdog.domain.model import HealthState, Incident, ProbeInfo
-from watchdog.domain.pausing import Pause, describe_pause
+from watchdog.domain.pausing import Pause, describe_pause_author_and_comment
 from watchdog.domain.silencing import Silence
 from watchdog.store.read.acts import (
     list_operator_acts_about_incident,
@@ -20,6 +21,7 @@ from watchdog.store.read.acts import (
 from watchdog.store.read.maintenance import list_maintenance_in_effect_of_probe
 from watchdog.store.read.status import Connection, IncidentRecord
 from watchdog.web.pages.banner import PageBanner, capitalize_first
+from watchdog.web.times import render_timestamp_with_zone
 
 INCIDENT_TIMELINE_TITLE_BY_ACT_KIND = {
     OperatorActKind.ACKNOWLEDGE: "Acknowledged",
@@ -49,11 +51,12 @@ def build_acknowledgement_and_silence_banners(
     for pause in load_pauses_in_effect(connection, [record.probe.database_id]).values():
         yield build_pause_banner(pause, now)
     if acknowledgement := record.incident.acknowledgement:
-        title = f"Acknowledged by {acknowledgement.actor.name} at {format_utc_timestamp(acknowledgement.at, now)}"
+        at = render_timestamp_with_zone(acknowledgement.at, now)
+        title = Markup("Acknowledged by {} at {}").format(acknowledgement.actor.name, at)
         yield PageBanner(HealthState.UNKNOWN, title, acknowledgement.comment)
     for silence in list_silences_of_incident(connection, record.incident.id):
         if silence.ended_at is None:
-            title = f"Silenced {silence.describe_end(now)}"
+            title = Markup("Silenced {}").format(render_silence_end(silence, now))
             text = f"{_describe_silence(silence)}. No one is notified before it ends."
             yield PageBanner(HealthState.UNKNOWN, title, text)
     yield from build_maintenance_banner(connection, record.incident.probe, now)
@@ -66,7 +69,7 @@ def build_silence_banners(silences: Sequence[Silence], probe: ProbeInfo, now: in
     if selecting:
         last = selecting[-1]
         text = "A silence is" if len(selecting) == 1 else f"{len(selecting)} silences are"
-        title = f"{text} in effect {last.describe_end(now)}"
+        title = Markup("{} in effect {}").format(text, render_silence_end(last, now))
         yield PageBanner(HealthState.UNKNOWN, title, _describe_silence(last))
 
 
@@ -77,26 +80,40 @@ def load_silences_by_incident(connection: Connection) -> Mapping[str, Sequence[S
 
 def describe_acts(incident: Incident, silences: Sequence[Silence], now: int) -> tuple[str, ...]:
     """For a list: "acknowledged by Ana", "silenced until 03:29 UTC". `silences`: those in effect that select it."""
-    marks = [f"acknowledged by {incident.acknowledgement.actor.name}"] if incident.acknowledgement else []
+    marks: list[str] = [f"acknowledged by {incident.acknowledgement.actor.name}"] if incident.acknowledgement else []
     if silences:
         last = max(silences, key=lambda silence: silence.ends_at)
-        marks.append(f"silenced {last.describe_end(now)}")
+        marks.append(Markup("silenced {}").format(render_silence_end(last, now)))
     return tuple(marks)
+
+
+def render_silence_end(silence: Silence, now: int) -> Markup:
+    """Of a silence in effect: "until 03:29 UTC", "until the incident is resolved"."""
+    if silence.incident:
+        return Markup("until the incident is resolved")
+    return Markup("until {}").format(render_timestamp_with_zone(silence.ends_at, now))
+
+
+def render_pause(pause: Pause, now: int) -> Markup:
+    """As `describe_pause`: "paused until 12:00 UTC by ana: decommissioned"."""
+    since_or_until, at = ("since", pause.started_at) if pause.ends_at is None else ("until", pause.ends_at)
+    time, details = render_timestamp_with_zone(at, now), describe_pause_author_and_comment(pause)
+    return Markup("paused {} {} {}").format(since_or_until, time, details)
 
 
 def build_pause_banner(pause: Pause, now: int) -> PageBanner:
     """Why a probe does not run."""
     text = "The probe does not run, and an incident that is open stays open."
-    return PageBanner(HealthState.PAUSED, capitalize_first(describe_pause(pause, now)), text)
+    return PageBanner(HealthState.PAUSED, capitalize_first(render_pause(pause, now)), text)
 
 
 def build_maintenance_banner(connection: Connection, probe: int, now: int) -> Iterator[PageBanner]:
     """That a probe is in maintenance, and why."""
     if windows := list_maintenance_in_effect_of_probe(connection, probe, now):
-        end = format_utc_timestamp(windows[-1].ends_at, now)
+        end = render_timestamp_with_zone(windows[-1].ends_at, now)
         reasons = "; ".join(": ".join(filter(None, (window.label, window.comment))) for window in windows)
         text = f"{reasons}. Its runs go on, but no incident opens, and the time does not count for uptime."
-        yield PageBanner("maint", f"In maintenance until {end}", text)
+        yield PageBanner("maint", Markup("In maintenance until {}").format(end), text)
 
 
 def build_act_timeline_events(connection: Connection, incident: str) -> Iterator[IncidentTimelineEvent]:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
+
+from markupsafe import Markup
 
 from watchdog.domain.model import HealthState
+
+TextT = TypeVar("TextT", str, Markup)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,5 +22,5 @@ class PageBanner:
     """The incident that the banner is about, which it links to."""
 
 
-def capitalize_first(text: str) -> str:
+def capitalize_first(text: TextT) -> TextT:
     return text[:1].upper() + text[1:]

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-from watchdog.domain.formatting import format_duration, format_utc_timestamp_without_zone
+from markupsafe import Markup
+
+from watchdog.domain.formatting import format_duration
 from watchdog.domain.measurements import drop_facts_of_other_subjects
 from watchdog.domain.model import Evidence, HealthState, Json, ProbeInfo, ProbeResult
 from watchdog.domain.rules import job as job_rule
@@ -16,6 +18,7 @@ from watchdog.domain.rules import task as task_rule
 from watchdog.store.read.history import StoredResultWithEvidence
 from watchdog.web.pages.results import format_fact_value
 from watchdog.web.templating import truncate_target_text_for_page
+from watchdog.web.times import render_timestamp
 
 NO_EVIDENCE_NOTE = (
     "No evidence stored: it is stored for failures, the first result after a change, and a sample of passes."
@@ -34,7 +37,7 @@ class ResultComparisonSide:
 
     title: str
     state: HealthState
-    time_and_location: str
+    time_and_location: Markup
     facts: tuple[tuple[str, str, bool], ...]
     excerpt: tuple[tuple[str, bool], ...]
     evidence_note: str = ""
@@ -75,8 +78,8 @@ def compare_first_bad_and_last_good(
     if last_good:
         note = "" if good_evidence else NO_EVIDENCE_NOTE
         if good_with_evidence and good_with_evidence is not last_good:
-            evidence_time = format_utc_timestamp_without_zone(good_with_evidence.result.slot, now, seconds=True)
-            note = f"Evidence from {evidence_time}: only a sample of the passing results is stored."
+            evidence_time = render_timestamp(good_with_evidence.result.slot, now, seconds=True)
+            note = Markup("Evidence from {}: only a sample of the passing results is stored.").format(evidence_time)
         good_side = ResultComparisonSide(
             title="Last good",
             state=HealthState.UP,
@@ -88,8 +91,8 @@ def compare_first_bad_and_last_good(
     return bad_side, good_side
 
 
-def _format_result_time_and_location(detail: StoredResultWithEvidence, now: int) -> str:
-    return f"{format_utc_timestamp_without_zone(detail.result.slot, now, seconds=True)} · {detail.result.location}"
+def _format_result_time_and_location(detail: StoredResultWithEvidence, now: int) -> Markup:
+    return Markup("{} · {}").format(render_timestamp(detail.result.slot, now, seconds=True), detail.result.location)
 
 
 def _truncate_evidence_excerpt(evidence: Evidence | None) -> str:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from watchdog.domain.formatting import format_count_with_noun, format_duration, format_time_of_day
+from markupsafe import Markup
+
+from watchdog.domain.formatting import format_count_with_noun, format_duration
 from watchdog.domain.model import DeliveryState, HealthState, IncidentEvent
 from watchdog.store.read.status import DeliveryRecord
+from watchdog.web.times import render_time_of_day
 
 DELIVERY_STATE_LABELS = {
     DeliveryState.SENT: "Delivered",
@@ -39,7 +42,7 @@ class DeliveryPageRow:
     state: HealthState
     glyph: str
     label: str
-    detail: str
+    detail: Markup
     destination: str
     is_undelivered: bool
 
@@ -61,28 +64,30 @@ def build_delivery_page_row(delivery: DeliveryRecord, destination_addresses: Map
     )
 
 
-def _format_delivery_detail(delivery: DeliveryRecord) -> str:
-    at = format_time_of_day(delivery.due_at if delivery.finished_at is None else delivery.finished_at, seconds=True)
+def _format_delivery_detail(delivery: DeliveryRecord) -> Markup:
+    at = render_time_of_day(delivery.due_at if delivery.finished_at is None else delivery.finished_at, seconds=True)
     match delivery.state:
         case DeliveryState.SENT:
             finished_at = delivery.finished_at or delivery.created_at
-            return f"{at} · {format_duration(finished_at - delivery.created_at)}"
+            return Markup("{} · {}").format(at, format_duration(finished_at - delivery.created_at))
         case DeliveryState.WAITING:
-            parts = [f"attempt {delivery.attempts + 1} at {at}", delivery.detail]
-            return " · ".join(part for part in parts if part)
+            attempt = Markup("attempt {} at {}").format(delivery.attempts + 1, at)
+            return Markup(" · ").join(filter(None, (attempt, delivery.detail)))
         case DeliveryState.UNDELIVERED:
-            return f"{format_delivery_attempts(delivery)} until {at} · {delivery.detail}"
+            return Markup("{} until {} · {}").format(format_delivery_attempts(delivery), at, delivery.detail)
         case DeliveryState.UNCONFIRMED:
-            return f"sent {format_count_with_noun(delivery.attempts, 'time')} until {at} · {delivery.detail}"
+            times = format_count_with_noun(delivery.attempts, "time")
+            return Markup("sent {} until {} · {}").format(times, at, delivery.detail)
         case DeliveryState.SILENCED:
-            return f"{at} · held back by a silence ({delivery.detail})"
+            return Markup("{} · held back by a silence ({})").format(at, delivery.detail)
         case DeliveryState.MUTED:
-            return f"{at} · held back because of another probe ({delivery.detail})"
+            return Markup("{} · held back because of another probe ({})").format(at, delivery.detail)
         case DeliveryState.MERGED if delivery.event is IncidentEvent.REMINDER:
-            return f"{at} · not needed any more"
+            return Markup("{} · not needed any more").format(at)
         case DeliveryState.MERGED:
             is_opened = delivery.event is IncidentEvent.OPENED
-            return f"{at} · {'sent as one message with a later event' if is_opened else 'reported in another message'}"
+            where = "sent as one message with a later event" if is_opened else "reported in another message"
+            return Markup("{} · {}").format(at, where)
 
 
 def format_delivery_attempts(delivery: DeliveryRecord) -> str:

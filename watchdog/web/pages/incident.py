@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+
+from markupsafe import Markup
 
 from watchdog.domain import reasons
 from watchdog.domain.acts import MAX_ACT_COMMENT_CHARS
 from watchdog.domain.advice import find_advice
 from watchdog.domain.closing import describe_closure
 from watchdog.domain.formatting import (
-    DAY_MS,
     format_count_with_noun,
     format_duration,
     format_duration_rounded,
     format_remediation,
-    format_utc_timestamp_without_zone,
 )
 from watchdog.domain.model import AlertMessageContext, DeliveryState, HealthState, IncidentEvent, Outcome
 from watchdog.domain.notification import Notification
@@ -48,8 +47,7 @@ from watchdog.web.pages.delivery import (
 from watchdog.web.pages.muting import build_muting_banners
 from watchdog.web.pages.results import HEALTH_STATE_BY_OUTCOME
 from watchdog.web.templating import PAGE_HEALTH_STATE_LABELS
-
-format_time_with_seconds = partial(format_utc_timestamp_without_zone, seconds=True)
+from watchdog.web.times import render_timestamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +63,6 @@ class IncidentDetailPage:
     latest_result_text: str
     latest_slot: int | None
     timeline: tuple[IncidentTimelineEvent, ...]
-    spans_several_days: bool
-    """Some events of the timeline happened on another day."""
     deliveries: tuple[DeliveryPageRow, ...]
     delivery_summary: str
     decision_steps: tuple[tuple[str, str], ...]
@@ -106,7 +102,6 @@ def load_incident_detail_page(
         latest_result_text=_describe_latest_result(record, context, now),
         latest_slot=context.latest.slot if context.latest else None,
         timeline=timeline,
-        spans_several_days=any(event.occurred_at // DAY_MS != now // DAY_MS for event in timeline),
         deliveries=tuple(build_delivery_page_row(delivery, destination_addresses) for delivery in deliveries),
         delivery_summary=summarize_deliveries(deliveries),
         decision_steps=tuple(_explain_incident_opening_and_routing(record)),
@@ -211,15 +206,16 @@ def _build_undelivered_banner(delivery: DeliveryRecord, deliveries: Sequence[Del
 
 def _build_resolved_banner(record: IncidentRecord, resolved_at: int, now: int) -> PageBanner:
     incident = record.incident
-    title = f"Recovered at {format_time_with_seconds(record.resolved_slot or resolved_at, now)}"
+    recovered_at = render_timestamp(record.resolved_slot or resolved_at, now, seconds=True)
+    title: str = Markup("Recovered at {}").format(recovered_at)
     if incident.closure:
         title = capitalize_first(describe_closure(incident.closure, MAX_ACT_COMMENT_CHARS))
     elif incident.resolution:
         title = f"Closed: {reasons.get_reason_title(incident.resolution).lower()}"
-    text = (
-        f"Lasted {format_duration(resolved_at - incident.since)}: "
-        f"first bad result {format_time_with_seconds(incident.since, now)}, "
-        f"opened {format_time_with_seconds(incident.opened_at, now)}."
+    text = Markup("Lasted {}: first bad result {}, opened {}.").format(
+        format_duration(resolved_at - incident.since),
+        render_timestamp(incident.since, now, seconds=True),
+        render_timestamp(incident.opened_at, now, seconds=True),
     )
     return PageBanner(HealthState.UP, title, text)
 
@@ -230,10 +226,11 @@ def _describe_latest_result(record: IncidentRecord, context: AlertMessageContext
     if latest is None or record.incident.resolved_at is not None or record.incident.rule == stale.ALERT_RULE_NAME:
         return ""
     message = latest.message if not record.incident.subject else ""  # may be about other subjects as well
-    parts = [format_time_with_seconds(latest.slot, now), message or latest.outcome.value]
+    parts = [render_timestamp(latest.slot, now, seconds=True), message or latest.outcome.value]
     parts += [format_duration(latest.duration)] if latest.duration is not None else []
     adjective = "failed" if record.incident.rule == availability.ALERT_RULE_NAME else "bad"
-    return f"{' · '.join(parts)}. {format_count_with_noun(context.bad_count, f'{adjective} run')} since it began."
+    count = format_count_with_noun(context.bad_count, f"{adjective} run")
+    return Markup("{}. {} since it began.").format(Markup(" · ").join(parts), count)
 
 
 def build_incident_timeline(

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from watchdog.domain.formatting import format_utc_timestamp
+from markupsafe import Markup
+
 from watchdog.domain.maintenance_windows import MaintenanceWindow, MaintenanceWindowState
 from watchdog.domain.model import Severity
 from watchdog.domain.silencing import SilenceMatcher
 from watchdog.store.read.maintenance import list_maintenance_windows, list_present_and_next_maintenance
 from watchdog.store.read.status import Connection, WatchdogStatus, load_watchdog_status
+from watchdog.web.times import render_timestamp_with_zone
 
 MAX_ENDED_MAINTENANCE_WINDOWS_ON_PAGE = 100
 
@@ -24,7 +26,7 @@ class MaintenancePageRow:
     author: str
     comment: str
     starts_at: int
-    end_text: str
+    end_text: Markup
     is_in_effect: bool
 
 
@@ -61,9 +63,10 @@ def _build_rows(windows: Iterable[MaintenanceWindow], now: int) -> tuple[Mainten
 def build_maintenance_page_row(window: MaintenanceWindow, now: int) -> MaintenancePageRow:
     if window.ended_at is not None:
         by = f"ended by {window.ended_by}" if window.ended_by else "removed from the configuration"
-        end_text = f"{by} at {format_utc_timestamp(window.ended_at, now)}"
+        end_text = Markup("{} at {}").format(by, render_timestamp_with_zone(window.ended_at, now))
     else:
-        end_text = f"{'ended at' if window.ends_at <= now else 'until'} {format_utc_timestamp(window.ends_at, now)}"
+        end_time = render_timestamp_with_zone(window.ends_at, now)
+        end_text = Markup("{} {}").format("ended at" if window.ends_at <= now else "until", end_time)
     return MaintenancePageRow(
         id=window.id,
         name=window.name,

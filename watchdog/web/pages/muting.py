@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from watchdog.domain.formatting import format_count_with_noun, format_names, format_utc_timestamp
+from markupsafe import Markup
+
+from watchdog.domain.formatting import format_count_with_noun, format_names
 from watchdog.domain.model import HealthState
 from watchdog.domain.muting import MutingState
 from watchdog.store.read.status import IncidentRecord
 from watchdog.web.pages.banner import PageBanner
+from watchdog.web.times import render_timestamp_with_zone
 
 
 def describe_muting(record: IncidentRecord) -> tuple[str, ...]:
@@ -32,8 +35,9 @@ def build_muting_banners(record: IncidentRecord, muted_probe_names: Sequence[str
             text = f"No one is notified while {muting.probe_name} is down ({muting.reason})."
         else:
             title = f"Not sent yet: it is not certain whether {muting.probe_name} is down"
-            until = format_utc_timestamp(muting.waits_until, now, seconds=True)
-            text = f"It is sent at {until} at the latest, unless {muting.probe_name} is down by then ({muting.reason})."
+            until = render_timestamp_with_zone(muting.waits_until, now, seconds=True)
+            sentence = Markup("It is sent at {} at the latest, unless {} is down by then ({}).")
+            text = sentence.format(until, muting.probe_name, muting.reason)
         yield PageBanner(HealthState.UNKNOWN, title, text)
     if muted_probe_names:
         title = f"Mutes {format_count_with_noun(len(muted_probe_names), 'alert')} of other probes"

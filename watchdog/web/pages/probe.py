@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from markupsafe import Markup
 
@@ -13,8 +12,6 @@ from watchdog.domain.formatting import (
     DAY_MS,
     HOUR_MS,
     format_duration_rounded,
-    format_time_of_day,
-    format_utc_timestamp_without_zone,
 )
 from watchdog.domain.model import HealthState, Incident, Outcome, ProbeInfo
 from watchdog.domain.requested_runs import MAX_REQUESTED_RUN_AGE_MS, can_run_on_request
@@ -34,6 +31,7 @@ from watchdog.web.pages.banner import PageBanner, capitalize_first
 from watchdog.web.pages.results import ResultsCard, ResultsUrlQuery, load_results_card
 from watchdog.web.pages.timeline import HealthStateInterval, clip_state_intervals, flatten_to_worst_states
 from watchdog.web.templating import PAGE_HEALTH_STATE_LABELS
+from watchdog.web.times import render_time_of_day, render_timestamp
 
 MAX_STATE_TIMELINE_ENTRIES = 6
 PROBE_PAGE_INCIDENTS_PERIOD_MS = 30 * DAY_MS
@@ -50,7 +48,7 @@ class StateTimeline:
 
     length: int
     chart: Markup
-    entries: tuple[tuple[HealthState, str], ...]
+    entries: tuple[tuple[HealthState, Markup], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +164,8 @@ def _build_current_incident_banner(incident: Incident, marks: Iterable[str], now
     title = _format_incident_message_as_of_now(incident, now)
     if incident.rule != job.ALERT_RULE_NAME:  # a message about a job starts with the job's name, which keeps its case
         title = capitalize_first(title)
-    since = f"Since {format_utc_timestamp_without_zone(incident.since, now, seconds=True)}"
-    text = " · ".join((since, incident.severity, f"{incident.rule} {incident.subject}".strip(), *marks))
+    since = Markup("Since {}").format(render_timestamp(incident.since, now, seconds=True))
+    text = Markup(" · ").join((since, incident.severity, f"{incident.rule} {incident.subject}".strip(), *marks))
     return PageBanner(INCIDENT_HEALTH_STATE_BY_RULE[incident.rule], title, text, incident.id)
 
 
@@ -201,26 +199,26 @@ def build_state_timeline(
     intervals += clip_state_intervals(base, at, now)
     parts = [(i.state, (i.start - start) / length, (i.stop - start) / length) for i in intervals]
     entries = _build_state_timeline_entries(intervals, start, now)
-    label = ", ".join(f"{PAGE_HEALTH_STATE_LABELS[state].lower()} {text}" for state, text in entries)
-    return StateTimeline(length, charts.render_state_timeline(parts, capitalize_first(label)), entries)
+    label = ", ".join(f"{PAGE_HEALTH_STATE_LABELS[state].lower()} {text.striptags()}" for state, text in entries)
+    return StateTimeline(length, charts.render_state_timeline(parts, f"{capitalize_first(label)} (UTC)"), entries)
 
 
 def _build_state_timeline_entries(
     intervals: Sequence[HealthStateInterval], start: int, now: int
-) -> tuple[tuple[HealthState, str], ...]:
+) -> tuple[tuple[HealthState, Markup], ...]:
     """(state, text) of the intervals that were not up, newest first, then the total time up."""
-    problems: list[tuple[HealthState, str]] = [
+    problems: list[tuple[HealthState, Markup]] = [
         (interval.state, _format_state_interval(interval, start, now))
         for interval in reversed(intervals)
         if interval.state is not HealthState.UP
     ]
     entries = problems[:MAX_STATE_TIMELINE_ENTRIES]
     if len(problems) > MAX_STATE_TIMELINE_ENTRIES:
-        entries.append((HealthState.UNKNOWN, f"and {len(problems) - MAX_STATE_TIMELINE_ENTRIES} more"))
+        more = Markup("and {} more").format(len(problems) - MAX_STATE_TIMELINE_ENTRIES)
+        entries.append((HealthState.UNKNOWN, more))
     if up_ms := sum(interval.length for interval in intervals if interval.state is HealthState.UP):
-        entries.append(
-            (HealthState.UP, f"the rest · {format_duration_rounded(up_ms)}" if problems else "the whole time")
-        )
+        rest = Markup("the rest · {}").format(format_duration_rounded(up_ms))
+        entries.append((HealthState.UP, rest if problems else Markup("the whole time")))
     return tuple(entries)
 
 
@@ -242,13 +240,14 @@ def _state_intervals_from_runs(runs: Sequence[ResultRow], start: int, now: int) 
     return intervals
 
 
-def _format_state_interval(interval: HealthStateInterval, start: int, now: int) -> str:
+def _format_state_interval(interval: HealthStateInterval, start: int, now: int) -> Markup:
     """ "01:47 until now · 42 min", "19:14 to 19:18 · 4 min", "until 06:00 · 3 h"; with seconds below an hour."""
-    format_time = partial(format_time_of_day, seconds=now - start < HOUR_MS)
-    stop, duration = format_time(interval.stop), format_duration_rounded(interval.length)
+    has_seconds, duration = now - start < HOUR_MS, format_duration_rounded(interval.length)
+    is_current, stop = interval.stop == now, render_time_of_day(interval.stop, seconds=has_seconds)
     if interval.start == start:
-        return f"until {'now' if interval.stop == now else stop} · {duration}"
-    return f"{format_time(interval.start)} {'until now' if interval.stop == now else f'to {stop}'} · {duration}"
+        return Markup("until {} · {}").format("now" if is_current else stop, duration)
+    end = "until now" if is_current else Markup("to {}").format(stop)
+    return Markup("{} {} · {}").format(render_time_of_day(interval.start, seconds=has_seconds), end, duration)
 
 
 _HIGHLIGHTED_YAML_KEY_PATTERN = re.compile(r"(\s*(?:- )?)([\w.\"'*-]+)(:(?:\s.*)?)", re.ASCII)

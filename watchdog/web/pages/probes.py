@@ -14,10 +14,8 @@ from watchdog.domain.formatting import (
     format_duration,
     format_duration_rounded,
     format_time_ago,
-    format_utc_timestamp,
 )
 from watchdog.domain.model import HealthState, Outcome, RunSummary
-from watchdog.domain.pausing import describe_pause
 from watchdog.store.read.history import load_last_n_results_by_probe
 from watchdog.store.read.job_runs import list_check_in_runs
 from watchdog.store.read.status import (
@@ -30,7 +28,7 @@ from watchdog.store.read.status import (
     load_watchdog_status,
 )
 from watchdog.web import charts
-from watchdog.web.pages.acts import describe_acts, load_silences_by_incident
+from watchdog.web.pages.acts import describe_acts, load_silences_by_incident, render_pause
 from watchdog.web.pages.list_page import (
     NEEDS_ATTENTION_SECTION_NAME,
     SectionedListWebPage,
@@ -39,6 +37,7 @@ from watchdog.web.pages.list_page import (
     group_rows_into_list_sections,
 )
 from watchdog.web.pages.probe import NEXT_RUN_SHOWN_LATE_AFTER_MS, PROBE_PAGE_INCIDENTS_PERIOD_MS
+from watchdog.web.times import render_timestamp_with_zone
 
 MAX_SPARKLINE_RUNS = 20
 MAX_INLINE_RUN_MESSAGE_CHARS = 12
@@ -172,7 +171,7 @@ def _load_probes_page_rows(
 def _list_maintenance_marks(status: ProbeStatus, now: int) -> tuple[str, ...]:
     if status.maintenance_ends_at is None:
         return ()
-    return (f"in maintenance until {format_utc_timestamp(status.maintenance_ends_at, now)}",)
+    return (Markup("in maintenance until {}").format(render_timestamp_with_zone(status.maintenance_ends_at, now)),)
 
 
 def _format_probes_page_headline(statuses: Sequence[ProbeStatus]) -> str:
@@ -220,8 +219,8 @@ def _build_probes_page_row(
 
 def _format_problem_of_probe(status: ProbeStatus, now: int) -> str:
     """Why it is not up: who paused it, or the first open incident."""
-    pause = "" if status.pause is None else describe_pause(status.pause, now)
-    return " · ".join(filter(None, (pause, format_first_open_incident_and_count(status, now))))
+    pause = "" if status.pause is None else render_pause(status.pause, now)
+    return Markup(" · ").join(filter(None, (pause, format_first_open_incident_and_count(status, now))))
 
 
 def format_first_open_incident_and_count(status: ProbeStatus, now: int) -> str:

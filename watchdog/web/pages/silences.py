@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from watchdog.domain.formatting import format_utc_timestamp
+from markupsafe import Markup
+
 from watchdog.domain.model import Severity
 from watchdog.domain.silencing import Silence
 from watchdog.store.read.acts import list_silences, list_silences_in_effect
 from watchdog.store.read.status import Connection, WatchdogStatus, load_watchdog_status
+from watchdog.web.pages.acts import render_silence_end
+from watchdog.web.times import render_timestamp_with_zone
 
 MAX_ENDED_SILENCES_ON_PAGE = 100
 
@@ -20,7 +23,7 @@ class SilencesPageRow:
     author: str
     comment: str
     started_at: int
-    end_text: str
+    end_text: Markup
     is_in_effect: bool
 
 
@@ -47,9 +50,10 @@ def load_silences_page(connection: Connection, now: int) -> SilencesPage:
 
 def build_silences_page_row(silence: Silence, now: int) -> SilencesPageRow:
     if silence.ended_at is None:
-        end_text = silence.describe_end(now)
+        end_text = render_silence_end(silence, now)
     else:
-        end_text = f"{silence.describe_past_end()} at {format_utc_timestamp(silence.ended_at, now)}"
+        ended_at = render_timestamp_with_zone(silence.ended_at, now)
+        end_text = Markup("{} at {}").format(silence.describe_past_end(), ended_at)
     return SilencesPageRow(
         id=silence.id,
         selection=silence.describe_selection(),

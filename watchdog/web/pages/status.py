@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from markupsafe import Markup
+
 from watchdog.domain.formatting import (
     DAY_MS,
     SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS,
     format_date,
     format_duration,
     format_duration_rounded,
-    format_time_of_day,
-    format_utc_timestamp_without_zone,
 )
 from watchdog.domain.maintenance_windows import MaintenanceWindow
 from watchdog.domain.model import HealthState
@@ -35,6 +35,7 @@ from watchdog.web.pages.timeline import (
     HealthStateInterval,
     merge_touching_intervals_into_worst_state,
 )
+from watchdog.web.times import render_time_of_day, render_timestamp
 
 MAX_PAST_INCIDENTS_ON_STATUS_PAGE, MAX_TROUBLED_DAYS_ON_STATUS_PAGE = 10, 200
 MAX_OPEN_INCIDENTS_ON_STATUS_PAGE = 50
@@ -68,7 +69,7 @@ class StatusPageMaintenance:
 
     title: str
     starts_at: int
-    state_text: str
+    state_text: Markup
     """ "In progress until 04:30", "Starts in 2 h, until 04:30"."""
     services_text: str
     """ "API, Search", "12 services"."""
@@ -78,7 +79,7 @@ class StatusPageMaintenance:
 class StatusPagePastIncident:
     started_at: int
     title: str
-    duration_text: str
+    duration_text: Markup
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,13 +155,13 @@ def _build_status_page_maintenance(
     window: MaintenanceWindow, names: Sequence[str], now: int
 ) -> StatusPageMaintenance:  # fmt: skip
     """What people wrote about a window that they began is not public."""
-    end = f"until {format_utc_timestamp_without_zone(window.ends_at, now)}"
+    end = Markup("until {}").format(render_timestamp(window.ends_at, now))
     starts_in = format_duration_rounded(max(window.starts_at - now, 1_000))
     are_few = len(names) <= MAX_NAMES_PER_MAINTENANCE_WINDOW
     return StatusPageMaintenance(
         title=window.name or "Maintenance",
         starts_at=window.starts_at,
-        state_text=f"In progress {end}" if window.starts_at <= now else f"Starts in {starts_in}, {end}",
+        state_text=Markup("{} {}").format("In progress" if window.starts_at <= now else f"Starts in {starts_in},", end),
         services_text=", ".join(names) if are_few else f"{len(names)} services",
     )
 
@@ -224,14 +225,11 @@ def _list_past_incidents_on_status_page(snapshot: StatusPageSnapshot, now: int) 
     )
 
 
-def _format_incident_duration_start_and_stop(episode: HealthStateInterval, now: int) -> str:
+def _format_incident_duration_start_and_stop(episode: HealthStateInterval, now: int) -> Markup:
     """ "14 min, 09:02 to 09:16"; with seconds if it was short, and with dates if it lasted over a day."""
     if episode.length < DAY_MS:
         is_short = episode.length < SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS
-        start, stop = (format_time_of_day(at, seconds=is_short) for at in (episode.start, episode.stop))
+        start, stop = (render_time_of_day(at, seconds=is_short) for at in (episode.start, episode.stop))
     else:
-        start, stop = (
-            format_utc_timestamp_without_zone(episode.start, now),
-            format_utc_timestamp_without_zone(episode.stop, now),
-        )
-    return f"{format_duration(episode.length)}, {start} to {stop}"
+        start, stop = (render_timestamp(at, now) for at in (episode.start, episode.stop))
+    return Markup("{}, {} to {}").format(format_duration(episode.length), start, stop)

@@ -14,7 +14,6 @@ from watchdog.domain.formatting import (
     format_date,
     format_duration,
     format_duration_rounded,
-    format_time_of_day,
 )
 from watchdog.domain.maintenance import NO_MAINTENANCE
 from watchdog.domain.model import HealthState
@@ -31,6 +30,7 @@ from watchdog.web.pages.timeline import (
     compute_uptime_basis_points,
 )
 from watchdog.web.templating import PAGE_HEALTH_STATE_LABELS
+from watchdog.web.times import render_time_or_date
 
 NO_DAY_BARS_MARKUP = Markup()
 HEALTH_STATES_WORST_FIRST = (HealthState.DOWN, HealthState.DEGRADED, HealthState.UNKNOWN)
@@ -91,15 +91,15 @@ def _build_status_page_service(
 ) -> StatusPageServiceStatus:
     now, name = snapshot.read_at, status.probe.name
     state = status.state if snapshot.are_states_current else HealthState.UNKNOWN
-    label = ""
+    label: str = ""
     if state is HealthState.UNKNOWN:
         since = status.last_judged_slot
-        label = "No data yet" if since is None else f"No data since {_format_time_or_date(since, now)}"
+        label = "No data yet" if since is None else Markup("No data since {}").format(render_time_or_date(since, now))
     is_in_maintenance = status.maintenance_ends_at is not None and state is HealthState.UP
     if is_in_maintenance:
         label = "In maintenance"
     elif status.maintenance_ends_at is not None and state is not HealthState.PAUSED:
-        label = f"{label or PAGE_HEALTH_STATE_LABELS[state]}, in maintenance"
+        label = Markup("{}, in maintenance").format(label or PAGE_HEALTH_STATE_LABELS[state])
     if status.probe.database_id not in snapshot.selection.listed_ids:
         return StatusPageServiceStatus(
             name, state, label, status.probe.group, is_in_maintenance=is_in_maintenance, is_listed=False
@@ -120,11 +120,6 @@ def _build_status_page_service(
         is_in_maintenance=is_in_maintenance,
         uptime_coverage="" if covered_count == day_count else f"{covered_count} of {day_count}{NBSP}days",
     )
-
-
-def _format_time_or_date(at: int, now: int) -> str:
-    """The time for today, only the date for any other day: space is short."""
-    return format_time_of_day(at) if at // DAY_MS == now // DAY_MS else format_date(at, now)
 
 
 def format_basis_points_as_percent(basis_points: int | None) -> str:
