@@ -47,7 +47,8 @@ def prove() -> Iterator[Measurement]:
         with serving(url, expires_at_once=True) as port:
             yield measure("public page, not cached", port, "/", MAX_UNCACHED_MS)
             yield measure("operators' list of probes", port, "/probes", MAX_LIST_MS)
-            yield measure("probe with its chart of 90 days", port, "/probes/probe-1", MAX_CHART_MS)
+            yield measure("probe with its newest runs", port, "/probes/probe-1", MAX_CHART_MS)
+            yield measure("probe with its chart of 90 days", port, "/probes/probe-1?range=90d", MAX_CHART_MS)
         with serving(url, expires_at_once=False) as port:
             yield measure("public page, cached", port, "/", MAX_CACHED_MS)
     with tempfile.TemporaryDirectory() as folder:

@@ -90,7 +90,7 @@
   // --- taking over what differs
 
   function update(old, next) {
-    if (old === state || old.isEqualNode(next) || isInUse(old)) return
+    if (old.dataset?.scripted !== undefined || old.isEqualNode(next) || isInUse(old)) return
     if (old.nodeType !== Node.ELEMENT_NODE) {
       old.nodeValue = next.nodeValue
       return

@@ -5,14 +5,12 @@ On SQLite, because its plan follows from the statement alone; PostgreSQL's depen
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from tests.support.query_plans import plans, recorded_statements
 from tests.support.store import (
     INTERVAL_MS,
     START_AT,
@@ -28,7 +26,6 @@ from watchdog.domain.maintenance_windows import ConfiguredMaintenanceWindow
 from watchdog.domain.model import ResultToRecord
 from watchdog.domain.muting import MutingProbe
 from watchdog.domain.routing import ProbeMatcher
-from watchdog.store.database import Database
 from watchdog.store.read.alert_context import load_alert_message_context
 from watchdog.store.read.history import list_results_before, load_last_n_results_by_probe
 from watchdog.store.read.job_runs import list_job_runs
@@ -67,35 +64,6 @@ GROWING_TABLES = (
     "check_ins",
 )
 SLOT = START_AT + INTERVAL_MS
-
-
-@contextmanager
-def recorded_statements(database: Database) -> Iterator[list[tuple[str, Any]]]:
-    """Every statement that is executed, with its values."""
-    statements: list[tuple[str, Any]] = []
-
-    def record(_c: object, _cursor: object, statement: str, values: Any, *_: object) -> None:
-        statements.append((statement, values[0] if isinstance(values, list) else values))
-
-    for engine in (database.writer, database.reader):
-        sa.event.listen(engine, "before_cursor_execute", record)
-    try:
-        yield statements
-    finally:
-        for engine in (database.writer, database.reader):
-            sa.event.remove(engine, "before_cursor_execute", record)
-
-
-def plans(database: Database, statements: list[tuple[str, Any]]) -> list[tuple[str, str]]:
-    """Each line of each plan, with its statement."""
-    explained = [(s, v) for s, v in statements if s.startswith(("SELECT", "INSERT", "UPDATE", "DELETE"))]
-    with database.reader.connect() as connection:
-        cursor = connection.connection.cursor()
-        lines = []
-        for statement, values in explained:
-            cursor.execute(f"EXPLAIN QUERY PLAN {statement}", values)
-            lines += [(row[3], statement) for row in cursor.fetchall()]
-    return lines
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ ACME_PATHS = (
     "/",
     "/probes",
     f"/probes/search-mcp?open={epoch_ms('01:54:52')}",
+    "/probes/search-mcp?range=90d",
     INCIDENT,
     "/incidents",
     "/receivers",

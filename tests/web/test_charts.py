@@ -36,7 +36,12 @@ def test_latency_is_valid_for_any_numbers(values: list[ChartValue], limit: float
     failures = [FailedRunCluster(0, 0, 1), FailedRunCluster(0.5, 0.9, 7), FailedRunCluster(1, 1, 2)]
     drawn(
         charts.render_latency_chart(
-            values, higher, failures, LimitLine(limit, HOSTILE) if limit else None, LABELS, HOSTILE
+            (values, higher),
+            ("p50", HOSTILE),
+            failures=failures,
+            limit=LimitLine(limit, HOSTILE) if limit else None,
+            time_labels=LABELS,
+            label=HOSTILE,
         )
     )
 
@@ -83,7 +88,9 @@ def path(svg: Markup, name: str) -> str:
     ],
 )
 def test_gaps(sentence: str, values: Sequence[ChartValue], strokes: int) -> None:
-    svg = charts.render_latency_chart(values, values, [], None, LABELS, "x")
+    svg = charts.render_latency_chart(
+        (values, values), ("p50", "p95"), failures=[], limit=None, time_labels=LABELS, label="x"
+    )
     assert path(svg, "p50").count("M") == strokes, sentence
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 from statistics import median_high
 from typing import NamedTuple
 
-from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, format_time_of_day
+from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, format_date, format_time_of_day
 from watchdog.store.read.status import ResultRow
 from watchdog.web.times import TimeAxisLabel, TimeStyle
 
@@ -20,8 +20,17 @@ CHART_WINDOW_AND_POINT_DURATIONS_MS = (
 )
 """(length, step): the time shown, and the share of it that is one point."""
 CHART_POINT_DURATION_CHOICES_MS = tuple(
-    seconds * SECOND_MS for seconds in (10, 15, 20, 30, 60, 120, 180, 300, 600, 900, 1_200, 1_800, 3_600, 7_200, 14_400)
+    seconds * SECOND_MS
+    for seconds in (5, 10, 15, 20, 30, 60, 120, 180, 300, 600, 900, 1_200, 1_800, 3_600, 7_200, 14_400, 21_600, 43_200)
 )
+CHART_RANGES_MS = {
+    "1h": HOUR_MS, "6h": 6 * HOUR_MS, "24h": DAY_MS, "7d": 7 * DAY_MS, "30d": 30 * DAY_MS, "90d": 90 * DAY_MS,
+}  # fmt: skip
+"""The ranges to choose from, by their name in URLs."""
+MIN_CHART_LENGTH_MS, MAX_CHART_AGE_MS = 5 * MINUTE_MS, 90 * DAY_MS
+MAX_CHART_LENGTH_OF_RUNS_MS = DAY_MS
+"""A longer chart is drawn from hourly roll-ups: the runs of a day are the most that a page reads."""
+MAX_CHART_POINTS = 180
 
 
 class ChartWindow(NamedTuple):
@@ -44,6 +53,67 @@ class ChartWindow(NamedTuple):
         return self.start + index * self.step
 
 
+class ChartUrlQuery(NamedTuple):
+    """What part of a probe's history its URL asks for: `?range=7d`, or `?from=MS&to=MS`; nothing: the newest runs."""
+
+    range_name: str = ""
+    """A key of CHART_RANGES_MS."""
+    start: int | None = None
+    stop: int | None = None
+    other_parameters: tuple[str, ...] = ()
+    """Of the same page, such as `all`; links keep them."""
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        if self.start is not None and self.stop is not None:
+            return (f"from={self.start}", f"to={self.stop}")
+        return (f"range={self.range_name}",) if self.range_name else ()
+
+    def build_query_string(self, *, range_name: str = "", start: int | None = None, stop: int | None = None) -> str:
+        """For a link to another part; without any, to the newest runs."""
+        query = ChartUrlQuery(range_name, start, stop)
+        return "?" + "&".join((*query.parameters, *self.other_parameters))
+
+    def find_period(self, now: int) -> tuple[int, int] | None:
+        """[start, stop) in epoch ms; None: the newest runs."""
+        if self.start is not None and self.stop is not None:
+            return self.start, self.stop
+        return (now - CHART_RANGES_MS[self.range_name], now) if self.range_name else None
+
+
+def parse_chart_url_query(range_name: str, start: int | None, stop: int | None, now: int) -> ChartUrlQuery:
+    """Ignores a range that does not exist, and a period that is too short, too old or in the future."""
+    if start is not None and stop is not None:
+        start, stop = max(start, now - MAX_CHART_AGE_MS), min(stop, now)
+        if stop - start >= MIN_CHART_LENGTH_MS:
+            return ChartUrlQuery(start=start, stop=stop)
+    return ChartUrlQuery(range_name if range_name in CHART_RANGES_MS else "")
+
+
+def build_chart_window_of_runs(runs: Sequence[ResultRow], start: int, stop: int) -> ChartWindow:
+    """A point is at least as long as the interval of the runs."""
+    step = _choose_chart_point_duration(max(_find_interval(runs), -(-(stop - start) // MAX_CHART_POINTS)))
+    return ChartWindow(start, stop, step, -(-(stop - start) // step))
+
+
+def build_chart_window_of_hours(start: int, stop: int) -> ChartWindow:
+    """Points of whole hours, from a whole hour on."""
+    start = start // HOUR_MS * HOUR_MS
+    step = _choose_chart_point_duration(max(HOUR_MS, -(-(stop - start) // MAX_CHART_POINTS)))
+    return ChartWindow(start, stop, step, -(-(stop - start) // step))
+
+
+def _find_interval(runs: Sequence[ResultRow]) -> int:
+    """0 if there are too few runs."""
+    intervals = [later.slot - earlier.slot for earlier, later in pairwise(runs)]
+    return median_high(intervals) if intervals else 0
+
+
+def _choose_chart_point_duration(min_duration: int) -> int:
+    choices = CHART_POINT_DURATION_CHOICES_MS
+    return next((choice for choice in choices if choice >= min_duration), choices[-1])
+
+
 def choose_chart_window(runs: Sequence[ResultRow], now: int) -> ChartWindow:
     """The shortest window that holds all of `runs`, at most a day. A point is at least as long as their interval."""
     age = now - runs[0].slot if runs else 0
@@ -51,18 +121,19 @@ def choose_chart_window(runs: Sequence[ResultRow], now: int) -> ChartWindow:
         (window for window in CHART_WINDOW_AND_POINT_DURATIONS_MS if age <= window[0]),
         CHART_WINDOW_AND_POINT_DURATIONS_MS[-1],
     )
-    intervals = [later.slot - earlier.slot for earlier, later in pairwise(runs)]
-    interval = median_high(intervals) if intervals else 0
-    if interval > step:
-        step = next(
-            (step for step in CHART_POINT_DURATION_CHOICES_MS if step >= interval), CHART_POINT_DURATION_CHOICES_MS[-1]
-        )
+    if (interval := _find_interval(runs)) > step:
+        step = _choose_chart_point_duration(interval)
     return ChartWindow(now - length, now, step, -(-length // step))
 
 
-def build_time_axis_labels(window: ChartWindow) -> list[TimeAxisLabel]:
-    with_seconds = window.length < HOUR_MS
-    style = TimeStyle.TIME_WITH_SECONDS if with_seconds else TimeStyle.TIME
-    instants = [window.start + window.length * i // 6 for i in range(6)]
-    labels = [TimeAxisLabel(format_time_of_day(at, seconds=with_seconds), at, style) for at in instants]
-    return [*labels, TimeAxisLabel("now")]
+def build_time_axis_labels(window: ChartWindow, now: int) -> list[TimeAxisLabel]:
+    """Times; for more than two days, dates."""
+    labels = []
+    for at in [window.start + window.length * i // 6 for i in range(7)]:
+        if window.length > 2 * DAY_MS:
+            labels.append(TimeAxisLabel(format_date(at, now), at, TimeStyle.DATE))
+        elif window.length < HOUR_MS:
+            labels.append(TimeAxisLabel(format_time_of_day(at, seconds=True), at, TimeStyle.TIME_WITH_SECONDS))
+        else:
+            labels.append(TimeAxisLabel(format_time_of_day(at), at))
+    return [*labels[:-1], TimeAxisLabel("now")] if window.stop == now else labels

@@ -146,14 +146,17 @@ class ChartScale:
 
 
 def render_latency_chart(
-    p50: Sequence[ChartValue],
-    p95: Sequence[ChartValue],
+    lines: tuple[Sequence[ChartValue], Sequence[ChartValue]],
+    line_names: tuple[str, str],
+    *,
     failures: Sequence[FailedRunCluster],
     limit: LimitLine | None,
     time_labels: Sequence[TimeAxisLabel],
     label: str,
 ) -> Markup:
-    """Two lines over time with a tinted area between them. Failed runs are crosses on the baseline."""
+    """Two lines over time, the lower one first, with a tinted area between them. Failed runs are crosses on the
+    baseline."""
+    p50, p95 = lines
     present = [v for v in (*p50, *p95, limit.value if limit else None) if v is not None]
     peak = max([*present, 1.0]) if present else 100.0
     ceiling, step = choose_axis_maximum_and_step(peak)
@@ -173,7 +176,7 @@ def render_latency_chart(
         out += Markup('<path class="{}" d="{}"/>').format(
             name, _build_svg_line_path(values, scale.index_to_x, scale.value_to_plot_y)
         )
-    out += Markup("</svg>") + _render_percentile_line_labels(scale, p50, p95)
+    out += Markup("</svg>") + _render_line_labels(scale, lines, line_names)
     out += _render_limit_line(scale, limit)
     for f in failures:
         out += Markup(
@@ -281,10 +284,12 @@ def _render_grid_lines(
     return out
 
 
-def _render_percentile_line_labels(scale: ChartScale, p50: Sequence[ChartValue], p95: Sequence[ChartValue]) -> Markup:
+def _render_line_labels(
+    scale: ChartScale, lines: tuple[Sequence[ChartValue], Sequence[ChartValue]], names: tuple[str, str]
+) -> Markup:
     """The names at the ends of the lines, moved apart if they would overlap."""
     ends: list[tuple[str, float, float]] = []
-    for name, values in (("p95", p95), ("p50", p50)):
+    for name, values in reversed(list(zip(names, lines, strict=True))):
         if present := [(i, v) for i, v in enumerate(values) if v is not None]:
             index, value = present[-1]
             ends.append((name, scale.index_to_x(index) / 10, scale.value_to_chart_y(value) + 4))

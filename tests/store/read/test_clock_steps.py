@@ -14,9 +14,9 @@ from watchdog.store.read.alert_context import load_alert_message_context
 from watchdog.store.read.history import IncidentInterval, list_incident_intervals
 from watchdog.store.read.status import count_incidents_opened_since_by_probe
 from watchdog.store.tables import incidents, results
-from watchdog.web.pages.incident import format_time_with_seconds, load_incident_detail_page
-from watchdog.web.pages.probe import load_probe_page
-from watchdog.web.pages.results import ResultsUrlQuery
+from watchdog.web.pages.incident import load_incident_detail_page
+from watchdog.web.pages.probe import ProbePageUrlQuery, load_probe_page
+from watchdog.web.times import render_timestamp
 
 
 def fail_for(process: SteppingProcess, duration: int) -> None:
@@ -64,7 +64,7 @@ def test_an_incident_of_time_that_came_again_does_not_count_for_a_period(databas
     process.run(process.step(START_AT + INTERVAL_MS - process.now) + 3 * INTERVAL_MS)
     with database.open_read_transaction() as connection:
         assert count_incidents_opened_since_by_probe(connection, START_AT) == {}
-        page = load_probe_page(connection, "p0", ResultsUrlQuery(), process.now)
+        page = load_probe_page(connection, "p0", ProbePageUrlQuery(), process.now)
     assert page is not None
     assert page.incidents == ()
 
@@ -77,7 +77,7 @@ def test_the_timeline_of_a_probe_shows_no_outage_of_time_that_came_again(databas
     process.run(to + 10 * INTERVAL_MS)
     (interval,) = load_intervals(database)
     with database.open_read_transaction() as connection:
-        page = load_probe_page(connection, "p0", ResultsUrlQuery(), process.now)
+        page = load_probe_page(connection, "p0", ProbePageUrlQuery(), process.now)
     assert page is not None
     assert page.timeline is not None
     (text,) = [text for state, text in page.timeline.entries if state is HealthState.DOWN]
@@ -129,7 +129,7 @@ def test_a_message_is_about_the_results_that_counted_when_the_incident_began(dat
     assert page is not None
     for side, slot in ((page.first_bad, bad[0]), (page.last_good, bad[0] - INTERVAL_MS)):
         assert side is not None
-        assert format_time_with_seconds(slot, process.now) in side.time_and_location
+        assert render_timestamp(slot, process.now, seconds=True) in side.time_and_location
 
 
 def test_failures_in_two_clock_generations_are_all_counted(database: Database) -> None:

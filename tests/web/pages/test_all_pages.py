@@ -32,6 +32,7 @@ PATHS = (
     "/probes/api?failed",
     f"/probes/search-mcp?open={epoch_ms('01:54:52')}",
     "/probes/exports",
+    "/probes/search-mcp?range=7d",
     "/incidents",
     "/incidents?state=open",
     "/receivers",

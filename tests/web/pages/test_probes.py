@@ -9,9 +9,8 @@ import pytest
 from tests.support.fixture_rows import NOW, FixtureRows
 from tests.support.web import filled_database
 from watchdog.domain.formatting import HOUR_MS, MINUTE_MS
-from watchdog.web.pages.probe import load_probe_page
+from watchdog.web.pages.probe import ProbePageUrlQuery, load_probe_page
 from watchdog.web.pages.probes import ProbesPageFilter, ProbesPageRow, load_probes_page
-from watchdog.web.pages.results import ResultsUrlQuery
 
 
 def row_of_heartbeat(folder: Path, kinds: str, duration: int | None) -> ProbesPageRow:
@@ -61,7 +60,7 @@ def test_a_paused_probe_is_listed_apart_with_its_open_incident(tmp_path: Path) -
     ):
         page = load_probes_page(connection, ProbesPageFilter(), 1, NOW)
         only_paused = load_probes_page(connection, ProbesPageFilter(state="paused"), 1, NOW)
-        probe = load_probe_page(connection, "api", ResultsUrlQuery(), NOW)
+        probe = load_probe_page(connection, "api", ProbePageUrlQuery(), NOW)
     assert [(section.name, [row.name for row in section.rows]) for section in page.sections] == [
         ("Needs attention", ["Search"]),
         ("Paused", ["API"]),

@@ -10,6 +10,7 @@ from watchdog.domain.model import ProbeResult
 from watchdog.store.read import history
 from watchdog.store.read.jobs import NewestJobSourceListing, load_newest_job_source_listings
 from watchdog.store.read.status import Connection, ProbeStatus, ResultRow
+from watchdog.web.chart_window import ChartUrlQuery
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class ProbeCardLoadContext:
     runs: Sequence[ResultRow]
     """The results of the last day, oldest first."""
     now: int
+    chart_query: ChartUrlQuery
 
     @property
     def probe_database_id(self) -> int:

@@ -1,22 +1,33 @@
-"""How long a probe's runs took over the last day, as percentiles over time."""
+"""How long a probe's runs took, over the part of its history that the URL of the page asks for."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from math import ceil
 
 from markupsafe import Markup
 
-from watchdog.domain.formatting import MINUTE_MS, format_count_with_noun, format_duration, format_time_of_day
-from watchdog.domain.model import Outcome, ProbeResult
+from watchdog.domain.formatting import DAY_MS, MINUTE_MS, format_count_with_noun, format_duration, format_utc_timestamp
+from watchdog.domain.model import ProbeResult
 from watchdog.domain.rules import preference
-from watchdog.store.read.status import ResultRow
+from watchdog.store.read.history import list_results_between
+from watchdog.store.read.rollups import list_hourly_rollups
 from watchdog.web import charts
 from watchdog.web.cards.base import ProbeCardLoadContext, ProbePageCardType
-from watchdog.web.chart_window import ChartWindow, build_time_axis_labels, choose_chart_window
-from watchdog.web.times import render_time_of_day
+from watchdog.web.chart_window import (
+    CHART_RANGES_MS,
+    MAX_CHART_LENGTH_OF_RUNS_MS,
+    MIN_CHART_LENGTH_MS,
+    ChartUrlQuery,
+    ChartWindow,
+    build_chart_window_of_hours,
+    build_chart_window_of_runs,
+    build_time_axis_labels,
+    choose_chart_window,
+)
+from watchdog.web.latency_points import LatencyPoints, compute_points_of_hours, compute_points_of_runs
+from watchdog.web.times import render_time_of_day, render_timestamp
 
 LATENCY_LIMIT_EXPRESSION_PATTERN = re.compile(r"\s*elapsed_ms\s*<=?\s*(\d+)\s*")
 MAX_FAILED_RUN_CLUSTER_GAP_CHART_FRACTION = 0.04
@@ -25,29 +36,68 @@ MAX_FAILED_RUN_CLUSTERS_IN_CHART_DESCRIPTION = 5
 
 
 @dataclass(frozen=True, slots=True)
+class ChartRangeLink:
+    label: str
+    query_string: str
+    is_current: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyPointRow:
+    """A point that has any run. Durations in ms."""
+
+    start: int
+    zoom_query_string: str
+    """Of a chart of this point alone; empty: it is too short for one."""
+    lower: int | None
+    upper: int | None
+    failed_count: int
+
+
+@dataclass(frozen=True, slots=True)
 class LatencyCard:
-    window: ChartWindow
+    points: LatencyPoints
+    title: Markup
     chart: Markup
-    p50: int | None
-    p95: int | None
-    passed_count: int
-    judged_count: int
-    """Runs that passed or failed."""
-    no_verdict_count: int
-    """Slots that were missed, and runs that ended in an error."""
-    no_verdict_period: Markup
     has_limit_line: bool
-    table_rows: tuple[tuple[int, float | None, float | None, int], ...]
-    """(start, p50, p95, failed runs) of each point that has any run, newest first."""
+    no_verdict_period: Markup
+    range_links: tuple[ChartRangeLink, ...]
+    table_rows: tuple[LatencyPointRow, ...]
+    """Newest first."""
+
+    @property
+    def judged_count(self) -> int:
+        """Runs that passed or failed."""
+        return self.points.passed_count + self.points.failed_count
 
 
 def load_latency_card(context: ProbeCardLoadContext) -> LatencyCard | None:
-    """None: no run within the last day."""
-    if not context.runs:
+    """None: no run within the last day, and the URL asks for no other part."""
+    if not context.runs and not context.chart_query.parameters:
         return None
     slot = context.status.last_judged_slot
     latest = None if slot is None else context.load_results_of_slots([slot]).get(slot)
-    return build_latency_card(context.runs, find_latency_limit_in_preferences(latest), context.now)
+    limit = find_latency_limit_in_preferences(latest)
+    return build_latency_card(load_latency_points(context), limit, context.chart_query, context.now)
+
+
+def load_latency_points(context: ProbeCardLoadContext) -> LatencyPoints:
+    """Of runs for a day at most; of hourly roll-ups for more, and where runs are no longer stored."""
+    now, probe = context.now, context.probe_database_id
+    period = context.chart_query.find_period(now)
+    if period is None:
+        return compute_points_of_runs(context.runs, choose_chart_window(context.runs, now))
+    start, stop = period
+    if stop - start <= MAX_CHART_LENGTH_OF_RUNS_MS:
+        if start >= now - DAY_MS:
+            runs = [run for run in context.runs if start <= run.slot < stop]
+        else:
+            runs = list_results_between(context.connection, probe, start, stop)
+        if runs or start >= now - DAY_MS:
+            return compute_points_of_runs(runs, build_chart_window_of_runs(runs, start, stop))
+    window = build_chart_window_of_hours(start, stop)
+    hours = list_hourly_rollups(context.connection, probe, window.start, window.stop)
+    return compute_points_of_hours(hours, context.runs, window)
 
 
 def find_latency_limit_in_preferences(latest_result: ProbeResult | None) -> int | None:
@@ -61,108 +111,118 @@ def find_latency_limit_in_preferences(latest_result: ProbeResult | None) -> int 
     return min((int(match[1]) for match in matches if match), default=None)
 
 
-def compute_percentile(values: Sequence[int], percent: int) -> int:
-    """The nearest-rank percentile of sorted values."""
-    return values[max(0, ceil(len(values) * percent / 100) - 1)]
-
-
-def build_latency_card(runs: Sequence[ResultRow], limit: int | None, now: int) -> LatencyCard:
+def build_latency_card(points: LatencyPoints, limit: int | None, query: ChartUrlQuery, now: int) -> LatencyCard:
     """`limit`: drawn as a line unless it lies far above every run."""
-    window = choose_chart_window(runs, now)
-    durations: list[list[int]] = [[] for _ in range(window.point_count)]
-    failed_counts = [0] * window.point_count
-    for run in runs:
-        index = window.find_chart_point_index(run.slot)
-        if run.outcome is Outcome.PASS and run.duration is not None:
-            durations[index].append(run.duration)
-        failed_counts[index] += run.outcome is Outcome.FAIL
-    for values in durations:
-        values.sort()
-    p50 = [compute_percentile(values, 50) if values else None for values in durations]
-    p95 = [compute_percentile(values, 95) if values else None for values in durations]
-    all_durations = sorted(ms for values in durations for ms in values)
-    clusters = cluster_failed_runs_for_chart(runs, window)
-    limit_line = _build_latency_limit_line(limit, p95)
-    no_verdict = [run for run in runs if run.outcome in (Outcome.ERROR, Outcome.MISSED)]
+    window = points.window
+    clusters = cluster_failed_runs_for_chart(points.failures, window)
+    limit_line = _build_latency_limit_line(limit, points)
     return LatencyCard(
-        window=window,
+        points=points,
+        title=_format_title(points, query, now),
         chart=charts.render_latency_chart(
-            p50=p50,
-            p95=p95,
+            (points.lower, points.upper),
+            points.line_names,
             failures=clusters,
             limit=limit_line,
-            time_labels=build_time_axis_labels(window),
-            label=_describe_latency_chart(window, p50, p95, clusters, limit),
+            time_labels=build_time_axis_labels(window, now),
+            label=_describe_latency_chart(points, clusters, limit, now),
         ),
-        p50=compute_percentile(all_durations, 50) if all_durations else None,
-        p95=compute_percentile(all_durations, 95) if all_durations else None,
-        passed_count=sum(run.outcome is Outcome.PASS for run in runs),
-        judged_count=sum(run.outcome in (Outcome.PASS, Outcome.FAIL) for run in runs),
-        no_verdict_count=sum(run.slot_count for run in no_verdict),
-        no_verdict_period=_format_slot_range(no_verdict),
         has_limit_line=limit_line is not None,
-        table_rows=tuple(
-            (window.get_chart_point_start_ms(i), p50[i], p95[i], failed_counts[i])
-            for i in range(window.point_count - 1, -1, -1)
-            if durations[i] or failed_counts[i]
-        ),
+        no_verdict_period=_format_slot_range(points.no_verdict_period),
+        range_links=(*_build_range_links(window, query), *_build_step_links(window, query, now)),
+        table_rows=tuple(_build_table_rows(points, query)),
     )
 
 
-def _build_latency_limit_line(limit: int | None, p95: Sequence[int | None]) -> charts.LimitLine | None:
-    peak = max((value for value in p95 if value is not None), default=0)
+def _format_title(points: LatencyPoints, query: ChartUrlQuery, now: int) -> Markup:
+    """ "Latency, last 7 days", "Latency, 21 Nov 22:00 to 02:00"."""
+    window = points.window
+    if query.start is None:
+        length = CHART_RANGES_MS.get(query.range_name, window.length)
+        return Markup("Latency, last {}").format(format_duration(length))
+    return Markup("Latency, {} to {}").format(render_timestamp(window.start, now), render_timestamp(window.stop, now))
+
+
+def _build_range_links(window: ChartWindow, query: ChartUrlQuery) -> Iterator[ChartRangeLink]:
+    for name, length in CHART_RANGES_MS.items():
+        is_current = name == query.range_name or (not query.parameters and length == window.length)
+        yield ChartRangeLink(format_duration(length), query.build_query_string(range_name=name), is_current)
+
+
+def _build_step_links(window: ChartWindow, query: ChartUrlQuery, now: int) -> Iterator[ChartRangeLink]:
+    """To the time before and after a period, and to the newest runs."""
+    if query.start is None:
+        return
+    length = window.stop - window.start
+    earlier = query.build_query_string(start=window.start - length, stop=window.start)
+    yield ChartRangeLink("Earlier", earlier)
+    if window.stop < now:
+        yield ChartRangeLink("Later", query.build_query_string(start=window.stop, stop=window.stop + length))
+    yield ChartRangeLink("Newest", query.build_query_string())
+
+
+def _build_table_rows(points: LatencyPoints, query: ChartUrlQuery) -> Iterator[LatencyPointRow]:
+    window, failed_counts = points.window, points.count_failures_by_point()
+    for i in range(window.point_count - 1, -1, -1):
+        if points.lower[i] is None and not failed_counts[i]:
+            continue
+        start = window.get_chart_point_start_ms(i)
+        stop = min(start + window.step, window.stop)
+        is_long_enough = MIN_CHART_LENGTH_MS <= stop - start < window.length
+        zoom = query.build_query_string(start=start, stop=stop) if is_long_enough else ""
+        yield LatencyPointRow(start, zoom, points.lower[i], points.upper[i], failed_counts[i])
+
+
+def _build_latency_limit_line(limit: int | None, points: LatencyPoints) -> charts.LimitLine | None:
+    peak = max((value for value in points.upper if value is not None), default=0)
     if limit is None or (peak and limit > 4 * peak):
         return None
     return charts.LimitLine(limit, f"degraded over {format_duration(limit)}")
 
 
-def cluster_failed_runs_for_chart(runs: Iterable[ResultRow], window: ChartWindow) -> list[charts.FailedRunCluster]:
-    """Failed runs, those close to each other as one cluster."""
+def cluster_failed_runs_for_chart(
+    failures: Iterable[tuple[int, int]], window: ChartWindow
+) -> list[charts.FailedRunCluster]:
+    """Failed runs, as (instant, number), those close to each other as one cluster."""
     clusters: list[charts.FailedRunCluster] = []
-    for run in runs:
-        if run.outcome is not Outcome.FAIL:
-            continue
-        at = min(max((run.slot - window.start) / window.length, 0), 1)
+    for instant, count in failures:
+        at = min(max((instant - window.start) / window.length, 0), 1)
         if clusters and at - clusters[-1].stop < MAX_FAILED_RUN_CLUSTER_GAP_CHART_FRACTION:
-            clusters[-1] = charts.FailedRunCluster(clusters[-1].start, at, clusters[-1].run_count + 1)
+            clusters[-1] = charts.FailedRunCluster(clusters[-1].start, at, clusters[-1].run_count + count)
         else:
-            clusters.append(charts.FailedRunCluster(at, at, 1))
+            clusters.append(charts.FailedRunCluster(at, at, count))
     return clusters
 
 
-def _format_slot_range(runs: Sequence[ResultRow]) -> Markup:
-    if not runs:
+def _format_slot_range(period: tuple[int, int] | None) -> Markup:
+    if period is None:
         return Markup()
-    first, last = render_time_of_day(runs[0].slot), render_time_of_day(runs[-1].slot)
-    is_one_minute = runs[0].slot // MINUTE_MS == runs[-1].slot // MINUTE_MS
+    first, last = map(render_time_of_day, period)
+    is_one_minute = period[0] // MINUTE_MS == period[1] // MINUTE_MS
     return first if is_one_minute else Markup("{} to {}").format(first, last)
 
 
 def _describe_latency_chart(
-    window: ChartWindow,
-    p50: Sequence[int | None],
-    p95: Sequence[int | None],
-    failure_clusters: Sequence[charts.FailedRunCluster],
-    limit: int | None,
+    points: LatencyPoints, failure_clusters: Iterable[charts.FailedRunCluster], limit: int | None, now: int
 ) -> str:
     """The chart in words, for screen readers."""
-    parts = []
-    for name, values in (("p50", p50), ("p95", p95)):
+    parts, window = [], points.window
+    for name, values in zip(points.line_names, (points.lower, points.upper), strict=True):
         present = [value for value in values if value is not None]
         if present:
             parts.append(f"{name} between {format_duration(min(present))} and {format_duration(max(present))}")
     if limit is not None and parts:
-        points_over = sum(value is not None and value > limit for value in p95)
+        points_over = sum(value is not None and value > limit for value in points.upper)
         position = (
-            f"p95 over the limit of {{}} at {format_count_with_noun(points_over, 'point')}"
+            f"{points.line_names.upper} over the limit of {{}} at {format_count_with_noun(points_over, 'point')}"
             if points_over
             else "never over the limit of {}"
         )
         parts.append(position.format(format_duration(limit)))
     sentences = [f"Latency over {format_duration(window.length)}: {', '.join(parts) or 'no run passed'}."]
-    for cluster in failure_clusters[:MAX_FAILED_RUN_CLUSTERS_IN_CHART_DESCRIPTION]:
-        failed_at = format_time_of_day(int(window.start + cluster.start * window.length))
-        sentences.append(f"{format_count_with_noun(cluster.run_count, 'run')} failed at {failed_at} UTC.")
+    for cluster in list(failure_clusters)[:MAX_FAILED_RUN_CLUSTERS_IN_CHART_DESCRIPTION]:
+        failed_at = format_utc_timestamp(int(window.start + cluster.start * window.length), now)
+        sentences.append(f"{format_count_with_noun(cluster.run_count, 'run')} failed at {failed_at}.")
     return " ".join(sentences)
 
 

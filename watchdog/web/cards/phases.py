@@ -12,7 +12,7 @@ from watchdog.domain.model import Outcome, ProbeResult
 from watchdog.store.read.status import ResultRow
 from watchdog.web import charts
 from watchdog.web.cards.base import ProbeCardLoadContext, ProbePageCardType
-from watchdog.web.cards.latency import compute_percentile
+from watchdog.web.latency_points import compute_percentile
 from watchdog.web.times import render_time_of_day
 
 PHASE_INTERRUPTING_REASON_FAMILIES = frozenset({"timeout", "dns", "connection", "tls", "protocol", "body"})

@@ -110,7 +110,7 @@ def _render_waiting_jobs_chart(
         f"Waiting jobs over {format_duration(window.length)}: "
         f"{_format_rounded_to_integer(newest)} now, at most {_format_rounded_to_integer(peak)}."
     )
-    return charts.render_count_chart(waiting, limit_line, build_time_axis_labels(window), label)
+    return charts.render_count_chart(waiting, limit_line, build_time_axis_labels(window, window.stop), label)
 
 
 def _build_queue_card_metric(

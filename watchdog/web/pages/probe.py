@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from markupsafe import Markup
 
@@ -25,7 +26,7 @@ from watchdog.store.read.status import Connection, IncidentRecord, ProbeStatus, 
 from watchdog.web import charts
 from watchdog.web.cards.base import LoadedProbeCard, ProbeCardLoadContext
 from watchdog.web.cards.registry import load_probe_page_cards
-from watchdog.web.chart_window import choose_chart_window
+from watchdog.web.chart_window import ChartUrlQuery, choose_chart_window
 from watchdog.web.pages.acts import build_maintenance_banner, build_pause_banner, build_silence_banners, describe_acts
 from watchdog.web.pages.banner import PageBanner, capitalize_first
 from watchdog.web.pages.results import ResultsCard, ResultsUrlQuery, load_results_card
@@ -40,6 +41,13 @@ MAX_INCIDENTS_LOADED_FOR_PROBE_PAGE = 500
 """Incidents that mark results and the timeline."""
 NEXT_RUN_SHOWN_LATE_AFTER_MS = 5_000
 """A run this long overdue counts as late."""
+
+
+class ProbePageUrlQuery(NamedTuple):
+    """What the URL of the page asks for."""
+
+    results: ResultsUrlQuery = ResultsUrlQuery()
+    chart: ChartUrlQuery = ChartUrlQuery()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +84,7 @@ class ProbePage:
     configuration: Markup
 
 
-def load_probe_page(connection: Connection, probe_id: str, query: ResultsUrlQuery, now: int) -> ProbePage | None:
+def load_probe_page(connection: Connection, probe_id: str, query: ProbePageUrlQuery, now: int) -> ProbePage | None:
     """None: the running configuration has no probe with this id."""
     statuses = status.list_probe_statuses(connection, probe_id, now=now)
     if not statuses:
@@ -88,7 +96,7 @@ def load_probe_page(connection: Connection, probe_id: str, query: ResultsUrlQuer
     )
     intervals = [i for i in history.list_incident_intervals(connection, now - DAY_MS) if i.probe == probe.database_id]
     pauses = [i for i in history.list_pause_intervals(connection, now - DAY_MS) if i.probe == probe.database_id]
-    context = ProbeCardLoadContext(connection, probe_status, runs, now)
+    context = ProbeCardLoadContext(connection, probe_status, runs, now, query.chart)
     requested_slot = load_waiting_request(connection, probe.database_id)
     is_run_requested = requested_slot is not None and now - requested_slot <= MAX_REQUESTED_RUN_AGE_MS
     silences = list_silences_in_effect(connection)
@@ -110,7 +118,7 @@ def load_probe_page(connection: Connection, probe_id: str, query: ResultsUrlQuer
         ),
         has_no_results=probe_status.latest_result is None,
         cards=load_probe_page_cards(context),
-        results=load_results_card(connection, probe.database_id, query, incidents),
+        results=load_results_card(connection, probe.database_id, query.results, incidents),
         failed_count=sum(run.outcome is Outcome.FAIL for run in runs),
         timeline=build_state_timeline(runs, intervals, now, choose_chart_window(runs, now).length, pauses)
         if runs

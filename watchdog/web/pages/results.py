@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from watchdog.domain.formatting import format_duration
@@ -38,14 +38,24 @@ class ResultsUrlQuery:
     result_filter: ResultFilter = "changes"
     before_slot: int | None = None
     open_slot: int | None = None
+    other_parameters: tuple[str, ...] = ()
+    """Of the same page, such as `range=7d`; links keep them."""
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Without the open slot, which only one link of the page has."""
+        parts = () if self.result_filter == "changes" else (self.result_filter,)
+        return parts if self.before_slot is None else (*parts, f"before={self.before_slot}")
+
+    def build_filter_query_string(self, result_filter: ResultFilter) -> str:
+        """For the newest rows that another filter selects."""
+        return "?" + "&".join((*ResultsUrlQuery(result_filter).parameters, *self.other_parameters))
 
     def query_string(self, *, open_slot: int | None = None, before_slot: int | None = None) -> str:
         """The query string for the same rows with the evidence of another slot, or for older rows."""
-        parts: list[str] = [] if self.result_filter == "changes" else [self.result_filter]
-        before_slot = self.before_slot if before_slot is None else before_slot
-        parts += [] if before_slot is None else [f"before={before_slot}"]
-        parts += [] if open_slot is None else [f"open={open_slot}"]
-        return "?" + "&".join(parts)
+        query = self if before_slot is None else replace(self, before_slot=before_slot)
+        opened = () if open_slot is None else (f"open={open_slot}",)
+        return "?" + "&".join((*query.parameters, *opened, *self.other_parameters))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +111,7 @@ def load_results_card(
     """`incidents`: the probe's, which mark the results that opened and resolved them."""
     rows, older = _load_results_page_rows_and_next_slot(connection, probe, query, incidents)
     if query.open_slot is not None and all(row.slot != query.open_slot for row in rows):
-        query = ResultsUrlQuery("all", query.open_slot + 1, query.open_slot)
+        query = replace(query, result_filter="all", before_slot=query.open_slot + 1)
         rows, older = _load_results_page_rows_and_next_slot(connection, probe, query, incidents)
     panel = None
     if query.open_slot is not None:

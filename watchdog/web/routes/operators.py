@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -20,6 +20,7 @@ from watchdog.store.read.query import STORE_READ_QUERY_TIMEOUT_S, QueryResultT, 
 from watchdog.store.read.status import Connection, WatchdogStatus
 from watchdog.web.auth.access import Authenticator, has_operator_access
 from watchdog.web.auth.acts import make_csrf_token
+from watchdog.web.chart_window import parse_chart_url_query
 from watchdog.web.compression import compress_response_body_if_accepted
 from watchdog.web.errors import PageNotFoundError
 from watchdog.web.pages import incident, incidents, jobs, probe, probes, receivers, undelivered
@@ -119,7 +120,8 @@ def create_operator_router(context: OperatorRouteContext) -> APIRouter:
 
     @router.get("/probes/{probe_id}")
     async def show_probe(request: Request, probe_id: str) -> Response:
-        now, query = context.clock(), parse_results_card_url_query(request)
+        now = context.clock()
+        query = parse_probe_page_url_query(request, now)
         content = await context.run_query(lambda c: probe.load_probe_page(c, probe_id, query, now))
         if content is None:
             raise PageNotFoundError(f"There is no probe with the id {probe_id} in the running configuration.")
@@ -172,8 +174,8 @@ def describe_scheduling_stall(service_status: WatchdogStatus, now: int) -> str:
     return probes.format_watchdog_last_scheduling_sentence(service_status, now)
 
 
-def parse_results_card_url_query(request: Request) -> ResultsUrlQuery:
-    """`?all`, `?failed`, `?before=SLOT`, `?open=SLOT`. Ignores what it cannot parse."""
+def parse_probe_page_url_query(request: Request, now: int) -> probe.ProbePageUrlQuery:
+    """`?all`, `?failed`, `?before=SLOT`, `?open=SLOT`; `?range=7d`, `?from=MS&to=MS`. Ignores what it cannot parse."""
     parameters = request.query_params
 
     def parse_slot(name: str) -> int | None:
@@ -181,4 +183,8 @@ def parse_results_card_url_query(request: Request) -> ResultsUrlQuery:
         return int(value) if value.isascii() and value.isdigit() and len(value) <= MAX_SLOT_PARAMETER_DIGITS else None
 
     result_filter: ResultFilter = "failed" if "failed" in parameters else "all" if "all" in parameters else "changes"
-    return ResultsUrlQuery(result_filter, parse_slot("before"), parse_slot("open"))
+    results = ResultsUrlQuery(result_filter, parse_slot("before"), parse_slot("open"))
+    chart = parse_chart_url_query(parameters.get("range", ""), parse_slot("from"), parse_slot("to"), now)
+    return probe.ProbePageUrlQuery(
+        replace(results, other_parameters=chart.parameters), chart._replace(other_parameters=results.parameters)
+    )
