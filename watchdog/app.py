@@ -60,6 +60,7 @@ from watchdog.service.process_configuration import (
 )
 from watchdog.service.process_metrics import collect_process_metrics
 from watchdog.service.process_resources import keep_heap_small
+from watchdog.service.receiver_tests import ReceiverTester
 from watchdog.service.scheduler import MonitoringService
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.service.transition_feed import TransitionFeed
@@ -274,13 +275,12 @@ def create_asgi_app(app: RunningWatchdogService) -> ASGIApp:
     from watchdog.web.replaceable_app import ReplaceableAsgiApp
 
     context = McpToolContext(
-        app.store_executor.run_read_query,
-        app.service.run_executor.runner,
-        app.loaded_config.config.probes,
+        *(app.store_executor.run_read_query, app.service.run_executor.runner, app.loaded_config.config.probes),
         LocalBackgroundTaskHealthAndTrigger(app.service, app.clock),
         is_operator=lambda request: bool(request.state.is_operator),
         run_act_in_store=partial(run_act_and_send, app.store_executor, app.service.notification_sender),
         get_actor_name=get_actor_name,
+        receiver_tester=ReceiverTester(app.service.notification_sender),
     )
     started_server = app.loaded_config.config.server
     mcp_app = LazyMcpApp(context, *list_allowed_hosts_and_origins(started_server.listen, started_server.public_url))
@@ -336,6 +336,7 @@ def _create_asgi_app_of_pages_and_check_ins(
         collect_process_metrics=lambda: collect_process_metrics(app.service, app.reload_counts),
         mcp_app=mcp_app,
         slack=build_slack_interactivity(notifiers, app.network),
+        receiver_tester=ReceiverTester(app.service.notification_sender),
         transition_feed=app.transition_feed,
     )
     accept_check_in = app.check_in_receiver.accept_check_in

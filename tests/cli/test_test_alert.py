@@ -13,9 +13,9 @@ from tests.support.alert_contexts import NOW
 from tests.support.apprise_library import load_apprise
 from tests.support.command_line import invoke_command
 from tests.support.fakes import CannedResponse, FakeMailServer, FakePagerDuty, FakeSlack, FakeWebhookReceiver
-from watchdog.cli.test_alert import build_opened_and_resolved_test_alerts
 from watchdog.domain.model import Outcome, Severity
 from watchdog.notifiers.message import compose_alert_message
+from watchdog.service.receiver_tests import build_opened_and_resolved_test_alerts
 
 
 class Receivers(NamedTuple):

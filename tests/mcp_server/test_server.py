@@ -236,6 +236,7 @@ async def test_operators_act_in_the_name_of_their_key(tmp_path: Path, mode: str)
                 ("end_maintenance", "id", "none"): "no maintenance window has the id none",
                 ("end_maintenance", "id", window["id"]): f"the maintenance {window['id']} ended at ",
                 ("acknowledge", "incident", "none"): "no incident has the id none",
+                ("test_receiver", "receiver", "none"): "no receiver is named 'none'; receivers: ",
                 ("unsilence", "id", "none"): "no silence has the id none",
                 ("silence_until_resolved", "incident", "none"): "no incident has the id none",
                 ("silence", "duration", "1h"): "nothing is selected: state an id, group, tag",
@@ -249,6 +250,7 @@ async def test_operators_act_in_the_name_of_their_key(tmp_path: Path, mode: str)
                 assert await call_tool_error(reader, tool, incident=id) == message
             assert await call_tool_error(reader, "silence", duration="1h", all=True) == message
             assert await call_tool_error(reader, "unsilence", id=ended["id"]) == message
+            assert await call_tool_error(reader, "test_receiver", receiver="oncall") == message
             assert await call_tool_error(reader, "begin_maintenance", duration="1h", all=True) == message
             assert await call_tool_error(reader, "end_maintenance", id=window["id"]) == message
             for tool in ("pause_probe", "resume_probe"):

@@ -21,8 +21,11 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.support.fixture_rows import NOW, FixtureRows
+from watchdog.net import NetworkAccess, SecretMask
+from watchdog.notifiers.log import LogNotifier
 from watchdog.service.acts import ActResultT, ActRunner
 from watchdog.service.process_metrics import WatchdogActivityMetrics
+from watchdog.service.receiver_tests import ConfiguredDestinations, ReceiverTester
 from watchdog.service.transition_feed import TransitionFeed, TransitionSubscription
 from watchdog.store.database import Database
 from watchdog.store.read.query import QueryResultT, StoreReadRunner
@@ -118,6 +121,11 @@ def create_test_app(database: Database, **options: Any) -> FastAPI:
         "collect_process_metrics": WatchdogActivityMetrics,
         "mcp_app": FakeMcpApp(),
         "transition_feed": EndedTransitionFeed(database),
+        "receiver_tester": ReceiverTester(
+            ConfiguredDestinations(
+                dict.fromkeys(DESTINATION_ADDRESSES, LogNotifier()), NetworkAccess(), SecretMask(()), lambda: NOW
+            )
+        ),
     }
     return create_web_app(**defaults | options)
 

@@ -95,14 +95,19 @@ def test_gaps(sentence: str, values: Sequence[ChartValue], strokes: int) -> None
 
 
 def test_names_at_line_ends_do_not_overlap() -> None:
-    svg = charts.render_latency_chart([10.0, None], [10.5, None], [], None, [], "x")
+    svg = charts.render_latency_chart(
+        ([10.0, None], [10.5, None]), ("p50", "p95"), failures=[], limit=None, time_labels=[], label="x"
+    )
     names = {e.text: e for e in drawn(svg).iter() if e.get("class") == "t-data"}
     assert names["p50"].get("x") == names["p95"].get("x") == "25%"
     assert float(names["p50"].get("y", "0")) - float(names["p95"].get("y", "0")) >= 12
 
 
 def test_a_grid_line_near_the_limit_is_omitted() -> None:
-    svg = charts.render_latency_chart([500.0], [560.0], [], LimitLine(800, "degraded over 800 ms"), [], "x")
+    limit = LimitLine(800, "degraded over 800 ms")
+    svg = charts.render_latency_chart(
+        ([500.0], [560.0]), ("p50", "p95"), failures=[], limit=limit, time_labels=[], label="x"
+    )
     text = [e.text for e in drawn(svg).iter() if e.tag.endswith("text")]
     assert "degraded over 800 ms" in text
     assert "800\u00a0ms" not in text

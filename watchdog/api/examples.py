@@ -30,7 +30,7 @@ from watchdog.api.serializers.managed_probes import (
 )
 from watchdog.api.serializers.probes import serialize_probe_detail, serialize_probe_status
 from watchdog.api.serializers.queues import QueueStatus, serialize_queue
-from watchdog.api.serializers.receivers import serialize_receiver
+from watchdog.api.serializers.receivers import serialize_receiver, serialize_receiver_test
 from watchdog.api.serializers.reload import serialize_config_reload
 from watchdog.api.serializers.results import serialize_result_details
 from watchdog.api.serializers.transitions import serialize_transition
@@ -74,6 +74,7 @@ from watchdog.domain.transitions import RecordedTransition, TransitionKind
 from watchdog.service.config_check import ConfigCheckOutcome
 from watchdog.service.config_reload import ConfigReloadOutcome, ConfigReloadStatus
 from watchdog.service.managed_edits import ManagedProbe, ManagedProbes
+from watchdog.service.receiver_tests import ReceiverTestResult, SentTestAlert
 from watchdog.store.read.destinations import DestinationDeliverySummary, DestinationSummary
 from watchdog.store.read.history import ResultDetails
 from watchdog.store.read.jobs import JobSummary
@@ -255,6 +256,14 @@ QUEUE_JSON_EXAMPLE = serialize_queue(_EXAMPLE_QUEUE_STATUS)
 RECEIVER_JSON_EXAMPLE = serialize_receiver(
     DestinationSummary("oncall/slack", DestinationDeliverySummary(_EXAMPLE_INCIDENT_OPENED_AT_MS + 412), None),
     "#oncall",
+)
+RECEIVER_TEST_EXAMPLE = serialize_receiver_test(
+    "oncall",
+    [
+        ReceiverTestResult(
+            "oncall/slack", "#oncall", (SentTestAlert(IncidentEvent.OPENED), SentTestAlert(IncidentEvent.RESOLVED))
+        )
+    ],
 )
 WATCHDOG_SERVICE_JSON_EXAMPLE = serialize_watchdog_service(
     version="0.1.0",

@@ -26,6 +26,7 @@ class OperatorActKind(StrEnum):
     CREATE_PROBE = "create_probe"
     EDIT_PROBE = "edit_probe"
     DELETE_PROBE = "delete_probe"
+    TEST_RECEIVER = "test_receiver"
 
 
 class OperatorInterfaceKind(StrEnum):
@@ -93,6 +94,8 @@ class OperatorActRefusalReason(StrEnum):
     """The incident or silence is not in a state for it."""
     INVALID = "invalid"
     """A value is missing, too long or out of range."""
+    TOO_SOON = "too_soon"
+    """The same was done a moment ago."""
 
 
 class OperatorActRefusedError(Exception):

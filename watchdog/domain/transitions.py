@@ -39,6 +39,8 @@ class TransitionKind(StrEnum):
     """A person created it in the managed file. What the processes run changes with `reloaded`."""
     PROBE_EDITED = "probe_edited"
     PROBE_DELETED = "probe_deleted"
+    RECEIVER_TESTED = "receiver_tested"
+    """A person had test alerts sent. The comment names the destination."""
     RELOADED = "reloaded"
     """A process uses another configuration."""
 
@@ -58,6 +60,7 @@ TRANSITION_KIND_BY_ACT = {
     OperatorActKind.CREATE_PROBE: TransitionKind.PROBE_CREATED,
     OperatorActKind.EDIT_PROBE: TransitionKind.PROBE_EDITED,
     OperatorActKind.DELETE_PROBE: TransitionKind.PROBE_DELETED,
+    OperatorActKind.TEST_RECEIVER: TransitionKind.RECEIVER_TESTED,
 }
 """What an act of a person causes."""
 

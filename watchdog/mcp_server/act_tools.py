@@ -18,6 +18,7 @@ from watchdog.api.serializers.acts import (
     serialize_started_silence,
 )
 from watchdog.api.serializers.maintenance import serialize_maintenance_window, serialize_started_maintenance
+from watchdog.api.serializers.receivers import serialize_receiver_test
 from watchdog.config_types import parse_config_duration_ms
 from watchdog.domain.acts import Actor
 from watchdog.domain.model import Severity
@@ -114,6 +115,23 @@ class ActTools:
             ),
         )
         return {**serialize_resent_notifications(incident, destinations)}
+
+    async def test_receiver(
+        self,
+        receiver: Annotated[str, Field(max_length=200, description="A receiver, or a destination as oncall/slack.")],
+        ctx: ActToolContext,
+        comment: CommentParameter = "",
+    ) -> ActToolResult:
+        """Send a test alert and its end to a receiver: {receiver, destinations: [{destination, address, delivered,
+        error, advice}]}. People get these messages: ask the person on call before you test. Each destination may be
+        tested once in 30 s. Requires an API key with role operator.
+        """
+        try:
+            actor = self._context.get_operator(ctx.request_context.request)
+            results = await self._context.test_receiver(receiver, actor, comment)
+        except McpToolRequestError as e:
+            raise self._to_tool_error(e) from None
+        return {**serialize_receiver_test(receiver, results)}
 
     async def silence(
         self,

@@ -14,6 +14,7 @@ from watchdog.mcp_server.tool_jobs import McpToolRequestError
 from watchdog.probes.base import Probe
 from watchdog.service.acts import ActResultT, ActRunner
 from watchdog.service.clock import Clock
+from watchdog.service.receiver_tests import ReceiverTester, ReceiverTestResult
 from watchdog.service.runner import RetryingProbeRunner
 from watchdog.service.scheduler import MonitoringService
 from watchdog.store.database import Database
@@ -49,6 +50,7 @@ class McpToolContext:
     is_operator: Callable[[Any], bool]
     run_act_in_store: ActRunner
     get_actor_name: Callable[[Any], str]
+    receiver_tester: ReceiverTester
 
     async def run_query(self, query: Callable[[Connection], QueryResultT]) -> QueryResultT:
         """Raises McpToolRequestError."""
@@ -63,6 +65,15 @@ class McpToolContext:
         if not self.is_operator(request):
             raise McpToolRequestError("this requires an API key with the operator role; this key has the reader role")
         return Actor(self.get_actor_name(request), OperatorInterfaceKind.MCP)
+
+    async def test_receiver(self, receiver: str, actor: Actor, comment: str) -> list[ReceiverTestResult]:
+        """Raises McpToolRequestError."""
+        try:
+            return await self.receiver_tester.test(receiver, actor, comment, self.run_act_in_store)
+        except OperatorActRefusedError as e:
+            raise McpToolRequestError(str(e)) from None
+        except STORE_READ_QUERY_ERRORS:
+            raise McpToolRequestError(MCP_UNCERTAIN_ACT_TEXT) from None
 
     async def run_act(self, act: Callable[[Database, int], ActResultT]) -> ActResultT:
         """Raises McpToolRequestError."""

@@ -295,6 +295,7 @@ def create_mcp_server(context: McpToolContext, job_runner: WatchdogMcpToolJobRun
         (act_tools.unacknowledge, trigger),
         (act_tools.close_incident, trigger),
         (act_tools.resend, act),
+        (act_tools.test_receiver, run),
         (act_tools.silence, act),
         (act_tools.silence_until_resolved, trigger),
         (act_tools.unsilence, act),

@@ -19,6 +19,7 @@ from watchdog.net import NetworkAccess
 from watchdog.service.acts import run_act
 from watchdog.service.clock import read_wall_clock_ms
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
+from watchdog.service.receiver_tests import ConfiguredDestinations, ReceiverTester
 from watchdog.service.runner import RetryingProbeRunner
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.database import Database
@@ -48,6 +49,11 @@ async def serve_mcp_stdio(
                 is_operator=lambda _: True,
                 run_act_in_store=partial(run_act, store_executor),
                 get_actor_name=lambda _: user,
+                receiver_tester=ReceiverTester(
+                    ConfiguredDestinations(
+                        config.build_notifiers_by_destination(), network, loaded_config.mask, read_wall_clock_ms
+                    )
+                ),
             )
             return await _serve_tools_over_stdio(context, stop)
     finally:

@@ -49,6 +49,7 @@ from watchdog.store.write import (
     closures,
     maintenance_windows,
     pauses,
+    receiver_tests,
     requested_runs,
     resends,
     silence_ends,
@@ -277,6 +278,15 @@ def end_maintenance(database: Database, window: str, actor: Actor, now: int) -> 
 def record_probe_edit(database: Database, kind: OperatorActKind, probe: str, actor: Actor, now: int) -> None:
     """That the managed file was changed. `probe`: its id."""
     audit.record_operator_act_alone(database, kind, _clean_actor_name(actor), now, probe=probe)
+
+
+def record_receiver_test(
+    database: Database, destinations: Sequence[str], actor: Actor, comment: str, now: int
+) -> None:  # fmt: skip
+    """That test alerts are sent to these destinations, once each in a while."""
+    receiver_tests.record_receiver_test(
+        database, destinations, _clean_actor_name(actor), _validate_and_clean_act_comment(comment), now
+    )
 
 
 async def end_expired_silences_and_send(

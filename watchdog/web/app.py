@@ -14,6 +14,7 @@ from watchdog.service.acts import ActRunner
 from watchdog.service.background_tasks import BackgroundTask
 from watchdog.service.config_check import RunningConfigActions
 from watchdog.service.process_metrics import WatchdogActivityMetrics
+from watchdog.service.receiver_tests import ReceiverTester
 from watchdog.service.transition_feed import TransitionFeed
 from watchdog.store.read.query import StoreReadRunner
 from watchdog.web.auth.access import Authenticator
@@ -30,6 +31,7 @@ from watchdog.web.routes.operators import OperatorRouteContext, create_operator_
 from watchdog.web.routes.page_acts import create_page_act_router
 from watchdog.web.routes.probe_forms import create_probe_form_router
 from watchdog.web.routes.public import StatusPageCache, create_public_router
+from watchdog.web.routes.receiver_tests import create_receiver_test_router
 from watchdog.web.routes.sign_in import create_sign_in_router
 from watchdog.web.routes.slack import (
     MAX_SLACK_REQUEST_BODY_BYTES,
@@ -66,21 +68,23 @@ def create_web_app(
     mcp_app: McpAsgiApp,
     transition_feed: TransitionFeed,
     slack: SlackInteractivity | None = None,
+    receiver_tester: ReceiverTester | None = None,
 ) -> FastAPI:
     """The application with all routes but check-ins, which CheckInMiddleware puts in front of it.
 
-    `clock`: epoch ms. `get_site_notice`: a text at the top of every page; empty: none. `config_actions`, `slack`: None
-    if this process has none. `not_ready_reason`: empty if it is ready, and `describe_probing_without_store`: empty if
-    the database is not away. `list_notes`: with or without names of probes. `api_keys`: without any, operator pages are
-    for this machine alone. `destination_addresses`: "oncall/slack" -> "#oncall". `config_warnings`: what has no effect,
-    a line each. `mcp_app`: lives as long as the application."""
+    `clock`: epoch ms. `get_site_notice`: a text at the top of every page; empty: none. `config_actions`, `slack`,
+    `receiver_tester`: None if this process has none. `not_ready_reason`: empty if it is ready, and
+    `describe_probing_without_store`: empty if the database is not away. `list_notes`: with or without names of
+    probes. `api_keys`: without any, operator pages are for this machine alone. `destination_addresses`:
+    "oncall/slack" -> "#oncall". `config_warnings`: what has no effect, a line each. `mcp_app`: lives as long as the
+    application."""
     renderer = PageRenderer(status_page.title, get_site_notice)
     status_pages = StatusPageCache(run_read_query, clock, status_page, renderer)
     context = OperatorRouteContext(
         run_read_query=run_read_query, run_act=run_act, clock=clock, authenticator=Authenticator(api_keys, clock),
         renderer=renderer, destination_addresses=destination_addresses, list_notes=list_notes,
         config_warnings=config_warnings, config_actions=config_actions,
-        streams=EventStreams(transition_feed, run_read_query),
+        streams=EventStreams(transition_feed, run_read_query), receiver_tester=receiver_tester,
     )  # fmt: skip
     readiness_check = ReadinessChecker(run_read_query, not_ready_reason, destination_addresses, clock)
     routers = (
@@ -88,6 +92,7 @@ def create_web_app(
         create_operator_router(context),
         create_page_act_router(context),
         create_probe_form_router(context),
+        create_receiver_test_router(context),
         create_api_v1_router(context, readiness_check, list_background_tasks, config_actions),
         create_metrics_router(context, readiness_check, collect_process_metrics),
         create_mcp_router(context, mcp_app),

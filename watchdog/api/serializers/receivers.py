@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pydantic import with_config
 from typing_extensions import TypedDict
 
 from watchdog.api.serializers.instants import format_optional_iso8601
 from watchdog.api.serializers.results import FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG
+from watchdog.service.receiver_tests import ReceiverTestResult
 from watchdog.store.read.destinations import DestinationSummary
 
 
@@ -30,6 +33,47 @@ class ReceiverJson(TypedDict):
     """Notifications that are to be sent."""
     undelivered_count: int
     """Notifications that were given up."""
+
+
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
+class ReceiverTestResultJson(TypedDict):
+    """What became of the test of a destination."""
+
+    destination: str
+    """The receiver and the notifier, such as oncall/slack."""
+    address: str
+    """Such as a channel, an email address or a host name, without secrets."""
+    delivered: bool
+    """It confirmed a test alert and its end."""
+    error: str
+    """Why it did not; empty: it did."""
+    advice: str
+    """What to do, in Markdown; empty: the error states it, or it is not known."""
+
+
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
+class ReceiverTestJson(TypedDict):
+    """A test of a receiver."""
+
+    receiver: str
+    """As in the request."""
+    destinations: list[ReceiverTestResultJson]
+    """By name."""
+
+
+def serialize_receiver_test(receiver: str, results: Iterable[ReceiverTestResult]) -> ReceiverTestJson:
+    return {"receiver": receiver, "destinations": [_serialize_receiver_test_result(result) for result in results]}
+
+
+def _serialize_receiver_test_result(result: ReceiverTestResult) -> ReceiverTestResultJson:
+    failure = result.failure
+    return {
+        "destination": result.destination,
+        "address": result.recipient,
+        "delivered": failure is None,
+        "error": "" if failure is None else failure.error,
+        "advice": "" if failure is None else failure.advice,
+    }
 
 
 def serialize_receiver(summary: DestinationSummary, address: str) -> ReceiverJson:

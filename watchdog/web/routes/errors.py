@@ -44,6 +44,7 @@ STATUS_CODE_BY_ACT_REFUSAL = {
     OperatorActRefusalReason.NOT_FOUND: 404,
     OperatorActRefusalReason.CONFLICT: 409,
     OperatorActRefusalReason.INVALID: 422,
+    OperatorActRefusalReason.TOO_SOON: 429,
 }
 UNKNOWN_ID_ADVICE = (
     "Check the id: resolved incidents, and silences and maintenance that ended, are deleted after a while."

@@ -16,6 +16,7 @@ from watchdog.domain.watermark import is_watermark_current
 from watchdog.service.acts import ActRunner
 from watchdog.service.config_check import RunningConfigActions
 from watchdog.service.managed_probes import ManagedProbeEditor
+from watchdog.service.receiver_tests import ReceiverTester
 from watchdog.store.read.query import STORE_READ_QUERY_TIMEOUT_S, QueryResultT, StoreReadRunner
 from watchdog.store.read.status import Connection, WatchdogStatus
 from watchdog.web.auth.access import Authenticator, has_operator_access
@@ -57,6 +58,8 @@ class OperatorRouteContext:
     """What in the configuration has no effect, a line each; contains no secrets."""
     config_actions: RunningConfigActions | None = None
     """None: this process has none."""
+    receiver_tester: ReceiverTester | None = None
+    """None: this process sends no notifications."""
 
     @property
     def managed_probes(self) -> ManagedProbeEditor | None:
@@ -157,7 +160,9 @@ def add_delivery_pages(router: APIRouter, context: OperatorRouteContext) -> None
     @router.get("/receivers")
     async def show_receivers(request: Request) -> Response:
         now, addresses = context.clock(), context.destination_addresses
-        content = await context.run_query(lambda c: receivers.load_receivers_page(c, addresses))
+        content = await context.run_query(
+            lambda c: receivers.load_receivers_page(c, addresses, can_test=context.receiver_tester is not None)
+        )
         return await context.render_page(request, "receivers.j2", "receivers", content, now)
 
     @router.get("/undelivered")

@@ -5,21 +5,41 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated
 
-from fastapi import Query
+from fastapi import Body, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from watchdog.api.examples import RECEIVER_JSON_EXAMPLE, build_list_page_json_example
+from watchdog.api.examples import RECEIVER_JSON_EXAMPLE, RECEIVER_TEST_EXAMPLE, build_list_page_json_example
 from watchdog.api.serializers.lists import ListPageJson
-from watchdog.api.serializers.receivers import ReceiverJson, serialize_receiver
+from watchdog.api.serializers.receivers import (
+    ReceiverJson,
+    ReceiverTestJson,
+    serialize_receiver,
+    serialize_receiver_test,
+)
+from watchdog.domain.acts import OperatorInterfaceKind
 from watchdog.store.read.destinations import list_destination_summaries
 from watchdog.store.read.status import Connection
+from watchdog.web.auth.acts import get_actor
+from watchdog.web.errors import HttpErrorResponseError
 from watchdog.web.routes.api_v1.cursors import CursorPosition
-from watchdog.web.routes.api_v1.operations import ApiV1Router, declare_read_operation
-from watchdog.web.routes.api_v1.parameters import PageParameters
+from watchdog.web.routes.api_v1.operations import ApiV1Router, declare_act_operation, declare_read_operation
+from watchdog.web.routes.api_v1.parameters import ActBody, FilterText, NoQueryParameters, PageParameters
 from watchdog.web.routes.api_v1.responses import CursorPaginatedListEndpoint, ListPage, cut_list_page
 from watchdog.web.routes.operators import OperatorRouteContext
 
+MAX_RECEIVER_NAME_CHARS = 200
+RECEIVERS_ADVICE = "/api/v1/receivers lists them."
+
+
+class ReceiverTestBody(ActBody):
+    """Which destinations are tested."""
+
+    destination: FilterText = ""
+    """Such as oncall/slack; empty: every destination of the receiver."""
+
+
+OF_EVERY_DESTINATION = ReceiverTestBody()
 RECEIVER_LIST_ENDPOINT: CursorPaginatedListEndpoint[ReceiverJson] = CursorPaginatedListEndpoint(
     "/api/v1/receivers", (str,), lambda receiver: (receiver["destination"],), lambda receiver: receiver
 )
@@ -37,6 +57,25 @@ def add_notification_receiver_routes(router: ApiV1Router, context: OperatorRoute
         after, addresses = RECEIVER_LIST_ENDPOINT.decode_cursor_position(parameters), context.destination_addresses
         page = await context.run_query(lambda c: load_receiver_list_page(c, addresses, parameters, after))
         return await RECEIVER_LIST_ENDPOINT.respond(request, parameters, page)
+
+    @declare_act_operation(
+        router,
+        "/receivers/{receiver}/test",
+        summary="Send a test alert and its end to a receiver or one of its destinations",
+        shape=ReceiverTestJson,
+        example=RECEIVER_TEST_EXAMPLE,
+    )
+    async def send_test_alerts(
+        request: Request,
+        receiver: Annotated[str, Path(max_length=MAX_RECEIVER_NAME_CHARS)],
+        _: Annotated[NoQueryParameters, Query()],
+        body: Annotated[ReceiverTestBody, Body()] = OF_EVERY_DESTINATION,
+    ) -> ReceiverTestJson:
+        tester, chosen = context.receiver_tester, body.destination or receiver
+        if tester is None or not tester.has_destination(chosen) or receiver != chosen.partition("/")[0]:
+            raise HttpErrorResponseError(404, f"This process has no such receiver or destination. {RECEIVERS_ADVICE}")
+        actor = get_actor(request, OperatorInterfaceKind.API, body.on_behalf_of)
+        return serialize_receiver_test(receiver, await tester.test(chosen, actor, body.comment, context.run_act))
 
 
 def load_receiver_list_page(
