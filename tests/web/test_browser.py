@@ -28,6 +28,7 @@ ACME_PATHS = (
     INCIDENT,
     "/incidents",
     "/receivers",
+    "/receivers/test?destination=oncall/slack",
     "/undelivered",
     "/silences",
     "/maintenance",

@@ -36,6 +36,7 @@ PATHS = (
     "/incidents",
     "/incidents?state=open",
     "/receivers",
+    "/receivers/test?destination=chat/slack",
     "/undelivered",
     "/silences",
     "/maintenance",
