@@ -290,7 +290,7 @@ def test_markup_in_every_field_is_text(app: FastAPI, harness: ManagedFileHarness
     for action in ("check", "try", "save", text):
         page = browser.press(browser.get(NEW), action, NEW, **entered)
         assert page.status_code == 422
-        assert "<script" not in page.text
+        assert "<script" not in page.text.replace('<script src="/static/times.', "", 1)
         fields = read_fields(page.text)
         assert fields["group"] == text.replace("\r\n", "\n") if "\n" not in text else "group" in fields
     assert harness.file.read_text() == MANAGED_TEXT
