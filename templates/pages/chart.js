@@ -36,7 +36,7 @@
     if (!row) return
     const count = number("count")
     const [from, to] = anchor === undefined ? [index + 0.5, index + 0.5] : [Math.min(anchor, index), Math.max(anchor, index) + 1]
-    cursor.classList.toggle("is-selection", anchor !== undefined)
+    cursor.toggleAttribute("data-selection", anchor !== undefined)
     cursor.style.left = `${from / count * 100}%`
     cursor.style.width = `${(to - from) / count * 100}%`
     const place = (index + 0.5) / count * 100

@@ -118,17 +118,17 @@ def test_a_refusal_shows_the_error_and_no_secret(app: FastAPI, hook: FakeWebhook
 def test_the_api_tests_a_receiver_or_one_destination(app: FastAPI, hook: FakeWebhookReceiver) -> None:
     hook.canned_responses.append(CannedResponse(500, SECRET.encode()))
     body = {"destination": "oncall/webhook", "comment": "after a new token", "on_behalf_of": "Ana"}
-    one = request_page(app, API_PATH, "POST", json=body)
-    assert one.status_code == 200
-    (result,) = one.json()["destinations"]
+    response = request_page(app, API_PATH, "POST", json=body)
+    assert response.status_code == 200
+    (result,) = response.json()["destinations"]
     assert (result["destination"], result["delivered"]) == ("oncall/webhook", False)
     assert "500" in result["error"]
-    assert SECRET not in one.text
+    assert SECRET not in response.text
     (act,) = request_page(app, "/api/v1/audit").json()["items"]
     assert (act["comment"], act["by"]) == ("oncall/webhook: after a new token", "localhost for Ana")
     assert request_page(app, "/api/v1/receivers/none/test", "POST").status_code == 404
-    for wrong in ("oncall/none", "chat/webhook", "oncall", "\u202e"):
-        status = request_page(app, "/api/v1/receivers/none/test", "POST", json={"destination": wrong}).status_code
+    for destination in ("oncall/none", "chat/webhook", "oncall", "\u202e"):
+        status = request_page(app, "/api/v1/receivers/none/test", "POST", json={"destination": destination}).status_code
         assert status == 404
     assert request_page(app, f"/api/v1/receivers/{'x' * 201}/test", "POST").status_code == 422
     chat = request_page(app, "/api/v1/receivers/chat/test", "POST").json()

@@ -56,7 +56,7 @@ def test_the_pointer_reads_a_point_and_dragging_zooms(page: Page, site: str) -> 
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 50)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * 3 / 4, box["y"] + 60)
-    assert page.locator("#latency-cursor.is-selection").is_visible()
+    assert page.locator("#latency-cursor[data-selection]").is_visible()
     page.mouse.up()
     page.get_by_role("link", name="Newest").wait_for()
     start, stop = read_period(page)
@@ -81,7 +81,7 @@ def test_arrow_keys_read_points_and_select_a_part(page: Page, site: str) -> None
     page.keyboard.press("ArrowLeft")
     for _ in range(3):
         page.keyboard.press("Shift+ArrowRight")
-    assert page.locator("#latency-cursor.is-selection").is_visible()
+    assert page.locator("#latency-cursor[data-selection]").is_visible()
     page.keyboard.press("Escape")
     assert page.locator("#latency-readout").is_hidden()
     page.keyboard.press("Home")

@@ -31,7 +31,6 @@ from watchdog.web.routes.operators import OperatorRouteContext, create_operator_
 from watchdog.web.routes.page_acts import create_page_act_router
 from watchdog.web.routes.probe_forms import create_probe_form_router
 from watchdog.web.routes.public import StatusPageCache, create_public_router
-from watchdog.web.routes.receiver_tests import create_receiver_test_router
 from watchdog.web.routes.sign_in import create_sign_in_router
 from watchdog.web.routes.slack import (
     MAX_SLACK_REQUEST_BODY_BYTES,
@@ -72,12 +71,10 @@ def create_web_app(
 ) -> FastAPI:
     """The application with all routes but check-ins, which CheckInMiddleware puts in front of it.
 
-    `clock`: epoch ms. `get_site_notice`: a text at the top of every page; empty: none. `config_actions`, `slack`,
-    `receiver_tester`: None if this process has none. `not_ready_reason`: empty if it is ready, and
-    `describe_probing_without_store`: empty if the database is not away. `list_notes`: with or without names of
-    probes. `api_keys`: without any, operator pages are for this machine alone. `destination_addresses`:
-    "oncall/slack" -> "#oncall". `config_warnings`: what has no effect, a line each. `mcp_app`: lives as long as the
-    application."""
+    `clock`: epoch ms. `get_site_notice`: empty: none. `config_actions`, `slack`, `receiver_tester`: None if the process
+    has none. `not_ready_reason`, `describe_probing_without_store`: empty if ready, and if the database is not away.
+    `list_notes`: with or without names of probes. `api_keys`: without any, operator pages are for this machine alone.
+    `destination_addresses`: "oncall/slack" -> "#oncall". `mcp_app`: lives as long as the application."""
     renderer = PageRenderer(status_page.title, get_site_notice)
     status_pages = StatusPageCache(run_read_query, clock, status_page, renderer)
     context = OperatorRouteContext(
@@ -92,7 +89,6 @@ def create_web_app(
         create_operator_router(context),
         create_page_act_router(context),
         create_probe_form_router(context),
-        create_receiver_test_router(context),
         create_api_v1_router(context, readiness_check, list_background_tasks, config_actions),
         create_metrics_router(context, readiness_check, collect_process_metrics),
         create_mcp_router(context, mcp_app),

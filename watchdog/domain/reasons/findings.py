@@ -272,8 +272,7 @@ ERROR_MISSED_AND_FINDING_REASON_ENTRIES = (
         "Receiver not reached",
         "Deliveries to a destination have failed for at least a minute, or a notification to it is undelivered or "
         "unconfirmed.",
-        "Fix the receiver: the message shows its error. `watchdog test-alert` and the page of receivers send a test "
-        "message to it.",
+        "Fix the receiver: the message shows its error. `watchdog test-alert` and the page of receivers test it.",
         sentence="{subject} has not confirmed any notification since {since}",
     ),
     _finding_reason_entry(

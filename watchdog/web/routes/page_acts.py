@@ -1,4 +1,4 @@
-"""What operators do on pages: acknowledge, close, silence, pause, run now, begin maintenance; pages of these acts."""
+"""What operators do on pages: acknowledge, close, silence, pause, run now, begin maintenance and test receivers."""
 
 from __future__ import annotations
 
@@ -30,17 +30,20 @@ from watchdog.service.acts import (
     resume_probe,
     silence_until_resolved,
 )
+from watchdog.service.receiver_tests import ReceiverTester, ReceiverTestResult
 from watchdog.store.database import Database
 from watchdog.store.read.acts import encode_silence_matcher
-from watchdog.store.read.status import Connection, list_incidents, list_probe_infos
+from watchdog.store.read.status import Connection, list_incidents, list_probe_infos, load_watchdog_status
 from watchdog.web.auth.acts import get_actor, require_csrf_safe_act, require_operator
 from watchdog.web.errors import HttpErrorResponseError, PageNotFoundError
 from watchdog.web.forms import MAX_FORM_BYTES, read_form
 from watchdog.web.pages.maintenance import load_maintenance_page
+from watchdog.web.pages.receivers import ReceiverTestPage, build_receiver_test_path
 from watchdog.web.pages.silences import load_silences_page
 from watchdog.web.routes.operators import OperatorRouteContext
 from watchdog.web.templating import NO_STORE_HEADERS
 
+RECEIVER_TEST_PATH = "/receivers/test"
 CSRF_TOKEN_FIELD = "csrf_token"
 UNTIL_RESOLVED_DURATION = "until resolved"
 """The duration of a silence in the form of an incident."""
@@ -48,12 +51,14 @@ DURATION_ADVICE = "Write how long it lasts as 30m, 4h or 2d."
 
 
 def create_page_act_router(context: OperatorRouteContext) -> APIRouter:
-    """Each form, which only operators may send, is answered with a redirect to the page that shows what changed."""
+    """Each form, which only operators may send, is answered with a redirect to the page that shows what changed; that
+    of a test with what became of it."""
     router = APIRouter(dependencies=[Depends(context.authenticate)])
     add_incident_forms(router, context)
     add_silence_forms(router, context)
     add_probe_forms(router, context)
     add_maintenance_forms(router, context)
+    add_receiver_test_forms(router, context)
     return router
 
 
@@ -185,6 +190,21 @@ def add_maintenance_forms(router: APIRouter, context: OperatorRouteContext) -> N
         return redirect_to_page("/maintenance")
 
 
+def add_receiver_test_forms(router: APIRouter, context: OperatorRouteContext) -> None:
+    @router.get(RECEIVER_TEST_PATH)
+    async def ask_before_test(request: Request, destination: str = "") -> Response:
+        require_operator(request)
+        require_tester(context, destination)
+        return await render_receiver_test_page(context, request, destination)
+
+    @router.post(RECEIVER_TEST_PATH)
+    async def send_test_alerts(request: Request) -> Response:
+        form, actor = await read_act_form(request, context)
+        destination = form.get("destination", "")
+        results = await require_tester(context, destination).test(destination, actor, "", context.run_act)
+        return await render_receiver_test_page(context, request, destination, results)
+
+
 async def read_act_form(
     request: Request, context: OperatorRouteContext, max_bytes: int = MAX_FORM_BYTES
 ) -> tuple[Mapping[str, str], Actor]:
@@ -248,6 +268,28 @@ def require_probe(connection: Connection, probe_id: str) -> None:
     """Raises PageNotFoundError."""
     if not any(probe.id == probe_id for probe in list_probe_infos(connection)):
         raise PageNotFoundError(f"There is no probe with the id {probe_id} in the running configuration.")
+
+
+def require_tester(context: OperatorRouteContext, destination: str) -> ReceiverTester:
+    """Raises PageNotFoundError."""
+    tester = context.receiver_tester
+    if tester is None or not tester.has_destination(destination):
+        raise PageNotFoundError("This process has no such receiver. The page of receivers lists them.")
+    return tester
+
+
+async def render_receiver_test_page(
+    context: OperatorRouteContext, request: Request, destination: str, results: list[ReceiverTestResult] | None = None
+) -> Response:
+    """`results`: None: it is not tested yet."""
+    page = ReceiverTestPage(
+        service_status=await context.run_query(load_watchdog_status),
+        destination=destination,
+        address=context.destination_addresses.get(destination, ""),
+        path=build_receiver_test_path(destination),
+        results=tuple(results or ()),
+    )
+    return await context.render_page(request, "receiver_test.j2", "receivers", page, context.clock())
 
 
 def build_matcher_of_incident(connection: Connection, incident_id: str) -> SilenceMatcher:

@@ -100,6 +100,7 @@ def test_acts_and_what_they_store_have_the_documented_shape(document: Any, own_d
         "/api/v1/incidents/{incident_id}/unacknowledge",
         "/api/v1/incidents/{incident_id}/resend",
         "/api/v1/incidents/{incident_id}/silence",
+        "/api/v1/receivers/{receiver}/test",
         "/api/v1/silences",
         "/api/v1/silences/{silence_id}",
         "/api/v1/probes/{probe_id}/pause",
@@ -131,12 +132,13 @@ def test_acts_and_what_they_store_have_the_documented_shape(document: Any, own_d
     request("POST", "/api/v1/probes/{probe_id}/resume", probe_id="api")
     register_probe(own_database, NOW)
     request("POST", "/api/v1/probes/{probe_id}/run-now", probe_id="api")
+    assert len(request("POST", "/api/v1/receivers/{receiver}/test", receiver="oncall")["destinations"]) == 2
     validate(document, document["components"]["schemas"]["MaintenanceBody"], body)
     id = request("POST", "/api/v1/maintenance", {**body, "match": {"id": "api"}})["maintenance"]["id"]
     request("GET", "/api/v1/maintenance/{window_id}", window_id=id)
     request("DELETE", "/api/v1/maintenance/{window_id}", window_id=id)
     assert len(request("GET", "/api/v1/maintenance")["items"]) == 1
-    assert len(request("GET", "/api/v1/audit")["items"]) == 12
+    assert len(request("GET", "/api/v1/audit")["items"]) == 14
 
 
 def test_random_requests_find_no_fault(own_database: Database) -> None:
