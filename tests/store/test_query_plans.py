@@ -27,7 +27,7 @@ from watchdog.domain.model import ResultToRecord
 from watchdog.domain.muting import MutingProbe
 from watchdog.domain.routing import ProbeMatcher
 from watchdog.store.read.alert_context import load_alert_message_context
-from watchdog.store.read.history import list_results_before, load_last_n_results_by_probe
+from watchdog.store.read.history import list_results_before, load_last_n_runs_by_probe
 from watchdog.store.read.job_runs import list_job_runs
 from watchdog.store.read.jobs import load_newest_job_source_listings
 from watchdog.store.read.maintenance import (
@@ -164,7 +164,7 @@ def test_a_search_for_the_newest_result_skips_the_time_before_a_step_back(harnes
         run_every_operation(harness)
         with harness.database.open_read_transaction() as connection:
             list_probe_statuses(connection)
-            load_last_n_results_by_probe(connection, [probe], 30)
+            load_last_n_runs_by_probe(connection, [probe], 30)
             list_results_before(connection, probe)
             load_newest_job_source_listings(connection)
             load_shared_metrics(connection)

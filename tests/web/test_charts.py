@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from markupsafe import Markup
 
 from watchdog.domain.model import HealthState
-from watchdog.web import charts
-from watchdog.web.charts import ChartValue, FailedRunCluster, LimitLine, SparklineValue
+from watchdog.web import charts, row_charts
+from watchdog.web.charts import ChartValue, FailedRunCluster, LimitLine
+from watchdog.web.row_charts import SparklineValue
 from watchdog.web.times import TimeAxisLabel
 
 HOSTILE = "\"><script>alert(1)</script>&amp;'<b>"
@@ -53,12 +54,12 @@ def test_counts_are_valid_for_any_numbers(values: list[ChartValue], limit: float
 
 @given(st.lists(st.none() | st.just("x") | st.floats(0, 1e9), max_size=50))
 def test_sparklines_are_valid_for_any_runs(values: list[SparklineValue]) -> None:
-    drawn(charts.render_sparkline(values))
+    drawn(row_charts.render_sparkline(values))
 
 
 @given(st.lists(st.tuples(st.sampled_from(HealthState), st.text(st.characters(exclude_categories=["C"])))))
 def test_bars_are_valid_for_any_days(days: list[tuple[HealthState, str]]) -> None:
-    root = drawn(charts.render_day_bars(days, HOSTILE))
+    root = drawn(row_charts.render_day_bars(days, HOSTILE))
     assert root.get("aria-label") == HOSTILE
 
 
@@ -69,7 +70,7 @@ def test_phases_are_valid_and_stay_inside(parts: list[tuple[int, float]], full: 
 
 
 def test_hostile_titles_are_text() -> None:
-    root = drawn(charts.render_day_bars([(HealthState.DOWN, HOSTILE)], "x"))
+    root = drawn(row_charts.render_day_bars([(HealthState.DOWN, HOSTILE)], "x"))
     assert [e.text for e in root.iter() if e.tag.endswith("title")] == [HOSTILE]
 
 
@@ -116,13 +117,13 @@ def test_a_grid_line_near_the_limit_is_omitted() -> None:
 
 def test_noise_is_never_stretched_to_full_height() -> None:
     heights = [
-        float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", charts.render_sparkline([100.0, 104.0, 98.0, 101.0]))
+        float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", row_charts.render_sparkline([100.0, 104.0, 98.0, 101.0]))
     ]
     assert max(heights) - min(heights) < 3
 
 
 def test_three_failures_in_a_row_become_a_thick_line() -> None:
-    svg = charts.render_sparkline([1.0, "x", "x", "x", "x"])
+    svg = row_charts.render_sparkline([1.0, "x", "x", "x", "x"])
     assert path(svg, "run").count("M") == 2
     assert path(svg, "x-mark").count("M") == 2
 

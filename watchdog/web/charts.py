@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, log10
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from markupsafe import Markup
 
@@ -20,19 +20,10 @@ from watchdog.web.times import TimeAxisLabel, render_time_axis
 ChartValue: TypeAlias = float | None
 """Milliseconds; None: no data, which is a gap in the line."""
 
-SparklineValue: TypeAlias = float | Literal["x"] | None
-"""Milliseconds; "x": a failed run; None: no run."""
-
 AxisMapping: TypeAlias = Callable[[float], float]
 """From a value or an index to a coordinate."""
 
-DAY_BAR_HEIGHT_BY_STATE = {
-    HealthState.UP: 18, HealthState.DEGRADED: 25, HealthState.DOWN: 32, HealthState.UNKNOWN: 3, HealthState.PAUSED: 3,
-}  # fmt: skip
-"""The worse the day, the taller its bar; no data is a stub."""
-
 CHART_HEIGHT, COUNT_CHART_HEIGHT = 216, 150
-SPARKLINE_WIDTH, SPARKLINE_HEIGHT = 112, 22
 """In pixels."""
 
 HEALTH_STATE_CSS_CLASSES = {
@@ -44,63 +35,6 @@ HEALTH_STATE_CSS_CLASSES = {
 def format_svg_number(value: float) -> str:
     """At most two decimals, without trailing zeros."""
     return f"{value:.2f}".rstrip("0").rstrip(".")
-
-
-def render_day_bars(days: Sequence[tuple[HealthState, str]], label: str) -> Markup:
-    """One bar per day, given as (state, title).
-
-    To keep the page small, all good days share one path, and so do days without data.
-    """
-    width, gap, height = 10, 2.4, DAY_BAR_HEIGHT_BY_STATE[HealthState.DOWN]
-    paths: dict[HealthState, list[str]] = {HealthState.UP: [], HealthState.UNKNOWN: []}
-    titled: list[Markup] = []
-    for i, (state, title) in enumerate(days):
-        h, w = DAY_BAR_HEIGHT_BY_STATE[state], format_svg_number(width - gap)
-        d = f"M{format_svg_number(i * width + gap / 2)} {height - h}h{w}v{h}h-{w}z"
-        if state in paths:
-            paths[state].append(d)
-        else:
-            titled.append(
-                Markup('<path class="%s" d="%s"><title>%s</title></path>') % (HEALTH_STATE_CSS_CLASSES[state], d, title)
-            )
-    out = Markup('<svg viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">').format(
-        max(1, len(days)) * width, height, label
-    )
-    if up := "".join(paths[HealthState.UP]):
-        out += Markup('<path class="d-up" d="{}"/>').format(up)
-    if none := "".join(paths[HealthState.UNKNOWN]):
-        out += Markup('<path class="d-none" d="{}"><title>No data</title></path>').format(none)
-    return out + Markup().join(titled) + Markup("</svg>")
-
-
-def render_sparkline(values: Sequence[SparklineValue]) -> Markup:
-    """The last runs, oldest first, on a scale of their own. Failed runs are crosses on the baseline."""
-    width, height = SPARKLINE_WIDTH, SPARKLINE_HEIGHT
-    numbers = [v for v in values if v is not None and v != "x"]
-    low, high = (min(numbers), max(numbers)) if numbers else (0.0, 1.0)
-    high = high if high > low * 1.6 else low * 1.6 + 1  # small variations stay small
-    low = min(low, high * 0.2)
-    step = (width - 6) / max(1, len(values) - 1)
-    line = _build_svg_line_path([None if v == "x" else v for v in values], lambda i: 3 + i * step,
-                 lambda v: height - 4 - (v - low) / (high - low) * (height - 8))  # fmt: skip
-    crosses, runs = [], []
-    for i, v in enumerate(values):
-        x = 3 + i * step
-        if v == "x" and list(values[max(0, i - 2) : i]) == ["x", "x"]:
-            runs.append(
-                f"M{format_svg_number(x - step)} {height - 5}h{format_svg_number(step)}"
-            )  # from the third failure in a row on, a thick line
-        elif v == "x":
-            crosses.append(f"M{format_svg_number(x - 2)} {height - 7}l4 4m0-4l-4 4")
-    out = Markup('<svg class="spark" viewBox="0 0 {} {}" aria-hidden="true" focusable="false">').format(width, height)
-    if line:
-        out += Markup('<path d="{}"/>').format(line)
-    elif not crosses:
-        out += Markup('<path class="none" d="M3 {}h{}"/>').format(height - 5, width - 6)
-    for name, parts in (("x-mark", crosses), ("run", runs)):
-        if parts:
-            out += Markup('<path class="{}" d="{}"/>').format(name, "".join(parts))
-    return out + Markup("</svg>")
 
 
 class FailedRunCluster(NamedTuple):
@@ -356,7 +290,7 @@ def render_state_timeline(parts: Iterable[tuple[HealthState, float, float]], lab
     return out + Markup("</svg>")
 
 
-def _split_values_at_gaps(values: Sequence[ChartValue]) -> Iterator[list[tuple[int, float]]]:
+def split_values_at_gaps(values: Sequence[ChartValue]) -> Iterator[list[tuple[int, float]]]:
     """Runs of consecutive values as (index, value)."""
     run: list[tuple[int, float]] = []
     for i, v in enumerate(values):
@@ -375,7 +309,7 @@ def _build_svg_line_path(values: Sequence[ChartValue], x: AxisMapping, y: AxisMa
         "M"
         + "L".join(f"{format_svg_number(x(i))} {format_svg_number(y(v))}" for i, v in run)
         + ("h.01" if len(run) == 1 else "")
-        for run in _split_values_at_gaps(values)
+        for run in split_values_at_gaps(values)
     )
 
 
@@ -383,7 +317,7 @@ def _build_svg_area(low: Sequence[ChartValue], high: Sequence[ChartValue], x: Ax
     """The area between two lines, where both have a value."""
     both: list[ChartValue] = [None if a is None or b is None else b for a, b in zip(low, high, strict=True)]
     out = []
-    for run in _split_values_at_gaps(both):
+    for run in split_values_at_gaps(both):
         upper = [f"{format_svg_number(x(i))} {format_svg_number(y(v))}" for i, v in run]
         lower = [
             f"{format_svg_number(x(i))} {format_svg_number(y(v))}"

@@ -172,10 +172,10 @@ def test_incidents_are_counted_by_probe(connection: sa.Connection) -> None:
 
 
 def test_the_latest_results_are_listed_oldest_first_up_to_a_count(connection: sa.Connection) -> None:
-    runs = history.load_last_n_results_by_probe(connection, [1, 2], 3)
+    runs = history.load_last_n_runs_by_probe(connection, [1, 2], 3)
     assert [run.outcome for run in runs[1]] == [Outcome.FAIL, Outcome.ERROR, Outcome.MISSED]
     assert runs[2] == []
-    assert len(history.load_last_n_results_by_probe(connection, [1], 40)[1]) == 8
+    assert len(history.load_last_n_runs_by_probe(connection, [1], 40)[1]) == 8
 
 
 def test_results_page_by_slot_and_by_outcome(connection: sa.Connection) -> None:

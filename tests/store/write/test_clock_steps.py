@@ -26,7 +26,7 @@ from watchdog.store.codec import decode_nullable_json, encode_storable_json
 from watchdog.store.database import Database
 from watchdog.store.errors import ClockSteppedError
 from watchdog.store.read.alert_context import load_alert_message_context
-from watchdog.store.read.history import list_incident_intervals, load_last_n_results_by_probe
+from watchdog.store.read.history import list_incident_intervals, load_last_n_runs_by_probe
 from watchdog.store.read.status import list_incidents, list_probe_statuses
 from watchdog.store.tables import (
     clock_steps,
@@ -250,7 +250,7 @@ def test_pages_show_the_newest_results_after_a_step_back(database: Database) -> 
     to = process.step(-5 * INTERVAL_MS)
     process.run(to + 2 * INTERVAL_MS)
     with database.open_read_transaction() as connection:
-        latest = load_last_n_results_by_probe(connection, [process.first], 4)[process.first]
+        latest = load_last_n_runs_by_probe(connection, [process.first], 4)[process.first]
         (status, *_) = list_probe_statuses(connection)
     newest = [slot for generation, slot in process.slots(process.first) if generation == 1]
     assert [row.slot for row in latest][-len(newest) :] == newest

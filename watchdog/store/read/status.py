@@ -27,7 +27,7 @@ from watchdog.domain.pausing import Pause
 from watchdog.domain.probe_state import WAITING_FOR_FIRST_RUN_STATE_KEY
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, derive_probe_health_state, no_verdict, service
 from watchdog.domain.text import replace_unstorable_characters
-from watchdog.store.codec import decode_nullable_json, decode_probe_info
+from watchdog.store.codec import OUTCOMES_BY_VALUE, decode_nullable_json, decode_probe_info
 from watchdog.store.read.acts import load_pauses_in_effect
 from watchdog.store.read.alert_context import INCIDENTS_WITH_PROBE_INFO_QUERY, build_incident_from_row
 from watchdog.store.read.maintenance import load_maintenance_ends_by_probe
@@ -161,10 +161,34 @@ _INCIDENT_RECORDS_QUERY = add_muting_columns(INCIDENTS_WITH_PROBE_INFO_QUERY)
 DELIVERY_RECORD_COLUMNS = [outbox.c[name] for name in DeliveryRecord._fields]
 
 
+def _build_probe_statuses_query() -> sa.Select[Any]:
+    newest = newest_results.alias("newest")
+    slots = sa.select(newest.c.slot).where(newest.c.probe == probes.c.id).order_by(newest.c.slot.desc()).limit(1)
+    is_newest = sa.and_(effective_results.c.probe == probes.c.id, effective_results.c.slot == slots.scalar_subquery())
+    judged_slot = sa.case(  # mostly the newest, which spares a search for each probe
+        (effective_results.c.outcome.in_(JUDGED_OUTCOMES), effective_results.c.slot),
+        else_=slots.where(newest.c.outcome.in_(JUDGED_OUTCOMES)).scalar_subquery(),
+    )
+    next_due = sa.select(sa.func.min(schedule.c.next_due)).where(schedule.c.probe == probes.c.id).scalar_subquery()
+    is_waiting = sa.exists().where(
+        probe_state.c.probe == probes.c.id, probe_state.c.key == WAITING_FOR_FIRST_RUN_STATE_KEY
+    )
+    columns = (probes.c.id, probes.c.info, probes.c.created_at, judged_slot, next_due, is_waiting)
+    return (
+        sa.select(*columns, *RESULT_ROW_COLUMNS)
+        .join_from(probes, effective_results, is_newest, isouter=True)
+        .order_by(probes.c.name, probes.c.id)
+    )
+
+
+_PROBE_STATUSES_QUERY = _build_probe_statuses_query()
+_LISTED_PROBE_STATUSES_QUERY = _PROBE_STATUSES_QUERY.where(*_LISTED_PROBE_CONDITIONS)
+
+
 def result_row_from_columns(row: Sequence[Any]) -> ResultRow:
     """`row`: the values of RESULT_ROW_COLUMNS."""
     slot, location, outcome, *rest = row
-    return ResultRow(slot, location, Outcome(outcome), *rest)
+    return ResultRow(slot, location, OUTCOMES_BY_VALUE[outcome], *rest)
 
 
 def load_watchdog_status(connection: Connection) -> WatchdogStatus:
@@ -204,29 +228,15 @@ def list_probe_statuses(
 ) -> list[ProbeStatus]:
     """Every configured probe, or those with this id or these database ids; by name. Watchdog's own probe is listed only
     by its id. `now`: to load until when each is in maintenance."""
-    newest = newest_results.alias("newest")
-    slots = sa.select(newest.c.slot).where(newest.c.probe == probes.c.id).order_by(newest.c.slot.desc()).limit(1)
-    judged_slot = slots.where(newest.c.outcome.in_(JUDGED_OUTCOMES)).scalar_subquery()
-    next_due = sa.select(sa.func.min(schedule.c.next_due)).where(schedule.c.probe == probes.c.id).scalar_subquery()
-    is_newest = sa.and_(effective_results.c.probe == probes.c.id, effective_results.c.slot == slots.scalar_subquery())
-    is_waiting = sa.exists().where(
-        probe_state.c.probe == probes.c.id, probe_state.c.key == WAITING_FOR_FIRST_RUN_STATE_KEY
-    )
-    columns = (probes.c.id, probes.c.info, probes.c.created_at, judged_slot, next_due, is_waiting)
-    query = (
-        sa.select(*columns, *RESULT_ROW_COLUMNS)
-        .join_from(probes, effective_results, is_newest, isouter=True)
-        .order_by(probes.c.name, probes.c.id)
-    )
     if probe_id is None:
-        query = query.where(*_LISTED_PROBE_CONDITIONS)
+        query = _LISTED_PROBE_STATUSES_QUERY
     else:
         is_probe = probes.c.probe_id == replace_unstorable_characters(probe_id)
-        query = query.where(probes.c.removed_at.is_(None), is_probe)
+        query = _PROBE_STATUSES_QUERY.where(probes.c.removed_at.is_(None), is_probe)
     if database_ids is not None:
         query = query.where(probes.c.id.in_(database_ids))
     # One row a probe, even if several locations have a result in the newest slot.
-    row_by_probe = {row[0]: row for row in connection.execute(query)}
+    row_by_probe = {row[0]: row for row in connection.execute(query).all()}
     if not row_by_probe:
         return []
     only_probes = None if probe_id is None and database_ids is None else row_by_probe.keys()
@@ -236,7 +246,7 @@ def list_probe_statuses(
     paused = load_pauses_in_effect(connection, only_probes)
     maintenance_ends = {} if now is None else load_maintenance_ends_by_probe(connection, now, only_probes)
     return [
-        _probe_status_from_row(row, open_incidents.get(probe, []), paused.get(probe), maintenance_ends.get(probe))
+        _probe_status_from_row(row, open_incidents.get(probe, ()), paused.get(probe), maintenance_ends.get(probe))
         for probe, row in row_by_probe.items()
     ]
 

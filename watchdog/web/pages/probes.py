@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median
 
 from markupsafe import Markup
@@ -16,7 +16,8 @@ from watchdog.domain.formatting import (
     format_time_ago,
 )
 from watchdog.domain.model import HealthState, Outcome, RunSummary
-from watchdog.store.read.history import load_last_n_results_by_probe
+from watchdog.domain.silencing import Silence
+from watchdog.store.read.history import load_last_n_runs_by_probe
 from watchdog.store.read.job_runs import list_check_in_runs
 from watchdog.store.read.status import (
     Connection,
@@ -27,7 +28,7 @@ from watchdog.store.read.status import (
     list_probe_statuses,
     load_watchdog_status,
 )
-from watchdog.web import charts
+from watchdog.web import row_charts
 from watchdog.web.pages.acts import describe_acts, load_silences_by_incident, render_pause
 from watchdog.web.pages.list_page import (
     NEEDS_ATTENTION_SECTION_NAME,
@@ -64,7 +65,9 @@ class ProbesPageFilter:
         """Whether the search and the kind match."""
         if self.kind and status.probe.kind != self.kind:
             return False
-        return all(_does_probe_match_search_term(status, term) for term in self.search.lower().split())
+        return not self.search or all(
+            _does_probe_match_search_term(status, term) for term in self.search.lower().split()
+        )
 
 
 def _does_probe_match_search_term(status: ProbeStatus, term: str) -> bool:
@@ -151,7 +154,7 @@ def _load_probes_page_rows(
     connection: Connection, on_page: Sequence[ProbeStatus], now: int
 ) -> Iterator[tuple[str, ProbesPageRow]]:
     """(section, row)"""
-    runs = load_last_n_results_by_probe(
+    runs = load_last_n_runs_by_probe(
         connection, [status.probe.database_id for status in on_page], MAX_SPARKLINE_RUNS
     )
     incident_counts = count_incidents_opened_since_by_probe(connection, now - PROBE_PAGE_INCIDENTS_PERIOD_MS)
@@ -159,19 +162,21 @@ def _load_probes_page_rows(
     silences = load_silences_by_incident(connection)
     for status in on_page:
         id = status.probe.database_id
-        row = _build_probes_page_row(status, job_runs.get(id, runs[id]), incident_counts.get(id, 0), now)
-        marks = _list_maintenance_marks(status, now)
-        if status.open_incidents:
-            first = status.open_incidents[0]
-            marks += describe_acts(first, silences.get(first.id, ()), now)
-        row = replace(row, marks=marks)
+        marks = _list_probe_marks(status, silences, now)
+        row = _build_probes_page_row(status, job_runs.get(id, runs[id]), incident_counts.get(id, 0), marks, now)
         yield _choose_probes_page_section_name(status), row
 
 
-def _list_maintenance_marks(status: ProbeStatus, now: int) -> tuple[str, ...]:
-    if status.maintenance_ends_at is None:
-        return ()
-    return (Markup("in maintenance until {}").format(render_timestamp_with_zone(status.maintenance_ends_at, now)),)
+def _list_probe_marks(status: ProbeStatus, silences: Mapping[str, Sequence[Silence]], now: int) -> tuple[str, ...]:
+    """`silences`: those in effect, by incident."""
+    marks: tuple[str, ...] = ()
+    if status.maintenance_ends_at is not None:
+        ends_at = render_timestamp_with_zone(status.maintenance_ends_at, now)
+        marks += (Markup("in maintenance until {}").format(ends_at),)
+    if status.open_incidents:
+        first = status.open_incidents[0]
+        marks += describe_acts(first, silences.get(first.id, ()), now)
+    return marks
 
 
 def _format_probes_page_headline(statuses: Sequence[ProbeStatus]) -> str:
@@ -196,7 +201,7 @@ def format_watchdog_last_scheduling_sentence(service_status: WatchdogStatus, now
 
 
 def _build_probes_page_row(
-    status: ProbeStatus, runs: Sequence[RunSummary | ResultRow], incident_count: int, now: int
+    status: ProbeStatus, runs: Sequence[RunSummary], incident_count: int, marks: tuple[str, ...], now: int
 ) -> ProbesPageRow:
     probe, latest = status.probe, status.latest_result
     return ProbesPageRow(
@@ -206,10 +211,10 @@ def _build_probes_page_row(
         group=probe.group,
         state=status.state,
         problem_text=_format_problem_of_probe(status, now),
-        marks=(),
+        marks=marks,
         last_outcome=format_run_outcome(latest) if latest else "no result yet",
         last_run_at=latest.slot if latest else None,
-        sparkline=charts.render_sparkline([compute_sparkline_value_of_run(run) for run in runs]),
+        sparkline=row_charts.render_sparkline([compute_sparkline_value_of_run(run) for run in runs]),
         sparkline_text=_describe_sparkline(runs),
         next_due=status.next_due,
         next_run_text=format_time_until_next_run(status.next_due, now),
@@ -242,16 +247,16 @@ def format_run_outcome(run: ResultRow) -> str:
     return f"{label}, {run.message}" if len(run.message) <= MAX_INLINE_RUN_MESSAGE_CHARS else label
 
 
-def compute_sparkline_value_of_run(run: RunSummary | ResultRow) -> charts.SparklineValue:
+def compute_sparkline_value_of_run(run: RunSummary) -> row_charts.SparklineValue:
     """A run of unknown duration, as that of a job that reports only its end, is on the baseline."""
     if run.outcome is Outcome.FAIL:
         return "x"
     return run.duration or 0 if run.outcome is Outcome.PASS else None
 
 
-def _describe_sparkline(runs: Sequence[RunSummary | ResultRow]) -> str:
+def _describe_sparkline(runs: Sequence[RunSummary]) -> str:
     """The sparkline in words, for screen readers."""
-    failed_count = sum(run.outcome is Outcome.FAIL for run in runs)
+    failed_count = [run.outcome for run in runs].count(Outcome.FAIL)
     durations = [run.duration for run in runs if run.outcome is Outcome.PASS and run.duration is not None]
     parts = [f"{failed_count} of {len(runs)} failed"] if failed_count else []
     parts += [f"median {format_duration(median(durations))}"] if durations else []

@@ -20,7 +20,7 @@ from watchdog.domain.model import HealthState
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE
 from watchdog.store.read.history import IncidentInterval
 from watchdog.store.read.status import ProbeStatus
-from watchdog.web import charts
+from watchdog.web import row_charts
 from watchdog.web.pages.status_selection import PaginatedStatusPageServices
 from watchdog.web.pages.status_snapshot import StatusPageSnapshot
 from watchdog.web.pages.timeline import (
@@ -115,7 +115,7 @@ def _build_status_page_service(
         label=label,
         group=status.probe.group,
         days=tuple(days),
-        bars=charts.render_day_bars(bars, _describe_day_bars(name, days)),
+        bars=row_charts.render_day_bars(bars, _describe_day_bars(name, days)),
         uptime=format_basis_points_as_percent(compute_uptime_basis_points(days)),
         is_in_maintenance=is_in_maintenance,
         uptime_coverage="" if covered_count == day_count else f"{covered_count} of {day_count}{NBSP}days",
