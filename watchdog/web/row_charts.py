@@ -25,6 +25,8 @@ DAY_BAR_WIDTH, DAY_BAR_GAP = 10, 2.4
 
 SPARKLINE_WIDTH, SPARKLINE_HEIGHT = 112, 22
 """In pixels."""
+MAX_CACHED_SPARKLINES = 1_024
+"""About 1 KB each. Most probes have not run since a list was last shown."""
 
 
 def render_day_bars(days: Sequence[tuple[HealthState, str]], label: str) -> Markup:
@@ -56,11 +58,14 @@ def render_day_bars(days: Sequence[tuple[HealthState, str]], label: str) -> Mark
 @lru_cache(maxsize=1024)
 def _build_day_bar_path(index: int, bar_height: int) -> str:
     """The same for each service, hence cached."""
-    x, w = (format_svg_number(value) for value in (index * DAY_BAR_WIDTH + DAY_BAR_GAP / 2, DAY_BAR_WIDTH - DAY_BAR_GAP))
+    x, w = (
+        format_svg_number(value) for value in (index * DAY_BAR_WIDTH + DAY_BAR_GAP / 2, DAY_BAR_WIDTH - DAY_BAR_GAP)
+    )
     return f"M{x} {DAY_BAR_HEIGHT_BY_STATE[HealthState.DOWN] - bar_height}h{w}v{bar_height}h-{w}z"
 
 
-def render_sparkline(values: Sequence[SparklineValue]) -> Markup:
+@lru_cache(maxsize=MAX_CACHED_SPARKLINES)
+def render_sparkline(values: tuple[SparklineValue, ...]) -> Markup:
     """The last runs, oldest first, on a scale of their own. Failed runs are crosses on the baseline."""
     width, height = SPARKLINE_WIDTH, SPARKLINE_HEIGHT
     numbers = [v for v in values if v is not None and v != "x"]
@@ -78,15 +83,18 @@ def render_sparkline(values: Sequence[SparklineValue]) -> Markup:
     crosses, runs = [], []
     for i in [i for i, v in enumerate(values) if v == "x"]:
         x = 3 + i * step
-        if list(values[max(0, i - 2) : i]) == ["x", "x"]:
+        if values[max(0, i - 2) : i] == ("x", "x"):
             runs.append(
                 f"M{format_svg_number(x - step)} {height - 5}h{format_svg_number(step)}"
             )  # from the third failure in a row on, a thick line
         else:
             crosses.append(f"M{format_svg_number(x - 2)} {height - 7}l4 4m0-4l-4 4")
-    paths = [f'<path d="{line}"/>'] if line else []
-    if not line and not crosses:
-        paths.append(f'<path class="none" d="M3 {height - 5}h{width - 6}"/>')
-    paths += [f'<path class="{name}" d="{"".join(d)}"/>' for name, d in (("x-mark", crosses), ("run", runs)) if d]
-    svg = f'<svg class="spark" viewBox="0 0 {width} {height}" aria-hidden="true" focusable="false">'
-    return Markup(f"{svg}{''.join(paths)}</svg>")
+    out = Markup('<svg class="spark" viewBox="0 0 %s %s" aria-hidden="true" focusable="false">') % (width, height)
+    if line:
+        out += Markup('<path d="%s"/>') % line
+    elif not crosses:
+        out += Markup('<path class="none" d="M3 %sh%s"/>') % (height - 5, width - 6)
+    for name, parts in (("x-mark", crosses), ("run", runs)):
+        if parts:
+            out += Markup('<path class="%s" d="%s"/>') % (name, "".join(parts))
+    return out + Markup("</svg>")

@@ -15,11 +15,16 @@ from jinja2.runtime import Context
 from markupsafe import Markup
 
 from watchdog.domain import formatting
-from watchdog.domain.formatting import HEALTH_STATE_LABELS
-from watchdog.domain.model import HealthState
 from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.resources import find_resource_folder
 from watchdog.web.compression import PrecompressedResponseBody
+from watchdog.web.markup import (
+    PAGE_HEALTH_STATE_LABELS,
+    render_glyph,
+    render_next_run,
+    render_state_badge,
+    render_time_ago,
+)
 from watchdog.web.times import (
     format_html_datetime_attribute,
     render_date,
@@ -27,7 +32,6 @@ from watchdog.web.times import (
     render_timestamp_with_zone,
 )
 
-PAGE_HEALTH_STATE_LABELS = {**HEALTH_STATE_LABELS, HealthState.UNKNOWN: "No data"}
 MAX_TARGET_TEXT_PAGE_CHARS = 300
 """Characters of a target's text that a page shows."""
 NO_STORE_HEADERS = {"Cache-Control": "no-store"}
@@ -99,6 +103,10 @@ class PageRenderer:
             "favicon": favicon.url_path,
             "scripts": {name: script.url_path for name, script in scripts.items()},
             "state_labels": PAGE_HEALTH_STATE_LABELS,
+            "render_glyph": render_glyph,
+            "render_state_badge": render_state_badge,
+            "render_time_ago": render_time_ago,
+            "render_next_run": render_next_run,
         }
         self._environment.filters |= {
             "duration": formatting.format_duration,
@@ -109,7 +117,6 @@ class PageRenderer:
             "timestamp_with_seconds": _timestamp_with_seconds_filter,
             "timestamp_with_zone": _timestamp_with_zone_filter,
             "utc_text": _utc_text_filter,
-            "time_ago": _time_ago_filter,
             "date": _date_filter,
             "milliseconds": format_milliseconds_number,
             "excerpt": truncate_target_text_for_page,
@@ -128,11 +135,6 @@ def _load_static_file(path: Path, media_type: str) -> StaticFile:
     return StaticFile(
         f"{path.stem}.{sha256(content).hexdigest()[:12]}{path.suffix}", media_type, PrecompressedResponseBody(content)
     )
-
-
-@pass_context
-def _time_ago_filter(context: Context, at: int) -> str:
-    return formatting.format_time_ago(at, context["now"])
 
 
 @pass_context

@@ -46,7 +46,7 @@ class TimeAxisLabel(NamedTuple):
 
 def format_html_datetime_attribute(at: int) -> str:
     """For `datetime` attributes: "2026-11-22T02:29:14Z"."""
-    return datetime.fromtimestamp(at // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(at // 1000, UTC).isoformat().replace("+00:00", "Z")
 
 
 def render_date(at: int, now: int) -> Markup:

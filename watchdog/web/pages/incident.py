@@ -31,6 +31,7 @@ from watchdog.store.read import history, status
 from watchdog.store.read.alert_context import load_alert_message_context
 from watchdog.store.read.generation_results import build_results_as_of_clock_generation_subquery
 from watchdog.store.read.status import Connection, DeliveryRecord, IncidentRecord, WatchdogStatus
+from watchdog.web.markup import PAGE_HEALTH_STATE_LABELS
 from watchdog.web.pages.acts import (
     IncidentTimelineEvent,
     build_acknowledgement_and_silence_banners,
@@ -46,7 +47,6 @@ from watchdog.web.pages.delivery import (
 )
 from watchdog.web.pages.muting import build_muting_banners
 from watchdog.web.pages.results import HEALTH_STATE_BY_OUTCOME
-from watchdog.web.templating import PAGE_HEALTH_STATE_LABELS
 from watchdog.web.times import render_timestamp
 
 

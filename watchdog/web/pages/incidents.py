@@ -10,11 +10,11 @@ from watchdog.domain.model import HealthState, ProbeInfo
 from watchdog.domain.silencing import Silence
 from watchdog.store.read import status
 from watchdog.store.read.status import Connection, IncidentRecord, WatchdogStatus
+from watchdog.web.markup import PAGE_HEALTH_STATE_LABELS
 from watchdog.web.pages.acts import describe_acts, load_silences_by_incident
 from watchdog.web.pages.incident import find_incident_health_state
 from watchdog.web.pages.list_page import Pagination, compute_pagination
 from watchdog.web.pages.muting import describe_muting
-from watchdog.web.templating import PAGE_HEALTH_STATE_LABELS
 
 MAX_RESOLVED_INCIDENTS_ON_PAGE = 200
 

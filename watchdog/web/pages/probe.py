@@ -27,11 +27,11 @@ from watchdog.web import charts
 from watchdog.web.cards.base import LoadedProbeCard, ProbeCardLoadContext
 from watchdog.web.cards.registry import load_probe_page_cards
 from watchdog.web.chart_window import ChartUrlQuery, choose_chart_window
+from watchdog.web.markup import PAGE_HEALTH_STATE_LABELS
 from watchdog.web.pages.acts import build_maintenance_banner, build_pause_banner, build_silence_banners, describe_acts
 from watchdog.web.pages.banner import PageBanner, capitalize_first
 from watchdog.web.pages.results import ResultsCard, ResultsUrlQuery, load_results_card
 from watchdog.web.pages.timeline import HealthStateInterval, clip_state_intervals, flatten_to_worst_states
-from watchdog.web.templating import PAGE_HEALTH_STATE_LABELS
 from watchdog.web.times import render_time_of_day, render_timestamp
 
 MAX_STATE_TIMELINE_ENTRIES = 6

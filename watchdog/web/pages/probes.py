@@ -154,9 +154,7 @@ def _load_probes_page_rows(
     connection: Connection, on_page: Sequence[ProbeStatus], now: int
 ) -> Iterator[tuple[str, ProbesPageRow]]:
     """(section, row)"""
-    runs = load_last_n_runs_by_probe(
-        connection, [status.probe.database_id for status in on_page], MAX_SPARKLINE_RUNS
-    )
+    runs = load_last_n_runs_by_probe(connection, [status.probe.database_id for status in on_page], MAX_SPARKLINE_RUNS)
     incident_counts = count_incidents_opened_since_by_probe(connection, now - PROBE_PAGE_INCIDENTS_PERIOD_MS)
     job_runs = list_check_in_runs(connection, [status.probe for status in on_page], MAX_SPARKLINE_RUNS)
     silences = load_silences_by_incident(connection)
@@ -214,7 +212,7 @@ def _build_probes_page_row(
         marks=marks,
         last_outcome=format_run_outcome(latest) if latest else "no result yet",
         last_run_at=latest.slot if latest else None,
-        sparkline=row_charts.render_sparkline([compute_sparkline_value_of_run(run) for run in runs]),
+        sparkline=row_charts.render_sparkline(tuple([compute_sparkline_value_of_run(run) for run in runs])),
         sparkline_text=_describe_sparkline(runs),
         next_due=status.next_due,
         next_run_text=format_time_until_next_run(status.next_due, now),

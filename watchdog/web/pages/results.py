@@ -14,7 +14,7 @@ from watchdog.store.read.history import StoredResultWithEvidence
 from watchdog.store.read.requested_runs import filter_slots_of_requested_runs
 from watchdog.store.read.status import Connection, IncidentRecord, ResultRow
 from watchdog.web.cards.phases import find_interrupted_phase, format_phase_name
-from watchdog.web.templating import PAGE_HEALTH_STATE_LABELS
+from watchdog.web.markup import PAGE_HEALTH_STATE_LABELS
 
 MAX_RESULTS_SCANNED_FOR_CHANGES = 2_000
 """Results that are searched for changes, of which a stable probe has few."""

@@ -21,6 +21,7 @@ from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE
 from watchdog.store.read.history import IncidentInterval
 from watchdog.store.read.status import ProbeStatus
 from watchdog.web import row_charts
+from watchdog.web.markup import PAGE_HEALTH_STATE_LABELS
 from watchdog.web.pages.status_selection import PaginatedStatusPageServices
 from watchdog.web.pages.status_snapshot import StatusPageSnapshot
 from watchdog.web.pages.timeline import (
@@ -29,7 +30,6 @@ from watchdog.web.pages.timeline import (
     compute_daily_uptime,
     compute_uptime_basis_points,
 )
-from watchdog.web.templating import PAGE_HEALTH_STATE_LABELS
 from watchdog.web.times import render_time_or_date
 
 NO_DAY_BARS_MARKUP = Markup()
@@ -132,10 +132,10 @@ def format_basis_points_as_percent(basis_points: int | None) -> str:
 
 def _format_day_title(day: DailyUptime, current_state: HealthState, now: int) -> str:
     """ "13 Nov: down 14 min"; empty for a day without problems."""
+    if not day.down_ms and not day.degraded_ms:
+        return ""
     durations = ((HealthState.DOWN, day.down_ms), (HealthState.DEGRADED, day.degraded_ms))
     parts = [f"{state.value} {format_duration(ms)}" for state, ms in durations if ms]
-    if not parts:
-        return ""
     so_far = " so far" if now - day.start < DAY_MS and current_state is day.state else ""
     return f"{format_date(day.start, now)}: {', '.join(parts)}{so_far}"
 

@@ -104,22 +104,25 @@ def compute_daily_uptime(
         for interval in intervals
         for start, stop in maintenance.subtract_from(interval.start, interval.stop)
     ]
-    affected_ms: dict[tuple[int, HealthState], int] = {}
+    affected_ms_by_day: dict[int, dict[HealthState, int]] = {}
     for interval in flatten_to_worst_states(intervals, (today - day_count + 1) * DAY_MS, now):
         for day in range(interval.start // DAY_MS, (interval.stop - 1) // DAY_MS + 1):
             part = interval.clip_to_period(day * DAY_MS, (day + 1) * DAY_MS)
-            affected_ms[day, interval.state] = affected_ms.get((day, interval.state), 0) + part.length
+            affected_ms = affected_ms_by_day.setdefault(day, {})
+            affected_ms[interval.state] = affected_ms.get(interval.state, 0) + part.length
     summaries = []
     for day in range(today - day_count + 1, today + 1):
         start, stop = day * DAY_MS, min((day + 1) * DAY_MS, now)
         if day not in measured_days:
             summaries.append(DailyUptime(start, HealthState.UNKNOWN, 0, 0, 0))
             continue
-        paused = affected_ms.get((day, HealthState.PAUSED), 0)
-        down, degraded = affected_ms.get((day, HealthState.DOWN), 0), affected_ms.get((day, HealthState.DEGRADED), 0)
-        state = HealthState.DOWN if down else HealthState.DEGRADED if degraded else HealthState.UP
         measured_from = created_at if start < created_at < stop else start
-        away = paused + maintenance.compute_overlap_ms(measured_from, stop)
+        affected_ms = affected_ms_by_day.get(day, {})
+        down, degraded = affected_ms.get(HealthState.DOWN, 0), affected_ms.get(HealthState.DEGRADED, 0)
+        state = HealthState.DOWN if down else HealthState.DEGRADED if degraded else HealthState.UP
+        away = affected_ms.get(HealthState.PAUSED, 0)
+        if maintenance:
+            away += maintenance.compute_overlap_ms(measured_from, stop)
         summaries.append(DailyUptime(start, state, max(0, stop - measured_from - away), down, degraded))
     return summaries
 
