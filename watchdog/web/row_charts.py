@@ -25,8 +25,6 @@ DAY_BAR_WIDTH, DAY_BAR_GAP = 10, 2.4
 
 SPARKLINE_WIDTH, SPARKLINE_HEIGHT = 112, 22
 """In pixels."""
-MAX_CACHED_SPARKLINES = 1_024
-"""About 1 KB each. Most probes have not run since a list was last shown."""
 
 
 def render_day_bars(days: Sequence[tuple[HealthState, str]], label: str) -> Markup:
@@ -64,8 +62,7 @@ def _build_day_bar_path(index: int, bar_height: int) -> str:
     return f"M{x} {DAY_BAR_HEIGHT_BY_STATE[HealthState.DOWN] - bar_height}h{w}v{bar_height}h-{w}z"
 
 
-@lru_cache(maxsize=MAX_CACHED_SPARKLINES)
-def render_sparkline(values: tuple[SparklineValue, ...]) -> Markup:
+def render_sparkline(values: Sequence[SparklineValue]) -> Markup:
     """The last runs, oldest first, on a scale of their own. Failed runs are crosses on the baseline."""
     width, height = SPARKLINE_WIDTH, SPARKLINE_HEIGHT
     numbers = [v for v in values if v is not None and v != "x"]
@@ -83,7 +80,7 @@ def render_sparkline(values: tuple[SparklineValue, ...]) -> Markup:
     crosses, runs = [], []
     for i in [i for i, v in enumerate(values) if v == "x"]:
         x = 3 + i * step
-        if values[max(0, i - 2) : i] == ("x", "x"):
+        if list(values[max(0, i - 2) : i]) == ["x", "x"]:
             runs.append(
                 f"M{format_svg_number(x - step)} {height - 5}h{format_svg_number(step)}"
             )  # from the third failure in a row on, a thick line

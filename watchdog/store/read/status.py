@@ -5,8 +5,9 @@ A probe's newest result is found by an index seek, never by grouping results.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -67,6 +68,8 @@ __all__ = [
 
 JUDGED_OUTCOMES = (Outcome.PASS, Outcome.FAIL)
 MAX_LISTED_UNDELIVERED_NOTIFICATIONS = 200
+MAX_CACHED_PROBE_STATUSES = 8_192
+"""About 1 KB each."""
 
 
 class ResultRow(NamedTuple):
@@ -246,17 +249,20 @@ def list_probe_statuses(
     paused = load_pauses_in_effect(connection, only_probes)
     maintenance_ends = {} if now is None else load_maintenance_ends_by_probe(connection, now, only_probes)
     return [
-        _probe_status_from_row(row, open_incidents.get(probe, ()), paused.get(probe), maintenance_ends.get(probe))
+        _probe_status_from_row(
+            tuple(row), tuple(open_incidents.get(probe, ())), paused.get(probe), maintenance_ends.get(probe)
+        )
         for probe, row in row_by_probe.items()
     ]
 
 
+@lru_cache(maxsize=MAX_CACHED_PROBE_STATUSES)  # most rows are the same at the next request, which takes half the time
 def _probe_status_from_row(
-    row: Sequence[Any], open_incidents: Iterable[Incident], pause: Pause | None, maintenance_ends_at: int | None
+    row: tuple[Any, ...], open_incidents: tuple[Incident, ...], pause: Pause | None, maintenance_ends_at: int | None
 ) -> ProbeStatus:
-    probe, info, created_at, judged_slot, next_due, is_waiting, *latest = row
+    probe, info, created_at, judged_slot, next_due, is_waiting, newest_slot, *_ = row
     has_verdict = judged_slot is not None and not is_waiting
-    latest_result = None if latest[0] is None else result_row_from_columns(latest)
+    latest_result = None if newest_slot is None else result_row_from_columns(row[-len(RESULT_ROW_COLUMNS) :])
     rules = [incident.rule for incident in open_incidents]
     if latest_result is not None and latest_result.reason == WATCHDOG_NETWORK_FAULT_REASON:
         rules.append(no_verdict.ALERT_RULE_NAME)  # whose incident is about Watchdog, not about the probe

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import median
 
 from markupsafe import Markup
@@ -40,7 +41,8 @@ from watchdog.web.pages.list_page import (
 from watchdog.web.pages.probe import NEXT_RUN_SHOWN_LATE_AFTER_MS, PROBE_PAGE_INCIDENTS_PERIOD_MS
 from watchdog.web.times import render_timestamp_with_zone
 
-MAX_SPARKLINE_RUNS = 20
+MAX_SPARKLINE_RUNS, MAX_CACHED_SPARKLINES = 20, 1_024
+"""A sparkline with its runs is about 3 KB. Most probes have not run since the list was last shown."""
 MAX_INLINE_RUN_MESSAGE_CHARS = 12
 """A longer message is left out of the last result: the problem stands under the name anyway."""
 HEALTH_STATE_SORT_ORDER = (
@@ -202,6 +204,7 @@ def _build_probes_page_row(
     status: ProbeStatus, runs: Sequence[RunSummary], incident_count: int, marks: tuple[str, ...], now: int
 ) -> ProbesPageRow:
     probe, latest = status.probe, status.latest_result
+    sparkline, sparkline_text = _draw_and_describe_runs(tuple(runs))
     return ProbesPageRow(
         probe_id=probe.id,
         name=probe.name,
@@ -212,8 +215,8 @@ def _build_probes_page_row(
         marks=marks,
         last_outcome=format_run_outcome(latest) if latest else "no result yet",
         last_run_at=latest.slot if latest else None,
-        sparkline=row_charts.render_sparkline(tuple([compute_sparkline_value_of_run(run) for run in runs])),
-        sparkline_text=_describe_sparkline(runs),
+        sparkline=sparkline,
+        sparkline_text=sparkline_text,
         next_due=status.next_due,
         next_run_text=format_time_until_next_run(status.next_due, now),
         incident_count=incident_count,
@@ -245,6 +248,12 @@ def format_run_outcome(run: ResultRow) -> str:
     return f"{label}, {run.message}" if len(run.message) <= MAX_INLINE_RUN_MESSAGE_CHARS else label
 
 
+@lru_cache(maxsize=MAX_CACHED_SPARKLINES)
+def _draw_and_describe_runs(runs: tuple[RunSummary, ...]) -> tuple[Markup, str]:
+    """The sparkline, and the same in words for screen readers."""
+    return row_charts.render_sparkline(list(map(compute_sparkline_value_of_run, runs))), _describe_sparkline(runs)
+
+
 def compute_sparkline_value_of_run(run: RunSummary) -> row_charts.SparklineValue:
     """A run of unknown duration, as that of a job that reports only its end, is on the baseline."""
     if run.outcome is Outcome.FAIL:
@@ -253,7 +262,6 @@ def compute_sparkline_value_of_run(run: RunSummary) -> row_charts.SparklineValue
 
 
 def _describe_sparkline(runs: Sequence[RunSummary]) -> str:
-    """The sparkline in words, for screen readers."""
     failed_count = [run.outcome for run in runs].count(Outcome.FAIL)
     durations = [run.duration for run in runs if run.outcome is Outcome.PASS and run.duration is not None]
     parts = [f"{failed_count} of {len(runs)} failed"] if failed_count else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -146,7 +147,7 @@ def build_status_page(snapshot: StatusPageSnapshot, config: StatusPageConfig) ->
         view=snapshot.selection.view,
         pagination=snapshot.selection.pagination,
         groups=group_status_page_services(services, snapshot.selection),
-        troubled_days=_list_troubled_days(services, now),
+        troubled_days=_list_troubled_days([service for service in services if service.is_listed], now),
         past_incidents=_list_past_incidents_on_status_page(snapshot, now),
     )
 
@@ -204,7 +205,7 @@ def _list_troubled_days(services: Iterable[StatusPageServiceStatus], now: int) -
 
 def _list_past_incidents_on_status_page(snapshot: StatusPageSnapshot, now: int) -> tuple[StatusPagePastIncident, ...]:
     """Newest first. Incidents of one service that overlap are one entry."""
-    resolved: dict[int, list[HealthStateInterval]] = {s.probe.database_id: [] for s in snapshot.probe_statuses}
+    resolved: defaultdict[int, list[HealthStateInterval]] = defaultdict(list)
     for incident in snapshot.incident_intervals:
         if incident.resolved_at is not None:
             state = INCIDENT_HEALTH_STATE_BY_RULE[incident.rule]
@@ -212,6 +213,7 @@ def _list_past_incidents_on_status_page(snapshot: StatusPageSnapshot, now: int) 
     episodes = [
         (episode, status.probe.name)
         for status in snapshot.probe_statuses
+        if status.probe.database_id in resolved
         for episode in merge_touching_intervals_into_worst_state(resolved[status.probe.database_id])
     ]
     episodes.sort(key=lambda entry: -entry[0].start)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -72,7 +73,7 @@ class StatusPageServiceGroup:
 
 
 def build_status_page_services(snapshot: StatusPageSnapshot, day_count: int) -> list[StatusPageServiceStatus]:
-    intervals: dict[int, list[HealthStateInterval]] = {s.probe.database_id: [] for s in snapshot.probe_statuses}
+    intervals: defaultdict[int, list[HealthStateInterval]] = defaultdict(list)
     for incident in snapshot.incident_intervals:
         stop = snapshot.read_at if incident.resolved_at is None else incident.resolved_at
         interval = HealthStateInterval(INCIDENT_HEALTH_STATE_BY_RULE[incident.rule], incident.since, stop)
@@ -81,7 +82,7 @@ def build_status_page_services(snapshot: StatusPageSnapshot, day_count: int) -> 
         stop = snapshot.read_at if pause.ended_at is None else pause.ended_at
         intervals[pause.probe].append(HealthStateInterval(HealthState.PAUSED, pause.started_at, stop))
     return [
-        _build_status_page_service(status, intervals[status.probe.database_id], snapshot, day_count)
+        _build_status_page_service(status, intervals.get(status.probe.database_id, ()), snapshot, day_count)
         for status in snapshot.probe_statuses
     ]
 
