@@ -21,6 +21,7 @@ import uvicorn
 from benchmarks.measurements import Measurement, percentile
 from tests.support.fixture_rows import NOW, FixtureRows
 from tests.support.web import create_test_app, filled_database
+from watchdog.cli.common import freeze_heap_and_enable_gc
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS
 from watchdog.store.database import Database
 from watchdog.web import StatusPageConfig
@@ -116,10 +117,12 @@ def serving(url: str, *, expires_at_once: bool) -> Iterator[int]:
 
 
 def serve(url: str, listener: socket.socket, expires_at_once: bool) -> None:
+    """Garbage is collected as in `watchdog run`."""
     step_ms = STATUS_PAGE_CACHE_MS if expires_at_once else 0
     clock = itertools.count(NOW, step_ms) if step_ms else itertools.repeat(NOW)
     app = create_test_app(Database(url), clock=lambda: next(clock), status_page=StatusPageConfig("Acme"))
     config = uvicorn.Config(app, log_level="error", access_log=False)
+    freeze_heap_and_enable_gc()
     uvicorn.Server(config).run([listener])
 
 

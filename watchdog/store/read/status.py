@@ -160,6 +160,14 @@ _incident_came_again = sa.exists().where(
     clock_steps.c.generation == incidents.c.resolved_generation + 1, clock_steps.c.valid_until < incidents.c.opened_at
 )
 _LISTED_PROBE_CONDITIONS = (probes.c.removed_at.is_(None), probes.c.kind != service.WATCHDOG_SELF_PROBE_KIND)
+_WATCHDOG_STATUS_QUERY = sa.select(
+    sa.select(sa.func.min(watermarks.c.claimed_until)).scalar_subquery(),
+    sa.select(sa.func.count()).select_from(incidents).where(incidents.c.resolved_at.is_(None)).scalar_subquery(),
+    sa.select(sa.func.count()).select_from(outbox).where(outbox_is_undelivered).scalar_subquery(),
+)
+_SERVICE_FINDINGS_QUERY = INCIDENTS_WITH_PROBE_INFO_QUERY.where(
+    incidents.c.resolved_at.is_(None), probes.c.kind == service.WATCHDOG_SELF_PROBE_KIND
+).order_by(incidents.c.since, incidents.c.id)
 _INCIDENT_RECORDS_QUERY = add_muting_columns(INCIDENTS_WITH_PROBE_INFO_QUERY)
 DELIVERY_RECORD_COLUMNS = [outbox.c[name] for name in DeliveryRecord._fields]
 
@@ -195,21 +203,13 @@ def result_row_from_columns(row: Sequence[Any]) -> ResultRow:
 
 
 def load_watchdog_status(connection: Connection) -> WatchdogStatus:
-    counts = sa.select(
-        sa.select(sa.func.min(watermarks.c.claimed_until)).scalar_subquery(),
-        sa.select(sa.func.count()).select_from(incidents).where(incidents.c.resolved_at.is_(None)).scalar_subquery(),
-        sa.select(sa.func.count()).select_from(outbox).where(outbox_is_undelivered).scalar_subquery(),
-    )
-    return WatchdogStatus(*connection.execute(counts).one(), list_service_findings(connection))
+    return WatchdogStatus(*connection.execute(_WATCHDOG_STATUS_QUERY).one(), list_service_findings(connection))
 
 
 def list_service_findings(connection: Connection) -> tuple[Incident, ...]:
     """What is wrong with Watchdog itself: the open incidents of its built-in probe, critical ones first, then the
     oldest. Every page, command and tool shows this list."""
-    query = INCIDENTS_WITH_PROBE_INFO_QUERY.where(
-        incidents.c.resolved_at.is_(None), probes.c.kind == service.WATCHDOG_SELF_PROBE_KIND
-    )
-    findings = map(build_incident_from_row, connection.execute(query.order_by(incidents.c.since, incidents.c.id)))
+    findings = map(build_incident_from_row, connection.execute(_SERVICE_FINDINGS_QUERY))
     return tuple(sorted(findings, key=lambda finding: finding.severity is not Severity.CRITICAL))
 
 
