@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,11 @@ from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, fo
 from watchdog.domain.heartbeat import CheckIn, CheckInKind
 from watchdog.domain.model import Evidence, HealthState, Outcome
 from watchdog.domain.observations import ScheduledJobFacts
+from watchdog.domain.probe_state import WAITING_FOR_FIRST_RUN_STATE_KEY
+from watchdog.store import tables
+from watchdog.store.codec import encode_probe_info_as_json
 from watchdog.store.database import Database
+from watchdog.store.maintenance_tables import maintenance_periods, maintenance_windows
 from watchdog.store.read import history, status
 from watchdog.store.read.jobs import list_jobs
 
@@ -167,6 +172,45 @@ def test_deliveries_and_undelivered_notifications(connection: sa.Connection, row
     assert (letter.detail, record.probe.name, record.incident.id) == ("410", "API", rows.incident_by_name["down"])
 
 
+def test_a_status_is_current_after_each_change(database: Database) -> None:
+    """What was decoded before is kept only as long as nothing has changed."""
+
+    def change(statement: sa.Executable) -> status.ProbeStatus:
+        with database.open_write_transaction() as connection:
+            connection.execute(statement)
+        with database.open_read_transaction() as connection:
+            return status.list_probe_statuses(connection, now=NOW)[0]
+
+    incidents, api = tables.incidents, tables.incidents.c.probe == 1
+    is_open = (api, incidents.c.resolved_at.is_(None))
+    assert (
+        change(sa.update(incidents).where(*is_open).values(message="HTTP 500")).open_incidents[0].message == "HTTP 500"
+    )
+    acknowledged = {"acknowledged_at": NOW, "acknowledged_by": "Ana", "acknowledged_through": "page"}
+    assert change(sa.update(incidents).where(*is_open).values(acknowledged)).open_incidents[0].acknowledgement
+    assert change(sa.update(incidents).where(*is_open).values(resolved_at=NOW)).state is HealthState.UP
+    plan = sa.update(tables.schedule).where(tables.schedule.c.probe == 1)
+    assert change(plan.values(next_due=NOW + HOUR_MS)).next_due == NOW + HOUR_MS
+    waiting = {"probe": 1, "key": WAITING_FOR_FIRST_RUN_STATE_KEY, "value": "true"}
+    assert change(sa.insert(tables.probe_state).values(waiting)).state is HealthState.UNKNOWN
+    assert change(sa.delete(tables.probe_state)).state is HealthState.UP
+    later = FixtureRows()
+    later.add_result(1, NOW, Outcome.ERROR, "loop late", "watchdog.loop_late", None)
+    later.add_maintenance([1], NOW - HOUR_MS, NOW + HOUR_MS)
+    latest = change(sa.insert(tables.results).values(later.rows["results"][0])).latest_result
+    assert latest is not None
+    assert latest.slot == NOW
+    change(sa.insert(maintenance_windows).values(later.rows["maintenance_windows"][0]))
+    period = later.rows["maintenance_periods"][0]
+    assert change(sa.insert(maintenance_periods).values(period)).maintenance_ends_at == NOW + HOUR_MS
+    probe = sa.update(tables.probes).where(tables.probes.c.id == 1)
+    with database.open_read_transaction() as connection:
+        info = status.list_probe_statuses(connection)[0].probe
+    renamed = encode_probe_info_as_json(replace(info, name="API 2"))
+    assert change(probe.values(info=renamed)).probe.name == "API 2"
+    assert change(probe.values(removed_at=NOW)).probe.name == "New"
+
+
 def test_incidents_are_counted_by_probe(connection: sa.Connection) -> None:
     assert status.count_incidents_opened_since_by_probe(connection, NOW - HOUR_MS) == {1: 3}
 
@@ -267,7 +311,9 @@ def test_days_with_data_come_from_roll_ups_and_the_last_two_from_results(databas
         rows.insert_into(connection)
     with database.open_read_transaction() as connection:
         days = history.load_days_with_judged_results(connection, [1, 2], (today - 89) * DAY_MS, NOW)
+        since_yesterday = history.load_days_with_judged_results(connection, [2], (today - 1) * DAY_MS, NOW)
     assert days == {1: {today}, 2: {today - 3, today - 1}}
+    assert since_yesterday == {2: {today - 1}}
 
 
 def test_an_hour_without_verdicts_is_no_data(database: Database) -> None:

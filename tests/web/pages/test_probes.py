@@ -10,8 +10,9 @@ from tests.support.fixture_rows import NOW, FixtureRows
 from tests.support.html_checks import visible_text
 from tests.support.web import filled_database
 from watchdog.domain.formatting import HOUR_MS, MINUTE_MS
+from watchdog.domain.model import Outcome
 from watchdog.web.pages.probe import ProbePageUrlQuery, load_probe_page
-from watchdog.web.pages.probes import ProbesPageFilter, ProbesPageRow, load_probes_page
+from watchdog.web.pages.probes import MAX_SPARKLINE_RUNS, ProbesPageFilter, ProbesPageRow, load_probes_page
 
 
 def row_of_heartbeat(folder: Path, kinds: str, duration: int | None) -> ProbesPageRow:
@@ -47,6 +48,25 @@ def test_the_sparkline_of_a_heartbeat_shows_the_runs_of_the_job(
     assert row.sparkline_text == text
     assert row.sparkline.count("l4 4m0-4l-4 4") == kinds.count("fail")
     assert ('class="none"' in row.sparkline) == (kinds == ""), "a run without duration is drawn on the baseline"
+
+
+def test_the_list_is_current_after_a_run(tmp_path: Path) -> None:
+    rows, later = FixtureRows(), FixtureRows()
+    id = rows.add_probe("API")
+    rows.add_passing_results(id, count=MAX_SPARKLINE_RUNS)
+    later.add_result(id, NOW, Outcome.FAIL)
+    with filled_database(f"sqlite:///{tmp_path / 'watchdog.db'}", rows) as database:
+        with database.open_read_transaction() as connection:
+            before = load_probes_page(connection, ProbesPageFilter(), 1, NOW)
+        with database.open_write_transaction() as connection:
+            later.insert_into(connection)
+        with database.open_read_transaction() as connection:
+            after = load_probes_page(connection, ProbesPageFilter(), 1, NOW)
+    texts = [page.sections[0].rows[0].sparkline_text for page in (before, after)]
+    assert ["failed" in text for text in texts] == [False, True]
+    assert texts[1].startswith(f"1 of {after.max_sparkline_runs} failed")
+    assert 'class="x-mark"' in after.sections[0].rows[0].sparkline
+    assert after.sections[0].rows[0].last_run_at == NOW
 
 
 def test_a_paused_probe_is_listed_apart_with_its_open_incident(tmp_path: Path) -> None:

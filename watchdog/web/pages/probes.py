@@ -110,6 +110,7 @@ class ProbesPageRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbesPage(SectionedListWebPage[ProbesPageFilter, ProbesPageRow]):
+    max_sparkline_runs: int = MAX_SPARKLINE_RUNS
     state_counts: tuple[tuple[HealthState, int], ...]
     kinds: tuple[str, ...]
 
