@@ -314,7 +314,7 @@ def derive_probe_health_state(open_rules: Iterable[str], *, has_verdict: bool) -
     `has_verdict`: False as well while none of its jobs has run.
     """
     states = {INCIDENT_HEALTH_STATE_BY_RULE[rule] for rule in open_rules}
-    for state in (HealthState.DOWN, HealthState.UNKNOWN, HealthState.DEGRADED):
-        if state in states:
-            return state
-    return HealthState.UP if has_verdict else HealthState.UNKNOWN
+    return next(
+        (state for state in (HealthState.DOWN, HealthState.UNKNOWN, HealthState.DEGRADED) if state in states),
+        HealthState.UP if has_verdict else HealthState.UNKNOWN,
+    )
