@@ -57,7 +57,7 @@ class StatusPageServiceStatus:
     is_in_maintenance: bool = False
     """It is in maintenance, and nothing is wrong with it."""
     is_listed: bool = True
-    """Whether this view lists it; otherwise it has no history."""
+    """Whether this view lists it; otherwise it has no label and no history."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +92,10 @@ def _build_status_page_service(
 ) -> StatusPageServiceStatus:
     now, name = snapshot.read_at, status.probe.name
     state = status.state if snapshot.are_states_current else HealthState.UNKNOWN
-    label: str = ""
-    if state is HealthState.UNKNOWN:
-        since = status.last_judged_slot
-        label = "No data yet" if since is None else Markup("No data since {}").format(render_time_or_date(since, now))
     is_in_maintenance = status.maintenance_ends_at is not None and state is HealthState.UP
-    if is_in_maintenance:
-        label = "In maintenance"
-    elif status.maintenance_ends_at is not None and state is not HealthState.PAUSED:
-        label = Markup("{}, in maintenance").format(label or PAGE_HEALTH_STATE_LABELS[state])
     if status.probe.database_id not in snapshot.selection.listed_ids:
         return StatusPageServiceStatus(
-            name, state, label, status.probe.group, is_in_maintenance=is_in_maintenance, is_listed=False
+            name, state, "", status.probe.group, is_in_maintenance=is_in_maintenance, is_listed=False
         )
     measured_days = snapshot.measured_days[status.probe.database_id]
     maintenance = snapshot.maintenance_periods.get(status.probe.database_id, NO_MAINTENANCE)
@@ -113,7 +105,7 @@ def _build_status_page_service(
     return StatusPageServiceStatus(
         name=name,
         state=state,
-        label=label,
+        label=_format_state_label(status, state, now),
         group=status.probe.group,
         days=tuple(days),
         bars=row_charts.render_day_bars(bars, _describe_day_bars(name, days)),
@@ -121,6 +113,19 @@ def _build_status_page_service(
         is_in_maintenance=is_in_maintenance,
         uptime_coverage="" if covered_count == day_count else f"{covered_count} of {day_count}{NBSP}days",
     )
+
+
+def _format_state_label(status: ProbeStatus, state: HealthState, now: int) -> str:
+    """Empty if the name of the state says everything."""
+    label: str = ""
+    if state is HealthState.UNKNOWN:
+        since = status.last_judged_slot
+        label = "No data yet" if since is None else Markup("No data since {}").format(render_time_or_date(since, now))
+    if status.maintenance_ends_at is None or state is HealthState.PAUSED:
+        return label
+    if state is HealthState.UP:
+        return "In maintenance"
+    return Markup("{}, in maintenance").format(label or PAGE_HEALTH_STATE_LABELS[state])
 
 
 def format_basis_points_as_percent(basis_points: int | None) -> str:
