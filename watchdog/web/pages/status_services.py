@@ -116,7 +116,7 @@ def _build_status_page_service(
 
 
 def _format_state_label(status: ProbeStatus, state: HealthState, now: int) -> str:
-    """Empty if the name of the state says everything."""
+    """Empty if the name of the state is enough."""
     label: str = ""
     if state is HealthState.UNKNOWN:
         since = status.last_judged_slot
