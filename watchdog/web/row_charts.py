@@ -70,10 +70,10 @@ def render_sparkline(values: Sequence[SparklineValue]) -> Markup:
     high = high if high > low * 1.6 else low * 1.6 + 1  # small variations stay small
     low = min(low, high * 0.2)
     step = (width - 6) / max(1, len(values) - 1)
-    y_per_ms = (height - 8) / (high - low)
+    span = high - low
     line = "".join(
         "M"
-        + "L".join([f"{3 + i * step:.1f} {height - 4 - (v - low) * y_per_ms:.1f}" for i, v in run])
+        + "L".join([f"{3 + i * step:.1f} {height - 4 - (v - low) / span * (height - 8):.1f}" for i, v in run])
         + ("h.01" if len(run) == 1 else "")
         for run in split_values_at_gaps([None if v == "x" else v for v in values])
     )
