@@ -61,7 +61,7 @@ def update_pace_after_message_confirmed(pace: DestinationPace, now: int) -> Dest
 
 
 class DueAlertMessage(NamedTuple):
-    """A message that is due at a destination. Its order: critical first, then age."""
+    """A message that is due at a destination. Their order: news first, then critical ones, then age."""
 
     is_not_critical: bool
     created_at: int
@@ -69,6 +69,13 @@ class DueAlertMessage(NamedTuple):
     """Identifies the message."""
     is_edit: bool = False
     """It edits a message that the destination has, and posts none."""
+    states_no_news: bool = False
+    """It only shows what people did, or what holds the incident back."""
+
+    @property
+    def order(self) -> tuple[bool, bool, int, str]:
+        """What people did about many incidents does not delay the news of another one."""
+        return self.states_no_news, self.is_not_critical, self.created_at, self.lead_incident
 
 
 def choose_next_messages_to_send(
@@ -80,7 +87,7 @@ def choose_next_messages_to_send(
     More than MAX_UNMERGED_DUE_MESSAGES are merged. For NONCRITICAL_PAUSE_AFTER_MERGED_MESSAGE_MS after that, only
     critical ones and edits are sent; what has come in the meantime is merged again.
     """
-    ordered = sorted(due)
+    ordered = sorted(due, key=lambda message: message.order)
     if not may_merge:
         return ordered[:1]
     is_pausing = merged_at is not None and now < merged_at + NONCRITICAL_PAUSE_AFTER_MERGED_MESSAGE_MS

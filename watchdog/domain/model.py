@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from watchdog.domain.acts import Acknowledgement, Closure
 from watchdog.domain.limits import ScheduledJobLimits
+from watchdog.domain.notification_holds import NotificationHold
 from watchdog.domain.remediation_attempts import RemediationAttempt
 from watchdog.domain.uptime_clock import DowntimeGap
 
@@ -63,7 +64,14 @@ class IncidentEvent(StrEnum):
     """It is still open."""
     RESOLVED = "resolved"
     MUTES = "mutes"
-    """More alerts of other probes are muted while it is open. Only messages that can be edited show this."""
+    """More alerts of other probes are muted while it is open. Only messages that can be edited show this, as the
+    following ones."""
+    SILENCE = "silence"
+    """A silence of it began or ended."""
+    MUTING = "muting"
+    """Another probe mutes it, or no longer."""
+    MAINTENANCE_BEGAN = "maintenance_began"
+    MAINTENANCE_ENDED = "maintenance_ended"
 
 
 class DeliveryState(StrEnum):
@@ -383,3 +391,5 @@ class AlertMessageContext:
     """Of the probes whose alerts are muted while the incidents of the message are open: one for each alert."""
     escalated_after_ms: int | None = None
     """The destination was notified because the incident was still open after this time; None: as soon as it opened."""
+    holds: tuple[NotificationHold, ...] = ()
+    """What holds back further notifications of open incidents of the message: at most one of each kind for each."""

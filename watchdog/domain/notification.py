@@ -8,8 +8,16 @@ from watchdog.domain.model import DeliveryState, IncidentEvent
 
 HELD_BACK_DELIVERY_STATES = (DeliveryState.SILENCED, DeliveryState.MUTED)
 """No one was sent such a notification, and it is not sent any more: another one may be."""
-MESSAGE_EDIT_EVENTS = (IncidentEvent.ACKNOWLEDGED, IncidentEvent.MUTES)
-"""Only messages that can be edited show these events. Elsewhere, such a notification is dropped."""
+HOLD_EVENTS = (
+    IncidentEvent.SILENCE,
+    IncidentEvent.MAINTENANCE_BEGAN,
+    IncidentEvent.MAINTENANCE_ENDED,
+    IncidentEvent.MUTING,
+)
+"""What holds back the notifications of an incident began, changed or ended."""
+MESSAGE_EDIT_EVENTS = (IncidentEvent.ACKNOWLEDGED, *HOLD_EVENTS, IncidentEvent.MUTES)
+"""Only messages that can be edited show these events. Elsewhere, such a notification is dropped. If several are due,
+the reply states the first of them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from watchdog.notifiers.message_fields import (
     replace_nbsp,
     to_safe_single_line,
 )
+from watchdog.notifiers.message_holds import build_hold_alert_fields, format_hold_change
 from watchdog.notifiers.message_recovery import (
     format_closing_email_subject,
     format_closing_title_omitting_cause,
@@ -91,8 +92,8 @@ class AlertMessage:
     """The incidents, if the message is about several."""
     change_text: str = ""
     """Set if the cause has changed, "Still down: API: connection refused (was: HTTP 503, expected 200)", if the
-    incident was acknowledged, if it mutes other alerts, or in a reminder: "Still down for 4 h: API: HTTP 503, expected
-    200"."""
+    incident was acknowledged, is silenced or mutes other alerts, or in a reminder: "Still down for 4 h: API: HTTP 503,
+    expected 200"."""
     unacknowledged_count: int = 0
     """How many of its incidents are open and not acknowledged."""
     can_run_now: bool = False
@@ -149,6 +150,7 @@ def _compose_multi_incident_message(context: AlertMessageContext) -> AlertMessag
             subject = f"[STILL {label.upper()} {severity}] {title}"
         if context.event is IncidentEvent.ACKNOWLEDGED:
             change_text = format_acknowledgement_change_of_incidents(context)
+        change_text = format_hold_change(context) or change_text
     else:
         title = format_ended_incidents_title(context)
         duration = format_duration(compute_first_start_to_last_end_duration_ms(context))
@@ -196,7 +198,7 @@ def _compose_incident_message(context: AlertMessageContext) -> AlertMessage:
         if context.event is IncidentEvent.REMINDER:
             change_text = f"{_format_reminder(state_label, title, context.now - incident.since)}{_format_was(context)}"
             subject = f"[STILL {state_label.upper()} {incident.severity}] {title}"
-        main_fields = build_opened_alert_fields(context, cause)
+        main_fields = build_opened_alert_fields(context, cause, build_hold_alert_fields(context))
     else:
         recovered, facts = has_incident_ended_by_recovery(incident), context.latest_subject_facts
         duration = format_duration(compute_shown_duration_ms(incident.since, incident.resolved_at or context.now))
@@ -249,7 +251,10 @@ def _format_reminder(state_label: str, title: str, open_ms: int) -> str:
 
 
 def _format_message_edit(context: AlertMessageContext) -> str:
-    """ "Acknowledged by Ana at 03:12 UTC", "Mutes 3 alerts: Search MCP, Thumbnails (2)"."""
+    """ "Acknowledged by Ana at 03:12 UTC", "Silenced by Ana until 04:12 UTC", "Mutes 3 alerts: Search MCP, Thumbnails
+    (2)"."""
+    if hold_change := format_hold_change(context):
+        return hold_change
     if context.event is IncidentEvent.MUTES:
         return f"Mutes {format_muted_alerts(context)}" if context.muted_probe_names else "Mutes no alerts any more"
     acknowledgement = context.incident.acknowledgement

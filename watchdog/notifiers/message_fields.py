@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from watchdog.domain import reasons
@@ -16,6 +16,7 @@ from watchdog.domain.formatting import (
     format_count_with_noun,
     format_duration,
     format_names,
+    format_number,
     format_runs_as_text_sparkline,
     format_time_in_zone,
     format_utc_timestamp,
@@ -42,6 +43,7 @@ from watchdog.domain.text import (
 
 MAX_MESSAGE_NAME_CHARS, MAX_MESSAGE_CAUSE_CHARS, MAX_MESSAGE_EXCERPT_CHARS = 80, 240, 300
 """The incident's page has the full text."""
+MAX_TEXTS_ABOUT_SHARES = 3
 MAX_EXPECTATIONS_IN_ALERT = 10
 """Broken expectations that a message lists."""
 INCIDENT_CLOSED_PHRASE_BY_RESOLUTION = {
@@ -112,7 +114,10 @@ def build_severity_and_group_and_location_fields(context: AlertMessageContext) -
     return tuple(field for field in fields if field.text)
 
 
-def build_opened_alert_fields(context: AlertMessageContext, cause: str) -> tuple[AlertMessageField, ...]:
+def build_opened_alert_fields(
+    context: AlertMessageContext, cause: str, more: Iterable[AlertMessageField] = ()
+) -> tuple[AlertMessageField, ...]:
+    """`more`: follow who takes care of the incident."""
     return (
         *build_target_alert_fields(context, (context.incident.subject,)),
         *(
@@ -123,6 +128,7 @@ def build_opened_alert_fields(context: AlertMessageContext, cause: str) -> tuple
         build_since_alert_field(context),
         *build_escalated_alert_fields(context),
         *_build_acknowledged_alert_fields(context),
+        *more,
         *build_muted_alerts_alert_fields(context),
         *_build_cause_history_alert_fields(context),
         *build_recent_runs_alert_fields(context),
@@ -143,6 +149,18 @@ def format_acknowledgement(acknowledgement: Acknowledgement, now: int) -> str:
     """ "by Ana at 03:12 UTC"."""
     name = to_safe_single_line(acknowledgement.actor.name, MAX_MESSAGE_NAME_CHARS)
     return f"by {name} at {format_utc_timestamp(acknowledgement.at, now)}"
+
+
+def format_share_of_incidents(texts: Sequence[str], open_count: int) -> str:
+    """What applies to how many of the open incidents of a message: "by Ana at 03:12 UTC", "2 of 7 by Ana at 03:12 UTC";
+    empty if to none. `texts`: one for each incident that it applies to."""
+    if not texts:
+        return ""
+    distinct = list(dict.fromkeys(texts))
+    share = "" if len(texts) == open_count else f"{format_number(len(texts))} of {format_number(open_count)} "
+    more_count = len(distinct) - MAX_TEXTS_ABOUT_SHARES
+    more = f"; {format_number(more_count)} more" if more_count > 0 else ""
+    return f"{share}{'; '.join(distinct[:MAX_TEXTS_ABOUT_SHARES])}{more}"
 
 
 def _build_acknowledged_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:

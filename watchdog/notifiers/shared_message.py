@@ -38,13 +38,14 @@ from watchdog.notifiers.message_fields import (
     build_target_alert_fields,
     find_subject_time_zone,
     format_acknowledgement,
+    format_share_of_incidents,
     to_safe_single_line,
 )
+from watchdog.notifiers.message_holds import build_hold_alert_fields
 from watchdog.notifiers.message_recovery import format_closing_title_omitting_cause, format_ended_cause_suffix
 from watchdog.notifiers.message_recovery_fields import compute_shown_duration_ms, describe_newest_run, format_time_range
 
 MAX_LISTED_INCIDENT_CAUSE_CHARS, MAX_INCIDENT_LINE_CHARS = 120, 300
-MAX_LISTED_ACKNOWLEDGEMENTS = 3
 
 
 class AlertMessageIncidentLine(NamedTuple):
@@ -230,6 +231,7 @@ def build_multi_incident_alert_fields(context: AlertMessageContext) -> tuple[Ale
         fields += [*build_escalated_alert_fields(context), *build_muted_alerts_alert_fields(context)]
         if acknowledgements := _describe_acknowledgements_of_incidents(context):
             fields.append(AlertMessageField("Acknowledged", acknowledgements))
+        fields += build_hold_alert_fields(context)
     if context.event is not IncidentEvent.RESOLVED and context.shared_cause:
         first = _sort_incidents_of_message(context)[0]
         result = context.latest or context.first_bad if first.incident.probe == context.incident.probe else None
@@ -254,14 +256,8 @@ def _describe_acknowledgements_of_incidents(context: AlertMessageContext) -> str
     open_incidents = [member.incident for member in context.members if member.incident.resolved_at is None]
     acknowledged = [incident.acknowledgement for incident in open_incidents if incident.acknowledgement]
     newest_first = sorted(acknowledged, key=lambda acknowledgement: -acknowledgement.at)
-    texts = list(dict.fromkeys(format_acknowledgement(each, context.now) for each in newest_first))
-    if not texts:
-        return ""
-    count, total = len(acknowledged), len(open_incidents)
-    share = "" if count == total else f"{format_number(count)} of {format_number(total)} "
-    more_count = len(texts) - MAX_LISTED_ACKNOWLEDGEMENTS
-    more = f"; {format_number(more_count)} more" if more_count > 0 else ""
-    return f"{share}{'; '.join(texts[:MAX_LISTED_ACKNOWLEDGEMENTS])}{more}"
+    texts = [format_acknowledgement(each, context.now) for each in newest_first]
+    return format_share_of_incidents(texts, len(open_incidents))
 
 
 def _format_what_incidents_share(context: AlertMessageContext) -> str:

@@ -39,7 +39,7 @@ class SlackMessageReference(NamedTuple):
 
 def build_slack_act_buttons(message: AlertMessage, reference: SlackMessageReference) -> list[Json]:
     """Of an open message: Acknowledge, unless each of its open incidents is acknowledged, Silence, and Run now if it is
-    about a single probe. A single incident can be silenced until it is resolved."""
+    about a single probe."""
     value, is_group = reference.encode(), bool(message.members)
     buttons: list[Json] = []
     if count := message.unacknowledged_count:
@@ -49,8 +49,8 @@ def build_slack_act_buttons(message: AlertMessage, reference: SlackMessageRefere
     for action_id, duration_ms in SILENCE_DURATION_MS_BY_ACTION_ID.items():
         label = f"Silence{' all' * is_group} {format_duration(duration_ms)}"
         buttons.append(_build_slack_button(action_id, label, value))
-    if not is_group:
-        buttons.append(_build_slack_button(SILENCE_UNTIL_RESOLVED_ACTION_ID, "Silence until resolved", value))
+    label = f"Silence{' all' * is_group} until resolved"
+    buttons.append(_build_slack_button(SILENCE_UNTIL_RESOLVED_ACTION_ID, label, value))
     if message.can_run_now:
         buttons.append(_build_slack_button(RUN_NOW_ACTION_ID, "Run now", value))
     return buttons

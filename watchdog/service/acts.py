@@ -185,7 +185,20 @@ def _validate_and_build_silence(request: SilenceRequest, actor: Actor, now: int)
 def silence_until_resolved(database: Database, incident: str, actor: Actor, comment: str, now: int) -> Silence:
     """Hold back the notifications of one open incident until it is resolved. If that is so already, returns the silence
     that is in effect."""
-    silence = Silence(
+    return silences.begin_silence_until_resolved(database, _build_silence_of_incident(incident, actor, comment, now))
+
+
+def silence_open_incidents_until_resolved(
+    database: Database, incidents: Collection[str], actor: Actor, comment: str, now: int
+) -> list[Silence]:
+    """The same for those of several incidents that are open: all or none. Refused if none of them is open."""
+    new = [_build_silence_of_incident(incident, actor, comment, now) for incident in incidents]
+    return silences.begin_silences_until_resolved(database, new)
+
+
+def _build_silence_of_incident(incident: str, actor: Actor, comment: str, now: int) -> Silence:
+    """Its matcher is that of the incident, which is still to be read."""
+    return Silence(
         id=_make_silence_id(actor, ""),
         matcher=SilenceMatcher(),
         started_at=now,
@@ -194,7 +207,6 @@ def silence_until_resolved(database: Database, incident: str, actor: Actor, comm
         comment=_validate_and_clean_act_comment(comment),
         incident=incident,
     )
-    return silences.begin_silence_until_resolved(database, silence)
 
 
 def _make_silence_id(actor: Actor, idempotency_key: str) -> str:

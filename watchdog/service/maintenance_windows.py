@@ -6,6 +6,7 @@ import structlog
 
 from watchdog.service.clock import Clock
 from watchdog.service.store_executor import StoreExecutor
+from watchdog.store.write.maintenance_messages import announce_maintenance, list_unannounced_maintenance
 from watchdog.store.write.maintenance_windows import (
     MAX_PROBES_PER_PLANNING_TRANSACTION,
     MaintenancePlan,
@@ -23,14 +24,17 @@ MAINTENANCE_PLANNING_INTERVAL_S = 5.0
 async def plan_maintenance_windows(
     store_executor: StoreExecutor, membership: WatchdogProcessMembership, clock: Clock
 ) -> None:
-    """Store which probes are in the windows in effect and in the next ones. Raises StoreUnavailableError."""
+    """Store which probes are in the windows in effect and in the next ones, and let the messages about open incidents
+    state what has begun and ended. Raises StoreUnavailableError."""
     infos = {id: registered.info for id, registered in dict(membership.registry).items()}
     plan = MaintenancePlan(membership.configuration.maintenance_windows, membership.revision, infos)
     changes = await store_executor.run_read_query(
         lambda connection: find_maintenance_changes(connection, plan, clock())
     )
-    if changes.is_empty:
-        return
-    log.info("maintenance_planned", added=len(changes.added), ended=len(changes.ended))
-    for _ in range(0, max(1, len(infos)), MAX_PROBES_PER_PLANNING_TRANSACTION):
-        await store_executor.run_write_with_now(lambda now: plan_maintenance(store_executor.database, plan, now))
+    database = store_executor.database
+    if not changes.is_empty:
+        log.info("maintenance_planned", added=len(changes.added), ended=len(changes.ended))
+        for _ in range(0, max(1, len(infos)), MAX_PROBES_PER_PLANNING_TRANSACTION):
+            await store_executor.run_write_with_now(lambda now: plan_maintenance(database, plan, now))
+    if await store_executor.run_read_query(lambda connection: list_unannounced_maintenance(connection, clock())):
+        await store_executor.run_write_with_now(lambda now: announce_maintenance(database, now))

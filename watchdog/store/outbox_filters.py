@@ -7,7 +7,7 @@ from collections.abc import Collection
 import sqlalchemy as sa
 
 from watchdog.domain.model import DeliveryState, IncidentEvent, Severity
-from watchdog.domain.notification import HELD_BACK_DELIVERY_STATES
+from watchdog.domain.notification import HELD_BACK_DELIVERY_STATES, MESSAGE_EDIT_EVENTS
 from watchdog.store.act_tables import silence_is_in_effect, silenced_incidents, silences
 from watchdog.store.group_tables import incident_groups
 from watchdog.store.muting_tables import muted_incidents
@@ -55,11 +55,12 @@ def build_held_back_outbox_filter(now: int, editing_destinations: Collection[str
 
 
 def build_due_resend_outbox_filter(now: int) -> tuple[sa.ColumnElement[bool], ...]:
-    """Rows of which another copy is due: the incident is open, and nothing later was sent about it or its group."""
+    """Rows of which another copy is due: the incident is open, and nothing later was sent about it or its group. What
+    only edits a message may have been dropped."""
     later = outbox.alias()
     superseded = sa.exists().where(
         later.c.incident == outbox.c.incident, later.c.destination == outbox.c.destination,
-        later.c.seq > outbox.c.seq,
+        later.c.seq > outbox.c.seq, later.c.event.not_in(MESSAGE_EDIT_EVENTS),
     )  # fmt: skip
     confirmed = sa.exists().where(
         later.c.lead_incident == outbox.c.lead_incident, later.c.destination == outbox.c.destination,

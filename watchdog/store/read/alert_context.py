@@ -43,6 +43,7 @@ from watchdog.store.read.closures import build_closure_from_row
 from watchdog.store.read.generation_results import build_results_as_of_clock_generation_subquery, result_generation
 from watchdog.store.read.job_runs import list_job_runs
 from watchdog.store.read.muted_incidents import list_names_of_muted_probes
+from watchdog.store.read.notification_holds import load_notification_holds
 from watchdog.store.tables import (
     RESULT_COLUMNS,
     cause_changes,
@@ -129,6 +130,7 @@ def load_alert_message_context(
         group_labels=_load_group_labels(connection, notification),
         raises_severity=raises_severity,
         muted_probe_names=list_names_of_muted_probes(connection, named_incidents or [row.id]),
+        holds=load_notification_holds(connection, named_incidents or [row.id], now),
         escalated_after_ms=_load_escalated_after_ms(connection, row.id, notification.destination),
     )
 

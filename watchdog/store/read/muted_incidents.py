@@ -14,12 +14,13 @@ from watchdog.store.tables import incidents, probes
 MAX_INCIDENTS_PER_QUERY = 5_000
 """SQLite takes 32,766 parameters by default."""
 _muting_probe = probes.alias("muting_probe")
-_MUTING_PROBE_NAME = (
+MUTING_PROBE_NAME = (
     sa.select(sa.func.max(_muting_probe.c.name))
     .where(_muting_probe.c.probe_id == muted_incidents.c.muting_probe_id)
     .correlate(muted_incidents)
     .scalar_subquery()
 )
+"""Of a query on the table muted_incidents."""
 
 
 def add_muting_columns(incidents_query: sa.Select[Any]) -> sa.Select[Any]:
@@ -28,7 +29,7 @@ def add_muting_columns(incidents_query: sa.Select[Any]) -> sa.Select[Any]:
     return incidents_query.outerjoin(muted_incidents, of_incident).add_columns(
         muted_incidents.c.state.label("muting_state"), muted_incidents.c.reason.label("muting_reason"),
         muted_incidents.c.since.label("muting_since"), muted_incidents.c.waits_until, muted_incidents.c.muting_probe_id,
-        muted_incidents.c.muting_incident, _MUTING_PROBE_NAME.label("muting_probe_name"),
+        muted_incidents.c.muting_incident, MUTING_PROBE_NAME.label("muting_probe_name"),
     )  # fmt: skip
 
 

@@ -58,7 +58,7 @@ def remove_acknowledgement(database: Database, incident: str, actor: Actor, comm
         _store_acknowledgement(connection, row.id, None)
         record_operator_act(connection, OperatorActKind.UNACKNOWLEDGE, actor, now, incident=row.id, comment=comment)
         schedule_follow_ups(connection, {row.id: now})
-        enqueue_message_edit_notifications(connection, row.id, IncidentEvent.ACKNOWLEDGED, now)
+        enqueue_message_edit_notifications(connection, [row.id], IncidentEvent.ACKNOWLEDGED, now)
         return True
 
 
@@ -71,7 +71,7 @@ def _acknowledge_locked_incident(
     now, actor, comment = acknowledgement
     _store_acknowledgement(connection, row.id, acknowledgement)
     record_operator_act(connection, OperatorActKind.ACKNOWLEDGE, actor, now, incident=row.id, comment=comment)
-    enqueue_message_edit_notifications(connection, row.id, IncidentEvent.ACKNOWLEDGED, now)
+    enqueue_message_edit_notifications(connection, [row.id], IncidentEvent.ACKNOWLEDGED, now)
     return acknowledgement, True
 
 

@@ -91,16 +91,17 @@ def store_muting_decision(connection: sa.Connection, incident: str, decision: Mu
             "reason": decision.reason,
             "muting_probe_id": decision.status.probe.probe_id,
             "muting_incident": decision.status.incident if is_muted else "",
-            "is_announced": not is_muted or not _is_message_sent(connection, decision.status.incident, now),
+            "is_announced": not is_muted or not _is_message_sent(connection, incident, decision.status.incident, now),
         }
         connection.execute(sa.insert(muted_incidents).values(**values))
     append_routing_log_entries(connection, incident, [decision.describe()], max_steps=MAX_ROUTING_LOG_STEPS_WITH_MUTING)
 
 
-def _is_message_sent(connection: sa.Connection, muting_incident: str, now: int) -> bool:
-    """Whether anyone has the message that states what this incident mutes. If not, the first message will state it."""
-    incident = find_incident_whose_message_states_muting(connection, muting_incident)
-    is_sent = outbox.c.incident == incident, build_notified_outbox_filter(outbox, now)
+def _is_message_sent(connection: sa.Connection, incident: str, muting_incident: str, now: int) -> bool:
+    """Whether anyone has the message about the incident that is muted, or the one that states what the other mutes. If
+    not, the first message will state it."""
+    messages = [incident, find_incident_whose_message_states_muting(connection, muting_incident)]
+    is_sent = outbox.c.incident.in_(messages), build_notified_outbox_filter(outbox, now)
     return connection.execute(sa.select(outbox.c.seq).where(*is_sent).limit(1)).first() is not None
 
 

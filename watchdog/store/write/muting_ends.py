@@ -56,6 +56,7 @@ def carry_out_due_muting_decisions(database: Database, now: int) -> list[DueMuti
         database.acquire_advisory_lock(connection, NOTIFICATION_LEASE_LOCK_KEY)
         hold_back_notifications(connection, now)
         due = [each for each in list_due_muting_decisions(connection, now) if each.probe in probes]
+        shown = _load_incidents_shown_as_muted(connection)
         for each in due:
             store_muting_decision(connection, each.incident, each.decision, now)
         ended = {each.incident for each in due if each.state is not None and each.decision.action is MutingAction.SEND}
@@ -63,11 +64,19 @@ def carry_out_due_muting_decisions(database: Database, now: int) -> list[DueMuti
         registered = load_active_probes(connection, LOCAL_LOCATION_NAME, {}, only={row.probe for row in rows})
         silenced = load_silenced_incidents(connection, ended)
         silenced |= _load_incidents_that_were_over_while_silenced(connection, ended)
+        changed = [row.id for row in rows if row.resolved_at is None and row.id in shown]
+        enqueue_message_edit_notifications(connection, changed, IncidentEvent.MUTING, now)
         for row in sorted(rows, key=lambda row: (row.opened_at, row.id)):
             is_silenced = row.id in silenced
             _notify_after_muting(connection, row, registered.get(row.probe), now, is_silenced=is_silenced)
         schedule_follow_ups(connection, {row.id: now for row in rows if row.resolved_at is None})
         return due
+
+
+def _load_incidents_shown_as_muted(connection: sa.Connection) -> set[str]:
+    """Those whose messages, if there are any, state that they are muted."""
+    is_shown = muted_incidents.c.state == MutingState.MUTED, muted_incidents.c.is_announced
+    return set(connection.execute(sa.select(muted_incidents.c.incident).where(*is_shown)).scalars())
 
 
 def _load_incidents_that_were_over_while_silenced(connection: sa.Connection, ids: Collection[str]) -> set[str]:
@@ -105,29 +114,33 @@ def _notify_after_muting(
     append_routing_log_entries(connection, incident.id, [*steps, *log], max_steps=MAX_ROUTING_LOG_STEPS_WITH_MUTING)
 
 
-# --- the messages about incidents that mute others
+# --- the messages about incidents that mute others, or are muted
 
 
-def list_incidents_with_unannounced_muting(connection: sa.Connection, now: int) -> list[tuple[str, int]]:
-    """Incidents, each with its probe, whose messages do not state yet how many alerts they mute."""
+def list_incidents_with_unannounced_muting(connection: sa.Connection, now: int) -> list[str]:
+    """Incidents whose messages do not state yet how many alerts they mute, or those about what they mute that they are
+    muted."""
     is_due = muted_incidents.c.since <= now - MUTED_ALERTS_ANNOUNCEMENT_DELAY_MS
     is_unannounced = muted_incidents.c.state == MutingState.MUTED, ~muted_incidents.c.is_announced, is_due
-    muting = sa.select(muted_incidents.c.muting_incident).where(*is_unannounced)
-    query = sa.select(incidents.c.id, incidents.c.probe).where(incidents.c.id.in_(muting))
-    return [(id, probe) for id, probe in connection.execute(query.order_by(incidents.c.id))]
+    query = sa.select(muted_incidents.c.muting_incident).where(*is_unannounced).distinct()
+    return sorted(connection.execute(query).scalars())
 
 
 def announce_muted_alerts(database: Database, now: int) -> list[str]:
-    """Let the messages about open incidents be edited whose number of muted alerts has grown. Returns the incidents. A
-    message that has not been sent yet states the number anyway."""
+    """Let the messages about open incidents be edited whose number of muted alerts has grown, and those about the
+    incidents that are muted. Returns the incidents that mute. A message that has not been sent yet states it anyway."""
     with database.open_write_transaction() as connection:
         unannounced = list_incidents_with_unannounced_muting(connection, now)
         if not unannounced:
             return []
-        messages = {id: find_incident_whose_message_states_muting(connection, id) for id, _ in unannounced}
-        query = sa.select(incidents.c.id, incidents.c.probe).where(incidents.c.id.in_(set(messages.values())))
-        database.lock_probes(connection, {row.probe for row in connection.execute(query)})
+        messages = {id: find_incident_whose_message_states_muting(connection, id) for id in unannounced}
+        muted = _list_unannounced_muted_incidents(connection, unannounced)
+        is_edited = incidents.c.id.in_({*messages.values(), *muted})
+        probes_of_edited = sa.select(incidents.c.probe).where(is_edited).distinct()
+        database.lock_probes(connection, connection.execute(probes_of_edited).scalars())
         database.acquire_advisory_lock(connection, INCIDENT_GROUPS_LOCK_KEY)
+        if _list_unannounced_muted_incidents(connection, unannounced) != muted:
+            return []  # of another probe, which is not locked: the next run announces it
         waiting = outbox.alias()
         has_waiting_message = sa.exists().where(
             waiting.c.incident == incidents.c.id, waiting.c.state == DeliveryState.WAITING,
@@ -136,7 +149,18 @@ def announce_muted_alerts(database: Database, now: int) -> list[str]:
         is_announced = incidents.c.id.in_(set(messages.values())), incidents.c.resolved_at.is_(None)
         announced = connection.execute(sa.select(incidents.c.id).where(*is_announced, ~has_waiting_message))
         ids = sorted(announced.scalars())
-        for id in ids:
-            enqueue_message_edit_notifications(connection, id, IncidentEvent.MUTES, now)
+        enqueue_message_edit_notifications(connection, ids, IncidentEvent.MUTES, now)
+        enqueue_message_edit_notifications(connection, muted, IncidentEvent.MUTING, now)
         mark_muted_incidents_announced(connection, messages)
         return ids
+
+
+def _list_unannounced_muted_incidents(connection: sa.Connection, muting: Collection[str]) -> list[str]:
+    """Open incidents that these mute."""
+    query = (
+        sa.select(muted_incidents.c.incident)
+        .join(incidents, incidents.c.id == muted_incidents.c.incident)
+        .where(muted_incidents.c.muting_incident.in_(muting), muted_incidents.c.state == MutingState.MUTED)
+        .where(~muted_incidents.c.is_announced, incidents.c.resolved_at.is_(None))
+    )
+    return sorted(connection.execute(query).scalars())

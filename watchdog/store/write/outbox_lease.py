@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from watchdog.domain.delivery_pace import DestinationPace, DueAlertMessage, choose_next_messages_to_send
 from watchdog.domain.model import DeliveryState, IncidentEvent, Json, Severity
-from watchdog.domain.notification import HELD_BACK_DELIVERY_STATES, MESSAGE_EDIT_EVENTS, Notification
+from watchdog.domain.notification import HELD_BACK_DELIVERY_STATES, HOLD_EVENTS, MESSAGE_EDIT_EVENTS, Notification
 from watchdog.store import codec
 from watchdog.store.act_tables import pause_is_in_effect, pauses
 from watchdog.store.outbox_filters import (
@@ -99,6 +99,7 @@ def lease_due_messages(
     if not idle:  # the usual case
         return leased
     _drop_edits_of_uneditable_messages(connection, now, idle - set(editing_destinations))
+    _drop_holds_of_merged_messages(connection, now)
     _drop_outdated_reminders(connection, now)
     paces = load_destination_paces(connection)
     idle = {name for name in idle if paces.get(name, DestinationPace()).next_message_at <= now}
@@ -119,10 +120,18 @@ def lease_due_messages(
 
 
 def _drop_edits_of_uneditable_messages(connection: sa.Connection, now: int, destinations: Collection[str]) -> None:
-    """An acknowledgement, or whose alerts an incident mutes, is shown in the message of the incident. Where that cannot
-    be edited, no one is notified."""
+    """An acknowledgement, what holds an incident back and whose alerts it mutes are shown in its message. Where that
+    cannot be edited, no one is notified."""
     is_dropped = outbox.c.event.in_(MESSAGE_EDIT_EVENTS), outbox.c.destination.in_(destinations)
     _drop_waiting_notifications(connection, now, *is_dropped)
+
+
+def _drop_holds_of_merged_messages(connection: sa.Connection, now: int) -> None:
+    """A message that stands for several that were waiting is not edited, and no other message states what holds its
+    incidents back."""
+    is_of_message = messages.c.incident == outbox.c.lead_incident, messages.c.destination == outbox.c.destination
+    is_merged = sa.exists().where(*is_of_message, messages.c.receipt == codec.encode_storable_json({}))
+    _drop_waiting_notifications(connection, now, outbox.c.event.in_(HOLD_EVENTS), is_merged)
 
 
 def _drop_outdated_reminders(connection: sa.Connection, now: int) -> None:
@@ -168,13 +177,15 @@ def _load_due_messages(
         .where(messages.c.incident == outbox.c.lead_incident, messages.c.destination == outbox.c.destination)
         .scalar_subquery()
     )
-    columns = outbox.c.destination, outbox.c.lead_incident, outbox.c.created_at, severity, receipt
+    columns = outbox.c.destination, outbox.c.lead_incident, outbox.c.created_at, outbox.c.event, severity, receipt
     query = sa.select(*columns).where(*is_due, outbox.c.destination.in_(destinations))
     oldest: dict[str, dict[str, DueAlertMessage]] = defaultdict(dict)
-    for destination, lead, created_at, severity_text, receipt_text in connection.execute(query):
+    for destination, lead, created_at, event, severity_text, receipt_text in connection.execute(query):
         is_edit = destination in editing_destinations and bool(codec.decode_nullable_json(receipt_text))
-        message = DueAlertMessage(severity_text != Severity.CRITICAL, created_at, lead, is_edit)
-        oldest[destination][lead] = min(message, oldest[destination].get(lead, message))
+        states_no_news = event in MESSAGE_EDIT_EVENTS
+        message = DueAlertMessage(severity_text != Severity.CRITICAL, created_at, lead, is_edit, states_no_news)
+        first = oldest[destination].get(lead, message)
+        oldest[destination][lead] = min(message, first, key=lambda each: each.order)
     return {destination: list(by_lead.values()) for destination, by_lead in oldest.items()}
 
 
@@ -225,7 +236,7 @@ def _build_leased_notification(
         message = connection.execute(sa.select(messages).where(*is_message)).first()
     event, events = IncidentEvent(last.event), {row.event for row in leased}
     if event in (*MESSAGE_EDIT_EVENTS, IncidentEvent.CHANGED):  # a reminder states the new cause as well
-        stated = IncidentEvent.REMINDER, IncidentEvent.CHANGED, IncidentEvent.ACKNOWLEDGED
+        stated = IncidentEvent.REMINDER, IncidentEvent.CHANGED, *MESSAGE_EDIT_EVENTS
         event = next((each for each in stated if each in events), event)
     if len(named) > 1:
         event = _choose_event_of_multi_incident_message(connection, leased, named, has_message=message is not None)
@@ -257,7 +268,7 @@ def _choose_event_of_multi_incident_message(
     connection: sa.Connection, leased: Iterable[Any], incident_ids: Collection[str], *, has_message: bool
 ) -> IncidentEvent:
     """Of a message about several incidents: `resolved` once all are over, unless the destination wants no `resolved`;
-    `acknowledged` if nothing else has happened."""
+    what people did and what holds it back if nothing else has happened."""
     is_open = (incidents.c.id.in_(incident_ids), incidents.c.resolved_at.is_(None))
     any_open = connection.execute(sa.select(incidents.c.id).where(*is_open).limit(1)).first() is not None
     if not any_open and any(row.event == IncidentEvent.RESOLVED for row in leased):
@@ -265,8 +276,9 @@ def _choose_event_of_multi_incident_message(
     events = {row.event for row in leased}
     if IncidentEvent.REMINDER in events and IncidentEvent.OPENED not in events:
         return IncidentEvent.REMINDER
-    if has_message and any_open and events == {IncidentEvent.ACKNOWLEDGED}:
-        return IncidentEvent.ACKNOWLEDGED
+    edits = [event for event in MESSAGE_EDIT_EVENTS if event in events]
+    if has_message and any_open and len(edits) == len(events) and edits[0] is not IncidentEvent.MUTES:
+        return edits[0]
     return IncidentEvent.CHANGED if has_message else IncidentEvent.OPENED
 
 

@@ -61,18 +61,19 @@ def enqueue_cause_changed_notifications(connection: sa.Connection, incident: str
 
 
 def enqueue_message_edit_notifications(
-    connection: sa.Connection, incident: str, event: IncidentEvent, now: int
+    connection: sa.Connection, ids: Collection[str], event: IncidentEvent, now: int
 ) -> None:
-    """For every destination that has a message about the incident. `event`: of MESSAGE_EDIT_EVENTS. The caller has
-    locked the probe."""
-    columns = outbox.c.destination, sa.func.max(outbox.c.seq), sa.func.max(outbox.c.lead_incident)
-    query = sa.select(*columns).where(outbox.c.incident == incident).group_by(outbox.c.destination)
-    is_notified = outbox.c.incident == incident, build_notified_outbox_filter(outbox, now)
-    notified = set(connection.execute(sa.select(outbox.c.destination).where(*is_notified)).scalars())
+    """For every destination that has a message about one of these incidents. `event`: of MESSAGE_EDIT_EVENTS. The
+    caller has locked the probes."""
+    key, is_of_incidents = (outbox.c.incident, outbox.c.destination), outbox.c.incident.in_(ids)
+    columns = *key, sa.func.max(outbox.c.seq), sa.func.max(outbox.c.lead_incident)
+    query = sa.select(*columns).where(is_of_incidents).group_by(*key)
+    is_notified = is_of_incidents, build_notified_outbox_filter(outbox, now)
+    notified = set(map(tuple, connection.execute(sa.select(*key).where(*is_notified).distinct())))
     rows = [
         _build_outbox_row(incident, destination, last_seq + 1, event, lead=lead, now=now)
-        for destination, last_seq, lead in connection.execute(query)
-        if destination in notified
+        for incident, destination, last_seq, lead in connection.execute(query)
+        if (incident, destination) in notified
     ]
     if rows:
         connection.execute(sa.insert(outbox), rows)

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from watchdog.domain.acts import Actor
-from watchdog.domain.model import LOCAL_LOCATION_NAME
+from watchdog.domain.model import LOCAL_LOCATION_NAME, IncidentEvent
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.silencing import Silence, decide_notification_after_silence
 from watchdog.domain.transitions import TransitionKind
@@ -27,6 +27,7 @@ from watchdog.store.write.held_back_notifications import (
 )
 from watchdog.store.write.incident_groups import INCIDENT_GROUPS_LOCK_KEY
 from watchdog.store.write.outbox import NOTIFICATION_LEASE_LOCK_KEY
+from watchdog.store.write.outbox_rows import enqueue_message_edit_notifications
 from watchdog.store.write.probe_rows import load_active_probes
 from watchdog.store.write.routing_log import append_routing_log_entries
 from watchdog.store.write.silences import (
@@ -102,9 +103,10 @@ def _end_silences_and_enqueue_notifications(
         silenced_incidents.c.incident == incidents.c.id, silences.c.id == silenced_incidents.c.silence,
         silence_is_in_effect,
     )  # fmt: skip
-    query = sa.select(incidents).where(
-        incidents.c.resolved_at.is_(None), _build_incidents_of_silence_ids_filter(ended), ~is_still_silenced
-    )
+    is_open = incidents.c.resolved_at.is_(None), _build_incidents_of_silence_ids_filter(ended)
+    ids_of_open = list(connection.execute(sa.select(incidents.c.id).where(*is_open)).scalars())
+    enqueue_message_edit_notifications(connection, ids_of_open, IncidentEvent.SILENCE, now)
+    query = sa.select(incidents).where(*is_open, ~is_still_silenced)
     open_rows = connection.execute(query.order_by(incidents.c.opened_at, incidents.c.id)).all()
     registered = load_active_probes(connection, LOCAL_LOCATION_NAME, {}, only={row.probe for row in open_rows})
     muted = load_held_back_incidents(connection, [row.id for row in open_rows])

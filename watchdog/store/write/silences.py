@@ -6,15 +6,15 @@ incident groups, so that no incident falls between them. Notifications are held 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from watchdog.domain.acts import Actor, OperatorActKind, OperatorActRefusalReason, OperatorActRefusedError
 from watchdog.domain.formatting import format_number, format_utc_timestamp
-from watchdog.domain.model import ProbeInfo
+from watchdog.domain.model import IncidentEvent, ProbeInfo
 from watchdog.domain.silencing import MAX_ACTIVE_SILENCES, Silence, SilenceMatcher
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.act_tables import silence_is_in_effect, silenced_incidents, silences
@@ -25,17 +25,21 @@ from watchdog.store.read.alert_context import INCIDENTS_WITH_PROBE_INFO_QUERY
 from watchdog.store.tables import incidents, probes
 from watchdog.store.write.audit import record_operator_act
 from watchdog.store.write.incident_groups import INCIDENT_GROUPS_LOCK_KEY
-from watchdog.store.write.incident_locks import lock_incident
+from watchdog.store.write.incident_locks import lock_incident, lock_incidents
+from watchdog.store.write.outbox_rows import enqueue_message_edit_notifications
 
 
 def begin_silence(database: Database, silence: Silence) -> tuple[Silence, int]:
     """Store a silence that begins now, unless there is one with its id. Returns the silence that is stored, and how
     many open incidents it selected when it began. Raises OperatorActRefusedError if there are too many."""
-    with database.open_write_transaction() as connection:
-        database.acquire_advisory_lock(connection, INCIDENT_GROUPS_LOCK_KEY)
-        if (stored := _load_silence_of_earlier_request(connection, silence)) is not None:
-            return stored
-        return silence, _store_silence_of_open_incidents(connection, silence, _list_open_incidents(connection))
+    while True:
+        with database.open_write_transaction() as connection:
+            open_incidents = _lock_selected_open_incidents(database, connection, [silence])
+            if open_incidents is None:
+                continue
+            if (stored := _load_silence_of_earlier_request(connection, silence)) is not None:
+                return stored
+            return silence, _store_silence_of_open_incidents(connection, silence, open_incidents)
 
 
 def begin_silences_unless_repeated(database: Database, new: Sequence[Silence], tolerance_ms: int) -> list[Silence]:
@@ -43,31 +47,64 @@ def begin_silences_unless_repeated(database: Database, new: Sequence[Silence], t
     earlier. Returns the silence that each of them is or repeats. Raises OperatorActRefusedError if there are too
     many."""
     by_matcher = {encode_silence_matcher(silence.matcher): silence for silence in new}
-    with database.open_write_transaction() as connection:
-        database.acquire_advisory_lock(connection, INCIDENT_GROUPS_LOCK_KEY)
-        is_same = silence_is_in_effect, silences.c.incident == "", silences.c.matcher.in_(by_matcher)
-        repeated: dict[str, Silence] = {}
-        for row in connection.execute(sa.select(silences).where(*is_same).order_by(silences.c.ends_at)):
-            if row.ends_at >= by_matcher[row.matcher].ends_at - tolerance_ms:
-                repeated[row.matcher] = build_silence_from_row(row)
-        if stored := [silence for matcher, silence in by_matcher.items() if matcher not in repeated]:
-            open_incidents = _list_open_incidents(connection)
-            for silence in stored:
-                _store_silence_of_open_incidents(connection, silence, open_incidents)
-    return [repeated.get(matcher, silence) for matcher, silence in by_matcher.items()]
+    while True:
+        with database.open_write_transaction() as connection:
+            open_incidents = _lock_selected_open_incidents(database, connection, new)
+            if open_incidents is None:
+                continue
+            repeated = _load_repeated_silences(connection, by_matcher, tolerance_ms)
+            for matcher, silence in by_matcher.items():
+                if matcher not in repeated:
+                    _store_silence_of_open_incidents(connection, silence, open_incidents)
+            return [repeated.get(matcher, silence) for matcher, silence in by_matcher.items()]
 
 
-def _list_open_incidents(connection: sa.Connection) -> list[tuple[str, ProbeInfo, str]]:
-    """Id, probe and subject."""
+def _load_repeated_silences(
+    connection: sa.Connection, by_matcher: Mapping[str, Silence], tolerance_ms: int
+) -> dict[str, Silence]:
+    """Those in effect that the given ones repeat, by encoded matcher."""
+    is_same = silence_is_in_effect, silences.c.incident == "", silences.c.matcher.in_(by_matcher)
+    repeated: dict[str, Silence] = {}
+    for row in connection.execute(sa.select(silences).where(*is_same).order_by(silences.c.ends_at)):
+        if row.ends_at >= by_matcher[row.matcher].ends_at - tolerance_ms:
+            repeated[row.matcher] = build_silence_from_row(row)
+    return repeated
+
+
+class _OpenIncident(NamedTuple):
+    id: str
+    probe: ProbeInfo
+    subject: str
+
+
+def _lock_selected_open_incidents(
+    database: Database, connection: sa.Connection, new: Iterable[Silence]
+) -> list[_OpenIncident] | None:
+    """Those that one of these silences selects. Takes the locks in the order of the recorder: probes, incident groups.
+    None: an incident of another probe opened before the second lock was held."""
+    matchers = [silence.matcher for silence in new]
+    locked = database.lock_probes(
+        connection, {each.probe.database_id for each in _list_open_incidents(connection, matchers)}
+    )
+    database.acquire_advisory_lock(connection, INCIDENT_GROUPS_LOCK_KEY)
+    selected = _list_open_incidents(connection, matchers)
+    return selected if {each.probe.database_id for each in selected} <= set(locked) else None
+
+
+def _list_open_incidents(connection: sa.Connection, matchers: Collection[SilenceMatcher]) -> list[_OpenIncident]:
     query = INCIDENTS_WITH_PROBE_INFO_QUERY.where(incidents.c.resolved_at.is_(None))
-    return [(row.id, decode_probe_info(row.probe, row.info), row.subject) for row in connection.execute(query)]
+    rows = connection.execute(query)
+    opened = [_OpenIncident(row.id, decode_probe_info(row.probe, row.info), row.subject) for row in rows]
+    return [
+        each for each in opened if any(not matcher.describe_mismatch(each.probe, each.subject) for matcher in matchers)
+    ]
 
 
 def _store_silence_of_open_incidents(
-    connection: sa.Connection, silence: Silence, open_incidents: Iterable[tuple[str, ProbeInfo, str]]
+    connection: sa.Connection, silence: Silence, open_incidents: Iterable[_OpenIncident]
 ) -> int:
     """How many of them it selects. Raises OperatorActRefusedError if there are too many silences."""
-    selected = [id for id, probe, subject in open_incidents if not silence.matcher.describe_mismatch(probe, subject)]
+    selected = [each.id for each in open_incidents if not silence.matcher.describe_mismatch(each.probe, each.subject)]
     _store_silence(connection, silence, selected)
     return len(selected)
 
@@ -83,18 +120,38 @@ def begin_silence_until_resolved(database: Database, silence: Silence) -> Silenc
             message = f"the incident was resolved at {resolved}: only an open incident can be silenced"
             raise OperatorActRefusedError(OperatorActRefusalReason.CONFLICT, message)
         database.acquire_advisory_lock(connection, INCIDENT_GROUPS_LOCK_KEY)
-        is_same = silence_is_in_effect, silences.c.incident == incident.id
-        if (row := connection.execute(sa.select(silences).where(*is_same)).first()) is not None:
-            return build_silence_from_row(row)
-        probe_id = connection.execute(sa.select(probes.c.probe_id).where(probes.c.id == incident.probe)).scalar_one()
-        matcher = SilenceMatcher.of_incident(probe_id, incident.subject)
-        silence = replace(silence, incident=incident.id, matcher=matcher)
-        _store_silence(connection, silence, [incident.id])
-        return silence
+        return _begin_silence_of_locked_incident(connection, silence, incident)
 
 
-def _store_silence(connection: sa.Connection, silence: Silence, selected_incidents: Iterable[str]) -> None:
-    """Raises OperatorActRefusedError if there are too many. Under the lock of incident groups."""
+def begin_silences_until_resolved(database: Database, new: Sequence[Silence]) -> list[Silence]:
+    """The same for those of several incidents that are open: all or none. Raises OperatorActRefusedError if none of
+    them is."""
+    by_incident = {silence.incident: silence for silence in new}
+    with database.open_write_transaction() as connection:
+        rows = [row for row in lock_incidents(database, connection, by_incident) if row.resolved_at is None]
+        if not rows:
+            raise OperatorActRefusedError(
+                OperatorActRefusalReason.CONFLICT, "none of the incidents is open: only an open one can be silenced"
+            )
+        database.acquire_advisory_lock(connection, INCIDENT_GROUPS_LOCK_KEY)
+        return [_begin_silence_of_locked_incident(connection, by_incident[row.id], row) for row in rows]
+
+
+def _begin_silence_of_locked_incident(connection: sa.Connection, silence: Silence, incident: Any) -> Silence:
+    """`incident`: the row of an open incident. Under the lock of incident groups."""
+    is_same = silence_is_in_effect, silences.c.incident == incident.id
+    if (row := connection.execute(sa.select(silences).where(*is_same)).first()) is not None:
+        return build_silence_from_row(row)
+    probe_id = connection.execute(sa.select(probes.c.probe_id).where(probes.c.id == incident.probe)).scalar_one()
+    matcher = SilenceMatcher.of_incident(probe_id, incident.subject)
+    silence = replace(silence, incident=incident.id, matcher=matcher)
+    _store_silence(connection, silence, [incident.id])
+    return silence
+
+
+def _store_silence(connection: sa.Connection, silence: Silence, selected_incidents: Collection[str]) -> None:
+    """The messages about the incidents will state it. Raises OperatorActRefusedError if there are too many. Under the
+    locks of the probes and of incident groups."""
     in_effect = sa.select(sa.func.count()).select_from(silences).where(silence_is_in_effect)
     if connection.execute(in_effect).scalar_one() >= MAX_ACTIVE_SILENCES:
         raise OperatorActRefusedError(
@@ -126,6 +183,7 @@ def _store_silence(connection: sa.Connection, silence: Silence, selected_inciden
     rows = [{"incident": id, "silence": silence.id, "since": silence.started_at} for id in selected_incidents]
     if rows:
         connection.execute(sa.insert(silenced_incidents), rows)
+        enqueue_message_edit_notifications(connection, selected_incidents, IncidentEvent.SILENCE, silence.started_at)
 
 
 def _load_silence_of_earlier_request(connection: sa.Connection, silence: Silence) -> tuple[Silence, int] | None:

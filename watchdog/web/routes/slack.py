@@ -40,7 +40,7 @@ from watchdog.service.acts import (
     acknowledge_open_incidents,
     begin_silences_unless_repeated,
     request_run,
-    silence_until_resolved,
+    silence_open_incidents_until_resolved,
 )
 from watchdog.service.requested_runs import RequestedRunWithoutResultError, wait_for_requested_run_result
 from watchdog.service.run_once import judge_single_result
@@ -241,7 +241,7 @@ async def run_act_of_click(click: SlackClick, message: SlackMessageContent, run_
     if click.action_id == RUN_NOW_ACTION_ID:
         return await run_now(message, actor, run_act)
     if click.action_id == SILENCE_UNTIL_RESOLVED_ACTION_ID:
-        return SlackClickResult(destination, await silence_first_until_resolved(message.open_incidents, actor, run_act))
+        return SlackClickResult(destination, await silence_until_resolved(message.open_incidents, actor, run_act))
     duration_ms = SILENCE_DURATION_MS_BY_ACTION_ID[click.action_id]
     return SlackClickResult(destination, await silence(message.open_incidents, duration_ms, actor, run_act))
 
@@ -324,12 +324,12 @@ async def silence(incidents: list[IncidentOfMessage], duration_ms: int, actor: A
     return await run_act(act)
 
 
-async def silence_first_until_resolved(incidents: list[IncidentOfMessage], actor: Actor, run_act: ActRunner) -> str:
-    """A message with this button is about one incident. Returns what the person is shown."""
-    id = incidents[0].id
+async def silence_until_resolved(incidents: list[IncidentOfMessage], actor: Actor, run_act: ActRunner) -> str:
+    """Each incident until it is resolved. Returns what the person is shown."""
+    ids = [incident.id for incident in incidents]
 
     def act(database: Database, now: int) -> str:
-        return describe_silences([silence_until_resolved(database, id, actor, "", now)], now)
+        return describe_silences(silence_open_incidents_until_resolved(database, ids, actor, "", now), now)
 
     return await run_act(act)
 
@@ -338,6 +338,8 @@ def describe_silences(silences: list[Silence], now: int) -> str:
     if len(silences) == 1:
         (only,) = silences
         return f"Silenced by {only.actor.name} {only.describe_end(now)}. To end it: watchdog unsilence {only.id}"
-    ends_at = format_utc_timestamp(min(silence.ends_at for silence in silences), now)
     count = format_number(len(silences))
-    return f"Silenced until {ends_at}, by {count} silences. To end them: watchdog silences, watchdog unsilence"
+    end = f"until {format_utc_timestamp(min(silence.ends_at for silence in silences), now)}"
+    if all(silence.incident for silence in silences):
+        end = "until each incident is resolved"
+    return f"Silenced {end}, by {count} silences. To end them: watchdog silences, watchdog unsilence"
