@@ -96,7 +96,8 @@ class FakeHttpReceiver:
             response = self.canned_responses.popleft() if self.canned_responses else self.default_response(request)
         return response() if callable(response) else response
 
-    def default_response(self, request: ReceivedRequest) -> CannedResponse:
+    def default_response(self, request: ReceivedRequest) -> CannedResponse | Callable[[], CannedResponse]:
+        """A function is called without the lock, and may wait."""
         return CannedResponse()
 
     def __enter__(self) -> Self:
@@ -172,7 +173,7 @@ class FakeSlack(FakeHttpReceiver):
     def thread_roots(self) -> list[dict[str, Any]]:
         return [post for post in self.posts if "thread_ts" not in post]
 
-    def default_response(self, request: ReceivedRequest) -> CannedResponse:
+    def default_response(self, request: ReceivedRequest) -> CannedResponse | Callable[[], CannedResponse]:
         if request.path.startswith("/services/"):
             error = "" if request.path.endswith("/hook") else "no_service"
             error = error or self._call_api_method("chat.postMessage", {"channel": self.channel, **request.json}).get(
@@ -192,7 +193,7 @@ class FakeSlack(FakeHttpReceiver):
             self.texts_to_one_person.append((body["user"], body["text"]))
             return {"ok": True, "message_ts": "1795312999.000100"}
         if method == "chat.update":
-            post = next(post for post in self.posts if post["ts"] == body["ts"])
+            post = next(post for post in reversed(self.posts) if post["ts"] == body["ts"])
             post.update(body, edited=True)
         else:
             ts = f"{1_795_312_000 + len(self.posts)}.000100"
@@ -212,14 +213,16 @@ class FakeSlack(FakeHttpReceiver):
             return "user_not_in_channel"
         if body.get("channel") not in (self.channel, "#oncall"):
             return "channel_not_found"
-        timestamps = {post["ts"] for post in self.posts}
-        if method == "chat.update" and (body.get("ts") not in timestamps or body["channel"] != self.channel):
+        if method == "chat.update" and (not self._has_post(body.get("ts")) or body["channel"] != self.channel):
             return "message_not_found"
-        if "thread_ts" in body and body["thread_ts"] not in timestamps:
+        if "thread_ts" in body and not self._has_post(body["thread_ts"]):
             return "thread_not_found"
         if not body.get("text"):
             return "no_text"
         return "" if are_blocks_valid(body.get("blocks", [])) else "invalid_blocks"
+
+    def _has_post(self, ts: str | None) -> bool:
+        return any(post["ts"] == ts for post in reversed(self.posts))
 
 
 def are_blocks_valid(blocks: list[dict[str, Any]]) -> bool:
