@@ -273,11 +273,11 @@ class SlackPlay:
     def _kill_senders_at_times(self) -> None:
         mark_sent = self.harness.store.outbox.mark_sent
 
-        def mark_sent_or_die(*arguments: Any) -> None:
+        def mark_sent_or_die(*arguments: Any, **options: Any) -> None:
             if self._random.random() < self._kill_rate:
                 self.kills += 1
                 raise SenderKilledError
-            mark_sent(*arguments)
+            mark_sent(*arguments, **options)
 
         self.harness.store.outbox.mark_sent = mark_sent_or_die  # type: ignore[method-assign] # of this play only
 

@@ -73,6 +73,10 @@ class IncidentEvent(StrEnum):
     MAINTENANCE_BEGAN = "maintenance_began"
     MAINTENANCE_ENDED = "maintenance_ended"
 
+    @property
+    def label(self) -> str:
+        return self.replace("_", " ")
+
 
 class DeliveryState(StrEnum):
     """What became of a notification."""

@@ -430,6 +430,28 @@ async def test_a_group_is_silenced_once(database: Database, receivers: Receivers
         assert [text.startswith("Silenced until ") and "3 silences" in text for text in texts] == [True, True]
 
 
+async def test_each_incident_of_a_group_is_silenced_until_it_is_resolved(
+    database: Database, receivers: Receivers
+) -> None:
+    async with make_harness(database, receivers, GROUP) as harness:
+        await open_incidents(harness, **REFUSED)
+        button = find_buttons(harness.bot.posts[0])[UNTIL_RESOLVED]
+        assert button["text"]["text"] == "Silence all until resolved"
+        harness.record(harness.store.database_ids[:1], "pass")
+        await harness.settle()
+        clicks = SlackClicks(harness)
+        for _ in range(2):
+            harness.now += MIN_GROUP_MESSAGE_EDIT_INTERVAL_MS
+            await clicks.click(UNTIL_RESOLVED, button["value"])
+        open_ids = {row["id"] for row in harness.store.select_rows(incidents) if row["resolved_at"] is None}
+        assert sorted(row["incident"] for row in harness.store.select_rows(silences)) == sorted(open_ids)
+        assert len(open_ids) == 2
+        assert "*Silenced* by Ana Example until the incident is resolved" in str(harness.bot.posts[0]["blocks"])
+        first, second = (text for _, text in harness.bot.texts_to_one_person)
+        assert first == second
+        assert first.startswith("Silenced until each incident is resolved, by 2 silences. To end them: ")
+
+
 async def test_an_incident_that_the_message_did_not_list_is_not_acted_on(
     database: Database, receivers: Receivers
 ) -> None:

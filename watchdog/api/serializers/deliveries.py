@@ -21,7 +21,8 @@ class DeliveryJson(TypedDict):
     destination: str
     """A way to reach a receiver, such as oncall/slack."""
     event: str
-    """opened, changed, acknowledged, mutes, reminder or resolved."""
+    """opened, changed, acknowledged, reminder or resolved; or what a message was edited for: silence, muting,
+    maintenance_began, maintenance_ended or mutes."""
     state: str
     """waiting, sent, merged, undelivered, unconfirmed, silenced or muted."""
     failing: bool

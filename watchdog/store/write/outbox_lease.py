@@ -177,13 +177,18 @@ def _load_due_messages(
         .where(messages.c.incident == outbox.c.lead_incident, messages.c.destination == outbox.c.destination)
         .scalar_subquery()
     )
-    columns = outbox.c.destination, outbox.c.lead_incident, outbox.c.created_at, outbox.c.event, severity, receipt
+    news = outbox.alias()
+    has_news = sa.exists().where(
+        news.c.lead_incident == outbox.c.lead_incident, news.c.destination == outbox.c.destination,
+        news.c.state == outbox.c.state, news.c.event.not_in(MESSAGE_EDIT_EVENTS),
+    )  # fmt: skip
+    columns = outbox.c.destination, outbox.c.lead_incident, outbox.c.created_at, severity, receipt, has_news
     query = sa.select(*columns).where(*is_due, outbox.c.destination.in_(destinations))
     oldest: dict[str, dict[str, DueAlertMessage]] = defaultdict(dict)
-    for destination, lead, created_at, event, severity_text, receipt_text in connection.execute(query):
+    for destination, lead, created_at, severity_text, receipt_text, states_news in connection.execute(query):
         is_edit = destination in editing_destinations and bool(codec.decode_nullable_json(receipt_text))
-        states_no_news = event in MESSAGE_EDIT_EVENTS
-        message = DueAlertMessage(severity_text != Severity.CRITICAL, created_at, lead, is_edit, states_no_news)
+        is_not_critical = severity_text != Severity.CRITICAL
+        message = DueAlertMessage(is_not_critical, created_at, lead, is_edit, states_no_news=not states_news)
         first = oldest[destination].get(lead, message)
         oldest[destination][lead] = min(message, first, key=lambda each: each.order)
     return {destination: list(by_lead.values()) for destination, by_lead in oldest.items()}

@@ -54,7 +54,7 @@ def build_delivery_page_row(delivery: DeliveryRecord, destination_addresses: Map
         receiver=receiver,
         notifier=notifier,
         address=destination_addresses.get(delivery.destination, ""),
-        event=delivery.event,
+        event=delivery.event.label,
         state=state,
         glyph=glyph,
         label=DELIVERY_STATE_LABELS[delivery.state],

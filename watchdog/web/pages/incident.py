@@ -295,7 +295,7 @@ def _build_delivery_timeline_events(deliveries: Iterable[DeliveryRecord]) -> Ite
         if delivery.finished_at is None:
             continue
         if delivery.state is DeliveryState.SENT:
-            title = f"Notified {delivery.destination}: {delivery.event}"
+            title = f"Notified {delivery.destination}: {delivery.event.label}"
             delay = f"{format_duration(delivery.finished_at - delivery.created_at)} later"
             yield IncidentTimelineEvent(delivery.finished_at, title, delay, icon="send")
         elif delivery.state is DeliveryState.UNDELIVERED:
