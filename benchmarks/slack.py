@@ -55,7 +55,7 @@ def prove() -> Iterator[Measurement]:
     ):
         result = asyncio.run(play.play())
     yield Measurement("incidents that never ended", INCIDENT_COUNT - result.incident_count, "", 0)
-    yield Measurement("messages and replies in the channels", result.seen_count)
+    yield Measurement("messages and replies in the channels", result.text_count)
     for fault, name in FAULT_NAMES.items():
         yield Measurement(f"requests: {name}", result.faults[fault])
     yield Measurement("senders that ended before they stored a confirmation", result.kills)

@@ -27,6 +27,10 @@ def due(count: int, *, critical: int = 0, edits: int = 0) -> list[DueAlertMessag
     ]  # fmt: skip
 
 
+def without_news(messages: list[DueAlertMessage], *numbers: int) -> list[DueAlertMessage]:
+    return [message._replace(states_no_news=i in numbers) for i, message in enumerate(messages)]
+
+
 def names(chosen: list[DueAlertMessage]) -> list[int]:
     return [int(message.lead_incident.removeprefix("incident ")) for message in chosen]
 
@@ -51,6 +55,9 @@ def names(chosen: list[DueAlertMessage]) -> list[int]:
         (due(12, edits=1), None, range(1, 12)),
         (due(3, edits=1), 0, [0]),
         (due(2, edits=1), 60_000, [0]),
+        (without_news(due(3), 0), None, [1]),
+        (without_news(due(3, critical=1), 2), None, [0]),
+        (without_news(due(3, critical=1), 0, 1, 2), None, [2]),
     ],
     ids=[
         "nothing waits",
@@ -70,6 +77,9 @@ def names(chosen: list[DueAlertMessage]) -> list[int]:
         "nor merged",
         "nor does it wait",
         "nor is it overtaken by a message that needs no merging",
+        "what people did comes after news",
+        "even if that is about a critical incident",
+        "and then in the same order",
     ],
 )
 def test_what_a_destination_is_sent_next(

@@ -26,6 +26,13 @@ def test_a_notification_has_the_same_key_on_every_attempt() -> None:
     assert Notification("a1", "chat/slack", 2, IncidentEvent.OPENED).idempotency_key == "a1:chat/slack:2"
 
 
+def test_the_name_of_an_event_is_words() -> None:
+    assert [event.label for event in (IncidentEvent.MUTES, IncidentEvent.MAINTENANCE_BEGAN)] == [
+        "mutes",
+        "maintenance began",
+    ]
+
+
 def test_a_registered_probe_has_the_info_of_its_policy() -> None:
     info = ProbeInfo(0, "api", "API", "http")
     policy = AlertPolicy(info, lambda _: 300_000)

@@ -1,5 +1,5 @@
-"""A silence, muting and maintenance are shown to everyone in the Slack message of the incident, whoever or whatever
-began them; no one else is notified of it."""
+"""A silence, muting and maintenance are shown to everyone in the Slack message of the incident, and no one else is
+notified of them."""
 
 from __future__ import annotations
 
@@ -180,7 +180,9 @@ async def test_muting_is_shown_in_the_message_of_the_incident_that_is_muted(
         assert read_replies(harness) == ["Muted because Api is down", "No longer muted"]
 
 
-async def test_muting_that_was_not_shown_is_not_said_to_have_ended(database: Database, receivers: Receivers) -> None:
+async def test_the_end_of_muting_is_not_stated_if_its_beginning_was_not(
+    database: Database, receivers: Receivers
+) -> None:
     async with make_harness(database, receivers, make_probe("api"), make_probe("search", "api")) as harness:
         await open_search(harness)
         record(harness, "fail", "api")

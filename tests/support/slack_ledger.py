@@ -136,7 +136,7 @@ class LedgerResult(NamedTuple):
     """What people saw, compared with what happened."""
 
     incident_count: int
-    seen_count: int
+    text_count: int
     lost: list[LedgerLine]
     extra: list[LedgerLine]
     unanswered_posts: int
@@ -311,8 +311,8 @@ class SlackPlay:
         for number in numbers:
             probe, click = self._probes[number].info.id, self._clicks_in_order[number]
             content = str(root_by_probe[probe]["blocks"])
-            shown = [act for act, text in TEXT_IN_MESSAGE_BY_ACT.items() if text in content]
-            if shown != ([ACT_BY_CLICK[click]] if click and click != ended else []):
+            stated_acts = [act for act, text in TEXT_IN_MESSAGE_BY_ACT.items() if text in content]
+            if stated_acts != ([ACT_BY_CLICK[click]] if click and click != ended else []):
                 self._wrong_states.append(probe)
 
     def _expect(self, number: int, *texts: tuple[str, SeenText]) -> None:
@@ -365,13 +365,13 @@ class SlackPlay:
 
     def _close_ledger(self) -> LedgerResult:
         slacks = {ONCALL: self.oncall, MANAGERS: self.managers}
-        seen = read_ledger(slacks)
+        in_channels = read_ledger(slacks)
         over = {find_probe_of_root(post) for post in self.oncall.thread_roots if " recovered " in post["text"]}
         return LedgerResult(
             incident_count=len(self.harness.store.select_rows(incidents, incidents.c.resolved_at.is_not(None))),
-            seen_count=seen.total(),
-            lost=list((self._expected - seen).elements()),
-            extra=list((seen - self._expected).elements()),
+            text_count=in_channels.total(),
+            lost=list((self._expected - in_channels).elements()),
+            extra=list((in_channels - self._expected).elements()),
             unanswered_posts=sum(slack.unanswered_posts for slack in slacks.values()),
             kills=self.kills,
             wrong_states=self._wrong_states,

@@ -25,7 +25,7 @@ async def plan_maintenance_windows(
     store_executor: StoreExecutor, membership: WatchdogProcessMembership, clock: Clock
 ) -> None:
     """Store which probes are in the windows in effect and in the next ones, and let the messages about open incidents
-    state what has begun and ended. Raises StoreUnavailableError."""
+    state that it began or ended. Raises StoreUnavailableError."""
     infos = {id: registered.info for id, registered in dict(membership.registry).items()}
     plan = MaintenancePlan(membership.configuration.maintenance_windows, membership.revision, infos)
     changes = await store_executor.run_read_query(

@@ -15,7 +15,7 @@ from watchdog.store.write.outbox_rows import enqueue_message_edit_notifications
 
 
 class UnannouncedMaintenance(NamedTuple):
-    """An open incident whose message does not state that maintenance has begun, or that it has ended."""
+    """An open incident whose message does not state that maintenance began, or that it ended."""
 
     incident: str
     probe: int
@@ -24,30 +24,36 @@ class UnannouncedMaintenance(NamedTuple):
 
 def list_unannounced_maintenance(connection: sa.Connection, now: int) -> list[UnannouncedMaintenance]:
     """By the last of both events that was enqueued for a destination, so that no clock decides."""
-    began, ended = outbox.alias(), outbox.alias()
-    is_over = sa.exists().where(
-        ended.c.incident == began.c.incident, ended.c.destination == began.c.destination,
-        ended.c.event == IncidentEvent.MAINTENANCE_ENDED, ended.c.seq > began.c.seq,
-    )  # fmt: skip
-    is_stated = sa.exists().where(
-        began.c.incident == outbox.c.incident, began.c.destination == outbox.c.destination,
-        began.c.event == IncidentEvent.MAINTENANCE_BEGAN, ~is_over,
+    notified = outbox.alias()
+    is_unstated = sa.exists().where(
+        notified.c.incident == incidents.c.id, build_notified_outbox_filter(notified, now),
+        ~_build_maintenance_is_stated_filter(notified.c.destination),
     )  # fmt: skip
     is_in_maintenance = build_in_maintenance_filter(incidents.c.probe, now)
-    query = (
-        sa.select(incidents.c.id, incidents.c.probe, is_in_maintenance.label("is_in_maintenance"))
-        .join(outbox, outbox.c.incident == incidents.c.id)
-        .where(incidents.c.resolved_at.is_(None), build_notified_outbox_filter(outbox, now))
-        .where((is_in_maintenance & ~is_stated) | (~is_in_maintenance & is_stated))
-    )
+    is_unannounced = sa.case((is_in_maintenance, is_unstated), else_=_build_maintenance_is_stated_filter(None))
+    columns = incidents.c.id, incidents.c.probe, is_in_maintenance.label("is_in_maintenance")
+    query = sa.select(*columns).where(incidents.c.resolved_at.is_(None), is_unannounced)
     return [
         UnannouncedMaintenance(
             row.id,
             row.probe,
             IncidentEvent.MAINTENANCE_BEGAN if row.is_in_maintenance else IncidentEvent.MAINTENANCE_ENDED,
         )
-        for row in connection.execute(query.distinct().order_by(incidents.c.id))
+        for row in connection.execute(query.order_by(incidents.c.id))
     ]
+
+
+def _build_maintenance_is_stated_filter(destination: sa.ColumnElement[str] | None) -> sa.ColumnElement[bool]:
+    """Whether the last that was enqueued for the destination about the incident's maintenance is that it began. None:
+    for any destination."""
+    began, ended = outbox.alias(), outbox.alias()
+    is_over = sa.exists().where(
+        ended.c.incident == began.c.incident, ended.c.destination == began.c.destination,
+        ended.c.event == IncidentEvent.MAINTENANCE_ENDED, ended.c.seq > began.c.seq,
+    )  # fmt: skip
+    is_stated = began.c.incident == incidents.c.id, began.c.event == IncidentEvent.MAINTENANCE_BEGAN, ~is_over
+    of_destination = () if destination is None else (began.c.destination == destination,)
+    return sa.exists().where(*is_stated, *of_destination)
 
 
 def announce_maintenance(database: Database, now: int) -> list[str]:

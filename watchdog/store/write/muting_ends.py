@@ -56,7 +56,7 @@ def carry_out_due_muting_decisions(database: Database, now: int) -> list[DueMuti
         database.acquire_advisory_lock(connection, NOTIFICATION_LEASE_LOCK_KEY)
         hold_back_notifications(connection, now)
         due = [each for each in list_due_muting_decisions(connection, now) if each.probe in probes]
-        shown = _load_incidents_shown_as_muted(connection)
+        stated_as_muted = _load_incidents_stated_as_muted(connection)
         for each in due:
             store_muting_decision(connection, each.incident, each.decision, now)
         ended = {each.incident for each in due if each.state is not None and each.decision.action is MutingAction.SEND}
@@ -64,7 +64,7 @@ def carry_out_due_muting_decisions(database: Database, now: int) -> list[DueMuti
         registered = load_active_probes(connection, LOCAL_LOCATION_NAME, {}, only={row.probe for row in rows})
         silenced = load_silenced_incidents(connection, ended)
         silenced |= _load_incidents_that_were_over_while_silenced(connection, ended)
-        changed = [row.id for row in rows if row.resolved_at is None and row.id in shown]
+        changed = [row.id for row in rows if row.resolved_at is None and row.id in stated_as_muted]
         enqueue_message_edit_notifications(connection, changed, IncidentEvent.MUTING, now)
         for row in sorted(rows, key=lambda row: (row.opened_at, row.id)):
             is_silenced = row.id in silenced
@@ -73,7 +73,7 @@ def carry_out_due_muting_decisions(database: Database, now: int) -> list[DueMuti
         return due
 
 
-def _load_incidents_shown_as_muted(connection: sa.Connection) -> set[str]:
+def _load_incidents_stated_as_muted(connection: sa.Connection) -> set[str]:
     """Those whose messages, if there are any, state that they are muted."""
     is_shown = muted_incidents.c.state == MutingState.MUTED, muted_incidents.c.is_announced
     return set(connection.execute(sa.select(muted_incidents.c.incident).where(*is_shown)).scalars())
