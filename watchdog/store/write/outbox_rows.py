@@ -15,6 +15,8 @@ from watchdog.store.write.incident_groups import IncidentGroups
 
 OPENED_NOTIFICATION_SEQUENCE_NUMBER = 0
 """The first of an incident's notifications at a destination; each later one has the next number."""
+MAX_INCIDENTS_PER_EDIT_QUERY = 5_000
+"""SQLite takes 32,766 parameters by default."""
 
 
 def enqueue_opened_notifications(
@@ -65,18 +67,22 @@ def enqueue_message_edit_notifications(
 ) -> None:
     """For every destination that has a message about one of these incidents. `event`: of MESSAGE_EDIT_EVENTS. The
     caller has locked the probes."""
-    key, is_of_incidents = (outbox.c.incident, outbox.c.destination), outbox.c.incident.in_(ids)
+    key, remaining = (outbox.c.incident, outbox.c.destination), list(ids)
     columns = *key, sa.func.max(outbox.c.seq), sa.func.max(outbox.c.lead_incident)
-    query = sa.select(*columns).where(is_of_incidents).group_by(*key)
-    is_notified = is_of_incidents, build_notified_outbox_filter(outbox, now)
-    notified = set(map(tuple, connection.execute(sa.select(*key).where(*is_notified).distinct())))
-    rows = [
-        _build_outbox_row(incident, destination, last_seq + 1, event, lead=lead, now=now)
-        for incident, destination, last_seq, lead in connection.execute(query)
-        if (incident, destination) in notified
-    ]
-    if rows:
-        connection.execute(sa.insert(outbox), rows)
+    while remaining:
+        chunk, remaining = remaining[:MAX_INCIDENTS_PER_EDIT_QUERY], remaining[MAX_INCIDENTS_PER_EDIT_QUERY:]
+        is_of_incidents = outbox.c.incident.in_(chunk)
+        is_notified = is_of_incidents, build_notified_outbox_filter(outbox, now)
+        notified = set(map(tuple, connection.execute(sa.select(*key).where(*is_notified).distinct())))
+        rows = [
+            _build_outbox_row(incident, destination, last_seq + 1, event, lead=lead, now=now)
+            for incident, destination, last_seq, lead in connection.execute(
+                sa.select(*columns).where(is_of_incidents).group_by(*key)
+            )
+            if (incident, destination) in notified
+        ]
+        if rows:
+            connection.execute(sa.insert(outbox), rows)
 
 
 def enqueue_further_notification(
