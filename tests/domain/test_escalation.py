@@ -39,6 +39,7 @@ ALWAYS = EscalationStep(AFTER_MS, ("pager",))
         ("a pause postpones every step", ALWAYS, {"is_paused": True}, False, "paused", None),
         ("maintenance postpones every step", ALWAYS, {"is_in_maintenance": True}, False, "in_maintenance", None),
         ("what another probe mutes is not escalated", ALWAYS, {"is_muted": True}, False, "muted", None),
+        ("who was sent that it flaps waits", ALWAYS, {"has_flapping_notice": True}, False, "flapping", None),
         (
             "an acknowledgement that is taken back begins the time again",
             UNLESS_ACKNOWLEDGED,
@@ -78,7 +79,7 @@ def test_when_further_receivers_are_notified(
 ) -> None:
     defaults: dict[str, Any] = {"opened_at": OPENED_AT, "unacknowledged_at": None, "now": DUE_AT}
     defaults |= {"is_open": True, "is_acknowledged": False, "is_silenced": False, "is_paused": False}
-    defaults |= {"is_notified": False, "is_in_maintenance": False, "is_muted": False}
+    defaults |= {"is_notified": False, "is_in_maintenance": False, "is_muted": False, "has_flapping_notice": False}
     decision = decide_escalation(step, **{**defaults, **facts})
     assert decision == EscalationDecision(is_due, EscalationDecisionReason(reason), decide_again_at), sentence
 

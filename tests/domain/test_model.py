@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from watchdog.domain.model import Incident, IncidentEvent, ProbeInfo, Severity
+from watchdog.domain.model import Incident, IncidentEvent, IncidentWithProbe, ProbeInfo, Severity
 from watchdog.domain.notification import Notification
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.rules import AlertPolicy
@@ -45,3 +45,11 @@ def test_the_opening_cause_of_an_incident_is_kept_when_its_cause_changes() -> No
     changed = replace(incident, reason="job.failed", message="backup failed", first_reason="job.overdue")
     assert replace(changed, first_message="backup is overdue").opening_cause_message == "backup is overdue"
     assert changed.opening_cause_message == "", "it had no sentence"
+
+
+def test_a_message_goes_on_about_an_incident_whose_alert_flaps() -> None:
+    incident = Incident("a1", 1, "job", "backup", Severity.WARNING, 5, 6, "job.overdue", "backup is overdue")
+    ended, probe = replace(incident, resolved_at=9), ProbeInfo(1, "api", "API", "http")
+    assert not IncidentWithProbe(incident, probe).is_over
+    assert IncidentWithProbe(ended, probe).is_over
+    assert not IncidentWithProbe(ended, probe, is_flapping=True).is_over

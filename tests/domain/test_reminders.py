@@ -34,6 +34,7 @@ DUE_AT = OPENED_AT + INTERVAL_MS
         ("while the probe is paused there is none", {"is_paused": True}, False, "paused", None),
         ("during maintenance there is none", {"is_in_maintenance": True}, False, "in_maintenance", None),
         ("of what another probe mutes there is none", {"is_muted": True}, False, "muted", None),
+        ("while its alert flaps there is none", {"is_flapping": True}, False, "flapping", None),
         (
             "a destination that is no longer configured gets none",
             {"is_destination_configured": False},
@@ -83,7 +84,7 @@ def test_when_a_destination_is_reminded(
 ) -> None:
     defaults: dict[str, Any] = {"repeat_interval_ms": INTERVAL_MS, "last_message_at": OPENED_AT, "now": DUE_AT}
     defaults |= {"is_open": True, "is_acknowledged": False, "is_silenced": False, "is_paused": False}
-    defaults |= {"is_in_maintenance": False, "is_muted": False}
+    defaults |= {"is_in_maintenance": False, "is_muted": False, "is_flapping": False}
     defaults |= {"is_destination_configured": True, "destination_repeats_alerts": False, "is_message_waiting": False}
     decision = decide_reminder(**{**defaults, **facts})
     assert decision == ReminderDecision(is_due, ReminderDecisionReason(reason), decide_again_at), sentence

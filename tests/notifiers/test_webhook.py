@@ -109,6 +109,7 @@ def test_an_opened_incident(hook: FakeWebhookReceiver, send: SendFixture) -> Non
         "merged": False,
         "escalated_after_ms": None,
         "muted_probes": [],
+        "flapping": None,
         "title": "Search MCP: task reindex is stale: last run 00:53 UTC, limit 15 min",
         "text": "Degraded: Search MCP: task reindex is stale: last run 00:53 UTC, limit 15 min · warning",
         "incident": {

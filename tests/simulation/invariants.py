@@ -65,7 +65,7 @@ def find_violations(machine: Machine, plan: FaultPlan, logged: LoggedEvents) -> 
             *find_unaccounted_slots(connection, plan.used_revisions, machine.keep_results_ms),
             *find_unnoticed_outages(connection, plan),
             *find_false_downtime(connection, plan),
-            *find_late_notifications(machine.world, plan, logged),
+            *find_late_notifications(connection, machine.world, plan, logged),
             *find_blind_periods(machine.world, plan),
         ]
 
@@ -75,13 +75,19 @@ def _to_epoch_ms(at: float) -> int:
     return START_AT + round(at * 1000)
 
 
+_held_back_openings = sa.select(outbox.c.incident).where(
+    outbox.c.event == IncidentEvent.OPENED, outbox.c.state == DeliveryState.FLAPPING
+)
+
+
 def find_unnotified_incidents(connection: sa.Connection, world: World) -> Iterator[str]:
-    """No incident stays unnotified: every receiver has a message that names it, and one that names its end."""
+    """No incident stays unnotified: every receiver has a message that names it, and one that names its end. Of an alert
+    that flaps, those are held back that follow the notice."""
     named: dict[tuple[str, str], set[bool]] = defaultdict(set)
     for delivery in world.deliveries:
         for incident, is_over in delivery.named.items():
             named[incident, delivery.receiver].add(is_over)
-    for row in connection.execute(sa.select(outbox)):
+    for row in connection.execute(sa.select(outbox).where(outbox.c.state != DeliveryState.FLAPPING)):
         what = f"{row.incident}:{row.destination}:{row.seq} ({row.event})"
         if row.state in (DeliveryState.WAITING, DeliveryState.UNDELIVERED):
             yield f"{what} is {row.state}: {row.detail}"
@@ -89,7 +95,7 @@ def find_unnotified_incidents(connection: sa.Connection, world: World) -> Iterat
         if not states or (row.event == IncidentEvent.RESOLVED and True not in states):
             yield f"{what} counts as {row.state}, and its receiver has no message about it"
     query = sa.select(incidents.c.id, probes.c.probe_id).join(probes, probes.c.id == incidents.c.probe)
-    for incident, probe_id in connection.execute(query):
+    for incident, probe_id in connection.execute(query.where(incidents.c.id.not_in(_held_back_openings))):
         missing = [receiver for receiver in RECEIVERS if not named[incident, receiver]]
         if missing and probe_id in (*TARGETS, *HEARTBEATS):
             yield f"{incident} of {probe_id} was opened, and {missing} got nothing about it"
@@ -206,17 +212,25 @@ def find_false_downtime(connection: sa.Connection, plan: FaultPlan) -> Iterator[
             yield f"downtime from {start:.0f} to {end:.0f} s, and nothing disturbed Watchdog"
 
 
-def find_late_notifications(world: World, plan: FaultPlan, logged: LoggedEvents) -> Iterator[str]:
+def find_late_notifications(
+    connection: sa.Connection, world: World, plan: FaultPlan, logged: LoggedEvents
+) -> Iterator[str]:
     """While nothing disturbs Watchdog, a receiver that works gets what opens at once, or once the window of the group
-    that it joins has closed.
+    that it joins has closed; of probes whose alerts have not flapped.
 
     Not what ends: the end of a group is sent once all of its incidents are over.
     """
+    query = sa.select(probes.c.probe_id).join(incidents, incidents.c.probe == probes.c.id)
+    flapped = set(connection.execute(query.where(incidents.c.id.in_(_held_back_openings))).scalars())
     opened_at = [at for at, event, _ in logged if event == "incident_opened"]
     for at, event, fields in logged:
         may_join_group = any(at - MAX_GROUP_WINDOW_S <= earlier < at for earlier in opened_at)
         limit_s = MAX_NOTIFICATION_S + (MAX_GROUP_WINDOW_S if may_join_group else 0)
-        if event != "incident_opened" or plan.is_disturbed(Span(at, at + limit_s), 120):
+        if (
+            event != "incident_opened"
+            or fields["probe_id"] in flapped
+            or plan.is_disturbed(Span(at, at + limit_s), 120)
+        ):
             continue
         for receiver in RECEIVERS:
             if plan.is_receiver_broken(receiver, Span(at - MAX_RETRY_S, at + limit_s)):

@@ -39,6 +39,7 @@ from watchdog.store.read.metrics import load_shared_metrics
 from watchdog.store.read.status import list_probe_statuses
 from watchdog.store.tables import metadata
 from watchdog.store.write.check_ins import CheckInStore, ProbeCheckIn
+from watchdog.store.write.flapping_ends import end_flapping_of_stable_alerts
 from watchdog.store.write.follow_up_times import schedule_follow_ups_of_probes
 from watchdog.store.write.follow_ups import enqueue_due_reminders_and_escalations
 from watchdog.store.write.members import delete_ended_watchdog_processes
@@ -128,6 +129,12 @@ def run_every_operation(harness: StoreHarness) -> None:
         announce_muted_alerts(harness.database, now + DAY_MS + MINUTE_MS)
     harness.record_results(make_result(harness.database_ids[2], now + DAY_MS, "pass"), now=now + DAY_MS)
     carry_out_due_muting_decisions(harness.database, now + DAY_MS)
+    now += DAY_MS
+    for outcome in 3 * ("fail", "pass", "pass"):  # an alert flaps
+        now += MINUTE_MS
+        harness.record_results(make_result(harness.database_ids[1], now, outcome), now=now)
+        harness.lease_notifications(now)
+    assert end_flapping_of_stable_alerts(harness.database, now + DAY_MS)
 
 
 def test_no_operation_scans_a_growing_table(harness: StoreHarness) -> None:

@@ -36,6 +36,8 @@ class EscalationDecisionReason(StrEnum):
     """It is sent when the maintenance of the probe ends."""
     MUTED = "muted"
     """It is sent when the incident is no longer held back because of another probe."""
+    FLAPPING = "flapping"
+    """The destination was sent that the alert of the incident flaps. What is open is sent when that is over."""
     TOO_EARLY = "too_early"
 
 
@@ -59,13 +61,14 @@ def decide_escalation(
     is_paused: bool,
     is_in_maintenance: bool,
     is_muted: bool,
+    has_flapping_notice: bool,
     is_notified: bool,
     now: int,
 ) -> EscalationDecision:
     """For one incident and one destination of the step. Instants in epoch ms. `unacknowledged_at`: when an
     acknowledgement was last taken back. `is_paused`, `is_in_maintenance`: the probe of the incident. `is_muted`: the
-    incident is held back because of another probe. `is_notified`: the destination was sent the incident, or is being
-    sent it."""
+    incident is held back because of another probe. `has_flapping_notice`: its alert flaps, and the destination was sent
+    that. `is_notified`: the destination was sent the incident, or is being sent it."""
     for is_reason, reason in (
         (not is_open, EscalationDecisionReason.INCIDENT_IS_OVER),
         (is_notified, EscalationDecisionReason.ALREADY_NOTIFIED),
@@ -74,6 +77,7 @@ def decide_escalation(
         (is_paused, EscalationDecisionReason.PAUSED),
         (is_in_maintenance, EscalationDecisionReason.IN_MAINTENANCE),
         (is_muted, EscalationDecisionReason.MUTED),
+        (has_flapping_notice, EscalationDecisionReason.FLAPPING),
     ):
         if is_reason:
             return EscalationDecision(False, reason)

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple, TypeAlias
 
 from watchdog.domain.acts import Acknowledgement, Closure
+from watchdog.domain.alert_flapping import AlertFlapping
 from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.notification_holds import NotificationHold
 from watchdog.domain.remediation_attempts import RemediationAttempt
@@ -94,6 +95,8 @@ class DeliveryState(StrEnum):
     """Held back by a silence. When that ends, what is still due is sent as another notification."""
     MUTED = "muted"
     """Held back because of another probe. When that ends, what is still due is sent as another notification."""
+    FLAPPING = "flapping"
+    """Held back because its alert flaps. When that ends, what is still due is sent as another notification."""
 
 
 SubjectFacts: TypeAlias = Any
@@ -343,6 +346,12 @@ class IncidentWithProbe(NamedTuple):
     probe: ProbeInfo
     latest_subject_facts: SubjectFacts | None = None
     """As of the context, for incidents of the probe that the context is about; otherwise None."""
+    is_flapping: bool = False
+    """Its alert flaps, so the message goes on after the incident is resolved."""
+
+    @property
+    def is_over(self) -> bool:  # as the message states it
+        return self.incident.resolved_at is not None and not self.is_flapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,3 +406,9 @@ class AlertMessageContext:
     """The destination was notified because the incident was still open after this time; None: as soon as it opened."""
     holds: tuple[NotificationHold, ...] = ()
     """What holds back further notifications of open incidents of the message: at most one of each kind for each."""
+    flapping: AlertFlapping | None = None
+    """The alert of the incident flapped when it opened; None: it did not."""
+    flapping_incidents: tuple[Incident, ...] = ()
+    """The newest incidents that are counted while the alert flaps, oldest first."""
+    replaced_incidents: tuple[str, ...] = ()
+    """Earlier incidents of the flapping alert that the destination was notified of in the same message."""

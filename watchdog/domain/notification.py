@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from watchdog.domain.model import DeliveryState, IncidentEvent
 
-HELD_BACK_DELIVERY_STATES = (DeliveryState.SILENCED, DeliveryState.MUTED)
+HELD_BACK_DELIVERY_STATES = (DeliveryState.SILENCED, DeliveryState.MUTED, DeliveryState.FLAPPING)
 """No one was sent such a notification, and it is not sent any more: another one may be."""
 HOLD_EVENTS = (
     IncidentEvent.SILENCE,

@@ -26,6 +26,8 @@ class ReminderDecisionReason(StrEnum):
     IN_MAINTENANCE = "in_maintenance"
     MUTED = "muted"
     """The incident is held back because of another probe."""
+    FLAPPING = "flapping"
+    """Its alert opens and resolves again and again."""
     DESTINATION_NOT_CONFIGURED = "destination_not_configured"
     """Not any more."""
     DESTINATION_REPEATS_ALERTS = "destination_repeats_alerts"
@@ -57,13 +59,15 @@ def decide_reminder(
     is_paused: bool,
     is_in_maintenance: bool,
     is_muted: bool,
+    is_flapping: bool,
     is_destination_configured: bool,
     destination_repeats_alerts: bool,
     is_message_waiting: bool,
     now: int,
 ) -> ReminderDecision:
     """For one incident and one destination. `repeat_interval_ms`: 0 for no reminders. `last_message_at`: epoch ms;
-    None: the opening is not delivered. `is_paused`, `is_in_maintenance`: the probe of the incident.
+    None: the opening is not delivered. `is_paused`, `is_in_maintenance`: the probe of the incident. `is_flapping`: its
+    alert.
     `is_message_waiting`: about the incident or its group, to this destination."""
     for is_reason, reason in (
         (not is_open, ReminderDecisionReason.INCIDENT_IS_OVER),
@@ -75,6 +79,7 @@ def decide_reminder(
         (is_paused, ReminderDecisionReason.PAUSED),
         (is_in_maintenance, ReminderDecisionReason.IN_MAINTENANCE),
         (is_muted, ReminderDecisionReason.MUTED),
+        (is_flapping, ReminderDecisionReason.FLAPPING),
     ):
         if is_reason:
             return ReminderDecision(False, reason)

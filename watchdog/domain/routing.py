@@ -9,6 +9,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from watchdog.domain.escalation import EscalationStep
+from watchdog.domain.flapping import FLAPPING_ROUTING_LOG_PREFIX
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.message_grouping import GROUPING_ROUTING_LOG_PREFIX, LabelGrouping, get_label_values
 from watchdog.domain.model import ProbeInfo, Severity
@@ -136,7 +137,7 @@ def explain_routing_of_destination(routing_log: Sequence[str], destination: str,
     all steps if they left it out together."""
     receiver = destination.partition("/")[0]
     for step in routing_log:
-        if step.startswith((MUTING_ROUTING_LOG_PREFIX, GROUPING_ROUTING_LOG_PREFIX)):
+        if step.startswith((MUTING_ROUTING_LOG_PREFIX, GROUPING_ROUTING_LOG_PREFIX, FLAPPING_ROUTING_LOG_PREFIX)):
             continue
         texts = ROUTING_LOG_ROUTE_NOTIFIES_TEXT, ESCALATION_NOTIFIES_TEXT
         _, _, names = step.partition(

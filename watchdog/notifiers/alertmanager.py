@@ -55,7 +55,7 @@ def _build_alertmanager_alert(
     member: IncidentWithProbe, context: AlertMessageContext, public_url: str
 ) -> dict[str, Json]:
     incident, labels = member.incident, _build_alertmanager_labels(member)
-    is_over = context.event is IncidentEvent.RESOLVED or (bool(context.members) and incident.resolved_at is not None)
+    is_over = context.event is IncidentEvent.RESOLVED or (bool(context.members) and member.is_over)
     return {
         "status": "resolved" if is_over else "firing",
         "labels": labels,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from watchdog.domain.formatting import (
@@ -15,6 +16,17 @@ from watchdog.domain.notification import MESSAGE_EDIT_EVENTS
 from watchdog.domain.requested_runs import can_run_on_request
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE
 from watchdog.domain.rules.job import is_heartbeat_incident
+from watchdog.notifiers.flapping_message import (
+    build_end_of_flapping_fields,
+    build_flapped_before_fields,
+    build_flapping_notice_fields,
+    format_end_of_flapping_duration,
+    format_end_of_flapping_title,
+    format_flapping_notice_email_subject,
+    format_flapping_notice_title,
+    is_end_of_flapping,
+    is_flapping_notice,
+)
 from watchdog.notifiers.message_evidence import format_alert_evidence, format_alert_evidence_title
 from watchdog.notifiers.message_fields import (
     MAX_MESSAGE_CAUSE_CHARS,
@@ -96,6 +108,8 @@ class AlertMessage:
     expected 200"."""
     unacknowledged_count: int = 0
     """How many of its incidents are open and not acknowledged."""
+    is_flapping: bool = False
+    """It states that an alert flaps: the title is a sentence without the state."""
     can_run_now: bool = False
     """It is about a single probe, which people can run on request."""
 
@@ -114,7 +128,8 @@ class AlertMessage:
         """The line for a lock screen: "Down: API: connection refused", "API recovered (was: connection refused) · down
         54 min"."""
         if self.is_open:
-            return ": ".join(["Test"] * self.is_test + [self.state_label, self.title])
+            label = [self.state_label] * (not self.is_flapping)
+            return ": ".join(["Test"] * self.is_test + label + [self.title])
         return f"{'Test: ' * self.is_test}{self.title} · {self.duration_text}"
 
     @property
@@ -129,7 +144,10 @@ class AlertMessage:
 
 
 def compose_alert_message(context: AlertMessageContext) -> AlertMessage:
-    message = _compose_multi_incident_message(context) if context.members else _compose_incident_message(context)
+    if context.members:
+        message = _compose_multi_incident_message(context)
+    else:
+        message = _state_flapping(_compose_incident_message(context), context)
     return replace(
         message,
         unacknowledged_count=count_unacknowledged_incidents(context),
@@ -229,6 +247,43 @@ def _compose_incident_message(context: AlertMessageContext) -> AlertMessage:
         probe_url=context.probe_url,
         change_text=change_text,
     )
+
+
+def _state_flapping(message: AlertMessage, context: AlertMessageContext) -> AlertMessage:
+    """The message about one incident, if its alert flaps or has flapped."""
+    cause = to_safe_single_line(context.incident.message or context.incident.reason, MAX_MESSAGE_CAUSE_CHARS)
+    if is_flapping_notice(context):
+        return replace(
+            message,
+            is_flapping=True,
+            state_label="Flapping",
+            title=format_flapping_notice_title(context, cause),
+            email_subject=replace_nbsp(format_flapping_notice_email_subject(context, cause)),
+            main_fields=_replace_fields(message, ("Since",), build_flapping_notice_fields(context)),
+        )
+    if is_end_of_flapping(context):
+        title, duration_text = format_end_of_flapping_title(context), format_end_of_flapping_duration(context)
+        return replace(
+            message,
+            title=title,
+            duration_text=duration_text,
+            email_subject=replace_nbsp(
+                f"[{'RECOVERED' if message.state_label == 'Up' else 'CLOSED'}] {title}, {duration_text}"
+            ),
+            main_fields=_replace_fields(message, ("Was", "Time"), build_end_of_flapping_fields(context)),
+        )
+    if message.is_open and (fields := build_flapped_before_fields(context)):
+        return replace(message, main_fields=(*message.main_fields, *fields))
+    return message
+
+
+def _replace_fields(
+    message: AlertMessage, labels: Sequence[str], fields: Sequence[AlertMessageField]
+) -> tuple[AlertMessageField, ...]:
+    """The message's main fields, with others in the place of those with these labels."""
+    index = next((i for i, field in enumerate(message.main_fields) if field.label in labels), len(message.main_fields))
+    before, after = message.main_fields[:index], message.main_fields[index:]
+    return (*before, *fields, *(field for field in after if field.label not in labels))
 
 
 # --- titles

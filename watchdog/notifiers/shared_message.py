@@ -6,9 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from watchdog.domain import reasons
+from watchdog.domain.flapping import STABLE_AFTER_MS
 from watchdog.domain.formatting import (
     HEALTH_STATE_SYMBOLS,
     SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS,
+    format_duration,
     format_names,
     format_number,
     format_utc_timestamp,
@@ -62,7 +64,7 @@ def is_merged_message(context: AlertMessageContext) -> bool:
 
 def find_worst_incident_health_state(context: AlertMessageContext) -> HealthState:
     """Of the open members, else of all."""
-    members = [member for member in context.members if member.incident.resolved_at is None] or context.members
+    members = [member for member in context.members if not member.is_over] or context.members
     states = {INCIDENT_HEALTH_STATE_BY_RULE.get(member.incident.rule, HealthState.DOWN) for member in members}
     return next(state for state in reversed(HealthState) if state in states)
 
@@ -96,7 +98,7 @@ def format_open_incidents_title_with_cause(context: AlertMessageContext) -> str:
     HTTP 503, and 2 more", "40 probes: API: HTTP 503, and 39 more". The cause is that of the worst open incident."""
     members = _sort_incidents_of_message(context)
     total = len(context.members)
-    open_count = sum(member.incident.resolved_at is None for member in context.members)
+    open_count = sum(not member.is_over for member in context.members)
     count = (
         format_number(total) if open_count in (0, total) else f"{format_number(open_count)} of {format_number(total)}"
     )
@@ -183,7 +185,7 @@ def _sort_incidents_of_message(context: AlertMessageContext) -> list[IncidentWit
     return sorted(
         context.members,
         key=lambda m: (
-            m.incident.resolved_at is not None,
+            m.is_over,
             -by_severity(m.incident.severity),
             m.incident.id != context.incident.id,
         ),
@@ -229,6 +231,7 @@ def build_multi_incident_alert_fields(context: AlertMessageContext) -> tuple[Ale
         fields.append(AlertMessageField("Since", format_utc_timestamp(since, context.now, seconds=seconds)))
     if context.event is not IncidentEvent.RESOLVED:
         fields += [*build_escalated_alert_fields(context), *build_muted_alerts_alert_fields(context)]
+        fields += _build_flapping_alerts_fields(context)
         if acknowledgements := _describe_acknowledgements_of_incidents(context):
             fields.append(AlertMessageField("Acknowledged", acknowledgements))
         fields += build_hold_alert_fields(context)
@@ -237,6 +240,14 @@ def build_multi_incident_alert_fields(context: AlertMessageContext) -> tuple[Ale
         result = context.latest or context.first_bad if first.incident.probe == context.incident.probe else None
         fields += build_advice_alert_fields(first.incident, first.probe, result)
     return (*fields, *build_also_notified_alert_fields(context))
+
+
+def _build_flapping_alerts_fields(context: AlertMessageContext) -> list[AlertMessageField]:
+    """The probes whose alerts flap: the ends of their incidents, and the next ones, are not sent."""
+    flapping = [member.probe.name for member in context.members if member.is_flapping]
+    names = [to_safe_single_line(name, MAX_MESSAGE_NAME_CHARS) for name in dict.fromkeys(flapping)]
+    text = f"{format_names(names)}: the next message follows once stable for {format_duration(STABLE_AFTER_MS)}"
+    return [AlertMessageField("Flapping", text)] if names else []
 
 
 def count_unacknowledged_incidents(context: AlertMessageContext) -> int:
@@ -288,7 +299,7 @@ def _format_incident_probe_and_cause(member: IncidentWithProbe, max_cause_chars:
 def _format_incident_state_symbol(member: IncidentWithProbe) -> str:
     """The symbol of an open incident; of one that ended, with how: "✓ recovered"."""
     incident = member.incident
-    if incident.resolved_at is None:
+    if not member.is_over:
         return HEALTH_STATE_SYMBOLS[INCIDENT_HEALTH_STATE_BY_RULE.get(incident.rule, HealthState.DOWN)]
     phrase = INCIDENT_CLOSED_PHRASE_BY_RESOLUTION.get(incident.resolution, "recovered")
     return f"{HEALTH_STATE_SYMBOLS[HealthState.UP]} {phrase}"
@@ -297,7 +308,7 @@ def _format_incident_state_symbol(member: IncidentWithProbe) -> str:
 def _format_incident_line_of_shared_message(member: IncidentWithProbe, now: int) -> str:
     """ "Ops MCP: task prune is stale: last run 00:53 UTC"; of one that ended "Ops MCP: task prune recovered (was stale:
     last run 00:53 UTC), last run 01:57:12 UTC"."""
-    if member.incident.resolved_at is None:
+    if not member.is_over:
         return _format_incident_probe_and_cause(member, MAX_LISTED_INCIDENT_CAUSE_CHARS)
     cause = _format_listed_incident_cause(member)
     incident, probe, facts = member.incident, member.probe, member.latest_subject_facts
@@ -342,7 +353,8 @@ def _list_start_and_severity(
     member: IncidentWithProbe, first_since: int, now: int, *, seconds: bool = False
 ) -> list[str]:
     """What a list adds to an open incident: "since 14:07 UTC" if that is not the time of the first one, "critical"."""
-    if member.incident.resolved_at is not None:
+    if member.is_over:
         return []
     since, first = (format_utc_timestamp(at, now, seconds=seconds) for at in (member.incident.since, first_since))
-    return [f"since {since}"] * (since != first) + ["critical"] * (member.incident.severity is Severity.CRITICAL)
+    critical = ["critical"] * (member.incident.severity is Severity.CRITICAL)
+    return [f"since {since}"] * (since != first) + ["flapping"] * member.is_flapping + critical

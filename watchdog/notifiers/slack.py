@@ -142,13 +142,13 @@ class SlackNotifier(Notifier):
         context, message = request.alert_context, compose_alert_message(request.alert_context)
         body = self._build_slack_message_body(request, message)
         root = {key: request.previous_receipt.get(key, "") for key in ("channel", "ts")}
-        if self.webhook is not None or request.notification.event is IncidentEvent.OPENED or not all(root.values()):
+        if self.webhook is not None or not all(root.values()):
             return await self._post_slack_message(request, body)
         try:
             root_body = self._build_slack_message_body(request, replace(message, change_text=""))
             await self._call_slack_api(request.network, "chat.update", root_body | root, now=context.now)
             is_over = request.notification.event is IncidentEvent.RESOLVED
-            is_news = is_over or context.raises_severity
+            is_news = is_over or context.raises_severity or request.notification.event is IncidentEvent.OPENED
             reply = {
                 "channel": root["channel"],
                 "thread_ts": root["ts"],

@@ -132,6 +132,7 @@ def build_webhook_payload(idempotency_key: str, context: AlertMessageContext) ->
         "merged": context.merged,
         "escalated_after_ms": context.escalated_after_ms,
         "muted_probes": list(context.muted_probe_names),
+        "flapping": _serialize_webhook_flapping(context),
         "title": replace_nbsp(message.title),
         "text": message.summary_text,
         "incident": _serialize_webhook_incident(context),
@@ -169,6 +170,18 @@ def _serialize_webhook_incident_summary(incident: Incident) -> dict[str, Json]:
         "message": replace_nbsp(incident.message),
         "since": format_iso8601(incident.since),
         "resolved_at": None if incident.resolved_at is None else format_iso8601(incident.resolved_at),
+    }
+
+
+def _serialize_webhook_flapping(context: AlertMessageContext) -> Json:
+    if (flapping := context.flapping) is None:
+        return None
+    return {
+        "since": format_iso8601(flapping.began_at),
+        "incident_count": flapping.incident_count,
+        "changed_at": format_iso8601(flapping.changed_at),
+        "ended_at": None if flapping.ended_at is None else format_iso8601(flapping.ended_at),
+        "replaced_incidents": list(context.replaced_incidents),
     }
 
 

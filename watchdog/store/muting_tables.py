@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Boolean, Column, Index, Table, Text
 
+from watchdog.store import flapping_tables as flapping_tables  # a part of the schema
 from watchdog.store.metadata import metadata
 
 muting_probes = Table(  # which probes mute the alerts of a probe while they are down

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from watchdog.domain.model import DeliveryState, IncidentEvent, Severity
 from watchdog.domain.notification import HELD_BACK_DELIVERY_STATES, MESSAGE_EDIT_EVENTS
 from watchdog.store.act_tables import silence_is_in_effect, silenced_incidents, silences
+from watchdog.store.flapping_tables import flapping_alerts, flapping_incidents
 from watchdog.store.group_tables import incident_groups
 from watchdog.store.muting_tables import muted_incidents
 from watchdog.store.tables import (
@@ -68,17 +69,32 @@ def build_due_resend_outbox_filter(now: int) -> tuple[sa.ColumnElement[bool], ..
     )  # fmt: skip
     is_open = sa.exists().where(incidents.c.id == outbox.c.incident, incidents.c.resolved_at.is_(None))
     is_due = (outbox_is_unconfirmed, outbox.c.due_at <= now, build_unleased_outbox_filter(now))
-    return *is_due, ~superseded, ~confirmed, is_open, ~build_silenced_or_muted_outbox_filter(outbox)
+    return *is_due, ~superseded, ~confirmed, is_open, ~build_silenced_muted_or_flapping_outbox_filter(outbox)
 
 
-def build_silenced_or_muted_outbox_filter(rows: sa.FromClause) -> sa.ColumnElement[bool]:
-    """Rows about incidents that a silence selects which is in effect, or that are held back because of another probe.
-    `rows`: of the outbox."""
+def build_silenced_muted_or_flapping_outbox_filter(rows: sa.FromClause) -> sa.ColumnElement[bool]:
+    """Rows about incidents that a silence selects which is in effect, that are held back because of another probe, or
+    whose alert flaps. `rows`: of the outbox."""
     is_silenced = sa.exists().where(
         silenced_incidents.c.incident == rows.c.incident, silences.c.id == silenced_incidents.c.silence,
         silence_is_in_effect,
     )  # fmt: skip
-    return is_silenced | sa.exists().where(muted_incidents.c.incident == rows.c.incident)
+    is_muted = sa.exists().where(muted_incidents.c.incident == rows.c.incident)
+    return is_silenced | is_muted | build_flapping_filter(rows.c.incident)
+
+
+def build_flapping_filter(incident: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    """Whether the alert of the incident of a column flaps, and did when the incident opened."""
+    member, alert = flapping_incidents.alias(), flapping_alerts.alias()  # the caller may read these tables as well
+    return sa.exists().where(member.c.incident == incident, alert.c.id == member.c.flapping, alert.c.ended_at.is_(None))
+
+
+def _build_same_flapping_filter(rows: sa.FromClause, others: sa.FromClause) -> sa.ColumnElement[bool]:
+    """Rows about incidents that the same alert has opened while it flapped: their message is about the newest one."""
+    first, second = flapping_incidents.alias(), flapping_incidents.alias()
+    is_same = second.c.flapping == first.c.flapping
+    both = sa.exists().where(first.c.incident == rows.c.incident, second.c.incident == others.c.incident, is_same)
+    return both.correlate(rows, others)
 
 
 def build_notified_outbox_filter(rows: sa.FromClause, now: int) -> sa.ColumnElement[bool]:
@@ -133,7 +149,8 @@ def _build_held_in_group_outbox_filter(now: int, editing_destinations: Collectio
     shares_labels = sa.exists().where(*_build_own_group_conditions(), incident_groups.c.label_key != "")
     accepts_more = sa.exists().where(*_build_own_group_conditions(), incident_groups.c.accepts_until > now)
     is_open = sa.exists().where(
-        *is_sibling, incidents.c.id == sibling.c.incident, incidents.c.resolved_at.is_(None)
+        *is_sibling, incidents.c.id == sibling.c.incident,
+        incidents.c.resolved_at.is_(None) | build_flapping_filter(incidents.c.id),
     )  # fmt: skip
     is_message = outbox.c.event.in_((IncidentEvent.OPENED, IncidentEvent.REMINDER))
     states_enough = sa.case(
@@ -142,8 +159,9 @@ def _build_held_in_group_outbox_filter(now: int, editing_destinations: Collectio
     )  # fmt: skip
     waits = has_message & is_open & states_enough & ~build_first_critical_of_message_outbox_filter()
     is_being_sent = sa.exists().where(*is_sibling, sibling.c.leased_until > now)
-    in_group = sa.exists().where(*is_sibling, sibling.c.incident != outbox.c.incident)
-    return in_group & (is_being_sent | waits)
+    is_another = *is_sibling, sibling.c.incident != outbox.c.incident
+    in_group = sa.exists().where(*is_another, ~_build_same_flapping_filter(outbox, sibling))
+    return sa.exists().where(*is_another) & is_being_sent | in_group & waits
 
 
 def build_first_critical_of_message_outbox_filter() -> sa.ColumnElement[bool]:

@@ -24,7 +24,7 @@ class DeliveryJson(TypedDict):
     """opened, changed, acknowledged, reminder or resolved; or what a message was edited for: silence, muting,
     maintenance_began, maintenance_ended or mutes."""
     state: str
-    """waiting, sent, merged, undelivered, unconfirmed, silenced or muted."""
+    """waiting, sent, merged, undelivered, unconfirmed, silenced, muted or flapping."""
     failing: bool
     """It waits, and its last attempt failed."""
     attempts: int

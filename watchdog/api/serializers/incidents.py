@@ -12,6 +12,7 @@ from watchdog.api.serializers.deliveries import DeliveryJson, serialize_delivery
 from watchdog.api.serializers.instants import format_optional_iso8601
 from watchdog.api.serializers.results import FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG, EvidenceJson, serialize_evidence
 from watchdog.domain.advice import find_advice
+from watchdog.domain.alert_flapping import AlertFlapping
 from watchdog.domain.formatting import format_iso8601
 from watchdog.domain.model import AlertMessageContext, ResultWithEvidence
 from watchdog.domain.muting import IncidentMuting
@@ -131,6 +132,21 @@ class IncidentMutingJson(TypedDict):
 
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
+class AlertFlappingJson(TypedDict):
+    """The alert of an incident opened and resolved again and again when the incident opened."""
+
+    since: str
+    incident_count: int
+    """How many incidents of the alert have opened so far."""
+    changed_at: str
+    """When the newest of them opened or resolved."""
+    ended_at: str | None
+    """null: it still flaps, and the openings and ends of its incidents are not sent."""
+    reason: str
+    """Why it flaps no longer: stays_open, stays_resolved or probe_removed; empty: it does."""
+
+
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
 class IncidentDetailJson(IncidentJson):
     """An incident with its evidence, notifications and remediations."""
 
@@ -151,6 +167,8 @@ class IncidentDetailJson(IncidentJson):
     """Every configured destination."""
     muting: IncidentMutingJson | None
     """null: nothing is held back because of another probe."""
+    flapping: AlertFlappingJson | None
+    """null: its alert did not flap when it opened."""
     muted_probes: list[str]
     """The names of the probes whose alerts are muted while the incident is open: one for each alert."""
     routing_log: list[str]
@@ -211,6 +229,7 @@ def serialize_incident_detail(
         "timeline": _serialize_incident_timeline(record, context, deliveries),
         "destinations": _serialize_destination_decisions(record, deliveries, destinations),
         "muting": _serialize_incident_muting(record.muting),
+        "flapping": _serialize_alert_flapping(record.flapping),
         "muted_probes": list(context.muted_probe_names),
         "routing_log": list(record.routing_log),
         "advice": find_advice(record.incident, record.probe, context.latest or context.first_bad),
@@ -229,6 +248,18 @@ def _serialize_incident_muting(muting: IncidentMuting | None) -> IncidentMutingJ
         "incident": muting.incident,
         "since": format_iso8601(muting.since),
         "waits_until": format_optional_iso8601(muting.waits_until),
+    }
+
+
+def _serialize_alert_flapping(flapping: AlertFlapping | None) -> AlertFlappingJson | None:
+    if flapping is None:
+        return None
+    return {
+        "since": format_iso8601(flapping.began_at),
+        "incident_count": flapping.incident_count,
+        "changed_at": format_iso8601(flapping.changed_at),
+        "ended_at": format_optional_iso8601(flapping.ended_at),
+        "reason": "" if flapping.end_reason is None else flapping.end_reason.value,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -40,6 +41,12 @@ from watchdog.store.group_tables import incident_groups
 from watchdog.store.listings import build_results_with_listings_from_rows
 from watchdog.store.read.acts import build_acknowledgement_from_row
 from watchdog.store.read.closures import build_closure_from_row
+from watchdog.store.read.flapping import (
+    list_newest_incidents_of_alert,
+    list_replaced_incidents,
+    load_active_flapping_by_incident,
+    load_flapping_of_incident,
+)
 from watchdog.store.read.generation_results import build_results_as_of_clock_generation_subquery, result_generation
 from watchdog.store.read.job_runs import list_job_runs
 from watchdog.store.read.muted_incidents import list_names_of_muted_probes
@@ -58,6 +65,8 @@ from watchdog.store.tables import (
 )
 
 MAX_RECENT_RUNS_IN_ALERT = 20
+MAX_FLAPPING_INCIDENTS_IN_ALERT = 3
+"""Of an alert that flaps: the newest incidents."""
 MAX_RESULTS_REEVALUATED_TO_COUNT_BAD = 200
 """Results that are evaluated again to count the bad ones; older ones are counted by their outcome."""
 BAD_OUTCOMES_BY_RULE = {
@@ -105,7 +114,7 @@ def load_alert_message_context(
     )
     if last_good is not None and row.rule != job.ALERT_RULE_NAME:
         last_good_run = _build_run_summary_from_row(last_good)
-    return AlertMessageContext(
+    context = AlertMessageContext(
         event=notification.event,
         incident=build_incident_from_row(row),
         probe=probe,
@@ -132,6 +141,25 @@ def load_alert_message_context(
         muted_probe_names=list_names_of_muted_probes(connection, named_incidents or [row.id]),
         holds=load_notification_holds(connection, named_incidents or [row.id], now),
         escalated_after_ms=_load_escalated_after_ms(connection, row.id, notification.destination),
+    )
+    return _add_flapping(connection, context, row, notification)
+
+
+def _add_flapping(
+    connection: sa.Connection, context: AlertMessageContext, row: Any, notification: Notification
+) -> AlertMessageContext:
+    """`row`: of the incident."""
+    flapping = load_flapping_of_incident(connection, row.id)
+    if flapping is None:
+        return context
+    newest = list_newest_incidents_of_alert(connection, row, flapping.first_opened_at, MAX_FLAPPING_INCIDENTS_IN_ALERT)
+    return replace(
+        context,
+        flapping=flapping,
+        flapping_incidents=tuple(map(build_incident_from_row, reversed(newest))),
+        replaced_incidents=tuple(
+            list_replaced_incidents(connection, row.id, notification.incident, notification.destination)
+        ),
     )
 
 
@@ -181,11 +209,13 @@ def _load_message_incidents(
     if not named_incidents:
         return ()
     rows = connection.execute(INCIDENTS_WITH_PROBE_INFO_QUERY.where(incidents.c.id.in_(named_incidents)))
+    flapping = load_active_flapping_by_incident(connection)
     members = {
         row.id: IncidentWithProbe(
             build_incident_from_row(row),
             codec.decode_probe_info(row.probe, row.info),
             _find_subject_facts(newest, row.rule, row.subject) if row.probe == probe else None,
+            is_flapping=row.id in flapping,
         )
         for row in rows
     }

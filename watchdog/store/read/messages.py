@@ -10,6 +10,8 @@ import sqlalchemy as sa
 from watchdog.domain.model import Json
 from watchdog.domain.notification import HELD_BACK_DELIVERY_STATES
 from watchdog.store.codec import decode_nullable_json
+from watchdog.store.flapping_tables import flapping_incidents
+from watchdog.store.outbox_filters import build_flapping_filter
 from watchdog.store.tables import incidents, messages, outbox, probes
 
 MAX_CLOCK_DIFFERENCE_MS = 1_000
@@ -70,15 +72,22 @@ def list_probe_names_in_same_messages(connection: sa.Connection, incident: str) 
 def list_open_incidents_of_message(
     connection: sa.Connection, lead_incident: str, destination: str, shown_at: int
 ) -> list[IncidentOfMessage]:
-    """The incidents that the message listed at this instant, and that are open, oldest first."""
+    """The incidents that the message listed at this instant, and that are open, oldest first. While an alert flaps, the
+    message about it is also about the incidents that were not sent."""
     listed = sa.select(outbox.c.incident).where(
         outbox.c.lead_incident == lead_incident, outbox.c.destination == destination,
         outbox.c.state.not_in(HELD_BACK_DELIVERY_STATES), outbox.c.created_at <= shown_at + MAX_CLOCK_DIFFERENCE_MS,
     )  # fmt: skip
+    newer = flapping_incidents.alias()
+    of_flapping_alert = (
+        sa.select(newer.c.incident)
+        .join(flapping_incidents, flapping_incidents.c.flapping == newer.c.flapping)
+        .where(flapping_incidents.c.incident.in_(listed), build_flapping_filter(newer.c.incident))
+    )
     query = (
         sa.select(incidents.c.id, probes.c.probe_id, incidents.c.subject)
         .join_from(incidents, probes, probes.c.id == incidents.c.probe)
-        .where(incidents.c.id.in_(listed), incidents.c.resolved_at.is_(None))
+        .where(incidents.c.id.in_(sa.union(listed, of_flapping_alert)), incidents.c.resolved_at.is_(None))
         .order_by(incidents.c.opened_at, incidents.c.id)
     )
     return [IncidentOfMessage(*row) for row in connection.execute(query)]

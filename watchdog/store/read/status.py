@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from watchdog.domain.alert_flapping import AlertFlapping
 from watchdog.domain.model import (
     DeliveryState,
     HealthState,
@@ -31,6 +32,7 @@ from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.codec import OUTCOMES_BY_VALUE, decode_nullable_json, decode_probe_info
 from watchdog.store.read.acts import load_pauses_in_effect
 from watchdog.store.read.alert_context import INCIDENTS_WITH_PROBE_INFO_QUERY, build_incident_from_row
+from watchdog.store.read.flapping import add_flapping_columns, build_alert_flapping_from_row
 from watchdog.store.read.maintenance import load_maintenance_ends_by_probe
 from watchdog.store.read.muted_incidents import add_muting_columns, build_incident_muting_from_row
 from watchdog.store.tables import (
@@ -137,6 +139,8 @@ class IncidentRecord:
     """The clock generation in which it began."""
     muting: IncidentMuting | None = None
     """None: its notifications are not held back because of another probe."""
+    flapping: AlertFlapping | None = None
+    """None: its alert did not flap when it opened."""
 
 
 class DeliveryRecord(NamedTuple):
@@ -168,7 +172,7 @@ _WATCHDOG_STATUS_QUERY = sa.select(
 _SERVICE_FINDINGS_QUERY = INCIDENTS_WITH_PROBE_INFO_QUERY.where(
     incidents.c.resolved_at.is_(None), probes.c.kind == service.WATCHDOG_SELF_PROBE_KIND
 ).order_by(incidents.c.since, incidents.c.id)
-_INCIDENT_RECORDS_QUERY = add_muting_columns(INCIDENTS_WITH_PROBE_INFO_QUERY)
+_INCIDENT_RECORDS_QUERY = add_flapping_columns(add_muting_columns(INCIDENTS_WITH_PROBE_INFO_QUERY))
 DELIVERY_RECORD_COLUMNS = [outbox.c[name] for name in DeliveryRecord._fields]
 
 
@@ -329,6 +333,7 @@ def _incident_record_from_row(row: sa.Row[Any]) -> IncidentRecord:
         resolved_slot=row.resolved_slot,
         generation=row.generation,
         muting=build_incident_muting_from_row(row),
+        flapping=build_alert_flapping_from_row(row),
     )
 
 

@@ -24,6 +24,7 @@ from watchdog.store.act_tables import (
     silences,
 )
 from watchdog.store.database import Database
+from watchdog.store.flapping_tables import alert_is_flapping, flapping_alerts
 from watchdog.store.follow_up_tables import incident_follow_ups
 from watchdog.store.group_tables import incident_groups
 from watchdog.store.muting_tables import muted_incidents
@@ -67,6 +68,8 @@ CLOCK_STEP_SHIFTED_COLUMNS = (
     *(cause_changes.c.changed_at, cause_changes.c.since),
     incident_follow_ups.c.decide_at,
     *(muted_incidents.c.since, muted_incidents.c.waits_until),
+    *(flapping_alerts.c.began_at, flapping_alerts.c.first_opened_at),
+    *(flapping_alerts.c.changed_at, flapping_alerts.c.decide_at),
     *(silences.c.started_at, silences.c.ends_at, silenced_incidents.c.since, acts.c.occurred_at),
     *(pauses.c.started_at, pauses.c.ends_at),
     *(remediations.c.started_at, remediations.c.ended_at),
@@ -79,6 +82,7 @@ CLOCK_STEP_SHIFTED_ROWS_CONDITION_BY_TABLE = {
     incidents: _incident_is_open,
     cause_changes: cause_changes.c.incident.in_(_open_incidents),
     remediations: remediations.c.incident.in_(_open_incidents),
+    flapping_alerts: alert_is_flapping,
     silences: silence_is_in_effect,
     pauses: pause_is_in_effect,
     silenced_incidents: silenced_incidents.c.incident.in_(_open_incidents),

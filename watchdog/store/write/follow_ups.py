@@ -6,7 +6,7 @@ incident groups. The decision and what it enqueues are one transaction, so that 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from watchdog.domain.routing import DestinationEscalation
 from watchdog.domain.rules import service
 from watchdog.store.database import Database
 from watchdog.store.read.acts import load_pauses_in_effect
+from watchdog.store.read.flapping import load_active_flapping_by_incident, load_severities_of_flapping_notices
 from watchdog.store.read.follow_ups import (
     NotificationHistories,
     list_due_follow_ups,
@@ -54,6 +55,10 @@ class _FollowUpFacts:
     """Probe -> until when it is in maintenance."""
     held_back: set[str]
     """Because of another probe."""
+    flapping: Mapping[str, str]
+    """Incident -> its flapping, if its alert flaps."""
+    flapping_notices: Collection[tuple[str, str]]
+    """Flapping and destination, which was sent an opening since."""
     unacknowledged_at: Mapping[str, int]
     now: int
 
@@ -75,6 +80,8 @@ def enqueue_due_reminders_and_escalations(database: Database, now: int) -> list[
             paused=load_pauses_in_effect(connection, {row.probe for row in rows}),
             maintenance_ends=load_maintenance_ends_by_probe(connection, now, {row.probe for row in rows}),
             held_back=load_held_back_incidents(connection, due_ids),
+            flapping=(flapping := load_active_flapping_by_incident(connection)),
+            flapping_notices=load_severities_of_flapping_notices(connection, flapping, now).keys(),
             unacknowledged_at=load_unacknowledged_times(connection, due_ids),
             now=now,
         )
@@ -114,6 +121,7 @@ def _enqueue_due_escalations(
             is_paused=incident.probe in facts.paused,
             is_in_maintenance=incident.probe in facts.maintenance_ends,
             is_muted=incident.id in facts.held_back,
+            has_flapping_notice=(facts.flapping.get(incident.id), escalation.destination) in facts.flapping_notices,
             is_notified=escalation.destination in due or (history is not None and history.is_notified),
             now=facts.now,
         )
@@ -164,6 +172,7 @@ def _enqueue_due_reminders(
             is_paused=incident.probe in facts.paused,
             is_in_maintenance=incident.probe in facts.maintenance_ends,
             is_muted=incident.id in facts.held_back,
+            is_flapping=incident.id in facts.flapping,
             is_destination_configured=registered.routes.has_destination(destination),
             destination_repeats_alerts=destination in registered.routes.without_reminders,
             is_message_waiting=message.is_waiting,

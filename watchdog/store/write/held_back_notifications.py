@@ -1,4 +1,4 @@
-"""Notifications that a silence or muting holds back, and what is sent when that ends.
+"""Notifications that a silence, muting or flapping holds back, and what is sent when that ends.
 
 They are held back when they would be leased. What is still due afterwards is enqueued as another notification, by the
 routes that are in force then.
@@ -6,12 +6,14 @@ routes that are in force then.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from watchdog.domain.model import DeliveryState, IncidentEvent
+from watchdog.domain.flapping_notifications import decide_notification_while_flapping
+from watchdog.domain.formatting import format_utc_timestamp
+from watchdog.domain.model import DeliveryState, IncidentEvent, Severity
 from watchdog.domain.muting import is_notification_held_back
 from watchdog.domain.notification import HELD_BACK_DELIVERY_STATES
 from watchdog.domain.registered_probe import RegisteredProbe
@@ -19,9 +21,11 @@ from watchdog.domain.routing import RoutingDecision
 from watchdog.domain.rules import service
 from watchdog.domain.silencing import decide_silencing
 from watchdog.store.act_tables import silence_is_in_effect, silenced_incidents, silences
+from watchdog.store.flapping_tables import alert_is_flapping, flapping_alerts, flapping_incidents
 from watchdog.store.muting_tables import muted_incidents
 from watchdog.store.outbox_filters import build_notified_outbox_filter, build_unleased_outbox_filter
-from watchdog.store.tables import outbox, outbox_is_waiting
+from watchdog.store.read.flapping import load_active_flapping_by_incident, load_severities_of_flapping_notices
+from watchdog.store.tables import incidents, outbox, outbox_is_waiting
 from watchdog.store.write.incident_groups import add_open_incident_to_group_per_destination
 from watchdog.store.write.outbox_rows import OPENED_NOTIFICATION_SEQUENCE_NUMBER, enqueue_further_notification
 
@@ -40,13 +44,14 @@ class _HeldBackNotification(NamedTuple):
 
 
 def hold_back_notifications(connection: sa.Connection, now: int) -> set[tuple[str, str]]:
-    """Hold back what waits to be sent about incidents that a silence selects, or that wait or are muted. Under the lock
-    of notification leases.
+    """Hold back what waits to be sent about incidents that a silence selects, that wait or are muted, or whose alert
+    flaps. Under the lock of notification leases.
 
     Returns the messages, as (first incident, destination), of which another transaction has locked a row: they must not
     be leased now. To wait for that transaction could be a deadlock.
     """
     held_back = {**_list_silenced_notifications(connection, now), **_list_muted_notifications(connection, now)}
+    held_back |= _list_flapping_notifications(connection, held_back, now)
     if not held_back:
         return set()
     locked: set[_OutboxKey] = set()
@@ -123,6 +128,55 @@ def _list_muted_notifications(connection: sa.Connection, now: int) -> dict[_Outb
     }
 
 
+def _list_flapping_notifications(
+    connection: sa.Connection, held_back: Collection[_OutboxKey], now: int
+) -> dict[_OutboxKey, _HeldBackNotification]:
+    """`held_back`: what a silence or muting holds back, which is no notice of the flapping."""
+    flapping_by_incident = load_active_flapping_by_incident(connection)
+    if not flapping_by_incident:  # the usual case
+        return {}
+    query = (
+        _build_waiting_notifications_query(now)
+        .add_columns(flapping_incidents.c.flapping, flapping_alerts.c.began_at, incidents.c.severity, incidents.c.since)
+        .join(flapping_incidents, flapping_incidents.c.incident == outbox.c.incident)
+        .join(flapping_alerts, flapping_alerts.c.id == flapping_incidents.c.flapping)
+        .join(incidents, incidents.c.id == outbox.c.incident)
+        .where(alert_is_flapping)
+    )
+    rows = [row for row in connection.execute(query) if (row.incident, row.destination, row.seq) not in held_back]
+    notices = load_severities_of_flapping_notices(connection, flapping_by_incident, now) if rows else {}
+    best_openings: dict[tuple[str, str], tuple[int, int, int]] = {}
+    for row in rows:
+        if row.event == IncidentEvent.OPENED:
+            key, order = (row.flapping, row.destination), _rank_opening(row)
+            best_openings[key] = max(order, best_openings.get(key, order))
+    flapping = {}
+    for row in rows:
+        at_destination = row.flapping, row.destination
+        sent_ranks = [_rank_severity(severity) for severity in notices.get(at_destination, ())]
+        decision = decide_notification_while_flapping(
+            IncidentEvent(row.event),
+            has_notice=bool(sent_ranks),
+            is_more_severe=_rank_severity(row.severity) > max(sent_ranks, default=-1),
+            is_best_opening=_rank_opening(row) == best_openings.get(at_destination),
+        )
+        if decision.is_held_back:
+            since = format_utc_timestamp(row.began_at, now, seconds=True)
+            flapping[row.incident, row.destination, row.seq] = _HeldBackNotification(
+                row.lead_incident, DeliveryState.FLAPPING, f"flapping since {since} ({decision.reason})"
+            )
+    return flapping
+
+
+def _rank_severity(severity: str) -> int:
+    return list(Severity).index(Severity(severity))
+
+
+def _rank_opening(row: Any) -> tuple[int, int, int]:
+    """The more severe first, then the newer."""
+    return _rank_severity(row.severity), row.since, row.seq
+
+
 # --- afterwards
 
 
@@ -161,9 +215,11 @@ def enqueue_notifications_after_holding_back(
     registered: RegisteredProbe | None,
     *,
     now: int,
+    leads: Mapping[str, str] = {},
 ) -> None:
-    """`incident`: its row. It stays in the group that it joined when it opened."""
-    leads = {name: rows[-1].lead_incident for name, rows in rows_by_destination.items()}
+    """`incident`: its row. It stays in the group that it joined when it opened. `leads`: the first incident of the
+    message that it belongs to, by destination, where it has no notification yet."""
+    leads = {**leads, **{name: rows[-1].lead_incident for name, rows in rows_by_destination.items()}}
     added = [name for name, events in events_by_destination.items() if events and name not in leads]
     if registered is not None:
         leads |= add_open_incident_to_group_per_destination(connection, incident, added, registered, now, waits=True)

@@ -20,9 +20,11 @@ from watchdog.store.outbox_filters import (
     build_due_outbox_filter,
     build_due_resend_outbox_filter,
     build_first_critical_of_message_outbox_filter,
-    build_silenced_or_muted_outbox_filter,
+    build_flapping_filter,
+    build_silenced_muted_or_flapping_outbox_filter,
     build_unleased_outbox_filter,
 )
+from watchdog.store.read.flapping import drop_incidents_replaced_while_flapping
 from watchdog.store.read.maintenance import build_in_maintenance_filter
 from watchdog.store.tables import (
     destination_backoff,
@@ -89,7 +91,7 @@ def lease_due_messages(
     unmerged_destinations: Collection[str],
 ) -> list[LeasedNotification]:
     """Lease what each of these destinations is sent next, if its pace allows a message now. One with nothing else to
-    send gets another copy of what is unconfirmed and due. First, what a silence or muting holds back is marked.
+    send gets another copy of what is unconfirmed and due. First, what is held back is marked.
     `unmerged_destinations`: accept no merged messages."""
     leased: list[LeasedNotification] = []
     locked_messages = hold_back_notifications(connection, now)
@@ -135,14 +137,14 @@ def _drop_holds_of_merged_messages(connection: sa.Connection, now: int) -> None:
 
 
 def _drop_outdated_reminders(connection: sa.Connection, now: int) -> None:
-    """Since they were enqueued, each incident of the message was acknowledged, silenced or muted, is over, or its probe
-    was paused or is in maintenance."""
+    """Since they were enqueued, each incident of the message was acknowledged, silenced or muted, is over, its alert
+    flaps, or its probe was paused or is in maintenance."""
     sibling = outbox.alias()
     paused_probes = sa.select(pauses.c.probe).where(pause_is_in_effect)
     needs_reminder = sa.exists().where(
         sibling.c.lead_incident == outbox.c.lead_incident, sibling.c.destination == outbox.c.destination,
         incidents.c.id == sibling.c.incident, incidents.c.acknowledged_at.is_(None), incidents.c.resolved_at.is_(None),
-        ~build_silenced_or_muted_outbox_filter(sibling), incidents.c.probe.not_in(paused_probes),
+        ~build_silenced_muted_or_flapping_outbox_filter(sibling), incidents.c.probe.not_in(paused_probes),
         ~build_in_maintenance_filter(incidents.c.probe, now),
     )  # fmt: skip
     _drop_waiting_notifications(connection, now, outbox.c.event == IncidentEvent.REMINDER, ~needs_reminder)
@@ -233,8 +235,8 @@ def _build_leased_notification(
     rows = [row for lead in leads for row in rows_by_lead[lead]]
     leased = [row for row in rows if row.lease_token == token]
     reported = leased if len(leads) > 1 else [row for row in rows if row.state not in HELD_BACK_DELIVERY_STATES]
-    named = tuple(dict.fromkeys(row.incident for row in reported))
-    last = max(leased, key=lambda row: (row.seq, row.created_at))
+    named = drop_incidents_replaced_while_flapping(connection, list(dict.fromkeys(row.incident for row in reported)))
+    last = max(leased, key=lambda row: (row.incident in named, row.seq, row.created_at))
     message = None
     if len(leads) == 1:
         is_message = (messages.c.incident == leads[0], messages.c.destination == destination)
@@ -274,7 +276,8 @@ def _choose_event_of_multi_incident_message(
 ) -> IncidentEvent:
     """Of a message about several incidents: `resolved` once all are over, unless the destination wants no `resolved`;
     what people did and what holds it back if nothing else has happened."""
-    is_open = (incidents.c.id.in_(incident_ids), incidents.c.resolved_at.is_(None))
+    is_going_on = incidents.c.resolved_at.is_(None) | build_flapping_filter(incidents.c.id)
+    is_open = (incidents.c.id.in_(incident_ids), is_going_on)
     any_open = connection.execute(sa.select(incidents.c.id).where(*is_open).limit(1)).first() is not None
     if not any_open and any(row.event == IncidentEvent.RESOLVED for row in leased):
         return IncidentEvent.RESOLVED

@@ -12,6 +12,7 @@ from watchdog.domain.formatting import DAY_MS, HOUR_MS
 from watchdog.domain.model import Outcome
 from watchdog.store.act_tables import acts, pauses, silenced_incidents, silences
 from watchdog.store.database import Database
+from watchdog.store.flapping_tables import flapping_alerts, flapping_incidents
 from watchdog.store.group_tables import incident_groups
 from watchdog.store.maintenance_tables import maintenance_periods, maintenance_windows
 from watchdog.store.muting_tables import muted_incidents
@@ -139,9 +140,12 @@ def _list_expired_act_conditions(
 ) -> tuple[tuple[sa.Table, sa.ColumnElement[bool]], ...]:
     """A silence stays as long as the incidents that it selected; transitions expire by a time of their own."""
     selects_incident = sa.exists().where(silenced_incidents.c.silence == silences.c.id)
+    has_incident = sa.exists().where(flapping_incidents.c.flapping == flapping_alerts.c.id)
     return (
         (silenced_incidents, silenced_incidents.c.incident.in_(expired_incidents)),
         (muted_incidents, muted_incidents.c.incident.in_(expired_incidents)),
+        (flapping_incidents, flapping_incidents.c.incident.in_(expired_incidents)),
+        (flapping_alerts, (flapping_alerts.c.ended_at < cutoff) & ~has_incident),
         (acts, acts.c.occurred_at < cutoff),
         (silences, (silences.c.ended_at < cutoff) & ~selects_incident),
         (pauses, pauses.c.ended_at < cutoff),
@@ -182,7 +186,7 @@ def _build_is_outbox_lead_condition(incident: sa.Column[str]) -> sa.ColumnElemen
 
 def _build_incident_is_referenced_condition() -> sa.ColumnElement[bool]:
     """Whether other tables still have rows about an incident."""
-    tables = (outbox, messages, cause_changes, remediations, silenced_incidents, muted_incidents)
+    tables = (outbox, messages, cause_changes, remediations, silenced_incidents, muted_incidents, flapping_incidents)
     references = [sa.exists().where(table.c.incident == incidents.c.id) for table in tables]
     return sa.or_(*references, _build_is_outbox_lead_condition(incidents.c.id))
 

@@ -20,6 +20,7 @@ DELIVERY_STATE_LABELS = {
     DeliveryState.UNCONFIRMED: "Unconfirmed",
     DeliveryState.SILENCED: "Silenced",
     DeliveryState.MUTED: "Muted",
+    DeliveryState.FLAPPING: "Not sent",
 }
 _STATE_AND_GLYPH_BY_DELIVERY_STATE = {
     DeliveryState.SENT: (HealthState.UP, "up"),
@@ -29,6 +30,7 @@ _STATE_AND_GLYPH_BY_DELIVERY_STATE = {
     DeliveryState.UNCONFIRMED: (HealthState.DEGRADED, "degraded"),
     DeliveryState.SILENCED: (HealthState.UNKNOWN, "unknown"),
     DeliveryState.MUTED: (HealthState.UNKNOWN, "unknown"),
+    DeliveryState.FLAPPING: (HealthState.UNKNOWN, "unknown"),
 }
 """State (for its colour) and glyph."""
 
@@ -82,6 +84,8 @@ def _format_delivery_detail(delivery: DeliveryRecord) -> Markup:
             return Markup("{} · held back by a silence ({})").format(at, delivery.detail)
         case DeliveryState.MUTED:
             return Markup("{} · held back because of another probe ({})").format(at, delivery.detail)
+        case DeliveryState.FLAPPING:
+            return Markup("{} · {}").format(at, delivery.detail)
         case DeliveryState.MERGED if delivery.event is IncidentEvent.REMINDER:
             return Markup("{} · not needed any more").format(at)
         case DeliveryState.MERGED:

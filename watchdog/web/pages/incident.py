@@ -45,6 +45,7 @@ from watchdog.web.pages.delivery import (
     format_delivery_attempts,
     summarize_deliveries,
 )
+from watchdog.web.pages.flapping import build_flapping_banners
 from watchdog.web.pages.muting import build_muting_banners
 from watchdog.web.pages.results import HEALTH_STATE_BY_OUTCOME
 from watchdog.web.times import render_timestamp
@@ -95,6 +96,7 @@ def load_incident_detail_page(
         banners=(
             *build_acknowledgement_and_silence_banners(connection, record, now),
             *build_muting_banners(record, context.muted_probe_names, now),
+            *build_flapping_banners(record, now),
             *build_incident_page_banners(record, deliveries, now),
         ),
         first_bad=first_bad,

@@ -12,6 +12,7 @@ from watchdog.store.read import status
 from watchdog.store.read.status import Connection, IncidentRecord, WatchdogStatus
 from watchdog.web.markup import PAGE_HEALTH_STATE_LABELS
 from watchdog.web.pages.acts import describe_acts, load_silences_by_incident
+from watchdog.web.pages.flapping import describe_flapping
 from watchdog.web.pages.incident import find_incident_health_state
 from watchdog.web.pages.list_page import Pagination, compute_pagination
 from watchdog.web.pages.muting import describe_muting
@@ -88,6 +89,8 @@ def build_incidents_page_row(record: IncidentRecord, now: int, silences: Sequenc
         is_open=incident.resolved_at is None,
         duration_text=duration_text,
         marks=(
-            (*describe_acts(incident, silences, now), *describe_muting(record)) if incident.resolved_at is None else ()
+            (*describe_acts(incident, silences, now), *describe_muting(record), *describe_flapping(record))
+            if incident.resolved_at is None
+            else ()
         ),
     )

@@ -1,0 +1,114 @@
+"""How a message states that an alert flaps, and how that ended."""
+
+from __future__ import annotations
+
+from watchdog.domain.alert_flapping import FlappingEndReason
+from watchdog.domain.flapping import STABLE_AFTER_MS, describe_flapping_incidents
+from watchdog.domain.formatting import HEALTH_STATE_LABELS, format_duration, format_time_in_zone
+from watchdog.domain.model import AlertMessageContext, HealthState, Incident, IncidentEvent
+from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, preference
+from watchdog.notifiers.message_fields import (
+    INCIDENT_SUBJECT_DISPLAY_PREFIX_BY_RULE,
+    MAX_MESSAGE_CAUSE_CHARS,
+    MAX_MESSAGE_NAME_CHARS,
+    AlertMessageField,
+    find_incident_time_zone,
+    to_safe_single_line,
+)
+from watchdog.notifiers.message_recovery_fields import format_time_range
+
+
+def is_flapping_notice(context: AlertMessageContext) -> bool:
+    """Whether a message about one incident states that its alert flaps."""
+    is_active = context.flapping is not None and context.flapping.is_active
+    return is_active and context.event is not IncidentEvent.RESOLVED
+
+
+def is_end_of_flapping(context: AlertMessageContext) -> bool:
+    """Whether a message about one incident states that its alert flaps no longer, with no incident open."""
+    is_ended = context.flapping is not None and not context.flapping.is_active
+    is_open = context.flapping is not None and context.flapping.end_reason is FlappingEndReason.STAYS_OPEN
+    return is_ended and not is_open and context.event is IncidentEvent.RESOLVED
+
+
+def format_flapping_notice_title(context: AlertMessageContext, cause: str) -> str:
+    """ "API is flapping: 3 incidents in 22 min, last cause: HTTP 503, expected 2xx"."""
+    return f"{_format_alert_name(context)} is flapping: {_describe_incidents(context)}, last cause: {cause}"
+
+
+def format_flapping_notice_email_subject(context: AlertMessageContext, cause: str) -> str:
+    """ "[FLAPPING warning] API: 3 incidents in 22 min, last cause: HTTP 503, expected 2xx"."""
+    name, severity = _format_alert_name(context), context.incident.severity
+    return f"[FLAPPING {severity}] {name}: {_describe_incidents(context)}, last cause: {cause}"
+
+
+def format_end_of_flapping_title(context: AlertMessageContext) -> str:
+    """ "API is stable again since 03:12 UTC"."""
+    name = _format_alert_name(context)
+    if context.flapping is None or context.flapping.end_reason is FlappingEndReason.PROBE_REMOVED:
+        return f"{name}: probe was removed"
+    return f"{name} is stable again since {_format_time(context, context.flapping.changed_at)}"
+
+
+def format_end_of_flapping_duration(context: AlertMessageContext) -> str:
+    """ "after 9 incidents in 1 h 10 min"."""
+    return f"after {_describe_incidents(context)}"
+
+
+def build_flapping_notice_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
+    """The newest incidents, and when the next message follows."""
+    state = HEALTH_STATE_LABELS[INCIDENT_HEALTH_STATE_BY_RULE.get(context.incident.rule, HealthState.DOWN)].lower()
+    text = f"once it has been up or {state} for {format_duration(STABLE_AFTER_MS)}"
+    return AlertMessageField("Incidents", _list_incidents(context)), AlertMessageField("Next message", text)
+
+
+def build_end_of_flapping_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
+    """The newest incidents, and the time of all."""
+    if context.flapping is None:
+        return ()
+    first, last = context.flapping.first_opened_at, context.flapping.changed_at
+    time = format_time_range(first, last, context.now, find_incident_time_zone(context))
+    return AlertMessageField("Incidents", _list_incidents(context)), AlertMessageField("Time", time)
+
+
+def build_flapped_before_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
+    """Of an open incident that is sent because its alert flaps no longer: what was before."""
+    flapping = context.flapping
+    if flapping is None or flapping.end_reason is not FlappingEndReason.STAYS_OPEN:
+        return ()
+    text = f"{_describe_incidents(context)}; not since {_format_time(context, flapping.changed_at)}"
+    return (AlertMessageField("Flapping", text),)
+
+
+def _format_alert_name(context: AlertMessageContext) -> str:
+    """The probe and, if it is not the probe itself, what the alert is about: "Nightly jobs: job invoices"."""
+    incident, name = context.incident, to_safe_single_line(context.probe.name, MAX_MESSAGE_NAME_CHARS)
+    subject = to_safe_single_line(incident.subject, MAX_MESSAGE_NAME_CHARS)
+    if subject in ("", name) or incident.rule == preference.ALERT_RULE_NAME:
+        return name
+    return f"{name}: {INCIDENT_SUBJECT_DISPLAY_PREFIX_BY_RULE.get(incident.rule, '')}{subject}"
+
+
+def _describe_incidents(context: AlertMessageContext) -> str:
+    return "" if context.flapping is None else describe_flapping_incidents(context.flapping)
+
+
+def _list_incidents(context: AlertMessageContext) -> str:
+    """ "01:26 to 01:31 UTC, 01:35 to 01:38 UTC, since 01:48 UTC"; each with its cause if they have several."""
+    incidents = context.flapping_incidents
+    has_several_causes = len({incident.message for incident in incidents}) > 1
+    parts = []
+    for incident in incidents:
+        cause = to_safe_single_line(incident.message, MAX_MESSAGE_CAUSE_CHARS // 3)
+        parts.append(f"{_format_incident_range(context, incident)}{f' ({cause})' * has_several_causes}")
+    return ", ".join(parts)
+
+
+def _format_incident_range(context: AlertMessageContext, incident: Incident) -> str:
+    if incident.resolved_at is None:
+        return f"since {_format_time(context, incident.since)}"
+    return format_time_range(incident.since, incident.resolved_at, context.now, find_incident_time_zone(context))
+
+
+def _format_time(context: AlertMessageContext, at: int) -> str:
+    return format_time_in_zone(at, context.now, find_incident_time_zone(context))
