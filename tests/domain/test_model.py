@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from watchdog.domain.model import Incident, IncidentEvent, IncidentWithProbe, ProbeInfo, Severity
+from watchdog.domain.alert_message import IncidentWithProbe
+from watchdog.domain.model import Incident, IncidentEvent, ProbeInfo, Severity
 from watchdog.domain.notification import Notification
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.rules import AlertPolicy

@@ -11,7 +11,8 @@ import pytest
 
 from tests.support.alert_contexts import notification_for
 from tests.support.fakes import FakePagerDuty, FakeSlack, FakeWebhookReceiver
-from watchdog.domain.model import AlertMessageContext, Json
+from watchdog.domain.alert_message import AlertMessageContext
+from watchdog.domain.model import Json
 from watchdog.net import NetworkAccess
 from watchdog.notifiers.base import (
     DELIVERY_CONFIG_ERROR_RETRY_DURATION_S,

@@ -25,7 +25,8 @@ from tests.support.alert_contexts import (
     notification_for,
 )
 from tests.support.fakes import CannedResponse, FakeWebhookReceiver
-from watchdog.domain.model import AlertMessageContext, IncidentEvent, IncidentWithProbe, Severity
+from watchdog.domain.alert_message import AlertMessageContext, IncidentWithProbe
+from watchdog.domain.model import IncidentEvent, Severity
 from watchdog.notifiers.alertmanager import build_alertmanager_payload
 from watchdog.notifiers.webhook import WebhookNotifier
 

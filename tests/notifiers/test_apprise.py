@@ -24,7 +24,7 @@ from tests.support.apprise_library import load_apprise
 from tests.support.fakes import CannedResponse, FakeWebhookReceiver
 from tests.support.polling import HANG_S
 from watchdog.config.models import ReceiverNotifiersSettings
-from watchdog.domain.model import AlertMessageContext
+from watchdog.domain.alert_message import AlertMessageContext
 from watchdog.net import NetworkAccess
 from watchdog.notifiers import apprise as apprise_module
 from watchdog.notifiers.apprise import AppriseNotifier, neutralize_mentions_and_links

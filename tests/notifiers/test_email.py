@@ -27,8 +27,8 @@ from tests.support.alert_contexts import (
     TEST_ALERT,
 )
 from tests.support.fakes import FakeMailServer, make_certificate
+from watchdog.domain.alert_message import AlertMessageContext
 from watchdog.domain.formatting import to_utc_datetime
-from watchdog.domain.model import AlertMessageContext
 from watchdog.notifiers import email as email_module
 from watchdog.notifiers.base import DELIVERY_CONFIG_ERROR_RETRY_DURATION_S, NotificationDeliveryError
 from watchdog.notifiers.email import EmailNotifier, SmtpServerSettings

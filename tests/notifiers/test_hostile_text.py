@@ -19,7 +19,7 @@ from tests.notifiers.conftest import SendFixture
 from tests.support import alert_contexts
 from tests.support.alert_contexts import HOSTILE_TEXTS, OPENED_ALERT, RESOLVED_ALERT, hostile_alert
 from tests.support.fakes import FakeMailServer, FakePagerDuty, FakeSlack, FakeWebhookReceiver
-from watchdog.domain.model import AlertMessageContext
+from watchdog.domain.alert_message import AlertMessageContext
 from watchdog.notifiers.blocks import build_slack_blocks, format_slack_fallback_text
 from watchdog.notifiers.email import EmailNotifier, SmtpServerSettings
 from watchdog.notifiers.email_letter import format_email_subject, render_email_html_part, render_email_text_part

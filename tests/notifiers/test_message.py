@@ -24,16 +24,9 @@ from tests.support.alert_contexts import (
 )
 from watchdog.domain import reasons
 from watchdog.domain.acts import Actor, Closure, OperatorInterfaceKind
+from watchdog.domain.alert_message import AlertMessageContext
 from watchdog.domain.limits import ScheduledJobLimits
-from watchdog.domain.model import (
-    AlertMessageContext,
-    Evidence,
-    HealthState,
-    IncidentCauseChange,
-    IncidentEvent,
-    Outcome,
-    Severity,
-)
+from watchdog.domain.model import Evidence, HealthState, IncidentCauseChange, IncidentEvent, Outcome, Severity
 from watchdog.domain.observations import McpScheduledTaskFacts, ScheduledJobFacts
 from watchdog.domain.schedule import CronSchedule
 from watchdog.notifiers.message import AlertMessage, compose_alert_message

@@ -25,7 +25,8 @@ from tests.support.alert_contexts import (
 )
 from tests.support.fakes import CannedResponse, FakePagerDuty
 from tests.support.scripted_servers import running_server, send_parts
-from watchdog.domain.model import IncidentEvent, IncidentWithProbe, Severity
+from watchdog.domain.alert_message import IncidentWithProbe
+from watchdog.domain.model import IncidentEvent, Severity
 from watchdog.domain.notification import Notification
 from watchdog.net import NetworkAccess
 from watchdog.net.redact import SecretMask

@@ -19,8 +19,9 @@ from tests.support.alert_contexts import (
 )
 from tests.support.fakes import are_blocks_valid
 from watchdog.domain.acts import Actor, Closure, OperatorInterfaceKind
+from watchdog.domain.alert_message import AlertMessageContext, IncidentWithProbe
 from watchdog.domain.formatting import NBSP
-from watchdog.domain.model import AlertMessageContext, IncidentEvent, IncidentWithProbe, Outcome, Severity
+from watchdog.domain.model import IncidentEvent, Outcome, Severity
 from watchdog.domain.observations import McpScheduledTaskFacts
 from watchdog.notifiers.blocks import build_slack_blocks
 from watchdog.notifiers.email_letter import render_email_html_part, render_email_text_part

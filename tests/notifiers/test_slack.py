@@ -36,7 +36,8 @@ from tests.support.alert_contexts import (
 )
 from tests.support.fakes import CannedResponse, FakeSlack, are_blocks_valid
 from tests.support.scripted_servers import running_server, send_parts
-from watchdog.domain.model import AlertMessageContext, Json
+from watchdog.domain.alert_message import AlertMessageContext
+from watchdog.domain.model import Json
 from watchdog.net import NetworkAccess
 from watchdog.notifiers import post
 from watchdog.notifiers.base import NotificationDeliveryError, NotificationDeliveryRequest

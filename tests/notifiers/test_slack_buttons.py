@@ -24,8 +24,9 @@ from tests.support.alert_contexts import (
 from tests.support.fakes import FakeSlack, are_blocks_valid
 from tests.support.slack_clicks import SIGNING_SECRET, find_buttons
 from watchdog.domain.acts import Acknowledgement, Actor, OperatorInterfaceKind
+from watchdog.domain.alert_message import AlertMessageContext, IncidentWithProbe
 from watchdog.domain.formatting import NBSP, format_number
-from watchdog.domain.model import AlertMessageContext, IncidentEvent, IncidentWithProbe
+from watchdog.domain.model import IncidentEvent
 from watchdog.notifiers.blocks import build_slack_blocks
 from watchdog.notifiers.message import AlertMessage, compose_alert_message
 from watchdog.notifiers.slack import SlackNotifier

@@ -32,8 +32,9 @@ from tests.support.alert_contexts import (
 )
 from tests.support.fakes import CannedResponse, FakeWebhookReceiver, ReceivedRequest
 from tests.support.scripted_servers import ConnectionHandler, http_response, running_server, send_forever, send_parts
+from watchdog.domain.alert_message import AlertMessageContext
 from watchdog.domain.formatting import to_utc_datetime
-from watchdog.domain.model import AlertMessageContext, Json
+from watchdog.domain.model import Json
 from watchdog.domain.reasons import REASON_CATALOGUE
 from watchdog.net import NetworkAccess
 from watchdog.notifiers import post

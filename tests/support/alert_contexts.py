@@ -6,9 +6,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from watchdog.domain.alert_message import AlertMessageContext
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import (
-    AlertMessageContext,
     DeliveryState,
     Evidence,
     Incident,

@@ -43,6 +43,7 @@ from watchdog.domain.acts import (
     OperatorAuditLogEntry,
     OperatorInterfaceKind,
 )
+from watchdog.domain.alert_message import AlertMessageContext
 from watchdog.domain.config_changes import ConfigChanges, ConfigFieldChange, ProbeConfigChange, RoutingChange
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, format_iso8601
 from watchdog.domain.maintenance_windows import MaintenanceWindow
@@ -53,7 +54,6 @@ from watchdog.domain.membership import (
     WatchdogProcessRecord,
 )
 from watchdog.domain.model import (
-    AlertMessageContext,
     DeliveryState,
     Evidence,
     HealthState,

@@ -6,8 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 
+from watchdog.domain.alert_message import AlertMessageContext, IncidentWithProbe
 from watchdog.domain.formatting import format_iso8601
-from watchdog.domain.model import AlertMessageContext, IncidentEvent, IncidentWithProbe, Json
+from watchdog.domain.model import IncidentEvent, Json
 from watchdog.domain.notification import Notification
 from watchdog.notifiers.message import AlertMessage, compose_alert_message
 from watchdog.notifiers.message_fields import (

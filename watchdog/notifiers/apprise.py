@@ -14,7 +14,8 @@ from urllib.parse import unquote
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from watchdog.config_types import STRING_OR_LIST_SCHEMA, MultiFieldValidationError, Secret, wrap_string_in_list
-from watchdog.domain.model import AlertMessageContext, IncidentEvent, Json, Severity
+from watchdog.domain.alert_message import AlertMessageContext
+from watchdog.domain.model import IncidentEvent, Json, Severity
 from watchdog.net.redact import SecretMask
 from watchdog.net.threads import run_in_daemon_thread
 from watchdog.notifiers.base import (

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from watchdog.config_types import ConfigModel
-from watchdog.domain.model import AlertMessageContext, Json
+from watchdog.domain.alert_message import AlertMessageContext
+from watchdog.domain.model import Json
 from watchdog.domain.notification import Notification
 
 if TYPE_CHECKING:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from watchdog.domain.alert_flapping import FlappingEndReason
+from watchdog.domain.alert_message import AlertMessageContext
 from watchdog.domain.flapping import STABLE_AFTER_MS, describe_flapping_incidents
 from watchdog.domain.formatting import HEALTH_STATE_LABELS, format_duration, format_time_in_zone
-from watchdog.domain.model import AlertMessageContext, HealthState, Incident, IncidentEvent
+from watchdog.domain.model import HealthState, Incident, IncidentEvent
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, preference
 from watchdog.notifiers.message_fields import (
     INCIDENT_SUBJECT_DISPLAY_PREFIX_BY_RULE,

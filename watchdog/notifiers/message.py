@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from watchdog.domain.alert_message import AlertMessageContext
 from watchdog.domain.formatting import (
     HEALTH_STATE_LABELS,
     HEALTH_STATE_SYMBOLS,
     format_duration,
     format_duration_rounded,
 )
-from watchdog.domain.model import AlertMessageContext, HealthState, IncidentEvent
+from watchdog.domain.model import HealthState, IncidentEvent
 from watchdog.domain.notification import MESSAGE_EDIT_EVENTS
 from watchdog.domain.requested_runs import can_run_on_request
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE

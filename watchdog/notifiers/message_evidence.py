@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 
+from watchdog.domain.alert_message import AlertMessageContext
 from watchdog.domain.formatting import format_iso8601, format_time_in_zone
 from watchdog.domain.measurements import EVIDENCE_FACT_LABELS, JOBS_EVIDENCE_KEY, TASKS_EVIDENCE_KEY
-from watchdog.domain.model import AlertMessageContext, IncidentEvent, Json, Outcome, ResultWithEvidence
+from watchdog.domain.model import IncidentEvent, Json, Outcome, ResultWithEvidence
 from watchdog.domain.rules import task
 from watchdog.domain.text import replace_invisible_characters, truncate_at_word
 from watchdog.domain.timestamps import parse_epoch_s_or_ms

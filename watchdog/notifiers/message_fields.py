@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from watchdog.domain import reasons
 from watchdog.domain.acts import Acknowledgement
 from watchdog.domain.advice import find_advice
+from watchdog.domain.alert_message import AlertMessageContext
 from watchdog.domain.formatting import (
     HEALTH_STATE_SYMBOLS,
     NBSP,
@@ -23,7 +24,6 @@ from watchdog.domain.formatting import (
 )
 from watchdog.domain.model import (
     LOCAL_LOCATION_NAME,
-    AlertMessageContext,
     DeliveryState,
     HealthState,
     Incident,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from watchdog.domain.model import AlertMessageContext, IncidentEvent
+from watchdog.domain.alert_message import AlertMessageContext
+from watchdog.domain.model import IncidentEvent
 from watchdog.domain.notification_holds import NotificationHold, NotificationHoldKind
 from watchdog.notifiers.message_fields import (
     MAX_MESSAGE_CAUSE_CHARS,

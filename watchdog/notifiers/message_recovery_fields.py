@@ -6,6 +6,7 @@ import re
 
 from watchdog.domain import reasons
 from watchdog.domain.acts import MAX_ACT_COMMENT_CHARS
+from watchdog.domain.alert_message import AlertMessageContext
 from watchdog.domain.closing import describe_closure
 from watchdog.domain.formatting import (
     SECOND_MS,
@@ -16,7 +17,7 @@ from watchdog.domain.formatting import (
     format_time_in_zone,
     format_utc_timestamp,
 )
-from watchdog.domain.model import AlertMessageContext, Incident, Outcome, ResultWithEvidence, SubjectFacts
+from watchdog.domain.model import Incident, Outcome, ResultWithEvidence, SubjectFacts
 from watchdog.domain.observations import McpScheduledTaskFacts, ScheduledJobFacts
 from watchdog.domain.remediation_attempts import RemediationAttemptState
 from watchdog.domain.rules import availability, preference

@@ -9,8 +9,9 @@ from typing import ClassVar
 from pydantic import field_validator
 
 from watchdog.config_types import Secret
+from watchdog.domain.alert_message import AlertMessageContext
 from watchdog.domain.formatting import format_iso8601
-from watchdog.domain.model import AlertMessageContext, IncidentEvent, Json
+from watchdog.domain.model import IncidentEvent, Json
 from watchdog.domain.notification import Notification
 from watchdog.domain.text import truncate_at_word
 from watchdog.net.url import HttpUrl, parse_http_url

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from watchdog.domain import reasons
+from watchdog.domain.alert_message import AlertMessageContext, IncidentWithProbe
 from watchdog.domain.flapping import STABLE_AFTER_MS
 from watchdog.domain.formatting import (
     HEALTH_STATE_SYMBOLS,
@@ -16,13 +17,7 @@ from watchdog.domain.formatting import (
     format_utc_timestamp,
 )
 from watchdog.domain.message_grouping import format_labels
-from watchdog.domain.model import (
-    AlertMessageContext,
-    HealthState,
-    IncidentEvent,
-    IncidentWithProbe,
-    Severity,
-)
+from watchdog.domain.model import HealthState, IncidentEvent, Severity
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE
 from watchdog.domain.rules.job import is_heartbeat_incident
 from watchdog.notifiers.message_evidence import format_alert_evidence

@@ -13,15 +13,9 @@ from pydantic import field_validator
 
 from watchdog.config_types import MultiFieldValidationError, Secret
 from watchdog.domain.advice import find_advice
+from watchdog.domain.alert_message import AlertMessageContext, IncidentWithProbe
 from watchdog.domain.formatting import format_iso8601
-from watchdog.domain.model import (
-    AlertMessageContext,
-    Incident,
-    IncidentWithProbe,
-    Json,
-    ResultWithEvidence,
-    RunSummary,
-)
+from watchdog.domain.model import Incident, Json, ResultWithEvidence, RunSummary
 from watchdog.expressions import compile_expression
 from watchdog.net.auth import find_header_problems
 from watchdog.net.url import HttpUrl, parse_http_url

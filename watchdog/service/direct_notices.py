@@ -9,8 +9,9 @@ from hashlib import blake2b
 
 import structlog
 
+from watchdog.domain.alert_message import AlertMessageContext
 from watchdog.domain.formatting import MINUTE_MS, SECOND_MS, format_utc_timestamp
-from watchdog.domain.model import AlertMessageContext, Incident, IncidentEvent, Json, ProbeInfo, Severity
+from watchdog.domain.model import Incident, IncidentEvent, Json, ProbeInfo, Severity
 from watchdog.domain.notification import Notification
 from watchdog.domain.rules import service
 from watchdog.domain.text import truncate_at_word

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import structlog
 
+from watchdog.domain.alert_message import AlertMessageContext
 from watchdog.domain.formatting import DAY_MS, HOUR_MS
-from watchdog.domain.model import AlertMessageContext, IncidentEvent, Json
+from watchdog.domain.model import IncidentEvent, Json
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.notifiers.base import NotificationDeliveryError, NotificationDeliveryRequest, Notifier
 from watchdog.notifiers.message import compose_alert_message

@@ -10,10 +10,10 @@ from typing import NamedTuple, Protocol
 import structlog
 
 from watchdog.domain.acts import Actor, OperatorActRefusalReason, OperatorActRefusedError
+from watchdog.domain.alert_message import AlertMessageContext
 from watchdog.domain.formatting import MINUTE_MS
 from watchdog.domain.model import (
     LOCAL_LOCATION_NAME,
-    AlertMessageContext,
     Evidence,
     Incident,
     IncidentEvent,

@@ -19,9 +19,9 @@ from tests.support.store import (
     make_result,
     make_results,
 )
+from watchdog.domain.alert_message import AlertMessageContext
 from watchdog.domain.heartbeat import HEARTBEAT_STATE_KEY, HeartbeatState, LostHeartbeatRun
 from watchdog.domain.model import (
-    AlertMessageContext,
     DeliveryState,
     Evidence,
     Incident,

@@ -13,8 +13,9 @@ from watchdog.api.serializers.instants import format_optional_iso8601
 from watchdog.api.serializers.results import FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG, EvidenceJson, serialize_evidence
 from watchdog.domain.advice import find_advice
 from watchdog.domain.alert_flapping import AlertFlapping
+from watchdog.domain.alert_message import AlertMessageContext
 from watchdog.domain.formatting import format_iso8601
-from watchdog.domain.model import AlertMessageContext, ResultWithEvidence
+from watchdog.domain.model import ResultWithEvidence
 from watchdog.domain.muting import IncidentMuting
 from watchdog.domain.remediation_attempts import RemediationAttempt
 from watchdog.domain.routing import explain_routing_of_destination

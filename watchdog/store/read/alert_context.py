@@ -9,13 +9,12 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 
+from watchdog.domain.alert_message import AlertMessageContext, IncidentWithProbe
 from watchdog.domain.model import (
-    AlertMessageContext,
     DeliveryState,
     Evidence,
     Incident,
     IncidentCauseChange,
-    IncidentWithProbe,
     Outcome,
     ProbeInfo,
     ProbeResult,

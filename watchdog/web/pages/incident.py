@@ -10,6 +10,7 @@ from markupsafe import Markup
 from watchdog.domain import reasons
 from watchdog.domain.acts import MAX_ACT_COMMENT_CHARS
 from watchdog.domain.advice import find_advice
+from watchdog.domain.alert_message import AlertMessageContext
 from watchdog.domain.closing import describe_closure
 from watchdog.domain.formatting import (
     format_count_with_noun,
@@ -17,7 +18,7 @@ from watchdog.domain.formatting import (
     format_duration_rounded,
     format_remediation,
 )
-from watchdog.domain.model import AlertMessageContext, DeliveryState, HealthState, IncidentEvent, Outcome
+from watchdog.domain.model import DeliveryState, HealthState, IncidentEvent, Outcome
 from watchdog.domain.notification import Notification
 from watchdog.domain.rules import (
     INCIDENT_HEALTH_STATE_BY_RULE,

@@ -16,7 +16,8 @@ from watchdog.api.serializers.incidents import (
     serialize_incident_detail,
 )
 from watchdog.api.serializers.lists import ListPageJson
-from watchdog.domain.model import AlertMessageContext, IncidentEvent, Severity
+from watchdog.domain.alert_message import AlertMessageContext
+from watchdog.domain.model import IncidentEvent, Severity
 from watchdog.domain.notification import Notification
 from watchdog.store.read import status
 from watchdog.store.read.alert_context import load_alert_message_context
