@@ -96,6 +96,15 @@ def test_another_name_keeps_history_and_incident(databases: DatabasePair) -> Non
     assert [row["name"] for row in harness.select_rows(probes)] == ["Store"]
 
 
+def test_a_slot_that_becomes_due_while_it_reloads_is_not_lost(databases: DatabasePair) -> None:
+    """What was due was claimed until SLOT; the database then is slow to store the other configuration."""
+    harness = join(databases, SHOP)
+    assert [claimed.slot for claimed in harness.claim_slots(SLOT)] == [SLOT]
+    reload(harness, SLOT + 40_000, CHANGED_SHOP)
+    assert next_due(harness, "shop") == SLOT + 30_000
+    assert [claimed.slot for claimed in harness.claim_slots(SLOT + 40_000)] == [SLOT + 30_000]
+
+
 @pytest.mark.parametrize(
     ("sentence", "before", "after", "expected"),
     [

@@ -195,7 +195,9 @@ class WatchdogProcessMembership:
             self.database.acquire_advisory_lock(connection, PROBE_REGISTRATION_LOCK_KEY)
             self._renew_process_lease(connection, now)
             all_members, definitions = self._load_all_processes_and_definitions(connection, now)
-            start = max(now, _initialize_claim_watermark(self.database, connection, now, self.location))
+            watermark = _initialize_claim_watermark(self.database, connection, now, self.location)
+            # A reload follows a claim at once: a slot that became due since then is claimed by the new schedule.
+            start = watermark if is_reload else max(now, watermark)
             outdated = self._list_probes_with_outdated_rows(connection, all_members, definitions, now, joining=joining)
             written = upsert_probes(
                 self.database,
