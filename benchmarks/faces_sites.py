@@ -268,11 +268,14 @@ def list_pages(app: FastAPI, database: Database) -> dict[str, list[str]]:
         "/": ["/", "/?group=Group+1"],
         "/login": ["/login"],
         "/probes": ["/probes", "/probes?page=2", "/probes?q=no+such+probe", "/probes?state=down"],
-        "/probes/{probe_id}": [*probe_pages, "/probes/unknown"],
+        "/probes/{probe_id}": [*probe_pages, f"{probe_pages[0]}&range=90d", "/probes/unknown"]
+        if probe_pages
+        else ["/probes/unknown"],
         "/incidents": ["/incidents", "/incidents?state=resolved"],
         "/incidents/{incident_id}": [*(f"/incidents/{id}" for id in incidents), "/incidents/unknown"],
         "/jobs": ["/jobs", "/jobs?q=no+such+job"],
         "/receivers": ["/receivers"],
+        "/receivers/test": ["/receivers/test?destination=oncall/slack"],
         "/undelivered": ["/undelivered"],
         "/silences": ["/silences"],
         "/maintenance": ["/maintenance"],
