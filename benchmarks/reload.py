@@ -75,8 +75,9 @@ def prove() -> Iterator[Measurement]:
         files = start(harness)
         rows += [run_case_or_note_problem(harness, case, files, number) for number, case in enumerate(CASES)]
         slots.add_process(harness)
-    with running_postgres() as server, server.temporary_database() as url, surrounded() as (stack, folder, *others):
-        processes = [ReloadHarness(stack, folder / name, *others, url) for name in ("first", "second")]
+    with running_postgres() as server, server.temporary_database() as url, surrounded() as environment:
+        stack, folder, targets, receiver = environment
+        processes = [ReloadHarness(stack, folder / name, targets, receiver, url) for name in ("first", "second")]
         started = [(harness, start(harness)) for harness in processes]
         started.sort(key=lambda each: each[0].member_id, reverse=True)  # `diff` compares with the first
         for number, ((harness, files), case) in enumerate(zip(started, TWO_PROCESS_CASES, strict=True)):

@@ -126,7 +126,12 @@ async def test_neither_a_reload_nor_the_requests_after_it_parse_source(
     async with running(tmp_path, url, BASE) as app:
         web_app = create_asgi_app(app)
         parse = ast.parse
-        monkeypatch.setattr(ast, "parse", lambda *args, **options: [parsed.append(args), parse(*args, **options)][1])
+
+        def parse_and_note(*args: Any, **options: Any) -> Any:
+            parsed.append(args)
+            return parse(*args, **options)
+
+        monkeypatch.setattr(ast, "parse", parse_and_note)
         await app.apply_config(load(tmp_path, url, {**BASE, "status_page": {"title": "Acme"}}))
         async with httpx.AsyncClient(transport=httpx.ASGITransport(web_app), base_url="http://localhost") as client:
             assert (await client.get("/api/v1/probes")).status_code == 200
