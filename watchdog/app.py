@@ -112,9 +112,8 @@ class RunningWatchdogService:
     transition_feed: TransitionFeed = field(init=False)
 
     def __post_init__(self) -> None:
-        executor = self.store_executor
-        number = partial(executor.run_write, number_transitions, executor.database)
-        self.transition_feed = TransitionFeed(executor.run_read_query, number)
+        number = partial(self.store_executor.run_write, number_transitions, self.store_executor.database)
+        self.transition_feed = TransitionFeed(self.store_executor.run_read_query, number)
 
     async def apply_config(self, loaded_config: LoadedConfig) -> None:
         """Work with another configuration. Raises StoreUnavailableError; then nothing has changed."""

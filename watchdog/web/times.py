@@ -83,7 +83,7 @@ def _render_time(at: int, style: TimeStyle, text: str, attributes: Markup = Mark
 
 def render_time_axis(labels: Sequence[TimeAxisLabel], y: int) -> Markup:
     """SVG texts, evenly over the width, with their baseline at `y` px. A narrow window shows every second one, or every
-    third one of long texts."""
+    third if they are long."""
     out = Markup()
     for i, label in enumerate(labels):
         anchor = "start" if i == 0 else "end" if i == len(labels) - 1 else "middle"

@@ -87,7 +87,8 @@ def list_api_operations(app: FastAPI) -> list[tuple[str, str]]:
 
 
 def fill_path(path: str) -> str:
-    values = {"{probe_id}": "api", "{incident_id}": f"{1:024x}", "{silence_id}": "s-1", "{window_id}": "m-1"}
+    values = {"{probe_id}": "api", "{incident_id}": f"{1:024x}", "{silence_id}": "s-1", "{window_id}": "m-1",
+              "{receiver}": "oncall"}  # fmt: skip
     for name, value in values.items():
         path = path.replace(name, value)
     return path
