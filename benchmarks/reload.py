@@ -270,7 +270,7 @@ class SlotCounts:
             slots = harness.load_slots(id)
             without_row = list_lost_slots(slots, harness.in_force, id)
             in_gaps = sum(map(harness.is_in_gap, without_row))
-            lost, not_run = len(without_row) - in_gaps, sum(slot.count for slot in slots if slot.is_missed)
+            lost, not_run = len(without_row) - in_gaps, sum(slot.slot_count for slot in slots if slot.is_missed)
             if without_row or not_run:
                 print(f"  {id}: {lost} slots lost, {in_gaps} in gaps of the process, {not_run} not run", flush=True)
             self.claimed, self.lost, self.in_gaps = self.claimed + len(slots), self.lost + lost, self.in_gaps + in_gaps

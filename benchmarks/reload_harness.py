@@ -74,7 +74,7 @@ class StoredSlot(NamedTuple):
     """A row of results: of one slot, or of several that were missed."""
 
     slot: int
-    count: int
+    slot_count: int
     is_missed: bool
 
 
@@ -326,7 +326,7 @@ def list_lost_slots(slots: Sequence[StoredSlot], in_force: Sequence[ScheduleInFo
             lost += [
                 earlier.slot + 1
                 for earlier, later in pairwise(slots)
-                if later.slot - earlier.slot > longest_ms and earlier.count == 1
+                if later.slot - earlier.slot > longest_ms and earlier.slot_count == 1
                 if earlier.slot <= after.in_force_at and later.slot >= after.written_at
             ]
     return lost
@@ -335,4 +335,4 @@ def list_lost_slots(slots: Sequence[StoredSlot], in_force: Sequence[ScheduleInFo
 def is_stored(slots: Sequence[StoredSlot], slot: int) -> bool:
     """A row of several slots has the first of them."""
     row = slots[bisect_right(slots, slot, key=lambda each: each.slot) - 1]
-    return row.slot == slot or row.count > 1
+    return row.slot == slot or row.slot_count > 1

@@ -22,11 +22,11 @@ from watchdog.service.acts import (
     acknowledge_incident,
     begin_maintenance,
     begin_silence,
-    end_expired_silences_and_send,
     end_maintenance,
     end_silence,
     silence_until_resolved,
 )
+from watchdog.service.expired_acts import end_expired_silences_and_send
 from watchdog.service.maintenance_windows import plan_maintenance_windows
 from watchdog.service.muting import decide_muting_and_send
 from watchdog.store.database import Database

@@ -25,7 +25,8 @@ from watchdog.domain.formatting import HOUR_MS, MINUTE_MS
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.routing import NotificationRoute, NotificationRoutingTable
 from watchdog.notifiers.slack import SlackNotifier
-from watchdog.service.acts import end_expired_silences_and_send, run_act_and_send
+from watchdog.service.acts import run_act_and_send
+from watchdog.service.expired_acts import end_expired_silences_and_send
 from watchdog.service.follow_ups import send_due_reminders_and_escalations
 from watchdog.service.slack_requests import SLACK_REQUEST_TOLERANCE_MS
 from watchdog.store.act_tables import acts

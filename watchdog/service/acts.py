@@ -39,7 +39,6 @@ from watchdog.domain.silencing import (
     SilenceMatcher,
 )
 from watchdog.domain.text import replace_invisible_characters, truncate_to_single_line
-from watchdog.service.clock import Clock
 from watchdog.service.notifications import NotificationSender
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.database import Database
@@ -60,7 +59,6 @@ from watchdog.store.write.requested_runs import RequestedRun
 
 log = structlog.get_logger()
 
-ACT_END_CHECK_INTERVAL_S = 1.0
 REPEATED_SILENCE_TOLERANCE_MS = 60_000
 """A silence that would end at most so much later than one in effect repeats it."""
 ACT_TIMEOUT_S = 15.0
@@ -299,33 +297,6 @@ def record_receiver_test(
     receiver_tests.record_receiver_test(
         database, destinations, _clean_actor_name(actor), _validate_and_clean_act_comment(comment), now
     )
-
-
-async def end_expired_silences_and_send(
-    store_executor: StoreExecutor, sender: NotificationSender, clock: Clock
-) -> None:
-    """Carry out the end of the silences that are over, and send at once what they held back."""
-    database = store_executor.database
-    if not await store_executor.run_read_query(
-        lambda connection: silences.list_ids_of_expired_silences(connection, clock())
-    ):
-        return  # the usual case, without waiting for other writes
-    if ended := await store_executor.run_write_with_now(lambda now: silence_ends.end_expired_silences(database, now)):
-        log.info("silences_expired", silences=ended)
-        await sender.start_sending_due_notifications()
-
-
-async def end_expired_pauses(store_executor: StoreExecutor, clock: Clock) -> None:
-    """Run the probes again whose pause is over."""
-    database = store_executor.database
-    if not await store_executor.run_read_query(
-        lambda connection: pauses.list_probes_with_expired_pause(connection, clock())
-    ):
-        return  # the usual case, without waiting for other writes
-    if resumed := await store_executor.run_write_with_now(
-        lambda now: pauses.end_expired_pauses(database, LOCAL_LOCATION_NAME, now)
-    ):
-        log.info("pauses_expired", probes=resumed)
 
 
 def _validate_silence_matcher(matcher: SilenceMatcher, *, selects_everything: bool) -> SilenceMatcher:

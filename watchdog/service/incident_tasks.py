@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from watchdog.service.acts import ACT_END_CHECK_INTERVAL_S, end_expired_pauses, end_expired_silences_and_send
 from watchdog.service.clock import Clock
+from watchdog.service.expired_acts import ACT_END_CHECK_INTERVAL_S, end_expired_pauses, end_expired_silences_and_send
 from watchdog.service.follow_ups import FOLLOW_UP_CHECK_INTERVAL_S, send_due_reminders_and_escalations
 from watchdog.service.maintenance_windows import (
     MAINTENANCE_PLANNING_INTERVAL_S,

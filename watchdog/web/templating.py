@@ -66,6 +66,15 @@ class StaticFile:
         return f"/static/{self.name}"
 
 
+_FUNCTIONS_OF_MACROS = {
+    "render_glyph": render_glyph,
+    "render_state_badge": render_state_badge,
+    "render_time_ago": render_time_ago,
+    "render_next_run": render_next_run,
+}
+"""What templates/pages/_macros.j2 gives the names of macros."""
+
+
 class PageRenderer:
     """Renders templates from templates/pages. An undefined variable in a template is an error.
 
@@ -103,10 +112,7 @@ class PageRenderer:
             "favicon": favicon.url_path,
             "scripts": {name: script.url_path for name, script in scripts.items()},
             "state_labels": PAGE_HEALTH_STATE_LABELS,
-            "render_glyph": render_glyph,
-            "render_state_badge": render_state_badge,
-            "render_time_ago": render_time_ago,
-            "render_next_run": render_next_run,
+            **_FUNCTIONS_OF_MACROS,
         }
         self._environment.filters |= {
             "duration": formatting.format_duration,

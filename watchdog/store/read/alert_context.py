@@ -100,9 +100,7 @@ def load_alert_message_context(
     main_incident = main_incident or notification.incident
     row = connection.execute(INCIDENTS_WITH_PROBE_INFO_QUERY.where(incidents.c.id == main_incident)).one()
     probe = codec.decode_probe_info(row.probe, row.info)
-    of_probe = (newest_results.c.probe == row.probe, newest_results.c.outcome != Outcome.MISSED)
-    newest_first = sa.select(newest_results).where(*of_probe).order_by(newest_results.c.slot.desc())
-    recent_rows = connection.execute(newest_first.limit(MAX_RECENT_RUNS_IN_ALERT)).all()
+    recent_rows = _load_recent_rows(connection, row.probe)
     last_good, first_bad = _load_last_good_and_first_bad_row(connection, row)
     results_with_facts = _build_results_oldest_first(
         connection, recent_rows if row.rule == preference.ALERT_RULE_NAME else recent_rows[:1]
@@ -142,6 +140,13 @@ def load_alert_message_context(
         escalated_after_ms=_load_escalated_after_ms(connection, row.id, notification.destination),
     )
     return _add_flapping(connection, context, row, notification)
+
+
+def _load_recent_rows(connection: sa.Connection, probe: int) -> Sequence[Any]:
+    """Of the runs that took place, newest first."""
+    of_probe = (newest_results.c.probe == probe, newest_results.c.outcome != Outcome.MISSED)
+    newest_first = sa.select(newest_results).where(*of_probe).order_by(newest_results.c.slot.desc())
+    return connection.execute(newest_first.limit(MAX_RECENT_RUNS_IN_ALERT)).all()
 
 
 def _add_flapping(
