@@ -132,6 +132,20 @@ def add_silence_forms(router: APIRouter, context: OperatorRouteContext) -> None:
         return redirect_to_page("/silences")
 
 
+def add_probe_form(
+    router: APIRouter, context: OperatorRouteContext, name: str, act: Callable[[Database, str, Actor, str, int], object]
+) -> None:
+    """A form about a probe that has only a comment."""
+
+    @router.post(f"/probes/{{probe_id}}/{name}", name=name)
+    async def run_probe_act(request: Request, probe_id: str) -> Response:
+        form, actor = await read_act_form(request, context)
+        await context.run_query(lambda c: require_probe(c, probe_id))
+        comment = form.get("comment", "")
+        await context.run_act(lambda db, now: act(db, probe_id, actor, comment, now))
+        return redirect_to_page("/probes/", probe_id)
+
+
 def add_probe_forms(router: APIRouter, context: OperatorRouteContext) -> None:
     @router.post("/probes/{probe_id}/pause")
     async def pause(request: Request, probe_id: str) -> Response:
@@ -146,21 +160,8 @@ def add_probe_forms(router: APIRouter, context: OperatorRouteContext) -> None:
         )
         return redirect_to_page("/probes/", probe_id)
 
-    @router.post("/probes/{probe_id}/resume")
-    async def resume(request: Request, probe_id: str) -> Response:
-        form, actor = await read_act_form(request, context)
-        await context.run_query(lambda c: require_probe(c, probe_id))
-        comment = form.get("comment", "")
-        await context.run_act(lambda db, now: resume_probe(db, probe_id, actor, comment, now))
-        return redirect_to_page("/probes/", probe_id)
-
-    @router.post("/probes/{probe_id}/run-now")
-    async def run_now(request: Request, probe_id: str) -> Response:
-        form, actor = await read_act_form(request, context)
-        await context.run_query(lambda c: require_probe(c, probe_id))
-        comment = form.get("comment", "")
-        await context.run_act(lambda db, now: request_run(db, probe_id, actor, comment, now))
-        return redirect_to_page("/probes/", probe_id)
+    for name, act in {"resume": resume_probe, "run-now": request_run}.items():
+        add_probe_form(router, context, name, act)
 
 
 def add_maintenance_forms(router: APIRouter, context: OperatorRouteContext) -> None:
