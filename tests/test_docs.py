@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import sys
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -49,13 +50,34 @@ def fenced(page: Path, language: str) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_within_the_project_have_a_target(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    targets = re.findall(r"\]\((?!https?://)([^)]+)\)", text)
-    anchors = {
-        re.sub(r"[^a-z0-9_ -]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.+)$", text, re.M)
-    }
-    broken = [t for t in targets if not (t[1:] in anchors if t[0] == "#" else (page.parent / t.split("#")[0]).exists())]
-    assert broken == []
+    targets = re.findall(r"\]\((?!https?://)([^)]+)\)", page.read_text(encoding="utf-8"))
+    assert [target for target in targets if not has_target(page, target)] == []
+
+
+def has_target(page: Path, target: str) -> bool:
+    """Whether the file and, in a Markdown file, the section of a link exist."""
+    path, _, anchor = target.partition("#")
+    file = page.parent / path if path else page
+    return file.exists() and (not anchor or file.suffix != ".md" or anchor in read_anchors(file))
+
+
+@cache
+def read_anchors(page: Path) -> frozenset[str]:
+    """Those of the headings, as GitHub names them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return frozenset(re.sub(r"[^a-z0-9_ -]", "", title.lower()).replace(" ", "-") for title in titles)
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [("#close-an-incident", True), ("acts.md#close-an-incident", True), ("acts.md", True), ("api.md#acts", True)]
+    + [
+        (target, False)
+        for target in ("#no-such-section", "acts.md#no-such-section", "api.md#close-an-incident", "no.md")
+    ],
+)
+def test_a_link_leads_to_a_section(target: str, expected: bool) -> None:
+    assert has_target(ROOT / "docs/acts.md", target) is expected
 
 
 @pytest.mark.parametrize(
