@@ -81,12 +81,10 @@ def test_steps_of_the_routing_log() -> None:
     assert flapping.is_active
     begins = describe_flapping_of_opened_incident(FlappingBeginReason.SEVERAL_INCIDENTS, flapping)
     assert begins.replace(NBSP, " ") == (
-        "flapping: 3 incidents in 22 min: the next ones are not sent until the alert is stable (several_incidents)"
+        "flapping: 3 incidents in 22 min: further incidents are not sent until the alert is stable (several_incidents)"
     )
     goes_on = describe_flapping_of_opened_incident(FlappingBeginReason.ALREADY_FLAPPING, flapping)
-    assert goes_on == (
-        "flapping: since 14:13:20 UTC: not sent to those who have been notified of that (already_flapping)"
-    )
+    assert goes_on == ("flapping: since 14:13:20 UTC: not sent to destinations that have the notice (already_flapping)")
     ends = describe_end_of_flapping(FlappingEndDecision(True, FlappingEndReason.STAYS_OPEN))
     assert ends == "flapping: over (stays_open)"
     log = ["route 1 matches: notifies oncall", begins, goes_on, ends]

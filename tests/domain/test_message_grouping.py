@@ -153,9 +153,9 @@ def test_a_slower_probe_prolongs_the_time_in_which_its_cause_is_accepted() -> No
     [
         ([], None, None, ""),
         ([], DATABASE, None, ""),
-        ([], DATABASE, AT_ONCE, "the first one of a message (begins_group: group Search)"),
-        ([], None, SEARCH, "the first one of a message, sent in 30 s (waits_for_others: group Search)"),
-        ([], None, SEARCH._replace(labels={}), "the first one of a message, sent in 30 s (waits_for_others)"),
+        ([], DATABASE, AT_ONCE, "begins a message (begins_group: group Search)"),
+        ([], None, SEARCH, "begins a message, sent in 30 s (waits_for_others: group Search)"),
+        ([], None, SEARCH._replace(labels={}), "begins a message, sent in 30 s (waits_for_others)"),
         ([BOTH], DATABASE, MEDIA, "in one message with the incident of API, sent in 20 s (same_cause: db:5432)"),
         ([ONLY_CAUSE], DATABASE, None, "in one message with the incident of API (same_cause: db:5432)"),
         ([SENT], SHOP, SEARCH, "in one message with the incident of API (equal_labels: group Search)"),

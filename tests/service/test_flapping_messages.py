@@ -53,20 +53,20 @@ async def test_one_notice_and_how_it_ended(tmp_path: Path, receivers: Receivers)
         notice = read_mail_text(harness.mail.received[4].message).replace(NBSP, " ")
         assert "Api is flapping: 3 incidents in 8 min, last cause: HTTP 503" in notice
         assert "Incidents: 22:17 to 22:19 UTC, 22:21 to 22:23 UTC, since 22:25 UTC" in notice.replace(":00", "")
-        assert "Next message: once it has been up or down for 15 min" in notice
+        assert "Next message: when it has been up or down for 15 min" in notice
         assert "Since:" not in notice
         root = harness.bot.thread_roots[-1]
         assert "Api is flapping: 3 incidents" in root["text"].replace(NBSP, " ")
         await wait_until_stable(harness)
         assert harness.count_messages() == dict.fromkeys(DESTINATIONS, 6) | {"bot/slack": 3}
         assert read_subjects(harness)[-1] == (
-            "[RECOVERED] Api is stable again since 22:35 UTC, after 5 incidents in 18 min"
+            "[RECOVERED] Api has been stable since 22:35 UTC, after 5 incidents in 18 min"
         )
         end = read_mail_text(harness.mail.received[-1].message).replace(NBSP, " ")
         assert "Time: 22:17 to 22:35 UTC" in end
         assert "Was:" not in end
         root, reply = harness.bot.posts[-2:]
-        assert "Api is stable again since 22:35 UTC" in root["text"]
+        assert "Api has been stable since 22:35 UTC" in root["text"]
         assert (reply["thread_ts"], reply["reply_broadcast"]) == (root["ts"], True)
 
 
@@ -76,7 +76,7 @@ async def test_an_incident_that_stays_open_is_an_ordinary_message(tmp_path: Path
         await wait_until_stable(harness)
         assert read_subjects(harness)[5:] == ["[DOWN warning] Api: HTTP 503"]
         text = read_mail_text(harness.mail.received[-1].message).replace(NBSP, " ")
-        assert "Flapping: 5 incidents in 16 min; not since 22:33 UTC" in text
+        assert "Flapping: 5 incidents in 16 min, until 22:33 UTC" in text
         root, reply = harness.bot.posts[-2:]
         assert root["text"].endswith("Down: Api: HTTP 503 · warning")
         assert (reply["thread_ts"], reply["reply_broadcast"]) == (root["ts"], True), "the channel gets to know it"
@@ -127,7 +127,7 @@ async def test_a_shared_message_states_which_alerts_flap(tmp_path: Path, receive
         harness.record([1, 2], "fail")
         await harness.settle()
         text = read_mail_text(harness.mail.received[-1].message).replace(NBSP, " ")
-        assert "Flapping: Api: the next message follows once stable for 15 min" in text
+        assert "Flapping: Api: next message when stable for 15 min" in text
         assert "flapping" in text.partition("Incidents")[2]
 
 

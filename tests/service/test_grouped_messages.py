@@ -111,8 +111,7 @@ async def test_incidents_with_equal_labels_are_one_message_that_waits(database: 
         assert all("3 probes (group Search) recovered" in texts[-1] for texts in harness.list_texts().values())
         assert {row["state"] for row in harness.store.select_rows(outbox)} == {"sent"}
         assert list_grouping_steps(harness, "a") == [
-            f"grouping: {', '.join(DESTINATIONS)}: the first one of a message, sent in 30 s"
-            " (waits_for_others: group Search)"
+            f"grouping: {', '.join(DESTINATIONS)}: begins a message, sent in 30 s (waits_for_others: group Search)"
         ]
         assert list_grouping_steps(harness, "b") == [
             f"grouping: {', '.join(DESTINATIONS)}: in one message with the incident of A, sent in 10 s"

@@ -1,4 +1,4 @@
-"""`watchdog close`: ends an incident whose failure was dealt with elsewhere."""
+"""`watchdog close`: ends an incident whose failure was handled outside Watchdog."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def close_command(
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
     output: OutputFormatOption = CliOutputFormat.TABLE,
 ) -> None:
-    """Close an open incident whose failure was dealt with elsewhere.
+    """Close an open incident whose failure was handled outside Watchdog.
 
-    Everyone who was notified of it is notified that it is closed. If the failure goes on, another incident opens.
+    Destinations that were notified of it are notified of the end. If the failure continues, another incident opens.
 
     \b
     Example: watchdog close 1c9b04ae77d2 --comment "the host was removed"

@@ -53,7 +53,9 @@ def _validate_group_by_label(label: str) -> str:
 def _validate_group_wait(ms: int) -> int:
     if ms > MAX_GROUP_WAIT_MS:
         maximum = format_config_duration(MAX_GROUP_WAIT_MS)
-        raise ValueError(f"expected at most {maximum}, found {format_config_duration(ms)}: alerts would come too late")
+        raise ValueError(
+            f"expected at most {maximum}, found {format_config_duration(ms)}: alerts would be sent too late"
+        )
     return ms
 
 
@@ -70,24 +72,24 @@ class NotificationRouteSettings(ConfigModel):
     """Further receivers, which are notified if the incident is still open after a time; default: none."""
     group_by: tuple[Annotated[str, AfterValidator(_validate_group_by_label), GROUP_BY_LABEL_SCHEMA], ...] | None = None
     """The labels by which incidents share messages: `group`, `kind` and `severity` of the probe, and `probe` itself.
-    Open incidents of the route with equal values are one message at a destination; `[]`: all of them. Incidents that
-    share a cause are grouped by it first. Default: only by a shared cause (docs/grouping.md)."""
+    Open incidents of the route with the same values share one message at a destination; `[]` groups all of them. A
+    shared cause takes precedence. Default: incidents are grouped only by a shared cause (docs/grouping.md)."""
     group_wait: Annotated[DurationOrZero, AfterValidator(_validate_group_wait)] = 0
-    """How long the first message of such a group waits for further incidents, also if one is critical; at most 1h."""
+    """How long the first message of such a group waits for further incidents, also for critical ones; at most 1h."""
     continue_matching: StrictBool = Field(default=False, alias="continue")
     """Whether the routes below are also evaluated."""
 
     @model_validator(mode="after")
     def _validate_grouping(self) -> Self:
         if self.group_by is None and self.group_wait:
-            message = "without `group_by`, nothing waits: add `group_by: [group]`, or remove this"
+            message = "has no effect without `group_by`: add `group_by: [group]`, or remove this"
             raise MultiFieldValidationError([(("group_wait",), message)])
         if len(set(self.group_by or ())) < len(self.group_by or ()):
-            raise MultiFieldValidationError([(("group_by",), "a label is listed twice: remove it once")])
+            raise MultiFieldValidationError([(("group_by",), "a label is listed twice: list it once")])
         for index, step in enumerate(self.escalate):
             if step.after <= self.group_wait:
                 wait = format_config_duration(self.group_wait)
-                message = f"expected more than `group_wait` ({wait}): the first message would come after the escalation"
+                message = f"expected more than `group_wait` ({wait}): the escalation would precede the first message"
                 raise MultiFieldValidationError([(("escalate", index, "after"), message)])
         return self
 

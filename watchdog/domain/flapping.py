@@ -96,9 +96,9 @@ def describe_flapping_of_opened_incident(reason: FlappingBeginReason, flapping: 
     (several_incidents)"."""
     if reason is FlappingBeginReason.ALREADY_FLAPPING:
         since = format_utc_timestamp(flapping.began_at, flapping.changed_at, seconds=True)
-        text = f"since {since}: not sent to those who have been notified of that"
+        text = f"since {since}: not sent to destinations that have the notice"
     else:
-        text = f"{describe_flapping_incidents(flapping)}: the next ones are not sent until the alert is stable"
+        text = f"{describe_flapping_incidents(flapping)}: further incidents are not sent until the alert is stable"
     return f"{FLAPPING_ROUTING_LOG_PREFIX}{text} ({reason})"
 
 

@@ -108,7 +108,7 @@ class MessageGroupDecision(NamedTuple):
             return f"in one message with the incident of {group.lead_probe_name}{wait} ({self.reason}{suffix})"
         if self.grouping is None:
             return ""
-        return f"the first one of a message{wait} ({self.reason}{suffix})"
+        return f"begins a message{wait} ({self.reason}{suffix})"
 
 
 def describe_message_groups(decisions: Mapping[str, MessageGroupDecision], now: int) -> list[str]:

@@ -88,10 +88,10 @@ class ActTools:
     async def close_incident(
         self, incident: OpenIncidentParameter, ctx: ActToolContext, comment: CommentParameter = ""
     ) -> ActToolResult:
-        """End an open incident whose failure people have dealt with elsewhere: {incident, closure: {at, by, through,
-        comment}}. Everyone who was notified of it is notified that it is closed, and if the failure goes on, another
-        incident opens. Ask the person on call before you close. The first close stays; safe to repeat. Requires an API
-        key with role operator.
+        """Close an open incident whose failure people have handled outside Watchdog: {incident, closure: {at, by,
+        through, comment}}. Destinations that were notified of it are notified of the end. If the failure continues,
+        another incident opens. Ask the person on call before you close. Safe to repeat: the first closure stays.
+        Requires an API key with role operator.
         """
         closure, _ = await self._run_act(
             ctx, lambda database, actor, now: close_incident(database, incident, actor, comment, now)

@@ -44,11 +44,11 @@ def format_flapping_notice_email_subject(context: AlertMessageContext, cause: st
 
 
 def format_end_of_flapping_title(context: AlertMessageContext) -> str:
-    """ "API is stable again since 03:12 UTC"."""
+    """ "API has been stable since 03:12 UTC"."""
     name = _format_alert_name(context)
     if context.flapping is None or context.flapping.end_reason is FlappingEndReason.PROBE_REMOVED:
         return f"{name}: probe was removed"
-    return f"{name} is stable again since {_format_time(context, context.flapping.changed_at)}"
+    return f"{name} has been stable since {_format_time(context, context.flapping.changed_at)}"
 
 
 def format_end_of_flapping_duration(context: AlertMessageContext) -> str:
@@ -59,7 +59,7 @@ def format_end_of_flapping_duration(context: AlertMessageContext) -> str:
 def build_flapping_notice_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
     """The newest incidents, and when the next message follows."""
     state = HEALTH_STATE_LABELS[INCIDENT_HEALTH_STATE_BY_RULE.get(context.incident.rule, HealthState.DOWN)].lower()
-    text = f"once it has been up or {state} for {format_duration(STABLE_AFTER_MS)}"
+    text = f"when it has been up or {state} for {format_duration(STABLE_AFTER_MS)}"
     return AlertMessageField("Incidents", _list_incidents(context)), AlertMessageField("Next message", text)
 
 
@@ -77,7 +77,7 @@ def build_flapped_before_fields(context: AlertMessageContext) -> tuple[AlertMess
     flapping = context.flapping
     if flapping is None or flapping.end_reason is not FlappingEndReason.STAYS_OPEN:
         return ()
-    text = f"{_describe_incidents(context)}; not since {_format_time(context, flapping.changed_at)}"
+    text = f"{_describe_incidents(context)}, until {_format_time(context, flapping.changed_at)}"
     return (AlertMessageField("Flapping", text),)
 
 

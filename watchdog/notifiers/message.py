@@ -312,7 +312,7 @@ def _format_message_edit(context: AlertMessageContext) -> str:
     if hold_change := format_hold_change(context):
         return hold_change
     if context.event is IncidentEvent.MUTES:
-        return f"Mutes {format_muted_alerts(context)}" if context.muted_probe_names else "Mutes no alerts any more"
+        return f"Mutes {format_muted_alerts(context)}" if context.muted_probe_names else "No longer mutes alerts"
     acknowledgement = context.incident.acknowledgement
     return (
         f"Acknowledged {format_acknowledgement(acknowledgement, context.now)}"

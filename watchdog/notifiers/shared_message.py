@@ -241,7 +241,7 @@ def _build_flapping_alerts_fields(context: AlertMessageContext) -> list[AlertMes
     """The probes whose alerts flap: the ends of their incidents, and the next ones, are not sent."""
     flapping = [member.probe.name for member in context.members if member.is_flapping]
     names = [to_safe_single_line(name, MAX_MESSAGE_NAME_CHARS) for name in dict.fromkeys(flapping)]
-    text = f"{format_names(names)}: the next message follows once stable for {format_duration(STABLE_AFTER_MS)}"
+    text = f"{format_names(names)}: next message when stable for {format_duration(STABLE_AFTER_MS)}"
     return [AlertMessageField("Flapping", text)] if names else []
 
 

@@ -136,8 +136,8 @@ def remove_acknowledgement(database: Database, incident: str, actor: Actor, comm
 
 
 def close_incident(database: Database, incident: str, actor: Actor, comment: str, now: int) -> tuple[Closure, bool]:
-    """End an open incident whose failure was dealt with elsewhere. Returns the closure that the incident then has, and
-    whether it is this one: the first stays."""
+    """Close an open incident whose failure was handled outside Watchdog. Returns the closure that the incident then
+    has, and whether it is new. The first closure stays."""
     comment = _validate_and_clean_act_comment(comment)
     return closures.close_incident(database, LOCAL_LOCATION_NAME, incident, _clean_actor_name(actor), comment, now=now)
 

@@ -140,7 +140,7 @@ def test_an_incident_is_acknowledged_and_shown_so(app: FastAPI) -> None:
 def test_an_incident_is_closed_and_shown_so(app: FastAPI) -> None:
     cookie = sign_in(app, OPERATOR)
     page = read_page(app, f"/incidents/{OPEN}", cookie)
-    assert "Close the incident Close it if its failure was dealt with elsewhere." in visible_text(page)
+    assert "Close the incident Close it if its failure was handled outside Watchdog." in visible_text(page)
     fields = {"csrf_token": find_token(page), "comment": "<b>host removed</b>"}
     for _ in range(2):
         response = submit(app, f"/incidents/{OPEN}/close", fields, cookie)

@@ -21,7 +21,7 @@ from watchdog.store.read.status import list_incident_deliveries, list_incidents
 from watchdog.web.pages.incident import load_incident_detail_page
 
 ACTIVE, ENDED = f"{1:024x}", f"{2:024x}"
-STEP = "flapping: since 01:29:14 UTC: not sent to those who have been notified of that (already_flapping)"
+STEP = "flapping: since 01:29:14 UTC: not sent to destinations that have the notice (already_flapping)"
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_the_page_of_an_incident_states_since_when_its_alert_flaps(database: Dat
     text = read_text(database, f"/incidents/{ACTIVE}")
     assert "Flapping since 01:29:14 UTC" in text
     assert "9 incidents in 1 h 19 min." in text
-    assert "Flapping: since 01:29:14 UTC: not sent to those who have been notified of that" in text
+    assert "Flapping: since 01:29:14 UTC: not sent to destinations that have the notice" in text
     assert "Not sent" in text
     assert "flapping since 01:29:14 UTC (destination_has_notice)" in text
 
@@ -66,7 +66,7 @@ def test_the_page_of_an_incident_states_since_when_its_alert_flaps(database: Dat
 def test_later_it_states_how_that_ended(database: Database) -> None:
     text = read_text(database, f"/incidents/{ENDED}")
     assert "Opened while its alert was flapping, from 01:29:14 UTC to 02:29:14 UTC" in text
-    assert "It ended because an incident stayed open (stays_open)." in text
+    assert "Flapping ended because an incident stayed open (stays_open)." in text
 
 
 def test_the_list_marks_an_incident_whose_alert_flaps(database: Database) -> None:

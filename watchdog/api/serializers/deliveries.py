@@ -21,7 +21,7 @@ class DeliveryJson(TypedDict):
     destination: str
     """A way to reach a receiver, such as oncall/slack."""
     event: str
-    """opened, changed, acknowledged, reminder or resolved; or what a message was edited for: silence, muting,
+    """opened, changed, acknowledged, reminder or resolved; or the reason for editing a message: silence, muting,
     maintenance_began, maintenance_ended or mutes."""
     state: str
     """waiting, sent, merged, undelivered, unconfirmed, silenced, muted or flapping."""

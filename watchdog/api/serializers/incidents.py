@@ -53,7 +53,7 @@ class IncidentJson(TypedDict):
     """The code of why it ended; empty: the finding recovered, or the incident is open."""
     acknowledgement: AcknowledgementJson | None
     closure: ClosureJson | None
-    """Who closed it by hand; null: it is open, or it ended by itself."""
+    """Who closed it by hand; null: no one did."""
 
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
@@ -134,7 +134,7 @@ class IncidentMutingJson(TypedDict):
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
 class AlertFlappingJson(TypedDict):
-    """The alert of an incident opened and resolved again and again when the incident opened."""
+    """The flapping of the incident's alert: it opened and resolved again and again when the incident opened."""
 
     since: str
     incident_count: int
@@ -142,9 +142,9 @@ class AlertFlappingJson(TypedDict):
     changed_at: str
     """When the newest of them opened or resolved."""
     ended_at: str | None
-    """null: it still flaps, and the openings and ends of its incidents are not sent."""
+    """null: the alert still flaps, so openings and ends of its incidents are not sent."""
     reason: str
-    """Why it flaps no longer: stays_open, stays_resolved or probe_removed; empty: it does."""
+    """Why flapping ended: stays_open, stays_resolved or probe_removed; empty: it did not."""
 
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
@@ -169,7 +169,7 @@ class IncidentDetailJson(IncidentJson):
     muting: IncidentMutingJson | None
     """null: nothing is held back because of another probe."""
     flapping: AlertFlappingJson | None
-    """null: its alert did not flap when it opened."""
+    """null: the alert did not flap when the incident opened."""
     muted_probes: list[str]
     """The names of the probes whose alerts are muted while the incident is open: one for each alert."""
     routing_log: list[str]

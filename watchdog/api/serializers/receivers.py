@@ -37,18 +37,18 @@ class ReceiverJson(TypedDict):
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
 class ReceiverTestResultJson(TypedDict):
-    """What became of the test of a destination."""
+    """The result of the test of a destination."""
 
     destination: str
     """The receiver and the notifier, such as oncall/slack."""
     address: str
     """Such as a channel, an email address or a host name, without secrets."""
     delivered: bool
-    """It confirmed a test alert and its end."""
+    """Whether it confirmed the test alert and its end."""
     error: str
-    """Why it did not; empty: it did."""
+    """Why it did not confirm them; empty: it did."""
     advice: str
-    """What to do, in Markdown; empty: the error states it, or it is not known."""
+    """What to do, in Markdown; empty: the error states it, or nothing is known."""
 
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)

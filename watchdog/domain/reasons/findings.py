@@ -272,7 +272,7 @@ ERROR_MISSED_AND_FINDING_REASON_ENTRIES = (
         "Receiver not reached",
         "Deliveries to a destination have failed for at least a minute, or a notification to it is undelivered or "
         "unconfirmed.",
-        "Fix the receiver: the message shows its error. `watchdog test-alert` and the page of receivers test it.",
+        "Fix the receiver: the message shows its error. Test it with `watchdog test-alert` or on the receivers page.",
         sentence="{subject} has not confirmed any notification since {since}",
     ),
     _finding_reason_entry(

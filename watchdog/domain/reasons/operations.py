@@ -40,7 +40,7 @@ DELIVERY_REMEDIATION_AND_ACCESS_REASON_ENTRIES = (
     _delivery_reason_entry(
         "delivery.test",
         "Test alert",
-        "A message from `watchdog test-alert`, or from the test of a receiver on a page, over the API or by a tool.",
+        "A test message, sent by `watchdog test-alert` or through a page, the API or a tool.",
     ),
     _delivery_reason_entry(
         "apprise.invalid_url",

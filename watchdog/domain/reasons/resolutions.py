@@ -32,6 +32,6 @@ RESOLUTION_REASON_ENTRIES = (
     _resolution_reason_entry(
         "incident.closed",
         "Closed by hand",
-        "A person has closed the incident: `watchdog close`. The finding counts afresh from then on.",
+        "A person has closed the incident: `watchdog close`. Only later failures open another one.",
     ),
 )

@@ -24,18 +24,20 @@ def describe_flapping(record: IncidentRecord) -> tuple[str, ...]:
 
 
 def build_flapping_banners(record: IncidentRecord, now: int) -> Iterator[PageBanner]:
-    """Why no one is notified of an incident, or was not, although it opened."""
+    """Why no notification is or was sent although an incident opened."""
     if (flapping := record.flapping) is None:
         return
     incidents = describe_flapping_incidents(flapping)
     since = format_utc_timestamp(flapping.began_at, now, seconds=True)
     if flapping.is_active:
         text = (
-            f"{incidents}. Those who were notified of that get the next message once an incident of the alert has been "
-            f"open, or none has opened, for {format_duration(STABLE_AFTER_MS)}."
+            f"{incidents}. Destinations that were notified of the flapping get the next message when an incident has "
+            f"been open, or all have been resolved, for {format_duration(STABLE_AFTER_MS)}."
         )
         yield PageBanner(HealthState.DEGRADED, f"Flapping since {since}", text)
     elif flapping.ended_at is not None and flapping.end_reason is not None:
         until = format_utc_timestamp(flapping.ended_at, now, seconds=True)
-        text = f"{incidents}. It ended because {_END_TEXT_BY_REASON[flapping.end_reason]} ({flapping.end_reason})."
+        text = (
+            f"{incidents}. Flapping ended because {_END_TEXT_BY_REASON[flapping.end_reason]} ({flapping.end_reason})."
+        )
         yield PageBanner(HealthState.UNKNOWN, f"Opened while its alert was flapping, from {since} to {until}", text)

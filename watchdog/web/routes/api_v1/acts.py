@@ -117,7 +117,7 @@ def add_close_route(router: ApiV1Router, context: OperatorRouteContext) -> None:
     @declare_act_operation(
         router,
         "/incidents/{incident_id}/close",
-        summary="Close an open incident whose failure was dealt with elsewhere; the first close stays",
+        summary="Close an open incident whose failure was handled outside Watchdog; safe to repeat",
         shape=IncidentClosureJson,
         example=INCIDENT_CLOSURE_EXAMPLE,
     )

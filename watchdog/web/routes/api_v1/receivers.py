@@ -33,7 +33,7 @@ RECEIVERS_ADVICE = "/api/v1/receivers lists them."
 
 
 class ReceiverTestBody(ActBody):
-    """Which destinations are tested."""
+    """The destinations to test."""
 
     destination: FilterText = ""
     """Such as oncall/slack; empty: every destination of the receiver."""
