@@ -1,4 +1,4 @@
-"""Lets threads parse Python source one at a time, where Python cannot do it otherwise.
+"""Lets one thread at a time parse Python source, for versions of Python where two threads cannot.
 
 Before Python 3.11.8, `ast.parse` in two threads at once may raise "SystemError: AST constructor recursion depth
 mismatch" in either (https://github.com/python/cpython/issues/106905). Libraries call it where it is not expected:
@@ -20,13 +20,13 @@ FIRST_PYTHON_WITH_CONCURRENT_PARSING = (3, 11, 8)
 
 
 def parse_source_in_one_thread_at_a_time() -> None:
-    """Make `ast.parse` wait until no other thread runs it, if this Python needs that. Also if it is called again."""
+    """Let only one thread at a time run `ast.parse`, if this version of Python needs that. May be called repeatedly."""
     if sys.version_info < FIRST_PYTHON_WITH_CONCURRENT_PARSING and not hasattr(ast.parse, "__wrapped__"):
         ast.parse = serialize_calls(ast.parse)
 
 
 def serialize_calls(function: Callable[_P, _T]) -> Callable[_P, _T]:
-    """The function, called by one thread at a time."""
+    """Returns a function that only one thread at a time runs."""
     lock = RLock()
 
     @wraps(function)

@@ -1,4 +1,4 @@
-"""That an alert flaps, as it is stored and shown. Pure. `flapping.py` decides it."""
+"""The flapping of an alert, as it is stored and shown. Pure. `flapping.py` makes the decisions."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from typing import NamedTuple
 
 
 class FlappingEndReason(StrEnum):
-    """Why an alert flaps no longer, or still does."""
+    """Why the flapping of an alert has ended, or continues."""
 
     STAYS_RESOLVED = "stays_resolved"
-    """No incident of it has opened since STABLE_AFTER_MS."""
+    """All incidents of the alert have been resolved for STABLE_AFTER_MS."""
     STAYS_OPEN = "stays_open"
-    """Its incident has been open since STABLE_AFTER_MS."""
+    """An incident of the alert has been open for STABLE_AFTER_MS."""
     PROBE_REMOVED = "probe_removed"
-    """The configuration has the probe no longer."""
+    """The probe was removed from the configuration."""
     CHANGED_TOO_RECENTLY = "changed_too_recently"
-    """An incident of it has opened or resolved, or its probe has not run all the time."""
+    """Within STABLE_AFTER_MS, an incident of the alert opened or resolved, or runs of its probe were interrupted."""
     PROBE_IS_PAUSED = "probe_is_paused"
-    """Nothing shows whether it is stable."""
+    """Without runs, it is unknown whether the alert is stable."""
     PROBE_IS_IN_MAINTENANCE = "probe_is_in_maintenance"
-    """No incident of it opens."""
+    """During maintenance, no incident of the alert opens."""
 
 
 class AlertFlapping(NamedTuple):
-    """That an alert flaps or has flapped. Instants in epoch ms."""
+    """A period in which an alert flaps or flapped. Instants in epoch ms."""
 
     began_at: int
-    """When the incident opened with which it began."""
+    """When the incident that began the flapping opened."""
     first_opened_at: int
-    """Of the incidents that are counted."""
+    """When the first of the counted incidents opened."""
     incident_count: int
-    """So far."""
+    """Those that have opened so far, with the ones that led to the flapping."""
     changed_at: int
     """When the newest of these incidents opened or resolved."""
     ended_at: int | None = None
-    """None: it is not over."""
+    """None: the alert still flaps."""
     end_reason: FlappingEndReason | None = None
 
     @property

@@ -1,4 +1,4 @@
-"""What a message about an incident is made of: everything that is known of it when it is sent."""
+"""The data from which a message about an incident is composed, as of the time when it is sent."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class IncidentWithProbe(NamedTuple):
     incident: Incident
     probe: ProbeInfo
     latest_subject_facts: SubjectFacts | None = None
-    """As of the context, for incidents of the probe that the context is about; otherwise None."""
+    """The newest facts, for incidents of the probe that the context is about; otherwise None."""
     is_flapping: bool = False
-    """Its alert flaps, so the message goes on after the incident is resolved."""
+    """Its alert flaps, so the message is not final when the incident is resolved."""
 
     @property
     def is_over(self) -> bool:  # as the message states it
@@ -78,8 +78,8 @@ class AlertMessageContext:
     shared_cause: str = ""
     """What broke for all members; empty if they share no cause."""
     group_labels: Mapping[str, str] | None = None
-    """What a route groups the incidents of the message by, and the values, also while it is about one incident. Empty:
-    all incidents of the route. None: no route does, or other messages were merged into this one."""
+    """The labels by which a route groups the incidents of the message, and their values, also while it is about one
+    incident. Empty: all incidents of the route are one group. None: not grouped by labels, or a merged message."""
     raises_severity: bool = False
     """The message that the destination has named no critical incident so far, and this one does."""
     muted_probe_names: tuple[str, ...] = ()
@@ -87,7 +87,7 @@ class AlertMessageContext:
     escalated_after_ms: int | None = None
     """The destination was notified because the incident was still open after this time; None: as soon as it opened."""
     holds: tuple[NotificationHold, ...] = ()
-    """What holds back further notifications of open incidents of the message: at most one of each kind for each."""
+    """What holds back further notifications of open incidents of the message: for each, at most one of each kind."""
     flapping: AlertFlapping | None = None
     """The alert of the incident flapped when it opened; None: it did not."""
     flapping_incidents: tuple[Incident, ...] = ()

@@ -1,7 +1,7 @@
-"""Closing of incidents by people who have dealt with the failure elsewhere. Pure.
+"""Decides whether a person can close an incident whose failure was handled outside Watchdog. Pure.
 
-The finding of a closed incident is clear again, and counts afresh: only what is found in later slots may open another
-incident. What a job did before (a run that failed, a run that did not start) is not held against it afterwards.
+The finding of a closed incident is clear again, and counting starts again: only findings of later slots may open
+another incident. What a job did before (a run that failed, a run that did not start) no longer counts.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ class ClosingReason(StrEnum):
 
     CLOSES = "closes"
     ALREADY_CLOSED = "already_closed"
-    """A person has closed it before. That stays as it is."""
+    """A person has closed it before. The first closure stays."""
     ALREADY_RESOLVED = "already_resolved"
-    """It ended without a person."""
+    """It was resolved, but no person closed it."""
     WATCHDOG_ITSELF = "watchdog_itself"
     """Watchdog observes its own faults without interruption: the incident ends with the fault, and would open again at
     once."""
 
 
 class ClosingDecision(NamedTuple):
-    """Whether the act is refused, and why."""
+    """Whether closing is refused, and why."""
 
     is_refused: bool
     reason: ClosingReason
@@ -57,9 +57,9 @@ class ClosedFinding(NamedTuple):
     closed_at: int
     """Epoch ms."""
     after_slot: int
-    """The newest slot that was evaluated before."""
+    """The newest slot that was evaluated before the closure."""
     until_slot: int
-    """Results of later slots count for the finding; earlier ones that were not evaluated before do not."""
+    """Only results of later slots count for the finding. It may be later than `after_slot`."""
 
 
 def describe_closure(closure: Closure, max_comment_chars: int) -> str:

@@ -38,7 +38,7 @@ class ConfigSectionSnapshot(NamedTuple):
     fields: Mapping[str, str]
     """Path, such as `receivers.oncall.slack.channel` -> masked value. Without fields that have their default."""
     started_fields: Mapping[str, str] | None = None
-    """Of a process that was reloaded: the fields that it was started with, of which it still uses some."""
+    """For a process that was reloaded: the fields at its start, of which it still uses some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class ConfigChanges:
     sections: Mapping[str, tuple[ConfigFieldChange, ...]] = field(default_factory=dict)
     """Section -> its fields. Without fields: the values of variables differ."""
     restart_required_fields: tuple[str, ...] = ()
-    """Changed fields that take effect at the next start only."""
+    """Changed fields that take effect only at the next start."""
 
     def is_empty(self) -> bool:
         return self == ConfigChanges()
@@ -184,7 +184,7 @@ def compare_configs(
 
 
 def _is_value_of_start(path: str, running: ConfigSectionSnapshot, new: ConfigSectionSnapshot) -> bool:
-    """Whether a process uses the new value of a field already, because an earlier reload could not apply another."""
+    """Whether a process already uses the new value of a field: an earlier reload could not apply another value."""
     started = running.started_fields
     return started is not None and started.get(path) == new.fields.get(path)
 

@@ -61,7 +61,7 @@ def update_pace_after_message_confirmed(pace: DestinationPace, now: int) -> Dest
 
 
 class DueAlertMessage(NamedTuple):
-    """A message that is due at a destination. Their order: news first, then critical ones, then age."""
+    """A message that is due at a destination. News is sent first, then critical messages, then older ones."""
 
     is_not_critical: bool
     created_at: int
@@ -70,11 +70,11 @@ class DueAlertMessage(NamedTuple):
     is_edit: bool = False
     """It edits a message that the destination has, and posts none."""
     states_no_news: bool = False
-    """It only shows what people did, or what holds the incident back."""
+    """It only shows acts of people, or what holds the incident back."""
 
     @property
     def order(self) -> tuple[bool, bool, int, str]:
-        """What people did about many incidents does not delay the news of another one."""
+        """News about an incident comes before edits that show acts about many others."""
         return self.states_no_news, self.is_not_critical, self.created_at, self.lead_incident
 
 

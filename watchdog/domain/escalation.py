@@ -37,7 +37,7 @@ class EscalationDecisionReason(StrEnum):
     MUTED = "muted"
     """It is sent when the incident is no longer held back because of another probe."""
     FLAPPING = "flapping"
-    """The destination was sent that the alert of the incident flaps. What is open is sent when that is over."""
+    """The destination has the notice that the alert flaps. An incident that is open when flapping ends is sent."""
     TOO_EARLY = "too_early"
 
 
@@ -67,8 +67,8 @@ def decide_escalation(
 ) -> EscalationDecision:
     """For one incident and one destination of the step. Instants in epoch ms. `unacknowledged_at`: when an
     acknowledgement was last taken back. `is_paused`, `is_in_maintenance`: the probe of the incident. `is_muted`: the
-    incident is held back because of another probe. `has_flapping_notice`: its alert flaps, and the destination was sent
-    that. `is_notified`: the destination was sent the incident, or is being sent it."""
+    incident is held back because of another probe. `has_flapping_notice`: its alert flaps, and the destination has
+    the notice. `is_notified`: the incident was sent to the destination, or is being sent."""
     for is_reason, reason in (
         (not is_open, EscalationDecisionReason.INCIDENT_IS_OVER),
         (is_notified, EscalationDecisionReason.ALREADY_NOTIFIED),

@@ -1,8 +1,8 @@
-"""Alerts that open and resolve again and again: when that begins, and when it is over. Pure.
+"""Decides when an alert begins to flap, and when flapping is over. Pure.
 
-An alert is what incidents are identified by, besides their time: probe, rule and subject. Flapping holds back
-notifications only: probes run, and incidents open, change and resolve as without it. `flapping_notifications.py`
-decides which.
+An alert is a rule for a subject of a probe: its incidents differ only in their time. Flapping holds back only
+notifications: probes run, and incidents open, change and resolve as usual. `flapping_notifications.py` decides which
+notifications are held back.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ FLAPPING_WINDOW_MS = 30 * MINUTE_MS
 STABLE_AFTER_MS = 15 * MINUTE_MS
 """Flapping is over once no incident of the alert has opened or resolved for this time."""
 FLAPPING_ROUTING_LOG_PREFIX = "flapping: "
-"""Of steps of the routing log about notifications that are held back. They notify no one."""
+"""Prefix of steps of the routing log about notifications that are held back. Such a step notifies no one."""
 
 
 class FlappingBeginReason(StrEnum):
-    """Why an alert flaps since an incident of it opened, or not."""
+    """Why an alert flaps or does not flap when an incident of it opens."""
 
     FEW_INCIDENTS = "few_incidents"
     """Fewer than FLAPPING_INCIDENT_COUNT have opened within FLAPPING_WINDOW_MS."""
     SEVERAL_INCIDENTS = "several_incidents"
-    """As many have: it flaps from now on."""
+    """At least FLAPPING_INCIDENT_COUNT have opened within FLAPPING_WINDOW_MS: the alert flaps from now on."""
     ALREADY_FLAPPING = "already_flapping"
 
 
 class FlappingBeginDecision(NamedTuple):
-    """Whether an alert flaps, as of an incident of it that opens, and why."""
+    """Whether an alert flaps when an incident of it opens, and why."""
 
     is_flapping: bool
     reason: FlappingBeginReason
     first_opened_at: int
-    """Of the incidents that are counted; epoch ms."""
+    """When the first of the counted incidents opened; epoch ms."""
     incident_count: int
-    """With the one that opens; without those from before, if it flaps already."""
+    """The counted incidents, with the one that opens. 1 if the alert flaps already."""
 
 
 class FlappingEndDecision(NamedTuple):
@@ -56,8 +56,8 @@ class FlappingEndDecision(NamedTuple):
 def decide_flapping_of_opened_incident(
     earlier_openings: Iterable[int], *, is_flapping: bool, now: int
 ) -> FlappingBeginDecision:
-    """For an incident that opens now. `earlier_openings`: when other incidents of its alert opened, epoch ms. An
-    instant after now is from before the clock was set back, and does not count. `is_flapping`: the alert, before."""
+    """For an incident that opens now. `earlier_openings`: when other incidents of its alert opened, epoch ms. Instants
+    after `now` do not count: the clock was set back since. `is_flapping`: whether the alert flapped before."""
     if is_flapping:
         return FlappingBeginDecision(True, FlappingBeginReason.ALREADY_FLAPPING, now, 1)
     counted = [*(at for at in earlier_openings if now - FLAPPING_WINDOW_MS < at <= now), now]
@@ -70,8 +70,8 @@ def decide_end_of_flapping(
     *, stable_since: int, is_open: bool, is_removed: bool, is_paused: bool, is_in_maintenance: bool, now: int
 ) -> FlappingEndDecision:
     """`stable_since`: when an incident of the alert last opened or resolved; or, if that was later, when its probe was
-    last resumed, its maintenance ended, or a downtime of Watchdog ended. `is_open`: an incident of the alert. The rest:
-    its probe."""
+    last resumed, its maintenance ended, or a downtime of Watchdog ended. `is_open`: whether an incident of the alert is
+    open. The other parameters are about its probe."""
     if is_removed:
         return FlappingEndDecision(True, FlappingEndReason.PROBE_REMOVED)
     for is_reason, reason in (
@@ -86,7 +86,7 @@ def decide_end_of_flapping(
 
 
 def describe_flapping_incidents(flapping: AlertFlapping) -> str:
-    """ "9 incidents in 1 h 10 min": up to the newest change."""
+    """ "9 incidents in 1 h 10 min": from the first opening to the newest change."""
     duration = format_duration(flapping.changed_at - flapping.first_opened_at)
     return f"{format_count_with_noun(flapping.incident_count, 'incident')} in {duration}"
 

@@ -1,7 +1,7 @@
-"""Which notifications are held back while an alert flaps, and what is sent when that is over. Pure.
+"""Decides which notifications are held back while an alert flaps, and what is sent when flapping is over. Pure.
 
-The decision is made for each destination: one that was not notified of the flapping, for example because of a silence,
-is sent the next opening as its notice.
+The decision is made for each destination. If a destination was not notified of the flapping, for example because of a
+silence, the next opening is sent to it as its notice.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ class FlappingHoldReason(StrEnum):
     """Why a notification about an incident is sent or held back while its alert flaps."""
 
     IS_NOTICE = "is_notice"
-    """The destination has not been notified of the flapping yet: this opening is what it is sent."""
+    """The destination has not been notified of the flapping yet: this opening is its notice."""
     SEVERITY_IS_HIGHER = "severity_is_higher"
-    """Than that of what the destination was sent."""
+    """The severity is higher than that of the openings that were sent to the destination."""
     DESTINATION_KNOWS_INCIDENT = "destination_knows_incident"
-    """Its message shows who takes care of the incident, and whose alerts it mutes."""
+    """The destination has a message about the incident. It shows acknowledgements, holds and muted alerts."""
     DESTINATION_HAS_NOTICE = "destination_has_notice"
     ANOTHER_IS_NOTICE = "another_is_notice"
-    """A newer or more severe opening is what the destination is sent."""
+    """A newer or more severe opening is the notice."""
     ALERT_IS_FLAPPING = "alert_is_flapping"
     """Changes of the cause and ends are not sent."""
 
@@ -39,8 +39,8 @@ class FlappingHoldDecision(NamedTuple):
 def decide_notification_while_flapping(
     event: IncidentEvent, *, has_notice: bool, is_more_severe: bool, is_best_opening: bool
 ) -> FlappingHoldDecision:
-    """`has_notice`: the destination was sent an opening since the alert flaps. `is_more_severe`: than those that it was
-    sent. `is_best_opening`: of those that wait to be sent there, none is more severe, or newer and as severe."""
+    """`has_notice`: an opening was sent to the destination since flapping began. `is_more_severe`: than these openings.
+    `is_best_opening`: no other opening that waits for the destination is more severe, or newer with equal severity."""
     if event in MESSAGE_EDIT_EVENTS:
         return FlappingHoldDecision(False, FlappingHoldReason.DESTINATION_KNOWS_INCIDENT)
     if event is not IncidentEvent.OPENED:
@@ -55,22 +55,22 @@ def decide_notification_while_flapping(
 
 
 class AfterFlappingReason(StrEnum):
-    """Why a destination is notified when an alert flaps no longer, or not."""
+    """Why a destination is or is not notified when flapping ends."""
 
     STAYS_OPEN = "stays_open"
-    """The open incident is sent as any other."""
+    """An incident is open: it is sent like any other."""
     STAYS_RESOLVED = "stays_resolved"
-    """It was sent that the alert flaps, and gets to know how that ended."""
+    """The destination has the notice, and is notified of the end."""
     NOT_NOTIFIED = "not_notified"
-    """It was sent nothing since the alert flaps."""
+    """Nothing was sent to the destination since flapping began."""
     WANTS_NO_RESOLVED = "wants_no_resolved"
-    """It is not notified when an incident is resolved."""
+    """The destination is not notified when incidents resolve (`send_resolved: false`)."""
     NO_ROUTE = "no_route"
     """No route leads to the destination any more."""
 
 
 class NotificationAfterFlapping(NamedTuple):
-    """What a destination is sent, and why. No event: nothing."""
+    """What is sent to a destination, and why. No event: nothing is sent."""
 
     event: IncidentEvent | None
     reason: AfterFlappingReason
@@ -79,8 +79,8 @@ class NotificationAfterFlapping(NamedTuple):
 def decide_notification_after_flapping(
     *, is_open: bool, is_notified: bool, has_route: bool, wants_resolved: bool
 ) -> NotificationAfterFlapping:
-    """For one destination. `is_open`: an incident of the alert. `is_notified`: the destination was sent an opening
-    since the alert flaps, or one waits to be sent. `has_route`: the routes that are in force now lead to it.
+    """For one destination. `is_open`: whether an incident of the alert is open. `is_notified`: an opening was sent to
+    the destination since flapping began, or waits to be sent. `has_route`: a route that is in force now leads to it.
     `wants_resolved`: it is notified of the end of incidents."""
     if is_open and (has_route or is_notified):
         return NotificationAfterFlapping(IncidentEvent.OPENED, AfterFlappingReason.STAYS_OPEN)

@@ -1,8 +1,8 @@
 """Which incidents share a message at a destination: those with one cause, and those that a route groups by its
 `group_by`. Pure.
 
-A group has what all of its incidents share: the cause, the labels of a route, or both. What an incident that joins does
-not share is dropped, so that a message never names a cause or labels that only some of its incidents have.
+A group stores what all of its incidents share: the cause, the labels of a route, or both. What a joining incident does
+not share is removed, so that no message names a cause or labels that only some of its incidents have.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from watchdog.domain.model import ProbeInfo
 from watchdog.domain.shared_cause import SharedIncidentCause
 
 GROUP_BY_LABELS = ("group", "kind", "severity", "probe")
-"""What routes may group incidents by."""
+"""The labels that `group_by` of a route may list."""
 MAX_LABEL_GROUP_AGE_MS = 24 * HOUR_MS
-"""How long a group accepts incidents with its labels, while one of its own is open."""
+"""How long a group accepts incidents with its labels, while one of its incidents is open."""
 GROUPING_ROUTING_LOG_PREFIX = "grouping: "
-"""Of steps about messages that incidents share. They may contain the name of a probe, and notify no one."""
+"""Prefix of steps about shared messages. Such a step may contain the name of a probe, and notifies no one."""
 
 
 class LabelGrouping(NamedTuple):
@@ -36,7 +36,7 @@ class LabelGrouping(NamedTuple):
 
 
 def get_label_values(probe: ProbeInfo, names: Sequence[str]) -> dict[str, str]:
-    """By the names of GROUP_BY_LABELS."""
+    """The values of a probe by label. `names`: of GROUP_BY_LABELS."""
     values = {"group": probe.group, "kind": probe.kind, "severity": probe.severity.value, "probe": probe.id}
     return {name: values[name] for name in names}
 
@@ -49,17 +49,17 @@ class MessageGroup:
     """The first one."""
     lead_probe_name: str = ""
     cause: SharedIncidentCause | None
-    """None: it is unknown, or they have several."""
+    """None: the cause is unknown, or the incidents have several."""
     label_key: str
     """Of a LabelGrouping; empty: no route groups all of them by the same labels."""
     labels: Mapping[str, str] | None
     opened_at: int
     accepts_cause_until: int
-    """Further incidents with the same cause; epoch ms."""
+    """Until when further incidents with the same cause may join; epoch ms."""
     first_message_at: int
     """When its first message is sent at the earliest; epoch ms."""
     is_held_back: bool = False
-    """Each of its incidents is held back from the destination, so that nothing of it waits or was sent."""
+    """Each of its incidents is held back from the destination: nothing about the group waits or was sent."""
 
     def accepts_labels(self, key: str, now: int) -> bool:
         return bool(key) and self.label_key == key and now < self.opened_at + MAX_LABEL_GROUP_AGE_MS
@@ -72,9 +72,9 @@ class MessageGroupReason(StrEnum):
     """Why an incident shares a message, or begins one."""
 
     SAME_CAUSE = "same_cause"
-    """It joins incidents with its cause, which come before those with its labels."""
+    """It joins incidents with the same cause. A shared cause takes precedence over labels."""
     EQUAL_LABELS = "equal_labels"
-    """It joins incidents that the route groups with it."""
+    """It joins incidents that the route groups with it, because their labels are equal."""
     WAITS_FOR_OTHERS = "waits_for_others"
     """It begins a group, whose message waits for further incidents."""
     BEGINS_GROUP = "begins_group"
@@ -84,7 +84,7 @@ class MessageGroupReason(StrEnum):
 
 
 class MessageGroupDecision(NamedTuple):
-    """The group of an incident at a destination, as it is with the incident, and why."""
+    """The group of an incident at a destination, after the incident has joined it, and why."""
 
     group: MessageGroup | None
     """None: it has a message of its own."""
@@ -164,8 +164,8 @@ def decide_message_group(
 def _add_to_group(
     group: MessageGroup, cause: SharedIncidentCause | None, key: str, cause_window_ms: int, sent_at: int
 ) -> MessageGroup:
-    """`sent_at`: when the incident would be sent if it were the first. A group that waits is sent at the earliest time
-    that one of its incidents asks for; if all were held back, the wait begins again."""
+    """`sent_at`: when the incident would be sent if it were the first. The message of a group that waits is sent at the
+    earliest of these times. If all incidents were held back so far, the wait begins again."""
     has_key, has_cause = group.label_key == key, group.cause == cause
     accepts_until = max(group.accepts_cause_until, group.opened_at + cause_window_ms)
     return replace(

@@ -1,4 +1,4 @@
-"""What keeps people from being notified further of an open incident for a time, as its message states it."""
+"""What holds back further notifications of an open incident for a time, as its message states it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 
 class NotificationHoldKind(StrEnum):
-    """Why further notifications wait."""
+    """Why further notifications are held back."""
 
     SILENCE = "silence"
     MUTING = "muting"
     """Another probe is down."""
     MAINTENANCE = "maintenance"
-    """Of the probe."""
+    """The probe is in maintenance."""
 
 
 class NotificationHold(NamedTuple):

@@ -157,9 +157,9 @@ class ScheduledJobFacts(NamedTuple):
     empty_source: str = ""
     """Of a job that is gone: what its source is, such as "table jobs is empty", if it lists no jobs at all."""
     closed_at: int | None = None
-    """When a person closed an incident about it: what happened before does not count."""
+    """When a person closed an incident about the job; what happened before does not count."""
     closed_failures: int = 0
-    """How many failures in a row there were then."""
+    """The failures in a row at that time."""
 
     @property
     def has_run(self) -> bool:

@@ -96,13 +96,13 @@ class ScheduledJobStateRecord(NamedTuple):
 
 
 class JobClosureRecord(NamedTuple):
-    """A person has closed an incident about a job: what happened before does not count any more."""
+    """A person closed an incident about a job; what happened before no longer counts."""
 
     name: str
     closed_at: int
     """Epoch ms; not before the slots of the runs that were in progress."""
     failures: int
-    """In a row, when it was closed: they do not count either."""
+    """The failures in a row at that time, which no longer count either."""
 
     def to_json(self) -> Json:
         return self._asdict()

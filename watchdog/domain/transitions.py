@@ -20,7 +20,7 @@ class TransitionKind(StrEnum):
     ACKNOWLEDGED = "acknowledged"
     UNACKNOWLEDGED = "unacknowledged"
     CLOSED = "closed"
-    """A person closed an incident, which is thereby resolved as well."""
+    """A person closed an incident, which resolves it as well."""
     RESENT = "resent"
     """Undelivered notifications of an incident are sent again."""
     SILENCED = "silenced"
@@ -40,7 +40,7 @@ class TransitionKind(StrEnum):
     PROBE_EDITED = "probe_edited"
     PROBE_DELETED = "probe_deleted"
     RECEIVER_TESTED = "receiver_tested"
-    """A person had test alerts sent. The comment names the destination."""
+    """A person tested a destination, which the comment names."""
     RELOADED = "reloaded"
     """A process uses another configuration."""
 

@@ -1,4 +1,4 @@
-"""How a message states that an alert flaps, and how that ended."""
+"""The texts of messages about an alert that flaps, and about the end of flapping."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def is_flapping_notice(context: AlertMessageContext) -> bool:
 
 
 def is_end_of_flapping(context: AlertMessageContext) -> bool:
-    """Whether a message about one incident states that its alert flaps no longer, with no incident open."""
+    """Whether a message about one incident states that its alert no longer flaps and no incident is open."""
     is_ended = context.flapping is not None and not context.flapping.is_active
     is_open = context.flapping is not None and context.flapping.end_reason is FlappingEndReason.STAYS_OPEN
     return is_ended and not is_open and context.event is IncidentEvent.RESOLVED
@@ -64,7 +64,7 @@ def build_flapping_notice_fields(context: AlertMessageContext) -> tuple[AlertMes
 
 
 def build_end_of_flapping_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
-    """The newest incidents, and the time of all."""
+    """The newest incidents, and the time from the first to the last of all."""
     if context.flapping is None:
         return ()
     first, last = context.flapping.first_opened_at, context.flapping.changed_at
@@ -73,7 +73,7 @@ def build_end_of_flapping_fields(context: AlertMessageContext) -> tuple[AlertMes
 
 
 def build_flapped_before_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
-    """Of an open incident that is sent because its alert flaps no longer: what was before."""
+    """For an open incident that is sent because flapping ended: a summary of the flapping."""
     flapping = context.flapping
     if flapping is None or flapping.end_reason is not FlappingEndReason.STAYS_OPEN:
         return ()

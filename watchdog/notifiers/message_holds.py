@@ -1,4 +1,4 @@
-"""What holds back further notifications of the incidents of a message: a silence, muting, maintenance."""
+"""The texts about silences, muting and maintenance, which hold back further notifications of incidents of a message."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def format_hold_change(context: AlertMessageContext) -> str:
 
 
 def _describe_holds(context: AlertMessageContext, kind: NotificationHoldKind) -> str:
-    """Of the open incidents of the message; empty if there are none."""
+    """The holds of open incidents of the message; empty if there are none."""
     incidents = [member.incident for member in context.members] or [context.incident]
     open_ids = {incident.id for incident in incidents if incident.resolved_at is None}
     holds = [hold for hold in context.holds if hold.kind is kind and hold.incident in open_ids]

@@ -293,7 +293,7 @@ def record_probe_edit(database: Database, kind: OperatorActKind, probe: str, act
 def record_receiver_test(
     database: Database, destinations: Sequence[str], actor: Actor, comment: str, now: int
 ) -> None:  # fmt: skip
-    """That test alerts are sent to these destinations, once each in a while."""
+    """Record that test alerts are sent to these destinations. Refused if one was tested a moment ago."""
     receiver_tests.record_receiver_test(
         database, destinations, _clean_actor_name(actor), _validate_and_clean_act_comment(comment), now
     )

@@ -1,4 +1,4 @@
-"""The ends of silences and pauses whose time has passed."""
+"""Ends silences and pauses whose time has passed."""
 
 from __future__ import annotations
 

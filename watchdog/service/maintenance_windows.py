@@ -24,8 +24,8 @@ MAINTENANCE_PLANNING_INTERVAL_S = 5.0
 async def plan_maintenance_windows(
     store_executor: StoreExecutor, membership: WatchdogProcessMembership, clock: Clock
 ) -> None:
-    """Store which probes are in the windows in effect and in the next ones, and let the messages about open incidents
-    state that it began or ended. Raises StoreUnavailableError."""
+    """Store which probes are in the windows in effect and in the next ones, and enqueue edits of the messages about
+    open incidents where maintenance began or ended. Raises StoreUnavailableError."""
     infos = {id: registered.info for id, registered in dict(membership.registry).items()}
     plan = MaintenancePlan(membership.configuration.maintenance_windows, membership.revision, infos)
     changes = await store_executor.run_read_query(

@@ -1,4 +1,4 @@
-"""Test alerts: what `watchdog test-alert`, pages, the API and tools send to a receiver, and what became of it."""
+"""Sends test alerts to receivers, for `watchdog test-alert`, pages, the API and tools, and reports the results."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class SentTestAlert(NamedTuple):
 
 
 class ReceiverTestResult(NamedTuple):
-    """What became of the test of a destination."""
+    """The result of the test of a destination."""
 
     destination: str
     recipient: str
@@ -62,7 +62,7 @@ class ReceiverTestResult(NamedTuple):
 
 
 class DestinationAccess(Protocol):
-    """What a test needs of the sender of notifications, which a reload changes."""
+    """The parts of the sender of notifications that a test uses. A reload changes them."""
 
     @property
     def notifiers(self) -> Mapping[str, Notifier]:
@@ -89,7 +89,7 @@ class ConfiguredDestinations:
 
 
 class ReceiverTester:
-    """Sends test alerts to the destinations of the running configuration because a person asks for it."""
+    """Sends test alerts to destinations of the running configuration at a person's request."""
 
     def __init__(self, access: DestinationAccess):
         self._access = access
@@ -99,8 +99,8 @@ class ReceiverTester:
         return bool(choose_destinations(self._access.notifiers, receiver))
 
     async def test(self, receiver: str, actor: Actor, comment: str, run_act: ActRunner) -> list[ReceiverTestResult]:
-        """By destination. Each may be tested once in a while, and the test is in the audit log before anything is
-        sent. Raises OperatorActRefusedError, and what `run_act` raises."""
+        """Returns the results by destination. A destination can be tested once in 30 s. The test is in the audit log
+        before anything is sent. Raises OperatorActRefusedError, and what `run_act` raises."""
         notifiers = choose_destinations(self._access.notifiers, receiver)
         if not notifiers:
             raise OperatorActRefusedError(
@@ -133,7 +133,7 @@ def describe_unknown_receiver(notifiers: Mapping[str, Notifier], receiver: str) 
 async def send_test_alerts(
     destination: str, notifier: Notifier, network: NetworkAccess, mask: SecretMask, *, now: int
 ) -> AsyncIterator[SentTestAlert]:
-    """An alert and then its end, both marked as tests; nothing after a failure."""
+    """Send an alert and then its end, both marked as tests; stop after a failure."""
     receipt: dict[str, Json] = {}
     for notification, context in build_opened_and_resolved_test_alerts(destination, now):
         request = NotificationDeliveryRequest(notification, context, receipt, network)

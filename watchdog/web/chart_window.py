@@ -54,7 +54,7 @@ class ChartWindow(NamedTuple):
 
 
 class ChartUrlQuery(NamedTuple):
-    """What part of a probe's history its URL asks for: `?range=7d`, or `?from=MS&to=MS`; nothing: the newest runs."""
+    """The part of a probe's history that the URL names: `?range=7d`, or `?from=MS&to=MS`; default: the newest runs."""
 
     range_name: str = ""
     """A key of CHART_RANGES_MS."""

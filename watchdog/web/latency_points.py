@@ -1,4 +1,4 @@
-"""The numbers behind a chart of latency: percentiles of runs, or means and maxima of hourly roll-ups. Pure."""
+"""Computes the points of a chart of latency: percentiles of runs, or means and maxima of hourly roll-ups. Pure."""
 
 from __future__ import annotations
 

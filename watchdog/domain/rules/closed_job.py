@@ -1,7 +1,7 @@
-"""What no longer counts against a job, because a person has closed its incident. Pure.
+"""Leaves out of a job's facts what no longer counts because a person closed its incident. Pure.
 
-Sources go on to report what happened before: a run that failed, a run that did not start, that the job is missing. The
-close is therefore a fact of the job from then on, so that the run, the fold and the pages judge it alike.
+Sources still report what happened before: a run that failed, a run that did not start, a missing job. The closure is
+therefore a fact of the job from then on, so that the run, the fold and the pages judge the job in the same way.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.probe_state import JobClosureRecord, build_job_closure_state_key, build_scheduled_job_state_key
 
 MAX_JOB_CLOSURE_LEAD_MS = 10 * MINUTE_MS
-"""How far the clock of a source of jobs may be behind. A close later than that is from before the clock was set back,
-and counts no more."""
+"""How far the clock of a source of jobs may be behind. A later closure is from before the clock was set back, and no
+longer counts."""
 
 
 def add_closure_to_job_facts(
@@ -32,8 +32,8 @@ def add_closure_to_job_facts(
 
 
 def leave_out_closed_problems(facts: ScheduledJobFacts) -> ScheduledJobFacts:
-    """The facts without what happened before the close: runs are expected from then on, and failures count from
-    then on."""
+    """The facts without what happened before the closure: runs are expected and failures are counted from the
+    closure on."""
     closed_at = facts.closed_at
     if closed_at is None:
         return facts

@@ -41,8 +41,8 @@ FOLD_WITHOUT_MAINTENANCE = FoldMaintenance()
 
 
 class _EventsBetweenResults:
-    """What a fold decides between two results: stored decisions of a replay, what people have closed, and the end of
-    maintenance."""
+    """What a fold applies between two results: stored decisions of a replay, incidents that people closed, and the end
+    of maintenance."""
 
     def __init__(
         self,
@@ -63,8 +63,8 @@ class _EventsBetweenResults:
         self._aftermath_ends = maintenance.periods.list_aftermath_ends(maintenance.decided_until)
 
     def apply_stored_decisions_before(self, slot: int | None) -> None:
-        """What people closed before this slot was evaluated, each after what had been decided until then, and staleness
-        of results before this slot. None: all."""
+        """Closures from before this slot was evaluated, each after the earlier decisions, and staleness of results
+        before this slot. None: all."""
         while self._unapplied_closures and (slot is None or self._unapplied_closures[0].after_slot < slot):
             closed = self._unapplied_closures.pop(0)
             self._apply_staleness_before(closed.after_slot + 1)

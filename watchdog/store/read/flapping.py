@@ -79,7 +79,7 @@ def list_replaced_incidents(connection: sa.Connection, incident: str, lead: str,
 
 
 def load_active_flapping_by_incident(connection: sa.Connection) -> dict[str, str]:
-    """Each incident whose alert flaps, and did when it opened: the id of the flapping."""
+    """By incident whose alert flaps, and flapped when it opened: the id of the flapping."""
     query = sa.select(flapping_incidents).join(flapping_alerts, _is_flapping_of_incident).where(alert_is_flapping)
     return {row.incident: row.flapping for row in connection.execute(query)}
 
@@ -134,7 +134,7 @@ class DueFlappingEnd(NamedTuple):
 
 
 def list_due_flapping_ends(connection: sa.Connection, now: int) -> list[DueFlappingEnd]:
-    """At most MAX_FLAPPING_ENDS_PER_TRANSACTION, also those that lead to another wait."""
+    """At most MAX_FLAPPING_ENDS_PER_TRANSACTION, including alerts that still flap and are to be checked again later."""
     is_removed = probes.c.removed_at.is_not(None)
     is_open = sa.and_(
         incidents.c.probe == flapping_alerts.c.probe, incidents.c.rule == flapping_alerts.c.rule,

@@ -1,7 +1,7 @@
-"""Closing of incidents by people: stored with the incident, in the order of the fold.
+"""Closes incidents for people: stores the closure with the incident, at its position in the order of the fold.
 
-The close takes its place behind the slots that are evaluated so far, and the cursor of the probe with it: so a replay
-applies it between the same two slots.
+The position of the closure, and the cursor of the probe, are behind the slots that are evaluated so far. So a replay
+applies the closure between the same two slots.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from watchdog.store.write.probe_state import load_state_by_probe, upsert_probe_s
 from watchdog.store.write.watermark import ClaimWatermark
 
 RULE_NAMES_ABOUT_EARLIER_TIMES = (job.ALERT_RULE_NAME, stale.ALERT_RULE_NAME)
-"""Their findings are about what happened before the slot: the results of runs that were claimed before a close do not
-count for them, and deadlines count from then on."""
+"""Their findings are about what happened before the slot. Results of runs that were claimed before the closure do not
+count for them, and deadlines start again at the closure."""
 
 
 class _PlaceInFold(NamedTuple):
-    """Where a close takes place."""
+    """The position of a closure in the order of the fold."""
 
     evaluated_until: int
     """The newest slot of the probe that is evaluated."""
@@ -51,8 +51,8 @@ class _PlaceInFold(NamedTuple):
 def close_incident(
     database: Database, location: str, incident: str, actor: Actor, comment: str, *, now: int
 ) -> tuple[Closure, bool]:
-    """The closure that the incident then has, which is the first, and whether it is this one. Raises
-    OperatorActRefusedError if the incident is unknown, has ended by itself or is about Watchdog itself."""
+    """Returns the first closure of the incident, and whether it is new. Raises OperatorActRefusedError if the incident
+    is unknown, was resolved without a closure, or is about Watchdog itself."""
     with database.open_write_transaction() as connection:
         last_slot = _lock_schedule_of_incident(connection, location, incident)
         row = lock_incident(database, connection, incident)
@@ -99,8 +99,8 @@ def _build_refusal(reason: ClosingReason, row: Any, now: int) -> OperatorActRefu
 def _clear_finding(
     database: Database, connection: sa.Connection, location: str, row: Any, claimed_until: int
 ) -> _PlaceInFold:
-    """Clear the finding of an incident, and move the cursor behind what it was made of. `claimed_until`: the newest
-    slot whose run may be in progress."""
+    """Clear the finding of an incident, and move the cursor behind the results that led to it. `claimed_until`: the
+    newest slot whose run may be in progress."""
     watermark = ClaimWatermark(database, location)
     watermark.load_clock_generation(connection)
     is_stale = row.rule == stale.ALERT_RULE_NAME
@@ -132,7 +132,7 @@ def _find_evaluated_until(connection: sa.Connection, probe: int, timeline: str) 
 
 
 def _store_closure_of_job(database: Database, connection: sa.Connection, row: Any, until_slot: int) -> None:
-    """For the next runs, so that they do not hold against the job what happened before."""
+    """The next runs read this, so that what happened before no longer counts for the job."""
     records = {
         key: ScheduledJobStateRecord.from_json(stored)
         for key, stored in load_state_by_probe(connection, [row.probe]).get(row.probe, {}).items()

@@ -1,5 +1,5 @@
-"""That an alert flaps: decided in the transaction that opens or resolves an incident, under the lock of its probe, by
-what is stored. So it does not matter which process does it, and a restart changes nothing."""
+"""Stores whether an alert flaps. This is decided from stored incidents, in the transaction that opens or resolves an
+incident, under the lock of its probe. So every process decides the same, and a restart changes nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from watchdog.store.tables import incidents, outbox
 
 
 class FlappingOfOpenedIncident(NamedTuple):
-    """What an incident that opens has to do with the flapping of its alert."""
+    """How the flapping of its alert affects an incident that opens."""
 
     lead_incidents: Mapping[str, str] = {}
     """The first incident of the message that it belongs to, by destination; empty if the alert did not flap before."""
@@ -32,7 +32,7 @@ class FlappingOfOpenedIncident(NamedTuple):
 def decide_flapping_of_alert(
     connection: sa.Connection, transition: IncidentTransition, now: int
 ) -> FlappingOfOpenedIncident:
-    """For an incident that opens, and store it."""
+    """Decide for an incident that opens whether its alert flaps, and store that."""
     key = transition.probe, transition.rule, transition.subject
     former = _load_active_flapping(connection, *key)
     others = _list_earlier_openings(connection, transition, now) if former is None else []

@@ -1,4 +1,4 @@
-"""The end of flapping: what is still due is sent then, once to each destination, in the message about the flapping."""
+"""Ends flapping: what is still due is sent then, once to each destination, in the message about the flapping."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from watchdog.store.write.routing_log import append_routing_log_entries
 
 
 def end_flapping_of_stable_alerts(database: Database, now: int) -> list[DueFlappingEnd]:
-    """Decide whether flapping is over, and carry that out. Returns what is over.
+    """Decide whether the flapping of alerts is over, and end it. Returns those that are over.
 
     Takes the locks in the order of the recorder and the senders: probes, incident groups, notification leases. A
     decision about a probe that is not locked is carried out by the next run.
@@ -90,8 +90,8 @@ def _notify_after_flapping(
 
 
 def _load_newest_notified_incidents(connection: sa.Connection, flapping: str) -> dict[str, str]:
-    """By destination: the newest incident of which it was sent something since the alert flaps, or something waits to
-    be sent, or was given up."""
+    """By destination: the newest incident of the flapping about which a notification was sent, waits to be sent, or was
+    given up."""
     query = (
         sa.select(outbox.c.destination, outbox.c.incident)
         .join(flapping_incidents, flapping_incidents.c.incident == outbox.c.incident)

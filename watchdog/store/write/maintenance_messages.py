@@ -23,7 +23,7 @@ class UnannouncedMaintenance(NamedTuple):
 
 
 def list_unannounced_maintenance(connection: sa.Connection, now: int) -> list[UnannouncedMaintenance]:
-    """By the last of both events that was enqueued for a destination, so that no clock decides."""
+    """Decided by the last of both events that was enqueued for a destination, and not by a clock."""
     notified = outbox.alias()
     is_unstated = sa.exists().where(
         notified.c.incident == incidents.c.id, build_notified_outbox_filter(notified, now),
@@ -44,7 +44,7 @@ def list_unannounced_maintenance(connection: sa.Connection, now: int) -> list[Un
 
 
 def _build_maintenance_is_stated_filter(destination: sa.ColumnElement[str] | None) -> sa.ColumnElement[bool]:
-    """Whether the last that was enqueued for the destination about the incident's maintenance is that it began. None:
+    """Whether the last event that was enqueued for the destination about the incident's maintenance is its begin. None:
     for any destination."""
     began, ended = outbox.alias(), outbox.alias()
     is_over = sa.exists().where(
@@ -57,7 +57,7 @@ def _build_maintenance_is_stated_filter(destination: sa.ColumnElement[str] | Non
 
 
 def announce_maintenance(database: Database, now: int) -> list[str]:
-    """Let these messages be edited. Returns the incidents."""
+    """Enqueue edits of these messages. Returns the incidents."""
     with database.open_write_transaction() as connection:
         probes = {each.probe for each in list_unannounced_maintenance(connection, now)}
         database.lock_probes(connection, probes)

@@ -1,4 +1,4 @@
-"""Which destinations people had test alerts sent to, and when. The audit log holds it."""
+"""Records tests of destinations in the audit log, and refuses a test too soon after the last one."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ RECEIVER_TESTS_LOCK_KEY = -6
 def record_receiver_test(
     database: Database, destinations: Sequence[str], actor: Actor, comment: str, now: int
 ) -> None:  # fmt: skip
-    """All of the destinations or none. Raises OperatorActRefusedError if one was tested a moment ago, by anyone and
-    through any process."""
+    """Record a test of all of the destinations, or of none: raises OperatorActRefusedError if one of them was tested a
+    moment ago, by any person and through any process."""
     with database.open_write_transaction() as connection:
         database.acquire_advisory_lock(connection, RECEIVER_TESTS_LOCK_KEY)
         is_recent = acts.c.occurred_at > now - MIN_RECEIVER_TEST_INTERVAL_MS, acts.c.occurred_at <= now

@@ -1,4 +1,4 @@
-"""How long a probe's runs took, over the part of its history that the URL of the page asks for."""
+"""Shows how long a probe's runs took, in the part of its history that the URL of the page names."""
 
 from __future__ import annotations
 

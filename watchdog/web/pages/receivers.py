@@ -37,7 +37,7 @@ class ReceiversPage:
 
 @dataclass(frozen=True, slots=True)
 class ReceiverTestPage:
-    """A question whether to test a destination, or what became of it."""
+    """The page that asks before a destination is tested, or that shows the results."""
 
     service_status: WatchdogStatus
     destination: str

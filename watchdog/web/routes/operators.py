@@ -180,7 +180,7 @@ def describe_scheduling_stall(service_status: WatchdogStatus, now: int) -> str:
 
 
 def parse_probe_page_url_query(request: Request, now: int) -> probe.ProbePageUrlQuery:
-    """`?all`, `?failed`, `?before=SLOT`, `?open=SLOT`; `?range=7d`, `?from=MS&to=MS`. Ignores what it cannot parse."""
+    """`?all`, `?failed`, `?before=SLOT`, `?open=SLOT`; `?range=7d`, `?from=MS&to=MS`. Ignores invalid values."""
     parameters = request.query_params
 
     def parse_slot(name: str) -> int | None:

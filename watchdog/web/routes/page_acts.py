@@ -51,8 +51,8 @@ DURATION_ADVICE = "Write how long it lasts as 30m, 4h or 2d."
 
 
 def create_page_act_router(context: OperatorRouteContext) -> APIRouter:
-    """Each form, which only operators may send, is answered with a redirect to the page that shows what changed; that
-    of a test with what became of it."""
+    """Only operators may send the forms. The response is a redirect to the page that shows the change; for a test, it
+    is a page with the results."""
     router = APIRouter(dependencies=[Depends(context.authenticate)])
     add_incident_forms(router, context)
     add_silence_forms(router, context)

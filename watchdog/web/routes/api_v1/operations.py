@@ -52,7 +52,7 @@ class ApiV1Router(APIRouter):
 
 
 def build_openapi_responses(example: Json, problems: tuple[int, ...]) -> dict[int | str, dict[str, Any]]:
-    """For `responses` of a route. The OpenAPI document adds the schema of the body."""
+    """Builds `responses` of a route. The OpenAPI document adds the schema of the body."""
     success = {"content": {"application/json": {"example": example}}}
     return {200: success, **build_openapi_problem_responses(problems)}
 
