@@ -1,4 +1,4 @@
-"""Who closed an incident by hand, why, and where the close takes place among the results of the probe."""
+"""Who closed an incident by hand, why, and the position of the closure among the results of the probe."""
 
 from __future__ import annotations
 

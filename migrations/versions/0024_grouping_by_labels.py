@@ -1,4 +1,4 @@
-"""Incidents that share a message because a route groups them, and when its first message is sent."""
+"""Groups of incidents by labels of a route, and the time of the first message of a group."""
 
 from __future__ import annotations
 

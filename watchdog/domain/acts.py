@@ -58,7 +58,7 @@ class Acknowledgement(NamedTuple):
 
 
 class Closure(NamedTuple):
-    """A person has closed an incident, although its finding did not recover."""
+    """The closing of an incident by a person, although its finding did not recover."""
 
     at: int
     """Epoch ms."""

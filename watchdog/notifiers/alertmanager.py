@@ -45,8 +45,8 @@ def build_alertmanager_payload(notification: Notification, context: AlertMessage
 
 
 def _build_alertmanager_group_labels(context: AlertMessageContext, common_labels: Mapping[str, str]) -> dict[str, str]:
-    """Those of `group_by` of the route, if it groups the incidents, else the name of the probe if they have one. A
-    label without a value is left out, as among those of an alert."""
+    """The labels of `group_by`, if a route groups the incidents by labels; otherwise the name of the probe, if all have
+    the same. A label without a value is left out, as in an alert."""
     if context.group_labels is not None:
         return {name: value for name, value in context.group_labels.items() if value}
     return {name: value for name, value in common_labels.items() if name == "alertname"}

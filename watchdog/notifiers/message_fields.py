@@ -117,7 +117,7 @@ def build_severity_and_group_and_location_fields(context: AlertMessageContext) -
 def build_opened_alert_fields(
     context: AlertMessageContext, cause: str, more: Iterable[AlertMessageField] = ()
 ) -> tuple[AlertMessageField, ...]:
-    """`more`: follow who takes care of the incident."""
+    """`more`: the fields that follow the one about the acknowledgement."""
     return (
         *build_target_alert_fields(context, (context.incident.subject,)),
         *(
@@ -152,7 +152,7 @@ def format_acknowledgement(acknowledgement: Acknowledgement, now: int) -> str:
 
 
 def format_share_of_incidents(texts: Sequence[str], open_count: int) -> str:
-    """What applies to how many of the open incidents of a message: "by Ana at 03:12 UTC", "2 of 7 by Ana at 03:12 UTC";
+    """To how many open incidents of a message something applies: "by Ana at 03:12 UTC", "2 of 7 by Ana at 03:12 UTC";
     empty if to none. `texts`: one for each incident that it applies to."""
     if not texts:
         return ""

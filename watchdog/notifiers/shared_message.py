@@ -238,7 +238,7 @@ def build_multi_incident_alert_fields(context: AlertMessageContext) -> tuple[Ale
 
 
 def _build_flapping_alerts_fields(context: AlertMessageContext) -> list[AlertMessageField]:
-    """The probes whose alerts flap: the ends of their incidents, and the next ones, are not sent."""
+    """Names the probes whose alerts flap. Ends of their incidents, and further incidents, are not sent."""
     flapping = [member.probe.name for member in context.members if member.is_flapping]
     names = [to_safe_single_line(name, MAX_MESSAGE_NAME_CHARS) for name in dict.fromkeys(flapping)]
     text = f"{format_names(names)}: next message when stable for {format_duration(STABLE_AFTER_MS)}"

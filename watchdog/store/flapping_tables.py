@@ -1,4 +1,4 @@
-"""The tables of alerts that flap. As in tables.py, instants are epoch milliseconds."""
+"""Tables about alerts that flap. As in tables.py, instants are epoch milliseconds."""
 
 from __future__ import annotations
 

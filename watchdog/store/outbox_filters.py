@@ -73,8 +73,8 @@ def build_due_resend_outbox_filter(now: int) -> tuple[sa.ColumnElement[bool], ..
 
 
 def build_silenced_muted_or_flapping_outbox_filter(rows: sa.FromClause) -> sa.ColumnElement[bool]:
-    """Rows about incidents that a silence selects which is in effect, that are held back because of another probe, or
-    whose alert flaps. `rows`: of the outbox."""
+    """Rows about incidents that a silence in effect selects, that are held back because of another probe, or whose
+    alert flaps. `rows`: of the outbox."""
     is_silenced = sa.exists().where(
         silenced_incidents.c.incident == rows.c.incident, silences.c.id == silenced_incidents.c.silence,
         silence_is_in_effect,
@@ -84,13 +84,13 @@ def build_silenced_muted_or_flapping_outbox_filter(rows: sa.FromClause) -> sa.Co
 
 
 def build_flapping_filter(incident: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
-    """Whether the alert of the incident of a column flaps, and did when the incident opened."""
+    """Whether the alert of an incident flaps, and flapped when the incident opened. `incident`: a column."""
     member, alert = flapping_incidents.alias(), flapping_alerts.alias()  # the caller may read these tables as well
     return sa.exists().where(member.c.incident == incident, alert.c.id == member.c.flapping, alert.c.ended_at.is_(None))
 
 
 def _build_same_flapping_filter(rows: sa.FromClause, others: sa.FromClause) -> sa.ColumnElement[bool]:
-    """Rows about incidents that the same alert has opened while it flapped: their message is about the newest one."""
+    """Rows about incidents that opened while the same alert flapped. Their message is about the newest one."""
     first, second = flapping_incidents.alias(), flapping_incidents.alias()
     is_same = second.c.flapping == first.c.flapping
     both = sa.exists().where(first.c.incident == rows.c.incident, second.c.incident == others.c.incident, is_same)
@@ -115,13 +115,13 @@ def _build_waits_for_group_outbox_filter(now: int) -> sa.ColumnElement[bool]:
 
 
 def _build_own_group_conditions() -> tuple[sa.ColumnElement[bool], ...]:
-    """Which group a row of the outbox is about."""
+    """The group that a row of the outbox is about."""
     group = incident_groups.c
     return group.lead_incident == outbox.c.lead_incident, group.destination == outbox.c.destination
 
 
 def _build_own_message_conditions() -> tuple[sa.ColumnElement[bool], ...]:
-    """Which message at the destination a row of the outbox is about."""
+    """The message at the destination that a row of the outbox is about."""
     return messages.c.incident == outbox.c.lead_incident, messages.c.destination == outbox.c.destination
 
 

@@ -37,7 +37,7 @@ class IncidentAcknowledgementJson(TypedDict):
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
 class ClosureJson(TypedDict):
-    """A person has closed an incident, although its finding did not recover."""
+    """The closing of an incident by a person, although its finding did not recover."""
 
     at: str
     by: str

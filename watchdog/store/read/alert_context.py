@@ -65,7 +65,7 @@ from watchdog.store.tables import (
 
 MAX_RECENT_RUNS_IN_ALERT = 20
 MAX_FLAPPING_INCIDENTS_IN_ALERT = 3
-"""Of an alert that flaps: the newest incidents."""
+"""The newest incidents of an alert that flaps."""
 MAX_RESULTS_REEVALUATED_TO_COUNT_BAD = 200
 """Results that are evaluated again to count the bad ones; older ones are counted by their outcome."""
 BAD_OUTCOMES_BY_RULE = {

@@ -23,8 +23,8 @@ def build_closure_from_row(row: Any) -> Closure | None:
 def load_closed_findings(
     connection: sa.Connection, after_slots: Mapping[int, int], generation: int
 ) -> Mapping[int, list[ClosedFinding]]:
-    """By probe; probes without any are missing. `after_slots`: probe -> slot: without those that no later slot depends
-    on. `generation`: of the clock in which they were closed."""
+    """By probe, without probes that have none. `after_slots`: probe -> slot; only those that affect later slots are
+    loaded. `generation`: the clock generation in which they were closed."""
     columns = ("probe", "rule", "subject", "id", "resolved_slot", "closed_after_slot", "closed_until_slot")
     of_probes = incidents.c.probe.in_(list(after_slots)), incidents.c.resolved_generation == generation
     is_relevant = incidents.c.closed_until_slot > min(after_slots.values(), default=0)

@@ -55,7 +55,7 @@ def _build_alert_flapping(*values: Any) -> AlertFlapping | None:
 
 
 def list_newest_incidents_of_alert(connection: sa.Connection, incident: Any, since: int, limit: int) -> Sequence[Any]:
-    """Rows of the incidents of an alert that have opened since an instant, newest first. `incident`: the row of one of
+    """Rows of the incidents of an alert that opened since an instant, newest first. `incident`: the row of one of
     them."""
     is_of_alert = (
         incidents.c.probe == incident.probe, incidents.c.rule == incident.rule,
@@ -66,7 +66,7 @@ def list_newest_incidents_of_alert(connection: sa.Connection, incident: Any, sin
 
 
 def list_replaced_incidents(connection: sa.Connection, incident: str, lead: str, destination: str) -> list[str]:
-    """Other incidents of the alert, from the same flapping, that a destination was notified of in a message. `lead`:
+    """Other incidents from the same flapping of the alert that a message notified a destination of. `lead`:
     the first incident of the message."""
     other = flapping_incidents.alias()
     is_other = other.c.flapping == flapping_incidents.c.flapping, other.c.incident != flapping_incidents.c.incident
@@ -87,7 +87,7 @@ def load_active_flapping_by_incident(connection: sa.Connection) -> dict[str, str
 def load_severities_of_flapping_notices(
     connection: sa.Connection, flapping_by_incident: Mapping[str, str], now: int
 ) -> dict[tuple[str, str], set[Severity]]:
-    """By flapping and destination: the severities of the openings that the destination was sent.
+    """By flapping and destination: the severities of the openings that were sent to the destination.
     `flapping_by_incident`: as above."""
     severities: dict[tuple[str, str], set[Severity]] = {}
     ids = sorted(flapping_by_incident)
@@ -104,7 +104,7 @@ def load_severities_of_flapping_notices(
 
 
 def drop_incidents_replaced_while_flapping(connection: sa.Connection, ids: Sequence[str]) -> tuple[str, ...]:
-    """Of the incidents that a message names, without those that a newer one of the same flapping replaces."""
+    """Leaves out of the incidents that a message names those that a newer one of the same flapping replaces."""
     if len(ids) < 2:
         return tuple(ids)
     query = (
@@ -123,7 +123,7 @@ def drop_incidents_replaced_while_flapping(connection: sa.Connection, ids: Seque
 
 
 class DueFlappingEnd(NamedTuple):
-    """A decision whether flapping is over."""
+    """A decision, which is due, whether flapping is over."""
 
     flapping: str
     """Its id."""

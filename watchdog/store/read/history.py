@@ -116,8 +116,8 @@ def load_days_with_judged_results(
 
 
 def _build_days_with_data_query(rows: sa.FromClause, start: sa.ColumnElement[int], *is_judged: Any) -> sa.Select[Any]:
-    """(probe, day) of the days on which a row is judged. For each probe and day an index seek, which ends at the first
-    such row: to group all roll-ups of 90 days takes three times as long. `start`: when a row begins."""
+    """(probe, day) of the days on which a row is judged. One index seek for each probe and day ends at the first such
+    row; grouping all roll-ups of 90 days takes three times as long. `start`: when a row begins."""
     day = sa.select(sa.bindparam("first_day", type_=sa.BigInteger).label("day")).cte("days", recursive=True)
     day = day.union_all(sa.select(day.c.day + 1).where(day.c.day < sa.bindparam("last_day", type_=sa.BigInteger)))
     is_inside = (start >= day.c.day * DAY_MS, start < (day.c.day + 1) * DAY_MS)

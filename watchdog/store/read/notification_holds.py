@@ -25,7 +25,7 @@ from watchdog.store.tables import incidents
 def load_notification_holds(
     connection: sa.Connection, ids: Collection[str], now: int
 ) -> tuple[NotificationHold, ...]:  # fmt: skip
-    """Of these incidents, as far as they are open: of each kind the one that lasts longest."""
+    """The holds of those of these incidents that are open: for each, the longest of each kind."""
     holds = (
         *_list_silences(connection, ids, now),
         *_list_muting(connection, ids),

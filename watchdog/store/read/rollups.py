@@ -1,4 +1,4 @@
-"""The results of a probe, summed up by the hour."""
+"""The results of a probe, aggregated by the hour."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class HourlyRollup(NamedTuple):
     missed: int
     """Slots."""
     duration_sum: int
-    """Of the runs that passed, in ms."""
+    """The durations of the runs that passed, in ms."""
     duration_max: int | None
     """None: no run passed."""
 

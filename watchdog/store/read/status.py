@@ -140,7 +140,7 @@ class IncidentRecord:
     muting: IncidentMuting | None = None
     """None: its notifications are not held back because of another probe."""
     flapping: AlertFlapping | None = None
-    """None: its alert did not flap when it opened."""
+    """None: the alert did not flap when the incident opened."""
 
 
 class DeliveryRecord(NamedTuple):

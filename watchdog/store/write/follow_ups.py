@@ -58,7 +58,7 @@ class _FollowUpFacts:
     flapping: Mapping[str, str]
     """Incident -> its flapping, if its alert flaps."""
     flapping_notices: Collection[tuple[str, str]]
-    """Flapping and destination, which was sent an opening since."""
+    """(flapping, destination) if an opening was sent to the destination since flapping began."""
     unacknowledged_at: Mapping[str, int]
     now: int
 

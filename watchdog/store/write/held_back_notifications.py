@@ -131,7 +131,7 @@ def _list_muted_notifications(connection: sa.Connection, now: int) -> dict[_Outb
 def _list_flapping_notifications(
     connection: sa.Connection, held_back: Collection[_OutboxKey], now: int
 ) -> dict[_OutboxKey, _HeldBackNotification]:
-    """`held_back`: what a silence or muting holds back, which is no notice of the flapping."""
+    """`held_back`: rows that a silence or muting holds back. They cannot be the notice of the flapping."""
     flapping_by_incident = load_active_flapping_by_incident(connection)
     if not flapping_by_incident:  # the usual case
         return {}
@@ -173,7 +173,7 @@ def _rank_severity(severity: str) -> int:
 
 
 def _rank_opening(row: Any) -> tuple[int, int, int]:
-    """The more severe first, then the newer."""
+    """More severe ones first, then newer ones."""
     return _rank_severity(row.severity), row.since, row.seq
 
 

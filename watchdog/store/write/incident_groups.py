@@ -1,4 +1,4 @@
-"""Groups: incidents with a shared cause, or that a route groups, which have one message at a destination."""
+"""Groups of incidents that share a message at a destination, by a shared cause or by labels of a route."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class IncidentGroups(NamedTuple):
     """The groups that an incident joined or began."""
 
     lead_incidents: dict[str, str]
-    """The first incident of the group, by destination; its own id where it is alone."""
+    """The first incident of the group, by destination; the id of the incident itself where it is alone."""
     first_message_at: dict[str, int]
     """When the first message of the group is sent at the earliest, by destination."""
     routing_log: list[str]

@@ -1,4 +1,4 @@
-"""The messages about open incidents state whether their probe is in maintenance."""
+"""Enqueues edits of messages about open incidents when maintenance of the probe begins or ends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from watchdog.store.write.outbox_rows import enqueue_message_edit_notifications
 
 
 class UnannouncedMaintenance(NamedTuple):
-    """An open incident whose message does not state that maintenance began, or that it ended."""
+    """An open incident whose message does not yet state that maintenance began or ended."""
 
     incident: str
     probe: int

@@ -98,7 +98,7 @@ def store_muting_decision(connection: sa.Connection, incident: str, decision: Mu
 
 
 def _is_message_sent(connection: sa.Connection, incident: str, muting_incident: str, now: int) -> bool:
-    """Whether anyone has the message about the incident that is muted, or the one that states what the other mutes. If
+    """Whether the message about the muted incident, or the one that states what the other incident mutes, was sent. If
     not, the first message will state it."""
     messages = [incident, find_incident_whose_message_states_muting(connection, muting_incident)]
     is_sent = outbox.c.incident.in_(messages), build_notified_outbox_filter(outbox, now)

@@ -118,8 +118,8 @@ def _notify_after_muting(
 
 
 def list_incidents_with_unannounced_muting(connection: sa.Connection, now: int) -> list[str]:
-    """Incidents whose messages do not state yet how many alerts they mute, or those about what they mute that they are
-    muted."""
+    """Incidents whose messages do not state yet how many alerts they mute, or whose muted incidents have messages that
+    do not state that yet."""
     is_due = muted_incidents.c.since <= now - MUTED_ALERTS_ANNOUNCEMENT_DELAY_MS
     is_unannounced = muted_incidents.c.state == MutingState.MUTED, ~muted_incidents.c.is_announced, is_due
     query = sa.select(muted_incidents.c.muting_incident).where(*is_unannounced).distinct()
@@ -127,8 +127,8 @@ def list_incidents_with_unannounced_muting(connection: sa.Connection, now: int) 
 
 
 def announce_muted_alerts(database: Database, now: int) -> list[str]:
-    """Let the messages about open incidents be edited whose number of muted alerts has grown, and those about the
-    incidents that are muted. Returns the incidents that mute. A message that has not been sent yet states it anyway."""
+    """Enqueue edits of the messages about open incidents that mute more alerts than before, and about the incidents
+    that they mute. Returns the incidents that mute. A message that is sent later states this at once."""
     with database.open_write_transaction() as connection:
         unannounced = list_incidents_with_unannounced_muting(connection, now)
         if not unannounced:
@@ -156,7 +156,7 @@ def announce_muted_alerts(database: Database, now: int) -> list[str]:
 
 
 def _list_unannounced_muted_incidents(connection: sa.Connection, muting: Collection[str]) -> list[str]:
-    """Open incidents that these mute."""
+    """Open incidents that these incidents mute."""
     query = (
         sa.select(muted_incidents.c.incident)
         .join(incidents, incidents.c.id == muted_incidents.c.incident)

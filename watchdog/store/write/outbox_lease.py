@@ -122,15 +122,15 @@ def lease_due_messages(
 
 
 def _drop_edits_of_uneditable_messages(connection: sa.Connection, now: int, destinations: Collection[str]) -> None:
-    """An acknowledgement, what holds an incident back and whose alerts it mutes are shown in its message. Where that
-    cannot be edited, no one is notified."""
+    """Drops the notifications that only edit a message, such as one about an acknowledgement or a silence, where
+    messages cannot be edited."""
     is_dropped = outbox.c.event.in_(MESSAGE_EDIT_EVENTS), outbox.c.destination.in_(destinations)
     _drop_waiting_notifications(connection, now, *is_dropped)
 
 
 def _drop_holds_of_merged_messages(connection: sa.Connection, now: int) -> None:
-    """A message that stands for several that were waiting is not edited, and no other message states what holds its
-    incidents back."""
+    """A message that several waiting ones were merged into is not edited to state what holds its incidents back, and no
+    other message states it."""
     is_of_message = messages.c.incident == outbox.c.lead_incident, messages.c.destination == outbox.c.destination
     is_merged = sa.exists().where(*is_of_message, messages.c.receipt == codec.encode_storable_json({}))
     _drop_waiting_notifications(connection, now, outbox.c.event.in_(HOLD_EVENTS), is_merged)
@@ -275,7 +275,7 @@ def _choose_event_of_multi_incident_message(
     connection: sa.Connection, leased: Iterable[Any], incident_ids: Collection[str], *, has_message: bool
 ) -> IncidentEvent:
     """Of a message about several incidents: `resolved` once all are over, unless the destination wants no `resolved`;
-    what people did and what holds it back if nothing else has happened."""
+    acts and holds if nothing else has happened."""
     is_going_on = incidents.c.resolved_at.is_(None) | build_flapping_filter(incidents.c.id)
     is_open = (incidents.c.id.in_(incident_ids), is_going_on)
     any_open = connection.execute(sa.select(incidents.c.id).where(*is_open).limit(1)).first() is not None

@@ -13,7 +13,7 @@ from watchdog.store.database import Database
 from watchdog.store.write.audit import record_operator_act
 
 MIN_RECEIVER_TEST_INTERVAL_MS = 30 * SECOND_MS
-"""Between two tests of one destination, so that no receiver is flooded with them."""
+"""The minimum time between two tests of one destination, which keeps tests from flooding a receiver."""
 RECEIVER_TESTS_LOCK_KEY = -6
 
 

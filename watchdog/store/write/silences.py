@@ -62,7 +62,7 @@ def begin_silences_unless_repeated(database: Database, new: Sequence[Silence], t
 def _load_repeated_silences(
     connection: sa.Connection, by_matcher: Mapping[str, Silence], tolerance_ms: int
 ) -> dict[str, Silence]:
-    """Those in effect that the given ones repeat, by encoded matcher."""
+    """The silences in effect that the given ones repeat, by encoded matcher."""
     is_same = silence_is_in_effect, silences.c.incident == "", silences.c.matcher.in_(by_matcher)
     repeated: dict[str, Silence] = {}
     for row in connection.execute(sa.select(silences).where(*is_same).order_by(silences.c.ends_at)):
@@ -80,8 +80,8 @@ class _OpenIncident(NamedTuple):
 def _lock_selected_open_incidents(
     database: Database, connection: sa.Connection, new: Iterable[Silence]
 ) -> list[_OpenIncident] | None:
-    """Those that one of these silences selects. Takes the locks in the order of the recorder: probes, incident groups.
-    None: an incident of another probe opened before the second lock was held."""
+    """The open incidents that these silences select. Takes the locks in the order of the recorder: probes, incident
+    groups. None: an incident of another probe opened before the second lock was held."""
     matchers = [silence.matcher for silence in new]
     locked = database.lock_probes(
         connection, {each.probe.database_id for each in _list_open_incidents(connection, matchers)}
@@ -150,8 +150,8 @@ def _begin_silence_of_locked_incident(connection: sa.Connection, silence: Silenc
 
 
 def _store_silence(connection: sa.Connection, silence: Silence, selected_incidents: Collection[str]) -> None:
-    """The messages about the incidents will state it. Raises OperatorActRefusedError if there are too many. Under the
-    locks of the probes and of incident groups."""
+    """Store the silence, and enqueue edits of the messages about its incidents. Raises OperatorActRefusedError if too
+    many are in effect. Under the locks of the probes and of incident groups."""
     in_effect = sa.select(sa.func.count()).select_from(silences).where(silence_is_in_effect)
     if connection.execute(in_effect).scalar_one() >= MAX_ACTIVE_SILENCES:
         raise OperatorActRefusedError(
