@@ -24,7 +24,7 @@ NOTE_CONTROLS = """() => {
     addEventListener("keydown", () => { if (document.activeElement !== document.body) note() })
     return controls.map(e => e.outerHTML.slice(0, 100))
 }"""
-"""Notes where the focus is, and whether it is visible there, whenever a key is pressed from now on."""
+"""From now on, records after each key where the focus is and whether it is visible."""
 FOCUS_FIRST_FIELD = """index => {
     const form = document.forms[index]
     if (!form.checkVisibility()) return null
@@ -43,7 +43,7 @@ SEND_TIMEOUT_MS = 30_000
 
 
 def press_tab_through(page: Page, place: str, findings: PageFindings) -> int:
-    """From the start of a page to its end, and on to its start. Returns the number of its controls."""
+    """Move from the start of a page to its end and back to its start. Returns the number of its controls."""
     controls: list[str] = page.evaluate(NOTE_CONTROLS)
     for _ in range(len(controls) + 1):
         page.keyboard.press("Tab")
@@ -78,7 +78,7 @@ def follow_skip_link(page: Page, place: str, findings: PageFindings) -> None:
 
 
 def send_forms_by_enter(page: Page, place: str, findings: PageFindings) -> int:
-    """Each form from its first field, or from its button; nothing reaches the server. Returns their number."""
+    """Send each form from its first field, or from its button; no request reaches the server. Returns their number."""
     sent: list[str] = []
 
     def hold_back(route: Route) -> None:

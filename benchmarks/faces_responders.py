@@ -1,4 +1,4 @@
-"""Two people on one incident of a running service: how long until each sees what the other did."""
+"""Measures how long it takes until two people who handle one incident see each other's acts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The states that pages are looked at in: a database for each, and the web application over it, at a fixed instant."""
+"""The states in which pages are checked: for each, a database and its web application, at a fixed instant."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ probes:
 """
 MANAGED_PROBE_IDS = ("shop", "search-tools", "orders", "backup", "digests", "backlog")
 PROGRAM_PATHS = ("/api/", "/static/", "/healthz", "/readyz", "/metrics", "/mcp", "/slack/", "/check-in")
-"""Where no page is."""
+"""A path without a page."""
 ONE_INCIDENT_OF_EACH_RULE = "SELECT min(id) FROM incidents GROUP BY rule, resolved_at IS NULL"
 """An open and a resolved one."""
 
@@ -184,7 +184,7 @@ CHANGES: dict[str, Callable[[Database], None]] = {
     "paused": pause,
     "database away": change_nothing,
 }
-"""What changes the state "incident open" to another."""
+"""Change the state "incident open" to another."""
 STATES = (*CREATE_ROWS, *CHANGES)
 
 
@@ -195,7 +195,7 @@ def list_open_incidents(database: Database) -> list[str]:
 
 
 class SiteBuilder:
-    """Opens the sites of all states in one folder. The rows of states that differ in an act are created once."""
+    """Opens the sites of all states in one folder. States that differ only in an act share their rows."""
 
     def __init__(self, folder: Path):
         self._folder = folder

@@ -1,9 +1,9 @@
-"""Reloads of a real `watchdog run`, of every kind: are they in force soon, is anything lost, and did `diff` show it?
+"""Reloads of every kind in a real `watchdog run`: time until the effect, losses, and whether `watchdog diff` showed it.
 
-Each case edits the files of a running process, beside probes that go on every second and an open incident. Prints a row
-for each: how long until the effect was seen, and the CPU of the process until then; messages that were not to be sent
-or are missing; what of the state and history was not kept; and where the reload differs from what `watchdog diff` had
-shown. Slots are compared with the schedules at the end.
+Each case edits the files of a running process while probes run every second and incidents are open. Prints a row for
+each case: the time until the effect, and the CPU of the process until then; spurious and missing messages; incidents
+and history that were not kept; and differences from what `watchdog diff` had shown. At the end, stored slots are
+compared with the schedules.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def surrounded() -> Iterator[tuple[ExitStack, Path, TargetServer, FakeWebhookRec
 
 
 def start(harness: ReloadHarness) -> Files:
-    """Start the process, and wait until the incidents are open that the cases begin with. Returns its files."""
+    """Start the process, and wait until the incidents of its first configuration are open. Returns its files."""
     files = build_files(harness)
     harness.start(files)
     harness.wait_until(lambda: not Counter(MESSAGES_OF_START) - harness.messages_since(0))
@@ -106,7 +106,7 @@ def start(harness: ReloadHarness) -> Files:
 
 
 async def measure_edits_in_process() -> Measurement:
-    """Many more edits, each with a reload and one back: do they replace exactly the objects that `diff` shows?"""
+    """Apply and revert many more edits, and check that each reload replaces exactly the objects that `diff` shows."""
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/watchdog.db"
@@ -118,7 +118,7 @@ async def measure_edits_in_process() -> Measurement:
                 except AssertionError:
                     failed += 1
                     traceback.print_exc()
-    return Measurement(f"edits in process other than diff showed (of {len(CONFIG_EDITS)})", failed, "", 0)
+    return Measurement(f"edits in process that differ from what diff showed (of {len(CONFIG_EDITS)})", failed, "", 0)
 
 
 def run_case_or_note_problem(harness: ReloadHarness, case: ReloadCase, files: Files, number: int) -> Row:
@@ -251,7 +251,7 @@ def measure_rows(rows: Sequence[Row]) -> Iterator[Measurement]:
     yield Measurement("spurious messages", sum(row.spurious.total() for row in rows), "", 0)
     yield Measurement("missing messages", sum(row.missing.total() for row in rows), "", 0)
     yield Measurement("incidents or histories that were not kept", sum(len(row.not_kept) for row in rows), "", 0)
-    yield Measurement(f"reloads other than diff showed (of {len(rows)})", len(rows) - agreeing, "", 0)
+    yield Measurement(f"reloads that differ from what diff showed (of {len(rows)})", len(rows) - agreeing, "", 0)
 
 
 @dataclass

@@ -62,26 +62,25 @@ from benchmarks.reload_harness import ENV, MAIN_FILE, TOKEN_FILE, Files, ReloadH
 
 @dataclass(frozen=True)
 class ReloadCase:
-    """Begins with the files of `build_files`, unless `edit` does nothing: then it is the way back from the case before,
-    which `stays`."""
+    """A change of the files of `build_files`. If `edit` does nothing, it reverts the case before, which `stays`."""
 
     sentence: str
     edit: Edit
     has_effect: Check
-    """Whether the process works as the files say."""
+    """Whether the process works as its files specify."""
     then: Check = do_nothing
-    """What happens afterwards, and shows the effect."""
+    """A later event that shows the effect."""
     messages: tuple[str, ...] = ()
-    """Those to expect from the edit until the next case, such as "chat opened api"."""
+    """Messages to expect from the edit until the next case, such as "chat opened api"."""
     place: Callable[[Path], object] = do_nothing
-    """Makes something else of the main file."""
+    """Replaces the main file by something else."""
     apply: Callable[[ReloadHarness, Files], object] = ReloadHarness.write
     ended: frozenset[str] = frozenset()
     """The probes whose open incident ends."""
     stays: bool = False
     is_valid: bool = True
     checks_own_messages: bool = False
-    """Whether `then` does so: they arrive in groups."""
+    """Whether `then` checks the messages, because they arrive in groups."""
     is_shown: bool = True
     """Whether `watchdog diff` can show it: it waits for the end of a pipe, and compares with the newest process."""
 

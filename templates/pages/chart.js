@@ -1,5 +1,5 @@
-// Reads the points of a chart at the pointer or with the arrow keys, and shows a part that is dragged or selected. The
-// table below the chart has the same values, with links.
+// Shows the values of a chart at the pointer or with the arrow keys, and zooms into a part that is dragged or selected.
+// The table below the chart has the same values, with links.
 "use strict"
 {
   const MIN_LENGTH = 300_000 // ms
