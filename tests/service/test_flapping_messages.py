@@ -138,7 +138,7 @@ async def test_hostile_names_are_text(tmp_path: Path, receivers: Receivers) -> N
         await flap(harness, "fpfpfp")
         await wait_until_stable(harness)
         assert "is flapping" in f"{harness.channel.posts[4]}"
-        assert "is stable again" in f"{harness.channel.posts[5]}"
+        assert "has been stable since" in f"{harness.channel.posts[5]}"
         for post in (*harness.bot.posts, *harness.channel.posts):
             assert "<!channel>" not in f"{post}"
             assert "<https://evil.example|click>" not in f"{post}"

@@ -89,7 +89,7 @@ def test_acknowledging_and_silencing_without_javascript(browser: Browser, acme: 
     ):
         page = browser.new_context(java_script_enabled=False).new_page()
         page.goto(address + incident)
-        page.get_by_label("Comment").fill("restarting the database")
+        page.get_by_label("Comment", exact=True).fill("restarting the database")
         page.keyboard.press("Enter")
         page.get_by_role("heading", name="Acknowledged by localhost").wait_for()
         assert page.url == address + incident

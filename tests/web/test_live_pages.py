@@ -161,7 +161,7 @@ def test_two_people_on_one_incident(browser: Browser, server: RunningServer, row
     contexts = [browser.new_context() for _ in range(2)]
     ana, ben = (context.new_page() for context in contexts)
     complaints = [open_live(page, address) for page in (ana, ben)]
-    ana.get_by_label("Comment").fill("restarting the database")
+    ana.get_by_label("Comment", exact=True).fill("restarting the database")
     ana.get_by_role("button", name="Acknowledge").click()
     ben.get_by_role("heading", name="Acknowledged by localhost").wait_for()
     ben.get_by_role("button", name="Remove acknowledgement").wait_for()
@@ -217,7 +217,7 @@ def test_a_form_that_is_filled_in_is_not_replaced(
     """The rest of the page follows. Once the form is as it was, it follows as well."""
     incident = rows.incident_by_name["down"]
     open_live(page, f"{server.url}/incidents/{incident}")
-    comment = page.get_by_label("Comment")
+    comment = page.get_by_label("Comment", exact=True)
     comment.fill("half a sent")
     page.evaluate("window.kept = document.querySelector('#comment')")
     with database.open_write_transaction() as connection:

@@ -17,7 +17,7 @@ def close_command(
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
     output: OutputFormatOption = CliOutputFormat.TABLE,
 ) -> None:
-    """Close an open incident whose failure was handled outside Watchdog.
+    """Close an open incident that was handled outside Watchdog.
 
     Destinations that were notified of it are notified of the end. If the failure continues, another incident opens.
 
