@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from tests.support.acts import BEN, list_outbox, send_due, silence
-from tests.support.store import INTERVAL_MS, START_AT, StoreHarness, make_registered_probe, make_result
+from tests.support.store import INTERVAL_MS, LEASE_MS, START_AT, StoreHarness, make_registered_probe, make_result
 from watchdog.domain.model import DeliveryState
 from watchdog.domain.routing import NotificationRoute, NotificationRoutingTable
 from watchdog.service.acts import end_silence
@@ -86,6 +86,22 @@ def test_a_destination_that_was_not_sent_the_opening_is_not_sent_the_end(databas
     record(harness, "pass", SLOT + 2 * INTERVAL_MS)
     assert send_due(harness, SLOT + 2 * INTERVAL_MS) == [("p0", EMAIL, "resolved")]
     assert (SLACK, "resolved", "waiting") not in list_outbox(harness)
+
+
+def test_an_opening_that_was_being_sent_when_the_silence_began_and_failed_is_sent_afterwards(
+    database: Database,
+) -> None:
+    """Another process drops the edit for a destination that cannot show it, while the opening is being sent."""
+    harness = make_harness(database, NotificationRoutingTable({"oncall": (EMAIL,)}))
+    record(harness, "fail", SLOT)
+    (opening,) = harness.lease_notifications(SLOT)
+    id = silence(harness, SLOT + 1)
+    assert harness.outbox.lease_due_notifications(SLOT + 2, LEASE_MS, [EMAIL]) == []
+    harness.outbox.schedule_notification_retry(opening, SLOT + 3, "HTTP 503", failed_at=SLOT + 3)
+    assert send_due(harness, SLOT + 4) == []
+    assert list_outbox(harness) == [(EMAIL, "opened", "silenced"), (EMAIL, "silence", "merged")]
+    end_silence(database, id, BEN, SLOT + 5)
+    assert send_due(harness, SLOT + 5) == [("p0", EMAIL, "opened")]
 
 
 def test_a_shared_message_states_the_deliveries_of_the_incident_that_it_names(database: Database) -> None:
