@@ -88,10 +88,9 @@ def test_a_destination_that_was_not_sent_the_opening_is_not_sent_the_end(databas
     assert (SLACK, "resolved", "waiting") not in list_outbox(harness)
 
 
-def test_an_opening_that_was_being_sent_when_the_silence_began_and_failed_is_sent_afterwards(
-    database: Database,
-) -> None:
-    """Another process drops the edit for a destination that cannot show it, while the opening is being sent."""
+def make_harness_with_opening_that_failed_as_silence_began(database: Database) -> tuple[StoreHarness, str]:
+    """Another process drops the edit for a destination that cannot show it, while the opening is being sent. Returns
+    the id of the silence as well."""
     harness = make_harness(database, NotificationRoutingTable({"oncall": (EMAIL,)}))
     record(harness, "fail", SLOT)
     (opening,) = harness.lease_notifications(SLOT)
@@ -100,8 +99,20 @@ def test_an_opening_that_was_being_sent_when_the_silence_began_and_failed_is_sen
     harness.outbox.schedule_notification_retry(opening, SLOT + 3, "HTTP 503", failed_at=SLOT + 3)
     assert send_due(harness, SLOT + 4) == []
     assert list_outbox(harness) == [(EMAIL, "opened", "silenced"), (EMAIL, "silence", "merged")]
+    return harness, id
+
+
+def test_an_opening_that_failed_as_the_silence_began_is_sent_afterwards(database: Database) -> None:
+    harness, id = make_harness_with_opening_that_failed_as_silence_began(database)
     end_silence(database, id, BEN, SLOT + 5)
     assert send_due(harness, SLOT + 5) == [("p0", EMAIL, "opened")]
+
+
+def test_the_end_of_an_incident_whose_opening_failed_as_the_silence_began_is_not_sent(database: Database) -> None:
+    harness, _ = make_harness_with_opening_that_failed_as_silence_began(database)
+    record(harness, "pass", SLOT + INTERVAL_MS)
+    assert (EMAIL, "resolved", "waiting") not in list_outbox(harness)
+    assert send_due(harness, SLOT + INTERVAL_MS) == []
 
 
 def test_a_shared_message_states_the_deliveries_of_the_incident_that_it_names(database: Database) -> None:
