@@ -31,7 +31,8 @@ from watchdog.service.maintenance_windows import plan_maintenance_windows
 from watchdog.service.muting import decide_muting_and_send
 from watchdog.store.database import Database
 from watchdog.store.outbox_filters import MIN_GROUP_MESSAGE_EDIT_INTERVAL_MS
-from watchdog.store.tables import incidents
+from watchdog.store.tables import incidents, outbox
+from watchdog.store.write.maintenance_messages import announce_maintenance
 from watchdog.store.write.muting_ends import MUTED_ALERTS_ANNOUNCEMENT_DELAY_MS
 
 HOSTILE = Actor("<!channel> *Eve* <https://evil.example|click>", OperatorInterfaceKind.MCP)
@@ -229,6 +230,31 @@ async def test_maintenance_that_the_configuration_schedules_is_shown(database: D
         await pass_time(harness, HOUR_MS)
         assert "In maintenance" not in read_root(harness)
         assert read_replies(harness)[1:] == ["No longer in maintenance"]
+
+
+async def test_the_end_of_maintenance_is_enqueued_for_those_who_have_a_message(
+    database: Database, receivers: Receivers
+) -> None:
+    """Maintenance began while the opening was being sent, which then failed, and ended before it was sent again."""
+    async with make_harness(database, receivers) as harness:
+        record(harness, "fail", "api")
+        openings = harness.store.lease_notifications(harness.now)
+        request = MaintenanceRequest(ProbeMatcher(probe="api"), harness.now + HOUR_MS)
+        window = begin_maintenance(database, request, BEN, harness.now).window
+        assert len(openings) == len(DESTINATIONS)
+        harness.now += 1_000
+        await plan_maintenance_windows(harness.executor, harness.store.membership, lambda: harness.now)
+        assert [row["event"] for row in harness.store.select_rows(outbox)].count("maintenance_began") == len(openings)
+        for opening in openings:
+            harness.store.outbox.schedule_notification_retry(opening, harness.now, "HTTP 503", failed_at=harness.now)
+        end_maintenance(database, window.id, ANA, harness.now + 1)
+        assert announce_maintenance(database, harness.now + 1) == [], "no one has a message that states it"
+        harness.now += HOUR_MS
+        await harness.settle()
+        assert harness.count_messages() == dict.fromkeys(DESTINATIONS, 1)
+        (row,) = harness.store.select_rows(incidents)
+        assert announce_maintenance(database, harness.now) == [row["id"]]
+        assert announce_maintenance(database, harness.now) == []
 
 
 async def test_the_message_of_a_group_shows_how_many_incidents_are_silenced(

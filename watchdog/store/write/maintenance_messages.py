@@ -24,13 +24,12 @@ class UnannouncedMaintenance(NamedTuple):
 
 def list_unannounced_maintenance(connection: sa.Connection, now: int) -> list[UnannouncedMaintenance]:
     """Decided by the last of both events that was enqueued for a destination, and not by a clock."""
-    notified = outbox.alias()
-    is_unstated = sa.exists().where(
+    notified, is_in_maintenance = outbox.alias(), build_in_maintenance_filter(incidents.c.probe, now)
+    is_stated = _build_maintenance_is_stated_filter(notified.c.destination)
+    is_unannounced = sa.exists().where(
         notified.c.incident == incidents.c.id, build_notified_outbox_filter(notified, now),
-        ~_build_maintenance_is_stated_filter(notified.c.destination),
+        sa.case((is_in_maintenance, ~is_stated), else_=is_stated),
     )  # fmt: skip
-    is_in_maintenance = build_in_maintenance_filter(incidents.c.probe, now)
-    is_unannounced = sa.case((is_in_maintenance, is_unstated), else_=_build_maintenance_is_stated_filter(None))
     columns = incidents.c.id, incidents.c.probe, is_in_maintenance.label("is_in_maintenance")
     query = sa.select(*columns).where(incidents.c.resolved_at.is_(None), is_unannounced)
     return [
@@ -43,17 +42,15 @@ def list_unannounced_maintenance(connection: sa.Connection, now: int) -> list[Un
     ]
 
 
-def _build_maintenance_is_stated_filter(destination: sa.ColumnElement[str] | None) -> sa.ColumnElement[bool]:
-    """Whether the last event that was enqueued for the destination about the incident's maintenance is its begin. None:
-    for any destination."""
+def _build_maintenance_is_stated_filter(destination: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    """Whether the last event that was enqueued for the destination about the incident's maintenance is its begin."""
     began, ended = outbox.alias(), outbox.alias()
     is_over = sa.exists().where(
         ended.c.incident == began.c.incident, ended.c.destination == began.c.destination,
         ended.c.event == IncidentEvent.MAINTENANCE_ENDED, ended.c.seq > began.c.seq,
     )  # fmt: skip
-    is_stated = began.c.incident == incidents.c.id, began.c.event == IncidentEvent.MAINTENANCE_BEGAN, ~is_over
-    of_destination = () if destination is None else (began.c.destination == destination,)
-    return sa.exists().where(*is_stated, *of_destination)
+    is_began = began.c.incident == incidents.c.id, began.c.event == IncidentEvent.MAINTENANCE_BEGAN
+    return sa.exists().where(*is_began, began.c.destination == destination, ~is_over)
 
 
 def announce_maintenance(database: Database, now: int) -> list[str]:
