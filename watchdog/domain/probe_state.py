@@ -148,7 +148,7 @@ def build_scheduled_job_state_key(job_name: str) -> str:
 def drop_scheduled_job_state_updates(state_updates: Mapping[str, Json]) -> dict[str, Json]:
     """The updates of a result that is never evaluated. What it shows of jobs for the first time, such as a lost run or
     an operator's decision, has to be shown again."""
-    prefixes = (SCHEDULED_JOB_STATE_KEY_PREFIX, FORGET_JOB_STATE_KEY_PREFIX)
+    prefixes = (SCHEDULED_JOB_STATE_KEY_PREFIX, FORGET_JOB_STATE_KEY_PREFIX, JOB_CLOSURE_STATE_KEY_PREFIX)
     return {key: value for key, value in state_updates.items() if not key.startswith(prefixes)}
 
 

@@ -28,6 +28,7 @@ from watchdog.domain.probe_state import (
     ScheduledJobStateRecord,
 )
 from watchdog.domain.rules import job as job_rule
+from watchdog.domain.rules.closed_job import update_job_closures
 from watchdog.domain.rules.job import EvaluatedJob, ScheduledJobVerdict
 from watchdog.domain.rules.job_source import (
     EvaluatedJobSource,
@@ -290,8 +291,9 @@ def _build_scheduled_job_state_updates(source: EvaluatedJobSource, probe_state: 
     removed = {
         key: None for key in probe_state if key.startswith(SCHEDULED_JOB_STATE_KEY_PREFIX) and key not in records
     }
-    is_waiting = not any(job.facts.has_run for job in source.jobs)
-    return {**removed, **records, **source.state_updates, WAITING_FOR_FIRST_RUN_STATE_KEY: True if is_waiting else None}
+    closures = update_job_closures({job.state_key: job.facts for job in source.jobs}, removed, probe_state)
+    waiting = {WAITING_FOR_FIRST_RUN_STATE_KEY: None if any(job.facts.has_run for job in source.jobs) else True}
+    return {**removed, **records, **closures, **source.state_updates, **waiting}
 
 
 def _select_changed_probe_state(state: Mapping[str, Json], probe_state: Mapping[str, Json]) -> dict[str, Json]:

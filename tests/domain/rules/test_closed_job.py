@@ -14,11 +14,17 @@ from watchdog.domain.probe_state import (
     ScheduledJobStateRecord,
     build_job_closure_state_key,
     build_scheduled_job_state_key,
+    drop_scheduled_job_state_updates,
 )
-from watchdog.domain.rules.closed_job import MAX_JOB_CLOSURE_LEAD_MS, add_closure_to_job_facts
+from watchdog.domain.rules.closed_job import (
+    MAX_JOB_CLOSURE_LEAD_MS,
+    add_closure_to_job_facts,
+    update_job_closures,
+)
 from watchdog.domain.rules.job import judge_job_facts
 from watchdog.domain.rules.job_deadlines import find_next_deadline_of_job
 from watchdog.domain.rules.job_source import evaluate_job_source
+from watchdog.probes.jobs import JobsSettings, judge_job_source_snapshot
 
 MIN, HOUR = 60_000, 3_600_000
 CLOSED_AT = 1_777_723_200_000
@@ -109,3 +115,48 @@ def test_a_source_judges_its_jobs_by_it(is_listed: bool, is_closed: bool) -> Non
     (job,) = (job for job in source.jobs if job.facts.name == "backup")
     assert job.verdict.reason == ("" if is_closed else "job.failed" if is_listed else "job.gone")
     assert source.state_updates == {}, "the close stays"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "facts", "failures"),
+    [
+        ("as many failures as at the close are the same ones", {"last_end": BEFORE, "failures": 3}, 3),
+        ("one more leaves them", {"last_end": AFTER, "failures": 4}, 3),
+        ("fewer after a run are others", {"last_end": AFTER, "failures": 1}, 0),
+        ("and so are none", {"last_end": AFTER}, 0),
+        ("without a run, the source has deleted the rest", {"last_end": BEFORE, "failures": 1}, 1),
+    ],
+)
+def test_how_many_failures_a_close_goes_on_to_leave_out(sentence: str, facts: dict[str, Any], failures: int) -> None:
+    state = make_state(CLOSED_AT, 3)
+    job = add_closure_to_job_facts(ScheduledJobFacts("backup", **facts), state, NOW)
+    updates = update_job_closures({build_scheduled_job_state_key("backup"): job}, (), state)
+    assert state | updates == make_state(CLOSED_AT, failures), sentence
+    assert (updates == {}) is (failures == 3), "an unchanged close is not written"
+
+
+def test_a_job_that_fails_more_often_than_before_the_close_does_not_recover() -> None:
+    """Its source does not report that a run succeeded in between."""
+    limits, state, reasons = ScheduledJobLimits(grace=MIN, max_failures=2), make_state(CLOSED_AT, 3), []
+    for failures in range(6):
+        facts = ScheduledJobFacts("backup", last_end=AFTER + failures * MIN, failures=failures)
+        job = add_closure_to_job_facts(facts, state, NOW)
+        reasons.append(judge_job_facts(job, limits, NOW).reason)
+        state |= update_job_closures({build_scheduled_job_state_key("backup"): job}, (), state)
+    assert reasons == ["", "", *["job.failed"] * 4]
+
+
+def test_the_close_is_deleted_with_the_job() -> None:
+    key = build_scheduled_job_state_key("backup")
+    assert update_job_closures({}, [key], make_state(CLOSED_AT)) == {build_job_closure_state_key(key): None}
+    assert update_job_closures({}, [key], {}) == {}
+
+
+def test_a_run_stores_what_it_changes_about_closes() -> None:
+    state = make_state(CLOSED_AT, 3)
+    (key,) = state
+    settings = JobsSettings.model_validate({"rq": {"redis": "redis://127.0.0.1"}})
+    snapshot = JobSourceSnapshot(NOW, (ScheduledJobFacts("backup", last_end=AFTER, failures=1),))
+    observation = judge_job_source_snapshot(snapshot, settings, state, ())
+    assert observation.state_updates[key] == make_state(CLOSED_AT)[key]
+    assert key not in drop_scheduled_job_state_updates(observation.state_updates), "not of a run that is too late"

@@ -6,12 +6,16 @@ therefore a fact of the job from then on, so that the run, the fold and the page
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from watchdog.domain.formatting import MINUTE_MS
 from watchdog.domain.model import Json
 from watchdog.domain.observations import ScheduledJobFacts
-from watchdog.domain.probe_state import JobClosureRecord, build_job_closure_state_key, build_scheduled_job_state_key
+from watchdog.domain.probe_state import (
+    JobClosureRecord,
+    build_job_closure_state_key,
+    build_scheduled_job_state_key,
+)
 
 MAX_JOB_CLOSURE_LEAD_MS = 10 * MINUTE_MS
 """How far the clock of a source of jobs may be behind. A later closure is from before the clock was set back, and no
@@ -49,6 +53,25 @@ def leave_out_closed_problems(facts: ScheduledJobFacts) -> ScheduledJobFacts:
         duration=facts.duration if has_ended_since else None,
         failures=facts.failures if counts_anew else max(facts.failures - facts.closed_failures, 0),
     )
+
+
+def update_job_closures(
+    jobs: Mapping[str, ScheduledJobFacts], removed_keys: Iterable[str], probe_state: Mapping[str, Json]
+) -> dict[str, Json]:
+    """What a run that shows these facts changes about closes, by key; None: the key is deleted. `jobs`: by the key of
+    their `ScheduledJobStateRecord`. `removed_keys`: of jobs that are forgotten."""
+    closures: dict[str, Json] = dict.fromkeys(
+        key for key in map(build_job_closure_state_key, removed_keys) if key in probe_state
+    )
+    for state_key, facts in jobs.items():
+        key = build_job_closure_state_key(state_key)
+        if facts.closed_at is None or facts.failures >= facts.closed_failures or key not in probe_state:
+            continue
+        # The source counts anew, or has deleted some of those failures: as many as before may be others next time.
+        has_ended_since = _keep_later(facts.last_end, facts.closed_at) is not None
+        closure = JobClosureRecord.from_json(probe_state[key])
+        closures[key] = closure._replace(failures=0 if has_ended_since else facts.failures).to_json()
+    return closures
 
 
 def is_absence_closed(facts: ScheduledJobFacts) -> bool:
