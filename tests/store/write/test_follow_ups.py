@@ -12,6 +12,7 @@ import pytest
 from tests.support.acts import ANA, BEN, end_expired, find_probe_of_incident, list_outbox, send_due, silence
 from tests.support.store import (
     INTERVAL_MS,
+    LEASE_MS,
     LOCATION,
     START_AT,
     DatabasePair,
@@ -507,6 +508,21 @@ def test_an_escalation_that_a_silence_held_back_is_sent_when_it_ends(database: D
     end_silence(database, id, BEN, SLOT + AFTER_MS + 2)
     assert send(harness, SLOT + AFTER_MS + 2) == [("p0", PAGER, "opened")]
     assert send(harness, SLOT + HOUR_MS) == []
+
+
+def test_an_escalation_that_failed_as_a_silence_began_is_sent_when_that_ends(database: Database) -> None:
+    """Another process drops the edit for a destination that cannot show it, while the escalation is being sent."""
+    harness = make_harness(database)
+    open_and_send(harness)
+    at = SLOT + AFTER_MS
+    enqueue_due(harness, at)
+    (escalation,) = harness.lease_notifications(at)
+    id = silence(harness, at + 1)
+    assert harness.outbox.lease_due_notifications(at + 2, LEASE_MS, [PAGER]) == []
+    harness.outbox.schedule_notification_retry(escalation, at + 3, "HTTP 503", failed_at=at + 3)
+    assert (PAGER, "silence", "merged") in list_outbox(harness)
+    end_silence(database, id, BEN, at + 4)
+    assert ("p0", PAGER, "opened") in send(harness, at + 4)
 
 
 def test_steps_follow_one_another_and_notify_each_destination_once(database: Database) -> None:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from watchdog.domain.acts import OperatorActKind
 from watchdog.domain.model import DeliveryState, IncidentEvent
-from watchdog.domain.notification import HELD_BACK_DELIVERY_STATES
+from watchdog.domain.notification import HELD_BACK_DELIVERY_STATES, MESSAGE_EDIT_EVENTS
 from watchdog.store.act_tables import acts, silence_is_in_effect, silenced_incidents, silences
 from watchdog.store.follow_up_tables import incident_follow_ups
 from watchdog.store.tables import incidents, outbox
@@ -38,7 +38,7 @@ class DestinationHistory:
     lead_incident: str
     last_seq: int
     is_notified: bool = False
-    """Something was sent, waits to be sent, or was given up."""
+    """Something was sent, waits to be sent, or was given up, other than an edit of a message."""
     is_opening_delivered: bool = False
 
 
@@ -86,8 +86,8 @@ def _add_notifications_of_one_kind(histories: NotificationHistories, row: Any) -
     by_destination = histories.destinations[row.incident]
     history = by_destination.setdefault(row.destination, DestinationHistory(row.lead_incident, row.last_seq))
     history.last_seq = max(history.last_seq, row.last_seq)
-    history.is_notified |= row.state not in HELD_BACK_DELIVERY_STATES
     message, event = histories.messages[row.lead_incident, row.destination], IncidentEvent(row.event)
+    history.is_notified |= row.state not in HELD_BACK_DELIVERY_STATES and event not in MESSAGE_EDIT_EVENTS
     is_dropped = row.state == DeliveryState.MERGED and event is IncidentEvent.REMINDER
     if event in REMINDER_INTERVAL_EVENTS and row.state == DeliveryState.WAITING:
         message.is_waiting |= event is not IncidentEvent.CHANGED
