@@ -105,6 +105,11 @@ def build_notified_outbox_filter(rows: sa.FromClause, now: int) -> sa.ColumnElem
     return rows.c.event.not_in(MESSAGE_EDIT_EVENTS) & (sent | (rows.c.leased_until > now))
 
 
+def build_message_outbox_filter() -> sa.ColumnElement[bool]:
+    """Rows of which their destination was sent a message, or one waits to be sent, or was given up."""
+    return outbox.c.state.not_in(HELD_BACK_DELIVERY_STATES) & outbox.c.event.not_in(MESSAGE_EDIT_EVENTS)
+
+
 def build_unleased_outbox_filter(now: int) -> sa.ColumnElement[bool]:
     """No sender holds the row."""
     return outbox.c.leased_until.is_(None) | (outbox.c.leased_until <= now)

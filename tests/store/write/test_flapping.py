@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from tests.support.acts import ANA, end_expired, send_due, silence
 from tests.support.flapping import FLAP_INTERVAL_MS, decide_end, decide_end_and_send, flap, list_notifications
 from tests.support.muting import decide, find_incidents, make_probe, record
-from tests.support.store import INTERVAL_MS, LOCATION, START_AT, StoreHarness, end_all_members
+from tests.support.store import INTERVAL_MS, LEASE_MS, LOCATION, START_AT, StoreHarness, end_all_members
 from watchdog.domain.escalation import EscalationStep
 from watchdog.domain.flapping import STABLE_AFTER_MS, decide_flapping_of_opened_incident
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS
@@ -249,6 +249,23 @@ def test_nothing_is_sent_if_all_was_silenced(database: Database) -> None:
     assert decide_end_and_send(harness, at + STABLE_AFTER_MS) == []
     end_expired(harness, at + HOUR_MS)
     assert send(harness, at + HOUR_MS) == []
+
+
+def test_who_has_only_a_dropped_edit_is_sent_no_end(database: Database) -> None:
+    """A silence begins while the notice is being sent, which then fails; another process drops the edit for a
+    destination that cannot show it."""
+    harness = make_harness(database)
+    at = flap(harness, SLOT, 2)
+    record(harness, "fail", at, "api")
+    (notice,) = harness.lease_notifications(at)
+    silence(harness, at + 1, for_ms=MINUTE_MS, id="api")
+    assert harness.outbox.lease_due_notifications(at + 2, LEASE_MS, [SLACK]) == []
+    harness.outbox.schedule_notification_retry(notice, at + 3, "HTTP 503", failed_at=at + 3)
+    record(harness, "pass", at + 4, "api")
+    assert send(harness, at + 4) == []
+    assert list_notifications(harness, SLACK)[-3:-1] == [(3, "opened", "silenced"), (3, "silence", "merged")]
+    end_expired(harness, at + 2 * MINUTE_MS)
+    assert decide_end_and_send(harness, at + 4 + STABLE_AFTER_MS) == []
 
 
 def test_what_stays_open_during_a_silence_is_sent_when_that_ends(database: Database) -> None:

@@ -9,10 +9,10 @@ import sqlalchemy as sa
 from watchdog.domain.flapping import describe_end_of_flapping
 from watchdog.domain.flapping_notifications import decide_notification_after_flapping
 from watchdog.domain.model import LOCAL_LOCATION_NAME, IncidentEvent
-from watchdog.domain.notification import HELD_BACK_DELIVERY_STATES
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.store.database import Database
 from watchdog.store.flapping_tables import flapping_alerts, flapping_incidents
+from watchdog.store.outbox_filters import build_message_outbox_filter
 from watchdog.store.read.flapping import DueFlappingEnd, list_due_flapping_ends
 from watchdog.store.tables import incidents, outbox
 from watchdog.store.write.flapping import load_leads_of_flapping_messages
@@ -96,7 +96,7 @@ def _load_newest_notified_incidents(connection: sa.Connection, flapping: str) ->
         sa.select(outbox.c.destination, outbox.c.incident)
         .join(flapping_incidents, flapping_incidents.c.incident == outbox.c.incident)
         .join(incidents, incidents.c.id == outbox.c.incident)
-        .where(flapping_incidents.c.flapping == flapping, outbox.c.state.not_in(HELD_BACK_DELIVERY_STATES))
+        .where(flapping_incidents.c.flapping == flapping, build_message_outbox_filter())
         .order_by(outbox.c.destination, incidents.c.generation, incidents.c.since)
     )
     return {row.destination: row.incident for row in connection.execute(query)}

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from watchdog.domain.model import DeliveryState, IncidentEvent
 from watchdog.domain.notification import HELD_BACK_DELIVERY_STATES, MESSAGE_EDIT_EVENTS
-from watchdog.store.outbox_filters import build_notified_outbox_filter
+from watchdog.store.outbox_filters import build_message_outbox_filter, build_notified_outbox_filter
 from watchdog.store.tables import outbox
 from watchdog.store.write.incident_groups import IncidentGroups
 
@@ -108,8 +108,7 @@ def enqueue_resolved_notifications(
     """For every destination that got `opened`, even if the routes have changed since, except for those that want no
     `resolved`, and those where all were held back: no route led there when that ended, or it has not ended yet."""
     columns = outbox.c.destination, sa.func.max(outbox.c.seq), sa.func.max(outbox.c.lead_incident)
-    is_no_message = outbox.c.state.in_(HELD_BACK_DELIVERY_STATES) | outbox.c.event.in_(MESSAGE_EDIT_EVENTS)
-    is_sent = sa.case((is_no_message, 0), else_=1)
+    is_sent = sa.case((build_message_outbox_filter(), 1), else_=0)
     notified = sa.select(*columns).where(outbox.c.incident == incident).having(sa.func.max(is_sent) == 1)
     rows = [
         _build_outbox_row(incident, destination, last_seq + 1, IncidentEvent.RESOLVED, lead=lead, now=now)
