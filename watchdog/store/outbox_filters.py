@@ -98,8 +98,9 @@ def _build_same_flapping_filter(rows: sa.FromClause, others: sa.FromClause) -> s
 
 
 def build_notified_outbox_filter(rows: sa.FromClause, now: int) -> sa.ColumnElement[bool]:
-    """Rows that their destination was sent, or is being sent. `rows`: of the outbox. What only edits a message shows
-    nothing: it may have been dropped while the first attempt to send that message was in progress, which then failed.
+    """Rows that their destination was sent, or is being sent. `rows`: of the outbox.
+
+    An edit of a message does not count: it may have been dropped while the message was being sent, which then failed.
     """
     sent = rows.c.state.in_((DeliveryState.SENT, DeliveryState.MERGED, DeliveryState.UNCONFIRMED))
     return rows.c.event.not_in(MESSAGE_EDIT_EVENTS) & (sent | (rows.c.leased_until > now))

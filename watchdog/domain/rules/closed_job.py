@@ -58,8 +58,8 @@ def leave_out_closed_problems(facts: ScheduledJobFacts) -> ScheduledJobFacts:
 def update_job_closures(
     jobs: Mapping[str, ScheduledJobFacts], removed_keys: Iterable[str], probe_state: Mapping[str, Json]
 ) -> dict[str, Json]:
-    """What a run that shows these facts changes about closes, by key; None: the key is deleted. `jobs`: by the key of
-    their `ScheduledJobStateRecord`. `removed_keys`: of jobs that are forgotten."""
+    """The closures that change with a run that reports these facts, by key; None: the key is deleted. `jobs`: by the
+    key of their `ScheduledJobStateRecord`. `removed_keys`: of jobs that were removed."""
     closures: dict[str, Json] = dict.fromkeys(
         key for key in map(build_job_closure_state_key, removed_keys) if key in probe_state
     )
@@ -67,7 +67,7 @@ def update_job_closures(
         key = build_job_closure_state_key(state_key)
         if facts.closed_at is None or facts.failures >= facts.closed_failures or key not in probe_state:
             continue
-        # The source counts anew, or has deleted some of those failures: as many as before may be others next time.
+        # The source counts from the beginning again, or has deleted some of the failures that do not count.
         has_ended_since = _keep_later(facts.last_end, facts.closed_at) is not None
         closure = JobClosureRecord.from_json(probe_state[key])
         closures[key] = closure._replace(failures=0 if has_ended_since else facts.failures).to_json()

@@ -38,7 +38,7 @@ class DestinationHistory:
     lead_incident: str
     last_seq: int
     is_notified: bool = False
-    """Something was sent, waits to be sent, or was given up, other than an edit of a message."""
+    """A message was sent, waits to be sent, or was given up. Edits of a message do not count."""
     is_opening_delivered: bool = False
 
 
