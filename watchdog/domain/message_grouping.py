@@ -136,8 +136,8 @@ def decide_message_group(
     now: int,
 ) -> MessageGroupDecision:
     """For one incident and one destination. `groups`: those at the destination with the cause or the labels of this one
-    that have an open incident, or whose first message waits. `cause_window_ms`: for how long a group accepts incidents
-    with the cause of this one, counted from its first."""
+    that have an incident which is open or whose alert flaps, or whose first message waits. `cause_window_ms`: for how
+    long a group accepts incidents with the cause of this one, counted from its first."""
     key = grouping.key if grouping is not None else ""
     wait_ms = grouping.wait_ms if grouping is not None else 0
     same_cause = [group for group in groups if group.accepts_cause(cause, now)]

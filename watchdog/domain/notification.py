@@ -8,6 +8,8 @@ from watchdog.domain.model import DeliveryState, IncidentEvent
 
 HELD_BACK_DELIVERY_STATES = (DeliveryState.SILENCED, DeliveryState.MUTED, DeliveryState.FLAPPING)
 """No one was sent such a notification, and it is not sent any more: another one may be."""
+SENT_DELIVERY_STATES = (DeliveryState.SENT, DeliveryState.MERGED, DeliveryState.UNCONFIRMED)
+"""The destination has such a notification, or a later one that states it."""
 HOLD_EVENTS = (
     IncidentEvent.SILENCE,
     IncidentEvent.MAINTENANCE_BEGAN,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from watchdog.domain.alert_flapping import FlappingEndReason
 from watchdog.domain.alert_message import AlertMessageContext
 from watchdog.domain.flapping import STABLE_AFTER_MS, describe_flapping_incidents
@@ -16,6 +18,7 @@ from watchdog.notifiers.message_fields import (
     find_incident_time_zone,
     to_safe_single_line,
 )
+from watchdog.notifiers.message_recovery import format_closure
 from watchdog.notifiers.message_recovery_fields import format_time_range
 
 
@@ -43,11 +46,22 @@ def format_flapping_notice_email_subject(context: AlertMessageContext, cause: st
     return f"[FLAPPING {severity}] {name}: {_describe_incidents(context)}, last cause: {cause}"
 
 
+def take_end_from_newest_incident(context: AlertMessageContext) -> AlertMessageContext:
+    """How flapping ended is how its newest incident ended, which the destination may not have been notified of."""
+    if not context.flapping_incidents:
+        return context
+    newest = context.flapping_incidents[-1]
+    incident = replace(context.incident, resolution=newest.resolution, closure=newest.closure)
+    return replace(context, incident=incident)
+
+
 def format_end_of_flapping_title(context: AlertMessageContext) -> str:
-    """ "API has been stable since 03:12 UTC"."""
+    """ "API has been stable since 03:12 UTC", "API: closed by Ana: host removed"."""
     name = _format_alert_name(context)
     if context.flapping is None or context.flapping.end_reason is FlappingEndReason.PROBE_REMOVED:
         return f"{name}: probe was removed"
+    if closure := context.incident.closure:
+        return f"{name}: {format_closure(closure)}"
     return f"{name} has been stable since {_format_time(context, context.flapping.changed_at)}"
 
 

@@ -27,6 +27,7 @@ from watchdog.notifiers.flapping_message import (
     format_flapping_notice_title,
     is_end_of_flapping,
     is_flapping_notice,
+    take_end_from_newest_incident,
 )
 from watchdog.notifiers.message_evidence import format_alert_evidence, format_alert_evidence_title
 from watchdog.notifiers.message_fields import (
@@ -148,6 +149,8 @@ def compose_alert_message(context: AlertMessageContext) -> AlertMessage:
     if context.members:
         message = _compose_multi_incident_message(context)
     else:
+        if is_end_of_flapping(context):
+            context = take_end_from_newest_incident(context)
         message = _state_flapping(_compose_incident_message(context), context)
     return replace(
         message,

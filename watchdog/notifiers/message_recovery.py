@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from watchdog.domain import reasons
+from watchdog.domain.acts import Closure
 from watchdog.domain.closing import describe_closure
 from watchdog.domain.formatting import HEALTH_STATE_LABELS, format_duration
 from watchdog.domain.model import Incident, ProbeInfo, SubjectFacts
@@ -39,6 +40,11 @@ def has_incident_ended_by_recovery(incident: Incident) -> bool:
     return incident.resolution not in INCIDENT_CLOSED_PHRASE_BY_RESOLUTION
 
 
+def format_closure(closure: Closure) -> str:
+    """ "closed by Ana: host removed"."""
+    return to_safe_single_line(describe_closure(closure, MAX_MESSAGE_NAME_CHARS), MAX_MESSAGE_CAUSE_CHARS)
+
+
 def format_closing_title_omitting_cause(
     probe: ProbeInfo, incident: Incident, subject_facts: SubjectFacts | None = None
 ) -> str:
@@ -47,9 +53,7 @@ def format_closing_title_omitting_cause(
     name = to_safe_single_line(probe.name, MAX_MESSAGE_NAME_CHARS)
     closed = INCIDENT_CLOSED_PHRASE_BY_RESOLUTION.get(incident.resolution)
     if incident.closure:
-        closed = to_safe_single_line(
-            describe_closure(incident.closure, MAX_MESSAGE_NAME_CHARS), MAX_MESSAGE_CAUSE_CHARS
-        )
+        closed = format_closure(incident.closure)
     if incident.resolution == "probe.removed":
         return f"{name}: {closed}"
     if closed and incident.rule == "source" and not incident.closure:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import sqlalchemy as sa
 
 from watchdog.domain.model import DeliveryState, IncidentEvent, Severity
-from watchdog.domain.notification import HELD_BACK_DELIVERY_STATES, MESSAGE_EDIT_EVENTS
+from watchdog.domain.notification import HELD_BACK_DELIVERY_STATES, MESSAGE_EDIT_EVENTS, SENT_DELIVERY_STATES
 from watchdog.store.act_tables import silence_is_in_effect, silenced_incidents, silences
 from watchdog.store.flapping_tables import flapping_alerts, flapping_incidents
 from watchdog.store.group_tables import incident_groups
@@ -102,7 +102,7 @@ def build_notified_outbox_filter(rows: sa.FromClause, now: int) -> sa.ColumnElem
 
     An edit of a message does not count: it may have been dropped while the message was being sent, which then failed.
     """
-    sent = rows.c.state.in_((DeliveryState.SENT, DeliveryState.MERGED, DeliveryState.UNCONFIRMED))
+    sent = rows.c.state.in_(SENT_DELIVERY_STATES)
     return rows.c.event.not_in(MESSAGE_EDIT_EVENTS) & (sent | (rows.c.leased_until > now))
 
 
@@ -140,7 +140,7 @@ def _build_held_in_group_outbox_filter(now: int, editing_destinations: Collectio
     A destination that edits its message gets each change, at most one in MIN_GROUP_MESSAGE_EDIT_INTERVAL_MS. Any other
     one gets a second message when the group accepts no more incidents, reminders, and the next when all of them are
     over; of a group of a route, each change, at most one message in MIN_LABEL_GROUP_MESSAGE_INTERVAL_MS. None of these
-    waits for the first incident that is critical, nor for the end of the last one.
+    waits for the first incident that is critical, the end of the last one, and what joins a message that is over.
     """
     sibling = outbox.alias()
     is_sibling = (
@@ -168,8 +168,23 @@ def _build_held_in_group_outbox_filter(now: int, editing_destinations: Collectio
     waits = has_message & is_open & states_enough & ~build_first_critical_of_message_outbox_filter()
     is_being_sent = sa.exists().where(*is_sibling, sibling.c.leased_until > now)
     is_another = *is_sibling, sibling.c.incident != outbox.c.incident
+    waits &= ~_build_begins_message_anew_filter(sibling, is_another)
     in_group = sa.exists().where(*is_another, ~_build_same_flapping_filter(outbox, sibling))
     return sa.exists().where(*is_another) & is_being_sent | in_group & waits
+
+
+def _build_begins_message_anew_filter(
+    sibling: sa.FromClause, is_another: Iterable[sa.ColumnElement[bool]]
+) -> sa.ColumnElement[bool]:
+    """Rows that report an incident which was held back until the destination was notified of the end of all others of
+    its message. `is_another`: whether `sibling`, of the outbox, is about another incident of the message."""
+    end = outbox.alias()
+    has_ended = sa.exists().where(
+        end.c.incident == sibling.c.incident, end.c.destination == sibling.c.destination,
+        end.c.event == IncidentEvent.RESOLVED, end.c.state.not_in((DeliveryState.WAITING, *HELD_BACK_DELIVERY_STATES)),
+        end.c.finished_at <= outbox.c.created_at,
+    ).correlate(sibling, outbox)  # fmt: skip
+    return (outbox.c.event == IncidentEvent.OPENED) & ~sa.exists().where(*is_another, ~has_ended).correlate(outbox)
 
 
 def build_first_critical_of_message_outbox_filter() -> sa.ColumnElement[bool]:

@@ -9,7 +9,8 @@ import sqlalchemy as sa
 
 from watchdog.domain.alert_flapping import AlertFlapping, FlappingEndReason
 from watchdog.domain.flapping import FlappingEndDecision, decide_end_of_flapping
-from watchdog.domain.model import DeliveryState, IncidentEvent, Severity
+from watchdog.domain.model import IncidentEvent, Severity
+from watchdog.domain.notification import SENT_DELIVERY_STATES
 from watchdog.store.act_tables import pauses
 from watchdog.store.flapping_tables import alert_is_flapping, flapping_alerts, flapping_incidents
 from watchdog.store.maintenance_tables import maintenance_periods
@@ -71,8 +72,7 @@ def list_replaced_incidents(connection: sa.Connection, incident: str, lead: str,
     other = flapping_incidents.alias()
     is_other = other.c.flapping == flapping_incidents.c.flapping, other.c.incident != flapping_incidents.c.incident
     others = sa.select(other.c.incident).where(flapping_incidents.c.incident == incident, *is_other)
-    sent = DeliveryState.SENT, DeliveryState.MERGED, DeliveryState.UNCONFIRMED
-    is_sent_opening = outbox.c.event == IncidentEvent.OPENED, outbox.c.state.in_(sent)
+    is_sent_opening = outbox.c.event == IncidentEvent.OPENED, outbox.c.state.in_(SENT_DELIVERY_STATES)
     of_message = outbox.c.lead_incident == lead, outbox.c.destination == destination
     query = sa.select(outbox.c.incident).where(*of_message, *is_sent_opening, outbox.c.incident.in_(others))
     return list(connection.execute(query.distinct().order_by(outbox.c.incident)).scalars())
@@ -103,10 +103,10 @@ def load_severities_of_flapping_notices(
     return severities
 
 
-def drop_incidents_replaced_while_flapping(connection: sa.Connection, ids: Sequence[str]) -> tuple[str, ...]:
-    """Leaves out of the incidents that a message names those that a newer one of the same flapping replaces."""
+def load_replacements_while_flapping(connection: sa.Connection, ids: Sequence[str]) -> dict[str, str]:
+    """Finds the incidents of a message that a newer one of the same flapping replaces. Returns the newest by each."""
     if len(ids) < 2:
-        return tuple(ids)
+        return {}
     query = (
         sa.select(flapping_incidents)
         .join(incidents, _is_of_incident)
@@ -115,8 +115,7 @@ def drop_incidents_replaced_while_flapping(connection: sa.Connection, ids: Seque
     )
     rows = connection.execute(query).all()
     newest = {row.flapping: row.incident for row in rows}
-    replaced = {row.incident for row in rows} - set(newest.values())
-    return tuple(id for id in ids if id not in replaced)
+    return {row.incident: newest[row.flapping] for row in rows if row.incident != newest[row.flapping]}
 
 
 # --- the end

@@ -26,6 +26,7 @@ from watchdog.domain.shared_cause import (
 from watchdog.domain.text import format_display_name
 from watchdog.store import codec
 from watchdog.store.group_tables import incident_groups
+from watchdog.store.outbox_filters import build_flapping_filter
 from watchdog.store.tables import evidence, incidents, outbox, probes
 from watchdog.store.write.routing_log import append_routing_log_entries
 
@@ -128,8 +129,8 @@ def _load_accepting_incident_groups(
     destinations: Collection[str],
     now: int,
 ) -> dict[str, list[MessageGroup]]:
-    """By destination: its groups with this cause or these labels that have an open incident, or whose first message
-    waits."""
+    """By destination: its groups with this cause or these labels that have an open incident or one whose alert flaps,
+    or whose first message waits."""
     group, lead = incident_groups.c, incidents.alias()
     accepts: list[sa.ColumnElement[bool]] = []
     if cause is not None:
@@ -140,8 +141,10 @@ def _load_accepting_incident_groups(
     if not accepts:
         return {}
     of_group = (outbox.c.lead_incident == group.lead_incident, outbox.c.destination == group.destination)
-    is_open = (incidents.c.id == outbox.c.incident, incidents.c.resolved_at.is_(None))
-    is_current = sa.exists().where(*of_group, *is_open) | (group.first_message_at > now)
+    is_going_on = incidents.c.resolved_at.is_(None) | build_flapping_filter(incidents.c.id)
+    is_current = sa.exists().where(*of_group, incidents.c.id == outbox.c.incident, is_going_on) | (
+        group.first_message_at > now
+    )
     is_reported = sa.exists().where(*of_group, outbox.c.state.not_in(HELD_BACK_DELIVERY_STATES))
     query = (
         sa.select(incident_groups, probes.c.name.label("lead_probe_name"), (~is_reported).label("is_held_back"))

@@ -13,7 +13,13 @@ import sqlalchemy as sa
 
 from watchdog.domain.delivery_pace import DestinationPace, DueAlertMessage, choose_next_messages_to_send
 from watchdog.domain.model import DeliveryState, IncidentEvent, Json, Severity
-from watchdog.domain.notification import HELD_BACK_DELIVERY_STATES, HOLD_EVENTS, MESSAGE_EDIT_EVENTS, Notification
+from watchdog.domain.notification import (
+    HELD_BACK_DELIVERY_STATES,
+    HOLD_EVENTS,
+    MESSAGE_EDIT_EVENTS,
+    SENT_DELIVERY_STATES,
+    Notification,
+)
 from watchdog.store import codec
 from watchdog.store.act_tables import pause_is_in_effect, pauses
 from watchdog.store.outbox_filters import (
@@ -24,7 +30,7 @@ from watchdog.store.outbox_filters import (
     build_silenced_muted_or_flapping_outbox_filter,
     build_unleased_outbox_filter,
 )
-from watchdog.store.read.flapping import drop_incidents_replaced_while_flapping
+from watchdog.store.read.flapping import load_replacements_while_flapping
 from watchdog.store.read.maintenance import build_in_maintenance_filter
 from watchdog.store.tables import (
     destination_backoff,
@@ -235,10 +241,14 @@ def _build_leased_notification(
     rows = [row for lead in leads for row in rows_by_lead[lead]]
     leased = [row for row in rows if row.lease_token == token]
     reported = leased if len(leads) > 1 else [row for row in rows if row.state not in HELD_BACK_DELIVERY_STATES]
-    named = drop_incidents_replaced_while_flapping(connection, list(dict.fromkeys(row.incident for row in reported)))
+    reported_incidents = list(dict.fromkeys(row.incident for row in reported))
+    replacements = load_replacements_while_flapping(connection, reported_incidents)
+    ended, begins_anew = _find_ended_part_of_message(rows, replacements) if len(leads) == 1 else (set(), False)
+    ended -= {row.incident for row in leased}
+    named = tuple(id for id in reported_incidents if id not in replacements and id not in ended)
     last = max(leased, key=lambda row: (row.incident in named, row.seq, row.created_at))
     message = None
-    if len(leads) == 1:
+    if len(leads) == 1 and not begins_anew:
         is_message = (messages.c.incident == leads[0], messages.c.destination == destination)
         message = connection.execute(sa.select(messages).where(*is_message)).first()
     event, events = IncidentEvent(last.event), {row.event for row in leased}
@@ -269,6 +279,29 @@ def _build_leased_notification(
         named_incidents=named if len(named) > 1 else (),
         raises_severity=is_rise and message is not None,
     )
+
+
+def _find_ended_part_of_message(rows: Sequence[Any], replacements: Mapping[str, str]) -> tuple[set[str], bool]:
+    """Incidents of whose end the destination was notified, all of them, before another one joined their message, which
+    a silence or muting had held back: people then expect another message. Also whether that one is still to be sent.
+
+    `rows`: of the outbox, about the message, in order. `replacements`: while an alert flaps, by the incident that is
+    replaced.
+    """
+    held_back = {row.incident for row in rows if row.state in HELD_BACK_DELIVERY_STATES}
+    rows = [row for row in rows if row.state not in HELD_BACK_DELIVERY_STATES]
+    ended_at = {row.incident: row.finished_at for row in rows if row.event == IncidentEvent.RESOLVED}
+    current: set[str] = set()
+    ended: set[str] = set()
+    for row in rows:
+        if row.event != IncidentEvent.OPENED or row.incident in current:
+            continue
+        ends = [ended_at.get(replacements.get(id, id)) for id in current]
+        if row.incident in held_back and ends and all(end is not None and end <= row.created_at for end in ends):
+            ended, current = ended | current, set()
+        current.add(row.incident)
+    is_sent = any(row.incident in current and row.state in SENT_DELIVERY_STATES for row in rows)
+    return ended, bool(ended) and not is_sent
 
 
 def _choose_event_of_multi_incident_message(
