@@ -47,7 +47,8 @@ def format_flapping_notice_email_subject(context: AlertMessageContext, cause: st
 
 
 def take_end_from_newest_incident(context: AlertMessageContext) -> AlertMessageContext:
-    """How flapping ended is how its newest incident ended, which the destination may not have been notified of."""
+    """Lets the message state how the newest incident ended, although the destination may have been notified of an
+    earlier one."""
     if not context.flapping_incidents:
         return context
     newest = context.flapping_incidents[-1]

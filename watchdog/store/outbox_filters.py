@@ -140,7 +140,7 @@ def _build_held_in_group_outbox_filter(now: int, editing_destinations: Collectio
     A destination that edits its message gets each change, at most one in MIN_GROUP_MESSAGE_EDIT_INTERVAL_MS. Any other
     one gets a second message when the group accepts no more incidents, reminders, and the next when all of them are
     over; of a group of a route, each change, at most one message in MIN_LABEL_GROUP_MESSAGE_INTERVAL_MS. None of these
-    waits for the first incident that is critical, the end of the last one, and what joins a message that is over.
+    intervals delays the first critical incident, the end of the last one, or one that joins when all others are over.
     """
     sibling = outbox.alias()
     is_sibling = (
@@ -176,8 +176,8 @@ def _build_held_in_group_outbox_filter(now: int, editing_destinations: Collectio
 def _build_begins_message_anew_filter(
     sibling: sa.FromClause, is_another: Iterable[sa.ColumnElement[bool]]
 ) -> sa.ColumnElement[bool]:
-    """Rows that report an incident which was held back until the destination was notified of the end of all others of
-    its message. `is_another`: whether `sibling`, of the outbox, is about another incident of the message."""
+    """Rows that report the opening of an incident which was enqueued after the destination was notified of the end of
+    all other incidents of the message. `is_another`: whether a row of `sibling` is about another incident of it."""
     end = outbox.alias()
     has_ended = sa.exists().where(
         end.c.incident == sibling.c.incident, end.c.destination == sibling.c.destination,

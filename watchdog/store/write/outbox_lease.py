@@ -282,11 +282,12 @@ def _build_leased_notification(
 
 
 def _find_ended_part_of_message(rows: Sequence[Any], replacements: Mapping[str, str]) -> tuple[set[str], bool]:
-    """Incidents of whose end the destination was notified, all of them, before another one joined their message, which
-    a silence or muting had held back: people then expect another message. Also whether that one is still to be sent.
+    """Finds the incidents that the message no longer names: the destination was notified of the end of all of them, and
+    then an incident joined that a silence or muting had held back. People expect another message then. Also returns
+    whether that message is still to be sent.
 
-    `rows`: of the outbox, about the message, in order. `replacements`: while an alert flaps, by the incident that is
-    replaced.
+    `rows`: of the outbox, about the message, in order. `replacements`: the newest incident of the same flapping, by the
+    incident that it replaces.
     """
     held_back = {row.incident for row in rows if row.state in HELD_BACK_DELIVERY_STATES}
     rows = [row for row in rows if row.state not in HELD_BACK_DELIVERY_STATES]
