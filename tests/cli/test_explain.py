@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,3 +132,14 @@ def test_an_unknown_incident(id: str) -> None:
     ran = invoke_command("explain", id)
     assert (ran.exit_code, ran.stdout) == (2, "")
     assert ran.stderr == f"watchdog: there is no incident with the id {id}: `watchdog incidents` lists them\n"
+
+
+def test_the_times_of_banners_are_plain_text(since: int) -> None:
+    """Pages have elements for the script that shows local times."""
+    acknowledge = invoke_command("ack", f"{1:024x}", "--comment", "<b>on it</b>")
+    assert (acknowledge.exit_code, acknowledge.stderr) == (0, "")
+    text = invoke_command("explain", f"{1:024x}").stdout
+    (banner,) = [line for line in text.splitlines() if line.startswith("Acknowledged by ")]
+    assert re.search(r" at \d\d:\d\d", banner)
+    assert "<b>on it</b>" in banner
+    assert "<time" not in text

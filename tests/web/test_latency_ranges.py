@@ -110,7 +110,7 @@ def test_links_keep_the_other_parameters(database: Database) -> None:
 
 def test_each_row_of_a_long_range_leads_to_its_part(database: Database) -> None:
     html = request_page(create_test_app(database), "/probes/api?range=90d").text
-    rows = re.findall(r'<th scope="row"><a href="\?from=(\d+)&amp;to=(\d+)#latency">', html)
+    rows = re.findall(r'<th role="rowheader" scope="row"><a href="\?from=(\d+)&amp;to=(\d+)#latency">', html)
     assert len(rows) > 170
     newest, oldest = [tuple(map(int, row)) for row in (rows[0], rows[-1])]
     assert newest[1] == NOW

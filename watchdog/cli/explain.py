@@ -61,11 +61,12 @@ def _iter_explanation_lines(
     now: int,
 ) -> Iterator[str]:
     from watchdog.domain.formatting import format_utc_timestamp_without_zone
+    from watchdog.web.times import remove_time_markup
 
     yield page.title
     yield f"{page.state_label} · {page.record.incident.severity}"
     for banner in page.banners:
-        yield ". ".join(filter(None, (banner.title, banner.text)))
+        yield ". ".join(map(remove_time_markup, filter(None, (banner.title, banner.text))))
     if page.advice_parts:
         yield f"What to do: {''.join(page.advice_parts)}"
     yield from ("", "Why it opened, and which routes apply")
@@ -76,7 +77,8 @@ def _iter_explanation_lines(
     yield from ("", "What happened (UTC)")
     for event in reversed(page.timeline):
         at = format_utc_timestamp_without_zone(event.occurred_at, now, seconds=True)
-        yield f"{INDENT}{at}  {': '.join(filter(None, (event.title, event.detail)))}"
+        text = ": ".join(map(remove_time_markup, filter(None, (event.title, event.detail))))
+        yield f"{INDENT}{at}  {text}"
 
 
 def _iter_destination_lines(
@@ -91,6 +93,7 @@ def _iter_destination_lines(
     from watchdog.domain.routing import explain_routing_of_destination
     from watchdog.domain.text import format_display_name
     from watchdog.web.pages.delivery import build_delivery_page_row
+    from watchdog.web.times import remove_time_markup
 
     notified = {delivery.destination for delivery in deliveries}
     names = sorted(notified.union(destinations))
@@ -104,4 +107,4 @@ def _iter_destination_lines(
         for delivery in deliveries:
             if delivery.destination == name:
                 row = build_delivery_page_row(delivery, {})
-                yield f"{INDENT * 2}{row.event}: {row.label.lower()}, {row.detail}"
+                yield f"{INDENT * 2}{row.event}: {row.label.lower()}, {remove_time_markup(row.detail)}"

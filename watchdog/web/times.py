@@ -3,9 +3,11 @@ hover."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
+from html import unescape
 from typing import NamedTuple
 
 from markupsafe import Markup
@@ -17,6 +19,8 @@ from watchdog.domain.formatting import (
     format_utc_timestamp,
     format_utc_timestamp_without_zone,
 )
+
+_HTML_TAG_PATTERN = re.compile(r"<[^<>]*>")
 
 
 class TimeStyle(StrEnum):
@@ -79,6 +83,11 @@ def _render_time(at: int, style: TimeStyle, text: str, attributes: Markup = Mark
     return Markup('<time datetime="{}" data-as="{}"{}>{}</time>').format(
         format_html_datetime_attribute(at), style.value, attributes, text
     )
+
+
+def remove_time_markup(text: str) -> str:
+    """The text of a page as plain text, with its times in UTC."""
+    return unescape(_HTML_TAG_PATTERN.sub("", text)) if isinstance(text, Markup) else text
 
 
 def render_time_axis(labels: Sequence[TimeAxisLabel], y: int) -> Markup:

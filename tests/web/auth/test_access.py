@@ -134,8 +134,8 @@ BEHIND = [route for route in ROUTES if route not in PUBLIC]
 
 def is_act(path: str, method: str) -> bool:
     """Or only operators may read it."""
-    is_managed_file = path.startswith(("/config/", "/api/v1/config/probes"))
-    return (method not in SAFE_HTTP_METHODS and path != "/mcp") or is_managed_file
+    is_form_of_operators = path.startswith(("/config/", "/api/v1/config/probes", "/receivers/test"))
+    return (method not in SAFE_HTTP_METHODS and path != "/mcp") or is_form_of_operators
 
 
 def address(path: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from watchdog.domain.acts import Actor, OperatorActKind, OperatorActRefusalReason, OperatorActRefusedError
-from watchdog.domain.formatting import SECOND_MS, format_duration
+from watchdog.domain.formatting import SECOND_MS, format_duration, format_utc_timestamp
 from watchdog.store.act_tables import acts
 from watchdog.store.database import Database
 from watchdog.store.write.audit import record_operator_act
@@ -31,10 +31,10 @@ def record_receiver_test(
         for destination in destinations:
             if destination in tested_at:
                 wait = tested_at[destination] + MIN_RECEIVER_TEST_INTERVAL_MS - now
+                tested = format_utc_timestamp(tested_at[destination], now, seconds=True)
                 raise OperatorActRefusedError(
                     OperatorActRefusalReason.TOO_SOON,
-                    f"{destination} was tested {format_duration(now - tested_at[destination])} ago: "
-                    f"test it again in {format_duration(wait)}",
+                    f"{destination} was tested at {tested}: test it again in {format_duration(wait)}",
                 )
         for destination in destinations:
             text = ": ".join(filter(None, (destination, comment)))
