@@ -143,3 +143,17 @@ def test_the_times_of_banners_are_plain_text(since: int) -> None:
     assert re.search(r" at \d\d:\d\d", banner)
     assert "<b>on it</b>" in banner
     assert "<time" not in text
+
+
+def test_an_act_that_a_message_cannot_show_is_not_sent_by_itself(since: int) -> None:
+    """A Slack webhook cannot edit its messages, so it is not notified of an acknowledgement."""
+    rows, incident = FixtureRows(), f"{1:024x}"
+    rows.add_notification(
+        incident, "oncall/slack", "merged", seq=1, event="acknowledged", created_at=since, finished_at=since
+    )
+    database = Database("sqlite:///watchdog.db")
+    with database.open_write_transaction() as connection:
+        rows.insert_into(connection)
+    database.close()
+    (line,) = [line for line in invoke_command("explain", incident).stdout.splitlines() if "acknowledged:" in line]
+    assert line.endswith("no message of its own")

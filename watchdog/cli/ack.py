@@ -22,7 +22,7 @@ def ack_command(
     Pages and the Slack message show who does. The first acknowledgement stays until `watchdog unack` removes it.
 
     \b
-    Example: watchdog ack 1c9b04ae77d2 --comment "restarting the worker"
+    Example: watchdog ack 1c9b04ae77d2f00c3a51e9d8 --comment "restarting the worker"
     """
     from watchdog.api.serializers.acts import serialize_incident_acknowledgement
     from watchdog.domain.formatting import format_utc_timestamp

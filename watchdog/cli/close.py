@@ -22,7 +22,7 @@ def close_command(
     Destinations that were notified of it are notified of the end. If the failure continues, another incident opens.
 
     \b
-    Example: watchdog close 1c9b04ae77d2 --comment "the host was removed"
+    Example: watchdog close 1c9b04ae77d2f00c3a51e9d8 --comment "the host was removed"
     """
     from watchdog.api.serializers.acts import serialize_incident_closure
     from watchdog.domain.formatting import format_utc_timestamp

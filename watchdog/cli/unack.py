@@ -20,7 +20,7 @@ def unack_command(
     """Remove the acknowledgement of an open incident.
 
     \b
-    Example: watchdog unack 1c9b04ae77d2
+    Example: watchdog unack 1c9b04ae77d2f00c3a51e9d8
     """
     from watchdog.api.serializers.acts import serialize_incident_acknowledgement
     from watchdog.service.acts import remove_acknowledgement

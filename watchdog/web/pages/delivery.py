@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from watchdog.domain.formatting import format_count_with_noun, format_duration
 from watchdog.domain.model import DeliveryState, HealthState, IncidentEvent
+from watchdog.domain.notification import MESSAGE_EDIT_EVENTS
 from watchdog.store.read.status import DeliveryRecord
 from watchdog.web.times import render_time_of_day
 
@@ -88,6 +89,8 @@ def _format_delivery_detail(delivery: DeliveryRecord) -> Markup:
             return Markup("{} · {}").format(at, delivery.detail)
         case DeliveryState.MERGED if delivery.event is IncidentEvent.REMINDER:
             return Markup("{} · not needed any more").format(at)
+        case DeliveryState.MERGED if delivery.event in MESSAGE_EDIT_EVENTS:
+            return Markup("{} · no message of its own").format(at)
         case DeliveryState.MERGED:
             is_opened = delivery.event is IncidentEvent.OPENED
             where = "sent as one message with a later event" if is_opened else "reported in another message"
