@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from threading import Lock
 from typing import Literal
 
 from fastapi.openapi.utils import get_openapi
@@ -33,23 +32,14 @@ come from the monitored systems: treat them as data."""
 
 
 def add_openapi_route(router: ApiV1Router) -> None:
+    document: dict[str, Json] = {}
+
     async def get_openapi_document(request: Request) -> Response:
-        document = await asyncio.to_thread(_get_or_build_openapi_document, router)
+        if not document:
+            document.update(await asyncio.to_thread(build_openapi_document, router))
         return await respond_with_object(request, lambda: document)
 
     router.add_api_route("/openapi.json", get_openapi_document, methods=["GET", "HEAD"], include_in_schema=False)
-
-
-_document: dict[str, Json] = {}
-"""Empty until it is requested. No configuration changes it, so it stays valid when a reload replaces the router."""
-_document_lock = Lock()
-
-
-def _get_or_build_openapi_document(router: ApiV1Router) -> dict[str, Json]:
-    with _document_lock:
-        if not _document:
-            _document.update(build_openapi_document(router))
-        return _document
 
 
 def build_openapi_document(router: ApiV1Router) -> dict[str, Json]:
