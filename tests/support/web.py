@@ -21,6 +21,8 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.support.fixture_rows import NOW, FixtureRows
+from tests.support.html_checks import find_html_problems, visible_text
+from watchdog.domain.formatting import NBSP
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.notifiers.log import LogNotifier
 from watchdog.service.acts import ActResultT, ActRunner
@@ -177,3 +179,12 @@ def request_page(
             return await http.request(method, path, **options)
 
     return asyncio.run(run())
+
+
+def read_page_text(database: Database, path: str) -> str:
+    """The visible text of a page about this database. The page has to be valid HTML."""
+    response = request_page(create_test_app(database), path)
+    assert response.status_code == 200
+    assert find_html_problems(response.text) == []
+    assert "<script>alert" not in response.text
+    return visible_text(response.text).replace(NBSP, " ")

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from tests.support.fixture_rows import NOW, FixtureRows
-from tests.support.html_checks import find_html_problems, visible_text
-from tests.support.web import create_test_app, filled_database, request_page
+from tests.support.web import filled_database, read_page_text
 from watchdog.api.serializers.incidents import serialize_incident_detail
-from watchdog.domain.formatting import HOUR_MS, MINUTE_MS, NBSP
+from watchdog.domain.formatting import HOUR_MS, MINUTE_MS
 from watchdog.domain.model import IncidentEvent
 from watchdog.domain.notification import Notification
 from watchdog.store.database import Database
@@ -47,15 +46,8 @@ def database(tmp_path: Path) -> Iterator[Database]:
         yield database
 
 
-def read_text(database: Database, path: str) -> str:
-    response = request_page(create_test_app(database), path)
-    assert response.status_code == 200
-    assert find_html_problems(response.text) == []
-    return visible_text(response.text).replace(NBSP, " ")
-
-
 def test_the_page_of_an_incident_states_since_when_its_alert_flaps(database: Database) -> None:
-    text = read_text(database, f"/incidents/{ACTIVE}")
+    text = read_page_text(database, f"/incidents/{ACTIVE}")
     assert "Flapping since 01:29:14 UTC" in text
     assert "9 incidents in 1 h 19 min." in text
     assert "Flapping: since 01:29:14 UTC: not sent to destinations that have the notice" in text
@@ -64,13 +56,13 @@ def test_the_page_of_an_incident_states_since_when_its_alert_flaps(database: Dat
 
 
 def test_later_it_states_how_that_ended(database: Database) -> None:
-    text = read_text(database, f"/incidents/{ENDED}")
+    text = read_page_text(database, f"/incidents/{ENDED}")
     assert "Opened while its alert was flapping, from 01:29:14 UTC to 02:29:14 UTC" in text
     assert "Flapping ended because an incident stayed open (stays_open)." in text
 
 
 def test_the_list_marks_an_incident_whose_alert_flaps(database: Database) -> None:
-    text = read_text(database, "/incidents")
+    text = read_page_text(database, "/incidents")
     assert text.count("flapping") == 1
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.fixture_rows import NOW, FixtureRows
-from tests.support.html_checks import find_html_problems, visible_text
-from tests.support.web import create_test_app, filled_database, request_page
+from tests.support.web import filled_database, read_page_text
 from watchdog.api.serializers.incidents import serialize_incident_detail
 from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.model import IncidentEvent
@@ -51,16 +50,8 @@ def database(tmp_path: Path) -> Iterator[Database]:
         yield database
 
 
-def read_text(database: Database, path: str) -> str:
-    response = request_page(create_test_app(database), path)
-    assert response.status_code == 200
-    assert find_html_problems(response.text) == []
-    assert "<script>alert" not in response.text
-    return visible_text(response.text)
-
-
 def test_the_page_of_a_muted_incident_states_why_no_one_is_notified(database: Database) -> None:
-    text = read_text(database, f"/incidents/{OF_SEARCH}")
+    text = read_page_text(database, f"/incidents/{OF_SEARCH}")
     assert "Muted because of A<script>alert(1)</script>" in text
     assert "(muting_probe_is_down)" in text
     assert "Muting: held back while API is down (muting_probe_is_down: needs)" in text
@@ -68,20 +59,20 @@ def test_the_page_of_a_muted_incident_states_why_no_one_is_notified(database: Da
 
 
 def test_the_page_of_an_incident_that_waits_states_until_when(database: Database) -> None:
-    text = read_text(database, f"/incidents/{OF_SHOP}")
+    text = read_page_text(database, f"/incidents/{OF_SHOP}")
     assert "Not sent yet" in text
     assert "02:29:44" in text
     assert "(waiting_for_muting_probe)" in text
 
 
 def test_the_page_of_the_other_incident_states_how_many_alerts_it_mutes(database: Database) -> None:
-    text = read_text(database, f"/incidents/{OF_API}").replace("\N{NO-BREAK SPACE}", " ")
+    text = read_page_text(database, f"/incidents/{OF_API}").replace("\N{NO-BREAK SPACE}", " ")
     assert "Mutes 1 alert of other probes" in text
     assert "Search. Alerts that are still open are sent when this incident ends." in text
 
 
 def test_the_list_marks_them(database: Database) -> None:
-    text = read_text(database, "/incidents")
+    text = read_page_text(database, "/incidents")
     assert "muted because of A<script>" in text
     assert "waits for A<script>" in text
 
