@@ -33,14 +33,11 @@ FAULT_NAMES = {
     SlackFault.NO_RESPONSE: "posted, never answered",
 }
 KILL_RATE = 0.01
-SEND_TIMEOUT_S = 3.0
-"""Instead of the 20 s after which the sender gives up."""
 
 
 def prove() -> Iterator[Measurement]:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     with (
-        patch("watchdog.service.notifications.NOTIFICATION_SEND_TIMEOUT_S", SEND_TIMEOUT_S),
         patch("watchdog.web.routes.slack.SLACK_ACT_TIMEOUT_S", 60.0),
         tempfile.TemporaryDirectory() as folder,
         Receivers() as receivers,
