@@ -50,7 +50,8 @@ def build_files(harness: ReloadHarness) -> Files:
             "alert": {"failure_threshold": 1, "success_threshold": 1, "repeat_interval": "off"},
         },
         "probes": [
-            {"name": "Steady", "http": f"{http}/steady", "group": "Core"},
+            # on a host of its own, so that its incidents share no cause with those of the other probes
+            {"name": "Steady", "http": f"http://127.0.0.2:{harness.targets.port}/steady", "group": "Core"},
             {"name": "Second", "http": f"{http}/second", "every": "2s", "tags": ["prod"]},
             {"name": "Changing", "http": f"{http}/changing", "every": "2s"},
             {"name": "Victim", "http": f"{http}/victim"},
@@ -123,7 +124,8 @@ def remove_oncall(files: Files, _: ReloadHarness) -> None:
     files[MAIN_FILE]["routes"] = [{"receivers": ["chat"]}]
 
 
-def add_receiver_to_route(files: Files, harness: ReloadHarness) -> None:
+def add_receiver_while_steady_fails(files: Files, harness: ReloadHarness) -> None:
+    fail(harness, "steady")
     change_receiver("extra", "extra")(files, harness)
     files[MAIN_FILE]["routes"][0]["receivers"] = ["oncall", "extra"]
 
@@ -238,11 +240,23 @@ def wait_for_incident(harness: ReloadHarness, id: str, *, is_open: bool) -> None
     assert took_s < float("inf"), f"the incident of {id} did not {'open' if is_open else 'end'}"
 
 
-def recover_and_fail_again(harness: ReloadHarness) -> None:
-    harness.targets.failing_paths.discard("/down")
-    wait_for_incident(harness, "down", is_open=False)
-    harness.targets.failing_paths.add("/down")
-    wait_for_incident(harness, "down", is_open=True)
+def recover_and_fail_again(id: str, *, stays_down: bool = True) -> Check:
+    def recover_and_fail(harness: ReloadHarness) -> None:
+        recover(harness)
+        fail(harness, id)
+        if not stays_down:
+            recover(harness)
+
+    def recover(harness: ReloadHarness) -> None:
+        harness.targets.failing_paths.discard(f"/{id}")
+        wait_for_incident(harness, id, is_open=False)
+
+    return recover_and_fail
+
+
+def fail(harness: ReloadHarness, id: str) -> None:
+    harness.targets.failing_paths.add(f"/{id}")
+    wait_for_incident(harness, id, is_open=True)
 
 
 def fail_and_recover(harness: ReloadHarness, *, opens: bool = True) -> None:
