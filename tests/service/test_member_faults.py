@@ -20,6 +20,7 @@ from watchdog.service.member_faults import (
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.read.destinations import load_watchdog_fault_facts
 from watchdog.store.tables import member_faults
+from watchdog.store.write.absences import load_processes_with_unreported_store_absence
 
 
 class FaultHarness:
@@ -85,6 +86,21 @@ async def test_an_absence_of_the_store_is_a_fault_afterwards(harness: FaultHarne
     await harness.reporter.write_changed_faults()
     assert harness.facts()[subject] == WatchdogFaultFacts(None)
     assert harness.changes == 2
+
+
+async def test_other_processes_see_that_a_process_has_stored_what_it_ran_without_the_store(
+    harness: FaultHarness,
+) -> None:
+    def load_unreported() -> set[str]:
+        with harness.store.database.open_read_transaction() as connection:
+            return load_processes_with_unreported_store_absence(connection, {harness.member})
+
+    harness.reporter.record_overload("100 runs against a:1")
+    await harness.reporter.write_changed_faults()
+    assert load_unreported() == {harness.member}
+    harness.reporter.record_store_absence(START_AT, "database is locked")
+    await harness.reporter.write_changed_faults()
+    assert load_unreported() == set()
 
 
 NO_ROUTE = ProbeResult(

@@ -23,6 +23,7 @@ from tests.support.store import INTERVAL_MS, StoreHarness
 from watchdog.domain.formatting import SECOND_MS
 from watchdog.domain.membership import WATCHDOG_PROCESS_LEASE_MS, choose_process_to_run_probe
 from watchdog.domain.model import IncidentEvent, Observation, Outcome, ProbeResult, ResultToRecord, SubjectListing
+from watchdog.domain.rules.service import WatchdogProcessFaultName
 from watchdog.probes import CanaryProbe, HeartbeatProbe, HttpProbe, JobsProbe, McpProbe, QueueProbe
 from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.service import result_buffer
@@ -30,7 +31,6 @@ from watchdog.service.result_buffer import ResultBuffer
 from watchdog.store.errors import StoreUnavailableError
 from watchdog.store.tables import incidents, outbox, results, staleness_events
 from watchdog.store.write import watermark
-from watchdog.store.write.absences import STORE_ABSENCE_FAULT_NAME
 from watchdog.store.write.claims import SlotClaimer
 from watchdog.store.write.member_faults import WatchdogProcessFault, replace_watchdog_process_faults
 from watchdog.store.write.recorder import ResultRecorder
@@ -285,7 +285,9 @@ async def test_slots_are_missed_only_once_every_member_has_stored_its_runs(
     assert not [row for row in harness.rows("other") if row[1] == "missed"], "the other member may have run it"
     if returns:
         fault = WatchdogProcessFault(harness.harness.now, "locked")
-        replace_watchdog_process_faults(other.database, other.membership.member_id, {STORE_ABSENCE_FAULT_NAME: fault})
+        replace_watchdog_process_faults(
+            other.database, other.membership.member_id, {WatchdogProcessFaultName.DATABASE: fault}
+        )
     await harness.pass_time(STEP_MS if returns else WATCHDOG_PROCESS_LEASE_MS)
     assert [row[2] for row in harness.rows("other") if row[1] == "missed"] == ["missed.store_away"]
     await harness.pass_time(INTERVAL_MS - STEP_MS)

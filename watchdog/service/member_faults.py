@@ -9,6 +9,7 @@ import structlog
 from watchdog.domain.formatting import format_utc_timestamp
 from watchdog.domain.model import Outcome, ProbeResult
 from watchdog.domain.own_network import OWN_NETWORK_FAILED_MESSAGE_PREFIX, WATCHDOG_NETWORK_FAULT_REASON
+from watchdog.domain.rules.service import WatchdogProcessFaultName
 from watchdog.service.clock import Clock
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.write.member_faults import WatchdogProcessFault, replace_watchdog_process_faults
@@ -23,7 +24,9 @@ WATCHDOG_NETWORK_FAULT_ENDS_AFTER_MS = 60_000
 again."""
 WATCHDOG_STORE_FAULT_ENDS_AFTER_MS = 60_000
 """How long after its end an absence of the store is a fault: it could not be stored before."""
-PROCESS_FAULT_NAMES_LOGGED_BY_RELOAD = frozenset({"configuration", "restart"})
+PROCESS_FAULT_NAMES_LOGGED_BY_RELOAD = frozenset(
+    {WatchdogProcessFaultName.CONFIGURATION, WatchdogProcessFaultName.RESTART}
+)
 MAX_NETWORK_FAULT_EVIDENCE_AGE_MS = 600_000
 """After this, a probe that has not run again shows nothing about the network any more."""
 
@@ -60,7 +63,7 @@ class WatchdogProcessFaultReporter:
         self._store_back_at = 0
         self._config_fault: WatchdogProcessFault | None = None
         self._restart_fault: WatchdogProcessFault | None = None
-        self._stored: dict[str, WatchdogProcessFault] = {}
+        self._stored: dict[WatchdogProcessFaultName, WatchdogProcessFault] = {}
 
     def record_overload(self, full_limit: str) -> None:
         """A run found no free place. `full_limit`: what it waited for, such as "2,000 runs"."""
@@ -117,12 +120,12 @@ class WatchdogProcessFaultReporter:
             self._store_fault = None
         self._note_clock_problem(self._describe_clock_problem())
         current_faults = {
-            "database": self._store_fault,
-            "overload": self._overload,
-            "network": self._network_fault,
-            "clock": self._clock_fault,
-            "configuration": self._config_fault,
-            "restart": self._restart_fault,
+            WatchdogProcessFaultName.DATABASE: self._store_fault,
+            WatchdogProcessFaultName.OVERLOAD: self._overload,
+            WatchdogProcessFaultName.NETWORK: self._network_fault,
+            WatchdogProcessFaultName.CLOCK: self._clock_fault,
+            WatchdogProcessFaultName.CONFIGURATION: self._config_fault,
+            WatchdogProcessFaultName.RESTART: self._restart_fault,
         }
         faults = {name: fault for name, fault in current_faults.items() if fault}
         if faults == self._stored:

@@ -13,9 +13,9 @@ from tests.support.store import (
     make_registered_probe,
     make_result,
 )
+from watchdog.domain.rules.service import WatchdogProcessFaultName
 from watchdog.store.tables import results, schedule
 from watchdog.store.write.absences import (
-    STORE_ABSENCE_FAULT_NAME,
     ProbeSlotsRunWithoutStore,
     advance_schedules_past_runs_without_store,
     load_processes_with_unreported_store_absence,
@@ -84,7 +84,7 @@ def test_members_return_when_they_have_stored_what_they_ran(databases: DatabaseP
 
     assert missing() == {other}
     fault = WatchdogProcessFault(MINUTES[1], "locked")
-    replace_watchdog_process_faults(second.database, other, {STORE_ABSENCE_FAULT_NAME: fault})
+    replace_watchdog_process_faults(second.database, other, {WatchdogProcessFaultName.DATABASE: fault})
     assert missing() == set()
     replace_watchdog_process_faults(second.database, other, {})
     second.membership.leave(MINUTES[2])

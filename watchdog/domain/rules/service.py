@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from enum import StrEnum
+from types import MappingProxyType
 from typing import NamedTuple
 
 from watchdog.domain.formatting import format_utc_timestamp
@@ -36,15 +38,30 @@ NOT_READY_AFTER_DESTINATIONS_FAILING_MS = 300_000
 DESTINATION_FINDING_SUBJECT_PREFIX = "receiver "
 PROCESS_CONFIG_DIFFERENCE_FINDING_SUBJECT = "configurations"
 """The subject that is about the configurations of the processes on the database."""
-WATCHDOG_PROCESS_FAULT_REASON_BY_NAME = {
-    "database": "watchdog.store_away",
-    "overload": "watchdog.overloaded",
-    "network": "watchdog.network",
-    "clock": "watchdog.clock_step",
-    "configuration": "watchdog.config_invalid",
-    "restart": "watchdog.restart_required",
-}
-"""What may be wrong with one process -> the reason."""
+
+
+class WatchdogProcessFaultName(StrEnum):
+    """What may be wrong with one process, as it is stored and as it begins the subject of a finding."""
+
+    DATABASE = "database"
+    """The database was away. A process reports it when it is back, and has stored what it ran meanwhile."""
+    OVERLOAD = "overload"
+    NETWORK = "network"
+    CLOCK = "clock"
+    CONFIGURATION = "configuration"
+    RESTART = "restart"
+
+
+WATCHDOG_PROCESS_FAULT_REASON_BY_NAME: Mapping[str, str] = MappingProxyType(
+    {
+        WatchdogProcessFaultName.DATABASE: "watchdog.store_away",
+        WatchdogProcessFaultName.OVERLOAD: "watchdog.overloaded",
+        WatchdogProcessFaultName.NETWORK: "watchdog.network",
+        WatchdogProcessFaultName.CLOCK: "watchdog.clock_step",
+        WatchdogProcessFaultName.CONFIGURATION: "watchdog.config_invalid",
+        WatchdogProcessFaultName.RESTART: "watchdog.restart_required",
+    }
+)
 
 
 def build_destination_finding_subject(destination: str) -> str:

@@ -8,12 +8,10 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from watchdog.domain.model import ProbeResult, ResultToRecord
+from watchdog.domain.rules.service import WatchdogProcessFaultName
 from watchdog.store.tables import member_faults, members, schedule
 from watchdog.store.write.claims import SlotClaimer
 from watchdog.store.write.in_flight_slots import decode_in_flight_slots, encode_in_flight_slots
-
-STORE_ABSENCE_FAULT_NAME = "store"
-"""The fault of a process that has returned from an absence of the database, and has stored its results."""
 
 
 class ProbeSlotsRunWithoutStore(NamedTuple):
@@ -79,6 +77,6 @@ def load_processes_with_unreported_store_absence(connection: sa.Connection, memb
     """Those of these members that live again, and have not stored yet what they ran during the absence, and those that
     do not live so far and may still return."""
     rows = connection.execute(sa.select(members).where(members.c.id.in_(list(member_ids))))
-    is_returned = member_faults.c.fault == STORE_ABSENCE_FAULT_NAME
+    is_returned = member_faults.c.fault == WatchdogProcessFaultName.DATABASE
     returned = set(connection.execute(sa.select(member_faults.c.member).where(is_returned)).scalars())
     return {row.id for row in rows if not row.left_in_order and row.id not in returned}

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
+from watchdog.domain.rules.service import WatchdogProcessFaultName
 from watchdog.store.database import Database
 from watchdog.store.tables import member_faults
 
@@ -21,10 +22,10 @@ class WatchdogProcessFault(NamedTuple):
 
 
 def replace_watchdog_process_faults(
-    database: Database, member: str, faults: Mapping[str, WatchdogProcessFault]
+    database: Database, member: str, faults: Mapping[WatchdogProcessFaultName, WatchdogProcessFault]
 ) -> None:
     """Store the faults of a member; those that it no longer has are deleted. `faults`: by name."""
-    rows = [{"member": member, "fault": name, **fault._asdict()} for name, fault in faults.items()]
+    rows = [{"member": member, "fault": name.value, **fault._asdict()} for name, fault in faults.items()]
     with database.open_write_transaction() as connection:
         connection.execute(sa.delete(member_faults).where(member_faults.c.member == member))
         if rows:
