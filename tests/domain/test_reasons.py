@@ -207,10 +207,10 @@ def template_facts(code: str) -> set[str]:
 def codes_in_tables() -> set[str]:
     """The codes in tables such as `_REASON_BY_OPENSSL_ERROR`, which are turned into an error with their sentence."""
     tables = [
-        node.value
+        node
         for tree in parse_sources()
         for node in tree.body
-        if isinstance(node, ast.Assign) and "_REASON_BY_" in ast.unparse(node.targets[0])
+        if isinstance(node, ast.Assign | ast.AnnAssign) and "_REASON_BY_" in ast.unparse(node).partition("=")[0]
     ]
     constants = [node.value for table in tables for node in ast.walk(table) if isinstance(node, ast.Constant)]
     return {value for value in constants if isinstance(value, str) and value in REASON_CATALOGUE}
