@@ -152,6 +152,12 @@ def drop_scheduled_job_state_updates(state_updates: Mapping[str, Json]) -> dict[
     return {key: value for key, value in state_updates.items() if not key.startswith(prefixes)}
 
 
+def is_update_of_stored_job_closure(update: Json, stored: Json | None) -> bool:
+    """Whether a run changes the closure that is stored. False: a person has closed a later incident of the job while
+    the run was in progress, or the job was removed. What the run has read no longer counts then."""
+    return stored is not None and stored["closed_at"] == update["closed_at"]
+
+
 def build_forget_job_state_key(state_key: str) -> str:
     """`state_key`: of the job's `ScheduledJobStateRecord`."""
     return FORGET_JOB_STATE_KEY_PREFIX + state_key.removeprefix(SCHEDULED_JOB_STATE_KEY_PREFIX)

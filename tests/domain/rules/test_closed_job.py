@@ -15,6 +15,7 @@ from watchdog.domain.probe_state import (
     build_job_closure_state_key,
     build_scheduled_job_state_key,
     drop_scheduled_job_state_updates,
+    is_update_of_stored_job_closure,
 )
 from watchdog.domain.rules.closed_job import (
     MAX_JOB_CLOSURE_LEAD_MS,
@@ -144,6 +145,24 @@ def test_a_job_that_fails_more_often_than_before_the_close_does_not_recover() ->
         reasons.append(judge_job_facts(job, limits, NOW).reason)
         state |= update_job_closures({build_scheduled_job_state_key("backup"): job}, (), state)
     assert reasons == ["", "", *["job.failed"] * 4]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "read", "stored", "is_applied"),
+    [
+        ("it has read the close that is stored", make_state(CLOSED_AT, 3), make_state(CLOSED_AT, 3), True),
+        ("another run has changed it since", make_state(CLOSED_AT, 3), make_state(CLOSED_AT, 1), True),
+        ("a later incident was closed since", make_state(CLOSED_AT, 3), make_state(AFTER, 4), False),
+        ("and the clock was set back in between", make_state(AFTER, 3), make_state(CLOSED_AT, 4), False),
+        ("the job was removed since", make_state(CLOSED_AT, 3), {}, False),
+    ],
+)
+def test_which_close_a_run_changes(
+    sentence: str, read: dict[str, Any], stored: dict[str, Any], is_applied: bool
+) -> None:
+    job = add_closure_to_job_facts(ScheduledJobFacts("backup", last_end=AFTER, failures=1), read, NOW)
+    ((key, update),) = update_job_closures({build_scheduled_job_state_key("backup"): job}, (), read).items()
+    assert is_update_of_stored_job_closure(update, stored.get(key)) is is_applied, sentence
 
 
 def test_the_close_is_deleted_with_the_job() -> None:

@@ -18,6 +18,7 @@ from tests.support.store import (
     START_AT,
     DatabasePair,
     StoreHarness,
+    make_recorded_result,
     make_registered_probe,
     make_result,
     make_results,
@@ -320,6 +321,37 @@ def test_runs_of_a_job_learn_what_no_longer_counts(database: Database) -> None:
     close(harness, SLOTS[2])
     stored = harness.select_row(probe_state, probe_state.c.key == build_job_closure_state_key(key))
     assert JobClosureRecord.from_json(decode_nullable_json(stored["value"])) == JobClosureRecord("a", SLOTS[2], 4)
+
+
+def test_a_run_in_progress_does_not_undo_a_later_close(database: Database) -> None:
+    """The run has read the first close, of which it would leave out fewer failures."""
+    harness = make_harness(database)
+    probe, key = harness.database_ids[0], build_job_closure_state_key(build_scheduled_job_state_key("a"))
+    of_close = probe_state.c.key == key
+
+    def load() -> Any:
+        return decode_nullable_json(harness.select_row(probe_state, of_close)["value"])
+
+    def record_run(number: int, closure: Any) -> None:
+        result = make_result(probe, SLOTS[number], jobs=[failed_job("a")])
+        harness.recorder.record_results([make_recorded_result(result, **{key: closure})], SLOTS[number] + 300)
+
+    harness.record_results(make_result(probe, SLOTS[1], jobs=[failed_job("a")]))
+    close(harness, SLOTS[2])
+    first = load()
+    record_run(3, first | {"failures": 7})
+    assert load() == first | {"failures": 7}, "a run changes the close that it has read"
+    close(harness, SLOTS[4] + 1_000)
+    second = load()
+    assert second["closed_at"] > first["closed_at"]
+    record_run(4, first | {"failures": 1})
+    assert load() == second
+    record_run(5, second | {"failures": 2})
+    assert load() == second | {"failures": 2}
+    record_run(6, None)
+    assert harness.select_rows(probe_state, of_close) == [], "the job was removed"
+    record_run(7, second)
+    assert harness.select_rows(probe_state, of_close) == []
 
 
 def test_a_cron_run_that_did_not_take_place_after_the_close_is_another_incident(database: Database) -> None:

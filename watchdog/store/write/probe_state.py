@@ -8,7 +8,11 @@ from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 import sqlalchemy as sa
 
 from watchdog.domain.model import Json, ResultToRecord
-from watchdog.domain.probe_state import drop_scheduled_job_state_updates
+from watchdog.domain.probe_state import (
+    JOB_CLOSURE_STATE_KEY_PREFIX,
+    drop_scheduled_job_state_updates,
+    is_update_of_stored_job_closure,
+)
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store import codec
 from watchdog.store.database import Database
@@ -22,7 +26,7 @@ def apply_probe_state_updates(
     late_keys: Container[tuple[int, int, str]] = (),
 ) -> None:
     """Apply the state updates of results; a value of None deletes the key. `late_keys`: the probe, slot and location of
-    those that are never evaluated."""
+    those that are never evaluated. The probes are locked: a person closes incidents under the same lock."""
 
     def updates_of(recorded: ResultToRecord) -> Mapping[str, Json]:
         is_late = recorded.result[:3] in late_keys
@@ -33,6 +37,8 @@ def apply_probe_state_updates(
         for recorded in recorded_results
         for key, value in updates_of(recorded).items()
     }
+    for replaced in _find_updates_of_replaced_job_closures(connection, values):
+        del values[replaced]
     deletes = [{"p": probe, "k": key} for (probe, key), value in values.items() if value is None]
     upserts = [
         {"probe": probe, "key": key, "value": codec.encode_storable_json(value)}
@@ -42,6 +48,23 @@ def apply_probe_state_updates(
         row = probe_state.c.probe == sa.bindparam("p"), probe_state.c.key == sa.bindparam("k")
         connection.execute(sa.delete(probe_state).where(*row), deletes)
     upsert_probe_state(database, connection, upserts)
+
+
+def _find_updates_of_replaced_job_closures(
+    connection: sa.Connection, values: Mapping[tuple[int, str], Json]
+) -> list[tuple[int, str]]:
+    """`values`: by probe and key."""
+    changed = [
+        key for key, value in values.items() if key[1].startswith(JOB_CLOSURE_STATE_KEY_PREFIX) and value is not None
+    ]
+    if not changed:  # the usual case
+        return []
+    stored = load_state_by_probe(connection, {probe for probe, _ in changed})
+    return [
+        (probe, key)
+        for probe, key in changed
+        if not is_update_of_stored_job_closure(values[probe, key], stored.get(probe, {}).get(key))
+    ]
 
 
 def upsert_probe_state(database: Database, connection: sa.Connection, rows: Sequence[Mapping[str, object]]) -> None:
