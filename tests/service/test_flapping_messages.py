@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tests.support.acts import ANA, BEN, make_silence_request
 from tests.support.delivery import DESTINATIONS, DeliveryHarness, Receivers, read_mail_text
 from tests.support.flapping import FLAP_INTERVAL_MS, decide_end
 from tests.support.muting import make_probe
 from watchdog.domain.flapping import STABLE_AFTER_MS
-from watchdog.domain.formatting import NBSP
+from watchdog.domain.formatting import HOUR_MS, NBSP
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.notifiers.pagerduty import build_pagerduty_event
+from watchdog.service.acts import begin_silence, end_silence, silence_until_resolved
+from watchdog.service.expired_acts import end_expired_silences_and_send
 from watchdog.service.muting import decide_muting_and_send
+from watchdog.store.outbox_filters import MIN_GROUP_MESSAGE_EDIT_INTERVAL_MS
 from watchdog.store.read.alert_context import load_alert_message_context
+from watchdog.store.tables import incidents
 
 HOSTILE_NAME = "<!channel> *Api* <https://evil.example|click>\n# x"
 
@@ -129,6 +135,56 @@ async def test_a_shared_message_states_which_alerts_flap(tmp_path: Path, receive
         text = read_mail_text(harness.mail.received[-1].message).replace(NBSP, " ")
         assert "Flapping: Api: next message when stable for 15 min" in text
         assert "flapping" in text.partition("Incidents")[2]
+
+
+def read_silence(harness: DeliveryHarness) -> tuple[str, list[str]]:
+    """What the newest message of the bot shows of silences, and the replies about them."""
+    root = harness.bot.thread_roots[-1]
+    replies = [post["text"] for post in harness.bot.posts if post.get("thread_ts") == root["ts"]]
+    silenced = re.search(r"\*Silenced\* ([^\n'\"]*?) until", f"{root['blocks']}")
+    return silenced[1] if silenced else "", [text for text in replies if "ilenced" in text]
+
+
+async def test_the_notice_shows_a_silence_of_a_later_incident(tmp_path: Path, receivers: Receivers) -> None:
+    async with make_harness(tmp_path, receivers) as harness:
+        await flap(harness, "fpfpfpf")
+        messages = harness.count_messages()
+        request = make_silence_request(harness.now + HOUR_MS, id="api")
+        silence = begin_silence(harness.store.database, request, ANA, harness.now).silence
+        await harness.settle()
+        described, (reply,) = read_silence(harness)
+        assert (described, "Silenced by Ana until" in reply) == ("by Ana", True)
+        end_silence(harness.store.database, silence.id, BEN, harness.now)
+        await harness.settle()
+        described, replies = read_silence(harness)
+        assert (described, "No longer silenced" in replies[-1]) == ("", True)
+        assert harness.count_messages() == messages, "no one is notified of it"
+
+
+async def test_the_notice_shows_that_a_silence_has_ended_with_its_incident(
+    tmp_path: Path, receivers: Receivers
+) -> None:
+    async with make_harness(tmp_path, receivers) as harness:
+        await flap(harness, "fpfpfpf")
+        (incident,) = harness.store.select_rows(incidents, incidents.c.resolved_at.is_(None))
+        silence_until_resolved(harness.store.database, incident["id"], ANA, "", harness.now)
+        await harness.settle()
+        assert read_silence(harness)[0] == "by Ana"
+        await flap(harness, "p")
+        await end_expired_silences_and_send(harness.executor, harness.sender, lambda: harness.now)
+        await harness.settle()
+        described, replies = read_silence(harness)
+        assert (described, "No longer silenced" in replies[-1]) == ("", True)
+
+
+async def test_a_shared_notice_shows_a_silence_of_a_later_incident(tmp_path: Path, receivers: Receivers) -> None:
+    probes = [make_probe(id, target="https://host.example/") for id in ("api", "shop")]
+    async with make_harness(tmp_path, receivers, *probes) as harness:
+        await flap(harness, "fpfpfpf", 1, 2)
+        request = make_silence_request(harness.now + HOUR_MS, id="shop")
+        begin_silence(harness.store.database, request, ANA, harness.now)
+        await harness.advance(MIN_GROUP_MESSAGE_EDIT_INTERVAL_MS)
+        assert read_silence(harness)[0] == "1 of 2 by Ana"
 
 
 async def test_hostile_names_are_text(tmp_path: Path, receivers: Receivers) -> None:

@@ -50,9 +50,11 @@ def format_hold_change(context: AlertMessageContext) -> str:
 
 
 def _describe_holds(context: AlertMessageContext, kind: NotificationHoldKind) -> str:
-    """The holds of open incidents of the message; empty if there are none."""
-    incidents = [member.incident for member in context.members] or [context.incident]
-    open_ids = {incident.id for incident in incidents if incident.resolved_at is None}
+    """The holds of incidents of the message that are open, or whose alert flaps; empty if there are none."""
+    is_flapping = context.flapping is not None and context.flapping.is_active
+    incidents = [(member.incident, member.is_flapping) for member in context.members]
+    incidents = incidents or [(context.incident, is_flapping)]
+    open_ids = {incident.id for incident, is_going_on in incidents if is_going_on or incident.resolved_at is None}
     holds = [hold for hold in context.holds if hold.kind is kind and hold.incident in open_ids]
     return format_share_of_incidents([_format_hold(hold) for hold in holds], len(open_ids))
 

@@ -19,11 +19,12 @@ from watchdog.domain.maintenance_windows import ConfiguredMaintenanceWindow
 from watchdog.domain.model import Severity
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.routing import NotificationRoute, NotificationRoutingTable, ProbeMatcher
-from watchdog.service.acts import acknowledge_incident, pause_probe, resume_probe
+from watchdog.service.acts import acknowledge_incident, end_silence, pause_probe, resume_probe
 from watchdog.store.codec import decode_nullable_json
 from watchdog.store.database import Database
 from watchdog.store.flapping_tables import flapping_alerts, flapping_incidents
 from watchdog.store.read.messages import list_open_incidents_of_message
+from watchdog.store.read.notification_holds import load_notification_holds
 from watchdog.store.read.status import list_incidents
 from watchdog.store.tables import downtime, incidents, outbox
 from watchdog.store.write.clock_steps import adopt_clock_step
@@ -324,6 +325,30 @@ def test_an_acknowledgement_is_shown(database: Database) -> None:
     acknowledge_incident(database, find_incidents(harness, "api")[-1]["id"], ANA, "", at + 1)
     (leased,) = harness.outbox.lease_due_notifications(at + 1, 30_000, [SLACK], [SLACK])
     assert leased.notification.event == "acknowledged"
+
+
+def test_a_silence_of_a_later_incident_edits_each_message_of_the_alert_once(database: Database) -> None:
+    """Of an alert that flaps, and on a database of either kind; another alert is left alone."""
+    harness = make_harness(database, make_probe("api"), make_probe("db"))
+    at = flap(harness, SLOT, 4, "api")
+    record(harness, "fail", at, "api", "db")
+    send(harness, at)
+    id = silence(harness, at + 1, id="api")
+    edits = [(number, event) for number, event, _ in list_notifications(harness, SLACK) if event == "silence"]
+    assert edits == [(3, "silence")], "the notice"
+    (leased,) = harness.outbox.lease_due_notifications(at + 1, 30_000, [SLACK], [SLACK])
+    notice, open_incident = (find_incidents(harness, "api")[index]["id"] for index in (2, -1))
+    with database.open_read_transaction() as connection:
+        holds = load_notification_holds(connection, [notice], at + 1)
+        of_other = load_notification_holds(connection, [find_incidents(harness, "db")[0]["id"]], at + 1)
+        both = load_notification_holds(connection, [notice, open_incident], at + 1)
+    assert [(hold.incident, hold.by) for hold in holds] == [(notice, "Ana")]
+    assert [hold.incident for hold in both] == [open_incident]
+    assert of_other == ()
+    harness.outbox.mark_sent(leased, {"ts": "1"}, at + 1)
+    record(harness, "pass", at + 2, "api")
+    end_silence(database, id, ANA, at + 3)
+    assert len(harness.outbox.lease_due_notifications(at + 3, 30_000, [SLACK], [SLACK])) == 1, "and its end"
 
 
 def test_a_click_in_the_notice_is_about_the_incident_that_is_open_now(database: Database) -> None:

@@ -84,6 +84,15 @@ def load_active_flapping_by_incident(connection: sa.Connection) -> dict[str, str
     return {row.incident: row.flapping for row in connection.execute(query)}
 
 
+def add_incidents_of_same_active_flapping(connection: sa.Connection, ids: Collection[str]) -> Collection[str]:
+    """These incidents, and those that opened while the same alert flaps, as it still does."""
+    flapping_by_incident = load_active_flapping_by_incident(connection)
+    flapping = {flapping_by_incident[id] for id in ids if id in flapping_by_incident}
+    if not flapping:  # the usual case
+        return ids
+    return sorted({*ids, *(id for id, each in flapping_by_incident.items() if each in flapping)})
+
+
 def load_severities_of_flapping_notices(
     connection: sa.Connection, flapping_by_incident: Mapping[str, str], now: int
 ) -> dict[tuple[str, str], set[Severity]]:

@@ -10,6 +10,7 @@ from watchdog.domain.formatting import format_utc_timestamp
 from watchdog.domain.muting import MutingState
 from watchdog.domain.notification_holds import NotificationHold, NotificationHoldKind
 from watchdog.store.act_tables import silence_is_in_effect, silenced_incidents, silences
+from watchdog.store.flapping_tables import alert_is_flapping, flapping_alerts, flapping_incidents
 from watchdog.store.maintenance_tables import (
     maintenance_has_not_ended_early,
     maintenance_periods,
@@ -25,13 +26,28 @@ from watchdog.store.tables import incidents
 def load_notification_holds(
     connection: sa.Connection, ids: Collection[str], now: int
 ) -> tuple[NotificationHold, ...]:  # fmt: skip
-    """The holds of those of these incidents that are open: for each, the longest of each kind."""
+    """The holds of those of these incidents that are open: for each, the longest of each kind. If the alert of one
+    flaps, also those of the incident of the alert that is open now, as if they were its own."""
+    replaced = _load_replaced_while_flapping(connection, ids)
+    open_ids = [*ids, *replaced]
     holds = (
-        *_list_silences(connection, ids, now),
-        *_list_muting(connection, ids),
-        *_list_maintenance(connection, ids, now),
+        *_list_silences(connection, open_ids, now),
+        *_list_muting(connection, open_ids),
+        *_list_maintenance(connection, open_ids, now),
     )
-    return tuple({(hold.incident, hold.kind): hold for hold in holds}.values())
+    stated = (hold._replace(incident=replaced.get(hold.incident, hold.incident)) for hold in holds)
+    return tuple({(hold.incident, hold.kind): hold for hold in stated}.values())
+
+
+def _load_replaced_while_flapping(connection: sa.Connection, ids: Collection[str]) -> dict[str, str]:
+    """By other incident that is open: which of these it replaces, because their alert flaps."""
+    other = flapping_incidents.alias()
+    is_active = flapping_alerts.c.id == flapping_incidents.c.flapping, alert_is_flapping
+    is_open = incidents.c.id == other.c.incident, incidents.c.resolved_at.is_(None)
+    query = sa.select(incidents.c.id, flapping_incidents.c.incident).where(
+        flapping_incidents.c.incident.in_(ids), *is_active, other.c.flapping == flapping_incidents.c.flapping, *is_open
+    )
+    return {id: replaced for id, replaced in connection.execute(query) if id not in ids}
 
 
 def _list_silences(connection: sa.Connection, ids: Collection[str], now: int) -> Iterator[NotificationHold]:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from watchdog.domain.model import DeliveryState, IncidentEvent
 from watchdog.domain.notification import HELD_BACK_DELIVERY_STATES, MESSAGE_EDIT_EVENTS
 from watchdog.store.outbox_filters import build_message_outbox_filter, build_notified_outbox_filter
+from watchdog.store.read.flapping import add_incidents_of_same_active_flapping
 from watchdog.store.tables import outbox
 from watchdog.store.write.incident_groups import IncidentGroups
 
@@ -66,7 +67,12 @@ def enqueue_message_edit_notifications(
     connection: sa.Connection, ids: Collection[str], event: IncidentEvent, now: int
 ) -> None:
     """For every destination that has a message about one of these incidents. `event`: of MESSAGE_EDIT_EVENTS. The
-    caller has locked the probes."""
+    caller has locked the probes.
+
+    A message about an alert that flaps shows the silence of any of its incidents, and is about one of them.
+    """
+    if event is IncidentEvent.SILENCE:
+        ids = add_incidents_of_same_active_flapping(connection, ids)
     key, remaining = (outbox.c.incident, outbox.c.destination), list(ids)
     columns = *key, sa.func.max(outbox.c.seq), sa.func.max(outbox.c.lead_incident)
     while remaining:

@@ -15,6 +15,7 @@ from watchdog.domain.silencing import Silence, decide_notification_after_silence
 from watchdog.domain.transitions import TransitionKind
 from watchdog.store.act_tables import silence_is_in_effect, silenced_incidents, silences
 from watchdog.store.database import Database
+from watchdog.store.outbox_filters import build_flapping_filter
 from watchdog.store.read.muted_incidents import load_held_back_incidents
 from watchdog.store.tables import incidents
 from watchdog.store.write.follow_up_times import schedule_follow_ups
@@ -40,6 +41,8 @@ from watchdog.store.write.transitions import record_transition
 
 MAX_ATTEMPTS_TO_LOCK_PROBES = 5
 STILL_MUTED_AFTER_SILENCE_TEXT = "still held back because of another probe"
+_is_shown_as_open = incidents.c.resolved_at.is_(None) | build_flapping_filter(incidents.c.id)
+"""Whether a message about the incident may state that it is silenced."""
 
 
 def end_expired_silences(database: Database, now: int) -> list[str]:
@@ -83,9 +86,7 @@ def _try_to_acquire_locks_for_ending_silences(
 
 
 def _list_probes_with_silenced_open_incidents(connection: sa.Connection, ids: Collection[str]) -> set[int]:
-    query = sa.select(incidents.c.probe).where(
-        incidents.c.resolved_at.is_(None), _build_incidents_of_silence_ids_filter(ids)
-    )
+    query = sa.select(incidents.c.probe).where(_is_shown_as_open, _build_incidents_of_silence_ids_filter(ids))
     return set(connection.execute(query.distinct()).scalars())
 
 
@@ -103,9 +104,10 @@ def _end_silences_and_enqueue_notifications(
         silenced_incidents.c.incident == incidents.c.id, silences.c.id == silenced_incidents.c.silence,
         silence_is_in_effect,
     )  # fmt: skip
-    is_open = incidents.c.resolved_at.is_(None), _build_incidents_of_silence_ids_filter(ended)
-    ids_of_open = list(connection.execute(sa.select(incidents.c.id).where(*is_open)).scalars())
-    enqueue_message_edit_notifications(connection, ids_of_open, IncidentEvent.SILENCE, now)
+    is_of_ended = _build_incidents_of_silence_ids_filter(ended)
+    is_open = incidents.c.resolved_at.is_(None), is_of_ended
+    edited = list(connection.execute(sa.select(incidents.c.id).where(_is_shown_as_open, is_of_ended)).scalars())
+    enqueue_message_edit_notifications(connection, edited, IncidentEvent.SILENCE, now)
     query = sa.select(incidents).where(*is_open, ~is_still_silenced)
     open_rows = connection.execute(query.order_by(incidents.c.opened_at, incidents.c.id)).all()
     registered = load_active_probes(connection, LOCAL_LOCATION_NAME, {}, only={row.probe for row in open_rows})
