@@ -8,6 +8,7 @@ from watchdog.domain.delivery_pace import (
     DESTINATION_BURST_MESSAGES,
     FIRST_DESTINATION_MESSAGE_INTERVAL_MS,
     MAX_DESTINATION_MESSAGE_INTERVAL_MS,
+    MAX_NEWS_BETWEEN_EDITS,
     MAX_UNMERGED_DUE_MESSAGES,
     NONCRITICAL_PAUSE_AFTER_MERGED_MESSAGE_MS,
     DestinationPace,
@@ -87,6 +88,53 @@ def test_what_a_destination_is_sent_next(
 ) -> None:
     merged_at = None if merged_ago is None else NOW - merged_ago
     assert names(choose_next_messages_to_send(waiting, merged_at, NOW)) == list(chosen)
+
+
+ACT_AND_NEWS = without_news(due(3, edits=1), 0)
+"""The oldest of three messages is an edit that shows an act."""
+
+
+@pytest.mark.parametrize(
+    ("sentence", "waiting", "news_since_edit", "merged_ago", "chosen"),
+    [
+        ("news comes first", ACT_AND_NEWS, 0, None, [1]),
+        ("for a few messages", ACT_AND_NEWS, MAX_NEWS_BETWEEN_EDITS - 1, None, [1]),
+        ("then an act is shown", ACT_AND_NEWS, MAX_NEWS_BETWEEN_EDITS, None, [0]),
+        ("at the latest", ACT_AND_NEWS, 1_000, None, [0]),
+        (
+            "the oldest act is shown first, even if another is about a critical incident",
+            *(without_news(due(4, critical=1, edits=4), 1, 3), MAX_NEWS_BETWEEN_EDITS, None, [1]),
+        ),
+        ("an edit with news is news", due(3, critical=1, edits=2), MAX_NEWS_BETWEEN_EDITS, None, [2]),
+        ("without an act there is nothing to show", due(3), MAX_NEWS_BETWEEN_EDITS, None, [0]),
+        (
+            "it is shown before a message that is merged",
+            *(without_news(due(12, edits=1), 0), MAX_NEWS_BETWEEN_EDITS, None, [0]),
+        ),
+        (
+            "which is not shown first otherwise",
+            *(without_news(due(12, edits=1), 0), MAX_NEWS_BETWEEN_EDITS - 1, None, range(1, 12)),
+        ),
+        (
+            "and before a critical one during the pause after that",
+            *(without_news(due(3, critical=1, edits=1), 0), MAX_NEWS_BETWEEN_EDITS, 0, [0]),
+        ),
+        (
+            "an act that takes a message of its own waits for the end of the pause",
+            *(without_news(due(3, critical=1), 0), MAX_NEWS_BETWEEN_EDITS, 0, [2]),
+        ),
+        ("and then has its turn as well", without_news(due(3), 2), MAX_NEWS_BETWEEN_EDITS, None, [2]),
+    ],
+)
+def test_an_act_is_shown_after_a_few_messages_with_news(
+    sentence: str, waiting: list[DueAlertMessage], news_since_edit: int, merged_ago: int | None, chosen: list[int]
+) -> None:
+    merged_at = None if merged_ago is None else NOW - merged_ago
+    for may_merge in (True, False) if len(chosen) == 1 and merged_at is None else (True,):
+        sent = choose_next_messages_to_send(
+            waiting, merged_at, NOW, may_merge=may_merge, news_since_edit=news_since_edit
+        )
+        assert names(sent) == list(chosen), sentence
 
 
 def test_a_destination_that_accepts_no_merged_messages_is_sent_one_after_another() -> None:

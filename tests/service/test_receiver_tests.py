@@ -22,6 +22,7 @@ from watchdog.service.acts import record_receiver_test
 from watchdog.service.receiver_tests import ConfiguredDestinations, ReceiverTester
 from watchdog.store.act_tables import acts
 from watchdog.store.database import Database
+from watchdog.store.tables import outbox
 from watchdog.store.write.receiver_tests import MIN_RECEIVER_TEST_INTERVAL_MS
 from watchdog.web import ApiKey
 
@@ -152,6 +153,23 @@ def test_an_unknown_destination_has_no_page(app: FastAPI) -> None:
     assert request_page(app, PATH).status_code == 404
     assert request_page(app, f"{PATH}?destination=%3Cscript%3E").status_code == 404
     assert post(app, destination="")[0] == 404
+
+
+def test_what_failed_is_due_at_once_where_the_test_is_confirmed(
+    app: FastAPI, store: Database, hook: FakeWebhookReceiver
+) -> None:
+    later = NOW + 600_000
+    common = {"incident": "i", "seq": 0, "event": "opened", "state": "waiting", "created_at": NOW, "detail": ""}
+    names = ("oncall/webhook", "oncall/webhook-2", "chat/webhook")
+    rows = [{**common, "destination": name, "due_at": later, "attempts": 8} for name in names]
+    with store.open_write_transaction() as connection:
+        connection.execute(sa.insert(outbox), rows)
+    assert post(app)[0] == 200
+    hook.canned_responses.append(CannedResponse(500))
+    assert post(app, destination="oncall/webhook-2")[0] == 200
+    with store.open_read_transaction() as connection:
+        due_at = {row.destination: row.due_at for row in connection.execute(sa.select(outbox))}
+    assert due_at == {"oncall/webhook": NOW, "oncall/webhook-2": later, "chat/webhook": later}
 
 
 def test_each_destination_has_a_limit_of_its_own(database: Database) -> None:

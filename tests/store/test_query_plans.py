@@ -84,6 +84,9 @@ def harness(on_sqlite: DatabasePair) -> StoreHarness:
 
 
 def send_notifications(harness: StoreHarness, now: int) -> None:
+    """At the second attempt."""
+    for leased in harness.lease_notifications(now):
+        harness.outbox.schedule_notification_retry(leased, now, "refused", failed_at=now)
     notifications = harness.lease_notifications(now)
     assert notifications
     for leased in notifications:

@@ -6,6 +6,7 @@ added every `interval_ms`. The bucket is stored as the instant at which it will 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,6 +20,8 @@ MAX_UNMERGED_DUE_MESSAGES = 10
 """If more messages wait for a destination, they are merged into one."""
 NONCRITICAL_PAUSE_AFTER_MERGED_MESSAGE_MS = 60_000
 """Between a merged message and the next message, unless that is critical."""
+MAX_NEWS_BETWEEN_EDITS = 4
+"""Messages with news that a destination is sent one after another while one waits that only shows an act."""
 
 
 class DestinationPace(NamedTuple):
@@ -74,26 +77,31 @@ class DueAlertMessage(NamedTuple):
 
     @property
     def order(self) -> tuple[bool, bool, int, str]:
-        """News about an incident comes before edits that show acts about many others."""
+        """News about an incident comes before edits that show acts about many others: see also
+        MAX_NEWS_BETWEEN_EDITS."""
         return self.states_no_news, self.is_not_critical, self.created_at, self.lead_incident
 
 
 def choose_next_messages_to_send(
-    due: Sequence[DueAlertMessage], merged_at: int | None, now: int, *, may_merge: bool = True
+    due: Sequence[DueAlertMessage], merged_at: int | None, now: int, *, may_merge: bool = True, news_since_edit: int = 0
 ) -> list[DueAlertMessage]:
     """What a destination is sent next: one message, or several that are merged into one; empty: nothing yet.
-    `may_merge`: whether the destination accepts merged messages.
+    `may_merge`: whether the destination accepts merged messages. `news_since_edit`: how many messages with news it was
+    sent since the last one without.
 
-    More than MAX_UNMERGED_DUE_MESSAGES are merged. For NONCRITICAL_PAUSE_AFTER_MERGED_MESSAGE_MS after that, only
-    critical ones and edits are sent; what has come in the meantime is merged again.
+    After MAX_NEWS_BETWEEN_EDITS messages with news, the oldest one without is sent, so that an act of a person does not
+    stay invisible until a storm is over. More than MAX_UNMERGED_DUE_MESSAGES are merged. For
+    NONCRITICAL_PAUSE_AFTER_MERGED_MESSAGE_MS after that, only critical ones and edits are sent; what has come in the
+    meantime is merged again.
     """
     ordered = sorted(due, key=lambda message: message.order)
-    if not may_merge:
-        return ordered[:1]
-    is_pausing = merged_at is not None and now < merged_at + NONCRITICAL_PAUSE_AFTER_MERGED_MESSAGE_MS
-    is_storm = merged_at is not None and now < merged_at + 2 * NONCRITICAL_PAUSE_AFTER_MERGED_MESSAGE_MS
+    merged_ago = math.inf if merged_at is None or not may_merge else now - merged_at
+    is_pausing = merged_ago < NONCRITICAL_PAUSE_AFTER_MERGED_MESSAGE_MS
+    is_storm = merged_ago < 2 * NONCRITICAL_PAUSE_AFTER_MERGED_MESSAGE_MS
     allowed = [message for message in ordered if not (is_pausing and message.is_not_critical and not message.is_edit)]
+    without_news = [message for message in allowed if message.states_no_news]
+    if without_news and news_since_edit >= MAX_NEWS_BETWEEN_EDITS:
+        return [min(without_news, key=lambda message: (message.created_at, message.lead_incident))]
     posts = [message for message in allowed if not message.is_edit]
-    if len(posts) > MAX_UNMERGED_DUE_MESSAGES or (is_storm and not is_pausing and len(posts) > 1):
-        return posts
-    return allowed[:1]
+    is_too_much = len(posts) > MAX_UNMERGED_DUE_MESSAGES or (is_storm and not is_pausing and len(posts) > 1)
+    return posts if may_merge and is_too_much else allowed[:1]

@@ -89,6 +89,8 @@ class NotificationSender:
         self.delivery_counts: Counter[tuple[str, DeliveryResultKind]] = Counter()
         """By destination and result of the attempt."""
         self._failing_destinations: set[str] = set()
+        self._news_since_edit: Counter[str] = Counter()
+        """By destination: the messages with news since the last edit without news."""
         self._tasks_by_destination: dict[str, asyncio.Task[None]] = {}
         self._lease_lock = asyncio.Lock()
         self._followup_tasks: set[asyncio.Task[None]] = set()
@@ -109,9 +111,14 @@ class NotificationSender:
             editing = [name for name in idle if notifiers[name].edits_messages]
             unmerged = [name for name in idle if not notifiers[name].accepts_merged_messages]
             for leased in await self.store_executor.run_write_with_now(
-                lambda now: self.outbox.lease_due_notifications(now, NOTIFICATION_LEASE_MS, idle, editing, unmerged)
+                lambda now: self.outbox.lease_due_notifications(
+                    now, NOTIFICATION_LEASE_MS, idle, editing, unmerged, news_since_edit=self._news_since_edit
+                )
             ):
                 destination, key = leased.notification.destination, leased.notification.idempotency_key
+                self._news_since_edit[destination] = (
+                    0 if leased.states_no_news else self._news_since_edit[destination] + 1
+                )
                 task = asyncio.create_task(self._send_notification(leased, notifiers[destination]), name=f"send {key}")
                 self._tasks_by_destination[destination] = task
                 task.add_done_callback(self._create_send_done_callback(destination))

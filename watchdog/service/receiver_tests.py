@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
@@ -32,6 +33,8 @@ from watchdog.notifiers.base import NotificationDeliveryError, NotificationDeliv
 from watchdog.service.acts import ActRunner, record_receiver_test
 from watchdog.service.clock import Clock
 from watchdog.service.notifications import NOTIFICATION_SEND_TIMEOUT_S
+from watchdog.store.errors import StoreUnavailableError
+from watchdog.store.write.outbox_retries import make_retries_due
 
 log = structlog.get_logger()
 
@@ -100,14 +103,20 @@ class ReceiverTester:
 
     async def test(self, receiver: str, actor: Actor, comment: str, run_act: ActRunner) -> list[ReceiverTestResult]:
         """Returns the results by destination. A destination can be tested once in 30 s. The test is in the audit log
-        before anything is sent. Raises OperatorActRefusedError, and what `run_act` raises."""
+        before anything is sent. What failed at a destination that confirms the test is due at once. Raises
+        OperatorActRefusedError, and what `run_act` raises."""
         notifiers = choose_destinations(self._access.notifiers, receiver)
         if not notifiers:
             raise OperatorActRefusedError(
                 OperatorActRefusalReason.INVALID, describe_unknown_receiver(self._access.notifiers, receiver)
             )
         await run_act(lambda database, now: record_receiver_test(database, sorted(notifiers), actor, comment, now))
-        return await asyncio.gather(*(self._test_destination(name, each) for name, each in sorted(notifiers.items())))
+        tests = (self._test_destination(name, each) for name, each in sorted(notifiers.items()))
+        results = await asyncio.gather(*tests)
+        if working := [result.destination for result in results if result.failure is None]:
+            with suppress(StoreUnavailableError, TimeoutError):  # the notifications stay due at their own time
+                await run_act(lambda database, now: make_retries_due(database, working, now))
+        return results
 
     async def _test_destination(self, destination: str, notifier: Notifier) -> ReceiverTestResult:
         access = self._access

@@ -31,6 +31,7 @@ from watchdog.store.tables import (
     revision_destinations,
 )
 from watchdog.store.write.outbox_lease import LeasedNotification, lease_due_messages, load_destination_paces
+from watchdog.store.write.outbox_retries import make_retries_due_after_failure
 
 NOTIFICATION_LEASE_LOCK_KEY = -2
 """Advisory lock: two processes that lease events of one incident would block each other. No probe has this id."""
@@ -53,10 +54,13 @@ class NotificationOutbox:
         allowed_destinations: Collection[str],
         editing_destinations: Collection[str] = (),
         unmerged_destinations: Collection[str] = (),
+        *,
+        news_since_edit: Mapping[str, int] = {},
     ) -> list[LeasedNotification]:
         """Lease what each allowed destination is sent next: critical incidents first, then by age. If more
         than MAX_UNMERGED_DUE_MESSAGES wait, they are merged into one message, unless the destination is one of
-        `unmerged_destinations`. A destination whose pace allows none gets none.
+        `unmerged_destinations`. A destination whose pace allows none gets none. `news_since_edit`: by destination, how
+        many messages with news this process has sent it since the last edit without news.
 
         An incident's later notifications wait for its earlier ones; those that are waiting are merged into one message.
         `changed` waits until MIN_CAUSE_CHANGED_NOTIFICATION_INTERVAL_MS after the last one, unless the destination is
@@ -73,6 +77,7 @@ class NotificationOutbox:
                 destinations=allowed_destinations,
                 editing_destinations=editing_destinations,
                 unmerged_destinations=unmerged_destinations,
+                news_since_edit=news_since_edit,
             )
 
     def mark_sent(
@@ -126,9 +131,13 @@ class NotificationOutbox:
         with self.database.open_write_transaction() as connection:
             self._release_notification_lease(connection, leased, is_superseded, state=DeliveryState.MERGED, **values)
             if state is DeliveryState.SENT:
-                connection.execute(
-                    sa.delete(failing_destinations).where(failing_destinations.c.destination == destination)
-                )
+                is_destination = failing_destinations.c.destination == destination
+                ended_failure = sa.delete(failing_destinations).where(is_destination)
+                failing_since = connection.execute(
+                    ended_failure.returning(failing_destinations.c.failing_since)
+                ).scalar()
+                if failing_since is not None:
+                    make_retries_due_after_failure(connection, destination, failing_since, now)
                 self._charge_sent_message_to_destination_pace(connection, leased, now)
             if self._release_notification_lease(connection, leased, state=state, **{**values, **more}):
                 if state is DeliveryState.UNCONFIRMED:

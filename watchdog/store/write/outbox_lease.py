@@ -74,6 +74,8 @@ class LeasedNotification:
     """The incidents that it names, if there are several."""
     raises_severity: bool = False
     """It names the first critical incident of a message that the destination has."""
+    states_no_news: bool = False
+    """It only shows acts of people, or what holds the incident back."""
 
     @property
     def is_merged_message(self) -> bool:
@@ -95,10 +97,11 @@ def lease_due_messages(
     destinations: Collection[str],
     editing_destinations: Collection[str],
     unmerged_destinations: Collection[str],
+    news_since_edit: Mapping[str, int],
 ) -> list[LeasedNotification]:
     """Lease what each of these destinations is sent next, if its pace allows a message now. One with nothing else to
     send gets another copy of what is unconfirmed and due. First, what is held back is marked.
-    `unmerged_destinations`: accept no merged messages."""
+    `unmerged_destinations`: accept no merged messages. `news_since_edit`: by destination, 0 for others."""
     leased: list[LeasedNotification] = []
     locked_messages = hold_back_notifications(connection, now)
     waiting = _list_destinations_with_due_rows(connection, outbox_is_waiting, now)
@@ -119,8 +122,10 @@ def lease_due_messages(
         for destination, due in sorted(due_messages.items()):
             idle.discard(destination)
             merged_at = paces.get(destination, DestinationPace()).merged_at
-            may_merge = destination not in unmerged_destinations
-            if chosen := choose_next_messages_to_send(due, merged_at, now, may_merge=may_merge):
+            may_merge, news_count = destination not in unmerged_destinations, news_since_edit.get(destination, 0)
+            if chosen := choose_next_messages_to_send(
+                due, merged_at, now, may_merge=may_merge, news_since_edit=news_count
+            ):
                 leads = [m.lead_incident for m in chosen if (m.lead_incident, destination) not in locked_messages]
                 lease = _lease_outbox_messages(connection, destination, leads, state, leased_until)
                 leased += [] if lease is None else [lease]
@@ -278,6 +283,7 @@ def _build_leased_notification(
         main_incident=leads[0] if leads[0] in named else named[0],
         named_incidents=named if len(named) > 1 else (),
         raises_severity=is_rise and message is not None,
+        states_no_news=events.issubset(MESSAGE_EDIT_EVENTS),
     )
 
 
