@@ -26,7 +26,7 @@
   function describe(row) {
     const names = [...row.closest("table").querySelectorAll("thead th")].map(cell => cell.textContent)
     const cells = [...row.cells].map((cell, i) => i ? `${names[i]} ${cell.textContent}` : cell.textContent)
-    return cells.filter((_, i) => row.cells[i].textContent !== WITHOUT_VALUE).join(" · ")
+    return cells.filter((_, i) => !["", WITHOUT_VALUE].includes(row.cells[i].textContent)).join(" · ")
   }
 
   function show() {
@@ -68,7 +68,7 @@
     parameters.delete("range")
     parameters.set("from", from)
     parameters.set("to", to)
-    location.assign(`?${parameters}#latency`)
+    location.assign(`?${parameters}#${chart.closest(".card").getAttribute("aria-labelledby")}`)
   }
 
   function indexAt(target, clientX) {
@@ -85,7 +85,7 @@
 
   document.addEventListener("pointerdown", event => {
     const target = find(event.target)
-    if (!target || event.button || !target.id.startsWith("latency")) return
+    if (!target || event.button) return
     anchor = undefined
     moveTo(target, indexAt(target, event.clientX))
     anchor = index
@@ -120,7 +120,7 @@
     }[event.key]
     if (next === undefined || !indexes.length) return
     event.preventDefault()
-    anchor = event.shiftKey && target.id.startsWith("latency") ? anchor ?? index ?? indexes[next] : undefined
+    anchor = event.shiftKey ? anchor ?? index ?? indexes[next] : undefined
     index = indexes[next]
     show()
   })

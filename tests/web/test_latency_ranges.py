@@ -25,7 +25,7 @@ from watchdog.web.chart_window import (
     build_chart_window_of_runs,
     parse_chart_url_query,
 )
-from watchdog.web.latency_points import compute_points_of_hours, compute_points_of_runs
+from watchdog.web.latency_points import add_newest_runs_to_hours, compute_points_of_hours, compute_points_of_runs
 
 LAST_HOUR = NOW // HOUR_MS * HOUR_MS - HOUR_MS
 """The newest hour that is rolled up."""
@@ -101,11 +101,11 @@ def test_a_long_range_has_means_and_failures_of_hours(database: Database) -> Non
 def test_links_keep_the_other_parameters(database: Database) -> None:
     html = request_page(create_test_app(database), "/probes/api?failed&range=7d").text
     links = [unescape(link) for link in re.findall(r'href="(\?[^"]*)"', html)]
-    assert {"?range=30d&failed#latency", "?all&range=7d#results", "?range=7d#results"} <= set(links)
-    assert '<a class="chip" href="?range=7d&amp;failed#latency" aria-current="true">7\u00a0days</a>' in html
+    assert {"?range=30d&failed#charts", "?all&range=7d#results", "?range=7d#results"} <= set(links)
+    assert '<a class="chip" href="?range=7d&amp;failed#charts" aria-current="true">7\u00a0days</a>' in html
     zoomed = request_page(create_test_app(database), f"/probes/api?all&from={OLD}&to={OLD + 2 * HOUR_MS}").text
     assert re.findall(">(Earlier|Later)<", zoomed) == ["Earlier", "Later"]
-    assert '<a class="chip" href="?all#latency">Newest</a>' in zoomed
+    assert '<a class="chip" href="?all#charts">Newest</a>' in zoomed
 
 
 def test_each_row_of_a_long_range_leads_to_its_part(database: Database) -> None:
@@ -148,14 +148,14 @@ def test_runs_stand_for_the_hours_that_are_not_rolled_up() -> None:
         run(in_hour), run(later), run(later - 1, Outcome.FAIL), run(later - 2, Outcome.MISSED, None, slot_count=9),
         run(later - 3, Outcome.ERROR, None), run(later - 4, duration=None), run(-1),
     ]  # fmt: skip
-    points = compute_points_of_hours(hours, newest, window)
+    points = compute_points_of_hours(add_newest_runs_to_hours(hours, newest, window), window)
     assert (points.passed_count, points.failed_count, points.no_verdict_count) == (61, 2, 15)
     assert (points.total_lower, points.total_upper) == (100, 400)
     assert sum(points.count_failures_by_point()) == 2
 
 
 def test_points_without_any_data() -> None:
-    empty = compute_points_of_hours([], [], build_chart_window_of_hours(NOW - 30 * DAY_MS, NOW))
+    empty = compute_points_of_hours([], build_chart_window_of_hours(NOW - 30 * DAY_MS, NOW))
     assert (empty.total_lower, empty.total_upper, empty.passed_count) == (None, None, 0)
     assert set(empty.lower) == {None}
     none = compute_points_of_runs([], build_chart_window_of_runs([], NOW - HOUR_MS, NOW))

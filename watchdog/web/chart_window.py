@@ -1,15 +1,25 @@
-"""The stretch of time that a chart shows, and how it is divided into points."""
+"""The stretch of time that the charts of a page show, how it is divided into points, and links to other ones."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from statistics import median_high
 from typing import NamedTuple
 
-from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, format_date, format_time_of_day
+from markupsafe import Markup
+
+from watchdog.domain.formatting import (
+    DAY_MS,
+    HOUR_MS,
+    MINUTE_MS,
+    SECOND_MS,
+    format_date,
+    format_duration,
+    format_time_of_day,
+)
 from watchdog.store.read.status import ResultRow
-from watchdog.web.times import TimeAxisLabel, TimeStyle
+from watchdog.web.times import TimeAxisLabel, TimeStyle, render_timestamp
 
 CHART_WINDOW_AND_POINT_DURATIONS_MS = (
     (5 * MINUTE_MS, 5 * SECOND_MS),
@@ -29,8 +39,10 @@ CHART_RANGES_MS = {
 """The ranges to choose from, by their name in URLs."""
 MIN_CHART_LENGTH_MS, MAX_CHART_AGE_MS = 5 * MINUTE_MS, 90 * DAY_MS
 MAX_CHART_LENGTH_OF_RUNS_MS = DAY_MS
-"""A longer chart is drawn from hourly roll-ups: the runs of a day are the most that a page reads."""
+"""A longer chart is drawn from hourly roll-ups or a sample of the runs: a page reads at most the runs of a day."""
 MAX_CHART_POINTS = 180
+SAMPLED_RUNS_PER_CHART_POINT = 8
+"""So a sample has at most about 1,500 runs."""
 
 
 class ChartWindow(NamedTuple):
@@ -51,6 +63,10 @@ class ChartWindow(NamedTuple):
 
     def get_chart_point_start_ms(self, index: int) -> int:
         return self.start + index * self.step
+
+    @property
+    def sample_interval_ms(self) -> int:
+        return self.step // SAMPLED_RUNS_PER_CHART_POINT
 
 
 class ChartUrlQuery(NamedTuple):
@@ -79,6 +95,43 @@ class ChartUrlQuery(NamedTuple):
         if self.start is not None and self.stop is not None:
             return self.start, self.stop
         return (now - CHART_RANGES_MS[self.range_name], now) if self.range_name else None
+
+    def build_zoom_query_string(self, window: ChartWindow, index: int) -> str:
+        """For a chart of this point alone; empty: it is too short for one."""
+        start = window.get_chart_point_start_ms(index)
+        stop = min(start + window.step, window.stop)
+        is_long_enough = MIN_CHART_LENGTH_MS <= stop - start < window.length
+        return self.build_query_string(start=start, stop=stop) if is_long_enough else ""
+
+    def render_period(self, window: ChartWindow, now: int) -> Markup:
+        """For titles: "last 7 days", "21 Nov 22:00 to 02:00"."""
+        if self.start is None:
+            length = CHART_RANGES_MS.get(self.range_name, window.length)
+            return Markup("last {}").format(format_duration(length))
+        return Markup("{} to {}").format(render_timestamp(window.start, now), render_timestamp(window.stop, now))
+
+
+class ChartRangeLink(NamedTuple):
+    """To another part of the history, which all charts of the page show then."""
+
+    label: str
+    query_string: str
+    is_current: bool = False
+
+
+def build_chart_range_links(window: ChartWindow, query: ChartUrlQuery, now: int) -> Iterator[ChartRangeLink]:
+    """To each range; from a part that the URL names by instants, also to the time before and after it, and to the
+    newest runs."""
+    for name, length in CHART_RANGES_MS.items():
+        is_current = name == query.range_name or (not query.parameters and length == window.length)
+        yield ChartRangeLink(format_duration(length), query.build_query_string(range_name=name), is_current)
+    if query.start is None:
+        return
+    length = window.stop - window.start
+    yield ChartRangeLink("Earlier", query.build_query_string(start=window.start - length, stop=window.start))
+    if window.stop < now:
+        yield ChartRangeLink("Later", query.build_query_string(start=window.stop, stop=window.stop + length))
+    yield ChartRangeLink("Newest", query.build_query_string())
 
 
 def parse_chart_url_query(range_name: str, start: int | None, stop: int | None, now: int) -> ChartUrlQuery:

@@ -83,12 +83,16 @@ def compute_points_of_runs(runs: Sequence[ResultRow], window: ChartWindow) -> La
     )
 
 
-def compute_points_of_hours(
+def add_newest_runs_to_hours(
     hours: Sequence[HourlyRollup], newest_runs: Iterable[ResultRow], window: ChartWindow
-) -> LatencyPoints:
-    """`hours`: oldest first. `newest_runs`: stand for the hours that are not rolled up yet."""
+) -> list[HourlyRollup]:
+    """The hours of a chart, oldest first, then each run that is not rolled up yet."""
     rolled_up_until = hours[-1].hour + HOUR_MS if hours else window.start
-    parts = [*hours, *(_to_rollup(run) for run in newest_runs if rolled_up_until <= run.slot < window.stop)]
+    return [*hours, *(_to_rollup(run) for run in newest_runs if rolled_up_until <= run.slot < window.stop)]
+
+
+def compute_points_of_hours(parts: Sequence[HourlyRollup], window: ChartWindow) -> LatencyPoints:
+    """`parts`: hours and single runs, oldest first."""
     counts, sums = [0] * window.point_count, [0] * window.point_count
     upper: list[int | None] = [None] * window.point_count
     for part in parts:

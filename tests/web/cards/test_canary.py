@@ -12,7 +12,13 @@ from tests.support.html_checks import find_html_problems, visible_text
 from tests.support.web import create_test_app, filled_database, request_page
 from watchdog.domain.formatting import MINUTE_MS, NBSP
 from watchdog.domain.model import Outcome, ProbeResult
-from watchdog.web.cards.canary import MAX_CANARY_RUNS_ON_CARD, build_canary_card
+from watchdog.store.read.measured_runs import MeasuredRun
+from watchdog.web.cards.canary import (
+    build_canary_latest_run,
+    compute_canary_chart_points,
+    render_canary_chart_of_points,
+)
+from watchdog.web.chart_window import ChartUrlQuery, ChartWindow
 
 FULL: dict[str, Any] = {"connect": 1.0, "enqueue": 8.0, "pick_up": 200.0, "finish": 1_700.0}
 
@@ -45,23 +51,52 @@ def run(slot: int = 0, outcome: Outcome = Outcome.PASS, reason: str = "", **phas
     ],
 )  # fmt: skip
 def test_the_newest_run_stage_by_stage(sentence: str, newest: ProbeResult, expected: list[str]) -> None:
-    card = build_canary_card([run(0, **FULL), newest])
-    assert card is not None
-    assert [f"{stage.state} {stage.text.replace(NBSP, ' ')}" for stage in card.stages] == expected, sentence
+    latest = build_canary_latest_run([run(0, **FULL), newest])
+    assert latest is not None
+    assert [f"{stage.state} {stage.text.replace(NBSP, ' ')}" for stage in latest.stages] == expected, sentence
 
 
 def test_the_median_excludes_the_newest_run() -> None:
-    card = build_canary_card([run(0, **FULL), run(1, enqueue=900, pick_up=900, finish=900)])
-    assert card is not None
-    assert card.stages[1].detail == f"median 200{NBSP}ms"
+    latest = build_canary_latest_run([run(0, **FULL), run(1, enqueue=900, pick_up=900, finish=900)])
+    assert latest is not None
+    assert latest.stages[1].detail == f"median 200{NBSP}ms"
 
 
-def test_the_chart_excludes_missed_slots_and_is_limited() -> None:
-    assert build_canary_card([run(0, Outcome.MISSED, "missed.skipped")]) is None
-    card = build_canary_card([run(i, **FULL) for i in range(MAX_CANARY_RUNS_ON_CARD + 5)])
-    assert card is not None
-    assert len(card.runs) == MAX_CANARY_RUNS_ON_CARD
-    assert card.runs[0].slot > card.runs[1].slot
+def test_a_missed_slot_is_no_run() -> None:
+    assert build_canary_latest_run([run(0, Outcome.MISSED, "missed.skipped")]) is None
+
+
+def measured(slot: int, outcome: Outcome = Outcome.PASS, message: str = "", **stages: float) -> MeasuredRun:
+    waiting = {"waiting": 7 * slot} if outcome is Outcome.FAIL else {}
+    return MeasuredRun(slot * MINUTE_MS, outcome, message, stages, waiting)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "runs", "failed", "expected"),
+    [
+        ("no run", [], 0, []),
+        ("one run", [measured(1, **FULL)], 0, [(8.0, 200.0, 1_700.0, 0, None, "")]),
+        ("several runs have their medians", [measured(i, pick_up=ms) for i, ms in enumerate((100, 900, 200))], 0,
+         [(None, 200, None, 0, None, "")]),
+        ("failed runs do not count beside others", [measured(1, pick_up=5), measured(2, Outcome.FAIL, "a", pick_up=99)],
+         1, [(None, 5, None, 1, 14, "a")]),
+        ("only failed runs", [measured(1, Outcome.FAIL, "a", enqueue=5), measured(2, Outcome.FAIL, "b", enqueue=7)], 2,
+         [(6.0, None, None, 2, 14, "b")]),
+        ("a run without a verdict is no data", [measured(1, Outcome.ERROR, enqueue=5)], 0, []),
+        ("failures that are not in the sample", [], 3, [(None, None, None, 3, None, "")]),
+        ("a failure that is not counted yet", [measured(1, Outcome.FAIL, "a")], 0, [(None, None, None, 1, 7, "a")]),
+    ],
+)  # fmt: skip
+def test_a_point_of_the_chart(
+    sentence: str, runs: list[MeasuredRun], failed: int, expected: list[tuple[Any, ...]]
+) -> None:
+    window = ChartWindow(0, 20 * MINUTE_MS, 10 * MINUTE_MS, 2)
+    points = compute_canary_chart_points(runs, [failed, 0], window, ChartUrlQuery())
+    assert [(*p.stages, p.failed_count, p.waiting, p.message) for p in points] == expected, sentence
+    assert all((p.start, p.zoom_query_string) == (0, f"?from=0&to={10 * MINUTE_MS}") for p in points)
+    chart = render_canary_chart_of_points(points, window, window.stop)
+    assert chart.count('class="fail"') == any(point.failed_count for point in points)
+    assert bool(chart) == bool(points)
 
 
 def test_the_page_shows_the_stages(tmp_path: Path) -> None:
@@ -72,7 +107,9 @@ def test_the_page_shows_the_stages(tmp_path: Path) -> None:
     assert "Latest run, 02:25:00" in text
     assert "Picked up Not picked up median" in text
     assert "Finished Not reached" in text
-    assert "Stages, last 3 h 55 min" in text
+    assert "Stages, last 6 h" in text
+    assert "One column per 5 min: the medians of its runs. Show as a table" in text
+    assert "02:24:14 8 ms - - 1 214 canary job not picked up within 10 s" in text.replace("\N{EN DASH}", "-")
     assert "Latency" not in text
     assert response.text.count('class="x-mark" d="M-3.5') == 3
-    assert "47 canary runs. Median time to pick-up" in response.text.replace(NBSP, " ")
+    assert "canary runs over 6 h. Time to pick-up between" in response.text.replace(NBSP, " ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from markupsafe import Markup
 
 from tests.support.store import make_result
 from watchdog.web.cards.phases import build_phases_card
@@ -18,6 +19,6 @@ from watchdog.web.cards.phases import build_phases_card
     ids=["a canary, whose duration counts from the sending", "time between the phases", "no duration"],
 )
 def test_the_total_is_never_less_than_its_parts(duration: int | None, phases: dict[str, float], total: float) -> None:
-    card = build_phases_card({"Last run": make_result(1, 0, duration=duration, phases=phases)})
+    card = build_phases_card({"Last run": make_result(1, 0, duration=duration, phases=phases)}, Markup("last 24 h"))
     assert card is not None
     assert card.rows[0].total_duration == pytest.approx(total)

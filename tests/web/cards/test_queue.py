@@ -14,8 +14,13 @@ from watchdog.domain.formatting import MINUTE_MS, NBSP
 from watchdog.domain.measurements import QueueMeasurements
 from watchdog.domain.probe_state import QueueThreshold, QueueThresholdRecord
 from watchdog.store.read.queue_stats import QueueSample
-from watchdog.web.cards.queue import build_queue_card
-from watchdog.web.chart_window import ChartWindow
+from watchdog.web.cards.queue import (
+    QueueChartPoint,
+    build_queue_card_metrics,
+    compute_queue_chart_points,
+    render_waiting_jobs_chart,
+)
+from watchdog.web.chart_window import ChartUrlQuery, ChartWindow
 
 HOUR = ChartWindow(0, 60 * MINUTE_MS, MINUTE_MS, 60)
 NOW = 59 * MINUTE_MS
@@ -62,22 +67,31 @@ def by_metric(records: list[QueueThresholdRecord]) -> dict[str, QueueThresholdRe
 def test_metrics_against_their_limits(
     sentence: str, metrics: QueueMeasurements, records: list[QueueThresholdRecord], expected: list[str]
 ) -> None:
-    card = build_queue_card([QueueSample(NOW, metrics)], by_metric(records), HOUR)
     lines = [
         f"{', '.join([f'{metric.title} {metric.value_text}', *metric.notes])}{': bad' if metric.exceeds_limit else ''}"
-        for metric in card.metrics
+        for metric in build_queue_card_metrics(QueueSample(NOW, metrics), by_metric(records))
     ]
     assert [line.replace(NBSP, " ") for line in lines] == expected, sentence
 
 
 def test_a_point_is_the_maximum_of_waiting_jobs() -> None:
     samples = [QueueSample(NOW + i * 1_000, QueueMeasurements(waiting=n)) for i, n in enumerate((3, 12_400, 5))]
-    records = by_metric([QueueThresholdRecord(WAITING)])
-    card = build_queue_card([QueueSample(0, QueueMeasurements(waiting=0)), *samples], records, HOUR)
-    assert list(card.table_rows) == [(NOW, 12_400), (0, 0)]
-    assert 'class="limit"' in card.chart
-    high_limit = by_metric([QueueThresholdRecord(QueueThreshold("waiting", 9_000))])
-    assert 'class="limit"' not in build_queue_card(samples[:1], high_limit, HOUR).chart
+    first = QueueSample(0, QueueMeasurements(waiting=0, oldest=7))
+    points = compute_queue_chart_points([first, *samples], HOUR, ChartUrlQuery())
+    assert points == [QueueChartPoint(0, "", 0, 7), QueueChartPoint(NOW, "", 12_400, None)]
+    chart = render_waiting_jobs_chart(points, QueueThresholdRecord(WAITING), HOUR, HOUR.stop)
+    assert 'class="limit"' in chart
+    assert "Waiting jobs over 1 h: at most 12\u202f400, 12\u202f400 at the end." in chart.replace(NBSP, " ")
+    high_limit = QueueThresholdRecord(QueueThreshold("waiting", 90_000))
+    assert 'class="limit"' not in render_waiting_jobs_chart(points, high_limit, HOUR, HOUR.stop)
+    assert render_waiting_jobs_chart([], high_limit, HOUR, HOUR.stop) == ""
+
+
+def test_a_point_has_the_age_of_its_oldest_job() -> None:
+    ages = (None, 5_000, 9_000, None, 1_000)
+    samples = [QueueSample(NOW + i, QueueMeasurements(waiting=1, oldest=age)) for i, age in enumerate(ages)]
+    (point,) = compute_queue_chart_points(samples, HOUR, ChartUrlQuery())
+    assert point.oldest == 9_000
 
 
 def test_the_page_shows_the_queue(tmp_path: Path) -> None:

@@ -292,7 +292,9 @@ def test_a_run_is_requested_and_its_result_is_marked(app: FastAPI, database: Dat
     harness = register_probe(database, NOW)
     cookie = sign_in(app, OPERATOR)
     page = read_page(app, "/probes/api", cookie)
-    assert 'formaction="/probes/api/run-now"' in page
+    first_button = re.search(r'<form class="actions"[^>]*>.*?(<button[^>]*>)', page)
+    assert first_button
+    assert first_button[1] == '<button class="btn btn-primary" formaction="/probes/api/run-now">'
     fields = {"csrf_token": find_token(page), "comment": "after the fix"}
     for _ in range(2):
         response = submit(app, "/probes/api/run-now", fields, cookie)
@@ -311,6 +313,7 @@ def test_a_run_is_requested_and_its_result_is_marked(app: FastAPI, database: Dat
 def test_a_heartbeat_has_no_button_to_run_it(app: FastAPI) -> None:
     page = read_page(app, "/probes/job", sign_in(app, OPERATOR))
     assert "run-now" not in page
+    assert "btn-primary" not in page
     assert 'formaction="/probes/job/pause"' in page
 
 

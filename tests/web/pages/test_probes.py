@@ -11,8 +11,15 @@ from tests.support.html_checks import visible_text
 from tests.support.web import filled_database
 from watchdog.domain.formatting import HOUR_MS, MINUTE_MS
 from watchdog.domain.model import Outcome
+from watchdog.domain.own_network import WATCHDOG_NETWORK_FAULT_REASON
 from watchdog.web.pages.probe import ProbePageUrlQuery, load_probe_page
-from watchdog.web.pages.probes import MAX_SPARKLINE_RUNS, ProbesPageFilter, ProbesPageRow, load_probes_page
+from watchdog.web.pages.probes import (
+    MAX_SPARKLINE_RUNS,
+    ProbesPage,
+    ProbesPageFilter,
+    ProbesPageRow,
+    load_probes_page,
+)
 
 
 def row_of_heartbeat(folder: Path, kinds: str, duration: int | None) -> ProbesPageRow:
@@ -84,7 +91,7 @@ def test_a_paused_probe_is_listed_apart_with_its_open_incident(tmp_path: Path) -
         probe = load_probe_page(connection, "api", ProbePageUrlQuery(), NOW)
     assert [(section.name, [row.name for row in section.rows]) for section in page.sections] == [
         ("Needs attention", ["Search"]),
-        ("Paused", ["API"]),
+        ("Not judged", ["API"]),
     ]
     (row,) = only_paused.sections[0].rows
     assert visible_text(row.problem_text) == "paused until 03:29 UTC by Ana: moved · HTTP 503 · for 2 h"
@@ -96,3 +103,73 @@ def test_a_paused_probe_is_listed_apart_with_its_open_incident(tmp_path: Path) -
         "HTTP 503",
     ]
     assert probe.can_resume
+
+
+def load_rows_of_states(folder: Path, probe_filter: ProbesPageFilter) -> ProbesPage:
+    """Probes in each state, and three in maintenance: one is fine, one has an open incident, one is paused."""
+    rows = FixtureRows()
+    rows.add_watermark(NOW)
+    for name in ("Fine", "Down", "Paused", "Upgraded", "Upgraded and down", "Upgraded and paused"):
+        rows.add_passing_results(rows.add_probe(name), count=3)
+    rows.add_probe("New")
+    fault = rows.add_probe("Own fault")
+    rows.add_result(fault, NOW - 2 * MINUTE_MS)
+    rows.add_result(fault, NOW - MINUTE_MS, Outcome.ERROR, "network", WATCHDOG_NETWORK_FAULT_REASON, None)
+    for name in ("Down", "Upgraded and down"):
+        rows.add_incident(rows.probe_by_name[name], "availability", "HTTP 503", NOW - HOUR_MS)
+    for name in ("Paused", "Upgraded and paused"):
+        rows.add_pause(rows.probe_by_name[name], NOW - HOUR_MS)
+    upgraded = [id for name, id in rows.probe_by_name.items() if name.startswith("Upgraded")]
+    rows.add_maintenance(upgraded, NOW - HOUR_MS, NOW + HOUR_MS)
+    with (
+        filled_database(f"sqlite:///{folder / 'watchdog.db'}", rows) as database,
+        database.open_read_transaction() as connection,
+    ):
+        return load_probes_page(connection, probe_filter, 1, NOW)
+
+
+def test_what_is_not_judged_is_listed_last(tmp_path: Path) -> None:
+    page = load_rows_of_states(tmp_path, ProbesPageFilter())
+    listed = [
+        (section.name, [(visible_text(row.state_badge), row.name) for row in section.rows]) for section in page.sections
+    ]
+    assert listed == [
+        ("Needs attention", [("Down", "Down"), ("Down", "Upgraded and down")]),
+        ("Up", [("Up", "Fine")]),
+        (
+            "Not judged",
+            [
+                ("No data", "New"),
+                ("No data", "Own fault"),
+                ("Maintenance", "Upgraded"),
+                ("Paused", "Paused"),
+                ("Paused", "Upgraded and paused"),
+            ],
+        ),
+    ]
+    assert page.headline == "8\N{NO-BREAK SPACE}probes, 2 need attention"
+    assert [(state.label, count) for state, count in page.state_counts] == [
+        ("Down", 2), ("Degraded", 0), ("No data", 2), ("Maintenance", 3), ("Paused", 2), ("Up", 1),
+    ]  # fmt: skip
+    marks = {row.name: [visible_text(mark) for mark in row.marks] for section in page.sections for row in section.rows}
+    assert marks["Upgraded"] == marks["Upgraded and down"] == ["in maintenance until 03:29 UTC"]
+    badges = {row.name: "is-maint" in "".join(row.marks) for section in page.sections for row in section.rows}
+    assert [name for name, has_badge in badges.items() if has_badge] == ["Upgraded and down", "Upgraded and paused"]
+
+
+@pytest.mark.parametrize(
+    ("state", "search", "expected"),
+    [
+        ("maintenance", "", ["Upgraded and down", "Upgraded", "Upgraded and paused"]),
+        ("down", "", ["Down", "Upgraded and down"]),
+        ("up", "", ["Fine"]),
+        ("paused", "", ["Paused", "Upgraded and paused"]),
+        ("unknown", "", ["New", "Own fault"]),
+        ("", "state:maintenance", ["Upgraded and down", "Upgraded", "Upgraded and paused"]),
+        ("", "state:down state:maint", ["Upgraded and down"]),
+        ("maint", "", []),
+    ],
+)
+def test_maintenance_is_a_filter(tmp_path: Path, state: str, search: str, expected: list[str]) -> None:
+    page = load_rows_of_states(tmp_path, ProbesPageFilter(search, state))
+    assert [row.name for section in page.sections for row in section.rows] == expected

@@ -72,20 +72,27 @@ class StoredResultWithEvidence:
     """None: this result's evidence was not stored."""
 
 
-def list_incident_intervals(connection: Connection, start: int) -> list[IncidentInterval]:
-    """The incidents that were open at `start` or later, without what is at instants that came again afterwards."""
+def list_incident_intervals(
+    connection: Connection, start: int, *, probe: int | None = None, limit: int | None = None
+) -> list[IncidentInterval]:
+    """The incidents that were open at `start` or later, without what is at instants that came again afterwards.
+    `probe`: only its incidents. `limit`: only those that began last."""
     since = incidents.c.since + incidents.c.clock_shift
     columns = (incidents.c.probe, incidents.c.rule, since, incidents.c.resolved_at, clock_steps.c.valid_until)
     ended_generation = clock_steps.c.generation - 1
     query = sa.select(*columns).join_from(
         incidents, clock_steps, incidents.c.resolved_generation == ended_generation, isouter=True
     )
-    open_since = sa.or_(incidents.c.resolved_at.is_(None), incidents.c.resolved_at >= start)
+    query = query.where(sa.or_(incidents.c.resolved_at.is_(None), incidents.c.resolved_at >= start))
+    if probe is not None:
+        query = query.where(incidents.c.probe == probe)
+    if limit is not None:
+        query = query.order_by(incidents.c.since.desc()).limit(limit)
     intervals = []
-    for probe, rule, began_at, resolved_at, valid_until in connection.execute(query.where(open_since)):
+    for of_probe, rule, began_at, resolved_at, valid_until in connection.execute(query):
         ended_at = resolved_at if valid_until is None else min(resolved_at, valid_until)
         if ended_at is None or began_at <= ended_at:
-            intervals.append(IncidentInterval(probe, rule, began_at, ended_at))
+            intervals.append(IncidentInterval(of_probe, rule, began_at, ended_at))
     return intervals
 
 

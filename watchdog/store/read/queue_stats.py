@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -14,7 +15,11 @@ from watchdog.domain.probe_state import (
     queue_threshold_records_from_json,
 )
 from watchdog.store.codec import decode_nullable_json
+from watchdog.store.read.measured_runs import MeasuredRun
 from watchdog.store.tables import newest_results, probe_state
+
+MAX_RUNS_SEARCHED_FOR_METRICS = 5
+"""A run on request that failed has a measurement, but none of the queue."""
 
 
 class QueueSample(NamedTuple):
@@ -22,19 +27,9 @@ class QueueSample(NamedTuple):
     metrics: QueueMeasurements
 
 
-def list_queue_samples(connection: Connection, probe: int, start: int) -> list[QueueSample]:
-    """The runs since `start` that counted the waiting jobs, oldest first."""
-    measured = (
-        newest_results.c.probe == probe,
-        newest_results.c.slot >= start,
-        newest_results.c.measurements.is_not(None),
-    )
-    rows = connection.execute(
-        sa.select(newest_results.c.slot, newest_results.c.measurements).where(*measured).order_by("slot")
-    )
-    samples = (
-        QueueSample(slot, QueueMeasurements.from_measurements(decode_nullable_json(text))) for slot, text in rows
-    )
+def build_queue_samples(runs: Iterable[MeasuredRun]) -> list[QueueSample]:
+    """Of the runs that counted the waiting jobs."""
+    samples = (QueueSample(run.slot, QueueMeasurements.from_measurements(run.measurements)) for run in runs)
     return [sample for sample in samples if sample.metrics.waiting is not None]
 
 
@@ -42,12 +37,11 @@ def load_newest_queue_sample(connection: Connection, probe: int) -> QueueSample 
     """The newest run that read the queue; None: there is none."""
     measured = newest_results.c.probe == probe, newest_results.c.measurements.is_not(None)
     query = sa.select(newest_results.c.slot, newest_results.c.measurements).where(*measured)
-    row = connection.execute(query.order_by(newest_results.c.slot.desc()).limit(1)).first()
-    return (
-        None
-        if row is None
-        else QueueSample(row.slot, QueueMeasurements.from_measurements(decode_nullable_json(row.measurements)))
+    rows = connection.execute(query.order_by(newest_results.c.slot.desc()).limit(MAX_RUNS_SEARCHED_FOR_METRICS))
+    samples = (
+        QueueSample(slot, QueueMeasurements.from_measurements(decode_nullable_json(text))) for slot, text in rows
     )
+    return next((sample for sample in samples if sample.metrics != QueueMeasurements()), None)
 
 
 def load_queue_threshold_records(connection: Connection, probe: int) -> dict[str, QueueThresholdRecord]:

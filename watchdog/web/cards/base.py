@@ -6,11 +6,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from watchdog.domain.model import ProbeResult
+from markupsafe import Markup
+
+from watchdog.domain.formatting import DAY_MS, format_duration
+from watchdog.domain.model import Outcome, ProbeResult
 from watchdog.store.read import history
 from watchdog.store.read.jobs import NewestJobSourceListing, load_newest_job_source_listings
+from watchdog.store.read.measured_runs import MeasuredRun, list_measured_runs, list_sampled_runs
+from watchdog.store.read.rollups import HourlyRollup, list_hourly_rollups
 from watchdog.store.read.status import Connection, ProbeStatus, ResultRow
-from watchdog.web.chart_window import ChartUrlQuery
+from watchdog.web.chart_window import (
+    MAX_CHART_LENGTH_OF_RUNS_MS,
+    ChartUrlQuery,
+    ChartWindow,
+    build_chart_window_of_hours,
+    build_chart_window_of_runs,
+    choose_chart_window,
+)
+from watchdog.web.latency_points import add_newest_runs_to_hours
+from watchdog.web.times import render_timestamp
 
 
 @dataclass(frozen=True)
@@ -27,6 +41,70 @@ class ProbeCardLoadContext:
     @property
     def probe_database_id(self) -> int:
         return self.status.probe.database_id
+
+    @cached_property
+    def chart_runs(self) -> Sequence[ResultRow]:
+        """The runs that the charts show, oldest first; none if they show more than a day."""
+        period = self.chart_query.find_period(self.now)
+        if period is None:
+            return self.runs
+        start, stop = period
+        if stop - start > MAX_CHART_LENGTH_OF_RUNS_MS:
+            return ()
+        if start >= self.now - DAY_MS:
+            return [run for run in self.runs if start <= run.slot < stop]
+        return history.list_results_between(self.connection, self.probe_database_id, start, stop)
+
+    @cached_property
+    def is_chart_of_runs(self) -> bool:
+        """Whether the charts show `chart_runs`. Of more than a day, and where runs are no longer stored, they show
+        `chart_hours`."""
+        period = self.chart_query.find_period(self.now)
+        if period is None or self.chart_runs:
+            return True
+        start, stop = period
+        return stop - start <= MAX_CHART_LENGTH_OF_RUNS_MS and start >= self.now - DAY_MS
+
+    @cached_property
+    def chart_window(self) -> ChartWindow:
+        """The same for all charts of the page."""
+        period = self.chart_query.find_period(self.now)
+        if period is None:
+            return choose_chart_window(self.runs, self.now)
+        if self.is_chart_of_runs:
+            return build_chart_window_of_runs(self.chart_runs, *period)
+        return build_chart_window_of_hours(*period)
+
+    @cached_property
+    def chart_hours(self) -> Sequence[HourlyRollup]:
+        """The hours that the charts show, oldest first, then each run that is not rolled up yet."""
+        window = self.chart_window
+        hours = list_hourly_rollups(self.connection, self.probe_database_id, window.start, window.stop)
+        return add_newest_runs_to_hours(hours, self.runs, window)
+
+    def list_measured_chart_runs(self) -> list[MeasuredRun]:
+        """The runs of the charts with what they measured, oldest first; of hours, a sample of them."""
+        window, probe = self.chart_window, self.probe_database_id
+        if self.is_chart_of_runs:
+            end = window.stop + (window.stop == self.now)  # a run of this instant is among the newest
+            return list_measured_runs(self.connection, probe, window.start, end)
+        return list_sampled_runs(self.connection, probe, window.start, window.stop, window.sample_interval_ms)
+
+    def render_chart_period(self) -> Markup:
+        """For titles: "last 7 days"."""
+        return self.chart_query.render_period(self.chart_window, self.now)
+
+    def render_sample_note(self, runs: Sequence[MeasuredRun]) -> Markup:
+        """Which of its runs a chart of `list_measured_chart_runs` shows; empty: all."""
+        if self.is_chart_of_runs:
+            return Markup()
+        window = self.chart_window
+        note = Markup("Values are of at most one run per {}.").format(format_duration(window.sample_interval_ms))
+        # The first failed run of an incident is stored for longer than the others.
+        first = next((run.slot for run in runs if run.outcome is Outcome.PASS), window.start)
+        if first - window.start > window.step:
+            note += Markup(" Runs are stored from {} on.").format(render_timestamp(first, self.now))
+        return note
 
     @cached_property
     def newest_job_source_listing(self) -> NewestJobSourceListing | None:

@@ -1,23 +1,25 @@
-"""A canary's sentinel jobs, stage by stage: the newest run, and the durations of the last runs."""
+"""A canary's sentinel jobs, stage by stage: the newest run, and the durations over time."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import NamedTuple
 
 from markupsafe import Markup
 
 from watchdog.domain import reasons
-from watchdog.domain.formatting import format_count_with_noun, format_duration, format_time_of_day
+from watchdog.domain.formatting import format_count_with_noun, format_duration
 from watchdog.domain.measurements import CanaryStageDurations, QueueMeasurements
 from watchdog.domain.model import HealthState, Outcome, ProbeResult
+from watchdog.store.read.measured_runs import MeasuredRun
 from watchdog.web import charts
 from watchdog.web.cards.base import ProbeCardLoadContext, ProbePageCardType
-from watchdog.web.times import TimeAxisLabel
+from watchdog.web.chart_window import ChartUrlQuery, ChartWindow, build_time_axis_labels
 
-MAX_CANARY_RUNS_ON_CARD = 48
-"""Runs in the chart and its table."""
+MAX_RUNS_OF_TYPICAL_STAGES = 48
+"""The newest run is compared with so many before it."""
 REASONS_IMPLYING_PICK_UP = ("canary.not_finished", "job.failed", "canary.progress_stalled")
 """Reasons that imply a pick-up, even where the queue system does not show it."""
 REASONS_IMPLYING_ENQUEUE = (*REASONS_IMPLYING_PICK_UP, "canary.not_picked_up", "canary.lost", "canary.poll_failed")
@@ -40,68 +42,142 @@ class CanaryCardStage:
 
 
 @dataclass(frozen=True, slots=True)
-class CanaryCardRun:
+class CanaryLatestRun:
     slot: int
-    outcome: Outcome
-    reason: str
-    message: str
-    stages: CanaryStageDurations
-    waiting: int | None
-    """Jobs that waited in the queue; measured only when the sentinel was not picked up."""
+    stages: tuple[CanaryCardStage, ...]
 
-    @classmethod
-    def from_result(cls, result: ProbeResult) -> CanaryCardRun:
-        stages = CanaryStageDurations.from_phases(result.phases)
-        waiting = QueueMeasurements.from_measurements(result.measurements).waiting
-        return cls(result.slot, result.outcome, result.reason, result.message, stages, waiting)
+
+class CanaryChartPoint(NamedTuple):
+    """A point of the chart that has a run."""
+
+    start: int
+    zoom_query_string: str
+    """Of a chart of this point alone; empty: it is too short for one."""
+    stages: CanaryStageDurations
+    """The medians of the runs that passed; if none did, of those that failed."""
+    failed_count: int
+    waiting: int | None
+    """At most so many jobs waited in the queue; measured only when a sentinel was not picked up."""
+    message: str
+    """Of the last failed run."""
 
 
 @dataclass(frozen=True, slots=True)
 class CanaryCard:
-    latest_slot: int
-    stages: tuple[CanaryCardStage, ...]
-    """Of the newest run."""
+    latest: CanaryLatestRun | None
+    """None: there was no run within the last day."""
+    window: ChartWindow
+    period: Markup
+    """ "last 7 days"."""
     chart: Markup
-    length: int
-    """Milliseconds from the oldest run shown to the newest."""
-    runs: tuple[CanaryCardRun, ...]
+    """Empty: there is no run in this time."""
+    sample_note: Markup
+    table_rows: tuple[CanaryChartPoint, ...]
     """Newest first."""
 
 
 def load_canary_card(context: ProbeCardLoadContext) -> CanaryCard | None:
-    results = context.load_results_of_slots([run.slot for run in context.runs[-MAX_CANARY_RUNS_ON_CARD:]])
-    return build_canary_card([results[slot] for slot in sorted(results)])
-
-
-def build_canary_card(results: Sequence[ProbeResult]) -> CanaryCard | None:
-    """`results`: oldest first. None when there was no run."""
-    runs = [CanaryCardRun.from_result(result) for result in results if result.outcome is not Outcome.MISSED]
-    runs = runs[-MAX_CANARY_RUNS_ON_CARD:]
-    if not runs:
+    """None: no run within the last day, and the URL asks for no other part of the history."""
+    results = context.load_results_of_slots([run.slot for run in context.runs[-MAX_RUNS_OF_TYPICAL_STAGES:]])
+    latest = build_canary_latest_run([results[slot] for slot in sorted(results)])
+    if latest is None and not context.chart_query.parameters:
         return None
-    timings = [None if run.outcome is Outcome.ERROR else _build_canary_chart_column_of_run(run) for run in runs]
+    runs, window = context.list_measured_chart_runs(), context.chart_window
+    points = compute_canary_chart_points(runs, _count_failures_by_point(context, runs), window, context.chart_query)
     return CanaryCard(
-        latest_slot=runs[-1].slot,
-        stages=tuple(_build_canary_stage_summaries(runs[-1], runs[:-1])),
-        chart=charts.render_canary_chart(timings, _build_canary_time_axis_labels(runs), _describe_canary_chart(runs)),
-        length=runs[-1].slot - runs[0].slot,
-        runs=tuple(reversed(runs)),
+        latest=latest,
+        window=window,
+        period=context.render_chart_period(),
+        chart=render_canary_chart_of_points(points, window, context.now),
+        sample_note=context.render_sample_note(runs),
+        table_rows=tuple(reversed(points)),
     )
 
 
-def _build_canary_chart_column_of_run(run: CanaryCardRun) -> charts.CanaryChartColumn:
-    return charts.CanaryChartColumn(run.stages.pick_up, run.stages.finish, run.outcome is Outcome.FAIL)
+def _count_failures_by_point(context: ProbeCardLoadContext, runs: Iterable[MeasuredRun]) -> list[int]:
+    """Of all runs, also where `runs` is a sample."""
+    if context.is_chart_of_runs:
+        failures = [(run.slot, 1) for run in runs if run.outcome is Outcome.FAIL]
+    else:
+        failures = [(part.hour, part.failed) for part in context.chart_hours]
+    counts = [0] * context.chart_window.point_count
+    for at, count in failures:
+        counts[context.chart_window.find_chart_point_index(at)] += count
+    return counts
 
 
-def _build_canary_stage_summaries(newest: CanaryCardRun, earlier: Sequence[CanaryCardRun]) -> list[CanaryCardStage]:
+def compute_canary_chart_points(
+    runs: Iterable[MeasuredRun], failed_counts: Sequence[int], window: ChartWindow, query: ChartUrlQuery
+) -> list[CanaryChartPoint]:
+    """`runs`: oldest first. `failed_counts`: of each point of the window. The points are in the order of time."""
+    runs_by_point: dict[int, list[MeasuredRun]] = {}
+    for run in runs:
+        if run.outcome is not Outcome.ERROR:
+            runs_by_point.setdefault(window.find_chart_point_index(run.slot), []).append(run)
+    return [
+        _build_canary_chart_point(
+            runs_by_point.get(i, []),
+            failed_count,
+            window.get_chart_point_start_ms(i),
+            query.build_zoom_query_string(window, i),
+        )
+        for i, failed_count in enumerate(failed_counts)
+        if failed_count or i in runs_by_point
+    ]
+
+
+def _build_canary_chart_point(
+    runs: Sequence[MeasuredRun], failed_count: int, start: int, zoom_query_string: str
+) -> CanaryChartPoint:
+    failed = [run for run in runs if run.outcome is Outcome.FAIL]
+    passed = [run for run in runs if run.outcome is Outcome.PASS]
+    stages = [CanaryStageDurations.from_phases(run.phases) for run in passed or failed]
+    waiting = [QueueMeasurements.from_measurements(run.measurements).waiting for run in failed]
+    return CanaryChartPoint(
+        start=start,
+        zoom_query_string=zoom_query_string,
+        stages=CanaryStageDurations(*(_compute_median(durations) for durations in zip(*stages, strict=True))),
+        failed_count=max(failed_count, len(failed)),
+        waiting=max((count for count in waiting if count is not None), default=None),
+        message=failed[-1].message if failed else "",
+    )
+
+
+def _compute_median(values: Iterable[float | None]) -> float | None:
+    present = [value for value in values if value is not None]
+    return median(present) if present else None
+
+
+def render_canary_chart_of_points(points: Sequence[CanaryChartPoint], window: ChartWindow, now: int) -> Markup:
+    """`points`: oldest first. Empty if there is none."""
+    if not points:
+        return Markup()
+    columns: list[charts.CanaryChartColumn | None] = [None] * window.point_count
+    for point in points:
+        column = charts.CanaryChartColumn(point.stages.pick_up, point.stages.finish, point.failed_count > 0)
+        columns[window.find_chart_point_index(point.start)] = column
+    label = _describe_canary_chart(points, window)
+    return charts.render_canary_chart(columns, build_time_axis_labels(window, now), label)
+
+
+def build_canary_latest_run(results: Sequence[ProbeResult]) -> CanaryLatestRun | None:
+    """`results`: oldest first. None when there was no run."""
+    runs = [result for result in results if result.outcome is not Outcome.MISSED]
+    if not runs:
+        return None
+    return CanaryLatestRun(runs[-1].slot, tuple(_build_canary_stage_summaries(runs[-1], runs[:-1])))
+
+
+def _build_canary_stage_summaries(newest: ProbeResult, earlier: Sequence[ProbeResult]) -> list[CanaryCardStage]:
     """The first stage that was not reached is the one that failed. A stage that is never reported is not observable."""
-    passed = [run for run in earlier if run.outcome is Outcome.PASS]
+    passed = [CanaryStageDurations.from_phases(run.phases) for run in earlier if run.outcome is Outcome.PASS]
+    reached = CanaryStageDurations.from_phases(newest.phases)
     summaries: list[CanaryCardStage] = []
     failed = False
     for name, title in CANARY_STAGE_TITLES.items():
-        durations = [ms for run in passed if (ms := getattr(run.stages, name)) is not None]
+        durations = [ms for stages in passed if (ms := getattr(stages, name)) is not None]
         typical = f"median {format_duration(median(durations))}" if durations else ""
-        duration = getattr(newest.stages, name)
+        duration = getattr(reached, name)
         if duration is not None:
             is_last = name == "finish"
             state = HealthState.DOWN if newest.outcome is Outcome.FAIL and is_last else HealthState.UP
@@ -119,22 +195,17 @@ def _build_canary_stage_summaries(newest: CanaryCardRun, earlier: Sequence[Canar
     return summaries
 
 
-def _build_canary_time_axis_labels(runs: Sequence[CanaryCardRun]) -> list[TimeAxisLabel]:
-    first, last = runs[0].slot, runs[-1].slot
-    instants = [first + (last - first) * i // 4 for i in range(5)]
-    return [TimeAxisLabel(format_time_of_day(at), at) for at in instants]
-
-
-def _describe_canary_chart(runs: Sequence[CanaryCardRun]) -> str:
+def _describe_canary_chart(points: Sequence[CanaryChartPoint], window: ChartWindow) -> str:
     """The chart in words, for screen readers."""
-    sentences = [f"Stage durations of {format_count_with_noun(len(runs), 'canary run')}."]
+    sentences = [f"Stage durations of canary runs over {format_duration(window.length)}."]
     for label, durations in (
-        ("pick-up", [run.stages.pick_up for run in runs if run.stages.pick_up is not None]),
-        ("finish", [run.stages.finish for run in runs if run.stages.finish is not None]),
+        ("pick-up", [point.stages.pick_up for point in points if point.stages.pick_up is not None]),
+        ("finish", [point.stages.finish for point in points if point.stages.finish is not None]),
     ):
         if durations:
-            sentences.append(f"Median time to {label} {format_duration(median(durations))}.")
-    if failed_count := sum(run.outcome is Outcome.FAIL for run in runs):
+            shortest, longest = format_duration(min(durations)), format_duration(max(durations))
+            sentences.append(f"Time to {label} between {shortest} and {longest}.")
+    if failed_count := sum(point.failed_count for point in points):
         sentences.append(f"{format_count_with_noun(failed_count, 'run')} failed.")
     return " ".join(sentences)
 

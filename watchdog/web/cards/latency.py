@@ -8,38 +8,19 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from watchdog.domain.formatting import DAY_MS, MINUTE_MS, format_count_with_noun, format_duration, format_utc_timestamp
+from watchdog.domain.formatting import MINUTE_MS, format_count_with_noun, format_duration, format_utc_timestamp
 from watchdog.domain.model import ProbeResult
 from watchdog.domain.rules import preference
-from watchdog.store.read.history import list_results_between
-from watchdog.store.read.rollups import list_hourly_rollups
 from watchdog.web import charts
 from watchdog.web.cards.base import ProbeCardLoadContext, ProbePageCardType
-from watchdog.web.chart_window import (
-    CHART_RANGES_MS,
-    MAX_CHART_LENGTH_OF_RUNS_MS,
-    MIN_CHART_LENGTH_MS,
-    ChartUrlQuery,
-    ChartWindow,
-    build_chart_window_of_hours,
-    build_chart_window_of_runs,
-    build_time_axis_labels,
-    choose_chart_window,
-)
+from watchdog.web.chart_window import ChartUrlQuery, ChartWindow, build_time_axis_labels
 from watchdog.web.latency_points import LatencyPoints, compute_points_of_hours, compute_points_of_runs
-from watchdog.web.times import render_time_of_day, render_timestamp
+from watchdog.web.times import render_time_of_day
 
 LATENCY_LIMIT_EXPRESSION_PATTERN = re.compile(r"\s*elapsed_ms\s*<=?\s*(\d+)\s*")
 MAX_FAILED_RUN_CLUSTER_GAP_CHART_FRACTION = 0.04
 """Failures closer to each other than this share of the chart's width are drawn as one cluster."""
 MAX_FAILED_RUN_CLUSTERS_IN_CHART_DESCRIPTION = 5
-
-
-@dataclass(frozen=True, slots=True)
-class ChartRangeLink:
-    label: str
-    query_string: str
-    is_current: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +42,6 @@ class LatencyCard:
     chart: Markup
     has_limit_line: bool
     no_verdict_period: Markup
-    range_links: tuple[ChartRangeLink, ...]
     table_rows: tuple[LatencyPointRow, ...]
     """Newest first."""
 
@@ -78,26 +58,11 @@ def load_latency_card(context: ProbeCardLoadContext) -> LatencyCard | None:
     slot = context.status.last_judged_slot
     latest = None if slot is None else context.load_results_of_slots([slot]).get(slot)
     limit = find_latency_limit_in_preferences(latest)
-    return build_latency_card(load_latency_points(context), limit, context.chart_query, context.now)
-
-
-def load_latency_points(context: ProbeCardLoadContext) -> LatencyPoints:
-    """Of runs for a day at most; of hourly roll-ups for more, and where runs are no longer stored."""
-    now, probe = context.now, context.probe_database_id
-    period = context.chart_query.find_period(now)
-    if period is None:
-        return compute_points_of_runs(context.runs, choose_chart_window(context.runs, now))
-    start, stop = period
-    if stop - start <= MAX_CHART_LENGTH_OF_RUNS_MS:
-        if start >= now - DAY_MS:
-            runs = [run for run in context.runs if start <= run.slot < stop]
-        else:
-            runs = list_results_between(context.connection, probe, start, stop)
-        if runs or start >= now - DAY_MS:
-            return compute_points_of_runs(runs, build_chart_window_of_runs(runs, start, stop))
-    window = build_chart_window_of_hours(start, stop)
-    hours = list_hourly_rollups(context.connection, probe, window.start, window.stop)
-    return compute_points_of_hours(hours, context.runs, window)
+    if context.is_chart_of_runs:
+        points = compute_points_of_runs(context.chart_runs, context.chart_window)
+    else:
+        points = compute_points_of_hours(context.chart_hours, context.chart_window)
+    return build_latency_card(points, limit, context.chart_query, context.now)
 
 
 def find_latency_limit_in_preferences(latest_result: ProbeResult | None) -> int | None:
@@ -118,7 +83,7 @@ def build_latency_card(points: LatencyPoints, limit: int | None, query: ChartUrl
     limit_line = _build_latency_limit_line(limit, points)
     return LatencyCard(
         points=points,
-        title=_format_title(points, query, now),
+        title=Markup("Latency, {}").format(query.render_period(window, now)),
         chart=charts.render_latency_chart(
             (points.lower, points.upper),
             points.line_names,
@@ -129,36 +94,8 @@ def build_latency_card(points: LatencyPoints, limit: int | None, query: ChartUrl
         ),
         has_limit_line=limit_line is not None,
         no_verdict_period=_format_slot_range(points.no_verdict_period),
-        range_links=(*_build_range_links(window, query), *_build_step_links(window, query, now)),
         table_rows=tuple(_build_table_rows(points, query)),
     )
-
-
-def _format_title(points: LatencyPoints, query: ChartUrlQuery, now: int) -> Markup:
-    """ "Latency, last 7 days", "Latency, 21 Nov 22:00 to 02:00"."""
-    window = points.window
-    if query.start is None:
-        length = CHART_RANGES_MS.get(query.range_name, window.length)
-        return Markup("Latency, last {}").format(format_duration(length))
-    return Markup("Latency, {} to {}").format(render_timestamp(window.start, now), render_timestamp(window.stop, now))
-
-
-def _build_range_links(window: ChartWindow, query: ChartUrlQuery) -> Iterator[ChartRangeLink]:
-    for name, length in CHART_RANGES_MS.items():
-        is_current = name == query.range_name or (not query.parameters and length == window.length)
-        yield ChartRangeLink(format_duration(length), query.build_query_string(range_name=name), is_current)
-
-
-def _build_step_links(window: ChartWindow, query: ChartUrlQuery, now: int) -> Iterator[ChartRangeLink]:
-    """To the time before and after a period, and to the newest runs."""
-    if query.start is None:
-        return
-    length = window.stop - window.start
-    earlier = query.build_query_string(start=window.start - length, stop=window.start)
-    yield ChartRangeLink("Earlier", earlier)
-    if window.stop < now:
-        yield ChartRangeLink("Later", query.build_query_string(start=window.stop, stop=window.stop + length))
-    yield ChartRangeLink("Newest", query.build_query_string())
 
 
 def _build_table_rows(points: LatencyPoints, query: ChartUrlQuery) -> Iterator[LatencyPointRow]:
@@ -166,10 +103,7 @@ def _build_table_rows(points: LatencyPoints, query: ChartUrlQuery) -> Iterator[L
     for i in range(window.point_count - 1, -1, -1):
         if points.lower[i] is None and not failed_counts[i]:
             continue
-        start = window.get_chart_point_start_ms(i)
-        stop = min(start + window.step, window.stop)
-        is_long_enough = MIN_CHART_LENGTH_MS <= stop - start < window.length
-        zoom = query.build_query_string(start=start, stop=stop) if is_long_enough else ""
+        start, zoom = window.get_chart_point_start_ms(i), query.build_zoom_query_string(window, i)
         yield LatencyPointRow(start, zoom, points.lower[i], points.upper[i], failed_counts[i])
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from watchdog.domain import reasons
+from watchdog.domain.formatting import DAY_MS, format_duration
 from watchdog.domain.model import Outcome, ProbeResult
 from watchdog.store.read.status import ResultRow
 from watchdog.web import charts
@@ -36,6 +37,8 @@ class PhasesCardRunRow:
 
 @dataclass(frozen=True, slots=True)
 class PhasesCard:
+    period: Markup
+    """That the runs are of: "last 24 h"."""
     phase_names: tuple[str, ...]
     colours: tuple[int, ...]
     """Of each phase, 1 to 5."""
@@ -43,9 +46,14 @@ class PhasesCard:
 
 
 def load_phases_card(context: ProbeCardLoadContext) -> PhasesCard | None:
-    slots = pick_representative_run_slots(context.runs)
+    """Of the last day where the charts of the page show more than a day: a percentile needs all runs."""
+    if context.is_chart_of_runs:
+        runs, period = context.chart_runs, context.render_chart_period()
+    else:
+        runs, period = context.runs, Markup("last {}").format(format_duration(DAY_MS))
+    slots = pick_representative_run_slots(runs)
     results = context.load_results_of_slots(list(slots.values()))
-    return build_phases_card({name: results[slot] for name, slot in slots.items() if slot in results})
+    return build_phases_card({name: results[slot] for name, slot in slots.items() if slot in results}, period)
 
 
 def pick_representative_run_slots(runs: Sequence[ResultRow]) -> dict[str, int]:
@@ -65,7 +73,7 @@ def pick_representative_run_slots(runs: Sequence[ResultRow]) -> dict[str, int]:
     return slots
 
 
-def build_phases_card(results_by_name: Mapping[str, ProbeResult]) -> PhasesCard | None:
+def build_phases_card(results_by_name: Mapping[str, ProbeResult], period: Markup) -> PhasesCard | None:
     """None when no run has any phase."""
     results_by_name = {name: result for name, result in results_by_name.items() if result.phases}
     if not results_by_name:
@@ -76,7 +84,7 @@ def build_phases_card(results_by_name: Mapping[str, ProbeResult]) -> PhasesCard 
     rows = [
         _build_run_phases_row(name, result, phases, colours, full_scale_ms) for name, result in results_by_name.items()
     ]
-    return PhasesCard(tuple(format_phase_name(phase) for phase in phases), colours, tuple(rows))
+    return PhasesCard(period, tuple(format_phase_name(phase) for phase in phases), colours, tuple(rows))
 
 
 def _compute_phase_bar_scale_ms(results: Iterable[ProbeResult]) -> float:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from markupsafe import Markup
 
@@ -13,7 +14,7 @@ from watchdog.store.read import queue_stats
 from watchdog.store.read.queue_stats import QueueSample
 from watchdog.web import charts
 from watchdog.web.cards.base import ProbeCardLoadContext, ProbePageCardType
-from watchdog.web.chart_window import ChartWindow, build_time_axis_labels, choose_chart_window
+from watchdog.web.chart_window import ChartUrlQuery, ChartWindow, build_time_axis_labels
 
 QueueValueFormatter = Callable[[float], str]
 
@@ -50,67 +51,99 @@ class QueueCardMetric:
     """For as long as the rule allows."""
 
 
+class QueueChartPoint(NamedTuple):
+    """A point of the chart that has a run. Values are the highest in it."""
+
+    start: int
+    zoom_query_string: str
+    """Of a chart of this point alone; empty: it is too short for one."""
+    waiting: int
+    oldest: int | None
+    """How long the oldest waiting job had been ready, in ms."""
+
+
 @dataclass(frozen=True, slots=True)
 class QueueCard:
     read_at: int
     metrics: tuple[QueueCardMetric, ...]
     window: ChartWindow
+    period: Markup
+    """ "last 7 days"."""
     chart: Markup
-    table_rows: tuple[tuple[int, int], ...]
-    """(start, maximum of waiting jobs) of each point that has a sample, newest first."""
+    """Empty: there is no run in this time."""
+    sample_note: Markup
+    table_rows: tuple[QueueChartPoint, ...]
+    """Newest first."""
 
 
 def load_queue_card(context: ProbeCardLoadContext) -> QueueCard | None:
-    """None: the queue was not read within the last day."""
-    samples = queue_stats.list_queue_samples(context.connection, context.probe_database_id, context.now - DAY_MS)
-    if not samples:
+    """None: the queue was not read within the last day, and the URL asks for no other part of the history."""
+    newest = queue_stats.load_newest_queue_sample(context.connection, context.probe_database_id)
+    if newest is None or (newest.slot < context.now - DAY_MS and not context.chart_query.parameters):
         return None
     thresholds = queue_stats.load_queue_threshold_records(context.connection, context.probe_database_id)
-    return build_queue_card(samples, thresholds, choose_chart_window(context.runs, context.now))
-
-
-def build_queue_card(
-    samples: Sequence[QueueSample], thresholds: Mapping[str, QueueThresholdRecord], window: ChartWindow
-) -> QueueCard:
-    """`samples`: oldest first, all with a number of waiting jobs. `thresholds`: by rule."""
-    read_at, newest = samples[-1]
-    waiting: list[int | None] = [None] * window.point_count
-    for sample in samples:
-        index = window.find_chart_point_index(sample.slot)
-        waiting[index] = max(waiting[index] or 0, sample.metrics.waiting or 0)
-    metrics = [
-        _build_queue_card_metric(name, value, thresholds.get(name), read_at)
-        for name in QUEUE_METRIC_LABELS_AND_FORMATTERS
-        if (value := getattr(newest, name)) is not None
-    ]
-    if stalled := thresholds.get(STALLED_QUEUE_RULE_NAME):
-        metrics.insert(1, _build_stalled_card_metric(stalled, read_at))
+    runs, window = context.list_measured_chart_runs(), context.chart_window
+    points = compute_queue_chart_points(queue_stats.build_queue_samples(runs), window, context.chart_query)
     return QueueCard(
-        read_at=read_at,
-        metrics=tuple(metrics),
+        read_at=newest.slot,
+        metrics=build_queue_card_metrics(newest, thresholds),
         window=window,
-        chart=_render_waiting_jobs_chart(waiting, newest.waiting or 0, thresholds.get("waiting"), window),
-        table_rows=tuple(
-            (window.get_chart_point_start_ms(i), count)
-            for i, count in reversed(list(enumerate(waiting)))
-            if count is not None
-        ),
+        period=context.render_chart_period(),
+        chart=render_waiting_jobs_chart(points, thresholds.get("waiting"), window, context.now),
+        sample_note=context.render_sample_note(runs),
+        table_rows=tuple(reversed(points)),
     )
 
 
-def _render_waiting_jobs_chart(
-    waiting: Sequence[int | None], newest: int, threshold: QueueThresholdRecord | None, window: ChartWindow
+def build_queue_card_metrics(
+    newest: QueueSample, thresholds: Mapping[str, QueueThresholdRecord]
+) -> tuple[QueueCardMetric, ...]:
+    """`thresholds`: by rule."""
+    metrics = [
+        _build_queue_card_metric(name, value, thresholds.get(name), newest.slot)
+        for name in QUEUE_METRIC_LABELS_AND_FORMATTERS
+        if (value := getattr(newest.metrics, name)) is not None
+    ]
+    if stalled := thresholds.get(STALLED_QUEUE_RULE_NAME):
+        metrics.insert(1, _build_stalled_card_metric(stalled, newest.slot))
+    return tuple(metrics)
+
+
+def compute_queue_chart_points(
+    samples: Iterable[QueueSample], window: ChartWindow, query: ChartUrlQuery
+) -> list[QueueChartPoint]:
+    """`samples`: oldest first, all with a number of waiting jobs. The points are in the same order."""
+    points: dict[int, QueueChartPoint] = {}
+    for slot, metrics in samples:
+        i, waiting, oldest = window.find_chart_point_index(slot), metrics.waiting or 0, metrics.oldest
+        if (point := points.get(i)) is not None:
+            ages = [ms for ms in (point.oldest, oldest) if ms is not None]
+            points[i] = point._replace(waiting=max(point.waiting, waiting), oldest=max(ages, default=None))
+        else:
+            start, zoom = window.get_chart_point_start_ms(i), query.build_zoom_query_string(window, i)
+            points[i] = QueueChartPoint(start, zoom, waiting, oldest)
+    return list(points.values())
+
+
+def render_waiting_jobs_chart(
+    points: Sequence[QueueChartPoint], threshold: QueueThresholdRecord | None, window: ChartWindow, now: int
 ) -> Markup:
-    peak = max(count for count in waiting if count is not None)
+    """`points`: oldest first. Empty if there is none. The limit is drawn unless it lies far above all of them."""
+    if not points:
+        return Markup()
+    waiting: list[int | None] = [None] * window.point_count
+    for point in points:
+        waiting[window.find_chart_point_index(point.start)] = point.waiting
+    peak = max(point.waiting for point in points)
     limit = None if threshold is None else threshold.threshold.value
     limit_line = None
     if limit is not None and limit <= 4 * max(peak, 5):
         limit_line = charts.LimitLine(limit, f"over {_format_rounded_to_integer(limit)}")
     label = (
-        f"Waiting jobs over {format_duration(window.length)}: "
-        f"{_format_rounded_to_integer(newest)} now, at most {_format_rounded_to_integer(peak)}."
+        f"Waiting jobs over {format_duration(window.length)}: at most {_format_rounded_to_integer(peak)}, "
+        f"{_format_rounded_to_integer(points[-1].waiting)} at the end."
     )
-    return charts.render_count_chart(waiting, limit_line, build_time_axis_labels(window, window.stop), label)
+    return charts.render_count_chart(waiting, limit_line, build_time_axis_labels(window, now), label)
 
 
 def _build_queue_card_metric(

@@ -9,32 +9,29 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from watchdog.domain.formatting import (
-    DAY_MS,
-    HOUR_MS,
-    format_duration_rounded,
-)
+from watchdog.domain import reasons
+from watchdog.domain.formatting import DAY_MS, format_duration_rounded
 from watchdog.domain.model import HealthState, Incident, Outcome, ProbeInfo
 from watchdog.domain.requested_runs import MAX_REQUESTED_RUN_AGE_MS, can_run_on_request
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, job, stale
 from watchdog.domain.silencing import Silence
 from watchdog.store.read import history, status
 from watchdog.store.read.acts import list_silences_in_effect, load_silences_in_effect_by_incident
-from watchdog.store.read.history import IncidentInterval, PauseInterval
 from watchdog.store.read.requested_runs import load_waiting_request
 from watchdog.store.read.status import Connection, IncidentRecord, ProbeStatus, ResultRow, WatchdogStatus
-from watchdog.web import charts
 from watchdog.web.cards.base import LoadedProbeCard, ProbeCardLoadContext
 from watchdog.web.cards.registry import load_probe_page_cards
-from watchdog.web.chart_window import ChartUrlQuery, choose_chart_window
+from watchdog.web.chart_window import ChartRangeLink, ChartUrlQuery, build_chart_range_links
 from watchdog.web.markup import PAGE_HEALTH_STATE_LABELS
 from watchdog.web.pages.acts import build_maintenance_banner, build_pause_banner, build_silence_banners, describe_acts
 from watchdog.web.pages.banner import PageBanner, capitalize_first
-from watchdog.web.pages.results import ResultsCard, ResultsUrlQuery, load_results_card
-from watchdog.web.pages.timeline import HealthStateInterval, clip_state_intervals, flatten_to_worst_states
-from watchdog.web.times import render_time_of_day, render_timestamp
+from watchdog.web.pages.results import HEALTH_STATE_BY_OUTCOME, ResultsCard, ResultsUrlQuery, load_results_card
+from watchdog.web.pages.state_timeline import StateTimeline, load_state_timeline
+from watchdog.web.times import render_timestamp
 
-MAX_STATE_TIMELINE_ENTRIES = 6
+LABEL_BY_OUTCOME = {
+    Outcome.PASS: "Passed", Outcome.FAIL: "Failed", Outcome.ERROR: "No verdict", Outcome.MISSED: "Not run",
+}  # fmt: skip
 PROBE_PAGE_INCIDENTS_PERIOD_MS = 30 * DAY_MS
 MAX_INCIDENTS_ON_PROBE_PAGE = 10
 MAX_INCIDENTS_LOADED_FOR_PROBE_PAGE = 500
@@ -50,13 +47,18 @@ class ProbePageUrlQuery(NamedTuple):
     chart: ChartUrlQuery = ChartUrlQuery()
 
 
-@dataclass(frozen=True, slots=True)
-class StateTimeline:
-    """The states of the last `length` ms."""
+class LatestResult(NamedTuple):
+    """The newest result of any outcome, in words."""
 
-    length: int
-    chart: Markup
-    entries: tuple[tuple[HealthState, Markup], ...]
+    state: HealthState
+    """The glyph and colour of its outcome."""
+    label: str
+    """ "Passed", "Failed"."""
+    message: str
+    """Why it did not pass; empty if it did."""
+    duration: int | None
+    """In ms; None: the target was not reached."""
+    slot: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +74,16 @@ class ProbePage:
     can_run_now: bool
     """On request."""
     banners: tuple[PageBanner, ...]
-    has_no_results: bool
-    """The probe has never run."""
+    latest_result: LatestResult | None
+    """None: the probe has never run."""
     cards: tuple[LoadedProbeCard, ...]
+    """All of them, and the timeline, show the part of the history that the URL names."""
+    chart_range_links: tuple[ChartRangeLink, ...]
+    """To other parts; none if the probe has never run."""
+    timeline: StateTimeline | None
     results: ResultsCard
     failed_count: int
     """Failed runs of the last day."""
-    timeline: StateTimeline | None
     incidents: tuple[IncidentRecord, ...]
     created_at: int
     configuration: Markup
@@ -94,8 +99,7 @@ def load_probe_page(connection: Connection, probe_id: str, query: ProbePageUrlQu
     incidents = status.list_incidents(
         connection, probe_database_ids=[probe.database_id], only_current=True, limit=MAX_INCIDENTS_LOADED_FOR_PROBE_PAGE
     )
-    intervals = [i for i in history.list_incident_intervals(connection, now - DAY_MS) if i.probe == probe.database_id]
-    pauses = [i for i in history.list_pause_intervals(connection, now - DAY_MS) if i.probe == probe.database_id]
+    latest = probe_status.latest_result
     context = ProbeCardLoadContext(connection, probe_status, runs, now, query.chart)
     requested_slot = load_waiting_request(connection, probe.database_id)
     is_run_requested = requested_slot is not None and now - requested_slot <= MAX_REQUESTED_RUN_AGE_MS
@@ -116,17 +120,22 @@ def load_probe_page(connection: Connection, probe_id: str, query: ProbePageUrlQu
             *build_probe_banners(probe_status, now, silences_by_incident),
             *build_silence_banners(silences, probe, now),
         ),
-        has_no_results=probe_status.latest_result is None,
+        latest_result=None if latest is None else build_latest_result(latest),
         cards=load_probe_page_cards(context),
+        chart_range_links=tuple(build_chart_range_links(context.chart_window, query.chart, now)) if latest else (),
+        timeline=load_state_timeline(context),
         results=load_results_card(connection, probe.database_id, query.results, incidents),
         failed_count=sum(run.outcome is Outcome.FAIL for run in runs),
-        timeline=build_state_timeline(runs, intervals, now, choose_chart_window(runs, now).length, pauses)
-        if runs
-        else None,
         incidents=tuple(in_period)[:MAX_INCIDENTS_ON_PROBE_PAGE],
         created_at=probe_status.created_at,
         configuration=highlight_yaml(status.load_probe_config_yaml_text(connection, probe.database_id)),
     )
+
+
+def build_latest_result(result: ResultRow) -> LatestResult:
+    message = result.message or (reasons.get_reason_title(result.reason) if result.reason else "")
+    state, label = HEALTH_STATE_BY_OUTCOME[result.outcome], LABEL_BY_OUTCOME[result.outcome]
+    return LatestResult(state, label, message, result.duration, result.slot)
 
 
 def format_probe_state_with_duration(status: ProbeStatus, now: int) -> str:
@@ -137,7 +146,10 @@ def format_probe_state_with_duration(status: ProbeStatus, now: int) -> str:
         return f"{PAGE_HEALTH_STATE_LABELS[status.state]} for {format_duration_rounded(now - status.pause.started_at)}"
     if not status.open_incidents:
         return "No data yet"
-    since = min(i.since for i in status.open_incidents if INCIDENT_HEALTH_STATE_BY_RULE[i.rule] is status.state)
+    deciding = [i.since for i in status.open_incidents if INCIDENT_HEALTH_STATE_BY_RULE[i.rule] is status.state]
+    if not deciding:  # its newest run failed because of Watchdog's own network
+        return PAGE_HEALTH_STATE_LABELS[status.state]
+    since = min(deciding)
     return f"{PAGE_HEALTH_STATE_LABELS[status.state]} for {format_duration_rounded(now - since)}"
 
 
@@ -182,80 +194,6 @@ def _format_incident_message_as_of_now(incident: Incident, now: int) -> str:
     if incident.rule == stale.ALERT_RULE_NAME:
         return stale.build_stale_finding(now - incident.since).message
     return incident.message
-
-
-def build_state_timeline(
-    runs: Sequence[ResultRow],
-    incidents: Iterable[IncidentInterval],
-    now: int,
-    length: int,
-    pauses: Iterable[PauseInterval] = (),
-) -> StateTimeline:
-    """Paused, or the states of incidents; elsewhere up where runs had a verdict, and no data where not."""
-    start = now - length
-    states = [
-        HealthStateInterval(INCIDENT_HEALTH_STATE_BY_RULE[i.rule], i.since, i.resolved_at or now) for i in incidents
-    ]
-    states += [HealthStateInterval(HealthState.PAUSED, i.started_at, i.ended_at or now) for i in pauses]
-    problems = flatten_to_worst_states(states, start, now)
-    base = _state_intervals_from_runs(runs, start, now)
-    intervals: list[HealthStateInterval] = []
-    at = start
-    for problem in problems:
-        intervals += [*clip_state_intervals(base, at, problem.start), problem]
-        at = problem.stop
-    intervals += clip_state_intervals(base, at, now)
-    parts = [(i.state, (i.start - start) / length, (i.stop - start) / length) for i in intervals]
-    entries = _build_state_timeline_entries(intervals, start, now)
-    label = ", ".join(f"{PAGE_HEALTH_STATE_LABELS[state].lower()} {text.striptags()}" for state, text in entries)
-    return StateTimeline(length, charts.render_state_timeline(parts, f"{capitalize_first(label)} (UTC)"), entries)
-
-
-def _build_state_timeline_entries(
-    intervals: Sequence[HealthStateInterval], start: int, now: int
-) -> tuple[tuple[HealthState, Markup], ...]:
-    """(state, text) of the intervals that were not up, newest first, then the total time up."""
-    problems: list[tuple[HealthState, Markup]] = [
-        (interval.state, _format_state_interval(interval, start, now))
-        for interval in reversed(intervals)
-        if interval.state is not HealthState.UP
-    ]
-    entries = problems[:MAX_STATE_TIMELINE_ENTRIES]
-    if len(problems) > MAX_STATE_TIMELINE_ENTRIES:
-        more = Markup("and {} more").format(len(problems) - MAX_STATE_TIMELINE_ENTRIES)
-        entries.append((HealthState.UNKNOWN, more))
-    if up_ms := sum(interval.length for interval in intervals if interval.state is HealthState.UP):
-        rest = Markup("the rest · {}").format(format_duration_rounded(up_ms))
-        entries.append((HealthState.UP, rest if problems else Markup("the whole time")))
-    return tuple(entries)
-
-
-def _state_intervals_from_runs(runs: Sequence[ResultRow], start: int, now: int) -> list[HealthStateInterval]:
-    """Each run stands for the time until the next. The time before the first is without data, unless it is short."""
-    stops = [run.slot for run in runs[1:]] + [now]
-    interval = stops[0] - runs[0].slot
-    first = start if runs[0].slot - start <= interval else runs[0].slot
-    starts = [first, *(run.slot for run in runs[1:])]
-    intervals: list[HealthStateInterval] = []
-    if first > start:
-        intervals.append(HealthStateInterval(HealthState.UNKNOWN, start, first))
-    for run, run_start, run_stop in zip(runs, starts, stops, strict=True):
-        state = HealthState.UP if run.outcome in (Outcome.PASS, Outcome.FAIL) else HealthState.UNKNOWN
-        if intervals and intervals[-1].state is state:
-            intervals[-1] = intervals[-1]._replace(stop=run_stop)
-        else:
-            intervals.append(HealthStateInterval(state, run_start, run_stop))
-    return intervals
-
-
-def _format_state_interval(interval: HealthStateInterval, start: int, now: int) -> Markup:
-    """ "01:47 until now · 42 min", "19:14 to 19:18 · 4 min", "until 06:00 · 3 h"; with seconds below an hour."""
-    has_seconds, duration = now - start < HOUR_MS, format_duration_rounded(interval.length)
-    is_current, stop = interval.stop == now, render_time_of_day(interval.stop, seconds=has_seconds)
-    if interval.start == start:
-        return Markup("until {} · {}").format("now" if is_current else stop, duration)
-    end = "until now" if is_current else Markup("to {}").format(stop)
-    return Markup("{} {} · {}").format(render_time_of_day(interval.start, seconds=has_seconds), end, duration)
 
 
 _HIGHLIGHTED_YAML_KEY_PATTERN = re.compile(r"(\s*(?:- )?)([\w.\"'*-]+)(:(?:\s.*)?)", re.ASCII)

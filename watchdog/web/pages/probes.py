@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import median
+from typing import NamedTuple
 
 from markupsafe import Markup
 
@@ -30,6 +31,7 @@ from watchdog.store.read.status import (
     load_watchdog_status,
 )
 from watchdog.web import row_charts
+from watchdog.web.markup import PAGE_HEALTH_STATE_LABELS, render_state_badge
 from watchdog.web.pages.acts import describe_acts, load_silences_by_incident, render_pause
 from watchdog.web.pages.list_page import (
     NEEDS_ATTENTION_SECTION_NAME,
@@ -45,14 +47,30 @@ MAX_SPARKLINE_RUNS, MAX_CACHED_SPARKLINES = 20, 1_024
 """A sparkline with its runs is about 3 KB. Most probes have not run since the list was last shown."""
 MAX_INLINE_RUN_MESSAGE_CHARS = 12
 """A longer message is left out of the last result: the problem stands under the name anyway."""
-HEALTH_STATE_SORT_ORDER = (
-    HealthState.DOWN,
-    HealthState.DEGRADED,
-    HealthState.UNKNOWN,
-    HealthState.PAUSED,
-    HealthState.UP,
+
+
+class ListedState(NamedTuple):
+    """What the column State shows, and what probes are filtered by: a health state, or maintenance."""
+
+    name: str
+    """In URLs."""
+    label: str
+    glyph_name: str
+
+
+def _listed_health_state(state: HealthState) -> ListedState:
+    return ListedState(state.value, PAGE_HEALTH_STATE_LABELS[state], state.value)
+
+
+MAINTENANCE = ListedState("maintenance", "Maintenance", "maint")
+LISTED_STATES = (
+    *map(_listed_health_state, (HealthState.DOWN, HealthState.DEGRADED, HealthState.UNKNOWN)),
+    MAINTENANCE,
+    *map(_listed_health_state, (HealthState.PAUSED, HealthState.UP)),
 )
-PROBES_PAGE_SECTION_NAMES = (NEEDS_ATTENTION_SECTION_NAME, "Up", "No data", "Paused")
+_LISTED_STATE_BY_NAME = {state.name: state for state in LISTED_STATES}
+PROBES_PAGE_SECTION_NAMES = (NEEDS_ATTENTION_SECTION_NAME, "Up", "Not judged")
+"""Not judged: in maintenance or without data, and no incident is open; or paused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +81,9 @@ class ProbesPageFilter:
     state: str = ""
     kind: str = ""
 
+    def matches_state(self, status: ProbeStatus) -> bool:
+        return not self.state or any(self.state == state.name for state in _list_states_of_probe(status))
+
     def matches_search(self, status: ProbeStatus) -> bool:
         """Whether the search and the kind match."""
         if self.kind and status.probe.kind != self.kind:
@@ -70,6 +91,15 @@ class ProbesPageFilter:
         return not self.search or all(
             _does_probe_match_search_term(status, term) for term in self.search.lower().split()
         )
+
+
+def _list_states_of_probe(status: ProbeStatus) -> tuple[ListedState, ...]:
+    """The one that its row shows, then the others by which the filters find it."""
+    state = _LISTED_STATE_BY_NAME[status.state.value]
+    if status.maintenance_ends_at is None:
+        return (state,)
+    has_other_cause = bool(status.open_incidents) or status.pause is not None
+    return (state, MAINTENANCE) if has_other_cause else (MAINTENANCE,)
 
 
 def _does_probe_match_search_term(status: ProbeStatus, term: str) -> bool:
@@ -84,7 +114,7 @@ def _does_probe_match_search_term(status: ProbeStatus, term: str) -> bool:
         case "kind":
             return value in probe.kind.lower()
         case "state":
-            return value in status.state.value
+            return any(value in state.name for state in _list_states_of_probe(status))
     return term in probe.name.lower() or term in probe.id or term in tags or term in probe.group.lower()
 
 
@@ -94,7 +124,7 @@ class ProbesPageRow:
     name: str
     kind: str
     group: str
-    state: HealthState
+    state_badge: Markup
     problem_text: str
     """Who paused it, and the first open incident, cause first; empty if there is neither."""
     marks: tuple[str, ...]
@@ -111,7 +141,7 @@ class ProbesPageRow:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbesPage(SectionedListWebPage[ProbesPageFilter, ProbesPageRow]):
     max_sparkline_runs: int = MAX_SPARKLINE_RUNS
-    state_counts: tuple[tuple[HealthState, int], ...]
+    state_counts: tuple[tuple[ListedState, int], ...]
     kinds: tuple[str, ...]
 
 
@@ -120,8 +150,9 @@ def load_probes_page(connection: Connection, probe_filter: ProbesPageFilter, pag
     statuses = list_probe_statuses(connection, now=now)
     service_status = load_watchdog_status(connection)
     searched = [status for status in statuses if probe_filter.matches_search(status)]
-    matching = [status for status in searched if probe_filter.state in ("", status.state.value)]
+    matching = [status for status in searched if probe_filter.matches_state(status)]
     matching.sort(key=_compute_probe_sort_key)
+    counts = Counter(state for status in searched for state in _list_states_of_probe(status))
     pagination = compute_pagination(len(matching), page_number)
     rows = list(_load_probes_page_rows(connection, pagination.slice_items(matching), now))
     return ProbesPage(
@@ -130,7 +161,7 @@ def load_probes_page(connection: Connection, probe_filter: ProbesPageFilter, pag
         summary_lines=_format_probes_page_scheduling_lines(statuses, service_status, now),
         total=len(statuses),
         filter=probe_filter,
-        state_counts=tuple((state, sum(s.state is state for s in searched)) for state in HEALTH_STATE_SORT_ORDER),
+        state_counts=tuple((state, counts[state]) for state in LISTED_STATES),
         kinds=tuple(sorted({status.probe.kind for status in statuses})),
         sections=group_rows_into_list_sections(
             PROBES_PAGE_SECTION_NAMES, rows, Counter(map(_choose_probes_page_section_name, matching))
@@ -142,15 +173,13 @@ def load_probes_page(connection: Connection, probe_filter: ProbesPageFilter, pag
 def _compute_probe_sort_key(status: ProbeStatus) -> tuple[int, int, str, str]:
     probe = status.probe
     section_index = PROBES_PAGE_SECTION_NAMES.index(_choose_probes_page_section_name(status))
-    return section_index, HEALTH_STATE_SORT_ORDER.index(status.state), probe.group, probe.name.lower()
+    return section_index, LISTED_STATES.index(_list_states_of_probe(status)[0]), probe.group, probe.name.lower()
 
 
 def _choose_probes_page_section_name(status: ProbeStatus) -> str:
-    if status.state is HealthState.UP:
-        return PROBES_PAGE_SECTION_NAMES[1]
-    if status.state is HealthState.PAUSED:
-        return PROBES_PAGE_SECTION_NAMES[3]
-    return PROBES_PAGE_SECTION_NAMES[0 if status.open_incidents else 2]
+    if status.open_incidents and status.pause is None:
+        return PROBES_PAGE_SECTION_NAMES[0]
+    return PROBES_PAGE_SECTION_NAMES[1 if _list_states_of_probe(status)[0].name == HealthState.UP else 2]
 
 
 def _load_probes_page_rows(
@@ -173,7 +202,10 @@ def _list_probe_marks(status: ProbeStatus, silences: Mapping[str, Sequence[Silen
     marks: tuple[str, ...] = ()
     if status.maintenance_ends_at is not None:
         ends_at = render_timestamp_with_zone(status.maintenance_ends_at, now)
-        marks += (Markup("in maintenance until {}").format(ends_at),)
+        is_shown_as_state = _list_states_of_probe(status)[0] is MAINTENANCE
+        label = "in maintenance"
+        badge = label if is_shown_as_state else render_state_badge(MAINTENANCE.glyph_name, label)
+        marks += (Markup("{} until {}").format(badge, ends_at),)
     if status.open_incidents:
         first = status.open_incidents[0]
         marks += describe_acts(first, silences.get(first.id, ()), now)
@@ -204,14 +236,14 @@ def format_watchdog_last_scheduling_sentence(service_status: WatchdogStatus, now
 def _build_probes_page_row(
     status: ProbeStatus, runs: Sequence[RunSummary], incident_count: int, marks: tuple[str, ...], now: int
 ) -> ProbesPageRow:
-    probe, latest = status.probe, status.latest_result
+    probe, latest, state = status.probe, status.latest_result, _list_states_of_probe(status)[0]
     sparkline, sparkline_text = _draw_and_describe_runs(tuple(runs))
     return ProbesPageRow(
         probe_id=probe.id,
         name=probe.name,
         kind=probe.kind,
         group=probe.group,
-        state=status.state,
+        state_badge=render_state_badge(state.glyph_name, state.label),
         problem_text=_format_problem_of_probe(status, now),
         marks=marks,
         last_outcome=format_run_outcome(latest) if latest else "no result yet",

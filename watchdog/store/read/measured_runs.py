@@ -1,0 +1,73 @@
+"""The runs of one probe with what they measured, for charts: all of a short time, or a sample of a long one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from watchdog.domain.model import JsonScalar, Outcome
+from watchdog.store.codec import OUTCOMES_BY_VALUE, decode_nullable_json
+from watchdog.store.tables import effective_results
+
+
+class MeasuredRun(NamedTuple):
+    """A run with its phases and measurements."""
+
+    slot: int
+    outcome: Outcome
+    message: str
+    phases: Mapping[str, float]
+    """In ms."""
+    measurements: Mapping[str, JsonScalar]
+
+
+_COLUMNS = [effective_results.c[name] for name in MeasuredRun._fields]
+
+
+def list_measured_runs(connection: Connection, probe: int, start: int, end: int) -> list[MeasuredRun]:
+    """All runs with slots in [start, end), oldest first, without the slots that were missed."""
+    inside = (effective_results.c.probe == probe, effective_results.c.slot >= start, effective_results.c.slot < end)
+    query = sa.select(*_COLUMNS).where(*inside, effective_results.c.outcome != Outcome.MISSED)
+    return [_measured_run_from_row(row) for row in connection.execute(query.order_by(effective_results.c.slot))]
+
+
+def list_sampled_runs(connection: Connection, probe: int, start: int, end: int, interval_ms: int) -> list[MeasuredRun]:
+    """The first run of each interval of [start, end), oldest first. One index seek for each interval finds it, however
+    many runs there are."""
+    values = {"probe": probe, "start": start, "end": end, "interval": interval_ms}
+    return [_measured_run_from_row(row) for row in connection.execute(_SAMPLED_RUNS_QUERY, values)]
+
+
+def _build_sampled_runs_query() -> sa.Select[Any]:
+    probe, start, end, interval = (
+        sa.bindparam(name, type_=sa.BigInteger) for name in ("probe", "start", "end", "interval")
+    )
+    intervals = sa.select(start.label("start")).cte("intervals", recursive=True)
+    intervals = intervals.union_all(sa.select(intervals.c.start + interval).where(intervals.c.start + interval < end))
+    run = effective_results.alias("run_of_interval")
+    first_slot = (
+        sa.select(run.c.slot)
+        .where(run.c.probe == probe, run.c.slot >= intervals.c.start, run.c.slot < intervals.c.start + interval)
+        .where(run.c.slot < end, run.c.outcome != Outcome.MISSED)
+        .order_by(run.c.slot)
+        .limit(1)
+    )
+    is_first = sa.and_(effective_results.c.probe == probe, effective_results.c.slot == first_slot.scalar_subquery())
+    return sa.select(*_COLUMNS).join_from(intervals, effective_results, is_first).order_by(intervals.c.start)
+
+
+_SAMPLED_RUNS_QUERY = _build_sampled_runs_query()
+
+
+def _measured_run_from_row(row: Sequence[Any]) -> MeasuredRun:
+    slot, outcome, message, phases, measurements = row
+    return MeasuredRun(
+        slot,
+        OUTCOMES_BY_VALUE[outcome],
+        message,
+        decode_nullable_json(phases) or {},
+        decode_nullable_json(measurements) or {},
+    )

@@ -1,0 +1,192 @@
+"""The states of one probe in the part of its history that the URL of its page names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from markupsafe import Markup
+
+from watchdog.domain.formatting import DAY_MS, HOUR_MS, format_duration_rounded, format_number
+from watchdog.domain.model import HealthState, Outcome
+from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE
+from watchdog.store.read.history import list_incident_intervals, list_pause_intervals
+from watchdog.web import charts
+from watchdog.web.cards.base import ProbeCardLoadContext
+from watchdog.web.markup import PAGE_HEALTH_STATE_LABELS
+from watchdog.web.pages.banner import capitalize_first
+from watchdog.web.pages.timeline import (
+    HealthStateInterval,
+    clip_state_intervals,
+    find_worst_state,
+    flatten_to_worst_states,
+)
+from watchdog.web.times import render_time_of_day, render_timestamp
+
+MAX_STATE_TIMELINE_ENTRIES = 6
+MAX_STATE_TIMELINE_INCIDENTS = 2_000
+"""Of more, those that began last: the time before is shown without data."""
+MAX_STATE_TIMELINE_PARTS = 360
+"""Of more, each part that is drawn has the worst state in it."""
+
+
+class Sighting(NamedTuple):
+    """A run, or an hour of runs."""
+
+    at: int
+    is_judged: bool
+    """It passed or failed; of an hour: any run in it did."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateTimeline:
+    period: Markup
+    """ "last 7 days"."""
+    chart: Markup
+    entries: tuple[tuple[HealthState, Markup], ...]
+    note: str
+    """What the timeline leaves out; empty: nothing."""
+
+
+def load_state_timeline(context: ProbeCardLoadContext) -> StateTimeline | None:
+    """None: no run within the last day, and the URL asks for no other part of the history."""
+    if not context.runs and not context.chart_query.parameters:
+        return None
+    start, stop = context.chart_window.start, context.chart_window.stop
+    problems, shown_from = _load_problems(context, start)
+    measured = measure_state_intervals(_list_sightings(context), start, stop)
+    intervals = clip_state_intervals(overlay_state_intervals(measured, problems, start, stop), shown_from, stop)
+    note = ""
+    if shown_from > start:
+        intervals.insert(0, HealthStateInterval(HealthState.UNKNOWN, start, shown_from))
+        note = f"Only the {format_number(MAX_STATE_TIMELINE_INCIDENTS)} incidents that began last are shown."
+    return build_state_timeline(intervals, context.render_chart_period(), context.now, note)
+
+
+def _load_problems(context: ProbeCardLoadContext, start: int) -> tuple[list[HealthStateInterval], int]:
+    """The incidents and pauses since `start`, and the instant from which on they are complete."""
+    now, probe, count = context.now, context.probe_database_id, MAX_STATE_TIMELINE_INCIDENTS
+    incidents = list_incident_intervals(context.connection, start, probe=probe, limit=count)
+    problems = [
+        HealthStateInterval(INCIDENT_HEALTH_STATE_BY_RULE[i.rule], i.since, i.resolved_at or now) for i in incidents
+    ]
+    pauses = [pause for pause in list_pause_intervals(context.connection, start) if pause.probe == probe]
+    problems += [HealthStateInterval(HealthState.PAUSED, p.started_at, p.ended_at or now) for p in pauses]
+    if len(incidents) < count:
+        return problems, start
+    problems += [
+        HealthStateInterval(INCIDENT_HEALTH_STATE_BY_RULE[incident.rule], incident.since, now)
+        for incident in context.status.open_incidents
+    ]
+    return problems, max(start, min(incident.since for incident in incidents))
+
+
+def _list_sightings(context: ProbeCardLoadContext) -> list[Sighting]:
+    """Oldest first, with the last run before the time that is shown, which stands for its beginning."""
+    if not context.is_chart_of_runs:
+        return [Sighting(part.hour, part.passed + part.failed > 0) for part in context.chart_hours]
+    earlier = [run for run in context.runs if run.slot < context.chart_window.start][-1:]
+    shown = [*earlier, *context.chart_runs]
+    return [Sighting(run.slot, run.outcome in (Outcome.PASS, Outcome.FAIL)) for run in shown]
+
+
+def measure_state_intervals(sightings: Sequence[Sighting], start: int, stop: int) -> list[HealthStateInterval]:
+    """Up where something was judged, whatever the verdict, and without data where not, over all of [start, stop). Each
+    sighting stands for the time until the next. The time before the first is without data, unless it is short."""
+    if not sightings:
+        return [HealthStateInterval(HealthState.UNKNOWN, start, stop)]
+    stops = [sighting.at for sighting in sightings[1:]] + [stop]
+    interval = stops[0] - sightings[0].at
+    first = start if sightings[0].at - start <= interval else sightings[0].at
+    intervals: list[HealthStateInterval] = []
+    if first > start:
+        intervals.append(HealthStateInterval(HealthState.UNKNOWN, start, first))
+    for sighting, until in zip(sightings, stops, strict=True):
+        state = HealthState.UP if sighting.is_judged else HealthState.UNKNOWN
+        if intervals and intervals[-1].state is state:
+            intervals[-1] = intervals[-1]._replace(stop=until)
+        else:
+            intervals.append(HealthStateInterval(state, intervals[-1].stop if intervals else first, until))
+    return clip_state_intervals(intervals, start, stop)
+
+
+def overlay_state_intervals(
+    base: Sequence[HealthStateInterval], problems: Iterable[HealthStateInterval], start: int, stop: int
+) -> list[HealthStateInterval]:
+    """The worst problem at each instant of [start, stop), and `base` where there is none."""
+    intervals: list[HealthStateInterval] = []
+    at = start
+    for problem in flatten_to_worst_states(problems, start, stop):
+        intervals += [*clip_state_intervals(base, at, problem.start), problem]
+        at = problem.stop
+    return [*intervals, *clip_state_intervals(base, at, stop)]
+
+
+def build_state_timeline(
+    intervals: Sequence[HealthStateInterval], period: Markup, now: int, note: str = ""
+) -> StateTimeline:
+    """`intervals`: in order and without gaps."""
+    start, stop = intervals[0].start, intervals[-1].stop
+    entries = _build_state_timeline_entries(intervals, now)
+    label = ", ".join(f"{PAGE_HEALTH_STATE_LABELS[state].lower()} {text.striptags()}" for state, text in entries)
+    parts = [
+        (part.state, (part.start - start) / (stop - start), (part.stop - start) / (stop - start))
+        for part in merge_into_parts(intervals, MAX_STATE_TIMELINE_PARTS)
+    ]
+    chart = charts.render_state_timeline(parts, f"{capitalize_first(label)} (UTC)")
+    return StateTimeline(period, chart, entries, note)
+
+
+def merge_into_parts(intervals: Sequence[HealthStateInterval], max_parts: int) -> Sequence[HealthStateInterval]:
+    """Unchanged unless there are more than `max_parts`. Otherwise so many parts of equal length, each with the worst
+    state in it, and equal neighbours joined."""
+    if len(intervals) <= max_parts:
+        return intervals
+    start, length = intervals[0].start, intervals[-1].stop - intervals[0].start
+    states = [HealthState.UP] * max_parts
+    for interval in intervals:
+        first, last = ((at - start) * max_parts // length for at in (interval.start, interval.stop - 1))
+        for i in range(first, last + 1):
+            states[i] = find_worst_state((states[i], interval.state))
+    edges = [start + length * i // max_parts for i in range(max_parts + 1)]
+    return flatten_to_worst_states(
+        [HealthStateInterval(state, edges[i], edges[i + 1]) for i, state in enumerate(states)], start, start + length
+    )
+
+
+def _build_state_timeline_entries(
+    intervals: Sequence[HealthStateInterval], now: int
+) -> tuple[tuple[HealthState, Markup], ...]:
+    """(state, text) of the intervals that were not up, newest first, then the total time up."""
+    start, stop = intervals[0].start, intervals[-1].stop
+    problems: list[tuple[HealthState, Markup]] = [
+        (interval.state, _format_state_interval(interval, start, stop, now))
+        for interval in reversed(intervals)
+        if interval.state is not HealthState.UP
+    ]
+    entries = problems[:MAX_STATE_TIMELINE_ENTRIES]
+    if len(problems) > MAX_STATE_TIMELINE_ENTRIES:
+        more = Markup("and {} more").format(format_number(len(problems) - MAX_STATE_TIMELINE_ENTRIES))
+        entries.append((HealthState.UNKNOWN, more))
+    if up_ms := sum(interval.length for interval in intervals if interval.state is HealthState.UP):
+        rest = Markup("the rest · {}").format(format_duration_rounded(up_ms))
+        entries.append((HealthState.UP, rest if problems else Markup("the whole time")))
+    return tuple(entries)
+
+
+def _format_state_interval(interval: HealthStateInterval, start: int, stop: int, now: int) -> Markup:
+    """ "01:47 until now · 42 min", "19:14 to 19:18 · 4 min", "until 06:00 · 3 h"; with seconds below an hour, and with
+    dates beyond the last day."""
+
+    def render(at: int) -> Markup:
+        if start < now - DAY_MS:
+            return render_timestamp(at, now)
+        return render_time_of_day(at, seconds=stop - start < HOUR_MS)
+
+    duration = format_duration_rounded(interval.length)
+    is_current = interval.stop == now
+    if interval.start == start:
+        return Markup("until {} · {}").format("now" if is_current else render(interval.stop), duration)
+    end = "until now" if is_current else Markup("to {}").format(render(interval.stop))
+    return Markup("{} {} · {}").format(render(interval.start), end, duration)
