@@ -30,7 +30,7 @@ from watchdog.web import StatusPageConfig
 from watchdog.web.routes.public import STATUS_PAGE_CACHE_MS
 
 PROBE_COUNT, LARGE_PROBE_COUNT, GROUP_COUNT, DOWN_PROBE_COUNT = 1_000, 5_000, 20, 10
-ROLLUP_DAYS = 90
+ROLLUP_DAYS, RESULT_DAYS = 90, 30
 REQUEST_COUNT = 200
 MAX_UNCACHED_MS, MAX_CACHED_MS, MAX_LIST_MS, MAX_CHART_MS = 50.0, 2.0, 100.0, 100.0
 MAX_COMPRESSED_KB = 300.0
@@ -41,6 +41,14 @@ INSERT_ROLLUPS = """
 WITH RECURSIVE hours(hour) AS (SELECT {first} UNION ALL SELECT hour + {step} FROM hours WHERE hour + {step} < {end})
 INSERT INTO rollups (probe, hour, location, passed, failed, errors, missed, duration_sum, duration_max)
 SELECT probes.id, hours.hour, 'local', 59, 1, 0, 0, 10800, 300 FROM probes, hours
+"""
+INSERT_QUEUE_RESULTS = """
+WITH RECURSIVE slots(slot) AS (SELECT {first} UNION ALL SELECT slot + {step} FROM slots WHERE slot + {step} < {end})
+INSERT INTO results (probe, slot, location, outcome, reason, message, duration, phases, measurements, slot_count, late,
+    recorded_at)
+SELECT {probe}, slot, 'local', 'pass', '', '', 5, '{{"read": 5}}',
+    '{{"waiting": 3, "active": 4, "delayed": 1240, "failed": 12, "consumers": 2, "oldest": 1320000}}', 1, 0, slot
+FROM slots
 """
 
 
@@ -57,6 +65,7 @@ def prove() -> Iterator[Measurement]:
             yield from measure("operators' list of probes", server, "/probes", MAX_LIST_MS)
             yield from measure("probe with its newest runs", server, "/probes/probe-1", MAX_CHART_MS)
             yield from measure("probe with its chart of 90 days", server, "/probes/probe-1?range=90d", MAX_CHART_MS)
+            yield from measure("queue with its charts of 30 days", server, "/probes/queue?range=30d", MAX_CHART_MS)
         with serving(url, expires_at_once=False) as server:
             yield from measure("public page, cached", server, "/", MAX_CACHED_MS)
     with tempfile.TemporaryDirectory() as folder:
@@ -101,7 +110,10 @@ def get(client: http.client.HTTPConnection, path: str) -> bytes:
 
 
 def fill_database(folder: Path, probe_count: int, *, with_rollups: bool = True) -> str:
-    """Probes in groups, some of them down, each with an hour of results. Returns the URL of the database."""
+    """Probes in groups, some of them down, each with an hour of results. Returns the URL of the database.
+
+    `with_rollups`: also with a queue that has a result for each minute of RESULT_DAYS.
+    """
     rows = FixtureRows()
     rows.add_watermark(NOW)
     for number in range(1, probe_count + 1):
@@ -109,12 +121,16 @@ def fill_database(folder: Path, probe_count: int, *, with_rollups: bool = True) 
         rows.add_passing_results(probe, count=60)
         if number <= DOWN_PROBE_COUNT:
             rows.add_incident(probe, "availability", "HTTP 503, expected 2xx", NOW - 10 * MINUTE_MS, reason="http.503")
+    queue = rows.add_probe("Queue", "queue") if with_rollups else None
     url = f"sqlite:///{folder / 'watchdog.db'}"
     with filled_database(url, rows) as database, database.open_write_transaction() as connection:
         if with_rollups:
             first = NOW // DAY_MS * DAY_MS - ROLLUP_DAYS * DAY_MS
             statement = INSERT_ROLLUPS.format(first=first, step=HOUR_MS, end=NOW // HOUR_MS * HOUR_MS)
             connection.execute(sa.text(statement))
+            first = NOW - RESULT_DAYS * DAY_MS
+            statement = INSERT_QUEUE_RESULTS.format(probe=queue, first=first, step=MINUTE_MS, end=NOW)
+            connection.exec_driver_sql(statement)
     return url
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from tests.support.fixtures import add_canary_probe
+from tests.support.fixtures_queue import queue_backlog_rows
 from tests.support.polling import HANG_S
-from tests.support.web import create_test_app, running_app
+from tests.support.web import create_test_app, filled_database, running_app
 from watchdog.domain.formatting import MINUTE_MS
 from watchdog.store.database import Database
 
@@ -91,6 +94,28 @@ def test_arrow_keys_read_points_and_select_a_part(page: Page, site: str) -> None
     page.get_by_role("link", name="Newest").wait_for()
     start, stop = read_period(page)
     assert stop - start == 4 * 2 * MINUTE_MS
+
+
+def test_every_chart_zooms(page: Page, tmp_path: Path) -> None:
+    rows = queue_backlog_rows()
+    add_canary_probe(rows)
+    with (
+        filled_database(f"sqlite:///{tmp_path}/c.db", rows) as database,
+        running_app(create_test_app(database)) as address,
+    ):
+        for probe, chart in (("email-backlog", "queue"), ("email-pipeline", "stages")):
+            page.goto(f"{address}/probes/{probe}?range=6h")
+            page.locator(f"#{chart}-chart").focus()
+            page.keyboard.press("End")
+            values = page.locator(f"#{chart}-readout").inner_text()
+            assert re.search(r" · (Waiting 212|Waiting 214 · Message canary job not picked up)", values)
+            for _ in range(3):
+                page.keyboard.press("Shift+ArrowLeft")
+            page.keyboard.press("Enter")
+            page.get_by_role("link", name="Newest").wait_for()
+            start, stop = read_period(page)
+            assert 3 * MINUTE_MS < stop - start <= 20 * MINUTE_MS
+            assert urlsplit(page.url).fragment == chart
 
 
 def test_without_a_script_links_zoom(browser: Browser, site: str) -> None:

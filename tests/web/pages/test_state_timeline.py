@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from markupsafe import Markup
 
-from tests.support.fixture_rows import NOW, FixtureRows
+from tests.support.fixture_rows import NOW, FixtureRows, epoch_ms
 from tests.support.html_checks import visible_text
 from tests.support.web import filled_database, read_page_text
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS
@@ -113,13 +113,12 @@ def test_a_pause_and_a_gap_are_shown(tmp_path: Path) -> None:
     rows.add_watermark(NOW)
     id = rows.add_probe("API")
     rows.add_rollup_history(id, 6)
-    rows.rows["rollups"][30] |= {"passed": 0, "errors": 60}
-    gap = rows.rows["rollups"][30]["hour"]
+    (gap,) = (row for row in rows.rows["rollups"] if row["hour"] == epoch_ms("06:00", 4))
+    gap |= {"passed": 0, "errors": 60}
     rows.add_pause(id, NOW - 2 * DAY_MS, ended_at=NOW - DAY_MS)
     rows.add_result(id, NOW - MINUTE_MS, Outcome.FAIL)
     with filled_database(f"sqlite:///{tmp_path}/t.db", rows) as database:
         text = read_page_text(database, "/probes/api?range=7d")
-    day = (gap - NOW) // DAY_MS + 22
-    assert f"No data {day} Nov 06:00 to {day} Nov 07:00 · 1 h" in text
+    assert "No data 18 Nov 06:00 to 18 Nov 07:00 · 1 h" in text
     assert "Paused 20 Nov 02:29 to 21 Nov 02:29 · 24 h" in text
     assert "No data until 17 Nov 00:00" in text
