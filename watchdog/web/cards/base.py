@@ -60,10 +60,14 @@ class ProbeCardLoadContext:
         """Whether the charts show `chart_runs`. Of more than a day, and where runs are no longer stored, they show
         `chart_hours`."""
         period = self.chart_query.find_period(self.now)
-        if period is None or self.chart_runs:
+        if period is None or period[0] >= self.now - DAY_MS:
             return True
-        start, stop = period
-        return stop - start <= MAX_CHART_LENGTH_OF_RUNS_MS and start >= self.now - DAY_MS
+        if any(run.outcome is not Outcome.FAIL for run in self.chart_runs):
+            return True
+        # The first failed run of an incident is stored for longer than the runs around it.
+        intervals = history.list_incident_intervals(self.connection, period[0], probe=self.probe_database_id)
+        kept_slots = {interval.since for interval in intervals}
+        return any(run.slot not in kept_slots for run in self.chart_runs)
 
     @cached_property
     def chart_window(self) -> ChartWindow:
@@ -100,7 +104,6 @@ class ProbeCardLoadContext:
             return Markup()
         window = self.chart_window
         note = Markup("Values are of at most one run per {}.").format(format_duration(window.sample_interval_ms))
-        # The first failed run of an incident is stored for longer than the others.
         first = next((run.slot for run in runs if run.outcome is Outcome.PASS), window.start)
         if first - window.start > window.step:
             note += Markup(" Runs are stored from {} on.").format(render_timestamp(first, self.now))
