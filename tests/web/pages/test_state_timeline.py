@@ -64,8 +64,8 @@ def test_a_drawing_has_few_parts() -> None:
     assert merge_into_parts(many[:3], 3) == many[:3]
     merged = merge_into_parts(many, 10)
     assert merged == spans((DOWN, 0, 1_000)), "each part has a problem"
-    one = spans((UP, 0, 500), (DOWN, 500, 501), (DEGRADED, 501, 599), (UP, 599, 1_000))
-    assert merge_into_parts(one, 3) == spans((UP, 0, 333), (DOWN, 333, 666), (UP, 666, 1_000))
+    rare = spans((UP, 0, 500), (DOWN, 500, 501), (DEGRADED, 501, 599), (UP, 599, 1_000))
+    assert merge_into_parts(rare, 3) == spans((UP, 0, 333), (DOWN, 333, 666), (UP, 666, 1_000))
 
 
 @pytest.mark.parametrize(

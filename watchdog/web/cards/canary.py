@@ -19,7 +19,7 @@ from watchdog.web.cards.base import ProbeCardLoadContext, ProbePageCardType
 from watchdog.web.chart_window import ChartUrlQuery, ChartWindow, build_time_axis_labels
 
 MAX_RUNS_OF_TYPICAL_STAGES = 48
-"""The newest run is compared with so many before it."""
+"""The newest run is compared with those before it."""
 REASONS_IMPLYING_PICK_UP = ("canary.not_finished", "job.failed", "canary.progress_stalled")
 """Reasons that imply a pick-up, even where the queue system does not show it."""
 REASONS_IMPLYING_ENQUEUE = (*REASONS_IMPLYING_PICK_UP, "canary.not_picked_up", "canary.lost", "canary.poll_failed")
@@ -57,7 +57,7 @@ class CanaryChartPoint(NamedTuple):
     """The medians of the runs that passed; if none did, of those that failed."""
     failed_count: int
     waiting: int | None
-    """At most so many jobs waited in the queue; measured only when a sentinel was not picked up."""
+    """The most jobs that waited in the queue; measured only when a sentinel was not picked up."""
     message: str
     """Of the last failed run."""
 
@@ -203,8 +203,8 @@ def _describe_canary_chart(points: Sequence[CanaryChartPoint], window: ChartWind
         ("finish", [point.stages.finish for point in points if point.stages.finish is not None]),
     ):
         if durations:
-            shortest, longest = format_duration(min(durations)), format_duration(max(durations))
-            sentences.append(f"Time to {label} between {shortest} and {longest}.")
+            limits = f"{format_duration(min(durations))} and {format_duration(max(durations))}"
+            sentences.append(f"Time to {label} between {limits}.")
     if failed_count := sum(point.failed_count for point in points):
         sentences.append(f"{format_count_with_noun(failed_count, 'run')} failed.")
     return " ".join(sentences)

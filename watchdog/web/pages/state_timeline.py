@@ -87,12 +87,12 @@ def _list_sightings(context: ProbeCardLoadContext) -> list[Sighting]:
     if not context.is_chart_of_runs:
         return [Sighting(part.hour, part.passed + part.failed > 0) for part in context.chart_hours]
     earlier = [run for run in context.runs if run.slot < context.chart_window.start][-1:]
-    shown = [*earlier, *context.chart_runs]
-    return [Sighting(run.slot, run.outcome in (Outcome.PASS, Outcome.FAIL)) for run in shown]
+    runs = [*earlier, *context.chart_runs]
+    return [Sighting(run.slot, run.outcome in (Outcome.PASS, Outcome.FAIL)) for run in runs]
 
 
 def measure_state_intervals(sightings: Sequence[Sighting], start: int, stop: int) -> list[HealthStateInterval]:
-    """Up where something was judged, whatever the verdict, and without data where not, over all of [start, stop). Each
+    """Up where something was judged, passed or failed, and without data where not, over all of [start, stop). Each
     sighting stands for the time until the next. The time before the first is without data, unless it is short."""
     if not sightings:
         return [HealthStateInterval(HealthState.UNKNOWN, start, stop)]
@@ -139,8 +139,8 @@ def build_state_timeline(
 
 
 def merge_into_parts(intervals: Sequence[HealthStateInterval], max_parts: int) -> Sequence[HealthStateInterval]:
-    """Unchanged unless there are more than `max_parts`. Otherwise so many parts of equal length, each with the worst
-    state in it, and equal neighbours joined."""
+    """Unchanged unless there are more than `max_parts`. Otherwise that number of parts of equal length, each with the
+    worst state in it, and equal neighbours joined."""
     if len(intervals) <= max_parts:
         return intervals
     start, length = intervals[0].start, intervals[-1].stop - intervals[0].start
