@@ -34,7 +34,9 @@ class QueueMeasurements(QueueMetricValues):
     @classmethod
     def from_measurements(cls, measurements: Mapping[str, JsonScalar]) -> Self:
         """Ignores measurements of other names, and values that are no numbers."""
-        values = {field.name: measurements.get(field.name) for field in fields(cls)}
+        values = {
+            name: measurements.get(name) for name in cls.__dataclass_fields__
+        }  # `fields` takes several times as long
         return cls(**{name: value for name, value in values.items() if isinstance(value, int | float)})  # type: ignore[arg-type] # by their names
 
 

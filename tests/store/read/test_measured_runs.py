@@ -76,7 +76,10 @@ def test_all_runs_of_a_time(database: Database, rows: FixtureRows) -> None:
         runs = list_measured_runs(connection, 1, HOUR_AGO + 8 * MINUTE_MS, HOUR_AGO + 17 * MINUTE_MS)
         assert list_measured_runs(connection, 1, NOW, NOW) == []
     assert to_minutes(runs) == [8, 9, 15, 16]
-    assert runs[0] == MeasuredRun(HOUR_AGO + 8 * MINUTE_MS, Outcome.PASS, "", {"read": 5}, {"waiting": 108})
+    assert runs[0][:3] == (HOUR_AGO + 8 * MINUTE_MS, Outcome.PASS, "")
+    assert (runs[0].phases, runs[0].measurements) == ({"read": 5}, {"waiting": 108})
+    empty = MeasuredRun(NOW, Outcome.FAIL, "refused", None, None)
+    assert (empty.phases, empty.measurements) == ({}, {})
 
 
 def test_a_failed_run_on_request_is_no_reading_of_the_queue(database: Database, rows: FixtureRows) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,8 @@ def test_a_missed_slot_is_no_run() -> None:
 
 
 def measured(slot: int, outcome: Outcome = Outcome.PASS, message: str = "", **stages: float) -> MeasuredRun:
-    waiting = {"waiting": 7 * slot} if outcome is Outcome.FAIL else {}
-    return MeasuredRun(slot * MINUTE_MS, outcome, message, stages, waiting)
+    waiting = json.dumps({"waiting": 7 * slot}) if outcome is Outcome.FAIL else None
+    return MeasuredRun(slot * MINUTE_MS, outcome, message, json.dumps(stages), waiting)
 
 
 @pytest.mark.parametrize(

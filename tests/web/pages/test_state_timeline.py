@@ -41,6 +41,8 @@ def spans(*parts: tuple[HealthState, int, int]) -> list[HealthStateInterval]:
         ("one from before the beginning", [(90, True)], spans((UP, 100, 200))),
         ("one from before the beginning, without a verdict", [(90, False), (150, True)],
          spans((UNKNOWN, 100, 150), (UP, 150, 200))),
+        ("a long time before the first, which has no verdict", [(130, False), (140, True)],
+         spans((UNKNOWN, 100, 140), (UP, 140, 200))),
         ("one at the end", [(200, True)], spans((UNKNOWN, 100, 200))),
     ],
 )  # fmt: skip

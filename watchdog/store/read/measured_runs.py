@@ -14,17 +14,25 @@ from watchdog.store.tables import effective_results
 
 
 class MeasuredRun(NamedTuple):
-    """A run with its phases and measurements."""
+    """A run with its phases and measurements, which are decoded when they are read: a chart reads one of them."""
 
     slot: int
     outcome: Outcome
     message: str
-    phases: Mapping[str, float]
-    """In ms."""
-    measurements: Mapping[str, JsonScalar]
+    phases_json: str | None
+    measurements_json: str | None
+
+    @property
+    def phases(self) -> Mapping[str, float]:
+        """In ms."""
+        return decode_nullable_json(self.phases_json) or {}
+
+    @property
+    def measurements(self) -> Mapping[str, JsonScalar]:
+        return decode_nullable_json(self.measurements_json) or {}
 
 
-_COLUMNS = [effective_results.c[name] for name in MeasuredRun._fields]
+_COLUMNS = [effective_results.c[name] for name in ("slot", "outcome", "message", "phases", "measurements")]
 
 
 def list_measured_runs(connection: Connection, probe: int, start: int, end: int) -> list[MeasuredRun]:
@@ -63,11 +71,5 @@ _SAMPLED_RUNS_QUERY = _build_sampled_runs_query()
 
 
 def _measured_run_from_row(row: Sequence[Any]) -> MeasuredRun:
-    slot, outcome, message, phases, measurements = row
-    return MeasuredRun(
-        slot,
-        OUTCOMES_BY_VALUE[outcome],
-        message,
-        decode_nullable_json(phases) or {},
-        decode_nullable_json(measurements) or {},
-    )
+    slot, outcome, *texts = row
+    return MeasuredRun(slot, OUTCOMES_BY_VALUE[outcome], *texts)

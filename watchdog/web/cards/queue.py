@@ -113,16 +113,19 @@ def compute_queue_chart_points(
     samples: Iterable[QueueSample], window: ChartWindow, query: ChartUrlQuery
 ) -> list[QueueChartPoint]:
     """`samples`: oldest first, all with a number of waiting jobs. The points are in the same order."""
-    points: dict[int, QueueChartPoint] = {}
+    waiting: dict[int, int] = {}
+    oldest: dict[int, int] = {}
     for slot, metrics in samples:
-        i, waiting, oldest = window.find_chart_point_index(slot), metrics.waiting or 0, metrics.oldest
-        if (point := points.get(i)) is not None:
-            ages = [ms for ms in (point.oldest, oldest) if ms is not None]
-            points[i] = point._replace(waiting=max(point.waiting, waiting), oldest=max(ages, default=None))
-        else:
-            start, zoom = window.get_chart_point_start_ms(i), query.build_zoom_query_string(window, i)
-            points[i] = QueueChartPoint(start, zoom, waiting, oldest)
-    return list(points.values())
+        i = window.find_chart_point_index(slot)
+        waiting[i] = max(waiting.get(i, 0), metrics.waiting or 0)
+        if metrics.oldest is not None:
+            oldest[i] = max(oldest.get(i, 0), metrics.oldest)
+    return [
+        QueueChartPoint(
+            window.get_chart_point_start_ms(i), query.build_zoom_query_string(window, i), count, oldest.get(i)
+        )
+        for i, count in waiting.items()
+    ]
 
 
 def render_waiting_jobs_chart(

@@ -96,19 +96,18 @@ def measure_state_intervals(sightings: Sequence[Sighting], start: int, stop: int
     sighting stands for the time until the next. The time before the first is without data, unless it is short."""
     if not sightings:
         return [HealthStateInterval(HealthState.UNKNOWN, start, stop)]
-    stops = [sighting.at for sighting in sightings[1:]] + [stop]
-    interval = stops[0] - sightings[0].at
-    first = start if sightings[0].at - start <= interval else sightings[0].at
-    intervals: list[HealthStateInterval] = []
-    if first > start:
-        intervals.append(HealthStateInterval(HealthState.UNKNOWN, start, first))
-    for sighting, until in zip(sightings, stops, strict=True):
-        state = HealthState.UP if sighting.is_judged else HealthState.UNKNOWN
-        if intervals and intervals[-1].state is state:
-            intervals[-1] = intervals[-1]._replace(stop=until)
-        else:
-            intervals.append(HealthStateInterval(state, intervals[-1].stop if intervals else first, until))
-    return clip_state_intervals(intervals, start, stop)
+    interval = (sightings[1].at if len(sightings) > 1 else stop) - sightings[0].at
+    is_from_start_on = sightings[0].at - start <= interval
+    changes = [Sighting(start, is_from_start_on and sightings[0].is_judged)]
+    for sighting in sightings:
+        if sighting.is_judged is not changes[-1].is_judged:
+            changes.append(sighting)
+    ends = [*(sighting.at for sighting in changes[1:]), stop]
+    states = {True: HealthState.UP, False: HealthState.UNKNOWN}
+    measured = [
+        HealthStateInterval(states[each.is_judged], each.at, end) for each, end in zip(changes, ends, strict=True)
+    ]
+    return clip_state_intervals(measured, start, stop)
 
 
 def overlay_state_intervals(
