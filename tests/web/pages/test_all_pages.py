@@ -114,6 +114,7 @@ def test_a_probe_page_shows_the_current_state(app: FastAPI) -> None:
     assert "Degraded for 42 min" in text
     assert "Task reindex is stale: last run 01:31 UTC, limit 15 min" in text
     assert "next run in 38 s" in text
+    assert "Last result Passed · 182 ms · 02:28:52, 22 s ago" in text
     assert "1 431 of 1 437" in text
     assert "reindex Stale ok: true 01:31:40 57 min 15 min" in text
     assert "crawl On time ok: true" in text
