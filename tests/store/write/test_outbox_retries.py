@@ -8,8 +8,10 @@ from typing import Any
 import psycopg
 import sqlalchemy as sa
 
+from tests.support.polling import wait_until
 from tests.support.store import (
     INTERVAL_MS,
+    LEASE_MS,
     START_AT,
     DatabasePair,
     StoreHarness,
@@ -45,6 +47,7 @@ CASES: dict[str, tuple[dict[str, Any], bool, bool]] = {
     "it is unconfirmed": ({"state": "unconfirmed"}, False, False),
     "another destination fails as well": ({"destination": EMAIL}, False, False),
 }
+WAITING_FOR_LOCKS = "SELECT 1 FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))"
 GROUPS = {"group": EARLIEST, "older group": EARLIEST - 1}
 
 
@@ -158,6 +161,41 @@ def test_a_confirmation_waits_for_no_transaction_that_may_wait_for_it(on_postgre
         recorder.rollback()
     due_at = {row["incident"]: row["due_at"] for row in harness.select_rows(outbox)}
     assert (leased.notification.incident, due_at[locked], due_at[free]) == (first, LATER, NOW)
+
+
+def test_the_recorder_may_wait_for_a_row_that_is_being_confirmed(on_postgres: DatabasePair) -> None:
+    """It has locked the row that is being sent, and goes on to one that would be due."""
+    delete_all_rows(on_postgres.first)
+    harness = make_harness(on_postgres.first, 2)
+    first, failed = list_incidents(harness)
+    update_row(on_postgres.first, failed, **A_RETRY)
+    fail_since(on_postgres.first, FAILING_SINCE)
+    leased = lease_one(harness, NOW)
+    lock = "SELECT * FROM outbox WHERE incident = %s FOR UPDATE"
+    with psycopg.connect(on_postgres.url.replace("+psycopg", "")) as recorder, ThreadPoolExecutor(1) as executor:
+        recorder.execute(lock, [first])
+        confirmation = executor.submit(harness.outbox.mark_sent, leased, {}, NOW)
+        wait_until(lambda: recorder.execute(WAITING_FOR_LOCKS, [recorder.info.backend_pid]).fetchall())
+        recorder.execute(lock, [failed])
+        recorder.commit()
+        confirmation.result(30)
+    rows = {row["incident"]: (row["state"], row["due_at"]) for row in harness.select_rows(outbox)}
+    assert rows[first][0] == "sent"
+    assert rows[failed] == ("waiting", NOW)
+
+
+def test_a_notification_that_is_at_fault_itself_is_not_sent_after_each_confirmation(database: Database) -> None:
+    """All of them are due at once, and the destination refuses one."""
+    harness, attempts, now = make_harness(database, 12), 0, SLOT + 100
+    at_fault = list_incidents(harness)[4]
+    while leases := harness.outbox.lease_due_notifications(now, LEASE_MS, [SLACK], unmerged_destinations=[SLACK]):
+        for leased in leases:
+            if leased.notification.incident == at_fault:
+                attempts += 1
+                harness.outbox.schedule_notification_retry(leased, now + 1_000, "HTTP 400", failed_at=now)
+            else:
+                harness.outbox.mark_sent(leased, {}, now)
+    assert attempts == 1
 
 
 def test_two_processes_may_have_something_confirmed_at_once(databases: DatabasePair) -> None:

@@ -128,6 +128,7 @@ class NotificationOutbox:
             later.c.lease_token == leased.lease_token, later.c.seq > outbox.c.seq,
         )  # fmt: skip
         destination = leased.notification.destination
+        failing_since: int | None = None
         with self.database.open_write_transaction() as connection:
             self._release_notification_lease(connection, leased, is_superseded, state=DeliveryState.MERGED, **values)
             if state is DeliveryState.SENT:
@@ -136,13 +137,13 @@ class NotificationOutbox:
                 failing_since = connection.execute(
                     ended_failure.returning(failing_destinations.c.failing_since)
                 ).scalar()
-                if failing_since is not None:
-                    make_retries_due_after_failure(connection, destination, failing_since, now)
                 self._charge_sent_message_to_destination_pace(connection, leased, now)
             if self._release_notification_lease(connection, leased, state=state, **{**values, **more}):
                 if state is DeliveryState.UNCONFIRMED:
                     self._record_failing_destination(connection, leased, now, str(more["detail"]), given_up=True)
                 self._store_sent_messages(connection, leased, receipt, now, headline=headline, cause=cause)
+            if failing_since is not None:  # last: it locks rows of other incidents, which others may have to wait for
+                make_retries_due_after_failure(connection, destination, failing_since, now)
 
     def _store_sent_messages(
         self,

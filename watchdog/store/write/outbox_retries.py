@@ -14,6 +14,9 @@ from watchdog.store.tables import outbox, outbox_is_waiting
 MAX_WAIT_BEFORE_DESTINATION_FAILED_MS = 60_000
 """A notification that waited longer before its destination failed keeps its delay: it may have failed while others were
 confirmed, and so be at fault itself."""
+MIN_FAILURE_BEFORE_RETRIES_ARE_DUE_MS = 10_000
+"""After a shorter failure, what failed is soon due by its own delays. Otherwise a new notification that is at fault
+itself would be sent again after each one that is confirmed."""
 
 
 def make_retries_due(database: Database, destinations: Collection[str], now: int) -> None:
@@ -26,11 +29,13 @@ def make_retries_due_after_failure(
     connection: sa.Connection, destination: str, failing_since: int, now: int
 ) -> None:  # fmt: skip
     """The destination has confirmed a notification, the first one since `failing_since`. What else failed in this time
-    is sent again at once, at the pace of the destination.
+    is sent again at once, at the pace of the destination, if it failed for MIN_FAILURE_BEFORE_RETRIES_ARE_DUE_MS.
 
     A notification that is at fault itself keeps its delays once it is MAX_WAIT_BEFORE_DESTINATION_FAILED_MS old: others
     are confirmed between its attempts, so the destination has been failing only since its last attempt.
     """
+    if now - failing_since < MIN_FAILURE_BEFORE_RETRIES_ARE_DUE_MS:
+        return
     earliest = failing_since - MAX_WAIT_BEFORE_DESTINATION_FAILED_MS
     group = incident_groups.c
     has_waited_for_group = sa.exists().where(
