@@ -38,7 +38,7 @@ KILL_RATE = 0.01
 def prove() -> Iterator[Measurement]:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     with (
-        patch("watchdog.web.routes.slack.SLACK_ACT_TIMEOUT_S", 60.0),
+        patch("watchdog.service.slack_clicks.SLACK_ACT_TIMEOUT_S", 60.0),
         tempfile.TemporaryDirectory() as folder,
         Receivers() as receivers,
         SlackPlay(

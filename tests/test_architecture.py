@@ -84,6 +84,7 @@ IMPORT_RULES = (
     ),
     ImportRule(("aiosmtplib", "css_inline"), ("notifiers/email*.py",), "email is sent by one notifier"),
     ImportRule(("apprise",), ("notifiers/apprise.py",), "Apprise is called by one notifier"),
+    ImportRule(("websockets",), ("net/websocket.py",), "WebSockets are opened in one module"),
     ImportRule(("itsdangerous",), ("web/auth/*",), "sessions are signed in one package"),
     ImportRule(("typer", "rich"), ("cli/*",), "only the command line writes to a terminal"),
     ImportRule(("yaml",), ("config/*",), "YAML is read in one package"),
@@ -96,7 +97,7 @@ OTHER_WATCHDOG_MODULES = frozenset({"events", "observers", "tricks", "utils", "v
 SLOW_MODULES = frozenset(
     {"aiosmtplib", "alembic", "apprise", "apscheduler", "celery", "cryptography", "css_inline", "fastapi", "httpx"}
     | {"httpx2", "jinja2", "mcp", "mcp_types", "prometheus_client", "psycopg", "rich", "sqlalchemy", "starlette"}
-    | {"structlog", "uvicorn"}
+    | {"structlog", "uvicorn", "websockets"}
 )
 """Modules that `validate` and `--help` must not load, because they take long to import."""
 

@@ -62,6 +62,7 @@ from watchdog.service.process_metrics import collect_process_metrics
 from watchdog.service.process_resources import keep_heap_small
 from watchdog.service.receiver_tests import ReceiverTester
 from watchdog.service.scheduler import MonitoringService
+from watchdog.service.slack_socket import SlackSockets
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.service.transition_feed import TransitionFeed
 from watchdog.signals import install_shutdown_event
@@ -188,16 +189,15 @@ async def open_running_watchdog_service(
                 check_file = partial(store_executor.run_read, database.check_file)
                 service.add_background_task("check_database_file", check_file, DATABASE_FILE_CHECK_INTERVAL_S)
             await service.start()
-            try:
-                sections = service.lease_keeper.membership.configuration.own_sections
-                yield RunningWatchdogService(
-                    *(loaded_config, service, store_executor, service.clock, check_in_receiver),
-                    network=network,
-                    notice=config.status_page.notice,
-                    started_sections=sections,
-                )
-            finally:
-                await service.stop()
+            stack.push_async_callback(service.stop)
+            sockets = SlackSockets(service.notification_sender, service.fault_reporter.set_slack_problem)
+            await stack.enter_async_context(sockets)
+            yield RunningWatchdogService(
+                *(loaded_config, service, store_executor, service.clock, check_in_receiver),
+                network=network,
+                notice=config.status_page.notice,
+                started_sections=service.lease_keeper.membership.configuration.own_sections,
+            )
     finally:
         store_executor.close()
 

@@ -21,6 +21,7 @@ ENV = {
     "PAGERDUTY_ROUTING_KEY": "0123456789abcdef0123456789abcdef",
     "NTFY_URL": "ntfys://acme-oncall",
     "TELEGRAM_URL": "tgram://123456789:abcdefghijklmnopqrstuvwxyz012345678/1234",
+    "CORE_APP_TOKEN": "xapp-1-0123456789",
     "SLACK_WEBHOOK_URL": "https://hooks.slack.example/services/T0/B0/abcdefgh",
     "REDIS_URL": "redis://:abcdefgh@localhost:6379/0",
     "APP_DB_URL": "postgresql://reader:abcdefgh@localhost/app",

@@ -25,7 +25,7 @@ from tests.support.watchdog_process import WatchdogProcess, run_watchdog
 from watchdog.store.database import Database
 from watchdog.store.tables import metadata
 
-SECRETS = {f"S{n:02}": f"hush{n:02}-{quote(chr(96 + n) * 3)}X9+/z{n}" for n in range(1, 26)}
+SECRETS = {f"S{n:02}": f"hush{n:02}-{quote(chr(96 + n) * 3)}X9+/z{n}" for n in range(1, 27)}
 API_KEY = SECRETS["S18"]
 RECEIVERS = ["bot", "hook", "web", "mail", "failing", "console"]
 
@@ -154,7 +154,8 @@ def write_config(
         "receivers": {
             "bot": {
                 "slack": {
-                    "bot_token": "${S13}", "channel": slack.channel, "api_url": slack.url, "signing_secret": "${S25}"
+                    "bot_token": "${S13}", "channel": slack.channel, "api_url": slack.url, "signing_secret": "${S25}",
+                    "app_token": "xapp-${S26}",
                 }
             },
             "hook": {"slack": {"webhook": f"{slack.webhook.removesuffix('hook')}${{S14}}/hook"}},
@@ -187,6 +188,7 @@ def test_no_secret_is_in_any_output(tmp_path: Path, url: str) -> None:
         target = stack.enter_context(LeakingTarget(secrets))
         slack = stack.enter_context(FakeSlack(SECRETS["S13"]))
         hook, mail = stack.enter_context(FakeWebhookReceiver()), stack.enter_context(FakeMailServer())
+        slack.app_token, slack.socket_url = f"xapp-{SECRETS['S26']}", "ws://127.0.0.1:1/link/"
         file = write_config(tmp_path, url, target_port=target.port, slack=slack, hook=hook, mail=mail)
         outputs: dict[str, str] = {}
         with run_watchdog(file, env) as watchdog:
@@ -211,6 +213,8 @@ def test_no_secret_is_in_any_output(tmp_path: Path, url: str) -> None:
         outputs["database"] = _database_content(url)
     assert len(outputs) > 60
     assert "•••" in outputs["log"]
+    assert "slack_socket_failed" in outputs["log"]
+    assert "t1cket" not in "".join(outputs.values()), "it admits its bearer"
     assert "•••" in outputs["incidents"]
     leaks = [
         f"{name} in {place}: ...{text[max(0, text.find(encoding) - 60) : text.find(encoding) + 30]}"

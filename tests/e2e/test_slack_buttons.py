@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,27 @@ from tests.support.end_to_end import RunningWatchdog
 from tests.support.fakes import FakeHttpTarget, FakeSlack
 from tests.support.polling import wait_until_async
 from tests.support.slack_clicks import SIGNING_SECRET, encode_payload, find_buttons, make_payload, sign
+from tests.support.slack_sockets import FakeSlackSockets
 from watchdog.app import create_asgi_app, open_running_watchdog_service
 from watchdog.config.load import LoadedConfig, load_config
 from watchdog.domain.acts import Actor, OperatorInterfaceKind
 from watchdog.server import WebServer, open_listen_socket
-from watchdog.web.routes import slack as slack_route
+from watchdog.service import slack_clicks
+from watchdog.store.read.status import list_service_findings
 from watchdog.web.routes.slack import SLACK_INTERACTIVITY_PATH
 
 
-def load(folder: Path, database_url: str, target: FakeHttpTarget, slack: FakeSlack, **fields: Any) -> LoadedConfig:
-    bot = {"bot_token": slack.token, "channel": slack.channel, "api_url": slack.url, "signing_secret": "${SIGNING}"}
+def load(
+    folder: Path,
+    database_url: str,
+    target: FakeHttpTarget,
+    slack: FakeSlack,
+    *,
+    bot_secrets: Mapping[str, str] | None = None,
+    **fields: Any,
+) -> LoadedConfig:
+    secrets = bot_secrets or {"signing_secret": "${SIGNING}"}
+    bot = {"bot_token": slack.token, "channel": slack.channel, "api_url": slack.url, **secrets}
     config = {
         "storage": {"url": database_url, "check_in_log": str(folder / "check-ins")},
         "server": {"listen": "127.0.0.1:0"},
@@ -37,7 +49,7 @@ def load(folder: Path, database_url: str, target: FakeHttpTarget, slack: FakeSla
 async def test_a_click_in_slack_acknowledges_the_incident(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slack_route, "SLACK_ACT_TIMEOUT_S", 300.0)
+    monkeypatch.setattr(slack_clicks, "SLACK_ACT_TIMEOUT_S", 300.0)
     with FakeHttpTarget() as target, FakeSlack() as slack, open_listen_socket("127.0.0.1", 0) as listen_socket:
         target.up = False
         loaded = load(tmp_path, database_url, target, slack)
@@ -66,3 +78,39 @@ async def test_a_click_in_slack_acknowledges_the_incident(
             assert (repeated.status_code, repeated.json()["detail"]) == (403, "The request was made before.")
             page = await client.get("/probes")
             assert page.status_code == 401, "the signature opens nothing else"
+
+
+async def test_a_click_over_a_socket_acknowledges_the_incident(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No signing secret, and no web server that Slack could reach. A reload replaces a token that is refused."""
+    monkeypatch.setattr(slack_clicks, "SLACK_ACT_TIMEOUT_S", 300.0)
+    with FakeHttpTarget() as target, FakeSlack() as slack:
+        target.up = False
+        refused = load(tmp_path, database_url, target, slack, bot_secrets={"app_token": "xapp-1-refused"})
+        accepted = load(tmp_path, database_url, target, slack, bot_secrets={"app_token": slack.app_token})
+        async with FakeSlackSockets(slack) as sockets, open_running_watchdog_service(refused) as app:
+            watchdog = RunningWatchdog(app)
+
+            def list_findings() -> list[tuple[str, bool]]:
+                findings = watchdog.query_store(list_service_findings)
+                return [
+                    (finding.reason, "oncall/slack: Slack error invalid_auth" in finding.message)
+                    for finding in findings
+                ]
+
+            await wait_until_async(lambda: list_findings() == [("watchdog.slack_disconnected", True)])
+            await app.apply_config(accepted)
+            await wait_until_async(lambda: list_findings() == [])
+            await wait_until_async(lambda: any("acknowledge" in find_buttons(post) for post in slack.thread_roots))
+            await wait_until_async(lambda: watchdog.count_unsent() == 0)
+            (root,) = [post for post in slack.thread_roots if "run_now" in find_buttons(post)]
+            value = find_buttons(root)["acknowledge"]["value"]
+            message = {"container": {"type": "message", "message_ts": root["ts"], "channel_id": slack.channel}}
+            await sockets.send_acknowledged(make_payload("acknowledge", value, app.clock(), **message))
+            await wait_until_async(lambda: "*Acknowledged* by Ana Example at" in str(root["blocks"]))
+            actors = {
+                incident.acknowledgement.actor for incident in watchdog.list_incidents() if incident.acknowledgement
+            }
+            assert actors == {Actor("Ana Example", OperatorInterfaceKind.SLACK)}
+        await wait_until_async(lambda: not sockets.connections)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from slack_sdk.models.blocks import ActionsBlock, Block, ButtonElement
 
 from tests.notifiers.conftest import SendFixture
@@ -27,6 +29,7 @@ from watchdog.domain.acts import Acknowledgement, Actor, OperatorInterfaceKind
 from watchdog.domain.alert_message import AlertMessageContext, IncidentWithProbe
 from watchdog.domain.formatting import NBSP, format_number
 from watchdog.domain.model import IncidentEvent
+from watchdog.notifiers import slack as slack_module
 from watchdog.notifiers.blocks import build_slack_blocks
 from watchdog.notifiers.message import AlertMessage, compose_alert_message
 from watchdog.notifiers.slack import SlackNotifier
@@ -84,9 +87,28 @@ def test_what_is_over_a_test_or_merged_has_no_buttons(
     assert set(list_labels(slack.posts[0]["blocks"])) & set(ACT_BUTTONS) == set()
 
 
-def test_without_a_signing_secret_there_are_no_buttons(slack: FakeSlack, send: SendFixture) -> None:
-    send(make_bot(slack, signing_secret=None), OPENED_ALERT)
-    assert list_labels(slack.posts[0]["blocks"]) == ["Details"]
+@pytest.mark.parametrize(
+    ("secrets", "labels"),
+    [
+        ({"signing_secret": None}, ["Details"]),
+        ({"signing_secret": None, "app_token": "xapp-1-a"}, [*ACT_BUTTONS, "Details"]),
+        ({"app_token": "xapp-1-a"}, [*ACT_BUTTONS, "Details"]),
+    ],
+)
+def test_there_are_buttons_if_slack_can_send_clicks(
+    slack: FakeSlack, send: SendFixture, secrets: dict[str, Any], labels: list[str]
+) -> None:
+    send(make_bot(slack, **secrets), OPENED_ALERT)
+    assert list_labels(slack.posts[0]["blocks"]) == labels
+
+
+def test_without_the_library_the_remedy_is_stated(slack: FakeSlack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slack_module, "find_spec", lambda name: None if name == "websockets" else find_spec(name))
+    make_bot(slack)
+    with pytest.raises(ValidationError, match="pip install 'watchdog-monitor\\[slack\\]'") as caught:
+        make_bot(slack, app_token="xapp-1-hush")
+    assert len(caught.value.errors()) == 1
+    assert "hush" not in str(caught.value)
 
 
 def test_an_edit_refers_to_the_state_that_it_shows(slack: FakeSlack, send: SendFixture) -> None:

@@ -154,3 +154,17 @@ async def test_a_member_that_has_ended_has_no_faults(harness: FaultHarness) -> N
     harness.store.membership.leave(harness.now)
     harness.has_lease = False
     assert [subject for subject in harness.facts() if " of " in subject] == []
+
+
+async def test_a_missing_connection_to_slack_begins_and_ends(harness: FaultHarness) -> None:
+    subject = f"slack connection of {harness.member}"
+    for problem, fact in (
+        ("oncall/slack: connection refused", WatchdogFaultFacts(START_AT, error="oncall/slack: connection refused")),
+        ("oncall/slack: HTTP 503", WatchdogFaultFacts(START_AT, error="oncall/slack: HTTP 503")),
+        ("", WatchdogFaultFacts(None)),
+    ):
+        harness.reporter.set_slack_problem(problem)
+        await harness.reporter.write_changed_faults()
+        assert harness.facts()[subject] == fact
+        harness.now += 1_000
+    assert harness.changes == 2

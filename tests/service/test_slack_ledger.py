@@ -11,8 +11,8 @@ import pytest
 
 from tests.support.delivery import Receivers
 from tests.support.slack_ledger import LedgerResult, SeenText, SlackFault, SlackPlay, UnreliableSlack
+from watchdog.service import slack_clicks
 from watchdog.store.database import Database
-from watchdog.web.routes import slack as slack_route
 
 INCIDENT_COUNT = 12
 FAULT_RATES = MappingProxyType(
@@ -23,7 +23,7 @@ FAULT_RATES = MappingProxyType(
 @pytest.fixture(autouse=True)
 def no_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a slow machine passes."""
-    monkeypatch.setattr(slack_route, "SLACK_ACT_TIMEOUT_S", 300.0)
+    monkeypatch.setattr(slack_clicks, "SLACK_ACT_TIMEOUT_S", 300.0)
 
 
 async def play(database: Database, receivers: Receivers, incident_count: int, **options: Any) -> LedgerResult:

@@ -13,9 +13,12 @@ from tests.support.slack_clicks import SIGNING_SECRET, encode_payload, make_payl
 from watchdog.service.slack_requests import (
     SlackRequestRefusedError,
     SlackSignature,
+    SlackSocketMessage,
     accept_slack_request,
+    parse_click_of_envelope,
     parse_slack_click,
     parse_slack_signature,
+    parse_slack_socket_message,
     verify_slack_signature,
 )
 from watchdog.store.act_tables import slack_requests
@@ -117,16 +120,16 @@ def test_a_request_is_verified_within_five_minutes(signed_at: int) -> None:
 def test_a_request_is_accepted_once(database: Database) -> None:
     signatures = [parse(sign(body, NOW)) for body in (BODY, BODY + b" ")]
     for signature in signatures:
-        accept_slack_request(database, signature, NOW)
+        accept_slack_request(database, signature.identity, NOW)
         for now in (NOW, NOW + 300_000, NOW + 600_000):
             with pytest.raises(SlackRequestRefusedError, match="made before"):
-                accept_slack_request(database, signature, now)
+                accept_slack_request(database, signature.identity, now)
 
 
 def test_accepted_requests_are_forgotten(database: Database) -> None:
     for number in range(3):
-        accept_slack_request(database, parse(sign(BODY, NOW + number * 1_000)), NOW)
-    accept_slack_request(database, parse(sign(BODY, NOW + 601_000), NOW + 601_000), NOW + 601_000)
+        accept_slack_request(database, parse(sign(BODY, NOW + number * 1_000)).identity, NOW)
+    accept_slack_request(database, parse(sign(BODY, NOW + 601_000), NOW + 601_000).identity, NOW + 601_000)
     with database.open_read_transaction() as connection:
         remembered = list(connection.execute(sa.select(slack_requests.c.forgotten_after)).scalars())
     assert sorted(remembered) == [NOW + 601_000, NOW + 602_000, NOW + 1_201_000]
@@ -223,3 +226,45 @@ def test_a_person_of_another_workspace_is_refused() -> None:
     with pytest.raises(SlackRequestRefusedError, match="another workspace") as refused:
         parse_slack_click(encode_payload(changed(user={"id": "U0EVE", "team_id": "T0OTHER"})))
     assert refused.value.status_code == 403
+
+
+def make_envelope(payload: Any, envelope_id: str = "e1") -> SlackSocketMessage:
+    return parse_slack_socket_message(
+        json.dumps(
+            {"type": "interactive", "envelope_id": envelope_id, "payload": payload, "accepts_response_payload": False}
+        )
+    )
+
+
+CLICK = make_payload("acknowledge", VALUE, NOW)
+WITHOUT_TIME = CLICK | {"actions": [{"action_id": "acknowledge", "value": VALUE}]}
+
+
+@pytest.mark.parametrize(
+    ("sentence", "first", "second", "is_same"),
+    [
+        ("sent again", make_envelope(CLICK), make_envelope(CLICK), True),
+        ("in another envelope", make_envelope(CLICK), make_envelope(CLICK, "e2"), True),
+        ("with another message text", make_envelope(CLICK), make_envelope(CLICK | {"message": {}}), True),
+        ("later", make_envelope(CLICK), make_envelope(make_payload("acknowledge", VALUE, NOW + 1)), False),
+        ("by another person", make_envelope(CLICK), make_envelope(changed(user={"id": "U0BEN"})), False),
+        ("in another channel", make_envelope(CLICK), make_envelope(changed(channel={"id": "C0OPS"})), False),
+        ("on another button", make_envelope(CLICK), make_envelope(make_payload("silence_1h", VALUE, NOW)), False),
+        ("on another message", make_envelope(CLICK), make_envelope(make_payload("acknowledge", "a:1", NOW)), False),
+        ("no time", make_envelope(WITHOUT_TIME), make_envelope(WITHOUT_TIME), True),
+        ("no time, another envelope", make_envelope(WITHOUT_TIME), make_envelope(WITHOUT_TIME, "e2"), False),
+    ],
+)
+def test_what_identifies_a_click_of_a_socket(
+    sentence: str, first: SlackSocketMessage, second: SlackSocketMessage, is_same: bool
+) -> None:
+    (click, identity), (_, other) = (parse_click_of_envelope(each, NOW) for each in (first, second))
+    assert (identity == other) == is_same, sentence
+    assert click.user.display_name == "Ana Example"
+    assert identity.forgotten_after == NOW + 3_600_000
+
+
+def test_a_click_of_a_socket_is_no_signature() -> None:
+    """A signature could not stand for a click, nor a click for a signature."""
+    _, identity = parse_click_of_envelope(make_envelope(CLICK), NOW)
+    assert not identity.value.startswith("v0=")

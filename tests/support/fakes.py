@@ -153,16 +153,17 @@ class FakePagerDuty(FakeHttpReceiver):
 
 
 class FakeSlack(FakeHttpReceiver):
-    """Slack's chat.postMessage, chat.update, chat.postEphemeral and incoming webhooks, as strict about blocks as Slack
-    is.
+    """Slack's chat.postMessage, chat.update, chat.postEphemeral, apps.connections.open and incoming webhooks, as strict
+    about blocks as Slack is.
 
     `url` is the API's base, `webhook` an incoming webhook; `posts` are the messages as they stand in the channel;
-    `texts_to_one_person` those that only one person sees.
+    `texts_to_one_person` those that only one person sees. `socket_url`: of a FakeSlackSockets.
     """
 
     def __init__(self, token: str = "xoxb-1-stand-in", channel: str = "C0ONCALL") -> None:
         super().__init__()
         self.token, self.channel, self.team = token, channel, "T0ACME"
+        self.app_token, self.socket_url, self.ticket_count = "xapp-1-stand-in", "", 0
         self.webhook = f"{self.url}services/T0/B0/hook"
         self.url += "api/"
         self.posts: list[dict[str, Any]] = []
@@ -180,10 +181,19 @@ class FakeSlack(FakeHttpReceiver):
                 "error", ""
             )
             return CannedResponse(404 if error == "no_service" else 400 if error else 200, (error or "ok").encode())
-        reply = {"ok": False, "error": "invalid_auth"}
-        if request.headers.get("authorization") == f"Bearer {self.token}":
+        reply: dict[str, Any] = {"ok": False, "error": "invalid_auth"}
+        if request.path == "/api/apps.connections.open":
+            reply = self._open_connection(request.headers.get("authorization", ""))
+        elif request.headers.get("authorization") == f"Bearer {self.token}":
             reply = self._call_api_method(request.path.removeprefix("/api/"), request.json)
         return CannedResponse(200, json.dumps(reply).encode(), (("content-type", "application/json"),))
+
+    def _open_connection(self, authorization: str) -> dict[str, Any]:
+        if authorization != f"Bearer {self.app_token}":
+            is_app_token = authorization.startswith("Bearer xapp-")
+            return {"ok": False, "error": "invalid_auth" if is_app_token else "not_allowed_token_type"}
+        self.ticket_count += 1
+        return {"ok": True, "url": f"{self.socket_url}?ticket=t1cket-{self.ticket_count:06}&app_id=A0WATCHDOG"}
 
     def _call_api_method(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
         error = self._find_error(method, body)

@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from typing import TypeVar, cast
 
 from watchdog.domain.formatting import NBSP
 from watchdog.domain.model import Json
 
+TextT = TypeVar("TextT", bound=str)
+"""Text, or text that is markup."""
 REPLACEMENT_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 TRUNCATION_NOTE_PREFIX = "… cut after "
 MAX_QUOTED_ERROR_CHARS = 200
@@ -66,6 +69,11 @@ def summarize_error_text(text: str) -> str:
     return (
         truncate_to_single_line(lines[-1] if _PYTHON_TRACEBACK_HEADING in text else "\n".join(lines)) if lines else ""
     )
+
+
+def capitalize_first(text: TextT) -> TextT:
+    """Only the first character changes."""
+    return cast(TextT, text[:1].upper() + text[1:])
 
 
 def truncate_with_ellipsis(text: str, max_chars: int) -> str:

@@ -6,8 +6,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import model_validator
@@ -63,6 +64,7 @@ SLACK_ADVICE_BY_ERROR_CODE = {
     "token_revoked": "create another bot token",
 }
 """Errors that last until a person changes something, and what to change."""
+SLACK_APP_TOKEN_PREFIX = "xapp-"
 SLACK_UNRETRYABLE_CONTENT_ERRORS = frozenset(
     {"invalid_arguments", "invalid_blocks", "invalid_payload", "msg_too_long", "no_text"}
 )
@@ -83,6 +85,8 @@ class SlackNotifier(Notifier):
         receivers:
           oncall:
             slack: {bot_token: "${SLACK_BOT_TOKEN}", channel: "#oncall", signing_secret: "${SLACK_SIGNING_SECRET}"}
+          core:
+            slack: {bot_token: "${CORE_BOT_TOKEN}", channel: "#core", app_token: "${CORE_APP_TOKEN}"}
           chat: {slack: {webhook: "${SLACK_WEBHOOK_URL}"}}
     """
 
@@ -99,6 +103,11 @@ class SlackNotifier(Notifier):
     have buttons: Acknowledge, Silence 1 h, 4 h or until resolved, and Run now. Requires `bot_token`, and a Request URL
     in the settings of the app that leads to `/slack/interactivity` of Watchdog (docs/acts.md). Everyone in the channel
     can use the buttons."""
+    app_token: Secret | None = None
+    """An app-level token (`xapp-...`) with the scope `connections:write`, for buttons in Socket Mode: Watchdog opens a
+    connection to Slack and receives clicks over it, so Slack need not reach Watchdog. The buttons are those of
+    `signing_secret`, which is then not needed. Requires `bot_token`, Socket Mode in the settings of the app
+    (docs/acts.md), and the extra `slack`."""
     api_url: HttpUrl = "https://slack.com/api/"
     """The base URL of Slack's Web API."""
 
@@ -109,24 +118,40 @@ class SlackNotifier(Notifier):
             validate_http_url(self.webhook.get_secret_value())
         if bool(self.channel) != (self.bot_token is not None):
             raise ValueError("bot_token and channel must be set together: set both, or only webhook")
-        if problem := self._find_signing_secret_problem():
-            raise MultiFieldValidationError([(("signing_secret",), problem)])
+        if errors := list(self._list_click_secret_problems()):
+            raise MultiFieldValidationError(errors)
         return self
 
-    def _find_signing_secret_problem(self) -> str:
-        if self.signing_secret is None:
-            return ""
+    def _list_click_secret_problems(self) -> Iterator[tuple[tuple[str], str]]:
+        for name, secret in (("signing_secret", self.signing_secret), ("app_token", self.app_token)):
+            if secret is not None and self.bot_token is None:
+                yield (
+                    (name,),
+                    f"{name} requires bot_token, because messages of an incoming webhook have no buttons that "
+                    f"Watchdog can react to: set bot_token and channel instead of webhook, or remove {name}",
+                )
         if self.bot_token is None:
-            return (
-                "signing_secret requires bot_token, because messages of an incoming webhook have no buttons that "
-                "Watchdog can react to: set bot_token and channel instead of webhook, or remove signing_secret"
-            )
-        if len(self.signing_secret.get_secret_value()) < MIN_UNGUESSABLE_SECRET_CHARS:
-            return (
+            return
+        signing_secret = self.signing_secret
+        if signing_secret is not None and len(signing_secret.get_secret_value()) < MIN_UNGUESSABLE_SECRET_CHARS:
+            yield (
+                ("signing_secret",),
                 f"expected at least {MIN_UNGUESSABLE_SECRET_CHARS} characters: copy the signing secret from the app's "
-                "settings, under Basic Information"
+                "settings, under Basic Information",
             )
-        return ""
+        if self.app_token is None:
+            return
+        if not self.app_token.get_secret_value().startswith(SLACK_APP_TOKEN_PREFIX):
+            yield (
+                ("app_token",),
+                f"expected a token that starts with {SLACK_APP_TOKEN_PREFIX}: generate one in the app's settings, "
+                "under Basic Information, App-Level Tokens, with the scope connections:write",
+            )
+        if find_spec("websockets") is None:
+            yield (
+                ("app_token",),
+                "the package websockets is not installed: install it with `pip install 'watchdog-monitor[slack]'`",
+            )
 
     @property
     def recipient(self) -> str:
@@ -135,6 +160,11 @@ class SlackNotifier(Notifier):
     @property
     def edits_messages(self) -> bool:
         return self.bot_token is not None
+
+    @property
+    def receives_clicks(self) -> bool:
+        """Whether Slack can send clicks on buttons, as signed requests or over a socket."""
+        return self.signing_secret is not None or self.app_token is not None
 
     async def send(self, request: NotificationDeliveryRequest) -> dict[str, Json]:
         """The receipt of a bot's message contains `channel` and `ts`, and the `team` if Slack states it; that of a
@@ -165,7 +195,7 @@ class SlackNotifier(Notifier):
     def _build_slack_message_body(self, request: NotificationDeliveryRequest, message: AlertMessage) -> dict[str, Json]:
         """Only a message that a later one edits has buttons: otherwise it would go on to offer what was done."""
         context = request.alert_context
-        is_interactive = self.signing_secret is not None and not context.is_test and not is_merged_message(context)
+        is_interactive = self.receives_clicks and not context.is_test and not is_merged_message(context)
         reference = SlackMessageReference(request.notification.incident, context.now) if is_interactive else None
         return {"text": format_slack_fallback_text(message), "blocks": build_slack_blocks(message, reference)}
 
@@ -207,52 +237,57 @@ class SlackNotifier(Notifier):
             network, url, json.dumps(body).encode(), headers, now=now
         )
         try:
-            return self._require_slack_accepted_message(response)
+            return require_slack_success(response, is_webhook=self.webhook is not None)
         except NotificationDeliveryError as error:
             if error.reason.removeprefix("slack.") in SLACK_LAYOUT_ERRORS and "blocks" in body:
                 text_alone = {key: value for key, value in body.items() if key != "blocks"}
                 return await self._call_slack_api(network, method, text_alone, now=now)
             raise
 
-    def _require_slack_accepted_message(self, response: NotificationResponse) -> dict[str, Json]:
-        """The body of a response that confirms the delivery. Raises NotificationDeliveryError for any other
-        response."""
-        status_error = build_delivery_error_from_status(response)
-        if self.webhook is not None and status_error is None and response.body_text.strip() == "ok":
-            return {}
-        body = response.json_or_text_body
-        if isinstance(body, str):
-            body = {"error": response.body_text.strip()}  # webhooks respond with the bare error
-        elif not isinstance(body, dict):
-            body = {}
-        if status_error is None and body.get("ok") is True:
-            return body
-        if status_error is None and not response.is_complete:
-            message = f"HTTP {response.status}, but Slack's response is incomplete"
-            raise NotificationDeliveryError("delivery.unconfirmed", message, maybe_delivered=True)
-        error = str(body.get("error", ""))
-        if not re.fullmatch(r"[a-z][a-z_]{2,60}", error):
-            error = "no_service" if self.webhook is not None and response.status in (403, 404, 410) else ""
-        if error:
-            raise _build_delivery_error_from_slack(error, status_error, response.retry_after_s)
-        if status_error is None:
-            raise NotificationDeliveryError("delivery.invalid_response", "the response does not come from Slack")
-        # Slack gives its reason with every final error: this one is of a proxy, and may be fixed.
-        status_error.retry_for_s = max(status_error.retry_for_s, DELIVERY_CONFIG_ERROR_RETRY_DURATION_S)
-        raise status_error
+
+def require_slack_success(
+    response: NotificationResponse,
+    advice_by_error_code: Mapping[str, str] = SLACK_ADVICE_BY_ERROR_CODE,
+    *,
+    is_webhook: bool = False,
+) -> dict[str, Json]:
+    """The body of a response that confirms what was asked. Raises NotificationDeliveryError for any other response."""
+    status_error = build_delivery_error_from_status(response)
+    if is_webhook and status_error is None and response.body_text.strip() == "ok":
+        return {}
+    body = response.json_or_text_body
+    if isinstance(body, str):
+        body = {"error": response.body_text.strip()}  # webhooks respond with the bare error
+    elif not isinstance(body, dict):
+        body = {}
+    if status_error is None and body.get("ok") is True:
+        return body
+    if status_error is None and not response.is_complete:
+        message = f"HTTP {response.status}, but Slack's response is incomplete"
+        raise NotificationDeliveryError("delivery.unconfirmed", message, maybe_delivered=True)
+    error = str(body.get("error", ""))
+    if not re.fullmatch(r"[a-z][a-z_]{2,60}", error):
+        error = "no_service" if is_webhook and response.status in (403, 404, 410) else ""
+    if error:
+        advice = advice_by_error_code.get(error, "")
+        raise _build_delivery_error_from_slack(error, advice, status_error, response.retry_after_s)
+    if status_error is None:
+        raise NotificationDeliveryError("delivery.invalid_response", "the response does not come from Slack")
+    # Slack gives its reason with every final error: this one is of a proxy, and may be fixed.
+    status_error.retry_for_s = max(status_error.retry_for_s, DELIVERY_CONFIG_ERROR_RETRY_DURATION_S)
+    raise status_error
 
 
 def _build_delivery_error_from_slack(
-    error: str, status_error: NotificationDeliveryError | None, retry_after_s: float | None
+    error: str, advice: str, status_error: NotificationDeliveryError | None, retry_after_s: float | None
 ) -> NotificationDeliveryError:
-    """`error`: Slack's own code, such as `channel_not_found`."""
+    """`error`: Slack's own code, such as `channel_not_found`. `advice`: empty: the error may pass by itself."""
     retry_for_s = (
         math.inf if status_error is None else max(status_error.retry_for_s, DELIVERY_CONFIG_ERROR_RETRY_DURATION_S)
     )
-    advice = ""
     if error in SLACK_UNRETRYABLE_CONTENT_ERRORS:
         retry_for_s, advice = 0, "Slack rejects the message"
-    elif error in SLACK_ADVICE_BY_ERROR_CODE:
-        retry_for_s, advice = DELIVERY_CONFIG_ERROR_RETRY_DURATION_S, SLACK_ADVICE_BY_ERROR_CODE[error]
+    elif advice:
+        retry_for_s = DELIVERY_CONFIG_ERROR_RETRY_DURATION_S
     message = f"Slack error {error}{advice and f': {advice}'}"
     return NotificationDeliveryError(f"slack.{error}", message, retry_for_s=retry_for_s, retry_after_s=retry_after_s)

@@ -24,9 +24,14 @@ WATCHDOG_NETWORK_FAULT_ENDS_AFTER_MS = 60_000
 again."""
 WATCHDOG_STORE_FAULT_ENDS_AFTER_MS = 60_000
 """How long after its end an absence of the store is a fault: it could not be stored before."""
-PROCESS_FAULT_NAMES_LOGGED_BY_RELOAD = frozenset(
-    {WatchdogProcessFaultName.CONFIGURATION, WatchdogProcessFaultName.RESTART}
+PROCESS_FAULT_NAMES_LOGGED_ELSEWHERE = frozenset(
+    {
+        WatchdogProcessFaultName.CONFIGURATION,
+        WatchdogProcessFaultName.RESTART,
+        WatchdogProcessFaultName.SLACK_CONNECTION,
+    }
 )
+"""Where they happen."""
 MAX_NETWORK_FAULT_EVIDENCE_AGE_MS = 600_000
 """After this, a probe that has not run again shows nothing about the network any more."""
 
@@ -63,6 +68,7 @@ class WatchdogProcessFaultReporter:
         self._store_back_at = 0
         self._config_fault: WatchdogProcessFault | None = None
         self._restart_fault: WatchdogProcessFault | None = None
+        self._slack_fault: WatchdogProcessFault | None = None
         self._stored: dict[WatchdogProcessFaultName, WatchdogProcessFault] = {}
 
     def record_overload(self, full_limit: str) -> None:
@@ -84,6 +90,10 @@ class WatchdogProcessFaultReporter:
     def set_restart_required_fields(self, paths: Collection[str]) -> None:
         """Fields of the configuration that take effect after a restart; none: it is applied as a whole."""
         self._restart_fault = self._start_or_continue_fault(self._restart_fault, ", ".join(paths))
+
+    def set_slack_problem(self, problem: str) -> None:
+        """Clicks in Slack do not arrive; empty: they do."""
+        self._slack_fault = self._start_or_continue_fault(self._slack_fault, problem)
 
     def _start_or_continue_fault(self, fault: WatchdogProcessFault | None, detail: str) -> WatchdogProcessFault | None:
         return WatchdogProcessFault(fault.since if fault else self.clock(), detail) if detail else None
@@ -126,6 +136,7 @@ class WatchdogProcessFaultReporter:
             WatchdogProcessFaultName.CLOCK: self._clock_fault,
             WatchdogProcessFaultName.CONFIGURATION: self._config_fault,
             WatchdogProcessFaultName.RESTART: self._restart_fault,
+            WatchdogProcessFaultName.SLACK_CONNECTION: self._slack_fault,
         }
         faults = {name: fault for name, fault in current_faults.items() if fault}
         if faults == self._stored:
@@ -134,9 +145,9 @@ class WatchdogProcessFaultReporter:
             replace_watchdog_process_faults, self.store_executor.database, self.member, faults
         )
         started, ended = faults.keys() - self._stored.keys(), self._stored.keys() - faults.keys()
-        for name in started - PROCESS_FAULT_NAMES_LOGGED_BY_RELOAD:
+        for name in started - PROCESS_FAULT_NAMES_LOGGED_ELSEWHERE:
             log.error(f"{name}_started", detail=faults[name].detail)
-        for name in ended - PROCESS_FAULT_NAMES_LOGGED_BY_RELOAD:
+        for name in ended - PROCESS_FAULT_NAMES_LOGGED_ELSEWHERE:
             log.info(f"{name}_ended")
         self._stored = faults
         if started or ended:

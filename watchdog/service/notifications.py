@@ -86,6 +86,8 @@ class NotificationSender:
         self.store_executor, self.outbox, self.notifiers, self.network = store_executor, outbox, notifiers, network
         self.mask, self.clock, self.public_url = mask, clock, public_url.rstrip("/")
         self._on_receiver_change, self._may_notify = on_receiver_change, may_notify
+        self.on_destination_change: Callable[[], None] | None = None
+        """Called after a reload has changed `notifiers`."""
         self.delivery_counts: Counter[tuple[str, DeliveryResultKind]] = Counter()
         """By destination and result of the attempt."""
         self._failing_destinations: set[str] = set()
@@ -100,6 +102,8 @@ class NotificationSender:
         """Send to these destinations from now on. Deliveries in progress end with the notifier that they have."""
         self.notifiers, self.public_url = notifiers, public_url.rstrip("/")
         self._failing_destinations &= notifiers.keys()
+        if self.on_destination_change is not None:
+            self.on_destination_change()
 
     async def start_sending_due_notifications(self) -> None:
         """Lease what is due and start to send it: one notification at a time for each destination."""

@@ -1,15 +1,17 @@
-"""Requests that Slack sends when a person clicks on a button: whether Slack has signed them, and what they ask for."""
+"""What Slack sends when a person clicks on a button: whether Slack has signed a request, and what the person asks for
+in a request, or in an envelope of a socket."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, TypeVar
 from urllib.parse import parse_qs
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from watchdog.config_types import Secret
 from watchdog.notifiers.slack_buttons import (
@@ -25,6 +27,8 @@ from watchdog.store.write.slack_requests import store_accepted_slack_request
 
 SLACK_REQUEST_TOLERANCE_MS = 300_000
 """How far the time that Slack states may be from now."""
+SOCKET_CLICK_MEMORY_MS = 3_600_000
+"""How long a click that came over a socket is remembered. Slack sends it again until it is acknowledged."""
 MAX_SLACK_FORM_FIELDS = 10
 _SLACK_ACTION_IDS = (
     *(ACKNOWLEDGE_ACTION_ID, SILENCE_UNTIL_RESOLVED_ACTION_ID, RUN_NOW_ACTION_ID, DETAILS_ACTION_ID),
@@ -40,6 +44,18 @@ class SlackRequestRefusedError(Exception):
         self.status_code = status_code
 
 
+class SlackRequestRepeatedError(SlackRequestRefusedError):
+    """The request was accepted before."""
+
+
+class SlackRequestIdentity(NamedTuple):
+    """What a request and its repetitions have in common."""
+
+    value: str
+    forgotten_after: int
+    """Epoch ms: from when on no repetition arrives, or none is accepted."""
+
+
 # --- signatures
 
 
@@ -51,9 +67,9 @@ class SlackSignature(NamedTuple):
     value: str
 
     @property
-    def forgotten_after(self) -> int:
-        """Epoch ms: from when on no process accepts it, even if their clocks differ by minutes."""
-        return int(self.timestamp) * 1_000 + 2 * SLACK_REQUEST_TOLERANCE_MS
+    def identity(self) -> SlackRequestIdentity:
+        """Forgotten when no process accepts the signature any more, even if their clocks differ by minutes."""
+        return SlackRequestIdentity(self.value, int(self.timestamp) * 1_000 + 2 * SLACK_REQUEST_TOLERANCE_MS)
 
 
 def parse_slack_signature(timestamp: str, value: str, now: int) -> SlackSignature:
@@ -87,11 +103,11 @@ def _sign(secret: Secret, content: bytes) -> str:
     return f"v0={hmac.new(secret.get_secret_value().encode(), content, hashlib.sha256).hexdigest()}"
 
 
-def accept_slack_request(database: Database, signature: SlackSignature, now: int) -> None:
-    """Accept a verified request, once in all processes on the database. Raises SlackRequestRefusedError if it was
+def accept_slack_request(database: Database, request: SlackRequestIdentity, now: int) -> None:
+    """Accept a verified request, once in all processes on the database. Raises SlackRequestRepeatedError if it was
     accepted before."""
-    if not store_accepted_slack_request(database, signature.value, signature.forgotten_after, now):
-        raise SlackRequestRefusedError("the request was made before", status_code=403)
+    if not store_accepted_slack_request(database, request.value, request.forgotten_after, now):
+        raise SlackRequestRepeatedError("the request was made before", status_code=403)
 
 
 # --- payloads
@@ -132,6 +148,7 @@ class SlackUser(_SlackPayloadModel):
 class SlackAction(_SlackPayloadModel):
     action_id: str
     value: str = ""
+    action_ts: str = ""
 
 
 class SlackContainer(_SlackPayloadModel):
@@ -164,6 +181,8 @@ class SlackClick(NamedTuple):
     """Empty: the app is installed for a whole organization."""
     message_ts: str = ""
     """Of the message with the button, as its receipt has it."""
+    clicked_at: str = ""
+    """Slack's time of the click, by which two clicks of a person on one button differ."""
 
 
 def parse_slack_click(body: bytes) -> SlackClick:
@@ -173,12 +192,12 @@ def parse_slack_click(body: bytes) -> SlackClick:
         (payload,) = fields["payload"]
     except (KeyError, ValueError):
         raise SlackRequestRefusedError("the body is not a form with one payload", status_code=400) from None
-    try:
-        interaction = SlackInteraction.model_validate_json(payload)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise SlackRequestRefusedError(f"the payload is not valid: {place or 'JSON'}", status_code=400) from None
+    return parse_slack_interaction(payload)
+
+
+def parse_slack_interaction(payload: str) -> SlackClick:
+    """The click that a payload states, which is JSON. Raises SlackRequestRefusedError."""
+    interaction = _parse_json_from_slack(SlackInteraction, payload, "payload")
     (action,) = interaction.actions
     if action.action_id not in _SLACK_ACTION_IDS:
         raise SlackRequestRefusedError("Watchdog has no such button", status_code=400)
@@ -196,4 +215,49 @@ def parse_slack_click(body: bytes) -> SlackClick:
         channel_id=interaction.channel.id,
         team_id=team_id,
         message_ts="" if interaction.container is None else interaction.container.message_ts,
+        clicked_at=action.action_ts,
     )
+
+
+_SlackModelT = TypeVar("_SlackModelT", bound=_SlackPayloadModel)
+
+
+def _parse_json_from_slack(model: type[_SlackModelT], text: str, name: str) -> _SlackModelT:
+    """Raises SlackRequestRefusedError."""
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise SlackRequestRefusedError(f"the {name} is not valid: {place or 'JSON'}", status_code=400) from None
+
+
+# --- sockets
+
+
+class SlackSocketMessage(_SlackPayloadModel):
+    """What Slack sends over a socket: a greeting, the announcement that it will close the socket, or an envelope."""
+
+    type: Annotated[str, Field(max_length=100)]
+    """hello, disconnect, or the type of an envelope: interactive, slash_commands, events_api."""
+    reason: Annotated[str, Field(max_length=100)] = ""
+    """Of a disconnect: warning, refresh_requested or link_disabled."""
+    envelope_id: Annotated[str, Field(max_length=200)] = ""
+    """By which an envelope is acknowledged; empty: nothing is to be acknowledged."""
+    payload: JsonValue = None
+
+
+def parse_slack_socket_message(text: str) -> SlackSocketMessage:
+    """Raises SlackRequestRefusedError."""
+    return _parse_json_from_slack(SlackSocketMessage, text, "message")
+
+
+def parse_click_of_envelope(envelope: SlackSocketMessage, now: int) -> tuple[SlackClick, SlackRequestIdentity]:
+    """The click and what identifies it, also if Slack sends it again in another envelope. `now`: epoch ms. Raises
+    SlackRequestRefusedError."""
+    click = parse_slack_interaction(json.dumps(envelope.payload))
+    message = "" if click.message is None else click.message.encode()
+    when = click.clicked_at or envelope.envelope_id
+    parts = [click.team_id, click.channel_id, click.user.id, click.action_id, message, when]
+    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return click, SlackRequestIdentity(f"click {digest}", now + SOCKET_CLICK_MEMORY_MS)

@@ -29,7 +29,14 @@ from tests.support.store import INTERVAL_MS, make_registered_probe, make_result
 from watchdog.domain.formatting import HOUR_MS, NBSP
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.notifiers.slack import SlackNotifier
+from watchdog.service import slack_clicks
 from watchdog.service.acts import acknowledge_incident, end_silence, remove_acknowledgement
+from watchdog.service.slack_clicks import (
+    DATABASE_UNAVAILABLE_TEXT,
+    MESSAGE_IS_OVER_TEXT,
+    NO_RUN_RESULT_TEXT,
+    RUN_REQUESTED_BEFORE_TEXT,
+)
 from watchdog.service.slack_requests import parse_slack_click
 from watchdog.store.act_tables import acts, requested_runs, silences
 from watchdog.store.database import Database
@@ -39,15 +46,7 @@ from watchdog.store.read.acts import list_silences_in_effect
 from watchdog.store.read.messages import SentMessage
 from watchdog.store.tables import incidents
 from watchdog.web import ApiKey
-from watchdog.web.routes import slack as slack_route
-from watchdog.web.routes.slack import (
-    DATABASE_UNAVAILABLE_TEXT,
-    MAX_SLACK_REQUEST_BODY_BYTES,
-    MESSAGE_IS_OVER_TEXT,
-    NO_RUN_RESULT_TEXT,
-    RUN_REQUESTED_BEFORE_TEXT,
-    build_slack_interactivity,
-)
+from watchdog.web.routes.slack import MAX_SLACK_REQUEST_BODY_BYTES, build_slack_interactivity
 
 BOT_ONLY = ("bot/slack",)
 OTHER_SECRET = "0123456789abcdef0123456789abcdef"
@@ -64,7 +63,7 @@ def receivers() -> Iterator[Receivers]:
 @pytest.fixture(autouse=True)
 def no_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a slow machine passes."""
-    monkeypatch.setattr(slack_route, "SLACK_ACT_TIMEOUT_S", 300.0)
+    monkeypatch.setattr(slack_clicks, "SLACK_ACT_TIMEOUT_S", 300.0)
 
 
 def make_probe(probe_id: str, target: str = "https://api.example/") -> RegisteredProbe:
@@ -221,7 +220,7 @@ async def test_a_run_that_cannot_take_place_is_explained(database: Database, rec
 async def test_a_run_without_a_result_is_explained(
     tmp_path: Path, receivers: Receivers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slack_route, "SLACK_RUN_RESULT_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(slack_clicks, "SLACK_RUN_RESULT_TIMEOUT_S", 0.0)
     async with make_harness(f"sqlite:///{tmp_path}/watchdog.db", receivers) as harness:
         await open_incidents(harness)
         harness.store.advance_watermark(harness.now)
@@ -553,11 +552,11 @@ def test_the_message_is_the_one_with_the_button(
         SentMessage(name, {"channel": "C0ONCALL", "ts": ts})
         for name, ts in (("oncall/slack", "1.1"), ("team/slack", "2.2"))
     ]
-    monkeypatch.setattr(slack_route, "list_messages_of_incident", lambda *_: sent)
-    monkeypatch.setattr(slack_route, "list_open_incidents_of_message", lambda *_: [])
+    monkeypatch.setattr(slack_clicks, "list_messages_of_incident", lambda *_: sent)
+    monkeypatch.setattr(slack_clicks, "list_open_incidents_of_message", lambda *_: [])
     payload = make_payload(ACKNOWLEDGE, "1c9b:1", 1, container={"type": "message", "message_ts": message_ts})
     click = parse_slack_click(encode_payload(payload))
     assert click.message is not None
     connection: Any = None
-    content = slack_route.load_message_of_click(connection, click, click.message, ["oncall/slack", "team/slack"])
+    content = slack_clicks.load_message_of_click(connection, click, click.message, ["oncall/slack", "team/slack"])
     assert content.sent.destination == destination

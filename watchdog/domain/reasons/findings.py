@@ -314,6 +314,15 @@ ERROR_MISSED_AND_FINDING_REASON_ENTRIES = (
         sentence="changed fields of the configuration of {member} take effect after a restart, since {since}",
     ),
     _finding_reason_entry(
+        "watchdog.slack_disconnected",
+        "No connection to Slack",
+        "A process has no connection to Slack for the `app_token` of a receiver, so clicks on buttons do not reach it. "
+        "Slack has refused the token, or the connection could not be opened for a minute. Messages are still sent.",
+        "Depending on the error in the message, generate another app-level token with the scope `connections:write`, "
+        "turn Socket Mode on in the settings of the app, or let the machine reach Slack.",
+        sentence="{member} has received no clicks from Slack since {since}",
+    ),
+    _finding_reason_entry(
         "watchdog.clock_step",
         "Clock was set or is wrong",
         "The clock of a machine that Watchdog runs on was set by more than 2 s, or differs by more than 2 s from the "

@@ -50,6 +50,7 @@ class WatchdogProcessFaultName(StrEnum):
     CLOCK = "clock"
     CONFIGURATION = "configuration"
     RESTART = "restart"
+    SLACK_CONNECTION = "slack connection"
 
 
 WATCHDOG_PROCESS_FAULT_REASON_BY_NAME: Mapping[str, str] = MappingProxyType(
@@ -60,6 +61,7 @@ WATCHDOG_PROCESS_FAULT_REASON_BY_NAME: Mapping[str, str] = MappingProxyType(
         WatchdogProcessFaultName.CLOCK: "watchdog.clock_step",
         WatchdogProcessFaultName.CONFIGURATION: "watchdog.config_invalid",
         WatchdogProcessFaultName.RESTART: "watchdog.restart_required",
+        WatchdogProcessFaultName.SLACK_CONNECTION: "watchdog.slack_disconnected",
     }
 )
 

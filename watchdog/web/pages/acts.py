@@ -11,6 +11,7 @@ from watchdog.domain.acts import Actor, OperatorActKind
 from watchdog.domain.model import HealthState, Incident, ProbeInfo
 from watchdog.domain.pausing import Pause, describe_pause_author_and_comment
 from watchdog.domain.silencing import Silence
+from watchdog.domain.text import capitalize_first
 from watchdog.store.read.acts import (
     list_operator_acts_about_incident,
     list_silences_in_effect,
@@ -20,7 +21,7 @@ from watchdog.store.read.acts import (
 )
 from watchdog.store.read.maintenance import list_maintenance_in_effect_of_probe
 from watchdog.store.read.status import Connection, IncidentRecord
-from watchdog.web.pages.banner import PageBanner, capitalize_first
+from watchdog.web.pages.banner import PageBanner
 from watchdog.web.times import render_timestamp_with_zone
 
 INCIDENT_TIMELINE_TITLE_BY_ACT_KIND = {

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeVar
-
-from markupsafe import Markup
+from typing import Literal
 
 from watchdog.domain.model import HealthState
-
-TextT = TypeVar("TextT", str, Markup)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +16,3 @@ class PageBanner:
     text: str
     incident_id: str = ""
     """The incident that the banner is about, which it links to."""
-
-
-def capitalize_first(text: TextT) -> TextT:
-    return text[:1].upper() + text[1:]

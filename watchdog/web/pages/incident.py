@@ -28,6 +28,7 @@ from watchdog.domain.rules import (
     service,
     stale,
 )
+from watchdog.domain.text import capitalize_first
 from watchdog.store.read import history, status
 from watchdog.store.read.alert_context import load_alert_message_context
 from watchdog.store.read.generation_results import build_results_as_of_clock_generation_subquery
@@ -38,7 +39,7 @@ from watchdog.web.pages.acts import (
     build_acknowledgement_and_silence_banners,
     build_act_timeline_events,
 )
-from watchdog.web.pages.banner import PageBanner, capitalize_first
+from watchdog.web.pages.banner import PageBanner
 from watchdog.web.pages.compare import ResultComparisonSide, compare_first_bad_and_last_good
 from watchdog.web.pages.delivery import (
     DeliveryPageRow,

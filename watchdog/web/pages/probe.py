@@ -15,6 +15,7 @@ from watchdog.domain.model import HealthState, Incident, Outcome, ProbeInfo
 from watchdog.domain.requested_runs import MAX_REQUESTED_RUN_AGE_MS, can_run_on_request
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, job, stale
 from watchdog.domain.silencing import Silence
+from watchdog.domain.text import capitalize_first
 from watchdog.store.read import history, status
 from watchdog.store.read.acts import list_silences_in_effect, load_silences_in_effect_by_incident
 from watchdog.store.read.requested_runs import load_waiting_request
@@ -24,7 +25,7 @@ from watchdog.web.cards.registry import load_probe_page_cards
 from watchdog.web.chart_window import ChartRangeLink, ChartUrlQuery, build_chart_range_links
 from watchdog.web.markup import PAGE_HEALTH_STATE_LABELS
 from watchdog.web.pages.acts import build_maintenance_banner, build_pause_banner, build_silence_banners, describe_acts
-from watchdog.web.pages.banner import PageBanner, capitalize_first
+from watchdog.web.pages.banner import PageBanner
 from watchdog.web.pages.results import HEALTH_STATE_BY_OUTCOME, ResultsCard, ResultsUrlQuery, load_results_card
 from watchdog.web.pages.state_timeline import StateTimeline, load_state_timeline
 from watchdog.web.times import render_timestamp

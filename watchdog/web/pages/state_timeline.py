@@ -11,11 +11,11 @@ from markupsafe import Markup
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, format_duration_rounded, format_number
 from watchdog.domain.model import HealthState, Outcome
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE
+from watchdog.domain.text import capitalize_first
 from watchdog.store.read.history import list_incident_intervals, list_pause_intervals
 from watchdog.web import charts
 from watchdog.web.cards.base import ProbeCardLoadContext
 from watchdog.web.markup import PAGE_HEALTH_STATE_LABELS
-from watchdog.web.pages.banner import capitalize_first
 from watchdog.web.pages.timeline import (
     HealthStateInterval,
     clip_state_intervals,

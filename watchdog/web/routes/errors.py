@@ -21,12 +21,12 @@ from watchdog.api.problems import (
 )
 from watchdog.domain.acts import OperatorActRefusalReason, OperatorActRefusedError
 from watchdog.domain.reasons import get_reason_advice
+from watchdog.domain.text import capitalize_first
 from watchdog.service.managed_edits import ManagedProbeRefusalReason, ManagedProbeRefusedError
 from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError
 from watchdog.web.auth.access import WebRequestRefusedError
 from watchdog.web.auth.acts import SAFE_HTTP_METHODS
 from watchdog.web.errors import HttpErrorResponseError, StatusPageUnavailableError
-from watchdog.web.pages.banner import capitalize_first
 from watchdog.web.routes.sign_in import (
     DEFAULT_SIGN_IN_REDIRECT_PATH,
     build_retry_after_header,

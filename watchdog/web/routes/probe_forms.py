@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from watchdog.domain.acts import Actor
+from watchdog.domain.text import capitalize_first
 from watchdog.probes import PROBE_KINDS
 from watchdog.service.config_reload import ConfigReloadStatus
 from watchdog.service.managed_edits import (
@@ -26,7 +27,6 @@ from watchdog.service.managed_probes import ManagedProbeEditor, save_and_record_
 from watchdog.store.read.status import load_watchdog_status
 from watchdog.web.auth.acts import require_operator
 from watchdog.web.errors import HttpErrorResponseError, PageNotFoundError
-from watchdog.web.pages.banner import capitalize_first
 from watchdog.web.pages.probe_form import (
     ProbeForm,
     ProbeFormPage,
