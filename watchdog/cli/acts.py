@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from watchdog.cli.common import exit_with_error, load_config_or_exit, open_database_or_exit, read_database_clock
+from watchdog.cli.common import exit_with_error, load_database_or_exit, open_database_or_exit, read_database_clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from watchdog.domain.acts import Actor
+    from watchdog.domain.acts import Actor, OperatorActRefusedError
     from watchdog.domain.model import Severity
     from watchdog.store.database import Database
 
@@ -38,11 +38,26 @@ def open_database_to_act(config_path: Path) -> Iterator[tuple[Database, Actor, i
     and as `open_database_or_exit` does."""
     from watchdog.domain.acts import OperatorActRefusedError
 
-    with open_database_or_exit(load_config_or_exit(config_path)) as database:
+    with open_database_or_exit(load_database_or_exit(config_path)) as database:
         try:
             yield database, read_operating_system_user(), read_database_clock(database)
         except OperatorActRefusedError as e:
-            exit_with_error(str(e))
+            exit_with_error(_describe_refusal(e))
+
+
+def _describe_refusal(error: OperatorActRefusedError) -> str:
+    """Names the command that lists what does exist."""
+    from watchdog.domain.acts import ActSubjectKind
+
+    commands = {
+        ActSubjectKind.PROBE: "watchdog status",
+        ActSubjectKind.INCIDENT: "watchdog incidents",
+        ActSubjectKind.SILENCE: "watchdog silences",
+        ActSubjectKind.MAINTENANCE: "watchdog maintenance",
+    }
+    if error.unknown_subject is None:
+        return str(error)
+    return f"{error}: `{commands[error.unknown_subject]}` lists them"
 
 
 def read_operating_system_user() -> Actor:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from watchdog.config.load import LoadedConfig
+    from watchdog.config.problems import ConfiguredDatabase
     from watchdog.store.database import Database
     from watchdog.store.errors import StoreUnavailableError
 
@@ -67,15 +68,40 @@ def load_config_or_exit(path: Path) -> LoadedConfig:
     from watchdog.config.load import load_config
     from watchdog.config.problems import ConfigError
 
-    if path == DEFAULT_CONFIG_PATH and not path.exists():
-        exit_with_error(
-            f"no {path} in this directory: create one with `watchdog init`, pass -c FILE, or set {CONFIG_FILE_ENV_VAR}"
-        )
+    _exit_if_default_config_file_missing(path)
     try:
         return load_config(path)
     except ConfigError as e:
         print(e, file=sys.stderr)
         raise typer.Exit(ExitCode.USAGE_ERROR) from None
+
+
+def load_database_or_exit(path: Path) -> ConfiguredDatabase:
+    """Which database the configuration names. If it is invalid elsewhere, prints one line and goes on: people need the
+    commands that use only the database just then. Otherwise exits as `load_config_or_exit` does."""
+    from watchdog.config.load import load_config
+    from watchdog.config.problems import ConfigError
+
+    _exit_if_default_config_file_missing(path)
+    try:
+        return load_config(path).database
+    except ConfigError as e:
+        if e.database is None:
+            print(e, file=sys.stderr)
+            raise typer.Exit(ExitCode.USAGE_ERROR) from None
+        place, advice = e.problems[0].source_location, "`watchdog validate` lists every problem"
+        print(
+            f"watchdog: the configuration is invalid: {place} ({advice}); a running Watchdog keeps its former one",
+            file=sys.stderr,
+        )
+        return e.database
+
+
+def _exit_if_default_config_file_missing(path: Path) -> None:
+    if path == DEFAULT_CONFIG_PATH and not path.exists():
+        exit_with_error(
+            f"no {path} in this directory: create one with `watchdog init`, pass -c FILE, or set {CONFIG_FILE_ENV_VAR}"
+        )
 
 
 def complete_probe_name(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -93,19 +119,19 @@ def complete_probe_name(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 @contextmanager
-def open_database_or_exit(loaded_config: LoadedConfig) -> Iterator[Database]:
+def open_database_or_exit(configured: ConfiguredDatabase) -> Iterator[Database]:
     """The configured database. Exits with one line if it is missing, outdated or unreachable."""
     from watchdog.store.database import Database
     from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError
 
-    exit_if_database_file_missing(loaded_config)
-    database = Database(loaded_config.config.storage.url)
+    exit_if_database_file_missing(configured)
+    database = Database(configured.url)
     try:
         yield database
     except WatchdogDatabaseSchemaError as e:
         exit_with_error(str(e), ExitCode.UNKNOWN)
     except StoreUnavailableError as e:
-        exit_with_database_error(loaded_config, e)
+        exit_with_database_error(configured, e)
     finally:
         database.close()
 
@@ -114,7 +140,7 @@ def open_database_or_exit(loaded_config: LoadedConfig) -> Iterator[Database]:
 def open_read_connection_or_exit(config_path: Path) -> Iterator[tuple[Connection, int]]:
     """A connection to the configured database, and the time by its clock in epoch ms. Exits as `open_database_or_exit`
     does."""
-    with open_database_or_exit(load_config_or_exit(config_path)) as database:
+    with open_database_or_exit(load_database_or_exit(config_path)) as database:
         now = read_database_clock(database)
         with database.open_read_transaction() as connection:
             yield connection, now
@@ -129,29 +155,29 @@ def read_database_clock(database: Database) -> int:
     return clock()
 
 
-def exit_if_database_file_missing(loaded_config: LoadedConfig) -> None:
+def exit_if_database_file_missing(configured: ConfiguredDatabase) -> None:
     """Exits if there is no SQLite file: connecting would create an empty one."""
-    if (file := _get_sqlite_file_path(loaded_config)) is not None and not file.exists():
+    if (file := _get_sqlite_file_path(configured)) is not None and not file.exists():
         message = (
             f"the database {file.absolute()} does not exist: start `watchdog run`; if it is already running, change to"
             " its working directory"
         )
-        exit_with_error(loaded_config.mask(message), ExitCode.UNKNOWN)
+        exit_with_error(configured.mask(message), ExitCode.UNKNOWN)
 
 
-def exit_with_database_error(loaded_config: LoadedConfig, error: StoreUnavailableError) -> NoReturn:
+def exit_with_database_error(configured: ConfiguredDatabase, error: StoreUnavailableError) -> NoReturn:
     """Exits with the driver's message."""
     from watchdog.store.errors import WatchdogDatabaseDamagedError
 
-    file = _get_sqlite_file_path(loaded_config)
+    file = _get_sqlite_file_path(configured)
     which = "" if file is None else f" {file}"
     message = f"cannot use the database{which}: {error}"
     if isinstance(error, WatchdogDatabaseDamagedError):
         message += "; restore a backup, or move the file away to start with an empty database"
-    exit_with_error(loaded_config.mask(message), ExitCode.UNKNOWN)
+    exit_with_error(configured.mask(message), ExitCode.UNKNOWN)
 
 
-def _get_sqlite_file_path(loaded_config: LoadedConfig) -> Path | None:
+def _get_sqlite_file_path(configured: ConfiguredDatabase) -> Path | None:
     """None for PostgreSQL."""
-    scheme, _, path = loaded_config.config.storage.url.partition(":///")
+    scheme, _, path = configured.url.partition(":///")
     return Path(path) if scheme == "sqlite" else None

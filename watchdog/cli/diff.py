@@ -71,7 +71,7 @@ def _load_running_config_and_incidents_or_exit(
 ) -> tuple[ComparableConfigSnapshot, Sequence[OpenIncidentWithNotifiedDestinations]]:
     from watchdog.store.read.running_config import load_open_incidents_with_destinations, load_running_config
 
-    with open_database_or_exit(loaded) as database:
+    with open_database_or_exit(loaded.database) as database:
         now = read_database_clock(database)
         with database.open_read_transaction() as connection:
             running = load_running_config(connection, now)

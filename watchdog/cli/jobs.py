@@ -14,7 +14,7 @@ from watchdog.cli.common import (
     ExitCode,
     complete_probe_name,
     exit_with_error,
-    load_config_or_exit,
+    load_database_or_exit,
     open_database_or_exit,
     open_read_connection_or_exit,
     read_database_clock,
@@ -66,14 +66,15 @@ def jobs_forget_command(
     \b
     Example: watchdog jobs forget "Report schedules" nightly-report
     """
-    loaded_config = load_config_or_exit(config)
-
     from watchdog.service.run_once import find_probe_by_name_or_id
+    from watchdog.store.read.status import list_probe_infos
     from watchdog.store.write.forgotten_jobs import mark_missing_jobs_as_forgotten
 
-    with open_database_or_exit(loaded_config) as database:
+    with open_database_or_exit(load_database_or_exit(config)) as database:
+        with database.open_read_transaction() as connection:
+            probes = list_probe_infos(connection)
         try:
-            probe_id = find_probe_by_name_or_id(loaded_config.config.probes, probe).id
+            probe_id = find_probe_by_name_or_id(probes, probe).id
             names = mark_missing_jobs_as_forgotten(database, probe_id, job, read_database_clock(database))
         except LookupError as e:
             exit_with_error(e.args[0])

@@ -29,7 +29,7 @@ def mcp_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     Example: claude mcp add watchdog -- watchdog mcp -c /etc/watchdog/watchdog.yaml
     """
     loaded_config = load_config_or_exit(config)
-    exit_if_database_file_missing(loaded_config)
+    exit_if_database_file_missing(loaded_config.database)
 
     import asyncio
 

@@ -59,4 +59,4 @@ def run_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     except WatchdogDatabaseSchemaError as e:
         exit_with_error(str(e))
     except StoreUnavailableError as e:
-        exit_with_database_error(loaded_config, e)
+        exit_with_database_error(loaded_config.database, e)

@@ -25,11 +25,13 @@ from watchdog.config.problems import (
     NO_CONFIG_FILES,
     ConfigError,
     ConfigProblem,
+    ConfiguredDatabase,
     WatchedConfigPaths,
     build_did_you_mean_suffix,
 )
 from watchdog.config.routes import NotificationRouteSettings
 from watchdog.config.secrets import (
+    build_mask_of_invalid_config,
     collect_placeholders_by_secret,
     collect_secrets,
     mask_secrets_in_displayed_config_fields,
@@ -64,6 +66,10 @@ class LoadedConfig:
     """The file that pages and the API write probes to; None: there is none."""
     managed_probe_ids: frozenset[str] = frozenset()
     """The probes in that file."""
+
+    @property
+    def database(self) -> ConfiguredDatabase:
+        return ConfiguredDatabase(self.config.storage.url, self.mask)
 
 
 def load_config(
@@ -101,7 +107,8 @@ def load_config(
         frozenset(sources.include_patterns),
     )
     if sources.problems:
-        raise ConfigError(redact_config_problems(sources, builder.load_contexts.values()), files)
+        problems = redact_config_problems(sources, builder.load_contexts.values())
+        raise ConfigError(problems, files, _find_database_of_invalid_config(config, sources, builder))
     secrets = collect_secrets(sources, builder.load_contexts.values(), config)
     mask = SecretMask(secrets.by_value, secrets.in_target)
     probe_yaml = {id: _dump_yaml(mask_yaml_tree(node, mask)) for id, (node, _) in probes.items()}
@@ -116,6 +123,18 @@ def load_config(
         managed_file=sources.managed_file,
         managed_probe_ids=managed,
     )
+
+
+def _find_database_of_invalid_config(
+    config: Config, sources: MergedConfigSources, builder: _ConfigModelFromYamlBuilder
+) -> ConfiguredDatabase | None:
+    """None if the section `storage` has a problem, or may have another name by mistake: the default would be wrong."""
+    if not sources.root or any(problem.path.partition(".")[0] == "storage" for problem in sources.problems):
+        return None
+    unknown = sources.root.keys() - Config.model_fields.keys()
+    if "storage" not in sources.root and any(build_did_you_mean_suffix(name, ["storage"]) for name in unknown):
+        return None
+    return ConfiguredDatabase(config.storage.url, build_mask_of_invalid_config(sources, builder.load_contexts.values()))
 
 
 def _dump_yaml(tree: Any) -> str:

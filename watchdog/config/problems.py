@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
@@ -52,11 +52,28 @@ class WatchedConfigPaths(NamedTuple):
 NO_CONFIG_FILES = WatchedConfigPaths()
 
 
-class ConfigError(Exception):
-    """An invalid configuration. Its text lists every problem, one per line."""
+class ConfiguredDatabase(NamedTuple):
+    """Which database a configuration names."""
 
-    def __init__(self, problems: Iterable[ConfigProblem], files: WatchedConfigPaths = NO_CONFIG_FILES):
-        self.problems, self.files = list(problems), files
+    url: str
+    """May contain a password."""
+    mask: Callable[[str], str]
+    """Masks secrets in messages about it."""
+
+
+class ConfigError(Exception):
+    """An invalid configuration. Its text lists every problem, one per line.
+
+    `database`: None if the section `storage`, or the file as a whole, cannot be read.
+    """
+
+    def __init__(
+        self,
+        problems: Iterable[ConfigProblem],
+        files: WatchedConfigPaths = NO_CONFIG_FILES,
+        database: ConfiguredDatabase | None = None,
+    ):
+        self.problems, self.files, self.database = list(problems), files, database
         super().__init__("\n".join(map(str, self.problems)))
 
 

@@ -81,6 +81,22 @@ def collect_secrets(
     return CollectedSecrets(by_value, in_target, tuple(dict.fromkeys(warnings)))
 
 
+def build_mask_of_invalid_config(
+    sources: MergedConfigSources,
+    load_contexts: Iterable[ConfigFileValidationContext],
+    *,
+    masks_visible_values: bool = False,
+) -> SecretMask:
+    """Masks what is a secret as it is written: there is no model of the configuration. `masks_visible_values`: also the
+    values of variables that would be shown, such as in names."""
+    load_contexts = list(load_contexts)
+    contents = {text for context in load_contexts for secret in context.secrets for text in (secret, secret.strip())}
+    uses = classify_config_values_by_sensitivity(sources.trees, _group_secrets_by_file_path(load_contexts))
+    others = uses.visible | uses.other if masks_visible_values else uses.other - uses.visible
+    hidden = {*contents, *uses.secret_values, *others}
+    return SecretMask(value for value in hidden if can_mask_secret_everywhere(value))
+
+
 def _group_secrets_by_file_path(load_contexts: Iterable[ConfigFileValidationContext]) -> dict[str, list[str]]:
     """Path as written -> what the files with this path hold."""
     contents: dict[str, list[str]] = {}
@@ -189,11 +205,7 @@ def redact_config_problems(
         placeholders |= {value: f"${{{name}}}" for name, value in node.variables.items() if value}
         if node.interpolated_text:
             placeholders.setdefault(node.interpolated_text, str(node.raw_value))
-    load_contexts = list(load_contexts)
-    contents = {text for context in load_contexts for secret in context.secrets for text in (secret, secret.strip())}
-    uses = classify_config_values_by_sensitivity(sources.trees, _group_secrets_by_file_path(load_contexts))
-    hidden = {*contents, *uses.secret_values, *uses.visible, *uses.other}
-    mask = SecretMask(value for value in hidden if can_mask_secret_everywhere(value))
+    mask = build_mask_of_invalid_config(sources, load_contexts, masks_visible_values=True)
     nodes = {(*node.location, node.path): node for node in _find_yaml_nodes_with_variables(sources)}
     file_order = {file: i for i, file in enumerate(sources.base_folders)}
 

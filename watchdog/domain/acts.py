@@ -98,9 +98,23 @@ class OperatorActRefusalReason(StrEnum):
     """The same was done a moment ago."""
 
 
-class OperatorActRefusedError(Exception):
-    """An act is refused; nothing was stored. The message states why, and what to do."""
+class ActSubjectKind(StrEnum):
+    """What an act is about."""
 
-    def __init__(self, refusal: OperatorActRefusalReason, message: str):
+    PROBE = "probe"
+    INCIDENT = "incident"
+    SILENCE = "silence"
+    MAINTENANCE = "maintenance"
+
+
+class OperatorActRefusedError(Exception):
+    """An act is refused; nothing was stored. The message states why, and what to do.
+
+    `unknown_subject`: what does not exist, so that each interface can name where it lists those that do.
+    """
+
+    def __init__(
+        self, refusal: OperatorActRefusalReason, message: str, *, unknown_subject: ActSubjectKind | None = None
+    ):
         super().__init__(message)
-        self.refusal = refusal
+        self.refusal, self.unknown_subject = refusal, unknown_subject

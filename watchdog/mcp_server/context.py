@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from watchdog.api.service import build_health_check_tool_result, serialize_background_task_health
-from watchdog.domain.acts import Actor, OperatorActRefusedError, OperatorInterfaceKind
+from watchdog.domain.acts import Actor, ActSubjectKind, OperatorActRefusedError, OperatorInterfaceKind
 from watchdog.domain.model import Json
 from watchdog.mcp_server.tool_jobs import McpToolRequestError
 from watchdog.probes.base import Probe
@@ -26,6 +26,9 @@ MCP_DATABASE_UNAVAILABLE_TEXT = "the database cannot be read at the moment. Try 
 MCP_UNCERTAIN_ACT_TEXT = (
     "the database cannot be used at the moment. Before you repeat the call in 10 s, read whether it took effect"
 )
+
+
+LIST_TOOL_BY_ACT_SUBJECT = {ActSubjectKind.PROBE: "list_probes", ActSubjectKind.INCIDENT: "list_incidents"}
 
 
 class BackgroundTaskHealthAndTrigger(Protocol):
@@ -80,7 +83,8 @@ class McpToolContext:
         try:
             return await self.run_act_in_store(act)
         except OperatorActRefusedError as e:
-            raise McpToolRequestError(str(e)) from None
+            tool = LIST_TOOL_BY_ACT_SUBJECT.get(e.unknown_subject) if e.unknown_subject else None
+            raise McpToolRequestError(f"{e}: {tool} lists them" if tool else str(e)) from None
         except STORE_READ_QUERY_ERRORS:
             raise McpToolRequestError(MCP_UNCERTAIN_ACT_TEXT) from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 from watchdog.domain.model import ClaimedSlot, Finding, Outcome, ProbeResult, ResultToRecord
 from watchdog.domain.rules import AlertPolicy, availability, evaluate_result_rules, job, missing, task
@@ -17,7 +17,20 @@ TASK_AND_JOB_RULE_NAMES = (task.ALERT_RULE_NAME, missing.ALERT_RULE_NAME, job.AL
 """Rules about the tasks and jobs that a result lists."""
 
 
-def find_probe_by_name_or_id(probes: Sequence[Probe], name_or_id: str) -> Probe:
+class ProbeWithNameAndId(Protocol):
+    """A configured probe, or one that is stored."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+
+NamedProbeT = TypeVar("NamedProbeT", bound=ProbeWithNameAndId)
+
+
+def find_probe_by_name_or_id(probes: Sequence[NamedProbeT], name_or_id: str) -> NamedProbeT:
     """Find a probe by name or id. Raises LookupError with a message for the user."""
     for probe in probes:
         if name_or_id in (probe.name, probe.id):

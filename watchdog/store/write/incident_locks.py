@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from watchdog.domain.acts import OperatorActRefusalReason, OperatorActRefusedError
+from watchdog.domain.acts import ActSubjectKind, OperatorActRefusalReason, OperatorActRefusedError
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.database import Database
 from watchdog.store.tables import incidents
@@ -20,7 +20,11 @@ def lock_incident(database: Database, connection: sa.Connection, incident: str) 
     is_incident = incidents.c.id == id
     probe = connection.execute(sa.select(incidents.c.probe).where(is_incident)).scalar()
     if probe is None:
-        raise OperatorActRefusedError(OperatorActRefusalReason.NOT_FOUND, f"no incident has the id {id}")
+        raise OperatorActRefusedError(
+            OperatorActRefusalReason.NOT_FOUND,
+            f"no incident has the id {id}",
+            unknown_subject=ActSubjectKind.INCIDENT,
+        )
     database.lock_probes(connection, [probe])
     return connection.execute(sa.select(incidents).where(is_incident)).one()
 

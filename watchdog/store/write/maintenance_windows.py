@@ -14,7 +14,13 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from watchdog.domain.acts import Actor, OperatorActKind, OperatorActRefusalReason, OperatorActRefusedError
+from watchdog.domain.acts import (
+    Actor,
+    ActSubjectKind,
+    OperatorActKind,
+    OperatorActRefusalReason,
+    OperatorActRefusedError,
+)
 from watchdog.domain.formatting import format_number, format_utc_timestamp
 from watchdog.domain.maintenance import MAINTENANCE_AFTERMATH_MS
 from watchdog.domain.maintenance_windows import (
@@ -317,7 +323,9 @@ def end_maintenance(database: Database, window_id: str, actor: Actor, now: int) 
         window = load_maintenance_window(connection, window_id)
         if window is None:
             raise OperatorActRefusedError(
-                OperatorActRefusalReason.NOT_FOUND, f"no maintenance window has the id {window_id}"
+                OperatorActRefusalReason.NOT_FOUND,
+                f"no maintenance window has the id {window_id}",
+                unknown_subject=ActSubjectKind.MAINTENANCE,
             )
         if not window.is_in_effect(now):
             raise OperatorActRefusedError(OperatorActRefusalReason.CONFLICT, _describe_not_in_effect(window, now))

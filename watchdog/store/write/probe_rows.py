@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from watchdog.domain.acts import OperatorActRefusalReason, OperatorActRefusedError
+from watchdog.domain.acts import ActSubjectKind, OperatorActRefusalReason, OperatorActRefusedError
 from watchdog.domain.registered_probe import EMPTY_NOTIFICATION_ROUTING_TABLE, RegisteredProbe
 from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.domain.text import replace_unstorable_characters
@@ -71,7 +71,9 @@ def load_probe_row_or_refuse(connection: sa.Connection, probe: str) -> Any:
     row = connection.execute(sa.select(probes).where(*is_probe).order_by(probes.c.probe_id != probe)).first()
     if row is None:
         raise OperatorActRefusedError(
-            OperatorActRefusalReason.NOT_FOUND, f"no probe has the id or name {probe}: see the list of probes"
+            OperatorActRefusalReason.NOT_FOUND,
+            f"no probe has the id or name {probe}",
+            unknown_subject=ActSubjectKind.PROBE,
         )
     return row
 

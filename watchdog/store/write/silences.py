@@ -12,7 +12,13 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from watchdog.domain.acts import Actor, OperatorActKind, OperatorActRefusalReason, OperatorActRefusedError
+from watchdog.domain.acts import (
+    Actor,
+    ActSubjectKind,
+    OperatorActKind,
+    OperatorActRefusalReason,
+    OperatorActRefusedError,
+)
 from watchdog.domain.formatting import format_number, format_utc_timestamp
 from watchdog.domain.model import IncidentEvent, ProbeInfo
 from watchdog.domain.silencing import MAX_ACTIVE_SILENCES, Silence, SilenceMatcher
@@ -228,7 +234,9 @@ def load_silence_by_id_or_raise_if_ended(connection: sa.Connection, silence: str
     id = replace_unstorable_characters(silence)
     row: Any = connection.execute(sa.select(silences).where(silences.c.id == id)).first()
     if row is None:
-        raise OperatorActRefusedError(OperatorActRefusalReason.NOT_FOUND, f"no silence has the id {id}")
+        raise OperatorActRefusedError(
+            OperatorActRefusalReason.NOT_FOUND, f"no silence has the id {id}", unknown_subject=ActSubjectKind.SILENCE
+        )
     if row.ended_at is not None:
         by = f", by {row.ended_by}" if row.ended_by else ""
         message = f"the silence {id} ended at {format_utc_timestamp(row.ended_at, now)}{by}"

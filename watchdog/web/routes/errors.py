@@ -19,7 +19,7 @@ from watchdog.api.problems import (
     ProblemDetailsJson,
     build_problem_details_body,
 )
-from watchdog.domain.acts import OperatorActRefusalReason, OperatorActRefusedError
+from watchdog.domain.acts import ActSubjectKind, OperatorActRefusalReason, OperatorActRefusedError
 from watchdog.domain.reasons import get_reason_advice
 from watchdog.domain.text import capitalize_first
 from watchdog.service.managed_edits import ManagedProbeRefusalReason, ManagedProbeRefusedError
@@ -46,9 +46,13 @@ STATUS_CODE_BY_ACT_REFUSAL = {
     OperatorActRefusalReason.INVALID: 422,
     OperatorActRefusalReason.TOO_SOON: 429,
 }
-UNKNOWN_ID_ADVICE = (
-    "Check the id: resolved incidents, and silences and maintenance that ended, are deleted after a while."
-)
+LIST_PATH_BY_ACT_SUBJECT = {
+    ActSubjectKind.PROBE: "/probes",
+    ActSubjectKind.INCIDENT: "/incidents",
+    ActSubjectKind.SILENCE: "/silences",
+    ActSubjectKind.MAINTENANCE: "/maintenance",
+}
+DELETED_ID_ADVICE = "Resolved incidents, and silences and maintenance that ended, are deleted after a while."
 STATUS_CODE_BY_PROBE_EDIT_REFUSAL = {
     ManagedProbeRefusalReason.UNAVAILABLE: 409,
     ManagedProbeRefusalReason.NOT_FOUND: 404,
@@ -105,7 +109,7 @@ def install_error_handlers(
     @app.exception_handler(OperatorActRefusedError)
     @app.exception_handler(HttpErrorResponseError)
     async def handle_unanswerable_request(request: Request, error: RequestRefusal) -> Response:
-        status_code, text = describe_refusal(error)
+        status_code, text = describe_refusal(error, "/api/v1" if is_program_request(request) else "")
         heading, errors = HTTPStatus(status_code).phrase.capitalize(), list_invalid_fields(error)
         return error_response(request, status_code, heading, text, errors=errors)
 
@@ -136,14 +140,20 @@ def install_error_handlers(
         return response
 
 
-def describe_refusal(error: RequestRefusal) -> tuple[int, str]:
-    """The status, and a text with what to do."""
+def describe_refusal(error: RequestRefusal, list_path_prefix: str) -> tuple[int, str]:
+    """The status, and a text with what to do. `list_path_prefix`: of the paths that list what there is."""
     if isinstance(error, HttpErrorResponseError):
         return error.status_code, str(error)
     if isinstance(error, ManagedProbeRefusedError):
         return STATUS_CODE_BY_PROBE_EDIT_REFUSAL[error.reason], f"{capitalize_first(str(error))}."
-    advice = f" {UNKNOWN_ID_ADVICE}" if error.refusal is OperatorActRefusalReason.NOT_FOUND else ""
-    return STATUS_CODE_BY_ACT_REFUSAL[error.refusal], f"{capitalize_first(str(error))}.{advice}"
+    sentences = [f"{capitalize_first(str(error))}."]
+    if (subject := error.unknown_subject) is not None:
+        is_unknown_id = error.refusal is OperatorActRefusalReason.NOT_FOUND
+        lists = f"{list_path_prefix}{LIST_PATH_BY_ACT_SUBJECT[subject]} lists them."
+        sentences.append(f"Check the id: {lists}" if is_unknown_id else lists)
+        if is_unknown_id and subject is not ActSubjectKind.PROBE:
+            sentences.append(DELETED_ID_ADVICE)
+    return STATUS_CODE_BY_ACT_REFUSAL[error.refusal], " ".join(sentences)
 
 
 def list_invalid_fields(error: RequestRefusal) -> list[InvalidParameterJson]:
