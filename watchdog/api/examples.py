@@ -69,6 +69,7 @@ from watchdog.domain.model import (
 from watchdog.domain.pausing import Pause
 from watchdog.domain.probe_state import QueueThreshold, QueueThresholdRecord
 from watchdog.domain.routing import ProbeMatcher
+from watchdog.domain.selection import SelectionSummary
 from watchdog.domain.silencing import Silence, SilenceMatcher
 from watchdog.domain.transitions import RecordedTransition, TransitionKind
 from watchdog.service.config_check import ConfigCheckOutcome
@@ -283,7 +284,7 @@ INCIDENT_CLOSURE_EXAMPLE = serialize_incident_closure(
     _EXAMPLE_INCIDENT.id, Closure(_ACT.occurred_at, _ACTOR, "the host was removed")
 )
 SILENCE_EXAMPLE = serialize_silence(_SILENCE)
-STARTED_SILENCE_EXAMPLE = serialize_started_silence(_SILENCE, 2)
+STARTED_SILENCE_EXAMPLE = serialize_started_silence(_SILENCE, 2, SelectionSummary(3))
 ENDED_SILENCE_EXAMPLE = serialize_silence(
     replace(_SILENCE, ended_at=_EXAMPLE_INCIDENT_OPENED_AT_MS + HOUR_MS, ended_by="Ben")
 )

@@ -16,6 +16,8 @@ from watchdog.cli.common import (
 from watchdog.cli.output import CliOutputFormat, OutputFormatOption, escape_rich_markup, print_json_or_table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from watchdog.store.read.status import IncidentRecord
 
 
@@ -34,12 +36,16 @@ def incidents_command(
 ) -> None:
     """List incidents, newest first.
 
+    The notes of an open one state who takes care of it, and what holds back its notifications.
+
     \b
     Example: watchdog incidents --open --severity critical
     """
     from watchdog.api.serializers.incidents import serialize_incident
     from watchdog.domain.model import Severity
     from watchdog.store.read.status import list_incidents, list_probe_infos
+    from watchdog.web.pages.incidents import load_marks_of_open_incidents
+    from watchdog.web.times import remove_time_markup
 
     if severity is not None and severity not in tuple(Severity):
         exit_with_error(f"--severity {severity}: expected {', '.join(Severity)}")
@@ -56,17 +62,19 @@ def incidents_command(
             severity=None if severity is None else Severity(severity),
             limit=limit,
         )
+        marks = load_marks_of_open_incidents(connection, records, now)
+    notes = {id: [remove_time_markup(mark) for mark in each] for id, each in marks.items()}
     print_json_or_table(
         output,
         records,
-        to_json=serialize_incident,
-        headings=("state", "probe", "what", "opened", "id"),
-        to_row=lambda record: _format_incident_cli_row(record, now),
+        to_json=lambda record: {**serialize_incident(record), "notes": notes.get(record.incident.id, [])},
+        headings=("state", "probe", "what", "opened", "id", "notes"),
+        to_row=lambda record: _format_incident_cli_row(record, notes.get(record.incident.id, []), now),
         empty_text="no incidents",
     )
 
 
-def _format_incident_cli_row(record: IncidentRecord, now: int) -> tuple[str, ...]:
+def _format_incident_cli_row(record: IncidentRecord, notes: Sequence[str], now: int) -> tuple[str, ...]:
     from watchdog.domain.formatting import format_time_ago
 
     incident = record.incident
@@ -76,4 +84,5 @@ def _format_incident_cli_row(record: IncidentRecord, now: int) -> tuple[str, ...
         escape_rich_markup(incident.message or incident.reason),
         format_time_ago(incident.opened_at, now),
         incident.id,
+        escape_rich_markup(", ".join(notes)),
     )

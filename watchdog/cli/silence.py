@@ -19,6 +19,7 @@ from watchdog.cli.acts import (
     parse_for_option_ms,
     parse_severity_option,
     parse_until_option,
+    print_selection_warnings,
 )
 from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, exit_with_error
 from watchdog.cli.output import CliOutputFormat, OutputFormatOption, print_json
@@ -74,9 +75,11 @@ def silence_command(
         request = SilenceRequest(
             SilenceMatcher(match, subject), ends_at or now + duration_ms, comment, selects_everything=everything
         )
-        silence, open_incident_count = begin_silence(database, request, user, now)
-    count = format_count_with_noun(open_incident_count, "open incident")
-    _print_silence(output, silence, now, f"It selects {count}. {{command}} ends it.")
+        silence, open_incident_count, selection = begin_silence(database, request, user, now)
+    print_selection_warnings(selection)
+    incidents = format_count_with_noun(open_incident_count, "open incident")
+    selected = f"{format_count_with_noun(selection.probe_count, 'probe')} and {incidents}"
+    _print_silence(output, silence, now, f"It selects {selected}. {{command}} ends it.")
 
 
 def _print_silence(output: CliOutputFormat, silence: Silence, now: int, last_line: str) -> None:

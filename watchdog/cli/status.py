@@ -25,7 +25,9 @@ from watchdog.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+
+    from sqlalchemy import Connection
 
     from watchdog.domain.membership import LiveWatchdogProcesses
     from watchdog.store.read.status import ProbeStatus
@@ -74,6 +76,7 @@ def _print_status(config: Path, output: CliOutputFormat, group: str | None) -> E
         statuses = [status for status in statuses if group in (None, status.probe.group)]
         own_statuses = list_probe_statuses(connection, service.WATCHDOG_SELF_PROBE_ID, now=now)
         membership = load_live_watchdog_processes(connection, now)
+        notes = _load_notes_of_open_incidents(connection, now)
     member_lines = list(_list_watchdog_process_notes(membership))
     findings = watchdog_status.findings
     own_rows = [serialize_watchdog_self_probe(status, findings, member_lines) for status in own_statuses]
@@ -83,7 +86,7 @@ def _print_status(config: Path, output: CliOutputFormat, group: str | None) -> E
         to_json=serialize_probe_status,
         more_json=own_rows,
         headings=("state", "probe", "last result", "open incidents"),
-        to_row=lambda status: _format_probe_cli_row(status, now),
+        to_row=lambda status: _format_probe_cli_row(status, notes, now),
         empty_text="no probes",
     )
     states = {status.state.value for status in statuses}
@@ -104,17 +107,35 @@ def _list_watchdog_process_notes(membership: LiveWatchdogProcesses) -> Iterator[
             yield f"{member.id}: {note}"
 
 
-def _format_probe_cli_row(status: ProbeStatus, now: int) -> tuple[str, ...]:
+def _load_notes_of_open_incidents(connection: Connection, now: int) -> dict[str, str]:
+    """By incident: who takes care of it, and what holds back its notifications. Empty: neither."""
+    from watchdog.store.read.status import list_incidents
+    from watchdog.web.pages.acts import load_silences_by_incident
+    from watchdog.web.pages.incidents import describe_what_holds_back
+    from watchdog.web.times import remove_time_markup
+
+    silences = load_silences_by_incident(connection)
+    return {
+        id: ", ".join(map(remove_time_markup, describe_what_holds_back(record, silences.get(id, ()), now)))
+        for record in list_incidents(connection, is_open=True)
+        if (id := record.incident.id)
+    }
+
+
+def _format_probe_cli_row(status: ProbeStatus, notes: Mapping[str, str], now: int) -> tuple[str, ...]:
     from watchdog.domain.formatting import format_time_ago, format_utc_timestamp
     from watchdog.domain.pausing import describe_pause
 
     latest = status.latest_result
     state = f"[{CLI_HEALTH_STATE_COLOURS[status.state.value]}]{status.state.value}[/]"
     result = "none yet" if latest is None else f"{latest.outcome.value} {format_time_ago(latest.slot, now)}"
-    incidents = "; ".join(incident.message or incident.reason for incident in status.open_incidents)
-    notes = [] if status.pause is None else [describe_pause(status.pause, now)]
+    incidents = "; ".join(
+        f"{incident.message or incident.reason}{f' ({note})' if (note := notes.get(incident.id)) else ''}"
+        for incident in status.open_incidents
+    )
+    probe_notes = [] if status.pause is None else [describe_pause(status.pause, now)]
     if status.maintenance_ends_at is not None:
-        notes.append(f"in maintenance until {format_utc_timestamp(status.maintenance_ends_at, now)}")
-    if notes:
-        incidents = "; ".join([*notes, f"open: {incidents}"] if incidents else notes)
+        probe_notes.append(f"in maintenance until {format_utc_timestamp(status.maintenance_ends_at, now)}")
+    if probe_notes:
+        incidents = "; ".join([*probe_notes, f"open: {incidents}"] if incidents else probe_notes)
     return state, escape_rich_markup(status.probe.name), result, escape_rich_markup(incidents)

@@ -114,3 +114,8 @@ def map_json_strings(value: Json, function: Callable[[str], str]) -> Json:
     if isinstance(value, Mapping):
         return {map_json_strings(key, function): map_json_strings(inner, function) for key, inner in value.items()}
     return [map_json_strings(inner, function) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def format_as_sentence(clause: str) -> str:
+    """ "no probe matches" -> "No probe matches."; a clause may end with a question."""
+    return f"{clause[:1].upper()}{clause[1:]}{'' if clause.endswith('?') else '.'}"

@@ -20,6 +20,7 @@ from watchdog.domain.maintenance_windows import MAX_MAINTENANCE_DURATION_MS, Mai
 from watchdog.domain.model import LOCAL_LOCATION_NAME
 from watchdog.domain.pausing import MAX_PAUSE_DURATION_MS, Pause
 from watchdog.domain.routing import ProbeMatcher
+from watchdog.domain.selection import SelectionSummary
 from watchdog.domain.silencing import (
     MAX_SILENCE_DURATION_MS,
     MAX_SILENCE_SUBJECT_PATTERN_CHARS,
@@ -37,6 +38,7 @@ from watchdog.service.act_input import (
 from watchdog.service.notifications import NotificationSender
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.database import Database
+from watchdog.store.read.selections import load_silence_selection
 from watchdog.store.write import (
     acknowledgements,
     audit,
@@ -85,7 +87,9 @@ class SilenceRequest(NamedTuple):
 class StartedSilence(NamedTuple):
     silence: Silence
     open_incident_count: int
-    """How many open incidents it selects."""
+    """How many open incidents it selected when it began."""
+    selection: SelectionSummary
+    """Of the probes that there are."""
 
 
 class MaintenanceRequest(NamedTuple):
@@ -150,7 +154,10 @@ def resend_undelivered_notifications(
 def begin_silence(database: Database, request: SilenceRequest, actor: Actor, now: int) -> StartedSilence:
     """Hold back the notifications of matching incidents from now until `ends_at`. If the actor has used the key of the
     request before, returns the silence that began then."""
-    return StartedSilence(*silences.begin_silence(database, _validate_and_build_silence(request, actor, now)))
+    silence = _validate_and_build_silence(request, actor, now)
+    with database.open_read_transaction() as connection:
+        selection = load_silence_selection(connection, silence.matcher)
+    return StartedSilence(*silences.begin_silence(database, silence), selection)
 
 
 def begin_silences_unless_repeated(

@@ -10,7 +10,9 @@ from watchdog.api.serializers.results import FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CO
 from watchdog.domain.acts import Acknowledgement, Closure, OperatorAuditLogEntry
 from watchdog.domain.formatting import format_iso8601
 from watchdog.domain.pausing import Pause
+from watchdog.domain.selection import SelectionSummary
 from watchdog.domain.silencing import Silence
+from watchdog.domain.text import format_as_sentence
 
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
@@ -114,6 +116,10 @@ class StartedSilenceJson(TypedDict):
     silence: SilenceJson
     open_incident_count: int
     """How many open incidents it selects."""
+    probe_count: int
+    """How many probes have incidents that it may select."""
+    warnings: list[str]
+    """Why it selects no probe at present, and which name was probably meant; empty: it selects some."""
 
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
@@ -245,8 +251,15 @@ def serialize_silence(silence: Silence) -> SilenceJson:
     }
 
 
-def serialize_started_silence(silence: Silence, open_incident_count: int) -> StartedSilenceJson:
-    return {"silence": serialize_silence(silence), "open_incident_count": open_incident_count}
+def serialize_started_silence(
+    silence: Silence, open_incident_count: int, selection: SelectionSummary
+) -> StartedSilenceJson:
+    return {
+        "silence": serialize_silence(silence),
+        "open_incident_count": open_incident_count,
+        "probe_count": selection.probe_count,
+        "warnings": list(map(format_as_sentence, selection.warnings)),
+    }
 
 
 def serialize_recorded_act(act: OperatorAuditLogEntry) -> RecordedActJson:

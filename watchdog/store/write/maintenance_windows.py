@@ -30,7 +30,7 @@ from watchdog.domain.maintenance_windows import (
     describe_maintenance_mismatch,
 )
 from watchdog.domain.model import ProbeInfo
-from watchdog.store.codec import decode_probe_info
+from watchdog.domain.selection import describe_empty_probe_selection
 from watchdog.store.database import Database
 from watchdog.store.errors import StoreUnavailableError
 from watchdog.store.maintenance_tables import (
@@ -45,6 +45,7 @@ from watchdog.store.read.maintenance import (
     load_clock_generation,
     load_maintenance_window,
 )
+from watchdog.store.read.selections import load_active_probe_infos
 from watchdog.store.tables import END_OF_TIME_MS, evaluation_cursors, probes
 from watchdog.store.write.audit import record_operator_act
 from watchdog.store.write.follow_up_times import schedule_follow_ups_of_probes
@@ -306,7 +307,11 @@ def begin_maintenance(database: Database, window: MaintenanceWindow, actor: Acto
         infos = load_active_probe_infos(connection)
         probe_count = sum(not describe_maintenance_mismatch(window.matcher, info) for info in infos.values())
         if not probe_count:
-            raise OperatorActRefusedError(OperatorActRefusalReason.INVALID, "no probe matches: see the list of probes")
+            raise OperatorActRefusedError(
+                OperatorActRefusalReason.INVALID,
+                "; ".join(describe_empty_probe_selection(window.matcher, infos.values())),
+                unknown_subject=ActSubjectKind.PROBE,
+            )
         connection.execute(sa.insert(maintenance_windows).values(**_build_window_row(window)))
         record_operator_act(
             connection, OperatorActKind.BEGIN_MAINTENANCE, actor, now, maintenance=window.id, comment=window.comment
@@ -345,12 +350,6 @@ def _describe_not_in_effect(window: MaintenanceWindow, now: int) -> str:
         starts = format_utc_timestamp(window.starts_at, now)
         return f"the maintenance {window.id} starts at {starts}; to cancel it, remove it from the configuration"
     return f"the maintenance {window.id} ended at {format_utc_timestamp(window.ends_at, now)}"
-
-
-def load_active_probe_infos(connection: sa.Connection) -> dict[int, ProbeInfo]:
-    """Every probe that is not retired, by database id."""
-    query = sa.select(probes.c.id, probes.c.info).where(probes.c.removed_at.is_(None))
-    return {row.id: decode_probe_info(row.id, row.info) for row in connection.execute(query)}
 
 
 def _apply_acts(database: Database, infos: Mapping[int, ProbeInfo], now: int) -> None:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+
+from markupsafe import Markup
 
 from watchdog.domain.formatting import format_duration, format_duration_rounded
 from watchdog.domain.model import HealthState, ProbeInfo
 from watchdog.domain.silencing import Silence
 from watchdog.store.read import status
+from watchdog.store.read.acts import load_pauses_in_effect
+from watchdog.store.read.maintenance import load_maintenance_ends_by_probe
 from watchdog.store.read.status import Connection, IncidentRecord, WatchdogStatus
 from watchdog.web.markup import PAGE_HEALTH_STATE_LABELS
-from watchdog.web.pages.acts import describe_acts, load_silences_by_incident
+from watchdog.web.pages.acts import describe_acts, load_silences_by_incident, render_pause
 from watchdog.web.pages.flapping import describe_flapping
 from watchdog.web.pages.incident import find_incident_health_state
 from watchdog.web.pages.list_page import Pagination, compute_pagination
 from watchdog.web.pages.muting import describe_muting
+from watchdog.web.times import render_timestamp_with_zone
 
 MAX_RESOLVED_INCIDENTS_ON_PAGE = 200
 
@@ -33,7 +38,7 @@ class IncidentsPageRow:
     is_open: bool
     duration_text: str
     marks: tuple[str, ...]
-    """Who takes care of it, and until when it is silenced."""
+    """Who takes care of it, and what holds back its notifications."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +62,47 @@ def load_incidents_page(connection: Connection, state_filter: str, page_number: 
     pagination = compute_pagination(len(open_incidents), page_number)
     if state_filter != "open" and pagination.page_number == 1:
         resolved_incidents = status.list_incidents(connection, is_open=False, limit=MAX_RESOLVED_INCIDENTS_ON_PAGE)
-    silences = load_silences_by_incident(connection)
+    shown_open_incidents = pagination.slice_items(open_incidents)
+    marks = load_marks_of_open_incidents(connection, shown_open_incidents, now)
     return IncidentsPage(
         service_status=status.load_watchdog_status(connection),
         state_filter=state_filter,
         open_incidents=tuple(
-            build_incidents_page_row(record, now, silences.get(record.incident.id, ()))
-            for record in pagination.slice_items(open_incidents)
+            build_incidents_page_row(record, now, marks[record.incident.id]) for record in shown_open_incidents
         ),
         resolved_incidents=tuple(build_incidents_page_row(record, now) for record in resolved_incidents),
         pagination=pagination,
     )
 
 
-def build_incidents_page_row(record: IncidentRecord, now: int, silences: Sequence[Silence] = ()) -> IncidentsPageRow:
-    """`silences`: those in effect that select it."""
+def describe_what_holds_back(record: IncidentRecord, silences: Sequence[Silence], now: int) -> tuple[str, ...]:
+    """Of an open incident: who takes care of it, and what holds back its notifications, except for a pause or
+    maintenance of its probe. `silences`: those in effect that select it."""
+    return (*describe_acts(record.incident, silences, now), *describe_muting(record), *describe_flapping(record))
+
+
+def load_marks_of_open_incidents(
+    connection: Connection, records: Iterable[IncidentRecord], now: int
+) -> dict[str, tuple[str, ...]]:
+    """By incident: who takes care of it, and what holds back its notifications: "acknowledged by Ana", "silenced until
+    03:29 UTC". Incidents that are over are missing."""
+    silences = load_silences_by_incident(connection)
+    maintenance_ends = load_maintenance_ends_by_probe(connection, now)
+    pauses = load_pauses_in_effect(connection)
+
+    def iter_marks(record: IncidentRecord) -> Iterator[str]:
+        incident = record.incident
+        yield from describe_what_holds_back(record, silences.get(incident.id, ()), now)
+        if (pause := pauses.get(incident.probe)) is not None:
+            yield render_pause(pause, now)
+        if (end := maintenance_ends.get(incident.probe)) is not None:
+            yield Markup("in maintenance until {}").format(render_timestamp_with_zone(end, now))
+
+    is_open = (record for record in records if record.incident.resolved_at is None)
+    return {record.incident.id: tuple(iter_marks(record)) for record in is_open}
+
+
+def build_incidents_page_row(record: IncidentRecord, now: int, marks: tuple[str, ...] = ()) -> IncidentsPageRow:
     incident, state = record.incident, find_incident_health_state(record)
     if incident.resolved_at is None:
         state_label, duration_text = PAGE_HEALTH_STATE_LABELS[state], format_duration_rounded(now - incident.since)
@@ -88,9 +119,5 @@ def build_incidents_page_row(record: IncidentRecord, now: int, silences: Sequenc
         since=incident.since,
         is_open=incident.resolved_at is None,
         duration_text=duration_text,
-        marks=(
-            (*describe_acts(incident, silences, now), *describe_muting(record), *describe_flapping(record))
-            if incident.resolved_at is None
-            else ()
-        ),
+        marks=marks,
     )

@@ -7,11 +7,18 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from watchdog.domain.formatting import format_count_with_noun
 from watchdog.domain.maintenance_windows import MaintenanceWindow, MaintenanceWindowState
 from watchdog.domain.model import Severity
 from watchdog.domain.silencing import SilenceMatcher
-from watchdog.store.read.maintenance import list_maintenance_windows, list_present_and_next_maintenance
+from watchdog.store.read.maintenance import (
+    list_maintenance_windows,
+    list_present_and_next_maintenance,
+    load_maintenance_window,
+)
+from watchdog.store.read.selections import count_probes_of_maintenance
 from watchdog.store.read.status import Connection, WatchdogStatus, load_watchdog_status
+from watchdog.web.pages.banner import PageBanner
 from watchdog.web.times import render_timestamp_with_zone
 
 MAX_ENDED_MAINTENANCE_WINDOWS_ON_PAGE = 100
@@ -40,9 +47,12 @@ class MaintenancePage:
     """The newest."""
     severities: tuple[Severity, ...]
     """To choose from."""
+    started_banner: PageBanner | None
+    """What the window selects that the form has just begun."""
 
 
-def load_maintenance_page(connection: Connection, now: int) -> MaintenancePage:
+def load_maintenance_page(connection: Connection, now: int, started: str = "") -> MaintenancePage:
+    """`started`: the id of a window that the form has just begun."""
     current = list_present_and_next_maintenance(connection, now)
     ended = list_maintenance_windows(
         connection, now, state=MaintenanceWindowState.ENDED, limit=MAX_ENDED_MAINTENANCE_WINDOWS_ON_PAGE
@@ -53,7 +63,18 @@ def load_maintenance_page(connection: Connection, now: int) -> MaintenancePage:
         planned=_build_rows((window for window in current if not window.is_in_effect(now)), now),
         ended=_build_rows(ended, now),
         severities=tuple(Severity),
+        started_banner=_build_started_banner(connection, started, now) if started else None,
     )
+
+
+def _build_started_banner(connection: Connection, started: str, now: int) -> PageBanner | None:
+    """None: there is no such window, or it is not in effect."""
+    window = load_maintenance_window(connection, started)
+    if window is None or not window.is_in_effect(now):
+        return None
+    count = format_count_with_noun(count_probes_of_maintenance(connection, window), "probe")
+    title = Markup("Put {} into maintenance until {}").format(count, render_timestamp_with_zone(window.ends_at, now))
+    return PageBanner("maint", title, window.id)
 
 
 def _build_rows(windows: Iterable[MaintenanceWindow], now: int) -> tuple[MaintenancePageRow, ...]:

@@ -6,11 +6,15 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from watchdog.domain.model import Severity
+from watchdog.domain.formatting import format_count_with_noun
+from watchdog.domain.model import HealthState, Severity
 from watchdog.domain.silencing import Silence
-from watchdog.store.read.acts import list_silences, list_silences_in_effect
+from watchdog.domain.text import format_as_sentence
+from watchdog.store.read.acts import list_silences, list_silences_in_effect, load_silence
+from watchdog.store.read.selections import count_open_incidents_of_silence, load_silence_selection
 from watchdog.store.read.status import Connection, WatchdogStatus, load_watchdog_status
 from watchdog.web.pages.acts import render_silence_end
+from watchdog.web.pages.banner import PageBanner
 from watchdog.web.times import render_timestamp_with_zone
 
 MAX_ENDED_SILENCES_ON_PAGE = 100
@@ -36,16 +40,35 @@ class SilencesPage:
     """The newest."""
     severities: tuple[Severity, ...]
     """To choose from."""
+    started_banner: PageBanner | None
+    """What the silence selects that the form has just begun."""
 
 
-def load_silences_page(connection: Connection, now: int) -> SilencesPage:
+def load_silences_page(connection: Connection, now: int, started: str = "") -> SilencesPage:
+    """`started`: the id of a silence that the form has just begun."""
     ended = list_silences(connection, is_in_effect=False, limit=MAX_ENDED_SILENCES_ON_PAGE)
     return SilencesPage(
         service_status=load_watchdog_status(connection),
         in_effect=tuple(build_silences_page_row(silence, now) for silence in list_silences_in_effect(connection)),
         ended=tuple(build_silences_page_row(silence, now) for silence in ended),
         severities=tuple(Severity),
+        started_banner=_build_started_banner(connection, started, now) if started else None,
     )
+
+
+def _build_started_banner(connection: Connection, started: str, now: int) -> PageBanner | None:
+    """None: there is no such silence, or it has ended."""
+    silence = load_silence(connection, started)
+    if silence is None or silence.ended_at is not None:
+        return None
+    selection = load_silence_selection(connection, silence.matcher)
+    title = Markup("Silenced {} and {} {}").format(
+        format_count_with_noun(selection.probe_count, "probe"),
+        format_count_with_noun(count_open_incidents_of_silence(connection, silence), "open incident"),
+        render_silence_end(silence, now),
+    )
+    warnings = " ".join(map(format_as_sentence, selection.warnings))
+    return PageBanner(HealthState.DEGRADED if warnings else HealthState.UNKNOWN, title, warnings or silence.id)
 
 
 def build_silences_page_row(silence: Silence, now: int) -> SilencesPageRow:

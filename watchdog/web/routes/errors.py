@@ -21,7 +21,7 @@ from watchdog.api.problems import (
 )
 from watchdog.domain.acts import ActSubjectKind, OperatorActRefusalReason, OperatorActRefusedError
 from watchdog.domain.reasons import get_reason_advice
-from watchdog.domain.text import capitalize_first
+from watchdog.domain.text import capitalize_first, format_as_sentence
 from watchdog.service.managed_edits import ManagedProbeRefusalReason, ManagedProbeRefusedError
 from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError
 from watchdog.web.auth.access import WebRequestRefusedError
@@ -146,7 +146,7 @@ def describe_refusal(error: RequestRefusal, list_path_prefix: str) -> tuple[int,
         return error.status_code, str(error)
     if isinstance(error, ManagedProbeRefusedError):
         return STATUS_CODE_BY_PROBE_EDIT_REFUSAL[error.reason], f"{capitalize_first(str(error))}."
-    sentences = [f"{capitalize_first(str(error))}."]
+    sentences = [format_as_sentence(str(error))]
     if (subject := error.unknown_subject) is not None:
         is_unknown_id = error.refusal is OperatorActRefusalReason.NOT_FOUND
         lists = f"{list_path_prefix}{LIST_PATH_BY_ACT_SUBJECT[subject]} lists them."

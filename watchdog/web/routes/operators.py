@@ -31,6 +31,9 @@ from watchdog.web.templating import LIVE_PAGE_HEADERS, NO_STORE_HEADERS, PageRen
 
 MAX_PROBE_SEARCH_TEXT_CHARS = 200
 MAX_SLOT_PARAMETER_DIGITS = 15
+UNKNOWN_INCIDENT_PAGE_TEXT = (
+    "There is no incident {}. Resolved incidents are deleted after a while: /incidents lists the others."
+)
 
 
 class OperatorPage(Protocol):
@@ -127,7 +130,7 @@ def create_operator_router(context: OperatorRouteContext) -> APIRouter:
         query = parse_probe_page_url_query(request, now)
         content = await context.run_query(lambda c: probe.load_probe_page(c, probe_id, query, now))
         if content is None:
-            raise PageNotFoundError(f"There is no probe with the id {probe_id} in the running configuration.")
+            raise PageNotFoundError(f"There is no probe with the id {probe_id}. /probes lists those that run.")
         return await context.render_page(request, "probe.j2", "probes", content, now)
 
     @router.get("/incidents")
@@ -141,9 +144,7 @@ def create_operator_router(context: OperatorRouteContext) -> APIRouter:
         now, addresses = context.clock(), context.destination_addresses
         content = await context.run_query(lambda c: incident.load_incident_detail_page(c, incident_id, addresses, now))
         if content is None:
-            raise PageNotFoundError(
-                f"There is no incident {incident_id}. Resolved incidents are deleted after a while."
-            )
+            raise PageNotFoundError(UNKNOWN_INCIDENT_PAGE_TEXT.format(incident_id))
         return await context.render_page(request, "incident.j2", "incidents", content, now)
 
     @router.get("/jobs")

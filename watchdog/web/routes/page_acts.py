@@ -17,6 +17,8 @@ from watchdog.domain.silencing import SilenceMatcher
 from watchdog.service.acts import (
     MaintenanceRequest,
     SilenceRequest,
+    StartedMaintenance,
+    StartedSilence,
     acknowledge_incident,
     begin_maintenance,
     begin_silence,
@@ -40,7 +42,7 @@ from watchdog.web.forms import MAX_FORM_BYTES, read_form
 from watchdog.web.pages.maintenance import load_maintenance_page
 from watchdog.web.pages.receivers import ReceiverTestPage, build_receiver_test_path
 from watchdog.web.pages.silences import load_silences_page
-from watchdog.web.routes.operators import OperatorRouteContext
+from watchdog.web.routes.operators import UNKNOWN_INCIDENT_PAGE_TEXT, OperatorRouteContext
 from watchdog.web.templating import NO_STORE_HEADERS
 
 RECEIVER_TEST_PATH = "/receivers/test"
@@ -114,16 +116,17 @@ def add_silence_forms(router: APIRouter, context: OperatorRouteContext) -> None:
         return redirect_to_page("/probes/", probe_id)
 
     @router.get("/silences")
-    async def show_silences(request: Request) -> Response:
+    async def show_silences(request: Request, started: str = "") -> Response:
         now = context.clock()
-        content = await context.run_query(lambda c: load_silences_page(c, now))
+        content = await context.run_query(lambda c: load_silences_page(c, now, started))
         return await context.render_page(request, "silences.j2", "silences", content, now)
 
     @router.post("/silences")
     async def silence_selection(request: Request) -> Response:
         form, actor = await read_act_form(request, context)
-        await silence(context, form, actor, parse_silence_matcher(form), selects_everything="all" in form)
-        return redirect_to_page("/silences")
+        matcher = parse_silence_matcher(form)
+        started = await silence(context, form, actor, matcher, selects_everything="all" in form)
+        return redirect_to_page("/silences?started=", started.silence.id)
 
     @router.post("/silences/{silence_id}/end")
     async def unsilence(request: Request, silence_id: str) -> Response:
@@ -166,16 +169,17 @@ def add_probe_forms(router: APIRouter, context: OperatorRouteContext) -> None:
 
 def add_maintenance_forms(router: APIRouter, context: OperatorRouteContext) -> None:
     @router.get("/maintenance")
-    async def show_maintenance(request: Request) -> Response:
+    async def show_maintenance(request: Request, started: str = "") -> Response:
         now = context.clock()
-        content = await context.run_query(lambda c: load_maintenance_page(c, now))
+        content = await context.run_query(lambda c: load_maintenance_page(c, now, started))
         return await context.render_page(request, "maintenance.j2", "maintenance", content, now)
 
     @router.post("/maintenance")
     async def begin_for_selection(request: Request) -> Response:
         form, actor = await read_act_form(request, context)
-        await put_into_maintenance(context, form, actor, parse_probe_matcher(form), selects_everything="all" in form)
-        return redirect_to_page("/maintenance")
+        matcher = parse_probe_matcher(form)
+        started = await put_into_maintenance(context, form, actor, matcher, selects_everything="all" in form)
+        return redirect_to_page("/maintenance?started=", started.window.id)
 
     @router.post("/probes/{probe_id}/maintenance")
     async def begin_for_probe(request: Request, probe_id: str) -> Response:
@@ -223,13 +227,13 @@ async def silence(
     matcher: SilenceMatcher,
     *,
     selects_everything: bool = False,
-) -> None:
+) -> StartedSilence:
     """For the `duration` of the form. Raises HttpErrorResponseError if it is not a duration. A form that is sent twice
     begins one silence."""
     duration_ms = parse_duration_ms(form)
     comment, request_id = form.get("comment", ""), form.get("request_id", "")
     key = f"{request_id} {duration_ms} {encode_silence_matcher(matcher)}" if request_id else ""
-    await context.run_act(
+    return await context.run_act(
         lambda db, now: begin_silence(
             db, SilenceRequest(matcher, now + duration_ms, comment, selects_everything, key), actor, now
         )
@@ -243,11 +247,11 @@ async def put_into_maintenance(
     matcher: ProbeMatcher,
     *,
     selects_everything: bool = False,
-) -> None:
+) -> StartedMaintenance:
     """Begin maintenance, for the `duration` of the form. Raises HttpErrorResponseError if it is not a duration."""
     duration_ms = parse_duration_ms(form)
     comment = form.get("comment", "")
-    await context.run_act(
+    return await context.run_act(
         lambda db, now: begin_maintenance(
             db,
             MaintenanceRequest(matcher, now + duration_ms, comment, selects_everything=selects_everything),
@@ -268,14 +272,14 @@ def parse_duration_ms(form: Mapping[str, str]) -> int:
 def require_probe(connection: Connection, probe_id: str) -> None:
     """Raises PageNotFoundError."""
     if not any(probe.id == probe_id for probe in list_probe_infos(connection)):
-        raise PageNotFoundError(f"There is no probe with the id {probe_id} in the running configuration.")
+        raise PageNotFoundError(f"There is no probe with the id {probe_id}. /probes lists those that run.")
 
 
 def require_tester(context: OperatorRouteContext, destination: str) -> ReceiverTester:
     """Raises PageNotFoundError."""
     tester = context.receiver_tester
     if tester is None or not tester.has_destination(destination):
-        raise PageNotFoundError("This process has no such receiver. The page of receivers lists them.")
+        raise PageNotFoundError("This process has no such receiver. /receivers lists them.")
     return tester
 
 
@@ -297,7 +301,7 @@ def build_matcher_of_incident(connection: Connection, incident_id: str) -> Silen
     """Selects the incidents of its probe about its subject. Raises PageNotFoundError."""
     records = list_incidents(connection, incident=incident_id)
     if not records:
-        raise PageNotFoundError(f"There is no incident {incident_id}. Resolved incidents are deleted after a while.")
+        raise PageNotFoundError(UNKNOWN_INCIDENT_PAGE_TEXT.format(incident_id))
     record = records[0]
     return SilenceMatcher.of_incident(record.probe.id, record.incident.subject)
 

@@ -1,0 +1,96 @@
+"""What a silence or maintenance selects at present, and which name was probably meant if it selects nothing. Pure.
+
+A selection that fits nothing now is valid: it may be meant for a probe that is still to be added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from typing import NamedTuple
+
+from watchdog.domain.model import ProbeInfo
+from watchdog.domain.routing import ProbeMatcher
+from watchdog.domain.silencing import EVERY_PROBE_MATCHER, SilenceMatcher, matches_subject_pattern
+from watchdog.domain.text import truncate_to_single_line
+
+MAX_COMPARED_NAMES = 2_000
+"""A comparison with each name takes about 20 µs."""
+MIN_NAME_SIMILARITY = 0.6
+MAX_QUOTED_NAME_CHARS = 60
+
+
+class SelectionSummary(NamedTuple):
+    """What is selected at present."""
+
+    probe_count: int
+    """Of a silence: how many probes have incidents that it may select."""
+    warnings: tuple[str, ...] = ()
+    """Why it selects nothing, as clauses such as "no probe has the group 'Coer' now; did you mean 'Core'?"; empty: it
+    selects something."""
+
+
+def summarize_silence_selection(
+    matcher: SilenceMatcher, probes: Collection[ProbeInfo], known_subjects: Mapping[int, Collection[str]]
+) -> SelectionSummary:
+    """`known_subjects`: by database id of the probe; they are compared only with a pattern for subjects."""
+    selected = [probe for probe in probes if not matcher.describe_mismatch_of_probe(probe)]
+    pattern = matcher.subject_pattern
+    if not selected:
+        return SelectionSummary(0, describe_empty_probe_selection(matcher.probe, probes))
+    if not pattern:
+        return SelectionSummary(len(selected))
+    subjects = {probe.database_id: known_subjects.get(probe.database_id, ()) for probe in selected}
+    count = sum(any(matches_subject_pattern(pattern, subject) for subject in each) for each in subjects.values())
+    if count:
+        return SelectionSummary(count)
+    hint = _format_similar_name_hint(pattern, (subject for each in subjects.values() for subject in each))
+    whose = "these probes have" if len(selected) > 1 else f"{truncate_to_single_line(selected[0].name, 40)} has"
+    return SelectionSummary(0, (f"{whose} no job or other subject {_quote_name(pattern)} now{hint}",))
+
+
+def describe_empty_probe_selection(matcher: ProbeMatcher, probes: Collection[ProbeInfo]) -> tuple[str, ...]:
+    """Of a matcher that selects no probe: a clause for each value that no probe has, else one for the combination."""
+    if matcher == EVERY_PROBE_MATCHER:
+        return ("there is no probe now",)
+    unknown = tuple(_iter_values_without_probe(matcher, probes))
+    if unknown:
+        return unknown
+    described = SilenceMatcher(matcher).describe()
+    return (f"no probe matches {truncate_to_single_line(described, MAX_QUOTED_NAME_CHARS)} now",)
+
+
+def _iter_values_without_probe(matcher: ProbeMatcher, probes: Collection[ProbeInfo]) -> Iterator[str]:
+    names = [name for probe in probes for name in dict.fromkeys((probe.id, probe.name))]
+    if matcher.probe and matcher.probe not in names:
+        hint = _format_similar_name_hint(matcher.probe, names)
+        yield f"no probe has the id or name {_quote_name(matcher.probe)} now{hint}"
+    groups = dict.fromkeys(probe.group for probe in probes if probe.group)
+    if matcher.group and matcher.group not in groups:
+        hint = _format_similar_name_hint(matcher.group, groups)
+        yield f"no probe has the group {_quote_name(matcher.group)} now{hint}"
+    tags = dict.fromkeys(tag for probe in probes for tag in probe.tags)
+    for tag in sorted(matcher.tags - tags.keys()):
+        yield f"no probe has the tag {_quote_name(tag)} now{_format_similar_name_hint(tag, tags)}"
+    kinds = dict.fromkeys(probe.kind for probe in probes)
+    if matcher.kind and matcher.kind not in kinds:
+        yield f"no probe is of the kind {_quote_name(matcher.kind)} now{_format_similar_name_hint(matcher.kind, kinds)}"
+    if matcher.severity is not None and all(probe.severity is not matcher.severity for probe in probes):
+        yield f"no probe has the severity {matcher.severity} now"
+
+
+def _quote_name(name: str) -> str:
+    return f"'{truncate_to_single_line(name, MAX_QUOTED_NAME_CHARS)}'"
+
+
+def _format_similar_name_hint(name: str, names: Iterable[str]) -> str:
+    """ "; did you mean 'Core'?"; empty: none is similar."""
+    known = {other.casefold(): other for other in names}
+    similar = known.get(name.casefold()) or _find_similar_name(name, known)
+    return f"; did you mean {_quote_name(similar)}?" if similar else ""
+
+
+def _find_similar_name(name: str, known: Mapping[str, str]) -> str:
+    compared: Sequence[str] = list(known)[:MAX_COMPARED_NAMES]
+    close = get_close_matches(name.casefold()[:MAX_QUOTED_NAME_CHARS], compared, 1, MIN_NAME_SIMILARITY)
+    return known[close[0]] if close else ""
