@@ -281,7 +281,9 @@ INCIDENT_ACKNOWLEDGEMENT_EXAMPLE = serialize_incident_acknowledgement(
     _EXAMPLE_INCIDENT.id, Acknowledgement(_ACT.occurred_at, _ACTOR, _ACT.comment)
 )
 INCIDENT_CLOSURE_EXAMPLE = serialize_incident_closure(
-    _EXAMPLE_INCIDENT.id, Closure(_ACT.occurred_at, _ACTOR, "the host was removed")
+    _EXAMPLE_INCIDENT.id,
+    Closure(_ACT.occurred_at, _ACTOR, "the host was removed"),
+    "the probe still fails: another incident opens after 3 more bad results in a row (within about 3 min)",
 )
 SILENCE_EXAMPLE = serialize_silence(_SILENCE)
 STARTED_SILENCE_EXAMPLE = serialize_started_silence(_SILENCE, 2, SelectionSummary(3))

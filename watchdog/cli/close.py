@@ -26,13 +26,16 @@ def close_command(
     """
     from watchdog.api.serializers.acts import serialize_incident_closure
     from watchdog.domain.formatting import format_utc_timestamp
+    from watchdog.domain.text import format_as_sentence
     from watchdog.service.acts import close_incident
 
     with open_database_to_act(config) as (database, user, now):
-        closure, is_new = close_incident(database, incident, user, comment, now)
+        closure, is_new, outlook = close_incident(database, incident, user, comment, now)
     if output is CliOutputFormat.JSON:
-        print_json(serialize_incident_closure(incident, closure))
+        print_json(serialize_incident_closure(incident, closure, outlook))
     elif is_new:
         print(f"Closed: {incident}")
+        if outlook:
+            print(format_as_sentence(outlook))
     else:
         print(f"Already closed by {closure.actor.name} at {format_utc_timestamp(closure.at, now)}: {incident}")

@@ -89,14 +89,14 @@ class ActTools:
         self, incident: OpenIncidentParameter, ctx: ActToolContext, comment: CommentParameter = ""
     ) -> ActToolResult:
         """Close an open incident whose failure people have handled outside Watchdog: {incident, closure: {at, by,
-        through, comment}}. Destinations that were notified of it are notified of the end. If the failure continues,
-        another incident opens. Ask the person on call before you close. Safe to repeat: the first closure stays.
-        Requires an API key with role operator.
+        through, comment}, outlook}. Destinations that were notified of it are notified of the end. If the failure
+        continues, another incident opens: outlook states when, unless the last result was good. Ask the person on call
+        before you close. Safe to repeat: the first closure stays. Requires an API key with role operator.
         """
-        closure, _ = await self._run_act(
+        closed = await self._run_act(
             ctx, lambda database, actor, now: close_incident(database, incident, actor, comment, now)
         )
-        return {**serialize_incident_closure(incident, closure)}
+        return {**serialize_incident_closure(incident, closed.closure, closed.outlook)}
 
     async def resend(
         self,

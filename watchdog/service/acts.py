@@ -38,6 +38,7 @@ from watchdog.service.act_input import (
 from watchdog.service.notifications import NotificationSender
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.database import Database
+from watchdog.store.read.reopening import load_reopening_outlook
 from watchdog.store.read.selections import load_silence_selection
 from watchdog.store.write import (
     acknowledgements,
@@ -92,6 +93,16 @@ class StartedSilence(NamedTuple):
     """Of the probes that there are."""
 
 
+class ClosedIncident(NamedTuple):
+    closure: Closure
+    """The one that the incident has now."""
+    is_new: bool
+    """False: a person had closed it before."""
+    outlook: str
+    """When another incident opens if the failure continues, as a clause; empty: the last result was good, or it was
+    closed before."""
+
+
 class MaintenanceRequest(NamedTuple):
     """What a person puts into maintenance."""
 
@@ -134,11 +145,13 @@ def remove_acknowledgement(database: Database, incident: str, actor: Actor, comm
     )
 
 
-def close_incident(database: Database, incident: str, actor: Actor, comment: str, now: int) -> tuple[Closure, bool]:
-    """Close an open incident whose failure was handled outside Watchdog. Returns the closure that the incident then
-    has, and whether it is new. The first closure stays."""
-    comment = validate_and_clean_act_comment(comment)
-    return closures.close_incident(database, LOCAL_LOCATION_NAME, incident, clean_actor_name(actor), comment, now=now)
+def close_incident(database: Database, incident: str, actor: Actor, comment: str, now: int) -> ClosedIncident:
+    """Close an open incident whose failure was handled outside Watchdog. The first closure stays."""
+    comment, actor = validate_and_clean_act_comment(comment), clean_actor_name(actor)
+    with database.open_read_transaction() as connection:
+        outlook = load_reopening_outlook(connection, incident, now)
+    closure, is_new = closures.close_incident(database, LOCAL_LOCATION_NAME, incident, actor, comment, now=now)
+    return ClosedIncident(closure, is_new, outlook if is_new else "")
 
 
 def resend_undelivered_notifications(

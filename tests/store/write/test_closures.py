@@ -124,7 +124,7 @@ def test_the_first_close_stays(database: Database) -> None:
     record(harness, "f")
     incident = close(harness, SLOTS[2], "host removed")
     again = close_incident(database, incident, BEN, "me, too", SLOTS[3])
-    assert again == (Closure(SLOTS[2], ANA, "host removed"), False)
+    assert again == (Closure(SLOTS[2], ANA, "host removed"), False, "")
     assert len(harness.select_rows(acts)) == 1
 
 
@@ -138,7 +138,7 @@ def test_two_processes_that_close_at_once_agree_on_the_first(databases: Database
             for database, actor in ((databases.first, ANA), (databases.second, BEN))
         ]
         closures = [each.result(60) for each in both]
-    assert sorted(is_new for _, is_new in closures) == [False, True]
+    assert sorted(closed.is_new for closed in closures) == [False, True]
     assert len({closure for closure, _ in closures}) == 1
     assert len(harness.select_rows(acts)) == 1
 

@@ -56,6 +56,9 @@ class IncidentClosureJson(TypedDict):
     incident: str
     """Its id."""
     closure: ClosureJson
+    outlook: str
+    """When another incident opens if the failure continues; empty: the last result was good, or it was closed
+    before."""
 
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
@@ -223,8 +226,13 @@ def serialize_closure(closure: Closure) -> ClosureJson:
     }
 
 
-def serialize_incident_closure(incident: str, closure: Closure) -> IncidentClosureJson:
-    return {"incident": incident, "closure": serialize_closure(closure)}
+def serialize_incident_closure(incident: str, closure: Closure, outlook: str) -> IncidentClosureJson:
+    """`outlook`: a clause, or empty."""
+    return {
+        "incident": incident,
+        "closure": serialize_closure(closure),
+        "outlook": format_as_sentence(outlook) if outlook else "",
+    }
 
 
 def serialize_silence(silence: Silence) -> SilenceJson:

@@ -28,10 +28,11 @@ from watchdog.domain.rules import (
     service,
     stale,
 )
-from watchdog.domain.text import capitalize_first
+from watchdog.domain.text import capitalize_first, format_as_sentence
 from watchdog.store.read import history, status
 from watchdog.store.read.alert_context import load_alert_message_context
 from watchdog.store.read.generation_results import build_results_as_of_clock_generation_subquery
+from watchdog.store.read.reopening import load_reopening_outlook
 from watchdog.store.read.status import Connection, DeliveryRecord, IncidentRecord, WatchdogStatus
 from watchdog.web.markup import PAGE_HEALTH_STATE_LABELS
 from watchdog.web.pages.acts import (
@@ -74,6 +75,8 @@ class IncidentDetailPage:
     """What to do about an open incident: text and code in turns. Empty: nothing is known, or it is over."""
     is_about_watchdog_itself: bool
     """It cannot be closed."""
+    reopening_text: str
+    """When another incident would open if this one was closed now."""
 
 
 def load_incident_detail_page(
@@ -89,6 +92,7 @@ def load_incident_detail_page(
     deliveries = status.list_incident_deliveries(connection, incident_id)
     act_events = build_act_timeline_events(connection, incident_id)
     timeline = build_incident_timeline(record, context, deliveries, now, act_events)
+    outlook = load_reopening_outlook(connection, incident_id, now)
     return IncidentDetailPage(
         record=record,
         service_status=status.load_watchdog_status(connection),
@@ -111,6 +115,7 @@ def load_incident_detail_page(
         decision_steps=tuple(_explain_incident_opening_and_routing(record)),
         advice_parts=_find_advice_parts(record, context),
         is_about_watchdog_itself=record.probe.kind == service.WATCHDOG_SELF_PROBE_KIND,
+        reopening_text=format_as_sentence(outlook or "if the failure continues, another incident opens"),
     )
 
 

@@ -128,10 +128,10 @@ def add_close_route(router: ApiV1Router, context: OperatorRouteContext) -> None:
         body: Annotated[ActBody, Body()] = NO_COMMENT,
     ) -> IncidentClosureJson:
         actor = get_actor(request, OperatorInterfaceKind.API, body.on_behalf_of)
-        closure, _is_new = await context.run_act(
+        closed = await context.run_act(
             lambda database, now: close_incident(database, incident_id, actor, body.comment, now)
         )
-        return serialize_incident_closure(incident_id, closure)
+        return serialize_incident_closure(incident_id, closed.closure, closed.outlook)
 
 
 def add_resend_route(router: ApiV1Router, context: OperatorRouteContext) -> None:
