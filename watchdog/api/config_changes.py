@@ -28,6 +28,7 @@ def serialize_config_changes(changes: ConfigChanges, mask: Callable[[str], str])
         "renamed": [
             {"from": rename.removed_id, "to": rename.added_id, "target": rename.target} for rename in changes.renamed
         ],
+        "unrouted": list(changes.unrouted),
         "rerouted": list(map(_serialize_routing_change, changes.rerouted)),
         "rerouted_incidents": [
             _serialize_routing_change(change) | {"incident": change.incident} for change in changes.rerouted_incidents
@@ -87,6 +88,8 @@ def _iter_config_change_lines(changes: ConfigChanges) -> Iterator[str]:
             f"~ open incident {routing.incident} of probe {routing.probe_id}: notified {before}; the new routes lead "
             f"to {after}"
         )
+    for probe_id in changes.unrouted:
+        yield f"! no route matches probe {probe_id}: no one is notified of its incidents"
     yield from (f"! {path} takes effect after a restart" for path in changes.restart_required_fields)
 
 

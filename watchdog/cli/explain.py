@@ -61,10 +61,13 @@ def _iter_explanation_lines(
     now: int,
 ) -> Iterator[str]:
     from watchdog.domain.formatting import format_utc_timestamp_without_zone
+    from watchdog.web.pages.delivery import describe_who_was_notified
     from watchdog.web.times import remove_time_markup
 
     yield page.title
     yield f"{page.state_label} · {page.record.incident.severity}"
+    if headline := describe_who_was_notified(deliveries, now):
+        yield headline
     for banner in page.banners:
         yield ". ".join(map(remove_time_markup, filter(None, (banner.title, banner.text))))
     if page.advice_parts:

@@ -108,6 +108,8 @@ class ConfigChanges:
     changed: tuple[ProbeConfigChange, ...] = ()
     renamed: tuple[SuspectedProbeRename, ...] = ()
     """Also in `added` and `removed`."""
+    unrouted: tuple[str, ...] = ()
+    """Those of the added and changed probes that no route matches: no one is notified of their incidents."""
     rerouted: tuple[RoutingChange, ...] = ()
     rerouted_incidents: tuple[RoutingChange, ...] = ()
     added_destinations: tuple[str, ...] = ()
@@ -168,6 +170,7 @@ def compare_configs(
             for id in changed_ids
         ),
         renamed=tuple(_find_renamed_probes(old, new, removed, added)),
+        unrouted=tuple(id for id in (*added, *changed_ids) if not new.routes.has_route_for_probe(new.probes[id].info)),
         rerouted=tuple(_find_rerouted_probes(old, new, frozenset(changed_ids))),
         rerouted_incidents=tuple(_find_rerouted_incidents(old, new, open_incidents)),
         added_destinations=tuple(sorted(new.destinations.keys() - old.destinations.keys())),

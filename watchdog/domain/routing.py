@@ -134,8 +134,8 @@ class DestinationEscalation(NamedTuple):
 
 def explain_routing_of_destination(routing_log: Sequence[str], destination: str, *, is_notified: bool) -> str:
     """Why a destination is notified or not, in the words of `RoutingDecision.routing_log`: the step that decided it, or
-    all steps if they left it out together."""
-    receiver = destination.partition("/")[0]
+    all steps if they left it out together. One that the steps would have notified was added later."""
+    receiver, was_added_later = destination.partition("/")[0], False
     for step in routing_log:
         if step.startswith((MUTING_ROUTING_LOG_PREFIX, GROUPING_ROUTING_LOG_PREFIX, FLAPPING_ROUTING_LOG_PREFIX)):
             continue
@@ -143,8 +143,12 @@ def explain_routing_of_destination(routing_log: Sequence[str], destination: str,
         _, _, names = step.partition(
             next((text for text in texts if text in step), ROUTING_LOG_EVERY_RECEIVER_NOTIFIED_TEXT)
         )
-        if receiver in names.split(", ") if is_notified else step.startswith(f"{destination} is left out"):
+        is_named = receiver in names.split(", ")
+        if is_named if is_notified else step.startswith(f"{destination} is left out"):
             return step
+        was_added_later |= is_named or ROUTING_LOG_EVERY_RECEIVER_NOTIFIED_TEXT in step
+    if was_added_later and not is_notified:
+        return "it was added after the incident opened, and is notified of later incidents"
     return "; ".join(step for step in routing_log if not step.startswith(GROUPING_ROUTING_LOG_PREFIX))
 
 
@@ -222,6 +226,12 @@ class NotificationRoutingTable:
         evaluated = list_evaluated_routes_with_mismatches(self.routes, probe)
         applied = [self.routes[index] for index, mismatch in evaluated if not mismatch]
         return self._list_receiver_destinations(name for route in applied for name in route.list_all_receivers())
+
+    def has_route_for_probe(self, probe: ProbeInfo) -> bool:
+        """Whether some route applies to incidents of the probe, even if it notifies no one. Without routes, every
+        receiver is notified."""
+        evaluated = list_evaluated_routes_with_mismatches(self.routes, probe)
+        return not self.routes or any(not mismatch for _, mismatch in evaluated)
 
     def _evaluate_routes(self, probe: ProbeInfo, reason: str) -> RoutingDecision:
         if not self.receivers:

@@ -139,7 +139,7 @@ def test_two_processes_that_close_at_once_agree_on_the_first(databases: Database
         ]
         closures = [each.result(60) for each in both]
     assert sorted(closed.is_new for closed in closures) == [False, True]
-    assert len({closure for closure, _ in closures}) == 1
+    assert len({closed.closure for closed in closures}) == 1
     assert len(harness.select_rows(acts)) == 1
 
 

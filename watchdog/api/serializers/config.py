@@ -98,6 +98,8 @@ class ConfigChangesJson(TypedDict):
     changed: list[ProbeConfigChangeJson]
     renamed: list[SuspectedProbeRenameJson]
     """Also in `added` and `removed`."""
+    unrouted: list[str]
+    """Ids of added and changed probes that no route matches: no one is notified of their incidents."""
     rerouted: list[RoutingChangeJson]
     rerouted_incidents: list[IncidentRoutingChangeJson]
     destinations: DestinationChangesJson

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from watchdog.domain.formatting import format_count_with_noun, format_duration
+from watchdog.domain.formatting import format_count_with_noun, format_duration, format_utc_timestamp
 from watchdog.domain.model import DeliveryState, HealthState, IncidentEvent
 from watchdog.domain.notification import MESSAGE_EDIT_EVENTS
 from watchdog.store.read.status import DeliveryRecord
@@ -34,6 +34,7 @@ _STATE_AND_GLYPH_BY_DELIVERY_STATE = {
     DeliveryState.FLAPPING: (HealthState.UNKNOWN, "unknown"),
 }
 """State (for its colour) and glyph."""
+_GIVEN_UP_STATES = (DeliveryState.UNDELIVERED, DeliveryState.UNCONFIRMED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,3 +109,37 @@ def summarize_deliveries(deliveries: Sequence[DeliveryRecord]) -> str:
         for state, label in DELIVERY_STATE_LABELS.items()
     }
     return " · ".join(f"{count} {label}" for label, count in counts.items() if count)
+
+
+def describe_who_was_notified(deliveries: Sequence[DeliveryRecord], now: int) -> str:
+    """Which destinations have got a message about an incident, and what the others wait for: "Notified: oncall/slack.
+    Not yet: chat/slack: to be sent at 01:49:33 UTC". Empty: there is no delivery, or one was given up, which a banner
+    states."""
+    if any(each.state in _GIVEN_UP_STATES for each in deliveries):
+        return ""
+    notified = sorted({each.destination for each in deliveries if each.state is DeliveryState.SENT})
+    waiting = {each.destination: each for each in deliveries if each.destination not in notified}
+    others = "; ".join(f"{name}: {_describe_wait(waiting[name], now)}" for name in sorted(waiting))
+    if not notified:
+        return f"No one has been notified yet. {others}" if others else ""
+    return f"Notified: {', '.join(notified)}" + (f". Not yet: {others}" if others else "")
+
+
+def _describe_wait(delivery: DeliveryRecord, now: int) -> str:
+    """Of a notification that was not sent, and not given up."""
+    match delivery.state:
+        case DeliveryState.WAITING if delivery.attempts:
+            at = format_utc_timestamp(delivery.due_at, now, seconds=True)
+            error = f" ({delivery.detail})" if delivery.detail else ""
+            return f"{format_delivery_attempts(delivery)} failed{error}, next at {at}"
+        case DeliveryState.WAITING if delivery.due_at > now:
+            return f"to be sent at {format_utc_timestamp(delivery.due_at, now, seconds=True)}"
+        case DeliveryState.WAITING:
+            return "being sent"
+        case DeliveryState.SILENCED:
+            return "held back by a silence"
+        case DeliveryState.MUTED:
+            return "held back because of another probe"
+        case DeliveryState.FLAPPING:
+            return "held back while the alert flaps"
+    return "in another message"
