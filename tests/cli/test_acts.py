@@ -70,7 +70,10 @@ def test_an_incident_is_acknowledged_in_the_name_of_the_user(
 def test_an_incident_is_closed_and_explained(harness: StoreHarness) -> None:
     id = incident_id(harness)
     ran = invoke_command("close", id, "--comment", "host removed")
-    assert (ran.exit_code, ran.stdout, ran.stderr) == (0, f"Closed: {id}\n", "")
+    assert (ran.exit_code, ran.stderr) == (0, "")
+    closed, outlook = ran.stdout.splitlines()
+    assert closed == f"Closed: {id}"
+    assert outlook.startswith("The probe still fails: another incident opens after 1\xa0more bad result (within about ")
     assert invoke_command("close", id, "--comment", "again").stdout.startswith(f"Already closed by {USER} at ")
     closure = invoke_command("close", id, "-o", "json").json["closure"]
     assert (closure["by"], closure["through"], closure["comment"]) == (USER, "cli", "host removed")
@@ -88,14 +91,17 @@ def test_an_incident_is_closed_and_explained(harness: StoreHarness) -> None:
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (["ack", "nothing"], "no incident has the id nothing"),
+        (["ack", "nothing"], "no incident has the id nothing: `watchdog incidents` lists them"),
         (["unack", "nothing"], "no incident has the id nothing"),
         (["resend", "nothing"], "no incident has the id nothing"),
         (["resend", "nothing", "x" * 501], "the destination has 501 characters; at most 500 are possible"),
         (["ack", "x", "--comment", "x" * 501], "the comment has 501 characters; at most 500 are possible"),
-        (["unsilence", "s-1"], "no silence has the id s-1"),
-        (["silence", "--for", "1h"], "nothing is selected: state an id"),
-        (["silence", "--all", "--group", "Core", "--for", "1h"], "`all` silences everything"),
+        (["unsilence", "s-1"], "no silence has the id s-1: `watchdog silences` lists them"),
+        (
+            ["silence", "--for", "1h"],
+            "nothing is selected: state an id, group, tag, kind, severity or subject, or `--all`",
+        ),
+        (["silence", "--all", "--group", "Core", "--for", "1h"], "`--all` silences everything"),
         (["silence", "--group", "Core"], "state either --for or --until"),
         (["silence", "--group", "Core", "--for", "1h", "--until", "2999-01-01T00:00Z"], "state either --for or"),
         (["silence", "--group", "Core", "--for", "soon"], "--for soon: "),
@@ -103,7 +109,7 @@ def test_an_incident_is_closed_and_explained(harness: StoreHarness) -> None:
         (["silence", "--group", "Core", "--until", "tomorrow"], "--until tomorrow: expected a date and a time"),
         (["silence", "--group", "Core", "--until", "2999-01-01T00:00"], "add the time zone"),
         (["silence", "--group", "Core", "--until", "2001-01-01T00:00Z"], "would end in the past"),
-        (["pause", "nothing"], "no probe has the id or name nothing: see the list of probes"),
+        (["pause", "nothing"], "no probe has the id or name nothing: `watchdog status` lists them"),
         (["pause", "Api", "--for", "1h", "--until", "2999-01-01T00:00Z"], "state --for or --until, and not both"),
         (["pause", "Api", "--for", "366d"], "a pause may last for 365 days at most"),
         (["pause", "Api", "--until", "2001-01-01T00:00Z"], "the pause would end in the past"),
@@ -128,7 +134,7 @@ def test_a_silence_is_listed_and_ended(harness: StoreHarness) -> None:
     id = harness.select_row(silences)["id"]
     first, second = ran.stdout.splitlines()
     assert first.startswith(f"{id} silences id api until ")
-    assert second.replace("\xa0", " ") == f"It selects 1 open incident. `watchdog unsilence {id}` ends it."
+    assert second.replace("\xa0", " ") == f"It selects 1 probe and 1 open incident. `watchdog unsilence {id}` ends it."
     (row,) = invoke_command("silences").stdout.splitlines()[1:]
     assert row.split()[:3] == [id, "id", "api"]
     assert "[red]upgrade[/]" in row
@@ -207,3 +213,87 @@ def test_a_probe_is_paused_and_resumed(harness: StoreHarness) -> None:
     assert (paused["probe"], paused["pause"]["until"]) == ("api", None)
     assert invoke_command("resume", "Api", "-o", "json").json == {"probe": "api", "pause": None}
     assert [row["kind"] for row in harness.select_rows(acts)] == ["pause", "pause", "resume", "pause", "resume"]
+
+
+def test_a_silence_that_no_probe_matches_is_stored_with_a_warning(harness: StoreHarness) -> None:
+    ran = invoke_command("silence", "--id", "apii", "--tag", "prod", "--for", "2h")
+    assert ran.exit_code == 0
+    assert ran.stderr.splitlines() == [
+        "watchdog: warning: No probe has the id or name 'apii' now; did you mean 'api'?",
+        "watchdog: warning: No probe has the tag 'prod' now.",
+    ]
+    assert "It selects 0 probes and 0 open incidents." in ran.stdout.replace("\xa0", " ")
+    assert harness.select_row(silences)["ended_at"] is None
+    known = invoke_command("silence", "--id", "api", "--for", "2h", "-o", "json")
+    assert (known.stderr, known.json["match"]["id"]) == ("", "api")
+
+
+def test_lists_state_who_takes_care_and_what_is_held_back(harness: StoreHarness) -> None:
+    id = incident_id(harness)
+    assert invoke_command("incidents", "-o", "json").json[0]["notes"] == []
+    for words in (["ack", id], ["silence", "--incident", id], ["maintenance", "begin", "--id", "api", "--for", "1h"]):
+        assert invoke_command(*words).exit_code == 0
+    acknowledged, silenced, maintenance = invoke_command("incidents", "-o", "json").json[0]["notes"]
+    assert (acknowledged, silenced) == (f"acknowledged by {USER}", "silenced until the incident is resolved")
+    assert re.fullmatch(r"in maintenance until .* UTC", maintenance)
+    table = invoke_command("incidents").stdout.splitlines()
+    assert table[0].split()[-1] == "notes"
+    assert f"acknowledged by {USER}, silenced until the incident is resolved, in maintenance until" in table[1]
+    status = invoke_command("status").stdout
+    assert f"HTTP 503 (acknowledged by {USER}, silenced until the incident is resolved)" in status
+    assert "<time" not in status
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["status"], ["service"], ["incidents"], ["jobs"], ["silences"], ["maintenance"], ["explain", "ID"], ["ack", "ID"],
+        ["unack", "ID"], ["close", "ID"], ["silence", "--all", "--for", "1h"], ["unsilence", "s-1"], ["pause", "api"],
+        ["resume", "api"], ["resend", "ID"], ["maintenance", "begin", "--all", "--for", "1h"],
+        ["maintenance", "end", "m-1"], ["jobs", "forget", "api"], ["run-now", "nothing"], ["db", "check"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_only_the_database_is_read_of_an_invalid_configuration(
+    harness: StoreHarness, write: Write, words: list[str]
+) -> None:
+    """Each command does the same as with a valid one, after a line that states where the first problem is."""
+    words = [incident_id(harness) if word == "ID" else word for word in words]
+    write(probes=[{"name": "API", "http": "http://127.0.0.1:1/", "evry": "1m"}], email={"host": 1})
+    ran = invoke_command(*words)
+    notice, *_ = ran.stderr.splitlines()
+    assert notice.startswith("watchdog: the configuration is invalid: watchdog.yaml:1:")
+    assert notice.endswith("(`watchdog validate` lists every problem); a running Watchdog keeps its former one")
+    assert "evry" not in ran.stderr
+    refused = {"unsilence s-1", "resume api", "maintenance end m-1", "jobs forget api", "run-now nothing"}
+    is_refused = " ".join(words) in refused or words[0] == "resend"
+    assert ran.exit_code == (2 if is_refused else 1 if words[0] == "status" else 0), ran.stderr
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"storage": {"url": "mysql://x"}, "probes": []},
+        {"storage": {"url": "sqlite:///watchdog.db", "keep": "1d"}},
+        {"storage": []},
+        {"storage": {"url": "${WATCHDOG_NO_SUCH_VARIABLE}"}},
+        {"database": {"url": "sqlite:///other.db"}, "probes": []},
+        {"storge": {"url": "sqlite:///other.db"}, "probes": []},
+    ],
+    ids=["another scheme", "an unknown field", "a list", "a variable without value", "a synonym", "a misspelt name"],
+)
+def test_without_a_valid_section_storage_every_problem_is_listed(
+    harness: StoreHarness, write: Write, sections: dict[str, object]
+) -> None:
+    write(**sections)
+    ran = invoke_command("status")
+    assert (ran.exit_code, ran.stdout) == (2, "")
+    assert ran.stderr == invoke_command("validate").stderr
+    assert "keeps its former one" not in ran.stderr
+
+
+def test_a_file_that_is_not_yaml_names_no_database(harness: StoreHarness, tmp_path: Path) -> None:
+    (tmp_path / "watchdog.yaml").write_text("storage: {url: 'sqlite:///watchdog.db'\nprobes: [")
+    ran = invoke_command("status")
+    assert (ran.exit_code, ran.stdout) == (2, "")
+    assert ran.stderr == invoke_command("validate").stderr

@@ -59,6 +59,21 @@ def test_against_what_runs(write: Write) -> None:
     assert invoke_command("diff", "-o", "json").json["restart_required"] == ["server.listen"]
 
 
+def test_probes_that_no_route_matches(write: Write, tmp_path: Path) -> None:
+    old = tmp_path / "old.yaml"
+    receivers = {"oncall": {"log": {}}}
+    routes = [{"match": {"group": "Core"}, "receivers": ["oncall"]}]
+    core = {**PROBES[0], "group": "Core"}
+    write(probes=[core], receivers=receivers, routes=routes).rename(old)
+    write(probes=[core, PROBES[1]], receivers=receivers, routes=routes)
+    changed = invoke_command("diff", "--against", str(old))
+    assert changed.stdout.splitlines() == [
+        "+ probe shop",
+        "! no route matches probe shop: no one is notified of its incidents",
+    ]
+    assert invoke_command("diff", "--against", str(old), "-o", "json").json["unrouted"] == ["shop"]
+
+
 @pytest.mark.parametrize("against", ["running", "old.yaml"])
 def test_secrets_are_masked(write: Write, tmp_path: Path, against: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"PASSWORD": SECRET, "TAIL": "variable-tail"}.items():

@@ -89,16 +89,19 @@ def test_json_of_a_beginning(harness: StoreHarness) -> None:
     ("words", "error"),
     [
         (["begin", "--for", "1h"], "nothing is selected"),
-        (["begin", "--all", "--group", "Core", "--for", "1h"], "`all` selects everything"),
+        (["begin", "--all", "--group", "Core", "--for", "1h"], "`--all` selects everything"),
         (["begin", "--all"], "state either --for or --until"),
         (["begin", "--all", "--for", "0s"], "longer than 0"),
         (["begin", "--all", "--for", "soon"], "--for soon"),
         (["begin", "--all", "--until", "2020-01-01T00:00Z"], "would end in the past"),
         (["begin", "--all", "--until", "2026-12-01T22:00"], "add the time zone"),
         (["begin", "--severity", "high", "--for", "1h"], "expected info, warning, critical"),
-        (["begin", "--group", "Nothing", "--for", "1h"], "no probe matches"),
+        (
+            ["begin", "--group", "Nothing", "--for", "1h"],
+            "no probe has the group 'Nothing' now: `watchdog status` lists them",
+        ),
         (["begin", "--all", "--for", "1h", "--comment", "x" * 600], "600 characters"),
-        (["end", "m-nothing"], "no maintenance window has the id m-nothing"),
+        (["end", "m-nothing"], "no maintenance window has the id m-nothing: `watchdog maintenance` lists them"),
     ],
 )
 def test_errors(harness: StoreHarness, words: list[str], error: str) -> None:

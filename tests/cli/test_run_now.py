@@ -55,7 +55,7 @@ def test_a_run_is_shown_stored_and_judged(running: Path, target: FakeHttpTarget)
 @pytest.mark.parametrize(
     ("probe", "error"),
     [
-        ("nothing", "no probe has the id or name nothing: see the list of probes"),
+        ("nothing", "no probe has the id or name nothing: `watchdog status` lists them"),
         ("Backup", "Backup cannot be run on request: its job checks in"),
     ],
 )

@@ -223,3 +223,16 @@ def test_a_log_line_counts_what_there_is() -> None:
         "removed": 1,
     }
     assert ConfigChanges().count_config_changes_by_kind() == {}
+
+
+def test_added_and_changed_probes_that_no_route_matches() -> None:
+    """Not those that a route leads to no one on purpose, and none that stays as it is."""
+    to_core = NotificationRoute(("chat",), ProbeMatcher(group="Core"))
+    routes = NotificationRoutingTable(RECEIVERS, (to_core, NotificationRoute((), ProbeMatcher(group="Silent"))))
+    old = snapshot(probe("api", group="Core"), probe("stays"), routes=routes)
+    new = snapshot(
+        probe("api", content="2"), probe("stays"), probe("new"), probe("core", group="Core"),
+        probe("silent", group="Silent"), routes=routes,
+    )  # fmt: skip
+    assert compare(old, new).unrouted == ("new", "api")
+    assert compare(snapshot(), snapshot(SHOP, routes=NotificationRoutingTable({}))).unrouted == ()

@@ -52,3 +52,13 @@ def test_a_destination_that_an_incident_is_about_is_left_out() -> None:
 def test_a_destination_that_no_route_leads_to_is_explained_by_all_steps() -> None:
     steps = ("route 1 does not match: group is Core, not Search", "no route matches")
     assert explain_routing_of_destination(steps, "chat/slack", is_notified=False) == "; ".join(steps)
+
+
+def test_a_destination_that_was_added_later_is_explained_as_such() -> None:
+    later = "it was added after the incident opened, and is notified of later incidents"
+    to_all = ("no routes are configured: every receiver is notified: oncall, chat",)
+    assert explain_routing_of_destination(to_all, "pager/webhook", is_notified=False) == later
+    routed = ("route 1 does not match: group is Core, not Search", "route 2 matches: notifies oncall")
+    assert explain_routing_of_destination(routed, "oncall/email", is_notified=False) == later
+    assert explain_routing_of_destination(routed, "pager/webhook", is_notified=False) == "; ".join(routed)
+    assert explain_routing_of_destination(to_all, "pager/webhook", is_notified=True) == to_all[0]

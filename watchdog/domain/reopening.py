@@ -15,10 +15,7 @@ def describe_reopening(rule: str, probe: RegisteredProbe, now: int, *, was_last_
         within = format_duration_rounded(probe.policy.staleness_threshold(now))
         return f"no result has arrived yet: another incident opens if none arrives within about {within}"
     if rule == job.ALERT_RULE_NAME:
-        return (
-            "the job still has a problem, but what it did until now no longer counts: another incident opens when its "
-            "next run fails, is overdue or takes too long"
-        )
+        return "the last result still had the problem, but only what the job does from now on counts"
     if rule == missed_run.ALERT_RULE_NAME:
         return "no run has taken place on time since: another incident opens when the next run is missed"
     if rule in THRESHOLD_IGNORING_RULE_NAMES:

@@ -33,18 +33,19 @@ class SelectionSummary(NamedTuple):
 def summarize_silence_selection(
     matcher: SilenceMatcher, probes: Collection[ProbeInfo], known_subjects: Mapping[int, Collection[str]]
 ) -> SelectionSummary:
-    """`known_subjects`: by database id of the probe; they are compared only with a pattern for subjects."""
+    """`known_subjects`: by database id of the probe; they are compared only with a pattern for subjects. An incident
+    about the probe itself has the empty subject."""
     selected = [probe for probe in probes if not matcher.describe_mismatch_of_probe(probe)]
     pattern = matcher.subject_pattern
     if not selected:
         return SelectionSummary(0, describe_empty_probe_selection(matcher.probe, probes))
     if not pattern:
         return SelectionSummary(len(selected))
-    subjects = {probe.database_id: known_subjects.get(probe.database_id, ()) for probe in selected}
-    count = sum(any(matches_subject_pattern(pattern, subject) for subject in each) for each in subjects.values())
+    subjects = [known_subjects.get(probe.database_id, ()) for probe in selected]
+    count = sum(any(matches_subject_pattern(pattern, subject) for subject in (*each, "")) for each in subjects)
     if count:
         return SelectionSummary(count)
-    hint = _format_similar_name_hint(pattern, (subject for each in subjects.values() for subject in each))
+    hint = _format_similar_name_hint(pattern, (subject for each in subjects for subject in each))
     whose = "these probes have" if len(selected) > 1 else f"{truncate_to_single_line(selected[0].name, 40)} has"
     return SelectionSummary(0, (f"{whose} no job or other subject {_quote_name(pattern)} now{hint}",))
 

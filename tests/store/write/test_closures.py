@@ -34,11 +34,13 @@ from watchdog.domain.probe_state import (
     build_scheduled_job_state_key,
 )
 from watchdog.domain.registered_probe import RegisteredProbe
-from watchdog.domain.routing import NotificationRoutingTable
+from watchdog.domain.routing import NotificationRoutingTable, ProbeMatcher
 from watchdog.domain.rules import service
 from watchdog.domain.schedule import CronSchedule
 from watchdog.service.acts import (
+    MaintenanceRequest,
     acknowledge_incident,
+    begin_maintenance,
     close_incident,
     pause_probe,
     resume_probe,
@@ -47,6 +49,7 @@ from watchdog.service.acts import (
 from watchdog.store.act_tables import acts
 from watchdog.store.codec import decode_nullable_json, encode_storable_json
 from watchdog.store.database import Database
+from watchdog.store.read.reopening import load_reopening_outlook
 from watchdog.store.read.status import IncidentRecord, list_incidents, list_probe_statuses
 from watchdog.store.tables import alert_states, incidents, probe_state
 from watchdog.store.transition_tables import transitions
@@ -126,6 +129,34 @@ def test_the_first_close_stays(database: Database) -> None:
     again = close_incident(database, incident, BEN, "me, too", SLOTS[3])
     assert again == (Closure(SLOTS[2], ANA, "host removed"), False, "")
     assert len(harness.select_rows(acts)) == 1
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "act", "is_stated"),
+    [("ff", "", True), ("ffp", "", False), ("ff", "pause", False), ("ff", "maintenance", False), ("p", "", False)],
+    ids=["it still fails", "the last result was good", "it is paused", "it is in maintenance", "nothing is open"],
+)
+def test_the_response_states_when_another_incident_opens(
+    database: Database, outcomes: str, act: str, is_stated: bool
+) -> None:
+    probe = make_registered_probe(failure_threshold=2, success_threshold=2)
+    harness = make_harness(database, probe)
+    record(harness, outcomes)
+    rows = harness.select_rows(incidents)
+    now = SLOTS[len(outcomes)] + 10_000
+    if act == "pause":
+        pause_probe(database, "api", None, ANA, "", now=now)
+    elif act == "maintenance":
+        begin_maintenance(database, MaintenanceRequest(ProbeMatcher(probe="api"), now + HOUR_MS), ANA, now)
+    outlook = (
+        "the probe still fails: another incident opens after 2\xa0more bad results in a row (within about 1\xa0min)"
+    )
+    expected = outlook if is_stated else ""
+    with database.open_read_transaction() as connection:
+        incident = rows[0]["id"] if rows else "none"
+        assert load_reopening_outlook(connection, incident, now + 1) == expected
+    if rows:
+        assert close_incident(database, incident, ANA, "", now + 1).outlook == expected
 
 
 def test_two_processes_that_close_at_once_agree_on_the_first(databases: DatabasePair) -> None:

@@ -269,7 +269,7 @@ def test_more_probes_than_one_transaction_takes(database: Database, monkeypatch:
     [
         ({"group": "Core"}, 0, "would end in the past"),
         ({"group": "Core"}, MAX_MAINTENANCE_DURATION_MS + 1, "may last for 30 days at most"),
-        ({"group": "Nothing"}, HOUR_MS, "no probe matches"),
+        ({"group": "Nothing"}, HOUR_MS, "no probe has the group 'Nothing' now"),
         ({"group": "x" * 600}, HOUR_MS, "600 characters"),
     ],
 )

@@ -328,7 +328,9 @@ def test_maintenance_begins_and_is_ended(app: FastAPI) -> None:
     token = {"csrf_token": find_token(page)}
     fields = {**token, **selected, "duration": "4h", "comment": "<i>upgrade</i>"}
     response = submit(app, "/maintenance", fields, cookie)
-    assert (response.status_code, response.headers["location"]) == (303, "/maintenance")
+    shown_at = response.headers["location"]
+    assert (response.status_code, shown_at.partition("=")[0]) == (303, "/maintenance?started")
+    assert "Put 1 probe into maintenance until 06:29 UTC m-" in visible_text(read_page(app, shown_at, cookie))
     text = visible_text(page := read_page(app, "/maintenance", cookie))
     assert "1 maintenance window in effect" in text
     assert "In effect · 1 id api, group Core, tags eu, prod, kind http, severity warning m-" in text
@@ -369,18 +371,28 @@ def test_the_form_selects_by_every_field(app: FastAPI) -> None:
     )
     selected = {"id": "api", "group": "Core", "tags": " prod,,eu ", "kind": "http", "severity": "warning"}
     fields = {"csrf_token": find_token(page), "duration": "2d", **selected, "subject": "*"}
-    assert submit(app, "/silences", fields, cookie).status_code == 303
+    response = submit(app, "/silences", fields, cookie)
+    assert response.status_code == 303
+    answer = visible_text(read_page(app, response.headers["location"], cookie))
+    assert "Silenced 1 probe and 1 open incident until 24 Nov 02:29 UTC s-" in answer
+    misspelt = {"csrf_token": find_token(page), "duration": "2d", "group": "Coer"}
+    response = submit(app, "/silences", misspelt, cookie)
+    answer = visible_text(read_page(app, response.headers["location"], cookie))
+    assert "Silenced 0 probes and 0 open incidents until 24 Nov 02:29 UTC No probe has the group 'Coer' now; " in answer
+    assert "did you mean 'Core'?" in answer
+    for unknown in ("s-1", "%3Cb%3E", "%00"):
+        assert "Silenced 0" not in visible_text(read_page(app, f"/silences?started={unknown}", cookie))
     expected = "id api, group Core, tags eu, prod, kind http, severity warning, subject *"
     assert expected in visible_text(read_page(app, "/silences", cookie))
     everything = {"csrf_token": find_token(page), "duration": "1h", "all": "1"}
     assert submit(app, "/silences", everything, cookie).status_code == 303
-    assert "In effect · 2 everything s-" in visible_text(read_page(app, "/silences", cookie))
+    assert "In effect · 3 everything s-" in visible_text(read_page(app, "/silences", cookie))
 
 
 @pytest.mark.parametrize(
     ("path", "fields", "status", "text"),
     [
-        ("/incidents/none/acknowledge", {}, 404, "No incident has the id none. Check the id"),
+        ("/incidents/none/acknowledge", {}, 404, "No incident has the id none. Check the id: /incidents lists them."),
         (f"/incidents/{RESOLVED}/acknowledge", {}, 409, "only an open incident can be acknowledged"),
         (f"/incidents/{RESOLVED}/close", {}, 409, "only an open incident can be closed"),
         (f"/incidents/{OPEN}/acknowledge", {"comment": "x" * 501}, 422, "the comment has 501 characters".capitalize()),
@@ -396,7 +408,7 @@ def test_the_form_selects_by_every_field(app: FastAPI) -> None:
         ("/silences", {"duration": "1h"}, 422, "Nothing is selected: state an id"),
         ("/silences", {"duration": "1h", "all": "1", "group": "Core"}, 422, "`all` silences everything"),
         ("/silences", {"duration": "1h", "severity": "high"}, 422, "There is no such severity. Choose info"),
-        ("/silences/none/end", {}, 404, "No silence has the id none."),
+        ("/silences/none/end", {}, 404, "No silence has the id none. Check the id: /silences lists them."),
         ("/probes/none/pause", {}, 404, "There is no probe with the id none"),
         ("/probes/none/resume", {}, 404, "There is no probe with the id none"),
         ("/probes/none/run-now", {}, 404, "There is no probe with the id none"),
@@ -409,7 +421,12 @@ def test_the_form_selects_by_every_field(app: FastAPI) -> None:
         ("/maintenance", {"duration": "1h"}, 422, "Nothing is selected: state an id"),
         ("/maintenance", {"duration": "1h", "all": "1", "group": "Core"}, 422, "`all` selects everything"),
         ("/maintenance", {"duration": "1h", "severity": "high"}, 422, "There is no such severity. Choose info"),
-        ("/maintenance", {"duration": "1h", "group": "None"}, 422, "No probe matches: see the list of probes."),
+        (
+            "/maintenance",
+            {"duration": "1h", "group": "None"},
+            422,
+            "No probe has the group 'None' now. /probes lists them.",
+        ),
         ("/maintenance", {"group": "Core"}, 422, "The duration is missing or not valid. Write how long"),
         (
             "/maintenance",
@@ -418,7 +435,12 @@ def test_the_form_selects_by_every_field(app: FastAPI) -> None:
             "A maintenance window may last for 30 days at most",
         ),
         ("/maintenance", {"group": "Core", "duration": "1h", "comment": "x" * 501}, 422, "The comment has 501"),
-        ("/maintenance/none/end", {}, 404, "No maintenance window has the id none. Check the id"),
+        (
+            "/maintenance/none/end",
+            {},
+            404,
+            "No maintenance window has the id none. Check the id: /maintenance lists them.",
+        ),
         ("/probes/none/maintenance", {"duration": "1h"}, 404, "There is no probe with the id none"),
         ("/probes/api/maintenance", {"duration": "soon"}, 422, "The duration is missing or not valid."),
         (f"/incidents/{OPEN}/acknowledge", {"comment": "x" * 20_000}, 413, "The form is too long."),

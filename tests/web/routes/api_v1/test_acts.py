@@ -95,7 +95,7 @@ def test_an_incident_is_acknowledged_in_the_name_of_the_key(app: FastAPI) -> Non
 def test_an_incident_is_closed_in_the_name_of_the_key(app: FastAPI) -> None:
     response = call(app, "POST", f"/incidents/{OPEN}/close", {"comment": "host removed", "on_behalf_of": "Ana"})
     closure = {"at": format_iso8601(NOW), "by": "ops for Ana", "through": "api", "comment": "host removed"}
-    assert response.json() == {"incident": OPEN, "closure": closure}
+    assert response.json() == {"incident": OPEN, "closure": closure, "outlook": ""}
     again = call(app, "POST", f"/incidents/{OPEN}/close", {"comment": "me, too"})
     assert (again.status_code, again.json()["closure"]) == (200, closure), "the first stays"
     incident = read(app, f"/incidents/{OPEN}")
@@ -117,7 +117,7 @@ def test_a_silence_begins_and_ends(app: FastAPI) -> None:
     body = {"match": match, "duration_ms": HOUR_MS, "comment": "upgrade", "on_behalf_of": "Ana"}
     started = call(app, "POST", "/silences", body).json()
     silence = started["silence"]
-    assert started["open_incident_count"] == 1
+    assert (started["open_incident_count"], started["probe_count"], started["warnings"]) == (1, 1, [])
     assert (silence["by"], silence["through"], silence["comment"]) == ("ops for Ana", "api", "upgrade")
     assert (silence["started_at"], silence["until"]) == (format_iso8601(NOW), HOUR_LATER)
     assert silence["match"] == {
@@ -137,6 +137,13 @@ def test_a_silence_begins_and_ends(app: FastAPI) -> None:
         ("unsilence", silence["id"]),
         ("silence", silence["id"]),
     ]
+
+
+def test_a_silence_that_no_probe_matches_has_warnings(app: FastAPI) -> None:
+    started = call(app, "POST", "/silences", {"match": {"group": "core"}, "until": HOUR_LATER}).json()
+    assert (started["probe_count"], started["open_incident_count"]) == (0, 0)
+    assert started["warnings"] == ["No probe has the group 'core' now; did you mean 'Core'?"]
+    assert read(app, "/silences?state=in_effect")["items"] == [started["silence"]]
 
 
 def test_an_incident_is_silenced_until_it_is_resolved(app: FastAPI) -> None:

@@ -1,0 +1,77 @@
+"""What a silence or maintenance selects now, and what was probably meant if that is nothing: a sentence for each row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from watchdog.domain.model import ProbeInfo, Severity
+from watchdog.domain.routing import ProbeMatcher
+from watchdog.domain.selection import MAX_COMPARED_NAMES, describe_empty_probe_selection, summarize_silence_selection
+from watchdog.domain.silencing import SilenceMatcher
+
+PROBES = (
+    ProbeInfo(1, "search-api", "Search API", "http", "Core", ("prod", "eu"), Severity.CRITICAL),
+    ProbeInfo(2, "schedules", "Schedules", "jobs", "Batch", ("prod",)),
+    ProbeInfo(3, "watchdog", "Watchdog", "service"),
+)
+SUBJECTS = {2: {"nightly-report", "5 * *"}}
+OF_ALL = "these probes have no job or other subject"
+
+
+def match(**values: Any) -> ProbeMatcher:
+    return ProbeMatcher(**values)
+
+
+@pytest.mark.parametrize(
+    ("matcher", "subject", "count", "warnings"),
+    [
+        (match(), "", 2, ()),
+        (match(group="Core"), "", 1, ()),
+        (match(tags=frozenset({"prod"})), "", 2, ()),
+        (match(probe="Search API"), "", 1, ()),
+        (match(probe="watchdog"), "", 1, ()),
+        (match(kind="service"), "", 1, ()),
+        (match(group="Coer"), "", 0, ("no probe has the group 'Coer' now; did you mean 'Core'?",)),
+        (match(group="core"), "", 0, ("no probe has the group 'core' now; did you mean 'Core'?",)),
+        (match(group="Payments"), "", 0, ("no probe has the group 'Payments' now",)),
+        (match(probe="serach-api"), "", 0, ("no probe has the id or name 'serach-api' now; did you mean 'search-api'?",)),
+        (match(kind="job"), "", 0, ("no probe is of the kind 'job' now; did you mean 'jobs'?",)),
+        (match(severity=Severity.INFO), "", 0, ("no probe has the severity info now",)),
+        (
+            match(tags=frozenset({"prd", "eu", "x" * 90}), kind="hhtp"), "", 0,
+            (
+                "no probe has the tag 'prd' now; did you mean 'prod'?",
+                f"no probe has the tag '{'x' * 59}…' now",
+                "no probe is of the kind 'hhtp' now; did you mean 'http'?",
+            ),
+        ),
+        (match(group="Core", kind="jobs"), "", 0, ("no probe matches group Core, kind jobs now",)),
+        (match(), "nightly-*", 1, ()),
+        (match(), r"5 \* \*", 1, ()),
+        (match(group="Core"), "*", 1, ()),
+        (match(), "nighly-report", 0, (f"{OF_ALL} 'nighly-report' now; did you mean 'nightly-report'?",)),
+        (
+            match(group="Core"), "nightly-report", 0,
+            ("Search API has no job or other subject 'nightly-report' now",),
+        ),
+        (match(group="Coer"), "nighly", 0, ("no probe has the group 'Coer' now; did you mean 'Core'?",)),
+    ],
+)  # fmt: skip
+def test_what_a_silence_selects(matcher: ProbeMatcher, subject: str, count: int, warnings: tuple[str, ...]) -> None:
+    assert summarize_silence_selection(SilenceMatcher(matcher, subject), PROBES, SUBJECTS) == (count, warnings)
+
+
+def test_without_probes_nothing_can_be_meant() -> None:
+    assert summarize_silence_selection(SilenceMatcher(), (), {}) == (0, ("there is no probe now",))
+    assert describe_empty_probe_selection(match(group="Core"), ()) == ("no probe has the group 'Core' now",)
+
+
+def test_a_limited_number_of_names_is_compared() -> None:
+    names = [f"zone-{number}" for number in range(MAX_COMPARED_NAMES)]
+    probes = [ProbeInfo(number, name, name, "http") for number, name in enumerate([*names, "search"])]
+    assert describe_empty_probe_selection(match(probe="serach"), probes) == (
+        "no probe has the id or name 'serach' now",
+    )
+    assert describe_empty_probe_selection(match(probe="SEARCH"), probes)[0].endswith("; did you mean 'search'?")

@@ -1,0 +1,61 @@
+"""Who has been notified of an incident, in one line: a sentence for each row."""
+
+from __future__ import annotations
+
+import pytest
+
+from watchdog.domain.formatting import NBSP, SECOND_MS
+from watchdog.domain.model import DeliveryState, IncidentEvent
+from watchdog.store.read.status import DeliveryRecord
+from watchdog.web.pages.delivery import describe_who_was_notified
+
+NOW = 1_700_006_400_000  # 2023-11-15 00:00:00 UTC
+SENT, WAITING = DeliveryState.SENT, DeliveryState.WAITING
+
+
+def delivery(
+    destination: str, state: DeliveryState, due_in_s: int = 0, attempts: int = 0, detail: str = "", seq: int = 0
+) -> DeliveryRecord:
+    due_at = NOW + due_in_s * SECOND_MS
+    return DeliveryRecord(
+        "i1", destination, seq, IncidentEvent.OPENED, state, NOW - 1, due_at, attempts, detail,
+        NOW if state is SENT else None,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("deliveries", "text"),
+    [
+        ([], ""),
+        ([delivery("a/slack", SENT)], "Notified: a/slack"),
+        ([delivery("b/email", SENT), delivery("a/slack", SENT)], "Notified: a/slack, b/email"),
+        ([delivery("a/slack", SENT), delivery("a/slack", WAITING, seq=1)], "Notified: a/slack"),
+        (
+            [delivery("a/slack", SENT), delivery("b/email", WAITING, 33)],
+            "Notified: a/slack. Not yet: b/email: to be sent at 00:00:33 UTC",
+        ),
+        ([delivery("a/slack", WAITING)], "No one has been notified yet. a/slack: being sent"),
+        (
+            [delivery("a/slack", WAITING, 40, 2, "[timeout]"), delivery("b/email", DeliveryState.SILENCED)],
+            "No one has been notified yet. a/slack: 2 attempts failed ([timeout]), next at 00:00:40 UTC; b/email: held "
+            "back by a silence",
+        ),
+        (
+            [delivery("a/slack", WAITING, 40, 1)],
+            "No one has been notified yet. a/slack: 1 attempt failed, next at 00:00:40 UTC",
+        ),
+        (
+            [delivery("a/slack", DeliveryState.MUTED)],
+            "No one has been notified yet. a/slack: held back because of another probe",
+        ),
+        (
+            [delivery("a/slack", DeliveryState.FLAPPING)],
+            "No one has been notified yet. a/slack: held back while the alert flaps",
+        ),
+        ([delivery("a/slack", DeliveryState.MERGED)], "No one has been notified yet. a/slack: in another message"),
+        ([delivery("a/slack", SENT), delivery("b/email", DeliveryState.UNDELIVERED)], ""),
+        ([delivery("a/slack", DeliveryState.UNCONFIRMED)], ""),
+    ],
+)
+def test_who_was_notified(deliveries: list[DeliveryRecord], text: str) -> None:
+    assert describe_who_was_notified(deliveries, NOW).replace(NBSP, " ") == text
