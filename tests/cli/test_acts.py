@@ -247,7 +247,8 @@ def test_lists_state_who_takes_care_and_what_is_held_back(harness: StoreHarness)
 @pytest.mark.parametrize(
     "words",
     [
-        ["status"], ["service"], ["incidents"], ["jobs"], ["silences"], ["maintenance"], ["explain", "ID"], ["ack", "ID"],
+        ["status"], ["service"], ["incidents"], ["jobs"], ["silences"], ["maintenance"], ["explain", "ID"],
+        ["ack", "ID"],
         ["unack", "ID"], ["close", "ID"], ["silence", "--all", "--for", "1h"], ["unsilence", "s-1"], ["pause", "api"],
         ["resume", "api"], ["resend", "ID"], ["maintenance", "begin", "--all", "--for", "1h"],
         ["maintenance", "end", "m-1"], ["jobs", "forget", "api"], ["run-now", "nothing"], ["db", "check"],

@@ -34,10 +34,13 @@ MIDNIGHT = 1_700_006_400_000  # 2023-11-15, a Wednesday
             "about 11 days)",
         ),
         (
-            "no_data", 3, EVERY_MINUTE, True,
+            "stale", 3, EVERY_MINUTE, True,
             "no result has arrived yet: another incident opens if none arrives within about 4 min",
         ),
-        ("job", 3, EVERY_MINUTE, True, "the last result still had the problem, but only what the job does from now on counts"),
+        (
+            "job", 3, EVERY_MINUTE, True,
+            "the last result still had the problem, but only what the job does from now on counts",
+        ),
         (
             "missed_run", 3, WEEKLY, True,
             "no run has taken place on time since: another incident opens when the next run is missed",

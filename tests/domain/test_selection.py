@@ -1,4 +1,4 @@
-"""What a silence or maintenance selects now, and what was probably meant if that is nothing: a sentence for each row."""
+"""What a silence or maintenance selects now, and what was probably meant if nothing is: a sentence for each row."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def match(**values: Any) -> ProbeMatcher:
         (match(group="Coer"), "", 0, ("no probe has the group 'Coer' now; did you mean 'Core'?",)),
         (match(group="core"), "", 0, ("no probe has the group 'core' now; did you mean 'Core'?",)),
         (match(group="Payments"), "", 0, ("no probe has the group 'Payments' now",)),
-        (match(probe="serach-api"), "", 0, ("no probe has the id or name 'serach-api' now; did you mean 'search-api'?",)),
+        (match(probe="serach"), "", 0, ("no probe has the id or name 'serach' now; did you mean 'search-api'?",)),
         (match(kind="job"), "", 0, ("no probe is of the kind 'job' now; did you mean 'jobs'?",)),
         (match(severity=Severity.INFO), "", 0, ("no probe has the severity info now",)),
         (
