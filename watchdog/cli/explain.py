@@ -66,7 +66,7 @@ def _iter_explanation_lines(
 
     yield page.title
     yield f"{page.state_label} · {page.record.incident.severity}"
-    if headline := describe_who_was_notified(deliveries, now):
+    if headline := describe_who_was_notified(deliveries, now, is_muted=page.record.muting is not None):
         yield headline
     for banner in page.banners:
         yield ". ".join(map(remove_time_markup, filter(None, (banner.title, banner.text))))

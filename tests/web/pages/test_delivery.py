@@ -59,3 +59,8 @@ def delivery(
 )
 def test_who_was_notified(deliveries: list[DeliveryRecord], text: str) -> None:
     assert describe_who_was_notified(deliveries, NOW).replace(NBSP, " ") == text
+
+
+def test_what_waits_for_another_probe_is_not_being_sent() -> None:
+    text = describe_who_was_notified([delivery("a/slack", WAITING)], NOW, is_muted=True)
+    assert text == "No one has been notified yet. a/slack: held back because of another probe"

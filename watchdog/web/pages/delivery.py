@@ -34,6 +34,7 @@ _STATE_AND_GLYPH_BY_DELIVERY_STATE = {
     DeliveryState.FLAPPING: (HealthState.UNKNOWN, "unknown"),
 }
 """State (for its colour) and glyph."""
+MUTED_DELIVERY_TEXT = "held back because of another probe"
 _GIVEN_UP_STATES = (DeliveryState.UNDELIVERED, DeliveryState.UNCONFIRMED)
 
 
@@ -111,23 +112,25 @@ def summarize_deliveries(deliveries: Sequence[DeliveryRecord]) -> str:
     return " · ".join(f"{count} {label}" for label, count in counts.items() if count)
 
 
-def describe_who_was_notified(deliveries: Sequence[DeliveryRecord], now: int) -> str:
+def describe_who_was_notified(deliveries: Sequence[DeliveryRecord], now: int, *, is_muted: bool = False) -> str:
     """Which destinations have got a message about an incident, and what the others wait for: "Notified: oncall/slack.
     Not yet: chat/slack: to be sent at 01:49:33 UTC". Empty: there is no delivery, or one was given up, which a banner
-    states."""
+    states. `is_muted`: what is not sent yet waits because of another probe."""
     if any(each.state in _GIVEN_UP_STATES for each in deliveries):
         return ""
     notified = sorted({each.destination for each in deliveries if each.state is DeliveryState.SENT})
     waiting = {each.destination: each for each in deliveries if each.destination not in notified}
-    others = "; ".join(f"{name}: {_describe_wait(waiting[name], now)}" for name in sorted(waiting))
+    others = "; ".join(f"{name}: {_describe_wait(waiting[name], now, is_muted=is_muted)}" for name in sorted(waiting))
     if not notified:
         return f"No one has been notified yet. {others}" if others else ""
     return f"Notified: {', '.join(notified)}" + (f". Not yet: {others}" if others else "")
 
 
-def _describe_wait(delivery: DeliveryRecord, now: int) -> str:
+def _describe_wait(delivery: DeliveryRecord, now: int, *, is_muted: bool) -> str:
     """Of a notification that was not sent, and not given up."""
     match delivery.state:
+        case DeliveryState.WAITING if is_muted:
+            return MUTED_DELIVERY_TEXT
         case DeliveryState.WAITING if delivery.attempts:
             at = format_utc_timestamp(delivery.due_at, now, seconds=True)
             error = f" ({delivery.detail})" if delivery.detail else ""
@@ -139,7 +142,7 @@ def _describe_wait(delivery: DeliveryRecord, now: int) -> str:
         case DeliveryState.SILENCED:
             return "held back by a silence"
         case DeliveryState.MUTED:
-            return "held back because of another probe"
+            return MUTED_DELIVERY_TEXT
         case DeliveryState.FLAPPING:
             return "held back while the alert flaps"
     return "in another message"
