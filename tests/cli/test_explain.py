@@ -157,3 +157,21 @@ def test_an_act_that_a_message_cannot_show_is_not_sent_by_itself(since: int) -> 
     database.close()
     (line,) = [line for line in invoke_command("explain", incident).stdout.splitlines() if "acknowledged:" in line]
     assert line.endswith("no message of its own")
+
+
+def test_what_no_one_has_been_notified_of_yet(since: int) -> None:
+    """The first line after the state says so, and what the message waits for."""
+    rows = FixtureRows()
+    rows.add_incident(1, "availability", "HTTP 503", since)
+    incident = rows.add_incident(1, "task", "sweep is stale", since, subject="sweep")
+    rows.rows["incidents"] = rows.rows["incidents"][1:]  # the first one is there already
+    rows.add_notification(incident, "oncall/slack", "waiting", created_at=NOW, due_at=NOW + 30_000, attempts=0)
+    database = Database("sqlite:///watchdog.db")
+    with database.open_write_transaction() as connection:
+        rows.insert_into(connection)
+    database.close()
+    lines = invoke_command("explain", incident).stdout.splitlines()
+    assert lines[1].endswith(" · warning")
+    assert lines[2].startswith("No one has been notified yet. oncall/slack: to be sent at ")
+    later = "it was added after the incident opened, and is notified of later incidents"
+    assert f"  chat/slack: not notified: {later}" in lines
