@@ -160,7 +160,7 @@ def test_an_act_that_a_message_cannot_show_is_not_sent_by_itself(since: int) -> 
 
 
 def test_what_no_one_has_been_notified_of_yet(since: int) -> None:
-    """The first line after the state says so, and what the message waits for."""
+    """The first line after the state names what the message waits for."""
     rows = FixtureRows()
     rows.add_incident(1, "availability", "HTTP 503", since)
     incident = rows.add_incident(1, "task", "sweep is stale", since, subject="sweep")

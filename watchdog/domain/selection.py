@@ -5,7 +5,7 @@ A selection that fits nothing now is valid: it may be meant for a probe that is 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import NamedTuple
 
@@ -86,12 +86,12 @@ def _quote_name(name: str) -> str:
 
 def _format_similar_name_hint(name: str, names: Iterable[str]) -> str:
     """ "; did you mean 'Core'?"; empty: none is similar."""
-    known = {other.casefold(): other for other in names}
-    similar = known.get(name.casefold()) or _find_similar_name(name, known)
+    name_by_folded = {other.casefold(): other for other in names}
+    similar = name_by_folded.get(name.casefold()) or _find_similar_name(name, name_by_folded)
     return f"; did you mean {_quote_name(similar)}?" if similar else ""
 
 
-def _find_similar_name(name: str, known: Mapping[str, str]) -> str:
-    compared: Sequence[str] = list(known)[:MAX_COMPARED_NAMES]
+def _find_similar_name(name: str, name_by_folded: Mapping[str, str]) -> str:
+    compared = list(name_by_folded)[:MAX_COMPARED_NAMES]
     close = get_close_matches(name.casefold()[:MAX_QUOTED_NAME_CHARS], compared, 1, MIN_NAME_SIMILARITY)
-    return known[close[0]] if close else ""
+    return name_by_folded[close[0]] if close else ""

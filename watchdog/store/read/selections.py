@@ -30,14 +30,14 @@ def load_silence_selection(connection: sa.Connection, matcher: SilenceMatcher) -
 
 def _load_known_subjects(connection: sa.Connection) -> Mapping[int, set[str]]:
     """By probe: the jobs and tasks that its newest listing has, and what its stored incidents are about."""
-    known: dict[int, set[str]] = {}
+    subjects: dict[int, set[str]] = {}
     for probe, source in load_newest_job_source_listings(connection).items():
         listings = source.result.listings.values() if source.result is not None else ()
-        known.setdefault(probe, set()).update(name for listing in listings for name in listing.subjects)
+        subjects.setdefault(probe, set()).update(name for listing in listings for name in listing.subjects)
     query = sa.select(incidents.c.probe, incidents.c.subject).where(incidents.c.subject != "").distinct()
     for row in connection.execute(query):
-        known.setdefault(row.probe, set()).add(row.subject)
-    return known
+        subjects.setdefault(row.probe, set()).add(row.subject)
+    return subjects
 
 
 def count_open_incidents_of_silence(connection: sa.Connection, silence: Silence) -> int:
