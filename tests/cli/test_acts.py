@@ -226,6 +226,7 @@ def test_a_silence_that_no_probe_matches_is_stored_with_a_warning(harness: Store
     assert harness.select_row(silences)["ended_at"] is None
     known = invoke_command("silence", "--id", "api", "--for", "2h", "-o", "json")
     assert (known.stderr, known.json["match"]["id"]) == ("", "api")
+    assert (known.json["probe_count"], known.json["open_incident_count"], known.json["warnings"]) == (1, 1, [])
 
 
 def test_lists_state_who_takes_care_and_what_is_held_back(harness: StoreHarness) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
     from watchdog.domain.acts import Actor, OperatorActRefusedError
     from watchdog.domain.model import Severity
-    from watchdog.domain.selection import SelectionSummary
     from watchdog.store.database import Database
 
 MS_PER_SECOND = 1_000
@@ -61,14 +59,6 @@ def _describe_refusal(error: OperatorActRefusedError) -> str:
         return str(error)
     separator = "" if str(error).endswith("?") else ":"
     return f"{error}{separator} `{commands[error.unknown_subject]}` lists them"
-
-
-def print_selection_warnings(selection: SelectionSummary) -> None:
-    """On standard error: why nothing is selected at present."""
-    from watchdog.domain.text import format_as_sentence
-
-    for clause in selection.warnings:
-        print(f"watchdog: warning: {format_as_sentence(clause)}", file=sys.stderr)
 
 
 def read_operating_system_user() -> Actor:

@@ -16,7 +16,7 @@ from watchdog.cli.common import (
 from watchdog.cli.output import CliOutputFormat, OutputFormatOption, escape_rich_markup, print_json_or_table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from watchdog.store.read.status import IncidentRecord
 
@@ -45,7 +45,6 @@ def incidents_command(
     from watchdog.domain.model import Severity
     from watchdog.store.read.status import list_incidents, list_probe_infos
     from watchdog.web.pages.incidents import load_marks_of_open_incidents
-    from watchdog.web.times import remove_time_markup
 
     if severity is not None and severity not in tuple(Severity):
         exit_with_error(f"--severity {severity}: expected {', '.join(Severity)}")
@@ -62,16 +61,22 @@ def incidents_command(
             severity=None if severity is None else Severity(severity),
             limit=limit,
         )
-        marks = load_marks_of_open_incidents(connection, records, now)
-    notes = {id: [remove_time_markup(mark) for mark in each] for id, each in marks.items()}
+        notes = load_marks_of_open_incidents(connection, records, now)
     print_json_or_table(
         output,
         records,
-        to_json=lambda record: {**serialize_incident(record), "notes": notes.get(record.incident.id, [])},
+        to_json=lambda record: {**serialize_incident(record), "notes": _list_notes(record, notes)},
         headings=("state", "probe", "what", "opened", "id", "notes"),
-        to_row=lambda record: _format_incident_cli_row(record, notes.get(record.incident.id, []), now),
+        to_row=lambda record: _format_incident_cli_row(record, _list_notes(record, notes), now),
         empty_text="no incidents",
     )
+
+
+def _list_notes(record: IncidentRecord, notes: Mapping[str, Sequence[str]]) -> list[str]:
+    """`notes`: by incident, as on pages."""
+    from watchdog.web.times import remove_time_markup
+
+    return [remove_time_markup(note) for note in notes.get(record.incident.id, ())]
 
 
 def _format_incident_cli_row(record: IncidentRecord, notes: Sequence[str], now: int) -> tuple[str, ...]:

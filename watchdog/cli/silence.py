@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,13 +21,13 @@ from watchdog.cli.acts import (
     parse_for_option_ms,
     parse_severity_option,
     parse_until_option,
-    print_selection_warnings,
 )
 from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, exit_with_error
 from watchdog.cli.output import CliOutputFormat, OutputFormatOption, print_json
 
 if TYPE_CHECKING:
     from watchdog.domain.silencing import Silence
+    from watchdog.service.acts import StartedSilence
 
 
 def silence_command(
@@ -54,17 +56,14 @@ def silence_command(
     Example: watchdog silence --group Search --for 2h --comment "upgrade"
              watchdog silence --incident 1c9b04ae77d2f00c3a51e9d8
     """
-    from watchdog.domain.formatting import format_count_with_noun
     from watchdog.domain.routing import ProbeMatcher
     from watchdog.domain.silencing import SilenceMatcher
-    from watchdog.service.acts import SilenceRequest, begin_silence, silence_until_resolved
+    from watchdog.service.acts import SilenceRequest, begin_silence
 
     if incident:
         if any((probe, group, tags, kind, severity, subject, everything, duration, until)):
             exit_with_error("--incident cannot be combined with other options")
-        with open_database_to_act(config) as (database, user, now):
-            silence = silence_until_resolved(database, incident, user, comment, now)
-        _print_silence(output, silence, now, "{command} ends it earlier.")
+        _silence_incident(config, output, incident, comment)
         return
     match = ProbeMatcher(parse_severity_option(severity), frozenset(tags or ()), group, kind, probe)
     if bool(duration) == bool(until):
@@ -75,19 +74,40 @@ def silence_command(
         request = SilenceRequest(
             SilenceMatcher(match, subject), ends_at or now + duration_ms, comment, selects_everything=everything
         )
-        silence, open_incident_count, selection = begin_silence(database, request, user, now)
-    print_selection_warnings(selection)
-    incidents = format_count_with_noun(open_incident_count, "open incident")
-    selected = f"{format_count_with_noun(selection.probe_count, 'probe')} and {incidents}"
-    _print_silence(output, silence, now, f"It selects {selected}. {{command}} ends it.")
+        started = begin_silence(database, request, user, now)
+    _print_started_silence(output, started, now)
 
 
-def _print_silence(output: CliOutputFormat, silence: Silence, now: int, last_line: str) -> None:
-    """`last_line`: with a place for the command that ends the silence."""
+def _silence_incident(config: Path, output: CliOutputFormat, incident: str, comment: str) -> None:
+    """Until it is resolved."""
     from watchdog.api.serializers.acts import serialize_silence
+    from watchdog.service.acts import silence_until_resolved
 
+    with open_database_to_act(config) as (database, user, now):
+        silence = silence_until_resolved(database, incident, user, comment, now)
     if output is CliOutputFormat.JSON:
         print_json(serialize_silence(silence))
+    else:
+        _print_silence(silence, now, "{command} ends it earlier.")
+
+
+def _print_started_silence(output: CliOutputFormat, started: StartedSilence, now: int) -> None:
+    """And on standard error why it selects nothing at present."""
+    from watchdog.api.serializers.acts import serialize_started_silence
+    from watchdog.domain.formatting import format_count_with_noun
+
+    body, selection = serialize_started_silence(*started), started.selection
+    for warning in body["warnings"]:
+        print(f"watchdog: warning: {warning}", file=sys.stderr)
+    if output is CliOutputFormat.JSON:
+        print_json({**body["silence"], **{name: value for name, value in body.items() if name != "silence"}})
         return
+    incidents = format_count_with_noun(started.open_incident_count, "open incident")
+    selected = f"{format_count_with_noun(selection.probe_count, 'probe')} and {incidents}"
+    _print_silence(started.silence, now, f"It selects {selected}. {{command}} ends it.")
+
+
+def _print_silence(silence: Silence, now: int, last_line: str) -> None:
+    """`last_line`: with a place for the command that ends the silence."""
     print(f"{silence.id} silences {silence.describe_selection()} {silence.describe_end(now)}")
     print(last_line.format(command=f"`watchdog unsilence {silence.id}`"))

@@ -107,8 +107,7 @@ def load_config(
         frozenset(sources.include_patterns),
     )
     if sources.problems:
-        problems = redact_config_problems(sources, builder.load_contexts.values())
-        raise ConfigError(problems, files, _find_database_of_invalid_config(config, sources, builder))
+        raise _build_config_error(config, sources, builder, files)
     secrets = collect_secrets(sources, builder.load_contexts.values(), config)
     mask = SecretMask(secrets.by_value, secrets.in_target)
     probe_yaml = {id: _dump_yaml(mask_yaml_tree(node, mask)) for id, (node, _) in probes.items()}
@@ -125,16 +124,22 @@ def load_config(
     )
 
 
-def _find_database_of_invalid_config(
-    config: Config, sources: MergedConfigSources, builder: _ConfigModelFromYamlBuilder
-) -> ConfiguredDatabase | None:
-    """None if the section `storage` has a problem, or may have another name by mistake: the default would be wrong."""
+def _build_config_error(
+    config: Config, sources: MergedConfigSources, builder: _ConfigModelFromYamlBuilder, files: WatchedConfigPaths
+) -> ConfigError:
+    contexts = builder.load_contexts.values()
+    database = None
+    if _has_valid_storage_section(sources):
+        database = ConfiguredDatabase(config.storage.url, build_mask_of_invalid_config(sources, contexts))
+    return ConfigError(redact_config_problems(sources, contexts), files, database)
+
+
+def _has_valid_storage_section(sources: MergedConfigSources) -> bool:
+    """Or none at all. A section that may have another name by mistake is invalid: the default would be wrong."""
     if not sources.root or any(problem.path.partition(".")[0] == "storage" for problem in sources.problems):
-        return None
+        return False
     unknown = sources.root.keys() - Config.model_fields.keys()
-    if "storage" not in sources.root and any(build_did_you_mean_suffix(name, ["storage"]) for name in unknown):
-        return None
-    return ConfiguredDatabase(config.storage.url, build_mask_of_invalid_config(sources, builder.load_contexts.values()))
+    return "storage" in sources.root or not any(build_did_you_mean_suffix(name, ["storage"]) for name in unknown)
 
 
 def _dump_yaml(tree: Any) -> str:
