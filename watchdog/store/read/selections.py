@@ -13,7 +13,7 @@ from watchdog.domain.silencing import Silence, SilenceMatcher
 from watchdog.store.act_tables import silenced_incidents
 from watchdog.store.codec import decode_probe_info
 from watchdog.store.read.jobs import load_newest_job_source_listings
-from watchdog.store.tables import incidents, probes
+from watchdog.store.tables import alert_states, incidents, probes
 
 
 def load_active_probe_infos(connection: sa.Connection) -> dict[int, ProbeInfo]:
@@ -29,13 +29,12 @@ def load_silence_selection(connection: sa.Connection, matcher: SilenceMatcher) -
 
 
 def _load_known_subjects(connection: sa.Connection) -> Mapping[int, set[str]]:
-    """By probe: the jobs and tasks that its newest listing has, and what its stored incidents are about."""
+    """By probe: the jobs and tasks that its newest listing has, and what else is wrong with it now."""
     subjects: dict[int, set[str]] = {}
     for probe, source in load_newest_job_source_listings(connection).items():
         listings = source.result.listings.values() if source.result is not None else ()
         subjects.setdefault(probe, set()).update(name for listing in listings for name in listing.subjects)
-    query = sa.select(incidents.c.probe, incidents.c.subject).where(incidents.c.subject != "").distinct()
-    for row in connection.execute(query):
+    for row in connection.execute(sa.select(alert_states.c.probe, alert_states.c.subject)):
         subjects.setdefault(row.probe, set()).add(row.subject)
     return subjects
 
