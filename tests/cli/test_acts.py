@@ -224,9 +224,13 @@ def test_a_silence_that_no_probe_matches_is_stored_with_a_warning(harness: Store
     ]
     assert "It selects 0 probes and 0 open incidents." in ran.stdout.replace("\xa0", " ")
     assert harness.select_row(silences)["ended_at"] is None
-    known = invoke_command("silence", "--id", "api", "--for", "2h", "-o", "json")
-    assert (known.stderr, known.json["match"]["id"]) == ("", "api")
-    assert (known.json["probe_count"], known.json["open_incident_count"], known.json["warnings"]) == (1, 1, [])
+    selecting = invoke_command("silence", "--id", "api", "--for", "2h", "-o", "json")
+    assert (selecting.stderr, selecting.json["match"]["id"]) == ("", "api")
+    assert (selecting.json["probe_count"], selecting.json["open_incident_count"], selecting.json["warnings"]) == (
+        1,
+        1,
+        [],
+    )
 
 
 def test_lists_state_who_takes_care_and_what_is_held_back(harness: StoreHarness) -> None:

@@ -86,7 +86,9 @@ def _quote_name(name: str) -> str:
 
 def _format_similar_name_hint(name: str, names: Iterable[str]) -> str:
     """ "; did you mean 'Core'?"; empty: none is similar."""
-    name_by_folded = {other.casefold(): other for other in names}
+    name_by_folded: dict[str, str] = {}
+    for other in names:
+        name_by_folded.setdefault(other.casefold(), other)
     similar = name_by_folded.get(name.casefold()) or _find_similar_name(name, name_by_folded)
     return f"; did you mean {_quote_name(similar)}?" if similar else ""
 

@@ -48,11 +48,11 @@ class MaintenancePage:
     severities: tuple[Severity, ...]
     """To choose from."""
     started_banner: PageBanner | None
-    """What the window selects that the form has just begun."""
+    """What the window selects that the form has just started."""
 
 
 def load_maintenance_page(connection: Connection, now: int, started: str = "") -> MaintenancePage:
-    """`started`: the id of a window that the form has just begun."""
+    """`started`: the id of a window that the form has just started."""
     current = list_present_and_next_maintenance(connection, now)
     ended = list_maintenance_windows(
         connection, now, state=MaintenanceWindowState.ENDED, limit=MAX_ENDED_MAINTENANCE_WINDOWS_ON_PAGE

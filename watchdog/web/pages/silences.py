@@ -41,11 +41,11 @@ class SilencesPage:
     severities: tuple[Severity, ...]
     """To choose from."""
     started_banner: PageBanner | None
-    """What the silence selects that the form has just begun."""
+    """What the silence selects that the form has just started."""
 
 
 def load_silences_page(connection: Connection, now: int, started: str = "") -> SilencesPage:
-    """`started`: the id of a silence that the form has just begun."""
+    """`started`: the id of a silence that the form has just started."""
     ended = list_silences(connection, is_in_effect=False, limit=MAX_ENDED_SILENCES_ON_PAGE)
     return SilencesPage(
         service_status=load_watchdog_status(connection),
