@@ -61,7 +61,7 @@ def test_against_what_runs(write: Write) -> None:
 
 def test_probes_that_no_route_matches(write: Write, tmp_path: Path) -> None:
     old = tmp_path / "old.yaml"
-    receivers = {"oncall": {"log": {}}}
+    receivers: dict[str, Any] = {"oncall": {"log": {}}}
     routes = [{"match": {"group": "Core"}, "receivers": ["oncall"]}]
     core = {**PROBES[0], "group": "Core"}
     write(probes=[core], receivers=receivers, routes=routes).rename(old)
