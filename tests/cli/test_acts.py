@@ -303,3 +303,9 @@ def test_a_file_that_is_not_yaml_names_no_database(harness: StoreHarness, tmp_pa
     ran = invoke_command("status")
     assert (ran.exit_code, ran.stdout) == (2, "")
     assert ran.stderr == invoke_command("validate").stderr
+
+
+def test_before_the_first_start_every_problem_is_listed(write: Write) -> None:
+    write(probes=[{"name": "API", "http": "http://127.0.0.1:1/", "evry": "1m"}])
+    ran = invoke_command("status")
+    assert (ran.exit_code, ran.stdout, ran.stderr) == (2, "", invoke_command("validate").stderr)

@@ -77,8 +77,9 @@ def load_config_or_exit(path: Path) -> LoadedConfig:
 
 
 def load_database_or_exit(path: Path) -> ConfiguredDatabase:
-    """Which database the configuration names. If it is invalid elsewhere, prints one line and goes on: people need the
-    commands that use only the database just then. Otherwise exits as `load_config_or_exit` does."""
+    """Which database the configuration names. If it is invalid elsewhere, and there is such a database, prints one line
+    and goes on: people need the commands that use only the database just then. Otherwise exits as `load_config_or_exit`
+    does."""
     from watchdog.config.load import load_config
     from watchdog.config.problems import ConfigError
 
@@ -86,7 +87,7 @@ def load_database_or_exit(path: Path) -> ConfiguredDatabase:
     try:
         return load_config(path).database
     except ConfigError as e:
-        if e.database is None:
+        if e.database is None or _find_missing_database_file(e.database) is not None:
             print(e, file=sys.stderr)
             raise typer.Exit(ExitCode.USAGE_ERROR) from None
         place, advice = e.problems[0].source_location, "`watchdog validate` lists every problem"
@@ -157,7 +158,7 @@ def read_database_clock(database: Database) -> int:
 
 def exit_if_database_file_missing(configured: ConfiguredDatabase) -> None:
     """Exits if there is no SQLite file: connecting would create an empty one."""
-    if (file := _get_sqlite_file_path(configured)) is not None and not file.exists():
+    if (file := _find_missing_database_file(configured)) is not None:
         message = (
             f"the database {file.absolute()} does not exist: start `watchdog run`; if it is already running, change to"
             " its working directory"
@@ -175,6 +176,12 @@ def exit_with_database_error(configured: ConfiguredDatabase, error: StoreUnavail
     if isinstance(error, WatchdogDatabaseDamagedError):
         message += "; restore a backup, or move the file away to start with an empty database"
     exit_with_error(configured.mask(message), ExitCode.UNKNOWN)
+
+
+def _find_missing_database_file(configured: ConfiguredDatabase) -> Path | None:
+    """None: it exists, or the database is PostgreSQL."""
+    file = _get_sqlite_file_path(configured)
+    return None if file is None or file.exists() else file
 
 
 def _get_sqlite_file_path(configured: ConfiguredDatabase) -> Path | None:
