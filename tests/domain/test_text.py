@@ -161,3 +161,16 @@ def test_an_error_on_one_line(text: str, line: str) -> None:
 )
 def test_a_text_for_people_is_cut_before_a_word(text: str, max_chars: int, cut: str) -> None:
     assert truncate_at_word(text, max_chars) == cut
+
+
+@pytest.mark.parametrize(
+    ("clause", "sentence"),
+    [
+        ("no probe matches", "No probe matches."),
+        ("it fails; did you mean 'Core'?", "It fails; did you mean 'Core'?"),
+        ("`all` is stated", "`all` is stated."),
+        ("", "."),
+    ],
+)
+def test_a_clause_as_a_sentence(clause: str, sentence: str) -> None:
+    assert format_as_sentence(clause) == sentence
