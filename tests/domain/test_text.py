@@ -8,6 +8,7 @@ import pytest
 
 from watchdog.domain.model import Json
 from watchdog.domain.text import (
+    format_as_sentence,
     map_json_strings,
     quote_json_value,
     replace_invisible_characters,
