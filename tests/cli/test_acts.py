@@ -309,3 +309,14 @@ def test_before_the_first_start_every_problem_is_listed(write: Write) -> None:
     write(probes=[{"name": "API", "http": "http://127.0.0.1:1/", "evry": "1m"}])
     ran = invoke_command("status")
     assert (ran.exit_code, ran.stdout, ran.stderr) == (2, "", invoke_command("validate").stderr)
+
+
+def test_the_password_of_the_database_is_masked_also_if_the_configuration_is_invalid(write: Write) -> None:
+    url = "postgresql://ops:s3cr3t-Pl4nted@127.0.0.1:1/watchdog?password=s3cr3t-Pl4nted"
+    write(storage={"url": url}, probes=[{"name": "API"}])
+    ran = invoke_command("status")
+    assert (ran.exit_code, ran.stdout) == (3, "")
+    notice, error = ran.stderr.splitlines()
+    assert notice.startswith("watchdog: the configuration is invalid: watchdog.yaml:1:")
+    assert error.startswith("watchdog: cannot use the database: ")
+    assert "s3cr3t" not in ran.stderr
