@@ -285,9 +285,20 @@ def test_only_the_database_is_read_of_an_invalid_configuration(
         {"storage": {"url": "${WATCHDOG_NO_SUCH_VARIABLE}"}},
         {"database": {"url": "sqlite:///other.db"}, "probes": []},
         {"storge": {"url": "sqlite:///other.db"}, "probes": []},
+        {"server": {"storage": {"url": "sqlite:///other.db"}}},
+        {"probes": [{"name": "API", "http": "http://127.0.0.1:1/", "storage": {"url": "sqlite:///other.db"}}]},
+        {"probes": [{"name": "API", "http": "x", "tcp": "x", "storage": {"url": "sqlite:///other.db"}}]},
+        {"db": {"url": "sqlite:///other.db"}},
+        {"persistence": {"url": "sqlite:///other.db"}},
+        {"x": 1},
+        {"<<": {"url": "sqlite:///other.db"}},
     ],
-    ids=["another scheme", "an unknown field", "a list", "a variable without value", "a synonym", "a misspelt name"],
-)
+    ids=[
+        "another scheme", "an unknown field", "a list", "a variable without value", "a synonym", "a misspelt name",
+        "indented too deep", "in a probe", "in a probe that is not validated", "a short name", "another name",
+        "an unknown section", "a merge key",
+    ],
+)  # fmt: skip
 def test_without_a_valid_section_storage_every_problem_is_listed(
     harness: StoreHarness, write: Write, sections: dict[str, object]
 ) -> None:

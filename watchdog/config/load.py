@@ -135,11 +135,15 @@ def _build_config_error(
 
 
 def _has_valid_storage_section(sources: MergedConfigSources) -> bool:
-    """Or none at all. A section that may have another name by mistake is invalid: the default would be wrong."""
-    if not sources.root or any(problem.path.partition(".")[0] == "storage" for problem in sources.problems):
+    """Or none at all. If it may be there under another name or in another place, the default would be wrong."""
+    if not sources.root:
         return False
-    unknown = sources.root.keys() - Config.model_fields.keys()
-    return "storage" in sources.root or not any(build_did_you_mean_suffix(name, ["storage"]) for name in unknown)
+    paths = [problem.path.split(".") for problem in sources.problems]
+    if "storage" in sources.root:
+        return all(path[0] != "storage" for path in paths)
+    has_unreadable_key = [""] in paths  # such as a merge key
+    is_elsewhere = any("storage" in node.entries for tree in sources.trees for node in tree.walk())
+    return not has_unreadable_key and not is_elsewhere and sources.root.keys() <= {*list_yaml_field_names(Config)}
 
 
 def _dump_yaml(tree: Any) -> str:
