@@ -66,7 +66,8 @@ def _iter_explanation_lines(
 
     yield page.title
     yield f"{page.state_label} · {page.record.incident.severity}"
-    if headline := describe_who_was_notified(deliveries, now, is_muted=page.record.muting is not None):
+    is_open, is_muted = page.record.incident.resolved_at is None, page.record.muting is not None
+    if headline := describe_who_was_notified(deliveries, now, is_open=is_open, is_muted=is_muted):
         yield headline
     for banner in page.banners:
         yield ". ".join(map(remove_time_markup, filter(None, (banner.title, banner.text))))

@@ -10,15 +10,21 @@ from watchdog.store.read.status import DeliveryRecord
 from watchdog.web.pages.delivery import describe_who_was_notified
 
 NOW = 1_700_006_400_000  # 2023-11-15 00:00:00 UTC
-SENT, WAITING = DeliveryState.SENT, DeliveryState.WAITING
+SENT, WAITING, MERGED = DeliveryState.SENT, DeliveryState.WAITING, DeliveryState.MERGED
+REMINDER, RESOLVED = IncidentEvent.REMINDER, IncidentEvent.RESOLVED
 
 
 def delivery(
-    destination: str, state: DeliveryState, due_in_s: int = 0, attempts: int = 0, detail: str = "", seq: int = 0
+    destination: str,
+    state: DeliveryState,
+    due_in_s: int = 0,
+    attempts: int = 0,
+    detail: str = "",
+    event: IncidentEvent = IncidentEvent.OPENED,
 ) -> DeliveryRecord:
     due_at = NOW + due_in_s * SECOND_MS
     return DeliveryRecord(
-        "i1", destination, seq, IncidentEvent.OPENED, state, NOW - 1, due_at, attempts, detail,
+        "i1", destination, list(IncidentEvent).index(event), event, state, NOW - 1, due_at, attempts, detail,
         NOW if state is SENT else None,
     )  # fmt: skip
 
@@ -29,12 +35,22 @@ def delivery(
         ([], ""),
         ([delivery("a/slack", SENT)], "Notified: a/slack"),
         ([delivery("b/email", SENT), delivery("a/slack", SENT)], "Notified: a/slack, b/email"),
-        ([delivery("a/slack", SENT), delivery("a/slack", WAITING, seq=1)], "Notified: a/slack"),
+        ([delivery("a/slack", SENT), delivery("a/slack", WAITING, event=REMINDER)], "Notified: a/slack"),
+        ([delivery("a/slack", SENT), delivery("a/slack", SENT, event=RESOLVED)], "Notified: a/slack"),
+        ([delivery("a/slack", SENT), delivery("a/slack", MERGED, event=RESOLVED)], "Notified: a/slack"),
+        (
+            [delivery("a/slack", SENT), delivery("a/slack", WAITING, 40, 9, "[timeout]", RESOLVED)],
+            "Notified: a/slack. Not yet: a/slack (resolved): 9 attempts failed ([timeout]), next at 00:00:40 UTC",
+        ),
+        (
+            [delivery("a/slack", SENT), delivery("a/slack", DeliveryState.SILENCED, event=RESOLVED)],
+            "Notified: a/slack. Not yet: a/slack (resolved): held back by a silence",
+        ),
         (
             [delivery("a/slack", SENT), delivery("b/email", WAITING, 33)],
             "Notified: a/slack. Not yet: b/email: to be sent at 00:00:33 UTC",
         ),
-        ([delivery("a/slack", WAITING)], "No one has been notified yet. a/slack: being sent"),
+        ([delivery("a/slack", WAITING)], "No one has been notified yet. a/slack: waits to be sent"),
         (
             [delivery("a/slack", WAITING, 40, 2, "[timeout]"), delivery("b/email", DeliveryState.SILENCED)],
             "No one has been notified yet. a/slack: 2 attempts failed ([timeout]), next at 00:00:40 UTC; b/email: held "
@@ -52,7 +68,16 @@ def delivery(
             [delivery("a/slack", DeliveryState.FLAPPING)],
             "No one has been notified yet. a/slack: held back while the alert flaps",
         ),
-        ([delivery("a/slack", DeliveryState.MERGED)], "No one has been notified yet. a/slack: in another message"),
+        (
+            [delivery("a/slack", WAITING, -40, 2)],
+            "No one has been notified yet. a/slack: 2 attempts failed, waits to be sent again",
+        ),
+        ([delivery("a/slack", MERGED)], "Notified: a/slack"),
+        (
+            [delivery("a/slack", WAITING, 40), delivery("a/slack", MERGED, event=REMINDER)],
+            "No one has been notified yet. a/slack: to be sent at 00:00:40 UTC",
+        ),
+        ([delivery("a/slack", MERGED, event=REMINDER)], ""),
         ([delivery("a/slack", SENT), delivery("b/email", DeliveryState.UNDELIVERED)], ""),
         ([delivery("a/slack", DeliveryState.UNCONFIRMED)], ""),
     ],
@@ -64,3 +89,8 @@ def test_who_was_notified(deliveries: list[DeliveryRecord], text: str) -> None:
 def test_what_waits_for_another_probe_is_not_being_sent() -> None:
     text = describe_who_was_notified([delivery("a/slack", WAITING)], NOW, is_muted=True)
     assert text == "No one has been notified yet. a/slack: held back because of another probe"
+
+
+def test_of_an_incident_that_is_over_no_one_is_notified_later() -> None:
+    text = describe_who_was_notified([delivery("a/slack", DeliveryState.SILENCED)], NOW, is_open=False)
+    assert text == "No one was notified. a/slack: held back by a silence"

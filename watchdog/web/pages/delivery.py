@@ -112,37 +112,52 @@ def summarize_deliveries(deliveries: Sequence[DeliveryRecord]) -> str:
     return " · ".join(f"{count} {label}" for label, count in counts.items() if count)
 
 
-def describe_who_was_notified(deliveries: Sequence[DeliveryRecord], now: int, *, is_muted: bool = False) -> str:
+def describe_who_was_notified(
+    deliveries: Sequence[DeliveryRecord], now: int, *, is_open: bool = True, is_muted: bool = False
+) -> str:
     """Which destinations have got a message about an incident, and what the others wait for: "Notified: oncall/slack.
     Not yet: chat/slack: to be sent at 01:49:33 UTC". Empty: there is no delivery, or one was given up, which a banner
-    states. `is_muted`: what is not sent yet waits because of another probe."""
+    states. `deliveries`: in order. `is_muted`: what is not sent yet waits because of another probe."""
     if any(each.state in _GIVEN_UP_STATES for each in deliveries):
         return ""
-    notified = sorted({each.destination for each in deliveries if each.state is DeliveryState.SENT})
-    waiting = {each.destination: each for each in deliveries if each.destination not in notified}
-    others = "; ".join(f"{name}: {_describe_wait(waiting[name], now, is_muted=is_muted)}" for name in sorted(waiting))
-    if not notified:
-        return f"No one has been notified yet. {others}" if others else ""
-    return f"Notified: {', '.join(notified)}" + (f". Not yet: {others}" if others else "")
+    notified = sorted({each.destination for each in deliveries if _has_reached_destination(each)})
+    newest = {each.destination: each for each in deliveries if each.state is not DeliveryState.MERGED}
+    waits = {}
+    for name, delivery in sorted(newest.items()):
+        is_end = delivery.event is IncidentEvent.RESOLVED
+        if name not in notified or (is_end and delivery.state is not DeliveryState.SENT):
+            label = f"{name} ({delivery.event.label})" if name in notified else name
+            waits[label] = _describe_wait(delivery, now, is_muted=is_muted)
+    others = "; ".join(f"{label}: {wait}" for label, wait in waits.items())
+    if notified:
+        return f"Notified: {', '.join(notified)}" + (f". Not yet: {others}" if others else "")
+    no_one = "No one has been notified yet" if is_open else "No one was notified"
+    return f"{no_one}. {others}" if others else ""
+
+
+def _has_reached_destination(delivery: DeliveryRecord) -> bool:
+    """By itself, or because another message states it. A reminder or an edit that is merged was not needed."""
+    is_stated_elsewhere = delivery.state is DeliveryState.MERGED and delivery.event is IncidentEvent.OPENED
+    return delivery.state is DeliveryState.SENT or is_stated_elsewhere
 
 
 def _describe_wait(delivery: DeliveryRecord, now: int, *, is_muted: bool) -> str:
-    """Of a notification that was not sent, and not given up."""
+    """Of a notification that was not sent, and not given up. A due one may wait because its receiver asked for a pause,
+    or because no process runs."""
     match delivery.state:
         case DeliveryState.WAITING if is_muted:
             return MUTED_DELIVERY_TEXT
         case DeliveryState.WAITING if delivery.attempts:
-            at = format_utc_timestamp(delivery.due_at, now, seconds=True)
             error = f" ({delivery.detail})" if delivery.detail else ""
-            return f"{format_delivery_attempts(delivery)} failed{error}, next at {at}"
+            at = format_utc_timestamp(delivery.due_at, now, seconds=True)
+            following = f"next at {at}" if delivery.due_at > now else "waits to be sent again"
+            return f"{format_delivery_attempts(delivery)} failed{error}, {following}"
         case DeliveryState.WAITING if delivery.due_at > now:
             return f"to be sent at {format_utc_timestamp(delivery.due_at, now, seconds=True)}"
-        case DeliveryState.WAITING:
-            return "being sent"
         case DeliveryState.SILENCED:
             return "held back by a silence"
         case DeliveryState.MUTED:
             return MUTED_DELIVERY_TEXT
         case DeliveryState.FLAPPING:
             return "held back while the alert flaps"
-    return "in another message"
+    return "waits to be sent"
