@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.model import ProbeInfo, Severity
 from watchdog.domain.routing import ProbeMatcher
 from watchdog.domain.selection import MAX_COMPARED_NAMES, describe_empty_probe_selection, summarize_silence_selection
@@ -13,11 +14,14 @@ from watchdog.domain.silencing import SilenceMatcher
 
 PROBES = (
     ProbeInfo(1, "search-api", "Search API", "http", "Core", ("prod", "eu"), Severity.CRITICAL),
-    ProbeInfo(2, "schedules", "Schedules", "jobs", "Batch", ("prod",)),
+    ProbeInfo(
+        2, "schedules", "Schedules", "jobs", "Batch", ("prod",), max_task_ages={"sweep": 1},
+        job_limits={"import": ScheduledJobLimits(), "*": ScheduledJobLimits()},
+    ),
     ProbeInfo(3, "watchdog", "Watchdog", "service"),
-)
+)  # fmt: skip
 SUBJECTS = {2: {"nightly-report", "5 * *"}}
-OF_ALL = "these probes have no job or other subject"
+KNOWS_NO = "Watchdog knows no job or other subject"
 
 
 def match(**values: Any) -> ProbeMatcher:
@@ -51,10 +55,19 @@ def match(**values: Any) -> ProbeMatcher:
         (match(), "nightly-*", 1, ()),
         (match(), r"5 \* \*", 1, ()),
         (match(group="Core"), "*", 1, ()),
-        (match(), "nighly-report", 0, (f"{OF_ALL} 'nighly-report' now; did you mean 'nightly-report'?",)),
+        (match(), "sweep", 1, ()),
+        (match(kind="jobs"), "imp*", 1, ()),
         (
-            match(group="Core"), "nightly-report", 0,
-            ("Search API has no job or other subject 'nightly-report' now",),
+            match(), "nighly-report", 2,
+            (f"{KNOWS_NO} 'nighly-report' of any probe now; did you mean 'nightly-report'?",),
+        ),
+        (
+            match(tags=frozenset({"prod"})), "sweeep", 2,
+            (f"{KNOWS_NO} 'sweeep' of the probes with tag prod now; did you mean 'sweep'?",),
+        ),
+        (
+            match(group="Core"), "nightly-report", 1,
+            (f"{KNOWS_NO} 'nightly-report' of Search API now",),
         ),
         (match(group="Coer"), "nighly", 0, ("no probe has the group 'Coer' now; did you mean 'Core'?",)),
     ],

@@ -5,7 +5,7 @@ A selection that fits nothing now is valid: it may be meant for a probe that is 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import NamedTuple
 
@@ -24,30 +24,45 @@ class SelectionSummary(NamedTuple):
     """What is selected at present."""
 
     probe_count: int
-    """Of a silence: how many probes have incidents that it may select."""
+    """Of a silence: how many probes have incidents that it may select. A probe need not have reported its subject."""
     warnings: tuple[str, ...] = ()
-    """Why it selects nothing, as clauses such as "no probe has the group 'Coer' now; did you mean 'Core'?"; empty: it
-    selects something."""
+    """Why it may select nothing, as clauses such as "no probe has the group 'Coer' now; did you mean 'Core'?"."""
 
 
 def summarize_silence_selection(
     matcher: SilenceMatcher, probes: Collection[ProbeInfo], known_subjects: Mapping[int, Collection[str]]
 ) -> SelectionSummary:
     """`known_subjects`: by database id of the probe; they are compared only with a pattern for subjects. An incident
-    about the probe itself has the empty subject."""
+    about the probe itself has the empty subject. A healthy subject may be unknown, such as a tool of an MCP server."""
     selected = [probe for probe in probes if not matcher.describe_mismatch_of_probe(probe)]
     pattern = matcher.subject_pattern
     if not selected:
         return SelectionSummary(0, describe_empty_probe_selection(matcher.probe, probes))
     if not pattern:
         return SelectionSummary(len(selected))
-    subjects = [known_subjects.get(probe.database_id, ()) for probe in selected]
+    subjects = [_list_subjects(probe, known_subjects) for probe in selected]
     count = sum(any(matches_subject_pattern(pattern, subject) for subject in (*each, "")) for each in subjects)
     if count:
         return SelectionSummary(count)
     hint = _format_similar_name_hint(pattern, (subject for each in subjects for subject in each))
-    whose = "these probes have" if len(selected) > 1 else f"{truncate_to_single_line(selected[0].name, 40)} has"
-    return SelectionSummary(0, (f"{whose} no job or other subject {_quote_name(pattern)} now{hint}",))
+    whose = _describe_selected_probes(matcher.probe, selected)
+    clause = f"Watchdog knows no job or other subject {_quote_name(pattern)} of {whose} now{hint}"
+    return SelectionSummary(len(selected), (clause,))
+
+
+def _list_subjects(probe: ProbeInfo, known_subjects: Mapping[int, Collection[str]]) -> list[str]:
+    """Also those that its configuration names; "*" stands there for every other one."""
+    configured = {*probe.max_task_ages, *probe.job_limits} - {"*"}
+    return sorted(configured.union(known_subjects.get(probe.database_id, ())))
+
+
+def _describe_selected_probes(matcher: ProbeMatcher, selected: Sequence[ProbeInfo]) -> str:
+    if len(selected) == 1:
+        return truncate_to_single_line(selected[0].name, 40)
+    if matcher == EVERY_PROBE_MATCHER:
+        return "any probe"
+    described = SilenceMatcher(matcher).describe()
+    return f"the probes with {truncate_to_single_line(described, MAX_QUOTED_NAME_CHARS)}"
 
 
 def describe_empty_probe_selection(matcher: ProbeMatcher, probes: Collection[ProbeInfo]) -> tuple[str, ...]:
