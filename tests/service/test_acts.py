@@ -11,6 +11,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+import sqlalchemy as sa
 
 from tests.support.acts import ANA, BEN, make_silence_request
 from tests.support.store import START_AT, StoreHarness, make_registered_probe
@@ -20,6 +21,7 @@ from watchdog.service.acts import acknowledge_incident, begin_silence, end_silen
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.act_tables import silences
 from watchdog.store.read.acts import list_silences_in_effect
+from watchdog.store.tables import alert_states, probes
 
 NOW = START_AT
 
@@ -58,6 +60,36 @@ def test_everything_is_silenced_only_on_purpose(harness: StoreHarness) -> None:
     request = make_silence_request(NOW + 1, group="Core")._replace(selects_everything=True)
     with pytest.raises(OperatorActRefusedError, match="`all` silences everything: leave out"):
         begin_silence(harness.database, request, ANA, NOW)
+
+
+def test_a_silence_begins_also_if_a_probe_cannot_be_read(harness: StoreHarness) -> None:
+    with harness.database.open_write_transaction() as connection:
+        connection.execute(sa.update(probes).values(info="{}"))
+    started = begin_silence(harness.database, make_silence_request(NOW + HOUR_MS, group="Core"), ANA, NOW)
+    assert started.selection == (0, ("what it selects cannot be read",))
+    assert harness.select_row(silences)["id"] == started.silence.id
+
+
+@pytest.mark.parametrize(
+    ("subject", "count", "warnings"),
+    [
+        ("search-*", 1, ()),
+        ("serach-index", 2, ("Watchdog knows no job or other subject 'serach-index' of any probe now",)),
+    ],
+)
+def test_what_is_wrong_with_the_selected_probes_is_known(
+    subject: str, count: int, warnings: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also if it takes several queries."""
+    monkeypatch.setattr("watchdog.store.read.selections.MAX_PROBES_PER_QUERY", 1)
+    registered = [make_registered_probe(id) for id in ("a", "b")]
+    with StoreHarness(f"sqlite:///{tmp_path}/watchdog.db", registered) as harness:
+        row = {"rule": "task", "subject": "search-index", "bad_count": 1, "good_count": 0, "first_bad_slot": NOW}
+        with harness.database.open_write_transaction() as connection:
+            connection.execute(sa.insert(alert_states).values(probe=harness.database_id("b"), reason="", **row))
+        started = begin_silence(harness.database, make_silence_request(NOW + 1, subject=subject), ANA, NOW)
+    hint = "; did you mean 'search-index'?" if warnings else ""
+    assert started.selection == (count, tuple(f"{warning}{hint}" for warning in warnings))
 
 
 @pytest.mark.parametrize("field", ["id", "group", "kind", "subject", "comment"])

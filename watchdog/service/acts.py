@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol, TypeVar
 from uuid import uuid4
 
 import structlog
+from sqlalchemy import Connection
 
 from watchdog.domain.acts import Acknowledgement, Actor, Closure, OperatorActKind
 from watchdog.domain.maintenance_windows import MAX_MAINTENANCE_DURATION_MS, MaintenanceWindow
@@ -59,6 +60,7 @@ log = structlog.get_logger()
 
 REPEATED_SILENCE_TOLERANCE_MS = 60_000
 """A silence that would end at most so much later than one in effect repeats it."""
+UNREADABLE_SELECTION = SelectionSummary(0, ("what it selects cannot be read",))
 ACT_TIMEOUT_S = 15.0
 """Longer than SQLite and PostgreSQL usually wait for a lock."""
 
@@ -148,8 +150,7 @@ def remove_acknowledgement(database: Database, incident: str, actor: Actor, comm
 def close_incident(database: Database, incident: str, actor: Actor, comment: str, now: int) -> ClosedIncident:
     """Close an open incident whose failure was handled outside Watchdog. The first closure stays."""
     comment, actor = validate_and_clean_act_comment(comment), clean_actor_name(actor)
-    with database.open_read_transaction() as connection:
-        outlook = load_reopening_outlook(connection, incident, now)
+    outlook = _read_unless_error(database, lambda connection: load_reopening_outlook(connection, incident, now), "")
     closure, is_new = closures.close_incident(database, LOCAL_LOCATION_NAME, incident, actor, comment, now=now)
     return ClosedIncident(closure, is_new, outlook if is_new else "")
 
@@ -167,10 +168,23 @@ def resend_undelivered_notifications(
 def begin_silence(database: Database, request: SilenceRequest, actor: Actor, now: int) -> StartedSilence:
     """Hold back the notifications of matching incidents from now until `ends_at`. If the actor has used the key of the
     request before, returns the silence that began then."""
-    silence = _validate_and_build_silence(request, actor, now)
-    with database.open_read_transaction() as connection:
-        selection = load_silence_selection(connection, silence.matcher)
-    return StartedSilence(*silences.begin_silence(database, silence), selection)
+    silence, count = silences.begin_silence(database, _validate_and_build_silence(request, actor, now))
+    selection = _read_unless_error(
+        database, lambda connection: load_silence_selection(connection, silence.matcher), UNREADABLE_SELECTION
+    )
+    return StartedSilence(silence, count, selection)
+
+
+def _read_unless_error(
+    database: Database, read: Callable[[Connection], ActResultT], default: ActResultT
+) -> ActResultT:  # fmt: skip
+    """What the response to an act adds. If it cannot be read, the act takes place nevertheless."""
+    try:
+        with database.open_read_transaction() as connection:
+            return read(connection)
+    except Exception:
+        log.exception("act_response_incomplete")
+        return default
 
 
 def begin_silences_unless_repeated(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import sqlalchemy as sa
@@ -157,6 +158,15 @@ def test_the_response_states_when_another_incident_opens(
         assert load_reopening_outlook(connection, incident, now + 1) == expected
     if rows:
         assert close_incident(database, incident, ANA, "", now + 1).outlook == expected
+
+
+def test_an_incident_is_closed_also_if_its_outlook_cannot_be_read(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("watchdog.service.acts.load_reopening_outlook", Mock(side_effect=KeyError("tags")))
+    harness = make_harness(database)
+    record(harness, "f")
+    assert close_incident(database, find_open_incident(harness), ANA, "", SLOTS[2])[1:] == (True, "")
 
 
 def test_two_processes_that_close_at_once_agree_on_the_first(databases: DatabasePair) -> None:

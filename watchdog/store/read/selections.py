@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
 
@@ -15,6 +16,8 @@ from watchdog.store.codec import decode_probe_info
 from watchdog.store.read.jobs import load_newest_job_source_listings
 from watchdog.store.tables import alert_states, incidents, probes
 
+MAX_PROBES_PER_QUERY = 1_000
+
 
 def load_active_probe_infos(connection: sa.Connection) -> dict[int, ProbeInfo]:
     """Every probe that is not retired, by database id."""
@@ -24,18 +27,24 @@ def load_active_probe_infos(connection: sa.Connection) -> dict[int, ProbeInfo]:
 
 def load_silence_selection(connection: sa.Connection, matcher: SilenceMatcher) -> SelectionSummary:
     infos = load_active_probe_infos(connection)
-    subjects = _load_known_subjects(connection) if matcher.subject_pattern else {}
+    subjects: Mapping[int, set[str]] = {}
+    if matcher.subject_pattern:
+        selected = [id for id, info in infos.items() if not matcher.describe_mismatch_of_probe(info)]
+        subjects = _load_known_subjects(connection, selected)
     return summarize_silence_selection(matcher, infos.values(), subjects)
 
 
-def _load_known_subjects(connection: sa.Connection) -> Mapping[int, set[str]]:
+def _load_known_subjects(connection: sa.Connection, probe_database_ids: Sequence[int]) -> Mapping[int, set[str]]:
     """By probe: the jobs and tasks that its newest listing has, and what else is wrong with it now."""
-    subjects: dict[int, set[str]] = {}
-    for probe, source in load_newest_job_source_listings(connection).items():
-        listings = source.result.listings.values() if source.result is not None else ()
-        subjects.setdefault(probe, set()).update(name for listing in listings for name in listing.subjects)
-    for row in connection.execute(sa.select(alert_states.c.probe, alert_states.c.subject)):
-        subjects.setdefault(row.probe, set()).add(row.subject)
+    subjects: dict[int, set[str]] = defaultdict(set)
+    for start in range(0, len(probe_database_ids), MAX_PROBES_PER_QUERY):
+        ids = probe_database_ids[start : start + MAX_PROBES_PER_QUERY]
+        for probe, source in load_newest_job_source_listings(connection, ids).items():
+            listings = source.result.listings.values() if source.result is not None else ()
+            subjects[probe].update(name for listing in listings for name in listing.subjects)
+        query = sa.select(alert_states.c.probe, alert_states.c.subject).where(alert_states.c.probe.in_(ids))
+        for row in connection.execute(query):
+            subjects[row.probe].add(row.subject)
     return subjects
 
 
