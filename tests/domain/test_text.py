@@ -8,6 +8,7 @@ import pytest
 
 from watchdog.domain.model import Json
 from watchdog.domain.text import (
+    append_list_hint,
     format_as_sentence,
     map_json_strings,
     quote_json_value,
@@ -162,6 +163,17 @@ def test_an_error_on_one_line(text: str, line: str) -> None:
 )
 def test_a_text_for_people_is_cut_before_a_word(text: str, max_chars: int, cut: str) -> None:
     assert truncate_at_word(text, max_chars) == cut
+
+
+@pytest.mark.parametrize(
+    ("clause", "text"),
+    [
+        ("no probe has the id x", "no probe has the id x: list_probes lists them"),
+        ("no group 'Coer'; did you mean 'Core'?", "no group 'Coer'; did you mean 'Core'? list_probes lists them"),
+    ],
+)
+def test_where_known_names_are_listed(clause: str, text: str) -> None:
+    assert append_list_hint(clause, "list_probes") == text
 
 
 @pytest.mark.parametrize(

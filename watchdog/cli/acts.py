@@ -48,6 +48,7 @@ def open_database_to_act(config_path: Path) -> Iterator[tuple[Database, Actor, i
 def _describe_refusal(error: OperatorActRefusedError) -> str:
     """Names the command that lists what does exist."""
     from watchdog.domain.acts import ActSubjectKind
+    from watchdog.domain.text import append_list_hint
 
     commands = {
         ActSubjectKind.PROBE: "watchdog status",
@@ -57,8 +58,7 @@ def _describe_refusal(error: OperatorActRefusedError) -> str:
     }
     if error.unknown_subject is None:
         return str(error)
-    separator = "" if str(error).endswith("?") else ":"
-    return f"{error}{separator} `{commands[error.unknown_subject]}` lists them"
+    return append_list_hint(str(error), f"`{commands[error.unknown_subject]}`")
 
 
 def read_operating_system_user() -> Actor:

@@ -116,6 +116,11 @@ def map_json_strings(value: Json, function: Callable[[str], str]) -> Json:
     return [map_json_strings(inner, function) for inner in value] if isinstance(value, list | tuple) else value
 
 
+def append_list_hint(clause: str, where: str) -> str:
+    """ "no incident has the id x: `watchdog incidents` lists them"; a clause may end with a question."""
+    return f"{clause}{'' if clause.endswith('?') else ':'} {where} lists them"
+
+
 def format_as_sentence(clause: str) -> str:
     """ "no probe matches" -> "No probe matches."; a clause may end with a question."""
     return f"{clause[:1].upper()}{clause[1:]}{'' if clause.endswith('?') else '.'}"

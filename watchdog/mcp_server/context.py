@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from watchdog.api.service import build_health_check_tool_result, serialize_background_task_health
 from watchdog.domain.acts import Actor, ActSubjectKind, OperatorActRefusedError, OperatorInterfaceKind
 from watchdog.domain.model import Json
+from watchdog.domain.text import append_list_hint
 from watchdog.mcp_server.tool_jobs import McpToolRequestError
 from watchdog.probes.base import Probe
 from watchdog.service.acts import ActResultT, ActRunner
@@ -84,7 +85,7 @@ class McpToolContext:
             return await self.run_act_in_store(act)
         except OperatorActRefusedError as e:
             tool = LIST_TOOL_BY_ACT_SUBJECT.get(e.unknown_subject) if e.unknown_subject else None
-            raise McpToolRequestError(f"{e}: {tool} lists them" if tool else str(e)) from None
+            raise McpToolRequestError(append_list_hint(str(e), tool) if tool else str(e)) from None
         except STORE_READ_QUERY_ERRORS:
             raise McpToolRequestError(MCP_UNCERTAIN_ACT_TEXT) from None
 
