@@ -7,6 +7,7 @@ import pwd
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -249,6 +250,11 @@ def test_lists_state_who_takes_care_and_what_is_held_back(harness: StoreHarness)
     assert "<time" not in status
 
 
+def test_notes_are_not_read_for_a_status_as_json(harness: StoreHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("watchdog.cli.status._load_notes_of_open_incidents", Mock(side_effect=AssertionError))
+    assert invoke_command("status", "-o", "json").json[0]["state"] == "down"
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -268,8 +274,8 @@ def test_only_the_database_is_read_of_an_invalid_configuration(
     write(probes=[{"name": "API", "http": "http://127.0.0.1:1/", "evry": "1m"}], email={"host": 1})
     ran = invoke_command(*words)
     notice, *_ = ran.stderr.splitlines()
-    assert notice.startswith("watchdog: the configuration is invalid: watchdog.yaml:1:")
-    assert notice.endswith("(`watchdog validate` lists every problem); a running Watchdog keeps its former one")
+    assert notice.startswith("watchdog: the configuration cannot be loaded here: watchdog.yaml:1:")
+    assert notice.endswith("(`watchdog validate` lists every problem); only its database is used")
     assert "evry" not in ran.stderr
     refused = {"unsilence s-1", "resume api", "maintenance end m-1", "jobs forget api", "run-now nothing"}
     is_refused = " ".join(words) in refused or words[0] == "resend"
@@ -306,7 +312,7 @@ def test_without_a_valid_section_storage_every_problem_is_listed(
     ran = invoke_command("status")
     assert (ran.exit_code, ran.stdout) == (2, "")
     assert ran.stderr == invoke_command("validate").stderr
-    assert "keeps its former one" not in ran.stderr
+    assert "only its database is used" not in ran.stderr
 
 
 def test_a_file_that_is_not_yaml_names_no_database(harness: StoreHarness, tmp_path: Path) -> None:
@@ -328,6 +334,6 @@ def test_the_password_of_the_database_is_masked_also_if_the_configuration_is_inv
     ran = invoke_command("status")
     assert (ran.exit_code, ran.stdout) == (3, "")
     notice, error = ran.stderr.splitlines()
-    assert notice.startswith("watchdog: the configuration is invalid: watchdog.yaml:1:")
+    assert notice.startswith("watchdog: the configuration cannot be loaded here: watchdog.yaml:1:")
     assert error.startswith("watchdog: cannot use the database: ")
     assert "s3cr3t" not in ran.stderr

@@ -77,9 +77,9 @@ def load_config_or_exit(path: Path) -> LoadedConfig:
 
 
 def load_database_or_exit(path: Path) -> ConfiguredDatabase:
-    """Which database the configuration names. If it is invalid elsewhere, and there is such a database, prints one line
-    and goes on: people need the commands that use only the database just then. Otherwise exits as `load_config_or_exit`
-    does."""
+    """Which database the configuration names. If it is invalid elsewhere, such as because only the service has a
+    variable, and there is such a database, prints one line and goes on: people need the commands that use only the
+    database just then. Otherwise exits as `load_config_or_exit` does."""
     from watchdog.config.load import load_config
     from watchdog.config.problems import ConfigError
 
@@ -92,7 +92,7 @@ def load_database_or_exit(path: Path) -> ConfiguredDatabase:
             raise typer.Exit(ExitCode.USAGE_ERROR) from None
         place, advice = e.problems[0].source_location, "`watchdog validate` lists every problem"
         print(
-            f"watchdog: the configuration is invalid: {place} ({advice}); a running Watchdog keeps its former one",
+            f"watchdog: the configuration cannot be loaded here: {place} ({advice}); only its database is used",
             file=sys.stderr,
         )
         return e.database

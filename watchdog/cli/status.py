@@ -76,7 +76,7 @@ def _print_status(config: Path, output: CliOutputFormat, group: str | None) -> E
         statuses = [status for status in statuses if group in (None, status.probe.group)]
         own_statuses = list_probe_statuses(connection, service.WATCHDOG_SELF_PROBE_ID, now=now)
         membership = load_live_watchdog_processes(connection, now)
-        notes = _load_notes_of_open_incidents(connection, now)
+        notes = {} if output is CliOutputFormat.JSON else _load_notes_of_open_incidents(connection, now)
     member_lines = list(_list_watchdog_process_notes(membership))
     findings = watchdog_status.findings
     own_rows = [serialize_watchdog_self_probe(status, findings, member_lines) for status in own_statuses]
