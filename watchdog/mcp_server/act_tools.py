@@ -150,9 +150,10 @@ class ActTools:
     ) -> ActToolResult:
         """Hold back the notifications of some incidents for a time: {silence: {id, match, until, ...},
         open_incident_count, probe_count, warnings}. A warning states that no probe matches, such as because of a
-        misspelt group. An incident must match every condition that is given; at least one is necessary, or all.
-        Incidents open and resolve as before, and what is still open at the end is sent then. Ask the person on call
-        before you silence. Each call begins another silence. Requires an API key with role operator.
+        misspelt group, or that the subject is not known. An incident must match every condition that is given; at least
+        one is necessary, or all. Incidents open and resolve as before, and what is still open at the end is sent then.
+        Ask the person on call before you silence. Each call begins another silence. Requires an API key with role
+        operator.
         """
         matcher = SilenceMatcher(ProbeMatcher(severity, frozenset(tags), group, kind, probe), subject)
         duration_ms = self._parse_duration_ms(duration)

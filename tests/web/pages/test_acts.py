@@ -222,6 +222,9 @@ def test_an_incident_is_silenced_until_it_is_resolved(app: FastAPI) -> None:
         assert submit(app, f"{path}/silence", fields, cookie).headers["location"] == path
     for shown_on in ("/incidents", "/probes", path, "/silences"):
         assert "until the incident is resolved" in visible_text(read_page(app, shown_on, cookie)), shown_on
+    (id,) = set(re.findall(r"\bs-[0-9a-f]{10}\b", silences_page := read_page(app, "/silences", cookie)))
+    shown = visible_text(read_page(app, f"/silences?started={id}", cookie))
+    assert shown == visible_text(silences_page), "no banner states what its matcher would select"
     text = visible_text(read_page(app, "/silences", cookie))
     assert "1 silence in effect" in text
     assert f"id jobs, subject a\\*b, incident {OF_JOB} s-" in text
@@ -374,14 +377,16 @@ def test_the_form_selects_by_every_field(app: FastAPI) -> None:
     response = submit(app, "/silences", fields, cookie)
     assert response.status_code == 303
     answer = visible_text(read_page(app, response.headers["location"], cookie))
-    assert "Silenced 1 probe and 1 open incident until 24 Nov 02:29 UTC s-" in answer
+    assert " silences 1 probe and 1 open incident until 24 Nov 02:29 UTC" in answer
     misspelt = {"csrf_token": find_token(page), "duration": "2d", "group": "Coer"}
     response = submit(app, "/silences", misspelt, cookie)
     answer = visible_text(read_page(app, response.headers["location"], cookie))
-    assert "Silenced 0 probes and 0 open incidents until 24 Nov 02:29 UTC No probe has the group 'Coer' now; " in answer
+    assert (
+        " silences 0 probes and 0 open incidents until 24 Nov 02:29 UTC No probe has the group 'Coer' now; " in answer
+    )
     assert "did you mean 'Core'?" in answer
     for unknown in ("s-1", "%3Cb%3E", "%00"):
-        assert "Silenced 0" not in visible_text(read_page(app, f"/silences?started={unknown}", cookie))
+        assert " silences 0" not in visible_text(read_page(app, f"/silences?started={unknown}", cookie))
     expected = "id api, group Core, tags eu, prod, kind http, severity warning, subject *"
     assert expected in visible_text(read_page(app, "/silences", cookie))
     everything = {"csrf_token": find_token(page), "duration": "1h", "all": "1"}

@@ -122,7 +122,7 @@ class StartedSilenceJson(TypedDict):
     probe_count: int
     """How many probes have incidents that it may select."""
     warnings: list[str]
-    """Why it selects no probe at present, and which name was probably meant; empty: it selects some."""
+    """Why it may select nothing at present, and which name was probably meant; empty: it selects some probe."""
 
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)

@@ -41,7 +41,7 @@ class SilencesPage:
     severities: tuple[Severity, ...]
     """To choose from."""
     started_banner: PageBanner | None
-    """What the silence selects that the form has just started."""
+    """What the silence selects that the form has started."""
 
 
 def load_silences_page(connection: Connection, now: int, started: str = "") -> SilencesPage:
@@ -57,18 +57,19 @@ def load_silences_page(connection: Connection, now: int, started: str = "") -> S
 
 
 def _build_started_banner(connection: Connection, started: str, now: int) -> PageBanner | None:
-    """None: there is no such silence, or it has ended."""
+    """None: there is no such silence, it has ended, or it selects one incident alone."""
     silence = load_silence(connection, started)
-    if silence is None or silence.ended_at is not None:
+    if silence is None or silence.ended_at is not None or silence.incident:
         return None
     selection = load_silence_selection(connection, silence.matcher)
-    title = Markup("Silenced {} and {} {}").format(
+    title = Markup("{} silences {} and {} {}").format(
+        silence.id,
         format_count_with_noun(selection.probe_count, "probe"),
         format_count_with_noun(count_open_incidents_of_silence(connection, silence), "open incident"),
         render_silence_end(silence, now),
     )
     warnings = " ".join(map(format_as_sentence, selection.warnings))
-    return PageBanner(HealthState.DEGRADED if warnings else HealthState.UNKNOWN, title, warnings or silence.id)
+    return PageBanner(HealthState.DEGRADED if warnings else HealthState.UNKNOWN, title, warnings)
 
 
 def build_silences_page_row(silence: Silence, now: int) -> SilencesPageRow:
