@@ -14,7 +14,6 @@ from typing import NamedTuple, Protocol, TypeVar
 from uuid import uuid4
 
 import structlog
-from sqlalchemy import Connection
 
 from watchdog.domain.acts import Acknowledgement, Actor, Closure, OperatorActKind
 from watchdog.domain.maintenance_windows import MAX_MAINTENANCE_DURATION_MS, MaintenanceWindow
@@ -41,6 +40,7 @@ from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.database import Database
 from watchdog.store.read.reopening import load_reopening_outlook
 from watchdog.store.read.selections import load_silence_selection
+from watchdog.store.read.status import Connection
 from watchdog.store.write import (
     acknowledgements,
     audit,

@@ -223,8 +223,8 @@ def test_an_incident_is_silenced_until_it_is_resolved(app: FastAPI) -> None:
     for shown_on in ("/incidents", "/probes", path, "/silences"):
         assert "until the incident is resolved" in visible_text(read_page(app, shown_on, cookie)), shown_on
     (id,) = set(re.findall(r"\bs-[0-9a-f]{10}\b", silences_page := read_page(app, "/silences", cookie)))
-    shown = visible_text(read_page(app, f"/silences?started={id}", cookie))
-    assert shown == visible_text(silences_page), "no banner states what its matcher would select"
+    text_with_id = visible_text(read_page(app, f"/silences?started={id}", cookie))
+    assert text_with_id == visible_text(silences_page), "no banner states what its matcher would select"
     text = visible_text(read_page(app, "/silences", cookie))
     assert "1 silence in effect" in text
     assert f"id jobs, subject a\\*b, incident {OF_JOB} s-" in text
