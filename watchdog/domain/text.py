@@ -123,4 +123,4 @@ def append_list_hint(clause: str, where: str) -> str:
 
 def format_as_sentence(clause: str) -> str:
     """ "no probe matches" -> "No probe matches."; a clause may end with a question."""
-    return f"{clause[:1].upper()}{clause[1:]}{'' if clause.endswith('?') else '.'}"
+    return f"{capitalize_first(clause)}{'' if clause.endswith('?') else '.'}"
