@@ -472,29 +472,71 @@ async def test_nothing_is_awaited_at_the_end(harness: SocketHarness) -> None:
     assert tasks == []
 
 
+class ActsSlowly:
+    """Each act ends once `may_end` is set."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.has_started, self.may_end = asyncio.Event(), asyncio.Event()
+        monkeypatch.setattr(SlackClickHandler, "act", lambda *_: self._act())
+
+    async def _act(self) -> SlackClickResult:
+        self.has_started.set()
+        await self.may_end.wait()
+        return SlackClickResult("bot/slack")
+
+
 async def test_a_click_in_progress_is_acknowledged_before_the_connection_ends(
     harness: SocketHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started, may_end = asyncio.Event(), asyncio.Event()
-
-    async def act_slowly(*_: object) -> SlackClickResult:
-        started.set()
-        await may_end.wait()
-        return SlackClickResult("bot/slack")
-
-    monkeypatch.setattr(SlackClickHandler, "act", act_slowly)
+    acts_slowly = ActsSlowly(monkeypatch)
     sockets = harness.sockets()
     await sockets.__aenter__()
     await harness.slack.wait_until_connected()
     envelope_id = await harness.slack.send_envelope(harness.make_click())
-    await started.wait()
+    await acts_slowly.has_started.wait()
     closing = asyncio.create_task(sockets.__aexit__())
     for _ in range(10):
         await (await harness.slack.connections[-1].ping())
     assert not closing.done(), "the connection stays open"
-    may_end.set()
+    acts_slowly.may_end.set()
     await closing
     await wait_until_async(lambda: harness.slack.acknowledged == [envelope_id])
+
+
+async def turn_off(slack: FakeSlackSockets) -> None:
+    await slack.send({"type": "disconnect", "reason": "link_disabled"})
+
+
+async def announce_the_end(slack: FakeSlackSockets) -> None:
+    await slack.send({"type": "disconnect", "reason": "warning"})
+
+
+@pytest.mark.parametrize("end", [turn_off, announce_the_end])
+async def test_a_click_in_progress_is_acknowledged_if_watchdog_ends_while_the_connection_does(
+    harness: SocketHarness, monkeypatch: pytest.MonkeyPatch, end: Callable[[FakeSlackSockets], Awaitable[None]]
+) -> None:
+    """The connection is open until its act has ended, and is closed then."""
+    acts_slowly = ActsSlowly(monkeypatch)
+    monkeypatch.setattr(slack_socket, "ANNOUNCED_SLACK_SOCKET_END_TIMEOUT_S", 0.0)
+    harness.waits.are_over.clear()
+    sockets = harness.sockets()
+    await sockets.__aenter__()
+    await harness.slack.wait_until_connected()
+    envelope_id = await harness.slack.send_envelope(harness.make_click())
+    await acts_slowly.has_started.wait()
+    (first,) = harness.slack.connections
+    (socket,) = sockets._sockets.values()
+    (serving,) = socket._serving.values()
+    await end(harness.slack)
+    await wait_until_async(lambda: serving.is_ending)
+    closing = asyncio.create_task(sockets.__aexit__())
+    for _ in range(10):
+        await (await first.ping())
+    assert not closing.done(), "the connection stays open"
+    acts_slowly.may_end.set()
+    await closing
+    await wait_until_async(lambda: harness.slack.acknowledged == [envelope_id])
+    await wait_until_async(lambda: not harness.slack.connections)
 
 
 async def test_a_reload_opens_and_closes_the_connections_of_other_tokens(harness: SocketHarness) -> None:

@@ -183,13 +183,17 @@ class SlackSocket:
         self._app, self._sender, self._wait = app, sender, wait
         self._on_problem_change, self._show_result_soon = on_problem_change, show_result_soon
         self._logged_error = ""
-        self._serving: set[asyncio.Task[None]] = set()
+        self._serving: dict[asyncio.Task[None], _SlackSocketConnection] = {}
         self._keeper = asyncio.create_task(self._keep_connected(), name="keep Slack socket")
 
     async def close(self) -> None:
         """At once, but for the acts in progress, which end within seconds."""
         await _cancel_and_wait({self._keeper})
-        await _cancel_and_wait(self._serving)
+        serving = dict(self._serving)
+        for task, connection in serving.items():
+            if not connection.is_ending:
+                task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
 
     async def _keep_connected(self) -> None:
         failures = 0
@@ -218,8 +222,8 @@ class SlackSocket:
         SlackSocketError."""
         connection = _SlackSocketConnection(await self._open())
         task = asyncio.create_task(self._serve(connection), name="serve Slack socket")
-        self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
+        self._serving[task] = connection
+        task.add_done_callback(self._serving.pop)
         await connection.replacement_needed.wait()
         if connection.error is not None:
             raise connection.error
@@ -256,6 +260,8 @@ class SlackSocket:
             log.exception("slack_socket_error")
             connection.end(SlackSocketError(f"{type(error).__name__} inside Watchdog"))
         finally:
+            connection.is_ending = True
+            connection.end(SlackSocketError("the connection was lost"))
             await asyncio.gather(*connection.acts, return_exceptions=True)
             await connection.websocket.close()
 
@@ -336,6 +342,8 @@ class _SlackSocketConnection:
         """Slack has announced the end of the connection, or it has ended."""
         self.error: SlackSocketError | None = None
         """Why it ended, if Slack had not announced that."""
+        self.is_ending = False
+        """No further message is read. It is closed as soon as its acts have ended, which nothing may cancel."""
         self.acts: set[asyncio.Task[None]] = set()
         self.places = asyncio.Semaphore(MAX_CLICKS_IN_PROGRESS_PER_SLACK_SOCKET)
 
