@@ -15,11 +15,13 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.support.acts import BEN
 from tests.support.delivery import DeliveryHarness, Receivers
+from tests.support.fakes import CannedResponse
 from tests.support.polling import wait_until_async
 from tests.support.slack_clicks import find_buttons, make_payload
 from tests.support.slack_sockets import FakeSlackSockets, HeldWaits
 from tests.support.store import DatabasePair, delete_all_rows, make_registered_probe
 from watchdog.domain.formatting import HOUR_MS
+from watchdog.net import ProbeError
 from watchdog.notifiers.slack import SlackNotifier
 from watchdog.service import slack_clicks, slack_socket
 from watchdog.service.acts import end_silence
@@ -424,6 +426,33 @@ async def test_a_refused_token_is_a_problem_at_once_and_is_retried_slowly(harnes
     assert "t1cket" not in str(logs)
 
 
+async def test_slack_asks_for_a_long_time_without_attempts(harness: SocketHarness) -> None:
+    harness.delivery.bot.canned_responses.append(
+        CannedResponse(429, b'{"ok": false, "error": "ratelimited"}', (("retry-after", "3600"),))
+    )
+    harness.waits.are_over.clear()
+    async with harness.sockets():
+        await wait_until_async(lambda: harness.waits.delays_s)
+        assert harness.waits.delays_s == [300.0]
+        (problem,) = harness.problems
+        assert "ratelimited" in problem
+
+
+async def test_attempts_that_fail_slowly_are_a_problem(
+    harness: SocketHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No connection was open in the time that an attempt takes."""
+
+    async def fail_slowly(*_: object, **__: object) -> None:
+        harness.delivery.now += 70_000
+        raise ProbeError("timeout.exceeded", "no response within 70 s")
+
+    monkeypatch.setattr(slack_socket, "open_websocket", fail_slowly)
+    async with harness.sockets():
+        await wait_until_async(lambda: len(harness.waits.delays_s) > FAILURES_BEFORE_SLACK_SOCKET_PROBLEM)
+    assert harness.problems == ["bot/slack: no response within 70 s"]
+
+
 async def test_socket_mode_that_is_turned_off_is_a_problem(harness: SocketHarness) -> None:
     harness.waits.are_over.clear()
     async with harness.sockets():
@@ -438,6 +467,7 @@ async def test_socket_mode_that_is_turned_off_is_a_problem(harness: SocketHarnes
 REFUSED = SlackSocketError("", is_refused=True)
 FAILED = SlackSocketError("")
 LIMITED = SlackSocketError("", retry_after_s=90.0)
+LIMITED_FOR_LONG = SlackSocketError("", retry_after_s=36_000.0)
 
 
 @pytest.mark.parametrize(
@@ -445,7 +475,7 @@ LIMITED = SlackSocketError("", retry_after_s=90.0)
     [
         (1, FAILED, 0.0, 1.0), (1, FAILED, 1.0, 0.5), (2, FAILED, 0.0, 2.0), (6, FAILED, 0.0, 32.0),
         (7, FAILED, 0.0, 60.0), (7, FAILED, 1.0, 30.0), (100_000, FAILED, 0.0, 60.0),
-        (1, REFUSED, 0.0, 300.0), (9, REFUSED, 1.0, 150.0), (1, LIMITED, 1.0, 90.0),
+        (1, REFUSED, 0.0, 300.0), (9, REFUSED, 1.0, 150.0), (1, LIMITED, 1.0, 90.0), (1, LIMITED_FOR_LONG, 0.0, 300.0),
     ],
 )  # fmt: skip
 def test_the_delay_before_the_next_attempt(

@@ -46,13 +46,13 @@ SLACK_ACKNOWLEDGEMENT_TIMEOUT_S = 1.0
 ANNOUNCED_SLACK_SOCKET_END_TIMEOUT_S = 30.0
 """Slack closes a connection seconds after it has announced that; if not, Watchdog closes it."""
 FIRST_SLACK_SOCKET_RETRY_DELAY_S, MAX_SLACK_SOCKET_RETRY_DELAY_S = 1.0, 60.0
-"""Delay after a failure, doubled for each further failure up to the maximum."""
+"""Delay after a failure, doubled for each further failure up to the maximum. A longer delay is a problem at once."""
 REFUSED_SLACK_SOCKET_RETRY_DELAY_S = 300.0
-"""After an error that lasts until a person changes something."""
+"""After an error that lasts until a person changes something, and the longest that Slack can ask for."""
 STABLE_SLACK_SOCKET_AGE_MS = 60_000
-"""A connection that lasted so long was no failure."""
+"""A connection that lasted so long after its greeting was no failure."""
 FAILURES_BEFORE_SLACK_SOCKET_PROBLEM = 6
-"""In a row, which takes about a minute: most outages are over by then."""
+"""In a row, which takes half a minute if each fails at once: most outages are over by then."""
 MAX_CLICKS_IN_PROGRESS_PER_SLACK_SOCKET = 20
 
 
@@ -92,7 +92,7 @@ def compute_slack_socket_retry_delay_s(failures: int, error: SlackSocketError, j
     delay_s = min(FIRST_SLACK_SOCKET_RETRY_DELAY_S * 2.0 ** min(failures - 1, 10), MAX_SLACK_SOCKET_RETRY_DELAY_S)
     if error.is_refused:
         delay_s = REFUSED_SLACK_SOCKET_RETRY_DELAY_S
-    return max(delay_s * (1 - jitter / 2), error.retry_after_s)
+    return max(delay_s * (1 - jitter / 2), min(error.retry_after_s, REFUSED_SLACK_SOCKET_RETRY_DELAY_S))
 
 
 class SlackSockets:
@@ -183,6 +183,8 @@ class SlackSocket:
         self._app, self._sender, self._wait = app, sender, wait
         self._on_problem_change, self._show_result_soon = on_problem_change, show_result_soon
         self._logged_error = ""
+        self._greeted_at: int | None = None
+        """When Slack greeted over the newest connection, in epoch ms."""
         self._serving: dict[asyncio.Task[None], _SlackSocketConnection] = {}
         self._keeper = asyncio.create_task(self._keep_connected(), name="keep Slack socket")
 
@@ -198,7 +200,7 @@ class SlackSocket:
     async def _keep_connected(self) -> None:
         failures = 0
         while True:
-            opened_at = self._sender.clock()
+            self._greeted_at = None
             error: SlackSocketError | None = None
             try:
                 await self._serve_until_replacement_needed()
@@ -207,7 +209,7 @@ class SlackSocket:
             except Exception as e:
                 log.exception("slack_socket_error")
                 error = SlackSocketError(f"{type(e).__name__} inside Watchdog")
-            if self._sender.clock() - opened_at >= STABLE_SLACK_SOCKET_AGE_MS:
+            if self._greeted_at is not None and self._sender.clock() - self._greeted_at >= STABLE_SLACK_SOCKET_AGE_MS:
                 failures = 0
                 if error is None:
                     continue
@@ -317,6 +319,7 @@ class SlackSocket:
 
     def _note_connected(self) -> None:
         log.info("slack_socket_connected", destinations=sorted(self.notifiers))
+        self._greeted_at = self._sender.clock()
         self._logged_error = self.problem = ""
         self._on_problem_change()
 
@@ -328,7 +331,7 @@ class SlackSocket:
                 "slack_socket_failed", destinations=sorted(self.notifiers), error=text, retry_in_s=round(delay_s, 1)
             )
             self._logged_error = text
-        if error.is_refused or failures >= FAILURES_BEFORE_SLACK_SOCKET_PROBLEM:
+        if delay_s > MAX_SLACK_SOCKET_RETRY_DELAY_S or failures >= FAILURES_BEFORE_SLACK_SOCKET_PROBLEM:
             self.problem = text
             self._on_problem_change()
 

@@ -317,10 +317,12 @@ ERROR_MISSED_AND_FINDING_REASON_ENTRIES = (
         "watchdog.slack_disconnected",
         "No connection to Slack",
         "A process has no connection to Slack for the `app_token` of a receiver, so clicks on buttons do not reach it. "
-        "Slack has refused the token, or the connection could not be opened for a minute. Messages are still sent.",
+        "Slack has refused the token, allows no further connection for now, or several attempts in a row have failed. "
+        "Messages are still sent.",
         "Depending on the error in the message, generate another app-level token with the scope `connections:write`, "
-        "turn Socket Mode on in the settings of the app, or let the machine reach Slack.",
-        sentence="{member} has received no clicks from Slack since {since}",
+        "turn Socket Mode on in the settings of the app, end other programs that connect to the app, or let the machine "
+        "reach Slack.",
+        sentence="{member} has had no connection to Slack for clicks since {since}",
     ),
     _finding_reason_entry(
         "watchdog.clock_step",
