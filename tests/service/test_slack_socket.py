@@ -262,8 +262,8 @@ async def test_receivers_with_one_app_share_a_connection(harness: SocketHarness)
 # --- connections
 
 
-@pytest.mark.parametrize("reason", ["warning", "refresh_requested"])
-async def test_a_connection_is_replaced_before_slack_closes_it(harness: SocketHarness, reason: str) -> None:
+@pytest.mark.parametrize("reason", ["warning", "refresh_requested", None, "of the future"])
+async def test_a_connection_is_replaced_before_slack_closes_it(harness: SocketHarness, reason: str | None) -> None:
     async with harness.sockets():
         await harness.slack.wait_until_connected()
         (first,) = harness.slack.connections
@@ -319,9 +319,15 @@ async def test_a_connection_with_a_greeting_has_no_deadline(
         await harness.slack.wait_until_connected()
         await harness.slack.send_acknowledged({}, kind="events_api")
         assert [deadline.when() for deadline in deadlines] == [None]
+        (first,) = harness.slack.connections
         await harness.slack.send({"type": "disconnect", "reason": "warning"})
         await harness.slack.wait_until_connected(2)
-        assert deadlines[0].when() is not None
+        ends_at = deadlines[0].when()
+        assert ends_at is not None
+        for repetition in ({"type": "hello"}, {"type": "disconnect", "reason": "warning"}):
+            await harness.slack.send(repetition, connection=first)
+        await harness.slack.send_acknowledged({}, kind="events_api", connection=first)
+        assert deadlines[0].when() == ends_at, "nothing puts off an announced end"
 
 
 async def test_an_announced_end_that_does_not_come_is_not_awaited(
@@ -453,13 +459,22 @@ async def test_attempts_that_fail_slowly_are_a_problem(
     assert harness.problems == ["bot/slack: no response within 70 s"]
 
 
-async def test_socket_mode_that_is_turned_off_is_a_problem(harness: SocketHarness) -> None:
+@pytest.mark.parametrize(
+    ("reason", "problem"),
+    [
+        ("link_disabled", "bot/slack: Socket Mode is turned off in the settings of the app"),
+        ("too_many_websockets", "bot/slack: the app has more connections than Slack allows (ten)"),
+    ],
+)
+async def test_a_connection_that_slack_does_not_replace_is_a_problem(
+    harness: SocketHarness, reason: str, problem: str
+) -> None:
     harness.waits.are_over.clear()
     async with harness.sockets():
         await harness.slack.wait_until_connected()
-        await harness.slack.send({"type": "disconnect", "reason": "link_disabled"})
+        await harness.slack.send({"type": "disconnect", "reason": reason})
         await wait_until_async(lambda: harness.waits.delays_s)
-        assert harness.problems == ["bot/slack: Socket Mode is turned off in the settings of the app"]
+        assert harness.problems == [problem]
         assert harness.waits.delays_s[0] >= 150
         await wait_until_async(lambda: not harness.slack.connections)
 

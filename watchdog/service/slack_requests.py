@@ -240,10 +240,10 @@ class SlackSocketMessage(_SlackPayloadModel):
 
     type: Annotated[str, Field(max_length=100)]
     """hello, disconnect, or the type of an envelope: interactive, slash_commands, events_api."""
-    reason: Annotated[str, Field(max_length=100)] = ""
-    """Of a disconnect: warning, refresh_requested or link_disabled."""
-    envelope_id: Annotated[str, Field(max_length=200)] = ""
-    """By which an envelope is acknowledged; empty: nothing is to be acknowledged."""
+    reason: Annotated[str, Field(max_length=100)] | None = None
+    """Of a disconnect: warning, refresh_requested, link_disabled or too_many_websockets."""
+    envelope_id: Annotated[str, Field(max_length=200)] | None = None
+    """By which an envelope is acknowledged; None or empty: nothing is to be acknowledged."""
     payload: JsonValue = None
 
 
@@ -257,7 +257,7 @@ def parse_click_of_envelope(envelope: SlackSocketMessage, now: int) -> tuple[Sla
     SlackRequestRefusedError."""
     click = parse_slack_interaction(json.dumps(envelope.payload))
     message = "" if click.message is None else click.message.encode()
-    when = click.clicked_at or envelope.envelope_id
+    when = click.clicked_at or envelope.envelope_id or ""
     parts = [click.team_id, click.channel_id, click.user.id, click.action_id, message, when]
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     return click, SlackRequestIdentity(f"click {digest}", now + SOCKET_CLICK_MEMORY_MS)

@@ -54,6 +54,12 @@ STABLE_SLACK_SOCKET_AGE_MS = 60_000
 FAILURES_BEFORE_SLACK_SOCKET_PROBLEM = 6
 """In a row, which takes half a minute if each fails at once: most outages are over by then."""
 MAX_CLICKS_IN_PROGRESS_PER_SLACK_SOCKET = 20
+"""A further click waits for up to 3 s, and may be acted on after Slack has shown the person that it failed."""
+REFUSAL_BY_DISCONNECT_REASON = {
+    "link_disabled": "Socket Mode is turned off in the settings of the app",
+    "too_many_websockets": "the app has more connections than Slack allows (ten)",
+}
+"""Why Slack ends a connection that it does not replace."""
 
 
 class SlackApp(NamedTuple):
@@ -274,11 +280,13 @@ class SlackSocket:
         except SlackRequestRefusedError as error:
             log.warning("slack_message_ignored", destinations=sorted(self.notifiers), error=str(error))
             return
+        if message.type == "disconnect" and message.reason in REFUSAL_BY_DISCONNECT_REASON:
+            raise SlackSocketError(REFUSAL_BY_DISCONNECT_REASON[message.reason], is_refused=True)
+        if message.type in ("hello", "disconnect") and connection.replacement_needed.is_set():
+            return  # nothing puts off an announced end
         if message.type == "hello":
             deadline.reschedule(None)
             self._note_connected()
-        elif message.type == "disconnect" and message.reason == "link_disabled":
-            raise SlackSocketError("Socket Mode is turned off in the settings of the app", is_refused=True)
         elif message.type == "disconnect":
             deadline.reschedule(asyncio.get_running_loop().time() + ANNOUNCED_SLACK_SOCKET_END_TIMEOUT_S)
             connection.replacement_needed.set()
