@@ -444,9 +444,7 @@ async def test_slack_asks_for_a_long_time_without_attempts(harness: SocketHarnes
         assert "ratelimited" in problem
 
 
-async def test_attempts_that_fail_slowly_are_a_problem(
-    harness: SocketHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_attempts_that_fail_slowly_are_a_problem(harness: SocketHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """No connection was open in the time that an attempt takes."""
 
     async def fail_slowly(*_: object, **__: object) -> None:

@@ -13,8 +13,10 @@ from watchdog.config.muting import list_inhibit_rule_nodes, report_invalid_mutin
 from watchdog.config.problems import build_did_you_mean_suffix
 from watchdog.config.sources import MergedConfigSources
 from watchdog.config.yaml_tree import YamlNode, format_yaml_key_for_message
+from watchdog.config_types import Secret
 from watchdog.config_values import describe_missing_package_extra, slugify
 from watchdog.domain.rules import service
+from watchdog.notifiers import SlackNotifier
 from watchdog.probes import HeartbeatProbe
 
 INCLUDABLE_SECTIONS = ("probes", "receivers", "routes", "include", "version")
@@ -27,6 +29,7 @@ def cross_validate_config_and_resolve_references(config: Config, sources: Merged
     _check_unique_probe_names_and_ids(sources)
     _check_unique_heartbeat_tokens(config, sources)
     _check_receiver_name_syntax_and_references(sources)
+    _check_app_tokens_of_slack_apps(config, sources)
     _check_unique_maintenance_names(sources)
     _check_api_keys_required(config, sources)
     _check_postgres_driver_installed(config, sources)
@@ -136,6 +139,24 @@ def _check_receiver_name_syntax_and_references(sources: MergedConfigSources) -> 
                     )
                     sources.add_problem(item.location, item.path, message)
                 notified.add(item.value)
+
+
+def _check_app_tokens_of_slack_apps(config: Config, sources: MergedConfigSources) -> None:
+    """A bot token belongs to one app, whose clicks reach only the receivers with the app token of the connection."""
+    first: dict[tuple[Secret | None, str], tuple[SlackNotifier, YamlNode]] = {}
+    for name, receiver in config.receivers.items():
+        slack = getattr(receiver, "slack", None)
+        if not isinstance(slack, SlackNotifier) or not slack.receives_clicks:
+            continue
+        node = sources.receivers[name].entries["slack"]
+        place = _get_yaml_value_of_first_present_key(node, "app_token", "app_token_file") or node
+        other, other_place = first.setdefault((slack.bot_token, slack.api_url), (slack, place))
+        if other.app_token != slack.app_token:
+            message = (
+                f"another receiver has the same bot_token, but not the same app_token, at {other_place.location}: Slack "
+                "sends each click over one connection of the app, so give all receivers of an app the same app_token"
+            )
+            sources.add_problem(place.location, place.path, message)
 
 
 def _check_unknown_receivers(node: YamlNode, sources: MergedConfigSources) -> None:
