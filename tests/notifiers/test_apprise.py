@@ -250,7 +250,7 @@ def test_every_local_service_of_the_library_is_refused() -> None:
 
 def test_without_the_library_the_remedy_is_stated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(apprise_module, "find_spec", lambda name: None if name == "apprise" else find_spec(name))
-    with pytest.raises(ValidationError, match="pip install 'watchdog-monitor\\[apprise\\]'") as caught:
+    with pytest.raises(ValidationError, match="install Watchdog with the `apprise` extra") as caught:
         notifier_for("ntfys://sesame-token")
     assert len(caught.value.errors()) == 1
 

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from watchdog.config_types import STRING_OR_LIST_SCHEMA, MultiFieldValidationError, Secret, wrap_string_in_list
+from watchdog.config_values import describe_missing_package_extra
 from watchdog.domain.alert_message import AlertMessageContext
 from watchdog.domain.model import IncidentEvent, Json, Severity
 from watchdog.net.redact import SecretMask
@@ -93,9 +94,7 @@ class AppriseNotifier(Notifier):
     @model_validator(mode="after")
     def _require_apprise_library(self) -> Self:
         if find_spec("apprise") is None:
-            raise ValueError(
-                "the package apprise is not installed: install it with `pip install 'watchdog-monitor[apprise]'`"
-            )
+            raise ValueError(f"this receiver needs the package apprise: {describe_missing_package_extra('apprise')}")
         return self
 
     @property

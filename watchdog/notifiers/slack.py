@@ -19,6 +19,7 @@ from watchdog.config_types import (
     Secret,
     require_exactly_one_of,
 )
+from watchdog.config_values import describe_missing_package_extra
 from watchdog.domain.model import IncidentEvent, Json
 from watchdog.net.url import HttpUrl, validate_http_url
 from watchdog.notifiers.base import (
@@ -150,7 +151,7 @@ class SlackNotifier(Notifier):
         if find_spec("websockets") is None:
             yield (
                 ("app_token",),
-                "the package websockets is not installed: install it with `pip install 'watchdog-monitor[slack]'`",
+                f"app_token needs the package websockets: {describe_missing_package_extra('slack')}",
             )
 
     @property
