@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,9 +12,10 @@ from pathlib import Path
 import pytest
 import uvloop
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import InvalidURI
 
 from tests.support.scripted_servers import CertificateAuthority
-from watchdog.net import NetworkAccess, ProbeError, websocket
+from watchdog.net import NetworkAccess, ProbeError, connector, websocket
 from watchdog.net.tls import TlsConfig, create_ssl_context
 from watchdog.net.websocket import open_websocket
 
@@ -78,6 +81,32 @@ async def test_a_server_that_is_no_websocket(network: NetworkAccess, response: b
 )
 async def test_an_address_that_cannot_be_connected_to(network: NetworkAccess, url: str, message: str) -> None:
     assert await describe_failure(network, url) == message
+
+
+async def test_an_address_that_the_library_refuses_is_not_quoted(
+    network: NetworkAccess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(uri: str, *, sock: socket.socket, **_: object) -> None:
+        sockets.append(sock)
+        raise InvalidURI(uri, "for a reason")
+
+    sockets: list[socket.socket] = []
+    monkeypatch.setattr("websockets.asyncio.client.connect", refuse)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"ws://127.0.0.1:{listener.getsockname()[1]}/?ticket={TICKET}"
+        assert await describe_failure(network, url) == "the address of the socket is not valid"
+    assert [sock.fileno() for sock in sockets] == [-1], "it is closed"
+
+
+async def test_a_firewall_of_this_machine_refuses_the_connection(
+    network: NetworkAccess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(connector, "connect_socket_to_resolved_address", refuse)
+    message = await describe_failure(network, f"ws://127.0.0.1:1/?ticket={TICKET}")
+    assert message == "connection failed: Operation not permitted"
 
 
 async def test_a_server_that_does_not_respond(network: NetworkAccess, monkeypatch: pytest.MonkeyPatch) -> None:

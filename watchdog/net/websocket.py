@@ -22,6 +22,7 @@ WEBSOCKET_OPEN_TIMEOUT_S = 20.0
 WEBSOCKET_PING_INTERVAL_S = WEBSOCKET_PING_TIMEOUT_S = 20.0
 """A connection without any response to a ping counts as lost."""
 WEBSOCKET_CLOSE_TIMEOUT_S = 1.0
+_INVALID_ADDRESS_TEXT = "the address of the socket is not valid"
 _MESSAGE_TOO_BIG_CLOSE_CODE, _INTERNAL_ERROR_CLOSE_CODE = 1009, 1011
 
 
@@ -85,9 +86,15 @@ async def _open_websocket(
     try:
         parsed = parse_http_url(f"http{url.removeprefix('ws')}")
     except ValueError:
-        raise ProbeError("protocol.invalid_response", "the address of the socket is not valid") from None
+        raise ProbeError("protocol.invalid_response", _INVALID_ADDRESS_TEXT) from None
     ssl_context = connector.get_ssl_context(TlsConfig()) if parsed.scheme == "https" else None
-    sock = await connector.connect(parsed.host, parsed.port, phase_timer, allow_private_addresses=True)
+    try:
+        sock = await connector.connect(parsed.host, parsed.port, phase_timer, allow_private_addresses=True)
+    except OSError as os_error:  # one that is none of a network, such as the refusal of a firewall of this machine
+        error = build_probe_error_from_exception(os_error)
+        raise error or ProbeError(
+            "connection.failed", f"connection failed: {os_error.strerror or type(os_error).__name__}"
+        ) from None
     try:
         opening = connect(
             f"{'wss' if ssl_context else 'ws'}://{parsed.authority}{parsed.path_and_query}",
@@ -102,6 +109,9 @@ async def _open_websocket(
             close_timeout=WEBSOCKET_CLOSE_TIMEOUT_S,
             max_size=max_message_bytes,
         )
+    except (WebSocketException, ValueError):  # it quotes the address
+        sock.close()
+        raise ProbeError("protocol.invalid_response", _INVALID_ADDRESS_TEXT) from None
     except BaseException:
         sock.close()
         raise
