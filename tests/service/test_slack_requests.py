@@ -228,6 +228,12 @@ def test_a_person_of_another_workspace_is_refused() -> None:
     assert refused.value.status_code == 403
 
 
+@pytest.mark.parametrize("time", [None, 1_795_312_000.1, [], {"a": 1}])
+def test_a_time_that_is_no_text_is_ignored(time: object) -> None:
+    click = parse_slack_click(encode_payload(with_action(action_ts=time)))
+    assert (click.action_id, click.clicked_at) == ("acknowledge", "")
+
+
 def make_envelope(payload: Any, envelope_id: str = "e1") -> SlackSocketMessage:
     return parse_slack_socket_message(
         json.dumps(

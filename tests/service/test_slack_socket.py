@@ -25,7 +25,13 @@ from watchdog.net import ProbeError
 from watchdog.notifiers.slack import SlackNotifier
 from watchdog.service import slack_clicks, slack_socket
 from watchdog.service.acts import end_silence
-from watchdog.service.slack_clicks import MESSAGE_IS_OVER_TEXT, SlackClickHandler, SlackClickResult
+from watchdog.service.slack_clicks import (
+    DATABASE_UNAVAILABLE_TEXT,
+    MESSAGE_IS_OVER_TEXT,
+    UNEXPECTED_ERROR_TEXT,
+    SlackClickHandler,
+    SlackClickResult,
+)
 from watchdog.service.slack_socket import (
     FAILURES_BEFORE_SLACK_SOCKET_PROBLEM,
     MAX_CLICKS_IN_PROGRESS_PER_SLACK_SOCKET,
@@ -36,6 +42,7 @@ from watchdog.service.slack_socket import (
 )
 from watchdog.store.act_tables import acts, silences
 from watchdog.store.database import Database
+from watchdog.store.errors import StoreUnavailableError
 
 ACKNOWLEDGE, SILENCE_1H, SILENCE_4H = "acknowledge", "silence_1h", "silence_4h"
 APP_TOKEN = "xapp-1-stand-in"
@@ -247,6 +254,39 @@ async def test_an_error_inside_watchdog_is_logged_and_the_connection_goes_on(
         assert harness.slack.opened_count == 1
 
 
+async def fail_by_a_bug(*_: object) -> None:
+    raise RuntimeError("a bug")
+
+
+async def fail_without_a_database(*_: object) -> None:
+    raise StoreUnavailableError("locked")
+
+
+@pytest.mark.parametrize(
+    ("fail", "text", "logged_count"),
+    [(fail_by_a_bug, UNEXPECTED_ERROR_TEXT, 1), (fail_without_a_database, DATABASE_UNAVAILABLE_TEXT, 0)],
+)
+async def test_an_act_that_fails_after_its_acceptance_is_explained(
+    harness: SocketHarness,
+    monkeypatch: pytest.MonkeyPatch,
+    fail: Callable[..., Awaitable[None]],
+    text: str,
+    logged_count: int,
+) -> None:
+    """If Slack sends the click again, it is a repetition that nothing acts on."""
+    click, texts = harness.make_click(), harness.delivery.bot.texts_to_one_person
+    async with harness.sockets():
+        await harness.slack.wait_until_connected()
+        with capture_logs() as logs, monkeypatch.context() as patch:
+            patch.setattr(slack_clicks, "run_act_of_click", fail)
+            envelope_id = await harness.slack.send_acknowledged(click)
+            await wait_until_async(lambda: texts)
+        await harness.slack.send_acknowledged(click, envelope_id=envelope_id)
+    assert texts == [("U0ANA", text)]
+    assert count_events(logs, "slack_click_failed") == logged_count
+    assert harness.list_acts() == []
+
+
 async def test_receivers_with_one_app_share_a_connection(harness: SocketHarness) -> None:
     """Slack sends a click over any of the connections of an app."""
     bot = harness.delivery.notifiers["bot/slack"]
@@ -404,13 +444,15 @@ async def test_slack_is_away_and_comes_back(harness: SocketHarness) -> None:
             assert harness.problems == ["bot/slack: connection refused"]
             assert len(harness.waits.delays_s) >= FAILURES_BEFORE_SLACK_SOCKET_PROBLEM - 1
             assert harness.slack.opened_count == 0
+            delays_s = list(harness.waits.delays_s)
             harness.delivery.bot.socket_url = url
             await harness.slack.wait_until_connected()
             await harness.slack.send_acknowledged(harness.make_click())
+            await wait_until_async(lambda: not harness.problems[-1])
     assert harness.problems == ["bot/slack: connection refused", ""]
     assert count_events(logs, "slack_socket_failed") == 1
     assert count_events(logs, "slack_socket_connected") == 1
-    for number, delay_s in enumerate(harness.waits.delays_s[:7]):
+    for number, delay_s in enumerate(delays_s[:7]):
         assert 0.5 * min(2**number, 60) <= delay_s <= min(2**number, 60)
 
 
@@ -455,6 +497,39 @@ async def test_attempts_that_fail_slowly_are_a_problem(harness: SocketHarness, m
     async with harness.sockets():
         await wait_until_async(lambda: len(harness.waits.delays_s) > FAILURES_BEFORE_SLACK_SOCKET_PROBLEM)
     assert harness.problems == ["bot/slack: no response within 70 s"]
+
+
+async def test_a_problem_lasts_while_connections_end_after_their_greeting(harness: SocketHarness) -> None:
+    delays_s, are_over = harness.waits.delays_s, harness.waits.are_over
+    harness.delivery.bot.app_token = "xapp-1-another"
+    are_over.clear()
+    async with harness.sockets():
+        await wait_until_async(lambda: harness.problems)
+        harness.delivery.bot.app_token = APP_TOKEN
+        for number in range(1, 4):
+            harness.waits.end_all()
+            await harness.slack.wait_until_connected(number)
+            await wait_until_async(lambda number=number: delays_s.count(60.0) == number)
+            count = len(delays_s)
+            await harness.slack.lose_connections()
+            await wait_until_async(lambda count=count: len(delays_s) > count)
+        assert len(harness.problems) == 1
+        harness.waits.end_all()
+        await harness.slack.wait_until_connected(4)
+        await wait_until_async(lambda: delays_s.count(60.0) == 4)
+        harness.waits.end_all()
+        await wait_until_async(lambda: harness.problems[1:] == [""])
+
+
+async def test_an_error_inside_watchdog_is_logged_once(harness: SocketHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(slack_socket, "open_websocket", fail)
+    with capture_logs() as logs:
+        async with harness.sockets():
+            await wait_until_async(lambda: len(harness.waits.delays_s) > 3)
+    assert count_events(logs, "slack_socket_error") == 1
 
 
 @pytest.mark.parametrize(

@@ -105,3 +105,8 @@ class HeldWaits:
     async def __call__(self, delay_s: float) -> None:
         self.delays_s.append(delay_s)
         await self.are_over.wait()
+
+    def end_all(self) -> None:
+        """Those that have begun. Further ones last."""
+        self.are_over.set()
+        self.are_over.clear()

@@ -153,8 +153,8 @@ def _check_app_tokens_of_slack_apps(config: Config, sources: MergedConfigSources
         other, other_place = first.setdefault((slack.bot_token, slack.api_url), (slack, place))
         if other.app_token != slack.app_token:
             message = (
-                f"another receiver has the same bot_token, but not the same app_token, at {other_place.location}: Slack "
-                "sends each click over one connection of the app, so give all receivers of an app the same app_token"
+                f"another receiver has the same bot_token, but not the same app_token, at {other_place.location}: "
+                "Slack sends each click over one connection of the app, so give all its receivers the same app_token"
             )
             sources.add_problem(place.location, place.path, message)
 

@@ -69,6 +69,7 @@ RUN_VERB_BY_OUTCOME = {Outcome.PASS: "passed", Outcome.FAIL: "failed"}
 DATABASE_UNAVAILABLE_TEXT = (
     "Watchdog's database does not respond at the moment. See whether the message has changed before you click again."
 )
+UNEXPECTED_ERROR_TEXT = "Watchdog could not act because of an error; its log has it."
 
 
 class SlackClickResult(NamedTuple):
@@ -120,6 +121,11 @@ class SlackClickHandler:
             return SlackClickResult(destination, f"{capitalize_first(str(error))}.")
         except STORE_READ_QUERY_ERRORS:
             return SlackClickResult(destination, DATABASE_UNAVAILABLE_TEXT)
+        except SlackRequestRefusedError:
+            raise
+        except Exception:  # the click is accepted by now, so nothing would act on it if Slack sent it again
+            log.exception("slack_click_failed", destination=destination)
+            return SlackClickResult(destination, UNEXPECTED_ERROR_TEXT)
         log.info("slack_click", act=click.action_id, incident=reference.lead_incident, user=click.user.id)
         return result
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Annotated, Literal, NamedTuple, TypeVar
 from urllib.parse import parse_qs
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 
 from watchdog.config_types import Secret
 from watchdog.notifiers.slack_buttons import (
@@ -28,7 +28,7 @@ from watchdog.store.write.slack_requests import store_accepted_slack_request
 SLACK_REQUEST_TOLERANCE_MS = 300_000
 """How far the time that Slack states may be from now."""
 SOCKET_CLICK_MEMORY_MS = 3_600_000
-"""How long a click that came over a socket is remembered. Slack sends it again until it is acknowledged."""
+"""How long a click that came over a socket is remembered. Slack may send it again until it is acknowledged."""
 MAX_SLACK_FORM_FIELDS = 10
 _SLACK_ACTION_IDS = (
     *(ACKNOWLEDGE_ACTION_ID, SILENCE_UNTIL_RESOLVED_ACTION_ID, RUN_NOW_ACTION_ID, DETAILS_ACTION_ID),
@@ -148,7 +148,7 @@ class SlackUser(_SlackPayloadModel):
 class SlackAction(_SlackPayloadModel):
     action_id: str
     value: str = ""
-    action_ts: str = ""
+    action_ts: Annotated[str, BeforeValidator(lambda value: value if isinstance(value, str) else "")] = ""
 
 
 class SlackContainer(_SlackPayloadModel):

@@ -191,12 +191,13 @@ class SlackSocket:
         self._logged_error = ""
         self._greeted_at: int | None = None
         """When Slack greeted over the newest connection, in epoch ms."""
+        self._recoveries: set[asyncio.Task[None]] = set()
         self._serving: dict[asyncio.Task[None], _SlackSocketConnection] = {}
         self._keeper = asyncio.create_task(self._keep_connected(), name="keep Slack socket")
 
     async def close(self) -> None:
         """At once, but for the acts in progress, which end within seconds."""
-        await _cancel_and_wait({self._keeper})
+        await _cancel_and_wait({self._keeper, *self._recoveries})
         serving = dict(self._serving)
         for task, connection in serving.items():
             if not connection.is_ending:
@@ -213,8 +214,9 @@ class SlackSocket:
             except SlackSocketError as e:
                 error = e
             except Exception as e:
-                log.exception("slack_socket_error")
                 error = SlackSocketError(f"{type(e).__name__} inside Watchdog")
+                if str(error) != self._logged_error:
+                    log.exception("slack_socket_error")
             if self._greeted_at is not None and self._sender.clock() - self._greeted_at >= STABLE_SLACK_SOCKET_AGE_MS:
                 failures = 0
                 if error is None:
@@ -314,7 +316,7 @@ class SlackSocket:
         except Exception:
             log.exception("slack_click_failed", destinations=sorted(handler.notifiers))
             return
-        with suppress(ProbeError, TimeoutError):  # Slack sends it again, and it is acknowledged then
+        with suppress(ProbeError, TimeoutError):  # Slack may send it again, and it is acknowledged then
             async with asyncio.timeout(SLACK_ACKNOWLEDGEMENT_TIMEOUT_S):
                 await connection.websocket.send(json.dumps({"envelope_id": envelope.envelope_id}))
         if acted is not None:
@@ -328,11 +330,22 @@ class SlackSocket:
     def _note_connected(self) -> None:
         log.info("slack_socket_connected", destinations=sorted(self.notifiers))
         self._greeted_at = self._sender.clock()
-        self._logged_error = self.problem = ""
+        self._logged_error = ""
+        if self.problem:
+            recovery = asyncio.create_task(self._end_problem_once_stable(), name="end problem of Slack socket")
+            self._recoveries.add(recovery)
+            recovery.add_done_callback(self._recoveries.discard)
+
+    async def _end_problem_once_stable(self) -> None:
+        """Cancelled by a failure before: a connection that ends soon after its greeting is of no use."""
+        await self._wait(STABLE_SLACK_SOCKET_AGE_MS / 1_000)
+        self.problem = ""
         self._on_problem_change()
 
     def _note_failure(self, error: SlackSocketError, failures: int, delay_s: float) -> None:
         """Logged once, until a connection is open or another error occurs."""
+        for recovery in self._recoveries:
+            recovery.cancel()
         text = str(error)
         if text != self._logged_error:
             log.warning(

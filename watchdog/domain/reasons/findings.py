@@ -320,8 +320,8 @@ ERROR_MISSED_AND_FINDING_REASON_ENTRIES = (
         "Slack has refused the token, allows no further connection for now, or several attempts in a row have failed. "
         "Messages are still sent.",
         "Depending on the error in the message, generate another app-level token with the scope `connections:write`, "
-        "turn Socket Mode on in the settings of the app, end other programs that connect to the app, or let the machine "
-        "reach Slack.",
+        "turn Socket Mode on in the settings of the app, end other programs that connect to the app, or let the "
+        "machine reach Slack.",
         sentence="{member} has had no connection to Slack for clicks since {since}",
     ),
     _finding_reason_entry(
