@@ -500,25 +500,31 @@ async def test_attempts_that_fail_slowly_are_a_problem(harness: SocketHarness, m
 
 
 async def test_a_problem_lasts_while_connections_end_after_their_greeting(harness: SocketHarness) -> None:
-    delays_s, are_over = harness.waits.delays_s, harness.waits.are_over
+    async def wait_for_delays(count: int) -> None:
+        await wait_until_async(lambda: len(delays_s) >= count)
+
+    delays_s = harness.waits.delays_s
     harness.delivery.bot.app_token = "xapp-1-another"
-    are_over.clear()
+    harness.waits.are_over.clear()
     async with harness.sockets():
         await wait_until_async(lambda: harness.problems)
         harness.delivery.bot.app_token = APP_TOKEN
         for number in range(1, 4):
             harness.waits.end_all()
             await harness.slack.wait_until_connected(number)
-            await wait_until_async(lambda number=number: delays_s.count(60.0) == number)
-            count = len(delays_s)
+            await wait_for_delays(2 * number)
+            assert delays_s[-1] == 60.0
             await harness.slack.lose_connections()
-            await wait_until_async(lambda count=count: len(delays_s) > count)
-        assert len(harness.problems) == 1
+            await wait_for_delays(2 * number + 1)
+        assert harness.problems == [
+            "bot/slack: Slack error invalid_auth: Slack rejects the app token",
+            "bot/slack: the connection was lost",
+        ]
         harness.waits.end_all()
         await harness.slack.wait_until_connected(4)
-        await wait_until_async(lambda: delays_s.count(60.0) == 4)
+        await wait_for_delays(8)
         harness.waits.end_all()
-        await wait_until_async(lambda: harness.problems[1:] == [""])
+        await wait_until_async(lambda: harness.problems[2:] == [""])
 
 
 async def test_an_error_inside_watchdog_is_logged_once(harness: SocketHarness, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,6 +107,6 @@ class HeldWaits:
         await self.are_over.wait()
 
     def end_all(self) -> None:
-        """Those that have begun. Further ones last."""
+        """Those in progress. Further ones last."""
         self.are_over.set()
         self.are_over.clear()

@@ -217,7 +217,7 @@ class SlackSocket:
                 error = SlackSocketError(f"{type(e).__name__} inside Watchdog")
                 if str(error) != self._logged_error:
                     log.exception("slack_socket_error")
-            if self._greeted_at is not None and self._sender.clock() - self._greeted_at >= STABLE_SLACK_SOCKET_AGE_MS:
+            if self._was_stable():
                 failures = 0
                 if error is None:
                     continue
@@ -226,6 +226,9 @@ class SlackSocket:
             delay_s = compute_slack_socket_retry_delay_s(failures, error, uniform(0, 1))  # noqa: S311
             self._note_failure(error, failures, delay_s)
             await self._wait(delay_s)
+
+    def _was_stable(self) -> bool:
+        return self._greeted_at is not None and self._sender.clock() - self._greeted_at >= STABLE_SLACK_SOCKET_AGE_MS
 
     async def _serve_until_replacement_needed(self) -> None:
         """Returns once Slack has announced that it will close the connection, which is served until then. Raises
@@ -352,7 +355,8 @@ class SlackSocket:
                 "slack_socket_failed", destinations=sorted(self.notifiers), error=text, retry_in_s=round(delay_s, 1)
             )
             self._logged_error = text
-        if delay_s > MAX_SLACK_SOCKET_RETRY_DELAY_S or failures >= FAILURES_BEFORE_SLACK_SOCKET_PROBLEM:
+        is_long = delay_s > MAX_SLACK_SOCKET_RETRY_DELAY_S or failures >= FAILURES_BEFORE_SLACK_SOCKET_PROBLEM
+        if is_long or self.problem:
             self.problem = text
             self._on_problem_change()
 
