@@ -39,11 +39,11 @@ MIDNIGHT = 1_700_006_400_000  # 2023-11-15, a Wednesday
         ),
         (
             "job", 3, EVERY_MINUTE, True,
-            "the last result still had the problem, but only what the job does from now on counts",
+            "the last result still showed the problem, but only later failures of the job open another incident",
         ),
         (
             "missed_run", 3, WEEKLY, True,
-            "no run has taken place on time since: another incident opens when the next run is missed",
+            "no run has started on time since then: another incident opens when the next run is missed",
         ),
         ("service", 3, EVERY_MINUTE, True, ""),
     ],

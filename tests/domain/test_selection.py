@@ -21,7 +21,7 @@ PROBES = (
     ProbeInfo(3, "watchdog", "Watchdog", "service"),
 )  # fmt: skip
 SUBJECTS = {2: {"nightly-report", "5 * *"}}
-KNOWS_NO = "Watchdog knows no job or other subject"
+UNKNOWN_SUBJECT = "no job or other subject"
 
 
 def match(**values: Any) -> ProbeMatcher:
@@ -59,15 +59,15 @@ def match(**values: Any) -> ProbeMatcher:
         (match(kind="jobs"), "imp*", 1, ()),
         (
             match(), "nighly-report", 2,
-            (f"{KNOWS_NO} 'nighly-report' of any probe now; did you mean 'nightly-report'?",),
+            (f"{UNKNOWN_SUBJECT} 'nighly-report' of any probe is known now; did you mean 'nightly-report'?",),
         ),
         (
             match(tags=frozenset({"prod"})), "sweeep", 2,
-            (f"{KNOWS_NO} 'sweeep' of the probes with tag prod now; did you mean 'sweep'?",),
+            (f"{UNKNOWN_SUBJECT} 'sweeep' of the probes with tag prod is known now; did you mean 'sweep'?",),
         ),
         (
             match(group="Core"), "nightly-report", 1,
-            (f"{KNOWS_NO} 'nightly-report' of Search API now",),
+            (f"{UNKNOWN_SUBJECT} 'nightly-report' of Search API is known now",),
         ),
         (match(group="Coer"), "nighly", 0, ("no probe has the group 'Coer' now; did you mean 'Core'?",)),
     ],

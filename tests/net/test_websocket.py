@@ -57,9 +57,9 @@ async def describe_failure(network: NetworkAccess, url: str) -> str:
     [
         (b"HTTP/1.1 302 Found\r\nLocation: ws://127.0.0.1:1/\r\n\r\n", "HTTP 302, expected a WebSocket"),
         (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "HTTP 404, expected a WebSocket"),
-        (b"SSH-2.0-OpenSSH_9.6\r\n", "the server does not respond as a WebSocket does"),
-        (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", "the server does not respond as a WebSocket does"),
-        (b"", "the server does not respond as a WebSocket does"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "the server did not complete the WebSocket handshake"),
+        (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", "the server did not complete the WebSocket handshake"),
+        (b"", "the server did not complete the WebSocket handshake"),
     ],
 )
 async def test_a_server_that_is_no_websocket(network: NetworkAccess, response: bytes, message: str) -> None:

@@ -66,7 +66,7 @@ def test_a_silence_begins_also_if_a_probe_cannot_be_read(harness: StoreHarness) 
     with harness.database.open_write_transaction() as connection:
         connection.execute(sa.update(probes).values(info="{}"))
     started = begin_silence(harness.database, make_silence_request(NOW + HOUR_MS, group="Core"), ANA, NOW)
-    assert started.selection == (0, ("what it selects cannot be read",))
+    assert started.selection == (0, ("the probes that it selects cannot be read from the database",))
     assert harness.select_row(silences)["id"] == started.silence.id
 
 
@@ -74,7 +74,7 @@ def test_a_silence_begins_also_if_a_probe_cannot_be_read(harness: StoreHarness) 
     ("subject", "count", "warnings"),
     [
         ("search-*", 1, ()),
-        ("serach-index", 2, ("Watchdog knows no job or other subject 'serach-index' of any probe now",)),
+        ("serach-index", 2, ("no job or other subject 'serach-index' of any probe is known now",)),
     ],
 )
 def test_what_is_wrong_with_the_selected_probes_is_known(

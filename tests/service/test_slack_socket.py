@@ -401,7 +401,7 @@ async def send_long_message(slack: FakeSlackSockets) -> None:
     [
         (abort, "the connection was lost"),
         (close, "the server closed the connection (code 1011)"),
-        (send_long_message, "the server sent a message over 1 MiB"),
+        (send_long_message, "the server sent a message larger than 1 MiB"),
     ],
 )
 async def test_a_connection_that_ends_is_opened_again(

@@ -77,9 +77,9 @@ def load_config_or_exit(path: Path) -> LoadedConfig:
 
 
 def load_database_or_exit(path: Path) -> ConfiguredDatabase:
-    """Which database the configuration names. If it is invalid elsewhere, such as because only the service has a
+    """Which database the configuration names. If it is invalid elsewhere, for example because only the service has a
     variable, and there is such a database, prints one line and goes on: people need the commands that use only the
-    database just then. Otherwise exits as `load_config_or_exit` does."""
+    database in this situation. Otherwise exits as `load_config_or_exit` does."""
     from watchdog.config.load import load_config
     from watchdog.config.problems import ConfigError
 

@@ -38,7 +38,7 @@ def diff_command(
 
     Compares the configuration file with the running configuration, as the database holds it, or with another file:
     probes that are added, removed, changed or probably renamed, receivers, routes, who would be notified of open
-    incidents, and which changed probes no route matches. Values of secrets are masked, and a new value of a secret is
+    incidents, and new or changed probes without a route. Values of secrets are masked, and a new value of a secret is
     not a change.
 
     Exits 0 if nothing would change, 1 if something would, 2 if a configuration is invalid, 3 if the running one cannot

@@ -36,7 +36,7 @@ def incidents_command(
 ) -> None:
     """List incidents, newest first.
 
-    The notes of an open one state who takes care of it, and what holds back its notifications.
+    The notes on an open incident state who acknowledged it, and what holds back its notifications.
 
     \b
     Example: watchdog incidents --open --severity critical

@@ -135,7 +135,7 @@ def _build_config_error(
 
 
 def _has_valid_storage_section(sources: MergedConfigSources) -> bool:
-    """Or none at all. If it may be there under another name or in another place, the default would be wrong."""
+    """True also without such a section. False if it may have another name or place: the default would be wrong."""
     if not sources.root:
         return False
     paths = [problem.path.split(".") for problem in sources.problems]

@@ -21,7 +21,7 @@ MAX_UNMERGED_DUE_MESSAGES = 10
 NONCRITICAL_PAUSE_AFTER_MERGED_MESSAGE_MS = 60_000
 """Between a merged message and the next message, unless that is critical."""
 MAX_NEWS_BETWEEN_EDITS = 4
-"""Messages with news that a destination is sent one after another while one waits that only shows an act."""
+"""How many messages with news are sent to a destination in a row while an edit that only shows an act waits."""
 
 
 class DestinationPace(NamedTuple):

@@ -15,9 +15,9 @@ def describe_reopening(rule: str, probe: RegisteredProbe, now: int, *, was_last_
         within = format_duration_rounded(probe.policy.staleness_threshold(now))
         return f"no result has arrived yet: another incident opens if none arrives within about {within}"
     if rule == job.ALERT_RULE_NAME:
-        return "the last result still had the problem, but only what the job does from now on counts"
+        return "the last result still showed the problem, but only later failures of the job open another incident"
     if rule == missed_run.ALERT_RULE_NAME:
-        return "no run has taken place on time since: another incident opens when the next run is missed"
+        return "no run has started on time since then: another incident opens when the next run is missed"
     if rule in THRESHOLD_IGNORING_RULE_NAMES:
         return ""
     threshold, slot = probe.policy.failure_threshold, now

@@ -134,7 +134,7 @@ class DestinationEscalation(NamedTuple):
 
 def explain_routing_of_destination(routing_log: Sequence[str], destination: str, *, is_notified: bool) -> str:
     """Why a destination is notified or not, in the words of `RoutingDecision.routing_log`: the step that decided it, or
-    all steps if they left it out together. One that the steps would have notified was added later."""
+    all steps if they left it out together. One that the steps name, but that was not notified, was added later."""
     receiver, was_added_later = destination.partition("/")[0], False
     for step in routing_log:
         if step.startswith((MUTING_ROUTING_LOG_PREFIX, GROUPING_ROUTING_LOG_PREFIX, FLAPPING_ROUTING_LOG_PREFIX)):

@@ -46,7 +46,7 @@ def summarize_silence_selection(
         return SelectionSummary(count)
     hint = _format_similar_name_hint(pattern, (subject for each in subjects for subject in each))
     whose = _describe_selected_probes(matcher.probe, selected)
-    clause = f"Watchdog knows no job or other subject {_quote_name(pattern)} of {whose} now{hint}"
+    clause = f"no job or other subject {_quote_name(pattern)} of {whose} is known now{hint}"
     return SelectionSummary(len(selected), (clause,))
 
 

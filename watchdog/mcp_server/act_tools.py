@@ -149,7 +149,7 @@ class ActTools:
         comment: CommentParameter = "",
     ) -> ActToolResult:
         """Hold back the notifications of some incidents for a time: {silence: {id, match, until, ...},
-        open_incident_count, probe_count, warnings}. A warning states that no probe matches, such as because of a
+        open_incident_count, probe_count, warnings}. A warning states that no probe matches, for example because of a
         misspelt group, or that the subject is not known. An incident must match every condition that is given; at least
         one is necessary, or all. Incidents open and resolve as before, and what is still open at the end is sent then.
         Ask the person on call before you silence. Each call begins another silence. Requires an API key with role

@@ -27,7 +27,7 @@ _MESSAGE_TOO_BIG_CLOSE_CODE, _INTERNAL_ERROR_CLOSE_CODE = 1009, 1011
 
 
 class WebSocket:
-    """An open connection. Each method raises ProbeError once it has ended."""
+    """An open connection. `receive` and `send` raise ProbeError once the connection has ended."""
 
     def __init__(self, connection: ClientConnection, max_message_bytes: int):
         self._connection, self._max_message_bytes = connection, max_message_bytes
@@ -60,7 +60,7 @@ class WebSocket:
             return ProbeError("connection.closed", f"the server closed the connection (code {error.rcvd.code})")
         if error.sent is not None and error.sent.code == _MESSAGE_TOO_BIG_CLOSE_CODE:
             size = format_binary_byte_size(self._max_message_bytes)
-            return ProbeError("protocol.invalid_response", f"the server sent a message over {size}")
+            return ProbeError("protocol.invalid_response", f"the server sent a message larger than {size}")
         if error.sent is not None and error.sent.code == _INTERNAL_ERROR_CLOSE_CODE:
             return ProbeError("connection.lost", f"no response to a ping within {WEBSOCKET_PING_TIMEOUT_S:g} s")
         return ProbeError("connection.lost", "the connection was lost")
@@ -124,7 +124,7 @@ async def _open_websocket(
                 raise ProbeError(f"http.{status}", f"HTTP {status}, expected a WebSocket") from None
         raise (
             build_probe_error_from_exception(error)
-            or ProbeError("protocol.invalid_response", "the server does not respond as a WebSocket does")
+            or ProbeError("protocol.invalid_response", "the server did not complete the WebSocket handshake")
         ) from None
 
 

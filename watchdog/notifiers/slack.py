@@ -106,7 +106,7 @@ class SlackNotifier(Notifier):
     can use the buttons."""
     app_token: Secret | None = None
     """An app-level token (`xapp-...`) with the scope `connections:write`, for buttons in Socket Mode: Watchdog opens a
-    connection to Slack and receives clicks over it, so Slack need not reach Watchdog. The buttons are those of
+    connection to Slack and receives clicks over it, so Slack need not reach Watchdog. The buttons are the same as with
     `signing_secret`, which is then not needed. Requires `bot_token`, Socket Mode in the settings of the app
     (docs/acts.md), and the extra `slack`."""
     api_url: HttpUrl = "https://slack.com/api/"

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 SLACK_SOCKET_METHOD = "apps.connections.open"
 SLACK_APP_TOKEN_ADVICE_BY_ERROR_CODE = {
-    "access_denied": "an administrator forbids it",
+    "access_denied": "the app has no access: ask an administrator of the workspace",
     "account_inactive": "the app was removed",
-    "forbidden_team": "the workspace must not use Socket Mode",
+    "forbidden_team": "the workspace is not allowed to use Socket Mode",
     "invalid_auth": "Slack rejects the app token",
     "missing_scope": "the app token needs the scope connections:write",
     "no_permission": "the app token needs the scope connections:write",

@@ -60,7 +60,7 @@ log = structlog.get_logger()
 
 REPEATED_SILENCE_TOLERANCE_MS = 60_000
 """A silence that would end at most so much later than one in effect repeats it."""
-UNREADABLE_SELECTION = SelectionSummary(0, ("what it selects cannot be read",))
+UNREADABLE_SELECTION = SelectionSummary(0, ("the probes that it selects cannot be read from the database",))
 ACT_TIMEOUT_S = 15.0
 """Longer than SQLite and PostgreSQL usually wait for a lock."""
 

@@ -105,7 +105,7 @@ class SlackSockets:
     """Owns the connections of the apps whose tokens the receivers have, for as long as its `async with` block runs. A
     reload opens and closes only those of other tokens.
 
-    `report_problem`: called with what keeps clicks away, in words; empty: nothing does. `wait`: for seconds.
+    `report_problem`: called with the reason why clicks do not arrive; empty: they arrive. `wait`: for seconds.
     """
 
     def __init__(

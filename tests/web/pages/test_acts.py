@@ -333,7 +333,7 @@ def test_maintenance_begins_and_is_ended(app: FastAPI) -> None:
     response = submit(app, "/maintenance", fields, cookie)
     shown_at = response.headers["location"]
     assert (response.status_code, shown_at.partition("=")[0]) == (303, "/maintenance?started")
-    assert "Put 1 probe into maintenance until 06:29 UTC m-" in visible_text(read_page(app, shown_at, cookie))
+    assert "1 probe in maintenance until 06:29 UTC m-" in visible_text(read_page(app, shown_at, cookie))
     text = visible_text(page := read_page(app, "/maintenance", cookie))
     assert "1 maintenance window in effect" in text
     assert "In effect · 1 id api, group Core, tags eu, prod, kind http, severity warning m-" in text

@@ -40,15 +40,15 @@ def delivery(
         ([delivery("a/slack", SENT), delivery("a/slack", MERGED, event=RESOLVED)], "Notified: a/slack"),
         (
             [delivery("a/slack", SENT), delivery("a/slack", WAITING, 40, 9, "[timeout]", RESOLVED)],
-            "Notified: a/slack. Not yet: a/slack (resolved): 9 attempts failed ([timeout]), next at 00:00:40 UTC",
+            "Notified: a/slack. Not sent yet: a/slack (resolved): 9 attempts failed ([timeout]), next at 00:00:40 UTC",
         ),
         (
             [delivery("a/slack", SENT), delivery("a/slack", DeliveryState.SILENCED, event=RESOLVED)],
-            "Notified: a/slack. Not yet: a/slack (resolved): held back by a silence",
+            "Notified: a/slack. Not sent yet: a/slack (resolved): held back by a silence",
         ),
         (
             [delivery("a/slack", SENT), delivery("b/email", WAITING, 33)],
-            "Notified: a/slack. Not yet: b/email: to be sent at 00:00:33 UTC",
+            "Notified: a/slack. Not sent yet: b/email: to be sent at 00:00:33 UTC",
         ),
         ([delivery("a/slack", WAITING)], "No one has been notified yet. a/slack: waits to be sent"),
         (

@@ -85,7 +85,7 @@ def load_active_flapping_by_incident(connection: sa.Connection) -> dict[str, str
 
 
 def add_incidents_of_same_active_flapping(connection: sa.Connection, ids: Collection[str]) -> Collection[str]:
-    """These incidents, and those that opened while the same alert flaps, as it still does."""
+    """These incidents, and all that belong to the same flapping, if it still goes on."""
     flapping_by_incident = load_active_flapping_by_incident(connection)
     flapping = {flapping_by_incident[id] for id in ids if id in flapping_by_incident}
     if not flapping:  # the usual case

@@ -48,7 +48,7 @@ def make_retries_due_after_failure(
 def _make_retries_due(
     connection: sa.Connection, destinations: Collection[str], now: int, *conditions: sa.ColumnElement[bool]
 ) -> None:
-    """Rows that another transaction has locked are left alone: to wait for it could be a deadlock."""
+    """Rows that another transaction has locked are skipped: waiting for it could cause a deadlock."""
     key = outbox.c.incident, outbox.c.destination, outbox.c.seq
     is_retry = (
         outbox_is_waiting, outbox.c.due_at > now, outbox.c.attempts > 0, outbox.c.destination.in_(destinations),

@@ -115,9 +115,9 @@ def summarize_deliveries(deliveries: Sequence[DeliveryRecord]) -> str:
 def describe_who_was_notified(
     deliveries: Sequence[DeliveryRecord], now: int, *, is_open: bool = True, is_muted: bool = False
 ) -> str:
-    """Which destinations have got a message about an incident, and what the others wait for: "Notified: oncall/slack.
-    Not yet: chat/slack: to be sent at 01:49:33 UTC". Empty: there is no delivery, or one was given up, which a banner
-    states. `deliveries`: in order. `is_muted`: what is not sent yet waits because of another probe."""
+    """Which destinations received a message about an incident, and what the others wait for: "Notified: oncall/slack.
+    Not sent yet: chat/slack: to be sent at 01:49:33 UTC". Empty: there is no delivery, or one was given up, which a
+    banner states. `deliveries`: in order. `is_muted`: what is not sent yet waits because of another probe."""
     if any(each.state in _GIVEN_UP_STATES for each in deliveries):
         return ""
     notified = sorted({each.destination for each in deliveries if _has_reached_destination(each)})
@@ -130,7 +130,7 @@ def describe_who_was_notified(
             waits[label] = _describe_wait(delivery, now, is_muted=is_muted)
     others = "; ".join(f"{label}: {wait}" for label, wait in waits.items())
     if notified:
-        return f"Notified: {', '.join(notified)}" + (f". Not yet: {others}" if others else "")
+        return f"Notified: {', '.join(notified)}" + (f". Not sent yet: {others}" if others else "")
     no_one = "No one has been notified yet" if is_open else "No one was notified"
     return f"{no_one}. {others}" if others else ""
 

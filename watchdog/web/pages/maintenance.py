@@ -73,7 +73,7 @@ def _build_started_banner(connection: Connection, started: str, now: int) -> Pag
     if window is None or not window.is_in_effect(now):
         return None
     count = format_count_with_noun(count_probes_of_maintenance(connection, window), "probe")
-    title = Markup("Put {} into maintenance until {}").format(count, render_timestamp_with_zone(window.ends_at, now))
+    title = Markup("{} in maintenance until {}").format(count, render_timestamp_with_zone(window.ends_at, now))
     return PageBanner("maint", title, window.id)
 
 

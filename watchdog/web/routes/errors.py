@@ -52,7 +52,7 @@ LIST_PATH_BY_ACT_SUBJECT = {
     ActSubjectKind.SILENCE: "/silences",
     ActSubjectKind.MAINTENANCE: "/maintenance",
 }
-DELETED_ID_ADVICE = "Resolved incidents, and silences and maintenance that ended, are deleted after a while."
+DELETED_ID_ADVICE = "Resolved incidents, ended silences and ended maintenance windows are deleted after a while."
 STATUS_CODE_BY_PROBE_EDIT_REFUSAL = {
     ManagedProbeRefusalReason.UNAVAILABLE: 409,
     ManagedProbeRefusalReason.NOT_FOUND: 404,

@@ -32,7 +32,7 @@ from watchdog.web.templating import LIVE_PAGE_HEADERS, NO_STORE_HEADERS, PageRen
 MAX_PROBE_SEARCH_TEXT_CHARS = 200
 MAX_SLOT_PARAMETER_DIGITS = 15
 UNKNOWN_INCIDENT_PAGE_TEXT = (
-    "There is no incident {}. Resolved incidents are deleted after a while: /incidents lists the others."
+    "There is no incident {}. Resolved incidents are deleted after a while. /incidents lists the others."
 )
 
 
@@ -130,7 +130,7 @@ def create_operator_router(context: OperatorRouteContext) -> APIRouter:
         query = parse_probe_page_url_query(request, now)
         content = await context.run_query(lambda c: probe.load_probe_page(c, probe_id, query, now))
         if content is None:
-            raise PageNotFoundError(f"There is no probe with the id {probe_id}. /probes lists those that run.")
+            raise PageNotFoundError(f"There is no probe with the id {probe_id}. /probes lists all probes.")
         return await context.render_page(request, "probe.j2", "probes", content, now)
 
     @router.get("/incidents")

@@ -272,7 +272,7 @@ def parse_duration_ms(form: Mapping[str, str]) -> int:
 def require_probe(connection: Connection, probe_id: str) -> None:
     """Raises PageNotFoundError."""
     if not any(probe.id == probe_id for probe in list_probe_infos(connection)):
-        raise PageNotFoundError(f"There is no probe with the id {probe_id}. /probes lists those that run.")
+        raise PageNotFoundError(f"There is no probe with the id {probe_id}. /probes lists all probes.")
 
 
 def require_tester(context: OperatorRouteContext, destination: str) -> ReceiverTester:
