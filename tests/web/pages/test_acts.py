@@ -295,9 +295,10 @@ def test_a_run_is_requested_and_its_result_is_marked(app: FastAPI, database: Dat
     harness = register_probe(database, NOW)
     cookie = sign_in(app, OPERATOR)
     page = read_page(app, "/probes/api", cookie)
-    first_button = re.search(r'<form class="actions"[^>]*>.*?(<button[^>]*>)', page)
-    assert first_button
-    assert first_button[1] == '<button class="btn btn-primary" formaction="/probes/api/run-now">'
+    first_form, form_with_comment = re.findall(r'<form class="actions".*?</form>', page, re.DOTALL)
+    assert 'action="/probes/api/run-now"' in first_form
+    assert 'name="comment"' in form_with_comment
+    assert "run-now" not in form_with_comment, "Enter in the field of the comment does not run the probe"
     fields = {"csrf_token": find_token(page), "comment": "after the fix"}
     for _ in range(2):
         response = submit(app, "/probes/api/run-now", fields, cookie)
