@@ -70,6 +70,17 @@ def test_a_sample(
     assert to_minutes(runs) == expected, sentence
 
 
+def test_a_sample_has_the_runs_with_which_incidents_began(database: Database, rows: FixtureRows) -> None:
+    """Whether they are the first of their interval, in the time, of the probe, or stored at all."""
+    for probe, minute in ((1, 0), (1, 17), (1, 17), (1, 12), (1, 30), (1, 36), (2, 25)):
+        since = HOUR_AGO + minute * MINUTE_MS
+        rows.add_incident(probe, "availability", "refused", since, resolved_at=since + MINUTE_MS)
+    insert(database, rows)
+    with database.open_read_transaction() as connection:
+        runs = list_sampled_runs(connection, 1, HOUR_AGO, HOUR_AGO + 36 * MINUTE_MS, 10 * MINUTE_MS)
+    assert to_minutes(runs) == [0, 15, 17, 20, 30]
+
+
 def test_all_runs_of_a_time(database: Database, rows: FixtureRows) -> None:
     insert(database, rows)
     with database.open_read_transaction() as connection:

@@ -113,4 +113,4 @@ def test_the_page_shows_the_stages(tmp_path: Path) -> None:
     assert "02:24:14 8 ms - - 1 214 canary job not picked up within 10 s" in text.replace("\N{EN DASH}", "-")
     assert "Latency" not in text
     assert response.text.count('class="x-mark" d="M-3.5') == 3
-    assert "canary runs over 6 h. Time to pick-up between" in response.text.replace(NBSP, " ")
+    assert "canary runs over 6 h. Median time to pick-up between" in response.text.replace(NBSP, " ")

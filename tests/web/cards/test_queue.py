@@ -82,6 +82,8 @@ def test_a_point_is_the_maximum_of_waiting_jobs() -> None:
     chart = render_waiting_jobs_chart(points, QueueThresholdRecord(WAITING), HOUR, HOUR.stop)
     assert 'class="limit"' in chart
     assert "Waiting jobs over 1 h: at most 12\u202f400, 12\u202f400 at the end." in chart.replace(NBSP, " ")
+    sample = render_waiting_jobs_chart(points, None, HOUR, HOUR.stop, is_sample=True)
+    assert "Waiting jobs over 1 h: highest run shown 12\u202f400, 12\u202f400 at the end." in sample.replace(NBSP, " ")
     high_limit = QueueThresholdRecord(QueueThreshold("waiting", 90_000))
     assert 'class="limit"' not in render_waiting_jobs_chart(points, high_limit, HOUR, HOUR.stop)
     assert render_waiting_jobs_chart([], high_limit, HOUR, HOUR.stop) == ""

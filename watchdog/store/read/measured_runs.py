@@ -10,7 +10,10 @@ from sqlalchemy import Connection
 
 from watchdog.domain.model import JsonScalar, Outcome
 from watchdog.store.codec import OUTCOMES_BY_VALUE, decode_nullable_json
-from watchdog.store.tables import effective_results
+from watchdog.store.tables import effective_results, incidents
+
+MAX_INCIDENTS_IN_SAMPLE = 500
+"""Of more, those that began last."""
 
 
 class MeasuredRun(NamedTuple):
@@ -43,10 +46,15 @@ def list_measured_runs(connection: Connection, probe: int, start: int, end: int)
 
 
 def list_sampled_runs(connection: Connection, probe: int, start: int, end: int, interval_ms: int) -> list[MeasuredRun]:
-    """The first run of each interval of [start, end), oldest first. One index seek for each interval finds it, however
-    many runs there are."""
+    """The first run of each interval of [start, end), and those with which incidents began, oldest first. One index
+    seek finds each of them, however many runs there are."""
     values = {"probe": probe, "start": start, "end": end, "interval": interval_ms}
-    return [_measured_run_from_row(row) for row in connection.execute(_SAMPLED_RUNS_QUERY, values)]
+    rows = (
+        *connection.execute(_SAMPLED_RUNS_QUERY, values),
+        *connection.execute(_FIRST_RUNS_OF_INCIDENTS_QUERY, {"probe": probe, "start": start, "end": end}),
+    )
+    runs = {run.slot: run for run in map(_measured_run_from_row, rows)}
+    return [runs[slot] for slot in sorted(runs)]
 
 
 def _build_sampled_runs_query() -> sa.Select[Any]:
@@ -68,6 +76,19 @@ def _build_sampled_runs_query() -> sa.Select[Any]:
 
 
 _SAMPLED_RUNS_QUERY = _build_sampled_runs_query()
+
+
+def _build_first_runs_of_incidents_query() -> sa.Select[Any]:
+    probe, start, end = (sa.bindparam(name, type_=sa.BigInteger) for name in ("probe", "start", "end"))
+    since = incidents.c.since
+    began = sa.select(since).where(incidents.c.probe == probe, since >= start, since < end).distinct()
+    began_last = began.order_by(since.desc()).limit(MAX_INCIDENTS_IN_SAMPLE).subquery("began")
+    is_first = sa.and_(effective_results.c.probe == probe, effective_results.c.slot == began_last.c.since)
+    query = sa.select(*_COLUMNS).join_from(began_last, effective_results, is_first)
+    return query.where(effective_results.c.outcome != Outcome.MISSED)
+
+
+_FIRST_RUNS_OF_INCIDENTS_QUERY = _build_first_runs_of_incidents_query()
 
 
 def _measured_run_from_row(row: Sequence[Any]) -> MeasuredRun:

@@ -204,7 +204,7 @@ def _describe_canary_chart(points: Sequence[CanaryChartPoint], window: ChartWind
     ):
         if durations:
             limits = f"{format_duration(min(durations))} and {format_duration(max(durations))}"
-            sentences.append(f"Time to {label} between {limits}.")
+            sentences.append(f"Median time to {label} between {limits}.")
     if failed_count := sum(point.failed_count for point in points):
         sentences.append(f"{format_count_with_noun(failed_count, 'run')} failed.")
     return " ".join(sentences)

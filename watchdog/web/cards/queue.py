@@ -71,6 +71,8 @@ class QueueCard:
     """ "last 7 days"."""
     chart: Markup
     """Empty: there is no run in this time."""
+    is_sample: bool
+    """Whether the chart shows some of the runs."""
     sample_note: Markup
     table_rows: tuple[QueueChartPoint, ...]
     """Newest first."""
@@ -89,7 +91,10 @@ def load_queue_card(context: ProbeCardLoadContext) -> QueueCard | None:
         metrics=build_queue_card_metrics(newest, thresholds),
         window=window,
         period=context.render_chart_period(),
-        chart=render_waiting_jobs_chart(points, thresholds.get("waiting"), window, context.now),
+        chart=render_waiting_jobs_chart(
+            points, thresholds.get("waiting"), window, context.now, is_sample=not context.is_chart_of_runs
+        ),
+        is_sample=not context.is_chart_of_runs,
         sample_note=context.render_sample_note(runs),
         table_rows=tuple(reversed(points)),
     )
@@ -129,9 +134,15 @@ def compute_queue_chart_points(
 
 
 def render_waiting_jobs_chart(
-    points: Sequence[QueueChartPoint], threshold: QueueThresholdRecord | None, window: ChartWindow, now: int
+    points: Sequence[QueueChartPoint],
+    threshold: QueueThresholdRecord | None,
+    window: ChartWindow,
+    now: int,
+    *,
+    is_sample: bool = False,
 ) -> Markup:
-    """`points`: oldest first. Empty if there is none. The limit is drawn unless it lies far above all of them."""
+    """`points`: oldest first. Empty if there is none. The limit is drawn unless it lies far above all of them.
+    `is_sample`: there are more runs, which may be higher."""
     if not points:
         return Markup()
     waiting: list[int | None] = [None] * window.point_count
@@ -143,7 +154,8 @@ def render_waiting_jobs_chart(
     if limit is not None and limit <= 4 * max(peak, 5):
         limit_line = charts.LimitLine(limit, f"over {_format_rounded_to_integer(limit)}")
     label = (
-        f"Waiting jobs over {format_duration(window.length)}: at most {_format_rounded_to_integer(peak)}, "
+        f"Waiting jobs over {format_duration(window.length)}: "
+        f"{'highest run shown' if is_sample else 'at most'} {_format_rounded_to_integer(peak)}, "
         f"{_format_rounded_to_integer(points[-1].waiting)} at the end."
     )
     return charts.render_count_chart(waiting, limit_line, build_time_axis_labels(window, now), label)
