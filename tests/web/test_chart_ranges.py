@@ -66,7 +66,8 @@ def get_html(database: Database, path: str) -> str:
           "Shorter peaks are shown only if an incident began with them. Show",
           "Latency, last 30 days mean max", "Time by phase, last 24 h", "State, last 30 days", "Up the whole time"]),
         ("orders?range=90d",
-         ["Waiting jobs, last 90 days: highest of the runs shown, per 12 h. Values are of at most one run per 1 h 30 min. "
+         ["Waiting jobs, last 90 days: highest of the runs shown, per 12 h. "
+          "Values are of at most one run per 1 h 30 min. "
           "Runs are stored from 23 Oct 02:49 on. Shorter peaks", "read 14 s ago", "Consumers 2"]),
         (f"orders{OLD_HOURS}",
          ["Waiting jobs, 13 Oct 02:00 to 13 Oct 04:29: no stored run in this time read the queue.",
@@ -153,3 +154,19 @@ def test_a_probe_that_no_longer_runs_keeps_its_charts(tmp_path_factory: pytest.T
             assert part in text
             assert "Latest run" not in text
             assert "Last result Failed : x · 180 ms · 19 Nov 02:29:14, 3 days ago" in text
+
+
+def test_failed_runs_on_request_do_not_hide_the_queue(tmp_path_factory: pytest.TempPathFactory) -> None:
+    rows = FixtureRows()
+    rows.add_watermark(NOW)
+    broken, unread, _new = (rows.add_probe(name, "queue") for name in ("Broken", "Unread", "New"))
+    rows.add_result(broken, NOW - HOUR_MS, measurements={"waiting": 3})
+    for i in range(9):
+        for probe in (broken, unread):
+            rows.add_result(probe, NOW - MINUTE_MS - i, Outcome.FAIL, "refused", measurements={"manual": True})
+    with filled_database(f"sqlite:///{tmp_path_factory.mktemp('failed')}/f.db", rows) as database:
+        assert "Queue read 1 h ago Waiting 3 " in visible_text(get_html(database, "broken"))
+        assert "Queue read" not in visible_text(get_html(database, "unread"))
+        text = visible_text(get_html(database, "unread?range=7d"))
+        assert "Queue Waiting jobs, last 7 days: no stored run in this time read the queue." in text
+        assert "Waiting jobs" not in visible_text(get_html(database, "new?range=7d"))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from tests.support.fixture_rows import NOW, FixtureRows
 from watchdog.domain.formatting import MINUTE_MS
 from watchdog.domain.measurements import QueueMeasurements
-from watchdog.domain.model import Outcome
+from watchdog.domain.model import JsonScalar, Outcome
 from watchdog.store.database import Database
 from watchdog.store.read.history import IncidentInterval, list_incident_intervals
 from watchdog.store.read.measured_runs import MeasuredRun, list_measured_runs, list_sampled_runs
@@ -93,15 +95,36 @@ def test_all_runs_of_a_time(database: Database, rows: FixtureRows) -> None:
     assert (empty.phases, empty.measurements) == ({}, {})
 
 
-def test_a_failed_run_on_request_is_no_reading_of_the_queue(database: Database, rows: FixtureRows) -> None:
-    rows.add_result(
-        1, NOW - MINUTE_MS, Outcome.FAIL, "refused", "broker.unreachable", None, measurements={"manual": True}
-    )
+@pytest.mark.parametrize(
+    ("sentence", "failed_minutes_later", "measurements", "is_found"),
+    [
+        ("a failed run on request has not read the queue", range(1, 10), {"manual": True}, True),
+        ("a run on request that passed has", [1], {"waiting": 7, "manual": True}, False),
+        ("scheduled runs have failed since", range(1, 10), None, True),
+        ("the probe runs once a week, and its last run failed", [7 * 24 * 60], None, True),
+        ("runs have failed for a long time", [9 * 24 * 60], None, False),
+    ],
+)
+def test_the_newest_reading_of_a_queue(
+    database: Database,
+    rows: FixtureRows,
+    sentence: str,
+    failed_minutes_later: Sequence[int],
+    measurements: dict[str, JsonScalar] | None,
+    is_found: bool,
+) -> None:
+    newest = HOUR_AGO + 39 * MINUTE_MS
+    for minute in failed_minutes_later:
+        slot = newest + minute * MINUTE_MS
+        rows.add_result(1, slot, Outcome.FAIL, "refused", "broker.unreachable", None, measurements=measurements)
     insert(database, rows)
     with database.open_read_transaction() as connection:
         sample = load_newest_queue_sample(connection, 1)
         assert load_newest_queue_sample(connection, 3) is None
-    assert sample == (HOUR_AGO + 39 * MINUTE_MS, QueueMeasurements(waiting=139))
+    if measurements and "waiting" in measurements:
+        assert sample == (newest + MINUTE_MS, QueueMeasurements(waiting=7)), sentence
+    else:
+        assert sample == ((newest, QueueMeasurements(waiting=139)) if is_found else None), sentence
 
 
 def test_the_incidents_of_a_probe_that_began_last(database: Database, rows: FixtureRows) -> None:

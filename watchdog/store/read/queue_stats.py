@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.measurements import QueueMeasurements
 from watchdog.domain.probe_state import (
     QUEUE_THRESHOLDS_STATE_KEY,
     QueueThresholdRecord,
     queue_threshold_records_from_json,
 )
-from watchdog.store.codec import decode_nullable_json
+from watchdog.domain.rules.missed_run import REQUESTED_RUN_MEASUREMENT_NAME
+from watchdog.store.codec import decode_nullable_json, encode_compact_json
 from watchdog.store.read.measured_runs import MeasuredRun
 from watchdog.store.tables import newest_results, probe_state
 
-MAX_RUNS_SEARCHED_FOR_METRICS = 5
-"""A run on request that failed has a measurement, but none of the queue."""
+NEWEST_SAMPLE_SEARCH_PERIOD_MS = 8 * DAY_MS
+"""Before the newest result: a probe may run once a week, and fail for a year."""
+_MEASUREMENTS_OF_FAILED_REQUESTED_RUN = encode_compact_json({REQUESTED_RUN_MEASUREMENT_NAME: True})
 
 
 class QueueSample(NamedTuple):
@@ -34,14 +37,27 @@ def build_queue_samples(runs: Iterable[MeasuredRun]) -> list[QueueSample]:
 
 
 def load_newest_queue_sample(connection: Connection, probe: int) -> QueueSample | None:
-    """The newest run that read the queue; None: there is none."""
-    measured = newest_results.c.probe == probe, newest_results.c.measurements.is_not(None)
-    query = sa.select(newest_results.c.slot, newest_results.c.measurements).where(*measured)
-    rows = connection.execute(query.order_by(newest_results.c.slot.desc()).limit(MAX_RUNS_SEARCHED_FOR_METRICS))
-    samples = (
-        QueueSample(slot, QueueMeasurements.from_measurements(decode_nullable_json(text))) for slot, text in rows
+    """The newest run that read the queue; None: there is none in the last days before the newest result."""
+    row = connection.execute(_NEWEST_SAMPLE_QUERY, {"probe": probe}).one_or_none()
+    if row is None:
+        return None
+    return QueueSample(row.slot, QueueMeasurements.from_measurements(decode_nullable_json(row.measurements)))
+
+
+def _build_newest_sample_query() -> sa.Select[Any]:
+    probe = sa.bindparam("probe", type_=sa.BigInteger)
+    last = newest_results.alias("last_result")
+    newest_slot = sa.select(last.c.slot).where(last.c.probe == probe).order_by(last.c.slot.desc()).limit(1)
+    query = sa.select(newest_results.c.slot, newest_results.c.measurements).where(
+        newest_results.c.probe == probe,
+        newest_results.c.slot >= newest_slot.scalar_subquery() - NEWEST_SAMPLE_SEARCH_PERIOD_MS,
+        newest_results.c.measurements.is_not(None),
+        newest_results.c.measurements != _MEASUREMENTS_OF_FAILED_REQUESTED_RUN,
     )
-    return next((sample for sample in samples if sample.metrics != QueueMeasurements()), None)
+    return query.order_by(newest_results.c.slot.desc()).limit(1)
+
+
+_NEWEST_SAMPLE_QUERY = _build_newest_sample_query()
 
 
 def load_queue_threshold_records(connection: Connection, probe: int) -> dict[str, QueueThresholdRecord]:

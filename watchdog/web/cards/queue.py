@@ -64,7 +64,8 @@ class QueueChartPoint(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class QueueCard:
-    read_at: int
+    read_at: int | None
+    """None: no run of the last days read the queue."""
     metrics: tuple[QueueCardMetric, ...]
     window: ChartWindow
     period: Markup
@@ -79,16 +80,18 @@ class QueueCard:
 
 
 def load_queue_card(context: ProbeCardLoadContext) -> QueueCard | None:
-    """None: the queue was not read within the last day, and the URL asks for no other part of the history."""
+    """None: the queue was not read within the last day, and the URL asks for no other part of the history; or the probe
+    has never run."""
     newest = queue_stats.load_newest_queue_sample(context.connection, context.probe_database_id)
-    if newest is None or (newest.slot < context.now - DAY_MS and not context.chart_query.parameters):
+    is_recent = newest is not None and newest.slot >= context.now - DAY_MS
+    if context.status.latest_result is None or not (is_recent or context.chart_query.parameters):
         return None
     thresholds = queue_stats.load_queue_threshold_records(context.connection, context.probe_database_id)
     runs, window = context.list_measured_chart_runs(), context.chart_window
     points = compute_queue_chart_points(queue_stats.build_queue_samples(runs), window, context.chart_query)
     return QueueCard(
-        read_at=newest.slot,
-        metrics=build_queue_card_metrics(newest, thresholds),
+        read_at=None if newest is None else newest.slot,
+        metrics=() if newest is None else build_queue_card_metrics(newest, thresholds),
         window=window,
         period=context.render_chart_period(),
         chart=render_waiting_jobs_chart(
