@@ -71,8 +71,8 @@ def get_text(database: Database, query: str, probe: str = "api") -> str:
         ("?range=30d", "Latency, last 30 days mean max"),
         ("?range=90d", "Latency, last 90 days mean max"),
         (f"?from={NOW - 2 * HOUR_MS}&to={NOW - HOUR_MS}", "Latency, 00:29 to 01:29 p50 p95"),
-        (f"?from={OLD}&to={OLD + 2 * HOUR_MS}", "Latency, 13 Oct 02:00 to 13 Oct 04:29 mean max"),
-        (f"?from={NOW - 3 * DAY_MS}&to={NOW - DAY_MS}", "Latency, 19 Nov 02:00 to 21 Nov 02:29 mean max"),
+        (f"?from={OLD}&to={OLD + 2 * HOUR_MS}", "Latency, 13 Oct 02:00 to 13 Oct 05:00 mean max"),
+        (f"?from={NOW - 3 * DAY_MS}&to={NOW - DAY_MS}", "Latency, 19 Nov 02:00 to 21 Nov 03:00 mean max"),
         ("?range=2y", "Latency, last 6 h p50"),
         ("?range=", "Latency, last 6 h p50"),
         ("?range=7d%00%F0%9F%92%A5<script>", "Latency, last 6 h p50"),
@@ -96,6 +96,10 @@ def test_a_long_range_has_means_and_failures_of_hours(database: Database) -> Non
     old = get_text(database, f"?from={OLD}&to={OLD + 2 * HOUR_MS}")
     assert "Passed 173 of 180" in old
     assert "13 Oct 02:00:00 200 ms 900 ms 7" in old
+    hour = OLD // HOUR_MS * HOUR_MS
+    part = get_text(database, f"?from={hour + 10 * MINUTE_MS}&to={hour + 15 * MINUTE_MS}")
+    assert "Latency, 13 Oct 02:00 to 13 Oct 03:00" in part, "the title names the hour that is counted"
+    assert "Passed 53 of 60" in part
 
 
 def test_links_keep_the_other_parameters(database: Database) -> None:
@@ -141,7 +145,7 @@ def run(ago: int, outcome: Outcome = Outcome.PASS, duration: int | None = 100, s
 
 def test_runs_stand_for_the_hours_that_are_not_rolled_up() -> None:
     """Once each: not those of an hour that is rolled up."""
-    window = build_chart_window_of_hours(NOW - 7 * DAY_MS, NOW)
+    window = build_chart_window_of_hours(NOW - 7 * DAY_MS, NOW, NOW)
     hours = [HourlyRollup(LAST_HOUR, 59, 1, 2, 3, 59 * 100, 400)]
     in_hour, later = NOW - LAST_HOUR - MINUTE_MS, 5 * MINUTE_MS
     newest = [
@@ -155,7 +159,7 @@ def test_runs_stand_for_the_hours_that_are_not_rolled_up() -> None:
 
 
 def test_points_without_any_data() -> None:
-    empty = compute_points_of_hours([], build_chart_window_of_hours(NOW - 30 * DAY_MS, NOW))
+    empty = compute_points_of_hours([], build_chart_window_of_hours(NOW - 30 * DAY_MS, NOW, NOW))
     assert (empty.total_lower, empty.total_upper, empty.passed_count) == (None, None, 0)
     assert set(empty.lower) == {None}
     none = compute_points_of_runs([], build_chart_window_of_runs([], NOW - HOUR_MS, NOW))
@@ -166,7 +170,7 @@ def test_points_without_any_data() -> None:
 def test_a_chart_has_few_points(length: int) -> None:
     for window in (
         build_chart_window_of_runs([], NOW - length, NOW),
-        build_chart_window_of_hours(NOW - length, NOW),
+        build_chart_window_of_hours(NOW - length, NOW, NOW),
     ):
         assert 1 <= window.point_count <= MAX_CHART_POINTS + 1
         assert window.start <= NOW - length

@@ -149,9 +149,9 @@ def build_chart_window_of_runs(runs: Sequence[ResultRow], start: int, stop: int)
     return ChartWindow(start, stop, step, -(-(stop - start) // step))
 
 
-def build_chart_window_of_hours(start: int, stop: int) -> ChartWindow:
-    """Points of whole hours, from a whole hour on."""
-    start = start // HOUR_MS * HOUR_MS
+def build_chart_window_of_hours(start: int, stop: int, now: int) -> ChartWindow:
+    """Points of whole hours: [start, stop) is extended to whole hours, but not beyond `now`."""
+    start, stop = start // HOUR_MS * HOUR_MS, min(-(-stop // HOUR_MS) * HOUR_MS, now)
     step = _choose_chart_point_duration(max(HOUR_MS, -(-(stop - start) // MAX_CHART_POINTS)))
     return ChartWindow(start, stop, step, -(-(stop - start) // step))
 

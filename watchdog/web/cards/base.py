@@ -77,7 +77,7 @@ class ProbeCardLoadContext:
             return choose_chart_window(self.runs, self.now)
         if self.is_chart_of_runs:
             return build_chart_window_of_runs(self.chart_runs, *period)
-        return build_chart_window_of_hours(*period)
+        return build_chart_window_of_hours(*period, self.now)
 
     @cached_property
     def chart_hours(self) -> Sequence[HourlyRollup]:
