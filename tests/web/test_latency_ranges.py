@@ -155,7 +155,7 @@ def test_runs_stand_for_the_hours_that_are_not_rolled_up() -> None:
     points = compute_points_of_hours(add_newest_runs_to_hours(hours, newest, window), window)
     assert (points.passed_count, points.failed_count, points.no_verdict_count) == (61, 2, 15)
     assert (points.total_lower, points.total_upper) == (100, 400)
-    assert sum(points.count_failures_by_point()) == 2
+    assert sum(window.sum_counts_by_chart_point(points.failures)) == 2
 
 
 def test_points_without_any_data() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from statistics import median_high
 from typing import NamedTuple
@@ -63,6 +63,13 @@ class ChartWindow(NamedTuple):
 
     def get_chart_point_start_ms(self, index: int) -> int:
         return self.start + index * self.step
+
+    def sum_counts_by_chart_point(self, counts: Iterable[tuple[int, int]]) -> list[int]:
+        """`counts`: (instant, number)."""
+        sums = [0] * self.point_count
+        for at, count in counts:
+            sums[self.find_chart_point_index(at)] += count
+        return sums
 
     @property
     def sample_interval_ms(self) -> int:

@@ -144,17 +144,20 @@ def render_count_chart(
 
 
 class CanaryChartColumn(NamedTuple):
-    """One sentinel job: ms until it was picked up, and from then (or from being sent) until it was finished."""
+    """The sentinel jobs of a point in time: ms until they were picked up, and from then (or from being sent) until they
+    were finished."""
 
     pick_up_ms: float | None
     processing_ms: float | None
-    failed: bool
+    has_failed_run: bool
+    has_passed_run: bool
 
 
 def render_canary_chart(
     timings: Sequence[CanaryChartColumn | None], time_labels: Sequence[TimeAxisLabel], label: str
 ) -> Markup:
-    """One column per run: waiting below, processing above; failed runs are hatched. None: no run."""
+    """Columns: waiting below, processing above. A cross marks a column with failed runs, which is hatched if none
+    passed. None: no run."""
     peak = max([*((c.pick_up_ms or 0) + (c.processing_ms or 0) for c in timings if c), 1.0])
     ceiling, step = choose_axis_maximum_and_step(peak)
     scale = ChartScale(CHART_HEIGHT, ceiling, len(timings))
@@ -171,9 +174,10 @@ def render_canary_chart(
                 bar_height = max(baseline - scale.value_to_chart_y(ms), 1)
                 y -= bar_height
                 out += _build_svg_rect(name, x, y, width, bar_height)
-        if column.failed:
-            y = min(y, baseline - scale.plot_height * 0.4)
-            out += _build_svg_rect("fail", x, y, width, baseline - y)
+        if column.has_failed_run:
+            if not column.has_passed_run:
+                y = min(y, baseline - scale.plot_height * 0.4)
+                out += _build_svg_rect("fail", x, y, width, baseline - y)
             out += Markup(
                 '<svg x="{}%" y="{}" overflow="visible"><path class="x-mark" d="M-3.5 0l7 7m0-7l-7 7"/></svg>'
             ).format(format_svg_number(x + width / 2), format_svg_number(y - 12))

@@ -45,12 +45,6 @@ class LatencyPoints:
     no_verdict_period: tuple[int, int] | None
     """The first and the last of them; None: there is none, or they are not known one by one."""
 
-    def count_failures_by_point(self) -> list[int]:
-        counts = [0] * self.window.point_count
-        for at, count in self.failures:
-            counts[self.window.find_chart_point_index(at)] += count
-        return counts
-
 
 def compute_percentile(values: Sequence[int], percent: int) -> int:
     """The nearest-rank percentile of sorted values."""

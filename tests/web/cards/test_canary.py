@@ -15,6 +15,7 @@ from watchdog.domain.formatting import MINUTE_MS, NBSP
 from watchdog.domain.model import Outcome, ProbeResult
 from watchdog.store.read.measured_runs import MeasuredRun
 from watchdog.web.cards.canary import (
+    JudgedRunCounts,
     build_canary_latest_run,
     compute_canary_chart_points,
     render_canary_chart_of_points,
@@ -73,30 +74,36 @@ def measured(slot: int, outcome: Outcome = Outcome.PASS, message: str = "", **st
 
 
 @pytest.mark.parametrize(
-    ("sentence", "runs", "failed", "expected"),
+    ("sentence", "runs", "counts", "expected", "is_hatched"),
     [
-        ("no run", [], 0, []),
-        ("one run", [measured(1, **FULL)], 0, [(8.0, 200.0, 1_700.0, 0, None, "")]),
-        ("several runs have their medians", [measured(i, pick_up=ms) for i, ms in enumerate((100, 900, 200))], 0,
-         [(None, 200, None, 0, None, "")]),
+        ("no run", [], (0, 0), [], False),
+        ("one run", [measured(1, **FULL)], (1, 0), [(8.0, 200.0, 1_700.0, 0, None, "")], False),
+        ("several runs have their medians", [measured(i, pick_up=ms) for i, ms in enumerate((100, 900, 200))],
+         (3, 0), [(None, 200, None, 0, None, "")], False),
         ("failed runs do not count beside others", [measured(1, pick_up=5), measured(2, Outcome.FAIL, "a", pick_up=99)],
-         1, [(None, 5, None, 1, 14, "a")]),
-        ("only failed runs", [measured(1, Outcome.FAIL, "a", enqueue=5), measured(2, Outcome.FAIL, "b", enqueue=7)], 2,
-         [(6.0, None, None, 2, 14, "b")]),
-        ("a run without a verdict is no data", [measured(1, Outcome.ERROR, enqueue=5)], 0, []),
-        ("failures that are not in the sample", [], 3, [(None, None, None, 3, None, "")]),
-        ("a failure that is not counted yet", [measured(1, Outcome.FAIL, "a")], 0, [(None, None, None, 1, 7, "a")]),
+         (1, 1), [(None, 5, None, 1, 14, "a")], False),
+        ("only failed runs", [measured(1, Outcome.FAIL, "a", enqueue=5), measured(2, Outcome.FAIL, "b", enqueue=7)],
+         (0, 2), [(6.0, None, None, 2, 14, "b")], True),
+        ("only failed runs in the sample", [measured(1, Outcome.FAIL, "a", enqueue=5)], (719, 1),
+         [(5.0, None, None, 1, 7, "a")], False),
+        ("a run without a verdict is no data", [measured(1, Outcome.ERROR, enqueue=5)], (0, 0), [], False),
+        ("failures that are not in the sample", [], (0, 3), [(None, None, None, 3, None, "")], True),
+        ("failures beside others, none in the sample", [], (9, 3), [(None, None, None, 3, None, "")], False),
+        ("a failure that is not counted yet", [measured(1, Outcome.FAIL, "a")], (0, 0),
+         [(None, None, None, 1, 7, "a")], True),
     ],
 )  # fmt: skip
 def test_a_point_of_the_chart(
-    sentence: str, runs: list[MeasuredRun], failed: int, expected: list[tuple[Any, ...]]
+    sentence: str, runs: list[MeasuredRun], counts: tuple[int, int], expected: list[tuple[Any, ...]], is_hatched: bool
 ) -> None:
     window = ChartWindow(0, 20 * MINUTE_MS, 10 * MINUTE_MS, 2)
-    points = compute_canary_chart_points(runs, [failed, 0], window, ChartUrlQuery())
+    counts_by_point = JudgedRunCounts([counts[0], 0], [counts[1], 0])
+    points = compute_canary_chart_points(runs, counts_by_point, window, ChartUrlQuery())
     assert [(*p.stages, p.failed_count, p.waiting, p.message) for p in points] == expected, sentence
     assert all((p.start, p.zoom_query_string) == (0, f"?from=0&to={10 * MINUTE_MS}") for p in points)
     chart = render_canary_chart_of_points(points, window, window.stop)
-    assert chart.count('class="fail"') == any(point.failed_count for point in points)
+    assert chart.count('class="fail"') == is_hatched
+    assert chart.count('class="x-mark"') == any(point.failed_count for point in points)
     assert bool(chart) == bool(points)
 
 

@@ -47,6 +47,13 @@ class CanaryLatestRun:
     stages: tuple[CanaryCardStage, ...]
 
 
+class JudgedRunCounts(NamedTuple):
+    """The numbers of runs at each point of a chart."""
+
+    passed: Sequence[int]
+    failed: Sequence[int]
+
+
 class CanaryChartPoint(NamedTuple):
     """A point of the chart that has a run."""
 
@@ -55,6 +62,8 @@ class CanaryChartPoint(NamedTuple):
     """Of a chart of this point alone; empty: it is too short for one."""
     stages: CanaryStageDurations
     """The medians of the runs that passed; if none did, of those that failed."""
+    has_passed_run: bool
+    """Of all runs; `stages` may be of a sample."""
     failed_count: int
     waiting: int | None
     """The most jobs that waited in the queue; measured only when a sentinel was not picked up."""
@@ -83,7 +92,7 @@ def load_canary_card(context: ProbeCardLoadContext) -> CanaryCard | None:
     if latest is None and not context.chart_query.parameters:
         return None
     runs, window = context.list_measured_chart_runs(), context.chart_window
-    points = compute_canary_chart_points(runs, _count_failures_by_point(context, runs), window, context.chart_query)
+    points = compute_canary_chart_points(runs, _count_judged_runs(context, runs), window, context.chart_query)
     return CanaryCard(
         latest=latest,
         window=window,
@@ -94,22 +103,21 @@ def load_canary_card(context: ProbeCardLoadContext) -> CanaryCard | None:
     )
 
 
-def _count_failures_by_point(context: ProbeCardLoadContext, runs: Iterable[MeasuredRun]) -> list[int]:
+def _count_judged_runs(context: ProbeCardLoadContext, runs: Iterable[MeasuredRun]) -> JudgedRunCounts:
     """Of all runs, also where `runs` is a sample."""
     if context.is_chart_of_runs:
-        failures = [(run.slot, 1) for run in runs if run.outcome is Outcome.FAIL]
+        passed = [(run.slot, 1) for run in runs if run.outcome is Outcome.PASS]
+        failed = [(run.slot, 1) for run in runs if run.outcome is Outcome.FAIL]
     else:
-        failures = [(part.hour, part.failed) for part in context.chart_hours]
-    counts = [0] * context.chart_window.point_count
-    for at, count in failures:
-        counts[context.chart_window.find_chart_point_index(at)] += count
-    return counts
+        passed = [(part.hour, part.passed) for part in context.chart_hours]
+        failed = [(part.hour, part.failed) for part in context.chart_hours]
+    return JudgedRunCounts(*map(context.chart_window.sum_counts_by_chart_point, (passed, failed)))
 
 
 def compute_canary_chart_points(
-    runs: Iterable[MeasuredRun], failed_counts: Sequence[int], window: ChartWindow, query: ChartUrlQuery
+    runs: Iterable[MeasuredRun], counts: JudgedRunCounts, window: ChartWindow, query: ChartUrlQuery
 ) -> list[CanaryChartPoint]:
-    """`runs`: oldest first. `failed_counts`: of each point of the window. The points are in the order of time."""
+    """`runs`: oldest first. The points are in the order of time; without any run, a point needs a failure."""
     runs_by_point: dict[int, list[MeasuredRun]] = {}
     for run in runs:
         if run.outcome is not Outcome.ERROR:
@@ -117,26 +125,28 @@ def compute_canary_chart_points(
     return [
         _build_canary_chart_point(
             runs_by_point.get(i, []),
-            failed_count,
+            (passed_count, failed_count),
             window.get_chart_point_start_ms(i),
             query.build_zoom_query_string(window, i),
         )
-        for i, failed_count in enumerate(failed_counts)
+        for i, (passed_count, failed_count) in enumerate(zip(*counts, strict=True))
         if failed_count or i in runs_by_point
     ]
 
 
 def _build_canary_chart_point(
-    runs: Sequence[MeasuredRun], failed_count: int, start: int, zoom_query_string: str
+    runs: Sequence[MeasuredRun], counts: tuple[int, int], start: int, zoom_query_string: str
 ) -> CanaryChartPoint:
     failed = [run for run in runs if run.outcome is Outcome.FAIL]
     passed = [run for run in runs if run.outcome is Outcome.PASS]
     stages = [CanaryStageDurations.from_phases(run.phases) for run in passed or failed]
     waiting = [QueueMeasurements.from_measurements(run.measurements).waiting for run in failed]
+    passed_count, failed_count = counts
     return CanaryChartPoint(
         start=start,
         zoom_query_string=zoom_query_string,
         stages=CanaryStageDurations(*(_compute_median(durations) for durations in zip(*stages, strict=True))),
+        has_passed_run=passed_count > 0 or bool(passed),
         failed_count=max(failed_count, len(failed)),
         waiting=max((count for count in waiting if count is not None), default=None),
         message=failed[-1].message if failed else "",
@@ -154,8 +164,9 @@ def render_canary_chart_of_points(points: Sequence[CanaryChartPoint], window: Ch
         return Markup()
     columns: list[charts.CanaryChartColumn | None] = [None] * window.point_count
     for point in points:
-        column = charts.CanaryChartColumn(point.stages.pick_up, point.stages.finish, point.failed_count > 0)
-        columns[window.find_chart_point_index(point.start)] = column
+        columns[window.find_chart_point_index(point.start)] = charts.CanaryChartColumn(
+            point.stages.pick_up, point.stages.finish, point.failed_count > 0, point.has_passed_run
+        )
     label = _describe_canary_chart(points, window)
     return charts.render_canary_chart(columns, build_time_axis_labels(window, now), label)
 

@@ -99,7 +99,7 @@ def build_latency_card(points: LatencyPoints, limit: int | None, query: ChartUrl
 
 
 def _build_table_rows(points: LatencyPoints, query: ChartUrlQuery) -> Iterator[LatencyPointRow]:
-    window, failed_counts = points.window, points.count_failures_by_point()
+    window, failed_counts = points.window, points.window.sum_counts_by_chart_point(points.failures)
     for i in range(window.point_count - 1, -1, -1):
         if points.lower[i] is None and not failed_counts[i]:
             continue
