@@ -21,6 +21,7 @@ from watchdog.web.chart_window import (
     CHART_RANGES_MS,
     MAX_CHART_POINTS,
     ChartUrlQuery,
+    build_chart_range_links,
     build_chart_window_of_hours,
     build_chart_window_of_runs,
     parse_chart_url_query,
@@ -49,6 +50,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     id = rows.add_probe("API")
     rows.add_passing_results(id, count=5 * 60)
     add_hours(rows, id)
+    rows.add_probe("New")
     rows.add_passing_results(rows.add_probe("Rare"), count=1, newest_ago_s=2 * DAY_MS // SECOND_MS)
     with filled_database(f"sqlite:///{tmp_path_factory.mktemp('ranges')}/r.db", rows) as database:
         yield database
@@ -112,6 +114,26 @@ def test_links_keep_the_other_parameters(database: Database) -> None:
     assert '<a class="chip" href="?all#charts">Newest</a>' in zoomed
 
 
+@pytest.mark.parametrize(
+    ("start_ago", "labels"),
+    [
+        (90 * DAY_MS, ["Later", "Newest"]),
+        (90 * DAY_MS - 4 * MINUTE_MS, ["Later", "Newest"]),
+        (90 * DAY_MS - 5 * MINUTE_MS, ["Earlier", "Later", "Newest"]),
+        (DAY_MS, ["Earlier", "Later", "Newest"]),
+        (HOUR_MS, ["Earlier", "Newest"]),
+    ],
+)
+def test_no_link_leads_to_a_time_without_charts(start_ago: int, labels: list[str]) -> None:
+    query = ChartUrlQuery(start=NOW - start_ago, stop=NOW - start_ago + HOUR_MS)
+    window = build_chart_window_of_runs([], NOW - start_ago, NOW - start_ago + HOUR_MS)
+    links = list(build_chart_range_links(window, query, NOW))[len(CHART_RANGES_MS) :]
+    assert [link.label for link in links] == labels
+    for link in links[:-1]:
+        start, stop = map(int, re.findall(r"=(\d+)", link.query_string))
+        assert parse_chart_url_query("", start, stop, NOW).parameters, "the link works"
+
+
 def test_each_row_of_a_long_range_leads_to_its_part(database: Database) -> None:
     html = request_page(create_test_app(database), "/probes/api?range=90d").text
     rows = re.findall(r'<th role="rowheader" scope="row"><a href="\?from=(\d+)&amp;to=(\d+)#latency">', html)
@@ -127,6 +149,12 @@ def test_a_probe_without_recent_runs(database: Database) -> None:
     text = get_text(database, "?range=24h", "rare")
     assert "No run in this time has a verdict." in text
     assert "Show as a table" not in text
+
+
+def test_a_probe_that_has_never_run(database: Database) -> None:
+    text = get_text(database, "?range=90d", "new")
+    assert "No run yet." in text
+    assert [part for part in ("Latency,", "Passed", "State,") if part in text] == []
 
 
 def test_every_range_searches_by_an_index(database: Database) -> None:

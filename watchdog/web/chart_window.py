@@ -127,15 +127,16 @@ class ChartRangeLink(NamedTuple):
 
 
 def build_chart_range_links(window: ChartWindow, query: ChartUrlQuery, now: int) -> Iterator[ChartRangeLink]:
-    """To each range; from a part that the URL names by instants, also to the time before and after it, and to the
-    newest runs."""
+    """To each range; from a part that the URL names by instants, also to the time before it, unless that is too old for
+    a chart, to the time after it, and to the newest runs."""
     for name, length in CHART_RANGES_MS.items():
         is_current = name == query.range_name or (not query.parameters and length == window.length)
         yield ChartRangeLink(format_duration(length), query.build_query_string(range_name=name), is_current)
     if query.start is None:
         return
     length = window.stop - window.start
-    yield ChartRangeLink("Earlier", query.build_query_string(start=window.start - length, stop=window.start))
+    if window.start - MIN_CHART_LENGTH_MS >= now - MAX_CHART_AGE_MS:
+        yield ChartRangeLink("Earlier", query.build_query_string(start=window.start - length, stop=window.start))
     if window.stop < now:
         yield ChartRangeLink("Later", query.build_query_string(start=window.stop, stop=window.stop + length))
     yield ChartRangeLink("Newest", query.build_query_string())

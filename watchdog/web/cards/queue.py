@@ -80,11 +80,10 @@ class QueueCard:
 
 
 def load_queue_card(context: ProbeCardLoadContext) -> QueueCard | None:
-    """None: the queue was not read within the last day, and the URL asks for no other part of the history; or the probe
-    has never run."""
+    """None: the queue was not read within the last day, and the URL asks for no other part of the history."""
     newest = queue_stats.load_newest_queue_sample(context.connection, context.probe_database_id)
     is_recent = newest is not None and newest.slot >= context.now - DAY_MS
-    if context.status.latest_result is None or not (is_recent or context.chart_query.parameters):
+    if not (is_recent or context.chart_query.parameters):
         return None
     thresholds = queue_stats.load_queue_threshold_records(context.connection, context.probe_database_id)
     runs, window = context.list_measured_chart_runs(), context.chart_window

@@ -36,7 +36,7 @@ LABEL_BY_OUTCOME = {
 PROBE_PAGE_INCIDENTS_PERIOD_MS = 30 * DAY_MS
 MAX_INCIDENTS_ON_PROBE_PAGE = 10
 MAX_INCIDENTS_LOADED_FOR_PROBE_PAGE = 500
-"""Incidents that mark results and the timeline."""
+"""Incidents that mark results."""
 NEXT_RUN_SHOWN_LATE_AFTER_MS = 5_000
 """A run this long overdue counts as late."""
 
@@ -58,7 +58,7 @@ class LatestResult(NamedTuple):
     message: str
     """Why it did not pass; empty if it did."""
     duration: int | None
-    """In ms; None: the target was not reached."""
+    """In ms; None: there was no response, or no run."""
     slot: int
 
 
@@ -78,7 +78,7 @@ class ProbePage:
     latest_result: LatestResult | None
     """None: the probe has never run."""
     cards: tuple[LoadedProbeCard, ...]
-    """All of them, and the timeline, show the part of the history that the URL names."""
+    """Their charts, and the timeline, show the part of the history that the URL names."""
     chart_range_links: tuple[ChartRangeLink, ...]
     """To other parts; none if the probe has never run."""
     timeline: StateTimeline | None
@@ -101,7 +101,8 @@ def load_probe_page(connection: Connection, probe_id: str, query: ProbePageUrlQu
         connection, probe_database_ids=[probe.database_id], only_current=True, limit=MAX_INCIDENTS_LOADED_FOR_PROBE_PAGE
     )
     latest = probe_status.latest_result
-    context = ProbeCardLoadContext(connection, probe_status, runs, now, query.chart)
+    chart_query = query.chart if latest else ChartUrlQuery()  # no part of the history has anything to show
+    context = ProbeCardLoadContext(connection, probe_status, runs, now, chart_query)
     requested_slot = load_waiting_request(connection, probe.database_id)
     is_run_requested = requested_slot is not None and now - requested_slot <= MAX_REQUESTED_RUN_AGE_MS
     silences = list_silences_in_effect(connection)
