@@ -5,8 +5,12 @@ from __future__ import annotations
 import pytest
 from markupsafe import Markup
 
+from tests.support.fixture_rows import NOW
 from tests.support.store import make_result
-from watchdog.web.cards.phases import build_phases_card
+from watchdog.domain.formatting import DAY_MS, HOUR_MS
+from watchdog.domain.model import Outcome
+from watchdog.store.read.status import ResultRow
+from watchdog.web.cards.phases import build_phases_card, pick_representative_run_slots
 
 
 @pytest.mark.parametrize(
@@ -22,3 +26,14 @@ def test_the_total_is_never_less_than_its_parts(duration: int | None, phases: di
     card = build_phases_card({"Last run": make_result(1, 0, duration=duration, phases=phases)}, Markup("last 24 h"))
     assert card is not None
     assert card.rows[0].total_duration == pytest.approx(total)
+
+
+@pytest.mark.parametrize(
+    ("ago", "name"),
+    [(HOUR_MS, "Failed 01:29"), (DAY_MS, "Failed 02:29"), (DAY_MS + 1, "Failed 21 Nov 02:29"),
+     (3 * DAY_MS, "Failed 19 Nov 02:29")],
+)  # fmt: skip
+def test_an_old_failed_run_has_a_date(ago: int, name: str) -> None:
+    failed = ResultRow(NOW - ago, "local", Outcome.FAIL, "", "", 100, 1, NOW)
+    (label,) = pick_representative_run_slots([failed], NOW)
+    assert Markup(label).striptags() == name
