@@ -138,8 +138,14 @@ def test_a_sample_is_found_by_index_seeks(database: Database) -> None:
             assert "SEARCH results USING PRIMARY KEY (probe=? AND slot=?)" in lines
             assert "SEARCH results USING PRIMARY KEY (probe=? AND slot>? AND slot<?)" in lines
             assert [line for line in lines if line.startswith("SCAN results")] == []
-    others = [each for each in statements if "results" in each[0] or "incidents" in each[0]]
-    assert [line for line, _ in plans(database, others) if line.startswith(("SCAN results", "SCAN rollups"))] == []
+    others = [each for each in statements if "run_of_interval" not in each[0]]
+    plan_lines = {line for line, _ in plans(database, others)}
+    assert {
+        "SEARCH results USING PRIMARY KEY (probe=? AND slot>? AND slot<?)",
+        "SEARCH incidents USING COVERING INDEX ix_incidents_probe_since (probe=? AND since>? AND since<?)",
+    } <= plan_lines
+    assert [line for line in plan_lines if line.startswith(("SCAN results", "SCAN rollups", "SCAN evidence"))] == []
+    assert "SCAN incidents" not in plan_lines, "without an index"
 
 
 def test_a_probe_that_no_longer_runs_keeps_its_charts(tmp_path_factory: pytest.TempPathFactory) -> None:
