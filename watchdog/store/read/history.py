@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.heartbeat import CheckIn, CheckInKind
 from watchdog.domain.model import Evidence, JsonScalar, Outcome, ProbeResult, RunSummary
+from watchdog.domain.uptime_clock import DowntimeGap
 from watchdog.store.act_tables import pause_is_in_effect, pauses
 from watchdog.store.codec import OUTCOMES_BY_VALUE, decode_nullable_json
 from watchdog.store.listings import build_results_with_listings_from_rows
@@ -20,6 +21,7 @@ from watchdog.store.tables import (
     RESULT_COLUMNS,
     check_ins,
     clock_steps,
+    downtime,
     effective_results,
     evidence,
     incidents,
@@ -29,6 +31,7 @@ from watchdog.store.tables import (
 )
 
 NEWEST_RESULT_ROW_COLUMNS = [newest_results.c[name] for name in ResultRow._fields]
+_incident_began_at = incidents.c.since + incidents.c.clock_shift
 RESULT_DETAIL_COLUMNS = [newest_results.c[name] for name in ("late", "phases", "measurements")]
 
 
@@ -73,34 +76,58 @@ class StoredResultWithEvidence:
 
 
 def list_incident_intervals(
-    connection: Connection, start: int, *, probe: int | None = None, limit: int | None = None
+    connection: Connection, start: int, *, stop: int | None = None, probe: int | None = None, limit: int | None = None
 ) -> list[IncidentInterval]:
     """The incidents that were open at `start` or later, without what is at instants that came again afterwards.
-    `probe`: only its incidents. `limit`: only those that began last."""
-    since = incidents.c.since + incidents.c.clock_shift
-    columns = (incidents.c.probe, incidents.c.rule, since, incidents.c.resolved_at, clock_steps.c.valid_until)
+    `stop`: only those that began before. `probe`: only its incidents. `limit`: only those that began last."""
+    since, resolved_at, valid_until = _incident_began_at, incidents.c.resolved_at, clock_steps.c.valid_until
     ended_generation = clock_steps.c.generation - 1
-    query = sa.select(*columns).join_from(
+    query = sa.select(incidents.c.probe, incidents.c.rule, since, resolved_at, valid_until).join_from(
         incidents, clock_steps, incidents.c.resolved_generation == ended_generation, isouter=True
     )
-    query = query.where(sa.or_(incidents.c.resolved_at.is_(None), incidents.c.resolved_at >= start))
+    is_valid = valid_until.is_(None) | (since <= valid_until)
+    query = query.where(resolved_at.is_(None) | ((resolved_at >= start) & (since <= resolved_at) & is_valid))
+    if stop is not None:
+        query = query.where(since < stop)
     if probe is not None:
         query = query.where(incidents.c.probe == probe)
     if limit is not None:
         query = query.order_by(incidents.c.since.desc()).limit(limit)
-    intervals = []
-    for of_probe, rule, began_at, resolved_at, valid_until in connection.execute(query):
-        ended_at = resolved_at if valid_until is None else min(resolved_at, valid_until)
-        if ended_at is None or began_at <= ended_at:
-            intervals.append(IncidentInterval(of_probe, rule, began_at, ended_at))
-    return intervals
+    return [
+        IncidentInterval(of_probe, rule, began_at, ended_at if until is None else min(ended_at, until))
+        for of_probe, rule, began_at, ended_at, until in connection.execute(query)
+    ]
 
 
-def list_pause_intervals(connection: Connection, start: int) -> list[PauseInterval]:
-    """The pauses that were in effect at `start` or later."""
+def list_pause_intervals(connection: Connection, start: int, *, probe: int | None = None) -> list[PauseInterval]:
+    """The pauses that were in effect at `start` or later. `probe`: only its pauses."""
     query = sa.select(pauses.c.probe, pauses.c.started_at, pauses.c.ended_at)
-    rows = connection.execute(query.where(pause_is_in_effect | (pauses.c.ended_at >= start)))
-    return [PauseInterval(*row) for row in rows]
+    query = query.where(pause_is_in_effect | (pauses.c.ended_at >= start))
+    if probe is not None:
+        query = query.where(pauses.c.probe == probe)
+    return [PauseInterval(*row) for row in connection.execute(query)]
+
+
+def list_downtime_gaps(connection: Connection, start: int, stop: int, min_length_ms: int) -> list[DowntimeGap]:
+    """When no process of Watchdog ran, for at least `min_length_ms`, as far as it overlaps [start, stop), in order.
+    Without what is at instants that came again after a step of the clock."""
+    columns = downtime.c.started_at, downtime.c.ended_at, clock_steps.c.valid_until
+    is_ended = clock_steps.c.ended_timeline == downtime.c.location
+    query = sa.select(*columns).join_from(downtime, clock_steps, is_ended, isouter=True)
+    query = query.where(downtime.c.started_at < stop, downtime.c.ended_at > start)
+    gaps = []
+    for started_at, ended_at, valid_until in connection.execute(query.order_by(downtime.c.started_at)):
+        end = ended_at if valid_until is None else min(ended_at, valid_until)
+        if end > start and end - started_at >= min_length_ms:
+            gaps.append((started_at, end))
+    return gaps
+
+
+def count_judged_results_between(connection: Connection, probe: int, start: int, end: int) -> int:
+    """A probe's stored results with slots in [start, end) that passed or failed."""
+    inside = (effective_results.c.probe == probe, effective_results.c.slot >= start, effective_results.c.slot < end)
+    query = sa.select(sa.func.count()).select_from(effective_results)
+    return connection.execute(query.where(*inside, effective_results.c.outcome.in_(JUDGED_OUTCOMES))).scalar_one()
 
 
 def load_days_with_judged_results(
