@@ -32,8 +32,8 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     rows.add_watermark(NOW)
     queue, canary = rows.add_probe("Orders", "queue"), rows.add_probe("Mail", "canary")
     add_queue_probe(rows)
-    add_hours(rows, queue)
-    add_hours(rows, canary)
+    add_hours(rows, queue, runs_per_hour=3)
+    add_hours(rows, canary, runs_per_hour=3)
     for i in range(RUN_COUNT):
         slot, waiting = NEWEST - i * INTERVAL_MS, 900 if i == 3 else 40 if i == 1_000 else i % 9
         rows.add_result(queue, slot, measurements={"waiting": waiting, "consumers": 2}, phases={"read": 5})

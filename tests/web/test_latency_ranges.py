@@ -34,12 +34,13 @@ OLD = NOW - 40 * DAY_MS
 """Of this time, only roll-ups are stored."""
 
 
-def add_hours(rows: FixtureRows, probe: int) -> None:
+def add_hours(rows: FixtureRows, probe: int, runs_per_hour: int = 60) -> None:
     """90 days of roll-ups, with failures 40 days ago."""
     for hour in range(LAST_HOUR - 90 * DAY_MS, LAST_HOUR + 1, HOUR_MS):
         failed = 7 if hour == OLD // HOUR_MS * HOUR_MS else 0
-        sums = {"passed": 60 - failed, "failed": failed, "errors": 0, "missed": 0}
-        durations = {"duration_sum": (60 - failed) * 200, "duration_max": 900}
+        passed = max(0, runs_per_hour - failed)
+        sums = {"passed": passed, "failed": failed, "errors": 0, "missed": 0}
+        durations = {"duration_sum": passed * 200, "duration_max": 900}
         rows.rows["rollups"].append({"probe": probe, "hour": hour, "location": "local", **sums, **durations})
 
 
@@ -48,7 +49,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     rows = FixtureRows()
     rows.add_watermark(NOW)
     id = rows.add_probe("API")
-    rows.add_passing_results(id, count=5 * 60)
+    rows.add_passing_results(id, count=5 * 60)  # older runs are no longer stored
     add_hours(rows, id)
     rows.add_probe("New")
     rows.add_passing_results(rows.add_probe("Rare"), count=1, newest_ago_s=2 * DAY_MS // SECOND_MS)
@@ -68,7 +69,8 @@ def get_text(database: Database, query: str, probe: str = "api") -> str:
     [
         ("", "Latency, last 6 h p50 p95"),
         ("?range=1h", "Latency, last 1 h p50 p95"),
-        ("?range=24h", "Latency, last 24 h p50 p95"),
+        ("?range=24h", "Latency, last 24 h mean max"),
+        (f"?from={NOW - 5 * HOUR_MS}&to={NOW - HOUR_MS}", "Latency, 21 Nov 21:00 to 01:29 mean max"),
         ("?range=7d", "Latency, last 7 days mean max"),
         ("?range=30d", "Latency, last 30 days mean max"),
         ("?range=90d", "Latency, last 90 days mean max"),

@@ -177,7 +177,7 @@ def _choose_chart_point_duration(min_duration: int) -> int:
 
 def choose_chart_window(runs: Sequence[ResultRow], now: int) -> ChartWindow:
     """The shortest window that holds all of `runs`, at most a day. A point is at least as long as their interval."""
-    age = now - runs[0].slot if runs else 0
+    age = now - runs[0].slot if runs else DAY_MS
     length, step = next(
         (window for window in CHART_WINDOW_AND_POINT_DURATIONS_MS if age <= window[0]),
         CHART_WINDOW_AND_POINT_DURATIONS_MS[-1],

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from markupsafe import Markup
 
-from watchdog.domain.formatting import DAY_MS, format_duration
+from watchdog.domain.formatting import DAY_MS, HOUR_MS, format_duration
 from watchdog.domain.model import Outcome, ProbeResult
 from watchdog.store.read import history
 from watchdog.store.read.jobs import NewestJobSourceListing, load_newest_job_source_listings
@@ -57,17 +57,21 @@ class ProbeCardLoadContext:
 
     @cached_property
     def is_chart_of_runs(self) -> bool:
-        """Whether the charts show `chart_runs`. Of more than a day, and where runs are no longer stored, they show
-        `chart_hours`."""
+        """Whether the charts show `chart_runs`. Of more than a day, and where a run that is rolled up is no longer
+        stored, they show `chart_hours`."""
         period = self.chart_query.find_period(self.now)
-        if period is None or period[0] >= self.now - DAY_MS:
+        if period is None:
             return True
-        if any(run.outcome is not Outcome.FAIL for run in self.chart_runs):
+        start, stop = period
+        if stop - start > MAX_CHART_LENGTH_OF_RUNS_MS:
+            return False
+        probe = self.probe_database_id
+        hours = list_hourly_rollups(self.connection, probe, start // HOUR_MS * HOUR_MS, stop)
+        rolled_up_count = sum(part.passed + part.failed for part in hours)
+        if not rolled_up_count:
             return True
-        # The first failed run of an incident is stored for longer than the runs around it.
-        intervals = history.list_incident_intervals(self.connection, period[0], probe=self.probe_database_id)
-        kept_slots = {interval.since for interval in intervals}
-        return any(run.slot not in kept_slots for run in self.chart_runs)
+        first, end = hours[0].hour, hours[-1].hour + HOUR_MS
+        return history.count_judged_results_between(self.connection, probe, first, end) >= rolled_up_count
 
     @cached_property
     def chart_window(self) -> ChartWindow:
@@ -104,8 +108,12 @@ class ProbeCardLoadContext:
             return Markup()
         window = self.chart_window
         note = Markup("Values are of at most one run per {}.").format(format_duration(window.sample_interval_ms))
-        first = next((run.slot for run in runs if run.outcome is Outcome.PASS), window.start)
-        if first - window.start > window.step:
+        # The runs that passed show where stored runs begin: the first failed run of an incident is stored for longer.
+        first = next((run.slot for run in runs if run.outcome is Outcome.PASS), None)
+        first_hour = next((part.hour for part in self.chart_hours if part.passed), None)
+        if first_hour is not None and first is None:
+            note += " None of them passed."
+        elif first_hour is not None and first is not None and first - first_hour > window.step:
             note += Markup(" Runs are stored from {} on.").format(render_timestamp(first, self.now))
         return note
 
