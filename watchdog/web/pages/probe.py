@@ -101,7 +101,8 @@ def load_probe_page(connection: Connection, probe_id: str, query: ProbePageUrlQu
         connection, probe_database_ids=[probe.database_id], only_current=True, limit=MAX_INCIDENTS_LOADED_FOR_PROBE_PAGE
     )
     latest = probe_status.latest_result
-    chart_query = query.chart if latest else ChartUrlQuery()  # no part of the history has anything to show
+    # without runs, no part of the history has anything to show
+    chart_query = query.chart if latest else ChartUrlQuery(other_parameters=query.chart.other_parameters)
     context = ProbeCardLoadContext(connection, probe_status, runs, now, chart_query)
     requested_slot = load_waiting_request(connection, probe.database_id)
     is_run_requested = requested_slot is not None and now - requested_slot <= MAX_REQUESTED_RUN_AGE_MS
@@ -147,7 +148,7 @@ def format_probe_state_with_duration(status: ProbeStatus, now: int) -> str:
     if status.pause is not None:
         return f"{PAGE_HEALTH_STATE_LABELS[status.state]} for {format_duration_rounded(now - status.pause.started_at)}"
     if not status.open_incidents:
-        return "No data yet"
+        return PAGE_HEALTH_STATE_LABELS[status.state] if status.latest_result else "No data yet"
     deciding = [i.since for i in status.open_incidents if INCIDENT_HEALTH_STATE_BY_RULE[i.rule] is status.state]
     if not deciding:  # its newest run failed because of Watchdog's own network
         return PAGE_HEALTH_STATE_LABELS[status.state]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from markupsafe import Markup
 
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, format_duration_rounded, format_number
+from watchdog.domain.maintenance import NO_MAINTENANCE, MaintenancePeriods
 from watchdog.domain.model import HealthState, Outcome
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE
 from watchdog.domain.text import capitalize_first
-from watchdog.store.read.history import list_incident_intervals, list_pause_intervals
+from watchdog.store.read.history import list_downtime_gaps, list_incident_intervals, list_pause_intervals
+from watchdog.store.read.maintenance import load_maintenance_periods
+from watchdog.store.read.rollups import HourlyRollup
 from watchdog.web import charts
 from watchdog.web.cards.base import ProbeCardLoadContext
 from watchdog.web.markup import PAGE_HEALTH_STATE_LABELS
@@ -44,51 +47,75 @@ class StateTimeline:
     period: Markup
     """ "last 7 days"."""
     chart: Markup
-    entries: tuple[tuple[HealthState, Markup], ...]
+    entries: tuple[tuple[HealthState | None, Markup], ...]
+    """(state, text); None: the text alone."""
     note: str
     """What the timeline leaves out; empty: nothing."""
 
 
 def load_state_timeline(context: ProbeCardLoadContext) -> StateTimeline | None:
     """None: no run within the last day, and the URL asks for no other part of the history."""
-    if not context.runs and not context.chart_query.parameters:
+    is_paused = context.status.pause is not None and context.status.latest_result is not None
+    if not context.runs and not context.chart_query.parameters and not is_paused:
         return None
     start, stop = context.chart_window.start, context.chart_window.stop
-    problems, shown_from = _load_problems(context, start)
-    measured = measure_state_intervals(_list_sightings(context), start, stop)
-    intervals = clip_state_intervals(overlay_state_intervals(measured, problems, start, stop), shown_from, stop)
+    problems, shown_from = _load_problems(context, start, stop)
+    probe = context.probe_database_id
+    maintenance = load_maintenance_periods(context.connection, [probe], since=start).get(probe, NO_MAINTENANCE)
+    base = remove_maintenance(_load_measured_intervals(context, start, stop), maintenance, start, stop)
+    intervals = clip_state_intervals(overlay_state_intervals(base, problems, start, stop), shown_from, stop)
     note = ""
     if shown_from > start:
         intervals.insert(0, HealthStateInterval(HealthState.UNKNOWN, start, shown_from))
         note = f"Only the {format_number(MAX_STATE_TIMELINE_INCIDENTS)} incidents that began last are shown."
-    return build_state_timeline(intervals, context.render_chart_period(), context.now, note)
+    return build_state_timeline(intervals, context.render_chart_period(), context.now, maintenance, note)
 
 
-def _load_problems(context: ProbeCardLoadContext, start: int) -> tuple[list[HealthStateInterval], int]:
-    """The incidents and pauses since `start`, and the instant from which on they are complete."""
-    now, probe, count = context.now, context.probe_database_id, MAX_STATE_TIMELINE_INCIDENTS
-    incidents = list_incident_intervals(context.connection, start, probe=probe, limit=count)
+def _load_problems(context: ProbeCardLoadContext, start: int, stop: int) -> tuple[list[HealthStateInterval], int]:
+    """The incidents and pauses in [start, stop), and the instant from which on they are complete."""
+    connection, probe, count = context.connection, context.probe_database_id, MAX_STATE_TIMELINE_INCIDENTS
+    incidents = list_incident_intervals(connection, start, stop=stop, probe=probe, limit=count)
+    shown_from = start
+    if len(incidents) == count:
+        shown_from = max(start, min(incident.since for incident in incidents))
+        incidents += list_incident_intervals(connection, shown_from, stop=shown_from, probe=probe, limit=count)
     problems = [
-        HealthStateInterval(INCIDENT_HEALTH_STATE_BY_RULE[i.rule], i.since, i.resolved_at or now) for i in incidents
+        HealthStateInterval(INCIDENT_HEALTH_STATE_BY_RULE[i.rule], i.since, i.resolved_at or context.now)
+        for i in incidents
     ]
-    pauses = [pause for pause in list_pause_intervals(context.connection, start) if pause.probe == probe]
-    problems += [HealthStateInterval(HealthState.PAUSED, p.started_at, p.ended_at or now) for p in pauses]
-    if len(incidents) < count:
-        return problems, start
     problems += [
-        HealthStateInterval(INCIDENT_HEALTH_STATE_BY_RULE[incident.rule], incident.since, now)
-        for incident in context.status.open_incidents
+        HealthStateInterval(HealthState.PAUSED, pause.started_at, pause.ended_at or context.now)
+        for pause in list_pause_intervals(connection, start, probe=probe)
     ]
-    return problems, max(start, min(incident.since for incident in incidents))
+    return problems, shown_from
+
+
+def _load_measured_intervals(context: ProbeCardLoadContext, start: int, stop: int) -> list[HealthStateInterval]:
+    """What was measured, without the time in which Watchdog did not run: slots of that time have no results."""
+    measured = measure_state_intervals(_list_sightings(context), start, stop)
+    min_length = min(context.chart_window.step, HOUR_MS)  # a restart is no gap
+    gaps = list_downtime_gaps(context.connection, start, stop, min_length)
+    unknown = [HealthStateInterval(HealthState.UNKNOWN, *gap) for gap in gaps]
+    return flatten_to_worst_states([*measured, *unknown], start, stop)
 
 
 def _list_sightings(context: ProbeCardLoadContext) -> list[Sighting]:
     """Oldest first, with the last run before the time that is shown, which stands for its beginning."""
     if not context.is_chart_of_runs:
-        return [Sighting(part.hour, part.passed + part.failed > 0) for part in context.chart_hours]
+        return list(list_sightings_of_hours(context.chart_hours))
     earlier = [run for run in context.runs if run.slot < context.chart_window.start][-1:]
     runs = [*earlier, *context.chart_runs]
     return [Sighting(run.slot, run.outcome in (Outcome.PASS, Outcome.FAIL)) for run in runs]
+
+
+def list_sightings_of_hours(parts: Sequence[HourlyRollup]) -> Iterator[Sighting]:
+    """`parts`: hours and single runs, oldest first. One row of missed slots may stand for many hours, but only the
+    first of them has it: an hour with missed slots does not stand for hours after it that have no results."""
+    for part, following in zip(parts, [*parts[1:], None], strict=False):
+        yield Sighting(part.hour, part.passed + part.failed > 0)
+        end = part.hour + HOUR_MS
+        if part.missed and (following is None or following.hour > end):
+            yield Sighting(end, False)
 
 
 def measure_state_intervals(sightings: Sequence[Sighting], start: int, stop: int) -> list[HealthStateInterval]:
@@ -122,13 +149,34 @@ def overlay_state_intervals(
     return [*intervals, *clip_state_intervals(base, at, stop)]
 
 
+def remove_maintenance(
+    measured: Sequence[HealthStateInterval], maintenance: MaintenancePeriods, start: int, stop: int
+) -> list[HealthStateInterval]:
+    """Without data during maintenance, in which no incident opens. `measured`: all of [start, stop)."""
+    if not maintenance:
+        return list(measured)
+    outside = [
+        HealthStateInterval(interval.state, *part)
+        for interval in measured
+        for part in maintenance.subtract_from(interval.start, interval.stop)
+    ]
+    return overlay_state_intervals([HealthStateInterval(HealthState.UNKNOWN, start, stop)], outside, start, stop)
+
+
 def build_state_timeline(
-    intervals: Sequence[HealthStateInterval], period: Markup, now: int, note: str = ""
+    intervals: Sequence[HealthStateInterval],
+    period: Markup,
+    now: int,
+    maintenance: MaintenancePeriods = NO_MAINTENANCE,
+    note: str = "",
 ) -> StateTimeline:
     """`intervals`: in order and without gaps."""
     start, stop = intervals[0].start, intervals[-1].stop
-    entries = _build_state_timeline_entries(intervals, now)
-    label = ", ".join(f"{PAGE_HEALTH_STATE_LABELS[state].lower()} {text.striptags()}" for state, text in entries)
+    entries = _build_state_timeline_entries(intervals, maintenance, now)
+    label = ", ".join(
+        f"{PAGE_HEALTH_STATE_LABELS[state].lower()} {text.striptags()}" if state else text.striptags()
+        for state, text in entries
+    )
     parts = [
         (part.state, (part.start - start) / (stop - start), (part.stop - start) / (stop - start))
         for part in merge_into_parts(intervals, MAX_STATE_TIMELINE_PARTS)
@@ -155,22 +203,29 @@ def merge_into_parts(intervals: Sequence[HealthStateInterval], max_parts: int) -
 
 
 def _build_state_timeline_entries(
-    intervals: Sequence[HealthStateInterval], now: int
-) -> tuple[tuple[HealthState, Markup], ...]:
-    """(state, text) of the intervals that were not up, newest first, then the total time up."""
+    intervals: Sequence[HealthStateInterval], maintenance: MaintenancePeriods, now: int
+) -> tuple[tuple[HealthState | None, Markup], ...]:
+    """(state, text) of the intervals that were not up, newest first, then the total times of maintenance and up."""
     start, stop = intervals[0].start, intervals[-1].stop
-    problems: list[tuple[HealthState, Markup]] = [
+    problems, not_judged_ms = [], 0
+    for interval in reversed(intervals):
+        if interval.state is HealthState.UNKNOWN and not maintenance.subtract_from(interval.start, interval.stop):
+            not_judged_ms += interval.length
+        elif interval.state is not HealthState.UP:
+            problems.append(interval)
+    entries: list[tuple[HealthState | None, Markup]] = [
         (interval.state, _format_state_interval(interval, start, stop, now))
-        for interval in reversed(intervals)
-        if interval.state is not HealthState.UP
+        for interval in problems[:MAX_STATE_TIMELINE_ENTRIES]
     ]
-    entries = problems[:MAX_STATE_TIMELINE_ENTRIES]
     if len(problems) > MAX_STATE_TIMELINE_ENTRIES:
         more = Markup("and {} more").format(format_number(len(problems) - MAX_STATE_TIMELINE_ENTRIES))
-        entries.append((HealthState.UNKNOWN, more))
+        entries.append((None, more))
+    if not_judged_ms:
+        text = Markup("In maintenance {}: nothing was judged").format(format_duration_rounded(not_judged_ms))
+        entries.append((None, text))
     if up_ms := sum(interval.length for interval in intervals if interval.state is HealthState.UP):
         rest = Markup("the rest · {}").format(format_duration_rounded(up_ms))
-        entries.append((HealthState.UP, rest if problems else Markup("the whole time")))
+        entries.append((HealthState.UP, rest if entries else Markup("the whole time")))
     return tuple(entries)
 
 
