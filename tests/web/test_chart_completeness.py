@@ -22,7 +22,7 @@ from watchdog.web.chart_window import (
 THIS_HOUR = NOW // HOUR_MS * HOUR_MS
 NEWEST_OF_PAUSED = THIS_HOUR - 40 * DAY_MS - MINUTE_MS
 EDGE = THIS_HOUR - 5 * DAY_MS
-"""Runs are stored from here on."""
+"""All runs are stored from here on."""
 
 
 def add_hour(rows: FixtureRows, probe: int, hour: int, passed: int, failed: int = 0) -> None:
@@ -90,7 +90,7 @@ def test_a_chart_states_from_when_on_runs_are_stored(database: Database) -> None
     """Not from when on they passed."""
     for path, unexpected in (("recovered?range=30d", "are stored"), ("recovered?range=90d", "are stored")):
         text = read_page_text(database, f"/probes/{path}")
-        assert "Values are of at most one run per" in text, path
+        assert "Values come from at most one run per" in text, path
         assert unexpected not in text, path
         assert "None of them passed" not in text, path
     assert "None of them passed." in read_page_text(database, "/probes/down?range=90d")

@@ -62,21 +62,24 @@ def get_html(database: Database, path: str) -> str:
           "Waiting 212 limit 200", "Time by phase, 21 Nov 22:29 to 00:29"]),
         ("orders?range=24h", ["Waiting jobs, last 24 h: maximum per 20 min. Show", "01:09:14 900"]),
         ("orders?range=30d",
-         ["Waiting jobs, last 30 days: highest of the runs shown, per 6 h. Values are of at most one run per 45 min. "
+         ["Waiting jobs, last 30 days: highest of the runs shown, per 6 h. "
+          "Values come from at most one run per 45 min, and from runs with which incidents began. "
           "Shorter peaks are shown only if an incident began with them. Show",
           "Latency, last 30 days mean max", "Time by phase, last 24 h", "State, last 30 days", "Up the whole time"]),
         ("orders?range=90d",
          ["Waiting jobs, last 90 days: highest of the runs shown, per 12 h. "
-          "Values are of at most one run per 1 h 30 min. "
-          "Runs are stored from 23 Oct 02:49 on. Shorter peaks", "read 14 s ago", "Consumers 2"]),
+          "Values come from at most one run per 1 h 30 min, and from runs with which incidents began. "
+          "All runs are stored from 23 Oct 02:49 on. Shorter peaks", "read 14 s ago", "Consumers 2"]),
         (f"orders{OLD_HOURS}",
          ["Waiting jobs, 13 Oct 02:00 to 13 Oct 05:00: no stored run in this time read the queue.",
           "State, 13 Oct 02:00 to 13 Oct 05:00", "Up the whole time"]),
-        ("mail", ["Stages, last 24 h", "One column per 20 min: the medians of its runs. Show", "Up the whole time"]),
+        ("mail", ["Stages, last 24 h", "Each column shows the medians of the runs in 20 min. Show",
+                  "Up the whole time"]),
         ("mail?range=1h", ["Stages, last 1 h", "Latest run, 02:29:00", "8 ms 201 ms 1.7 s - -"]),
-        ("mail?range=7d", ["Stages, last 7 days", "One column per 1 h: the medians of its runs. Values are of at most "
-                           "one run per 7 min 30 s. Show"]),
-        ("mail?range=90d", ["Stages, last 90 days", "Runs are stored from 23 Oct 02:49 on.",
+        ("mail?range=7d", ["Stages, last 7 days", "Each column shows the medians of the runs in 1 h. "
+                           "Values come from at most one run per 7 min 30 s, and from runs with which incidents began. "
+                           "Show"]),
+        ("mail?range=90d", ["Stages, last 90 days", "All runs are stored from 23 Oct 02:49 on.",
                             "13 Oct 02:00:00 7 ms - - 7 - not picked up", "State, last 90 days",
                             "Down 13 Oct 02:29 to 13 Oct 04:29 · 2 h", "the rest · 89 days"]),
         (f"mail{OLD_HOURS}", ["Stages, 13 Oct 02:00 to 13 Oct 05:00", "13 Oct 02:00:00 7 ms - - 7 - not picked up",

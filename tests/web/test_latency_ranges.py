@@ -70,7 +70,7 @@ def get_text(database: Database, query: str, probe: str = "api") -> str:
         ("", "Latency, last 6 h p50 p95"),
         ("?range=1h", "Latency, last 1 h p50 p95"),
         ("?range=24h", "Latency, last 24 h mean max"),
-        (f"?from={NOW - 5 * HOUR_MS}&to={NOW - HOUR_MS}", "Latency, 21 Nov 21:00 to 01:29 mean max"),
+        (f"?from={NOW - 5 * HOUR_MS}&to={NOW - HOUR_MS}", "Latency, 21 Nov 21:00 to 02:00 mean max"),
         ("?range=7d", "Latency, last 7 days mean max"),
         ("?range=30d", "Latency, last 30 days mean max"),
         ("?range=90d", "Latency, last 90 days mean max"),

@@ -116,7 +116,7 @@ def test_the_page_shows_the_stages(tmp_path: Path) -> None:
     assert "Picked up Not picked up median" in text
     assert "Finished Not reached" in text
     assert "Stages, last 6 h" in text
-    assert "One column per 5 min: the medians of its runs. Show as a table" in text
+    assert "Each column shows the medians of the runs in 5 min. Show as a table" in text
     assert "02:24:14 8 ms - - 1 214 canary job not picked up within 10 s" in text.replace("\N{EN DASH}", "-")
     assert "Latency" not in text
     assert response.text.count('class="x-mark" d="M-3.5') == 3

@@ -162,7 +162,7 @@ def test_of_many_incidents_those_that_began_last_are_shown(tmp_path: Path, monke
         text = read_page_text(database, "/probes/api?range=7d")
     assert "Down 17 Nov 02:29 to 17 Nov 03:29 · 1 h" in all_shown
     assert "incidents that began last" not in all_shown
-    assert "Only the 2 incidents that began last are shown." in text
+    assert "Only the 2 newest incidents are shown." in text
     assert "Down 18 Nov 02:29 to 18 Nov 03:29 · 1 h" in text
     assert "Degraded 18 Nov 03:29 to 19 Nov 02:29 · 23 h" in text
     assert "No data until 18 Nov 02:29 · 3 days" in text
@@ -272,4 +272,4 @@ def test_the_incidents_of_an_old_day_do_not_depend_on_later_ones(
     assert "Up the whole time" in old
     assert "Only the 2 incidents" not in old
     assert "Degraded 21 Nov 06:01 to 21 Nov 06:30 · 29 min" in text
-    assert "Only the 2 incidents that began last are shown." in text
+    assert "Only the 2 newest incidents are shown." in text

@@ -107,14 +107,16 @@ class ProbeCardLoadContext:
         if self.is_chart_of_runs:
             return Markup()
         window = self.chart_window
-        note = Markup("Values are of at most one run per {}.").format(format_duration(window.sample_interval_ms))
+        note = Markup("Values come from at most one run per {}, and from runs with which incidents began.").format(
+            format_duration(window.sample_interval_ms)
+        )
         # The runs that passed show where stored runs begin: the first failed run of an incident is stored for longer.
         first = next((run.slot for run in runs if run.outcome is Outcome.PASS), None)
         first_hour = next((part.hour for part in self.chart_hours if part.passed), None)
         if first_hour is not None and first is None:
             note += " None of them passed."
         elif first_hour is not None and first is not None and first - first_hour > window.step:
-            note += Markup(" Runs are stored from {} on.").format(render_timestamp(first, self.now))
+            note += Markup(" All runs are stored from {} on.").format(render_timestamp(first, self.now))
         return note
 
     @cached_property

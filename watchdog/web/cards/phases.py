@@ -38,7 +38,7 @@ class PhasesCardRunRow:
 @dataclass(frozen=True, slots=True)
 class PhasesCard:
     period: Markup
-    """That the runs are of: "last 24 h"."""
+    """The period of the runs: "last 24 h"."""
     phase_names: tuple[str, ...]
     colours: tuple[int, ...]
     """Of each phase, 1 to 5."""

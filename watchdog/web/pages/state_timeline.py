@@ -29,9 +29,9 @@ from watchdog.web.times import render_time_of_day, render_timestamp
 
 MAX_STATE_TIMELINE_ENTRIES = 6
 MAX_STATE_TIMELINE_INCIDENTS = 2_000
-"""Of more, those that began last: the time before is shown without data."""
+"""If there are more, only the newest are shown, and the time before them without data."""
 MAX_STATE_TIMELINE_PARTS = 360
-"""Of more, each part that is drawn has the worst state in it."""
+"""If there are more, this many parts of equal length are drawn, each with its worst state."""
 
 
 class Sighting(NamedTuple):
@@ -67,7 +67,7 @@ def load_state_timeline(context: ProbeCardLoadContext) -> StateTimeline | None:
     note = ""
     if shown_from > start:
         intervals.insert(0, HealthStateInterval(HealthState.UNKNOWN, start, shown_from))
-        note = f"Only the {format_number(MAX_STATE_TIMELINE_INCIDENTS)} incidents that began last are shown."
+        note = f"Only the {format_number(MAX_STATE_TIMELINE_INCIDENTS)} newest incidents are shown."
     return build_state_timeline(intervals, context.render_chart_period(), context.now, maintenance, note)
 
 
