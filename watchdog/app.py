@@ -151,10 +151,8 @@ class RunningWatchdogService:
             change()
         restart_fields = list_restart_required_fields(self.started_sections, configuration.own_sections)
         self.service.fault_reporter.set_restart_required_fields(restart_fields)
-        needs_restart = {"restart_required": list(restart_fields)} if restart_fields else {}
-        log.info(
-            "config_reloaded", revision=membership.revision, **changes.count_config_changes_by_kind(), **needs_restart
-        )
+        restart = {"restart_required": list(restart_fields)} if restart_fields else {}
+        log.info("config_reloaded", revision=membership.revision, **changes.count_config_changes_by_kind(), **restart)
         log_config_warnings(loaded_config)
 
 
@@ -189,15 +187,16 @@ async def open_running_watchdog_service(
                 check_file = partial(store_executor.run_read, database.check_file)
                 service.add_background_task("check_database_file", check_file, DATABASE_FILE_CHECK_INTERVAL_S)
             await service.start()
-            stack.push_async_callback(service.stop)
-            sockets = SlackSockets(service.notification_sender, service.fault_reporter.set_slack_problem)
-            await stack.enter_async_context(sockets)
-            yield RunningWatchdogService(
-                *(loaded_config, service, store_executor, service.clock, check_in_receiver),
-                network=network,
-                notice=config.status_page.notice,
-                started_sections=service.lease_keeper.membership.configuration.own_sections,
-            )
+            try:
+                async with SlackSockets(service.notification_sender, service.fault_reporter.set_slack_problem):
+                    yield RunningWatchdogService(
+                        *(loaded_config, service, store_executor, service.clock, check_in_receiver),
+                        network=network,
+                        notice=config.status_page.notice,
+                        started_sections=service.lease_keeper.membership.configuration.own_sections,
+                    )
+            finally:
+                await service.stop()
     finally:
         store_executor.close()
 

@@ -185,6 +185,21 @@ def test_every_option_of_a_silence(harness: StoreHarness) -> None:
     }
 
 
+@pytest.mark.parametrize("words", [["silence", "--all", "--for", "1h"], ["close", "INCIDENT"]])
+def test_an_act_whose_response_cannot_be_completed_prints_no_traceback(
+    harness: StoreHarness, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    def fail(*_: object) -> None:
+        password = "hunter2-hunter2"
+        raise KeyError(password)
+
+    monkeypatch.setattr("watchdog.service.acts.load_silence_selection", fail)
+    monkeypatch.setattr("watchdog.service.acts.load_reopening_outlook", fail)
+    ran = invoke_command(*(incident_id(harness) if word == "INCIDENT" else word for word in words), "-o", "json")
+    assert (ran.exit_code, isinstance(ran.json, dict)) == (0, True)
+    assert not any(text in ran.stdout + ran.stderr for text in ("hunter2", "Traceback", "locals"))
+
+
 def test_everything_can_be_silenced_on_purpose(harness: StoreHarness) -> None:
     assert invoke_command("silence", "--all", "--for", "1m", "-o", "json").json["match"]["all"]
 

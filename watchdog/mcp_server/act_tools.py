@@ -90,8 +90,8 @@ class ActTools:
     ) -> ActToolResult:
         """Close an open incident whose failure people have handled outside Watchdog: {incident, closure: {at, by,
         through, comment}, outlook}. Destinations that were notified of it are notified of the end. If the failure
-        continues, another incident opens: outlook states when, unless the last result was good. Ask the person on call
-        before you close. Safe to repeat: the first closure stays. Requires an API key with role operator.
+        continues, another incident opens: outlook states when, if that is known. Ask the person on call before you
+        close. Safe to repeat: the first closure stays. Requires an API key with role operator.
         """
         closed = await self._run_act(
             ctx, lambda database, actor, now: close_incident(database, incident, actor, comment, now)

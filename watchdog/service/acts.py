@@ -8,12 +8,11 @@ StoreUnavailableError.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from hashlib import blake2b
 from typing import NamedTuple, Protocol, TypeVar
 from uuid import uuid4
-
-import structlog
 
 from watchdog.domain.acts import Acknowledgement, Actor, Closure, OperatorActKind
 from watchdog.domain.maintenance_windows import MAX_MAINTENANCE_DURATION_MS, MaintenanceWindow
@@ -38,6 +37,7 @@ from watchdog.service.act_input import (
 from watchdog.service.notifications import NotificationSender
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.database import Database
+from watchdog.store.errors import StoreUnavailableError
 from watchdog.store.read.reopening import load_reopening_outlook
 from watchdog.store.read.selections import load_silence_selection
 from watchdog.store.read.status import Connection
@@ -56,7 +56,7 @@ from watchdog.store.write import (
 from watchdog.store.write.pauses import PausedProbe
 from watchdog.store.write.requested_runs import RequestedRun
 
-log = structlog.get_logger()
+log = logging.getLogger(__name__)
 
 REPEATED_SILENCE_TOLERANCE_MS = 60_000
 """A silence that would end at most so much later than one in effect repeats it."""
@@ -101,8 +101,8 @@ class ClosedIncident(NamedTuple):
     is_new: bool
     """False: a person had closed it before."""
     outlook: str
-    """When another incident opens if the failure continues, as a clause; empty: the last result was good, or it was
-    closed before."""
+    """When another incident opens if the failure continues, as a clause. Empty: that is not known, for example because
+    the last result was good, the probe is paused or in maintenance, or the incident was closed before."""
 
 
 class MaintenanceRequest(NamedTuple):
@@ -182,8 +182,9 @@ def _read_unless_error(
     try:
         with database.open_read_transaction() as connection:
             return read(connection)
-    except Exception:
-        log.exception("act_response_incomplete")
+    except Exception as e:
+        if not isinstance(e, StoreUnavailableError):  # the act itself raises it
+            log.error("act_response_incomplete: %s", type(e).__name__)  # a command prints it, so no traceback
         return default
 
 

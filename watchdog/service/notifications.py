@@ -102,6 +102,8 @@ class NotificationSender:
         """Send to these destinations from now on. Deliveries in progress end with the notifier that they have."""
         self.notifiers, self.public_url = notifiers, public_url.rstrip("/")
         self._failing_destinations &= notifiers.keys()
+        for removed in self._news_since_edit.keys() - notifiers.keys():
+            del self._news_since_edit[removed]
         if self.on_destination_change is not None:
             self.on_destination_change()
 

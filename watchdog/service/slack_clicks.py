@@ -130,7 +130,13 @@ class SlackClickHandler:
         return result
 
     async def show_result(self, click: SlackClick, result: SlackClickResult) -> None:
-        """To the person who clicked. Slack ignores what a response to a click on a button contains."""
+        """To the person who clicked. Slack ignores what a response to a click on a button contains. Never raises."""
+        try:
+            await self._show_result(click, result)
+        except Exception:
+            log.exception("slack_reply_failed", destination=result.destination)
+
+    async def _show_result(self, click: SlackClick, result: SlackClickResult) -> None:
         text = result.text
         if result.requested_run is not None:
             text = await describe_result_of_requested_run(result.requested_run, self.run_read_query, self.clock)

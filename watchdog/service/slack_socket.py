@@ -126,7 +126,8 @@ class SlackSockets:
 
     async def __aexit__(self, *_: object) -> None:
         self._sender.on_destination_change = None
-        await asyncio.gather(*self._closing, *(socket.close() for socket in self._sockets.values()))
+        closing = (*self._closing, *(socket.close() for socket in self._sockets.values()))
+        await asyncio.gather(*closing, return_exceptions=True)
         await _cancel_and_wait(self._results)
 
     def open_and_close_as_configured(self) -> None:
@@ -149,14 +150,7 @@ class SlackSockets:
 
     def _show_result_soon(self, handler: SlackClickHandler, click: SlackClick, result: SlackClickResult) -> None:
         """Also if a reload closes the connection before the result is known."""
-
-        async def show() -> None:
-            try:
-                await handler.show_result(click, result)
-            except Exception:
-                log.exception("slack_reply_failed", destination=result.destination)
-
-        task = asyncio.create_task(show(), name="show result of Slack click")
+        task = asyncio.create_task(handler.show_result(click, result), name="show result of Slack click")
         self._results.add(task)
         task.add_done_callback(self._results.discard)
 
@@ -223,7 +217,7 @@ class SlackSocket:
                     continue
             failures += 1
             error = error or SlackSocketError("Slack replaces connections after less than a minute")
-            delay_s = compute_slack_socket_retry_delay_s(failures, error, uniform(0, 1))  # noqa: S311
+            delay_s = compute_slack_socket_retry_delay_s(failures, error, uniform(0, 1))  # noqa: S311 - no secret
             self._note_failure(error, failures, delay_s)
             await self._wait(delay_s)
 

@@ -17,12 +17,14 @@ from watchdog.domain.flapping import STABLE_AFTER_MS, decide_flapping_of_opened_
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS
 from watchdog.domain.maintenance_windows import ConfiguredMaintenanceWindow
 from watchdog.domain.model import Severity
+from watchdog.domain.notification_holds import NotificationHoldKind
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.routing import NotificationRoute, NotificationRoutingTable, ProbeMatcher
 from watchdog.service.acts import acknowledge_incident, end_silence, pause_probe, resume_probe
 from watchdog.store.codec import decode_nullable_json
 from watchdog.store.database import Database
 from watchdog.store.flapping_tables import flapping_alerts, flapping_incidents
+from watchdog.store.muting_tables import muted_incidents
 from watchdog.store.read.messages import list_open_incidents_of_message
 from watchdog.store.read.notification_holds import load_notification_holds
 from watchdog.store.read.status import list_incidents
@@ -349,6 +351,22 @@ def test_a_silence_of_a_later_incident_edits_each_message_of_the_alert_once(data
     record(harness, "pass", at + 2, "api")
     end_silence(database, id, ANA, at + 3)
     assert len(harness.outbox.lease_due_notifications(at + 3, 30_000, [SLACK], [SLACK])) == 1, "and its end"
+
+
+def test_a_notice_does_not_show_that_a_later_incident_is_muted(database: Database) -> None:
+    """Nothing would edit the notice when the muting ends."""
+    harness = make_harness(database)
+    at = flap(harness, SLOT, 4)
+    record(harness, "fail", at, "api")
+    send(harness, at)
+    notice, open_incident = (find_incidents(harness, "api")[index]["id"] for index in (2, -1))
+    row = {"incident": open_incident, "state": "muted", "since": at, "reason": "cause_is_open", "is_announced": True}
+    with database.open_write_transaction() as connection:
+        connection.execute(sa.insert(muted_incidents).values(**row, muting_probe_id="db", muting_incident=""))
+    with database.open_read_transaction() as connection:
+        of_incident = load_notification_holds(connection, [open_incident], at + 1)
+        assert [hold.kind for hold in of_incident] == [NotificationHoldKind.MUTING]
+        assert load_notification_holds(connection, [notice], at + 1) == ()
 
 
 def test_a_click_in_the_notice_is_about_the_incident_that_is_open_now(database: Database) -> None:

@@ -161,7 +161,7 @@ def test_of_many_incidents_those_that_began_last_are_shown(tmp_path: Path, monke
         monkeypatch.setattr(state_timeline, "MAX_STATE_TIMELINE_INCIDENTS", 2)
         text = read_page_text(database, "/probes/api?range=7d")
     assert "Down 17 Nov 02:29 to 17 Nov 03:29 · 1 h" in all_shown
-    assert "incidents that began last" not in all_shown
+    assert "newest incidents are shown" not in all_shown
     assert "Only the 2 newest incidents are shown." in text
     assert "Down 18 Nov 02:29 to 18 Nov 03:29 · 1 h" in text
     assert "Degraded 18 Nov 03:29 to 19 Nov 02:29 · 23 h" in text
@@ -270,6 +270,6 @@ def test_the_incidents_of_an_old_day_do_not_depend_on_later_ones(
         old = read_page_text(database, f"/probes/api?from={start}&to={start + DAY_MS}")
         text = read_page_text(database, "/probes/api?range=7d")
     assert "Up the whole time" in old
-    assert "Only the 2 incidents" not in old
+    assert "newest incidents are shown" not in old
     assert "Degraded 21 Nov 06:01 to 21 Nov 06:30 · 29 min" in text
     assert "Only the 2 newest incidents are shown." in text

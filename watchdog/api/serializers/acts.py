@@ -57,8 +57,8 @@ class IncidentClosureJson(TypedDict):
     """Its id."""
     closure: ClosureJson
     outlook: str
-    """When another incident opens if the failure continues; empty: the last result was good, or it was closed
-    before."""
+    """When another incident opens if the failure continues. Empty: that is not known, for example because the last
+    result was good, the probe is paused or in maintenance, or the incident was closed before."""
 
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
@@ -118,11 +118,11 @@ class StartedSilenceJson(TypedDict):
 
     silence: SilenceJson
     open_incident_count: int
-    """How many open incidents it selects."""
+    """How many open incidents it selected when it began."""
     probe_count: int
     """How many probes have incidents that it may select."""
     warnings: list[str]
-    """Why it may select nothing at present, and which name was probably meant; empty: it selects some probe."""
+    """Why it may select nothing at present, and which name was probably meant."""
 
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)

@@ -27,13 +27,13 @@ def load_notification_holds(
     connection: sa.Connection, ids: Collection[str], now: int
 ) -> tuple[NotificationHold, ...]:  # fmt: skip
     """The holds of those of these incidents that are open: for each, the longest of each kind. If the alert of one
-    flaps, also those of the incident of the alert that is open now, as if they were its own."""
+    flaps, also the silences of the incident of the alert that is open now, as if they were its own: only these cause an
+    edit when they end."""
     replaced = _load_replaced_while_flapping(connection, ids)
-    open_ids = [*ids, *replaced]
     holds = (
-        *_list_silences(connection, open_ids, now),
-        *_list_muting(connection, open_ids),
-        *_list_maintenance(connection, open_ids, now),
+        *_list_silences(connection, [*ids, *replaced], now),
+        *_list_muting(connection, ids),
+        *_list_maintenance(connection, ids, now),
     )
     stated = (hold._replace(incident=replaced.get(hold.incident, hold.incident)) for hold in holds)
     return tuple({(hold.incident, hold.kind): hold for hold in stated}.values())

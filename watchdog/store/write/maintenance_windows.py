@@ -310,7 +310,7 @@ def begin_maintenance(database: Database, window: MaintenanceWindow, actor: Acto
             raise OperatorActRefusedError(
                 OperatorActRefusalReason.INVALID,
                 "; ".join(describe_empty_probe_selection(window.matcher, infos.values())),
-                unknown_subject=ActSubjectKind.PROBE,
+                unknown_subject=ActSubjectKind.PROBE if infos else None,
             )
         connection.execute(sa.insert(maintenance_windows).values(**_build_window_row(window)))
         record_operator_act(
