@@ -130,4 +130,4 @@ async def _open_websocket(
 
 def preload_websocket_library() -> None:
     """In a thread, so that the first connection does not block the event loop."""
-    import websockets.asyncio.client  # noqa: F401
+    import websockets.asyncio.client  # noqa: F401 - loaded here, used later

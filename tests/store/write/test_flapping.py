@@ -353,13 +353,19 @@ def test_a_silence_of_a_later_incident_edits_each_message_of_the_alert_once(data
     assert len(harness.outbox.lease_due_notifications(at + 3, 30_000, [SLACK], [SLACK])) == 1, "and its end"
 
 
-def test_a_notice_does_not_show_that_a_later_incident_is_muted(database: Database) -> None:
-    """Nothing would edit the notice when the muting ends."""
+def make_notice_and_later_incident(database: Database) -> tuple[StoreHarness, int, str, str]:
+    """The time, and the ids of the incident of the notice and of the one that is open now."""
     harness = make_harness(database)
     at = flap(harness, SLOT, 4)
     record(harness, "fail", at, "api")
     send(harness, at)
-    notice, open_incident = (find_incidents(harness, "api")[index]["id"] for index in (2, -1))
+    found = find_incidents(harness, "api")
+    return harness, at, found[2]["id"], found[-1]["id"]
+
+
+def test_a_notice_does_not_show_that_a_later_incident_is_muted(database: Database) -> None:
+    """Nothing would edit the notice when the muting ends."""
+    _, at, notice, open_incident = make_notice_and_later_incident(database)
     row = {"incident": open_incident, "state": "muted", "since": at, "reason": "cause_is_open", "is_announced": True}
     with database.open_write_transaction() as connection:
         connection.execute(sa.insert(muted_incidents).values(**row, muting_probe_id="db", muting_incident=""))
@@ -370,11 +376,7 @@ def test_a_notice_does_not_show_that_a_later_incident_is_muted(database: Databas
 
 
 def test_a_click_in_the_notice_is_about_the_incident_that_is_open_now(database: Database) -> None:
-    harness = make_harness(database)
-    at = flap(harness, SLOT, 4)
-    record(harness, "fail", at, "api")
-    send(harness, at)
-    notice, open_incident = (find_incidents(harness, "api")[index]["id"] for index in (2, -1))
+    _, at, notice, open_incident = make_notice_and_later_incident(database)
     with database.open_read_transaction() as connection:
         listed = list_open_incidents_of_message(connection, notice, SLACK, at)
     assert [each.id for each in listed] == [open_incident]

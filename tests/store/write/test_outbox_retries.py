@@ -47,6 +47,7 @@ CASES: dict[str, tuple[dict[str, Any], bool, bool]] = {
     "it is unconfirmed": ({"state": "unconfirmed"}, False, False),
     "another destination fails as well": ({"destination": EMAIL}, False, False),
 }
+LOCK_ROWS_OF_INCIDENT = "SELECT * FROM outbox WHERE incident = %s FOR UPDATE"
 WAITING_FOR_LOCKS = "SELECT 1 FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))"
 GROUPS = {"group": EARLIEST, "older group": EARLIEST - 1}
 
@@ -145,18 +146,22 @@ def test_the_oldest_is_sent_first_and_at_the_pace_of_the_destination(database: D
     assert sent == ids[:-1]
 
 
+def lease_beside_retries(database: Database, retry_count: int) -> tuple[StoreHarness, LeasedNotification]:
+    """The notification of the first incident is leased; those of the others failed and are due later."""
+    delete_all_rows(database)
+    harness = make_harness(database, 1 + retry_count)
+    for incident in list_incidents(harness)[1:]:
+        update_row(database, incident, **A_RETRY)
+    fail_since(database, FAILING_SINCE)
+    return harness, lease_one(harness, NOW)
+
+
 def test_a_confirmation_waits_for_no_transaction_that_may_wait_for_it(on_postgres: DatabasePair) -> None:
     """The recorder has locked the row of another incident that would be due, and may wait for this one."""
-    delete_all_rows(on_postgres.first)
-    harness = make_harness(on_postgres.first, 3)
+    harness, leased = lease_beside_retries(on_postgres.first, retry_count=2)
     first, locked, free = list_incidents(harness)
-    for incident in (locked, free):
-        update_row(on_postgres.first, incident, **A_RETRY)
-    fail_since(on_postgres.first, FAILING_SINCE)
-    leased = lease_one(harness, NOW)
-    lock = "SELECT * FROM outbox WHERE incident = %s FOR UPDATE"
     with psycopg.connect(on_postgres.url.replace("+psycopg", "")) as recorder, ThreadPoolExecutor(1) as executor:
-        recorder.execute(lock, [locked])
+        recorder.execute(LOCK_ROWS_OF_INCIDENT, [locked])
         executor.submit(harness.outbox.mark_sent, leased, {}, NOW).result(30)
         recorder.rollback()
     due_at = {row["incident"]: row["due_at"] for row in harness.select_rows(outbox)}
@@ -165,18 +170,13 @@ def test_a_confirmation_waits_for_no_transaction_that_may_wait_for_it(on_postgre
 
 def test_the_recorder_may_wait_for_a_row_that_is_being_confirmed(on_postgres: DatabasePair) -> None:
     """It has locked the row that is being sent, and goes on to one that would be due."""
-    delete_all_rows(on_postgres.first)
-    harness = make_harness(on_postgres.first, 2)
+    harness, leased = lease_beside_retries(on_postgres.first, retry_count=1)
     first, failed = list_incidents(harness)
-    update_row(on_postgres.first, failed, **A_RETRY)
-    fail_since(on_postgres.first, FAILING_SINCE)
-    leased = lease_one(harness, NOW)
-    lock = "SELECT * FROM outbox WHERE incident = %s FOR UPDATE"
     with psycopg.connect(on_postgres.url.replace("+psycopg", "")) as recorder, ThreadPoolExecutor(1) as executor:
-        recorder.execute(lock, [first])
+        recorder.execute(LOCK_ROWS_OF_INCIDENT, [first])
         confirmation = executor.submit(harness.outbox.mark_sent, leased, {}, NOW)
         wait_until(lambda: recorder.execute(WAITING_FOR_LOCKS, [recorder.info.backend_pid]).fetchall())
-        recorder.execute(lock, [failed])
+        recorder.execute(LOCK_ROWS_OF_INCIDENT, [failed])
         recorder.commit()
         confirmation.result(30)
     rows = {row["incident"]: (row["state"], row["due_at"]) for row in harness.select_rows(outbox)}
