@@ -359,8 +359,8 @@ def make_notice_and_later_incident(database: Database) -> tuple[StoreHarness, in
     at = flap(harness, SLOT, 4)
     record(harness, "fail", at, "api")
     send(harness, at)
-    found = find_incidents(harness, "api")
-    return harness, at, found[2]["id"], found[-1]["id"]
+    ids = [incident["id"] for incident in find_incidents(harness, "api")]
+    return harness, at, ids[2], ids[-1]
 
 
 def test_a_notice_does_not_show_that_a_later_incident_is_muted(database: Database) -> None:
