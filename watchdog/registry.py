@@ -55,7 +55,7 @@ class KindRegistry(Mapping[str, type[KindT]]):
         )
 
     def find_configured_values_by_kind(self, section: BaseModel) -> dict[str, KindT]:
-        """The kinds that a section with `add_kind_fields` gives, with their values."""
+        """The kinds that a section with a field per kind gives, with their values."""
         return {kind: value for kind in self if (value := getattr(section, kind)) is not None}
 
     def require_one_kind_and_get_its_settings(self, section: BaseModel) -> KindT:

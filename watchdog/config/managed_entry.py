@@ -12,7 +12,7 @@ import yaml
 
 from watchdog.config.managed_file import parse_probe_mapping
 from watchdog.config.references import (
-    replace_config_variables_with_callback,
+    list_config_variable_names,
     replace_config_variables_with_defaults,
 )
 from watchdog.config.secrets import mask_yaml_tree
@@ -69,7 +69,7 @@ def _find_forbidden_uses_of_node(node: YamlNode, variables: Collection[str]) -> 
         yield ProbeTextProblem(node.path, f"a database of this machine cannot be named here: {_EDIT_BY_HAND}")
     if any(map(_has_file_parameter, texts)):
         yield ProbeTextProblem(node.path, f"a file of this machine cannot be named in a URL here: {_EDIT_BY_HAND}")
-    for name in dict.fromkeys(list_variable_names(node.raw_value)):
+    for name in dict.fromkeys(list_config_variable_names(node.raw_value)):
         if name not in variables:
             message = f"the variable {name} may not be used here: list it in `managed.variables`, or {_EDIT_BY_HAND}"
             yield ProbeTextProblem(node.path, message)
@@ -85,18 +85,6 @@ def _has_file_parameter(text: str) -> bool:
         return False
     names = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
     return parts.scheme not in ("http", "https") and any(map(_FILE_PARAMETER_PATTERN.fullmatch, names))
-
-
-def list_variable_names(text: str) -> list[str]:
-    """The variables that a text refers to."""
-    names: list[str] = []
-
-    def record_name(name: str) -> str:
-        names.append(name)
-        return ""
-
-    replace_config_variables_with_callback(text, record_name)
-    return names
 
 
 # --- secrets

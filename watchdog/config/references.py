@@ -51,3 +51,15 @@ def replace_config_variables_with_defaults(text: str) -> str:
 def replace_config_variables_with_callback(text: str, replacement: Callable[[str], str]) -> str:
     """The text with every reference to a variable replaced: by `replacement(name)`."""
     return _CONFIG_VARIABLE_PATTERN.sub(lambda match: replacement(match["name"]) if match["name"] else match[0], text)
+
+
+def list_config_variable_names(text: str) -> list[str]:
+    """The variables that a text refers to, in order, with repetitions."""
+    names: list[str] = []
+
+    def record_name(name: str) -> str:
+        names.append(name)
+        return ""
+
+    replace_config_variables_with_callback(text, record_name)
+    return names

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote
 
-from watchdog.config.references import replace_config_variables_with_callback
+from watchdog.config.references import list_config_variable_names, replace_config_variables_with_callback
 from watchdog.config.yaml_tree import YamlNode
 from watchdog.net.command_line import find_secret_spans_by_argument_index
 from watchdog.net.redact import SECRET_NAME_PATTERN
@@ -122,21 +122,10 @@ def get_yaml_text_as_written(node: YamlNode) -> str:
     return text if isinstance(text, str) else ""
 
 
-def _list_config_variable_names(text: str) -> list[str]:
-    names: list[str] = []
-
-    def record_name(name: str) -> str:
-        names.append(name)
-        return ""
-
-    replace_config_variables_with_callback(text, record_name)
-    return names
-
-
 def _record_embedded_secrets(node: YamlNode, spans: Iterable[Span], uses: ConfigValuesBySensitivity) -> None:
     for start, end in spans:
         value = get_yaml_text_as_written(node)[start:end]
-        if names := _list_config_variable_names(value):
+        if names := list_config_variable_names(value):
             uses.add_secret_variables({name: node.variables.get(name, "") for name in names}, node)
         else:
             scheme, _, credentials = value.partition(" ")

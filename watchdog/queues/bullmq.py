@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 MAX_BULLMQ_JOB_OPTIONS_BYTES = 64 * 1024
 """Of a job with larger options it is not known since when it waits."""
-MAX_BULLMQ_PROGRESS_CHARS = 1_000
 MAX_REDIS_CLIENT_LIST_CHARS = 8_000_000
 """10,000 connections, the default limit of Redis, take 4 MB."""
 

@@ -21,7 +21,6 @@ from watchdog.config.managed_entry import (
     MAX_PROBE_YAML_CHARS,
     ProbeTextProblem,
     find_forbidden_uses,
-    list_variable_names,
     mask_probe_text,
     restore_masked_secrets,
 )
@@ -33,6 +32,7 @@ from watchdog.config.managed_file import (
     parse_probe_mapping,
 )
 from watchdog.config.problems import ConfigError, ConfigProblem
+from watchdog.config.references import list_config_variable_names
 from watchdog.config.safe_problems import describe_config_problems_without_values
 from watchdog.domain.acts import Actor, OperatorActKind
 from watchdog.net import NetworkAccess
@@ -279,7 +279,7 @@ class ManagedProbeEditor:
             described = describe_config_problems_without_values(others, mask)
             message = f"another part of the configuration is not valid: {described}; correct it first"
             return ManagedProbeRefusedError(ManagedProbeRefusalReason.UNAVAILABLE, message)
-        has_variables = bool(list_variable_names(probe_yaml))
+        has_variables = bool(list_config_variable_names(probe_yaml))
         return build_invalid_probe_error(
             [describe_problem_of_probe(problem, prefix, mask, has_variables) for problem in own]
         )
