@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 from markupsafe import Markup
 
 from watchdog.domain.formatting import format_duration, format_duration_rounded
-from watchdog.domain.model import HealthState, ProbeInfo
+from watchdog.domain.model import HealthState, ProbeInfo, Severity
 from watchdog.domain.silencing import Silence
 from watchdog.store.read import status
 from watchdog.store.read.acts import load_pauses_in_effect
 from watchdog.store.read.maintenance import load_maintenance_ends_by_probe
+from watchdog.store.read.members import load_database_ids_of_active_probes
 from watchdog.store.read.status import Connection, IncidentRecord, WatchdogStatus
 from watchdog.web.markup import PAGE_HEALTH_STATE_LABELS
 from watchdog.web.pages.acts import describe_acts, load_silences_by_incident, render_pause
@@ -20,9 +24,13 @@ from watchdog.web.pages.flapping import describe_flapping
 from watchdog.web.pages.incident import find_incident_health_state
 from watchdog.web.pages.list_page import Pagination, compute_pagination
 from watchdog.web.pages.muting import describe_muting
+from watchdog.web.pages.search import does_probe_match_search_term
 from watchdog.web.times import render_timestamp_with_zone
 
 MAX_RESOLVED_INCIDENTS_ON_PAGE = 200
+RESOLVED_INCIDENTS_PER_SEARCH_STEP = MAX_RESOLVED_INCIDENTS_ON_PAGE + 1
+MAX_RESOLVED_INCIDENT_SEARCH_STEPS = 25
+"""A search that finds few incidents reads 5,000 of them for a page; a link goes on from there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,37 +50,143 @@ class IncidentsPageRow:
 
 
 @dataclass(frozen=True, slots=True)
+class IncidentsPageFilter:
+    """Empty: any."""
+
+    search: str = ""
+    """Terms that must all match: words in the message, the rule, the subject or the probe; `group:Core`, `kind:mcp`,
+    `tag:prod`."""
+    state: str = ""
+    """open or resolved"""
+    severity: str = ""
+    probe: str = ""
+    """The id of a probe."""
+
+    @property
+    def is_empty(self) -> bool:
+        return self == IncidentsPageFilter()
+
+    @property
+    def is_only_open(self) -> bool:
+        return self == IncidentsPageFilter(state="open")
+
+    def matches_search(self, record: IncidentRecord) -> bool:
+        incident = record.incident
+        text = f"{incident.message} {incident.rule} {incident.subject}".lower()
+        return all(
+            term in text or does_probe_match_search_term(record.probe, term) for term in self.search.lower().split()
+        )
+
+
+class IncidentListPosition(NamedTuple):
+    """Behind this incident, newest first."""
+
+    opened_at: int
+    id: str
+
+    @classmethod
+    def parse_url_value(cls, text: str) -> IncidentListPosition | None:
+        """None for a text that `url_value` does not give."""
+        match = _POSITION_PATTERN.fullmatch(text)
+        return cls(int(match[1]), match[2]) if match else None
+
+    @property
+    def url_value(self) -> str:
+        return f"{self.opened_at}-{self.id}"
+
+
+_POSITION_PATTERN = re.compile(r"([0-9]{1,15})-([0-9a-f]{1,64})")
+
+
+@dataclass(frozen=True, slots=True)
 class IncidentsPage:
     service_status: WatchdogStatus
-    state_filter: str
+    filter: IncidentsPageFilter
     open_incidents: tuple[IncidentsPageRow, ...]
     """Those on this page."""
     resolved_incidents: tuple[IncidentsPageRow, ...]
-    """The newest, on the first page."""
+    """On the first page, the newest; behind a position, those after it."""
+    older_from: IncidentListPosition | None
+    """Where the list of resolved incidents goes on; None: there are no others."""
+    searched_back_to: int | None
+    """Set if the search ended before the page was full: older incidents have not been searched yet."""
+    is_continued: bool
+    """The page begins behind a position."""
+    probe_name: str
+    """Of the filter's probe; its id if none of its incidents is shown."""
     pagination: Pagination
     """Of the open incidents."""
 
 
-def load_incidents_page(connection: Connection, state_filter: str, page_number: int, now: int) -> IncidentsPage:
-    """`state_filter`: "open", "resolved" or "" for both."""
+class ResolvedIncidents(NamedTuple):
+    records: list[IncidentRecord]
+    older_from: IncidentListPosition | None
+    searched_back_to: int | None
+
+
+def load_incidents_page(
+    connection: Connection,
+    incident_filter: IncidentsPageFilter,
+    now: int,
+    *,
+    page_number: int = 1,
+    after: IncidentListPosition | None = None,
+) -> IncidentsPage:
+    """`page_number`: of the open incidents. `after`: show only resolved incidents behind this position."""
+    probe_id, ids = incident_filter.probe, None
+    if probe_id:
+        ids = tuple(load_database_ids_of_active_probes(connection, [probe_id]).values())
+    severity = Severity(incident_filter.severity) if incident_filter.severity else None
+    load_incidents = partial(status.list_incidents, connection, probe_database_ids=ids, severity=severity)
     open_incidents: list[IncidentRecord] = []
-    resolved_incidents: list[IncidentRecord] = []
-    if state_filter != "resolved":
-        open_incidents = status.list_incidents(connection, is_open=True)
+    if incident_filter.state != "resolved" and after is None:
+        open_incidents = list(filter(incident_filter.matches_search, load_incidents(is_open=True)))
     pagination = compute_pagination(len(open_incidents), page_number)
-    if state_filter != "open" and pagination.page_number == 1:
-        resolved_incidents = status.list_incidents(connection, is_open=False, limit=MAX_RESOLVED_INCIDENTS_ON_PAGE)
+    resolved = ResolvedIncidents([], None, None)
+    if incident_filter.state != "open" and pagination.page_number == 1:
+        load_resolved = partial(load_incidents, is_open=False, limit=RESOLVED_INCIDENTS_PER_SEARCH_STEP)
+        resolved = search_resolved_incidents(load_resolved, incident_filter.matches_search, after)
     shown_open_incidents = pagination.slice_items(open_incidents)
+    probe_names = {record.probe.id: record.probe.name for record in (*shown_open_incidents, *resolved.records)}
     marks = load_marks_of_open_incidents(connection, shown_open_incidents, now)
     return IncidentsPage(
         service_status=status.load_watchdog_status(connection),
-        state_filter=state_filter,
+        filter=incident_filter,
         open_incidents=tuple(
             build_incidents_page_row(record, now, marks[record.incident.id]) for record in shown_open_incidents
         ),
-        resolved_incidents=tuple(build_incidents_page_row(record, now) for record in resolved_incidents),
+        resolved_incidents=tuple(build_incidents_page_row(record, now) for record in resolved.records),
+        older_from=resolved.older_from,
+        searched_back_to=resolved.searched_back_to,
+        is_continued=after is not None,
+        probe_name=probe_names.get(probe_id, probe_id),
         pagination=pagination,
     )
+
+
+def search_resolved_incidents(
+    load_incidents: Callable[..., list[IncidentRecord]],
+    matches: Callable[[IncidentRecord], bool],
+    after: IncidentListPosition | None,
+) -> ResolvedIncidents:
+    """The first that match, newest first. `load_incidents(after=...)` loads RESOLVED_INCIDENTS_PER_SEARCH_STEP
+    incidents, or fewer if no others follow."""
+    found: list[IncidentRecord] = []
+    for _ in range(MAX_RESOLVED_INCIDENT_SEARCH_STEPS):
+        records = load_incidents(after=after)
+        for record in records:
+            if matches(record):
+                if len(found) == MAX_RESOLVED_INCIDENTS_ON_PAGE:
+                    return ResolvedIncidents(found, _get_list_position(found[-1]), None)
+                found.append(record)
+        if len(records) < RESOLVED_INCIDENTS_PER_SEARCH_STEP:
+            return ResolvedIncidents(found, None, None)
+        after = _get_list_position(records[-1])
+    return ResolvedIncidents(found, after, after.opened_at if after else None)
+
+
+def _get_list_position(record: IncidentRecord) -> IncidentListPosition:
+    return IncidentListPosition(record.incident.opened_at, record.incident.id)
 
 
 def describe_what_holds_back(record: IncidentRecord, silences: Sequence[Silence], now: int) -> tuple[str, ...]:

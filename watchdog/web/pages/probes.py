@@ -41,6 +41,7 @@ from watchdog.web.pages.list_page import (
     group_rows_into_list_sections,
 )
 from watchdog.web.pages.probe import NEXT_RUN_SHOWN_LATE_AFTER_MS, PROBE_PAGE_INCIDENTS_PERIOD_MS
+from watchdog.web.pages.search import does_probe_match_search_term
 from watchdog.web.times import render_timestamp_with_zone
 
 MAX_SPARKLINE_RUNS, MAX_CACHED_SPARKLINES = 20, 1_024
@@ -89,7 +90,7 @@ class ProbesPageFilter:
         if self.kind and status.probe.kind != self.kind:
             return False
         return not self.search or all(
-            _does_probe_match_search_term(status, term) for term in self.search.lower().split()
+            _does_status_match_search_term(status, term) for term in self.search.lower().split()
         )
 
 
@@ -102,20 +103,11 @@ def _list_states_of_probe(status: ProbeStatus) -> tuple[ListedState, ...]:
     return (state, MAINTENANCE) if has_other_cause else (MAINTENANCE,)
 
 
-def _does_probe_match_search_term(status: ProbeStatus, term: str) -> bool:
-    probe = status.probe
-    tags = [tag.lower() for tag in probe.tags]
+def _does_status_match_search_term(status: ProbeStatus, term: str) -> bool:
     field, colon, value = term.partition(":")
-    match field if colon else "":
-        case "tag":
-            return value in tags
-        case "group":
-            return value in probe.group.lower()
-        case "kind":
-            return value in probe.kind.lower()
-        case "state":
-            return any(value in state.name for state in _list_states_of_probe(status))
-    return term in probe.name.lower() or term in probe.id or term in tags or term in probe.group.lower()
+    if colon and field == "state":
+        return any(value in state.name for state in _list_states_of_probe(status))
+    return does_probe_match_search_term(status.probe, term)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
+from watchdog.domain.model import Severity
 from watchdog.domain.watermark import is_watermark_current
 from watchdog.service.acts import ActRunner
 from watchdog.service.config_check import RunningConfigActions
@@ -26,10 +27,10 @@ from watchdog.web.compression import compress_response_body_if_accepted
 from watchdog.web.errors import PageNotFoundError
 from watchdog.web.pages import incident, incidents, jobs, probe, probes, receivers, undelivered
 from watchdog.web.pages.results import ResultFilter, ResultsUrlQuery
+from watchdog.web.pages.search import MAX_SEARCH_TEXT_CHARS
 from watchdog.web.routes.event_streams import EventStreams
 from watchdog.web.templating import LIVE_PAGE_HEADERS, NO_STORE_HEADERS, PageRenderer
 
-MAX_PROBE_SEARCH_TEXT_CHARS = 200
 MAX_SLOT_PARAMETER_DIGITS = 15
 UNKNOWN_INCIDENT_PAGE_TEXT = (
     "There is no incident {}. Resolved incidents are deleted after a while. /incidents lists the others."
@@ -120,7 +121,7 @@ def create_operator_router(context: OperatorRouteContext) -> APIRouter:
 
     @router.get("/probes")
     async def show_probes(request: Request, q: str = "", state: str = "", kind: str = "", page: int = 1) -> Response:
-        now, probe_filter = context.clock(), probes.ProbesPageFilter(q[:MAX_PROBE_SEARCH_TEXT_CHARS], state, kind)
+        now, probe_filter = context.clock(), probes.ProbesPageFilter(q[:MAX_SEARCH_TEXT_CHARS], state, kind)
         content = await context.run_query(lambda c: probes.load_probes_page(c, probe_filter, page, now))
         return await context.render_page(request, "probes.j2", "probes", content, now)
 
@@ -134,9 +135,12 @@ def create_operator_router(context: OperatorRouteContext) -> APIRouter:
         return await context.render_page(request, "probe.j2", "probes", content, now)
 
     @router.get("/incidents")
-    async def show_incidents(request: Request, state: str = "", page: int = 1) -> Response:
-        now, state_filter = context.clock(), state if state in ("open", "resolved") else ""
-        content = await context.run_query(lambda c: incidents.load_incidents_page(c, state_filter, page, now))
+    async def show_incidents(request: Request, page: int = 1, before: str = "") -> Response:
+        now, incident_filter = context.clock(), parse_incident_filter(request.query_params)
+        after = incidents.IncidentListPosition.parse_url_value(before)
+        content = await context.run_query(
+            lambda c: incidents.load_incidents_page(c, incident_filter, now, page_number=page, after=after)
+        )
         return await context.render_page(request, "incidents.j2", "incidents", content, now)
 
     @router.get("/incidents/{incident_id}")
@@ -149,7 +153,7 @@ def create_operator_router(context: OperatorRouteContext) -> APIRouter:
 
     @router.get("/jobs")
     async def show_jobs(request: Request, q: str = "", verdict: str = "", page: int = 1) -> Response:
-        now, job_filter = context.clock(), jobs.JobsPageFilter(q[:MAX_PROBE_SEARCH_TEXT_CHARS], verdict)
+        now, job_filter = context.clock(), jobs.JobsPageFilter(q[:MAX_SEARCH_TEXT_CHARS], verdict)
         content = await context.run_query(lambda c: jobs.load_jobs_page(c, job_filter, page, now))
         return await context.render_page(request, "jobs.j2", "jobs", content, now)
 
@@ -171,6 +175,17 @@ def add_delivery_pages(router: APIRouter, context: OperatorRouteContext) -> None
         now, addresses = context.clock(), context.destination_addresses
         content = await context.run_query(lambda c: undelivered.load_undelivered_notifications_page(c, addresses))
         return await context.render_page(request, "undelivered.j2", "receivers", content, now)
+
+
+def parse_incident_filter(parameters: Mapping[str, str]) -> incidents.IncidentsPageFilter:
+    """`?q=`, `?state=`, `?severity=`, `?probe=`. Ignores unknown states and severities."""
+    state, severity = parameters.get("state", ""), parameters.get("severity", "")
+    return incidents.IncidentsPageFilter(
+        search=parameters.get("q", "")[:MAX_SEARCH_TEXT_CHARS],
+        state=state if state in ("open", "resolved") else "",
+        severity=severity if severity in tuple(Severity) else "",
+        probe=parameters.get("probe", ""),
+    )
 
 
 def describe_scheduling_stall(service_status: WatchdogStatus, now: int) -> str:
