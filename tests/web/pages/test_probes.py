@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.fixture_rows import NOW, FixtureRows
 from tests.support.html_checks import visible_text
-from tests.support.web import filled_database
+from tests.support.web import create_test_app, filled_database, request_page
 from watchdog.domain.formatting import HOUR_MS, MINUTE_MS
 from watchdog.domain.model import Outcome
 from watchdog.domain.own_network import WATCHDOG_NETWORK_FAULT_REASON
+from watchdog.store.database import Database
 from watchdog.web.pages.probe import ProbePageUrlQuery, load_probe_page
 from watchdog.web.pages.probes import (
     MAX_SPARKLINE_RUNS,
@@ -173,3 +175,61 @@ def test_what_is_not_judged_is_listed_last(tmp_path: Path) -> None:
 def test_maintenance_is_a_filter(tmp_path: Path, state: str, search: str, expected: list[str]) -> None:
     page = load_rows_of_states(tmp_path, ProbesPageFilter(search, state))
     assert [row.name for section in page.sections for row in section.rows] == expected
+
+
+@pytest.fixture(name="five_probes", scope="module")
+def create_five_probes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    rows = FixtureRows()
+    for name, kind, group, next_due, last_minutes_ago, incident_count in (
+        ("beta", "http", "Core", NOW + 2, 3, 1),
+        ("Alpha", "mcp", "Zeta", NOW + 1, 9, 0),
+        ("delta", "http", "", NOW + 5, 1, 2),
+        ("Gamma", "jobs", "core", NOW + 3, None, 0),
+        ("epsilon", "mcp", "Alpha", NOW - 1, 2, 0),
+    ):
+        id = rows.add_probe(name, kind, group, next_due=next_due)
+        if last_minutes_ago is not None:
+            rows.add_result(id, NOW - last_minutes_ago * MINUTE_MS)
+        for _ in range(incident_count):
+            rows.add_incident(id, "availability", "HTTP 503", NOW - 2 * HOUR_MS, resolved_at=NOW - HOUR_MS)
+    database_url = f"sqlite:///{tmp_path_factory.mktemp('five') / 'watchdog.db'}"
+    with filled_database(database_url, rows) as database:
+        yield database
+
+
+@pytest.mark.parametrize(
+    ("order", "names"),
+    [
+        ("name", "Alpha beta delta epsilon Gamma"),
+        ("group", "delta epsilon beta Gamma Alpha"),
+        ("kind", "beta delta Gamma Alpha epsilon"),
+        ("last", "Gamma Alpha beta epsilon delta"),
+        ("next", "epsilon Alpha beta Gamma delta"),
+        ("incidents", "delta beta Alpha epsilon Gamma"),
+    ],
+)
+def test_the_list_has_the_order_that_its_url_names(five_probes: Database, order: str, names: str) -> None:
+    with five_probes.open_read_transaction() as connection:
+        page = load_probes_page(connection, ProbesPageFilter(sort=order), 1, NOW)
+        of_one_kind = load_probes_page(connection, ProbesPageFilter(sort=order, kind="http"), 1, NOW)
+    [section] = page.sections
+    assert (section.name, section.total) == ("All", 5)
+    assert [row.name for row in section.rows] == names.split()
+    assert [row.name for row in of_one_kind.sections[0].rows] == [n for n in names.split() if n in ("beta", "delta")]
+
+
+def test_links_of_filters_and_pages_keep_the_order(five_probes: Database) -> None:
+    app = create_test_app(five_probes)
+    html = request_page(app, "/probes?sort=next&kind=mcp&q=a").text
+    assert 'href="?q=a&amp;state=up&amp;kind=mcp&amp;sort=next"' in html
+    assert 'href="?q=a&amp;kind=mcp"' in html, "the link to the list with the worst first"
+    assert '<input type="hidden" name="sort" value="next">' in html
+    assert "Order: next run first" in visible_text(html)
+    assert 'href="/api/v1/probes?q=a&amp;kind=mcp"' in html
+    assert "Order: worst first" in visible_text(request_page(app, "/probes?sort=colour").text)
+    assert 'href="/api/v1/probes"' in request_page(app, "/probes").text
+
+
+@pytest.mark.parametrize("query", ["state=maintenance", "q=tag:prod"])
+def test_a_list_that_the_api_cannot_filter_has_no_link_to_it(five_probes: Database, query: str) -> None:
+    assert "/api/v1/probes" not in request_page(create_test_app(five_probes), f"/probes?{query}").text

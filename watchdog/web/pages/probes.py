@@ -1,13 +1,13 @@
-"""The list of all probes, worst first, with filters and a search."""
+"""The list of all probes, worst first or in another order, with filters and a search."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
@@ -70,8 +70,14 @@ LISTED_STATES = (
     *map(_listed_health_state, (HealthState.PAUSED, HealthState.UP)),
 )
 _LISTED_STATE_BY_NAME = {state.name: state for state in LISTED_STATES}
+PROBES_PAGE_ORDERS = {
+    "": "worst first", "name": "by name", "group": "by group", "kind": "by kind", "last": "least recent run first",
+    "next": "next run first", "incidents": "most incidents first",
+}  # fmt: skip
+"""The orders of the list, by their names in URLs."""
 PROBES_PAGE_SECTION_NAMES = (NEEDS_ATTENTION_SECTION_NAME, "Up", "Not judged")
 """Not judged: in maintenance or without data, and no incident is open; or paused."""
+ALL_PROBES_SECTION_NAME = "All"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +87,13 @@ class ProbesPageFilter:
     search: str = ""
     state: str = ""
     kind: str = ""
+    sort: str = ""
+    """A key of PROBES_PAGE_ORDERS. Only the list with the worst first has sections."""
+
+    @property
+    def is_narrowed(self) -> bool:
+        """Some probes may be left out."""
+        return bool(self.search or self.state or self.kind)
 
     def matches_state(self, status: ProbeStatus) -> bool:
         return not self.state or any(self.state == state.name for state in _list_states_of_probe(status))
@@ -133,6 +146,8 @@ class ProbesPageRow:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbesPage(SectionedListWebPage[ProbesPageFilter, ProbesPageRow]):
     max_sparkline_runs: int = MAX_SPARKLINE_RUNS
+    orders: Mapping[str, str]
+    """By their names in URLs."""
     state_counts: tuple[tuple[ListedState, int], ...]
     kinds: tuple[str, ...]
 
@@ -143,26 +158,57 @@ def load_probes_page(connection: Connection, probe_filter: ProbesPageFilter, pag
     service_status = load_watchdog_status(connection)
     searched = [status for status in statuses if probe_filter.matches_search(status)]
     matching = [status for status in searched if probe_filter.matches_state(status)]
-    matching.sort(key=_compute_probe_sort_key)
+    incident_counts = count_incidents_opened_since_by_probe(connection, now - PROBE_PAGE_INCIDENTS_PERIOD_MS)
+    matching.sort(key=_get_probe_sort_key(probe_filter.sort, incident_counts))
     counts = Counter(state for status in searched for state in _list_states_of_probe(status))
     pagination = compute_pagination(len(matching), page_number)
-    rows = list(_load_probes_page_rows(connection, pagination.slice_items(matching), now))
+    choose_section_name = (
+        _choose_probes_page_section_name if not probe_filter.sort else lambda status: ALL_PROBES_SECTION_NAME
+    )
+    rows = [
+        (choose_section_name(status), row)
+        for status, row in _load_probes_page_rows(connection, pagination.slice_items(matching), incident_counts, now)
+    ]
     return ProbesPage(
         service_status=service_status,
         headline=_format_probes_page_headline(statuses),
         summary_lines=_format_probes_page_scheduling_lines(statuses, service_status, now),
         total=len(statuses),
         filter=probe_filter,
+        orders=PROBES_PAGE_ORDERS,
         state_counts=tuple((state, counts[state]) for state in LISTED_STATES),
         kinds=tuple(sorted({status.probe.kind for status in statuses})),
         sections=group_rows_into_list_sections(
-            PROBES_PAGE_SECTION_NAMES, rows, Counter(map(_choose_probes_page_section_name, matching))
+            (*PROBES_PAGE_SECTION_NAMES, ALL_PROBES_SECTION_NAME), rows, Counter(map(choose_section_name, matching))
         ),
         pagination=pagination,
     )
 
 
-def _compute_probe_sort_key(status: ProbeStatus) -> tuple[int, int, str, str]:
+def _get_probe_sort_key(order: str, incident_counts: Mapping[int, int]) -> Callable[[ProbeStatus], tuple[Any, ...]]:
+    """For a key of PROBES_PAGE_ORDERS. Probes of the same rank are sorted by name; without a last run, they come first,
+    and without a next one, last."""
+
+    def compute(status: ProbeStatus) -> tuple[Any, ...]:
+        probe, latest = status.probe, status.latest_result
+        name = probe.name.lower()
+        match order:
+            case "group":
+                return probe.group.lower(), name
+            case "kind":
+                return probe.kind, name
+            case "last":
+                return latest.slot if latest else 0, name
+            case "next":
+                return status.next_due is None, status.next_due or 0, name
+            case "incidents":
+                return -incident_counts.get(probe.database_id, 0), name
+        return (name,)
+
+    return compute if order else _compute_probe_severity_sort_key
+
+
+def _compute_probe_severity_sort_key(status: ProbeStatus) -> tuple[int, int, str, str]:
     probe = status.probe
     section_index = PROBES_PAGE_SECTION_NAMES.index(_choose_probes_page_section_name(status))
     return section_index, LISTED_STATES.index(_list_states_of_probe(status)[0]), probe.group, probe.name.lower()
@@ -175,18 +221,15 @@ def _choose_probes_page_section_name(status: ProbeStatus) -> str:
 
 
 def _load_probes_page_rows(
-    connection: Connection, on_page: Sequence[ProbeStatus], now: int
-) -> Iterator[tuple[str, ProbesPageRow]]:
-    """(section, row)"""
+    connection: Connection, on_page: Sequence[ProbeStatus], incident_counts: Mapping[int, int], now: int
+) -> Iterator[tuple[ProbeStatus, ProbesPageRow]]:
     runs = load_last_n_runs_by_probe(connection, [status.probe.database_id for status in on_page], MAX_SPARKLINE_RUNS)
-    incident_counts = count_incidents_opened_since_by_probe(connection, now - PROBE_PAGE_INCIDENTS_PERIOD_MS)
     job_runs = list_check_in_runs(connection, [status.probe for status in on_page], MAX_SPARKLINE_RUNS)
     silences = load_silences_by_incident(connection)
     for status in on_page:
         id = status.probe.database_id
         marks = _list_probe_marks(status, silences, now)
-        row = _build_probes_page_row(status, job_runs.get(id, runs[id]), incident_counts.get(id, 0), marks, now)
-        yield _choose_probes_page_section_name(status), row
+        yield status, _build_probes_page_row(status, job_runs.get(id, runs[id]), incident_counts.get(id, 0), marks, now)
 
 
 def _list_probe_marks(status: ProbeStatus, silences: Mapping[str, Sequence[Silence]], now: int) -> tuple[str, ...]:

@@ -120,8 +120,8 @@ def create_operator_router(context: OperatorRouteContext) -> APIRouter:
     router = APIRouter(dependencies=[Depends(context.authenticate)])
 
     @router.get("/probes")
-    async def show_probes(request: Request, q: str = "", state: str = "", kind: str = "", page: int = 1) -> Response:
-        now, probe_filter = context.clock(), probes.ProbesPageFilter(q[:MAX_SEARCH_TEXT_CHARS], state, kind)
+    async def show_probes(request: Request, page: int = 1) -> Response:
+        now, probe_filter = context.clock(), parse_probe_filter(request.query_params)
         content = await context.run_query(lambda c: probes.load_probes_page(c, probe_filter, page, now))
         return await context.render_page(request, "probes.j2", "probes", content, now)
 
@@ -175,6 +175,17 @@ def add_delivery_pages(router: APIRouter, context: OperatorRouteContext) -> None
         now, addresses = context.clock(), context.destination_addresses
         content = await context.run_query(lambda c: undelivered.load_undelivered_notifications_page(c, addresses))
         return await context.render_page(request, "undelivered.j2", "receivers", content, now)
+
+
+def parse_probe_filter(parameters: Mapping[str, str]) -> probes.ProbesPageFilter:
+    """`?q=`, `?state=`, `?kind=`, `?sort=`. Ignores an unknown order."""
+    sort = parameters.get("sort", "")
+    return probes.ProbesPageFilter(
+        search=parameters.get("q", "")[:MAX_SEARCH_TEXT_CHARS],
+        state=parameters.get("state", ""),
+        kind=parameters.get("kind", ""),
+        sort=sort if sort in probes.PROBES_PAGE_ORDERS else "",
+    )
 
 
 def parse_incident_filter(parameters: Mapping[str, str]) -> incidents.IncidentsPageFilter:
