@@ -156,7 +156,7 @@ class JobsProbe(ProbeUsingQueueDriver):
                 "*": {failures: 2}
     """
     reason_prefixes: ClassVar[tuple[str, ...]] = ("job.", "queue.missing")
-    cards: ClassVar[tuple[str, ...]] = ("latency", "phases", "jobs")
+    cards: ClassVar[tuple[str, ...]] = ("jobs", "latency", "phases")
     unsupported_fields: ClassVar[Mapping[str, str]] = {
         "expect": "not supported by jobs probes: use jobs.watch to set schedules and limits",
         "prefer": "not supported by jobs probes: use jobs.watch to set schedules and limits",

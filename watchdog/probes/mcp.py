@@ -57,7 +57,7 @@ class McpProbe(Probe):
             expect: ["result.healthy"]
     """
     reason_prefixes: ClassVar[tuple[str, ...]] = ("task.",)
-    cards: ClassVar[tuple[str, ...]] = ("latency", "phases", "tasks")
+    cards: ClassVar[tuple[str, ...]] = ("tasks", "latency", "phases")
     expression_variables: ClassVar[Mapping[str, str]] = {
         "result": "dyn",
         "is_error": "bool",

@@ -178,7 +178,7 @@ def build_probe_banners(
     ]
     if status.latest_result is None and not banners:
         next_run = _format_next_run_sentence(status, now) or "no run is scheduled"
-        text = "The first result appears here with its phases and evidence. Reload the page to see it."
+        text = "The first result appears here with its phases and evidence."
         banners.append(PageBanner(HealthState.UNKNOWN, f"No run yet: {next_run}", text))
     return tuple(banners)
 
