@@ -129,6 +129,8 @@ def _format_probe_cli_row(status: ProbeStatus, notes: Mapping[str, str], now: in
     latest = status.latest_result
     state = f"[{CLI_HEALTH_STATE_COLOURS[status.state.value]}]{status.state.value}[/]"
     result = "none yet" if latest is None else f"{latest.outcome.value} {format_time_ago(latest.slot, now)}"
+    if status.pending_findings and not status.open_incidents:
+        result += f", {status.pending_findings[0].describe()}"
     incidents = "; ".join(
         f"{incident.message or incident.reason}{f' ({note})' if (note := notes.get(incident.id)) else ''}"
         for incident in status.open_incidents

@@ -260,6 +260,26 @@ class ProbeInfo:
     """By job name, or "*" for every other job."""
 
 
+class PendingFinding(NamedTuple):
+    """A finding that is bad, but not often enough in a row to open an incident."""
+
+    rule: str
+    subject: str
+    reason: str
+    bad_count: int
+    """Bad results in a row."""
+    failure_threshold: int
+    """With this many, an incident opens."""
+    since: int
+    """The first bad slot."""
+
+    def describe(self) -> str:
+        """ "2 of the 3 bad results in a row that open an incident", after the rule and the subject, except for
+        availability."""
+        about = "" if self.rule == "availability" else f"{self.rule} {self.subject}".strip() + ": "
+        return f"{about}{self.bad_count} of the {self.failure_threshold} bad results in a row that open an incident"
+
+
 @dataclass(frozen=True, slots=True)
 class Incident:
     """A finding that was bad for long enough to notify someone."""

@@ -9,7 +9,24 @@ from watchdog.api.serializers.acts import PauseJson, serialize_pause
 from watchdog.api.serializers.instants import format_optional_iso8601
 from watchdog.api.serializers.results import FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG, ResultJson, serialize_result
 from watchdog.domain.formatting import format_iso8601
+from watchdog.domain.model import PendingFinding
 from watchdog.store.read.status import ProbeStatus
+
+
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
+class PendingFindingJson(TypedDict):
+    """A finding that is bad, but not often enough in a row to open an incident."""
+
+    rule: str
+    subject: str
+    """Empty: the probe as a whole."""
+    reason: str
+    bad_count: int
+    """Bad results in a row."""
+    failure_threshold: int
+    """With this many, an incident opens."""
+    since: str
+    """The first of them."""
 
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
@@ -28,6 +45,8 @@ class ProbeJson(TypedDict):
     """up, degraded, unknown, down or paused."""
     incidents: list[str]
     """The ids of the open incidents; those that decide the state come first."""
+    pending_findings: list[PendingFindingJson]
+    """What may open an incident soon, the highest count first."""
     latest: ResultJson | None
     """The newest result, of any outcome."""
     next_due: str | None
@@ -66,10 +85,22 @@ def serialize_probe_status(status: ProbeStatus) -> ProbeJson:
         "tags": list(probe.tags),
         "state": status.state.value,
         "incidents": [incident.id for incident in status.open_incidents],
+        "pending_findings": list(map(_serialize_pending_finding, status.pending_findings)),
         "latest": None if latest is None else serialize_result(latest),
         "next_due": format_optional_iso8601(status.next_due),
         "pause": serialize_pause(status.pause),
         "maintenance_until": format_optional_iso8601(status.maintenance_ends_at),
+    }
+
+
+def _serialize_pending_finding(finding: PendingFinding) -> PendingFindingJson:
+    return {
+        "rule": finding.rule,
+        "subject": finding.subject,
+        "reason": finding.reason,
+        "bad_count": finding.bad_count,
+        "failure_threshold": finding.failure_threshold,
+        "since": format_iso8601(finding.since),
     }
 
 

@@ -67,3 +67,9 @@ def load_open_incidents_with_destinations(connection: sa.Connection) -> list[Ope
         OpenIncidentWithNotifiedDestinations(id, probe_id, reason, tuple(notified.get(id, ())))
         for id, probe_id, reason in connection.execute(query.order_by(incidents.c.opened_at, incidents.c.id))
     ]
+
+
+def load_probe_config_yaml_text(connection: sa.Connection, probe: int) -> str:
+    """The probe's configuration as written, without the values of variables."""
+    text: str = connection.execute(sa.select(probes.c.config_yaml).where(probes.c.id == probe)).scalar_one()
+    return text

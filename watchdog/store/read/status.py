@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy import Connection
+from sqlalchemy import Connection as Connection  # its users need no import of their own
 
 from watchdog.domain.alert_flapping import AlertFlapping
 from watchdog.domain.model import (
@@ -20,6 +20,7 @@ from watchdog.domain.model import (
     Incident,
     IncidentEvent,
     Outcome,
+    PendingFinding,
     ProbeInfo,
     Severity,
 )
@@ -35,6 +36,11 @@ from watchdog.store.read.alert_context import INCIDENTS_WITH_PROBE_INFO_QUERY, b
 from watchdog.store.read.flapping import add_flapping_columns, build_alert_flapping_from_row
 from watchdog.store.read.maintenance import load_maintenance_ends_by_probe
 from watchdog.store.read.muted_incidents import add_muting_columns, build_incident_muting_from_row
+from watchdog.store.read.pending_findings import (
+    NO_PENDING_FINDINGS,
+    PendingFindingsOfProbe,
+    load_pending_findings_by_probe,
+)
 from watchdog.store.tables import (
     clock_steps,
     effective_results,
@@ -48,25 +54,6 @@ from watchdog.store.tables import (
     schedule,
     watermarks,
 )
-
-__all__ = [
-    "Connection",
-    "DeliveryRecord",
-    "IncidentRecord",
-    "ProbeStatus",
-    "ResultRow",
-    "WatchdogStatus",
-    "count_incidents_opened_since_by_probe",
-    "list_deliveries",
-    "list_given_up_notifications",
-    "list_incident_deliveries",
-    "list_incidents",
-    "list_probe_infos",
-    "list_probe_statuses",
-    "list_service_findings",
-    "load_probe_config_yaml_text",
-    "load_watchdog_status",
-]
 
 JUDGED_OUTCOMES = (Outcome.PASS, Outcome.FAIL)
 MAX_LISTED_UNDELIVERED_NOTIFICATIONS = 200
@@ -107,6 +94,8 @@ class ProbeStatus:
     """None: it runs."""
     maintenance_ends_at: int | None = None
     """Until when it is in maintenance, in epoch ms; None: it is not, or this was not loaded."""
+    pending_findings: tuple[PendingFinding, ...] = ()
+    """Those that may open an incident soon, the highest count first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,20 +241,22 @@ def list_probe_statuses(
         open_incidents.setdefault(record.incident.probe, []).append(record.incident)
     paused = load_pauses_in_effect(connection, only_probes)
     maintenance_ends = {} if now is None else load_maintenance_ends_by_probe(connection, now, only_probes)
-    return [
-        _probe_status_from_row(
-            tuple(row), tuple(open_incidents.get(probe, ())), paused.get(probe), maintenance_ends.get(probe)
-        )
-        for probe, row in row_by_probe.items()
-    ]
+    pending = load_pending_findings_by_probe(connection, only_probes)
+
+    def build_status(id: int, row: sa.Row[Any]) -> ProbeStatus:
+        open_here, pending_here = tuple(open_incidents.get(id, ())), pending.get(id, NO_PENDING_FINDINGS)
+        return _probe_status_from_row(tuple(row), open_here, pending_here, paused.get(id), maintenance_ends.get(id))
+
+    return [build_status(id, row) for id, row in row_by_probe.items()]
 
 
 @lru_cache(maxsize=MAX_CACHED_PROBE_STATUSES)  # most rows are the same at the next request, which takes half the time
 def _probe_status_from_row(
-    row: tuple[Any, ...], open_incidents: tuple[Incident, ...], pause: Pause | None, maintenance_ends_at: int | None
-) -> ProbeStatus:
+    row: tuple[Any, ...], open_incidents: tuple[Incident, ...], pending: PendingFindingsOfProbe, pause: Pause | None,
+    maintenance_ends_at: int | None,
+) -> ProbeStatus:  # fmt: skip
     probe, info, created_at, judged_slot, next_due, is_waiting, newest_slot, *_ = row
-    has_verdict = judged_slot is not None and not is_waiting
+    has_verdict = judged_slot is not None and not is_waiting and pending.has_passed
     latest_result = None if newest_slot is None else result_row_from_columns(row[-len(RESULT_ROW_COLUMNS) :])
     rules = [incident.rule for incident in open_incidents]
     if latest_result is not None and latest_result.reason == WATCHDOG_NETWORK_FAULT_REASON:
@@ -283,13 +274,8 @@ def _probe_status_from_row(
         next_due=next_due if pause is None else None,
         pause=pause,
         maintenance_ends_at=maintenance_ends_at,
+        pending_findings=pending.findings,
     )
-
-
-def load_probe_config_yaml_text(connection: Connection, probe: int) -> str:
-    """The probe's configuration as written, without the values of variables."""
-    text: str = connection.execute(sa.select(probes.c.config_yaml).where(probes.c.id == probe)).scalar_one()
-    return text
 
 
 def list_incidents(

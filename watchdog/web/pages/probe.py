@@ -19,6 +19,7 @@ from watchdog.domain.text import capitalize_first
 from watchdog.store.read import history, status
 from watchdog.store.read.acts import list_silences_in_effect, load_silences_in_effect_by_incident
 from watchdog.store.read.requested_runs import load_waiting_request
+from watchdog.store.read.running_config import load_probe_config_yaml_text
 from watchdog.store.read.status import Connection, IncidentRecord, ProbeStatus, ResultRow, WatchdogStatus
 from watchdog.web.cards.base import LoadedProbeCard, ProbeCardLoadContext
 from watchdog.web.cards.registry import load_probe_page_cards
@@ -35,6 +36,7 @@ LABEL_BY_OUTCOME = {
 }  # fmt: skip
 PROBE_PAGE_INCIDENTS_PERIOD_MS = 30 * DAY_MS
 MAX_INCIDENTS_ON_PROBE_PAGE = 10
+MAX_PENDING_FINDINGS_ON_PROBE_PAGE = 5
 MAX_INCIDENTS_LOADED_FOR_PROBE_PAGE = 500
 """Incidents that mark results."""
 NEXT_RUN_SHOWN_LATE_AFTER_MS = 5_000
@@ -131,7 +133,7 @@ def load_probe_page(connection: Connection, probe_id: str, query: ProbePageUrlQu
         failed_count=sum(run.outcome is Outcome.FAIL for run in runs),
         incidents=tuple(in_period)[:MAX_INCIDENTS_ON_PROBE_PAGE],
         created_at=probe_status.created_at,
-        configuration=highlight_yaml(status.load_probe_config_yaml_text(connection, probe.database_id)),
+        configuration=highlight_yaml(load_probe_config_yaml_text(connection, probe.database_id)),
     )
 
 
@@ -169,13 +171,18 @@ def _format_next_run_sentence(status: ProbeStatus, now: int) -> str:
 def build_probe_banners(
     status: ProbeStatus, now: int, silences: Mapping[str, Sequence[Silence]]
 ) -> tuple[PageBanner, ...]:
-    """That it is paused, each open incident; or that the probe has not run yet. `silences`: those in effect, by
-    incident."""
+    """That it is paused, each open incident; or what may open one, or that it has not run yet. `silences`: those in
+    effect, by incident."""
     banners = [] if status.pause is None else [build_pause_banner(status.pause, now)]
     banners += [
         _build_current_incident_banner(incident, describe_acts(incident, silences.get(incident.id, ()), now), now)
         for incident in status.open_incidents
     ]
+    if status.pending_findings and not banners:
+        first, *others = (
+            finding.describe() for finding in status.pending_findings[:MAX_PENDING_FINDINGS_ON_PROBE_PAGE]
+        )
+        banners.append(PageBanner(HealthState.UNKNOWN, f"No incident yet: {first}", "; ".join(others)))
     if status.latest_result is None and not banners:
         next_run = _format_next_run_sentence(status, now) or "no run is scheduled"
         text = "The first result appears here with its phases and evidence."

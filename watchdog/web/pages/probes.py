@@ -292,9 +292,12 @@ def _build_probes_page_row(
 
 
 def _format_problem_of_probe(status: ProbeStatus, now: int) -> str:
-    """Why it is not up: who paused it, or the first open incident."""
+    """Why it is not up, or may soon not be: who paused it, the first open incident, or what may open one."""
     pause = "" if status.pause is None else render_pause(status.pause, now)
-    return Markup(" · ").join(filter(None, (pause, format_first_open_incident_and_count(status, now))))
+    incident = format_first_open_incident_and_count(status, now)
+    if not incident and status.pending_findings:
+        incident = f"No incident yet: {status.pending_findings[0].describe()}"
+    return Markup(" · ").join(filter(None, (pause, incident)))
 
 
 def format_first_open_incident_and_count(status: ProbeStatus, now: int) -> str:

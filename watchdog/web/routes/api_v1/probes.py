@@ -18,6 +18,7 @@ from watchdog.api.serializers.probes import (
 )
 from watchdog.domain.model import HealthState, ProbeInfo
 from watchdog.store.read import status
+from watchdog.store.read.running_config import load_probe_config_yaml_text
 from watchdog.store.read.status import Connection, ProbeStatus
 from watchdog.web.errors import HttpErrorResponseError
 from watchdog.web.routes.api_v1.cursors import CursorPosition
@@ -121,4 +122,4 @@ def load_probe_status(connection: Connection, probe_id: str, now: int | None = N
 def load_probe_with_configuration(connection: Connection, probe_id: str, now: int) -> tuple[ProbeStatus, str]:
     """The configuration is masked YAML. Raises HttpErrorResponseError."""
     probe_status = load_probe_status(connection, probe_id, now)
-    return probe_status, status.load_probe_config_yaml_text(connection, probe_status.probe.database_id)
+    return probe_status, load_probe_config_yaml_text(connection, probe_status.probe.database_id)
