@@ -77,6 +77,12 @@ async def test_every_tool_answers_in_each_protocol_version(tmp_path: Path, mode:
         assert detailed["first_bad"]["evidence"]["facts"]["address"] == "127.0.0.1:1"
         listed = await call_tool(client, "list_probes", state="down")
         assert [probe["probe"] for probe in listed["probes"]] == ["payments-api"]
+        probe = await call_tool(client, "get_probe", id="Payments API")
+        assert (probe["state"], probe["incidents"], probe["pending_findings"]) == ("down", [incident["id"]], [])
+        assert "name: Payments API" in probe["configuration"]
+        for uri, answer in ((f"incident:{incident['id']}", detailed), ("probe:payments-api", probe)):
+            (content,) = (await client.read_resource(uri)).contents
+            assert json.loads(content.text).keys() == answer.keys()  # type: ignore[union-attr]
         everything = await call_tool(client, "list_probes", limit=1)
         assert (everything["total"], len(everything["probes"])) == (2, 1)
         for state, probe, number in (
@@ -157,6 +163,13 @@ async def test_errors_for_unknown_names_list_the_known_names(tmp_path: Path) -> 
             "decide_muting, remind_and_escalate, plan_maintenance, maintain, report_faults, renew_lease, watch_store, "
             "flush_check_ins, check_database_file"
         )
+        assert await call_tool_error(client, "get_probe", id="x") == "no probe is named 'x'; probes: Idle"
+        for uri, message in (
+            ("probe:x", "no probe is named 'x'; probes: Idle"),
+            ("incident:x", "there is no incident 'x': list_incidents lists the ids"),
+        ):
+            with pytest.raises(MCPError, match=message):
+                await client.read_resource(uri)
         with pytest.raises(MCPError, match="there is no job 'x': a job is kept for 10 min after it ends"):
             await client.read_resource("job:x")
 

@@ -46,6 +46,7 @@ TOOL_NAMES = [
     "list_service_findings",
     "trigger_task",
     "list_probes",
+    "get_probe",
     "list_incidents",
     "get_incident",
     "run_probe",

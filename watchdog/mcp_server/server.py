@@ -1,4 +1,4 @@
-"""The MCP server's tools and the resource of their jobs. Tool descriptions are written for agents."""
+"""The MCP server's tools and resources. Tool descriptions are written for agents."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pydantic import Field
 from watchdog.api.package_version import read_watchdog_version
 from watchdog.api.probe_run import serialize_on_demand_run, serialize_requested_run
 from watchdog.api.serializers.incidents import serialize_incident_detail
+from watchdog.api.serializers.probes import serialize_probe_detail
 from watchdog.api.tools import (
     serialize_incident_list,
     serialize_mcp_tool_job_answer,
@@ -42,6 +43,7 @@ from watchdog.service.run_once import (
 from watchdog.store.read import status
 from watchdog.store.read.alert_context import load_alert_message_context
 from watchdog.store.read.destinations import list_destination_names
+from watchdog.store.read.running_config import load_probe_config_yaml_text
 from watchdog.store.read.status import Connection, IncidentRecord
 
 MCP_INSTRUCTIONS = """\
@@ -124,6 +126,23 @@ class McpTools:
             statuses = [s for s in status.list_probe_statuses(connection, now=now) if state in (None, s.state.value)]
             answer: McpToolResult = serialize_probe_list(statuses[:limit], total=len(statuses))
             return answer
+
+        return await self._run_query(query)
+
+    async def get_probe(
+        self, id: Annotated[str, Field(description="A probe's id or name, as in list_probes.")]
+    ) -> McpToolResult:
+        """One probe: as in list_probes, with its severity, target, schedule, runbook, and its configuration in YAML
+        without secrets. pending_findings: bad results in a row that do not yet suffice for an incident.
+        """
+        probe_id, now = self._find_probe(id).id, self._context.runner.clock()
+
+        def query(connection: Connection) -> McpToolResult:
+            statuses = status.list_probe_statuses(connection, probe_id, now=now)
+            if not statuses:
+                raise McpToolRequestError(f"probe {probe_id} is not in the database yet: try again in 10 s")
+            config_yaml_text = load_probe_config_yaml_text(connection, statuses[0].probe.database_id)
+            return {**serialize_probe_detail(statuses[0], config_yaml_text)}
 
         return await self._run_query(query)
 
@@ -211,6 +230,14 @@ class McpTools:
             raise McpToolRequestError(str(e)) from None
         return serialize_requested_run(requested.registered.policy, stored.result, stored.evidence or Evidence())
 
+    async def read_probe_resource(self, id: str) -> McpToolResult:
+        """One probe, as the tool get_probe describes it."""
+        return await _read_resource(self.get_probe(id))
+
+    async def read_incident_resource(self, id: str) -> McpToolResult:
+        """One incident with its evidence, as the tool get_incident describes it."""
+        return await _read_resource(self.get_incident(id))
+
     async def get_tool_job(self, id: str) -> McpToolResult:
         """A job that run_probe or trigger_task started: {status, progress, result or error}. status: running, completed
         or failed. progress: 0 to 1, the elapsed share of the job's time limit. Kept for 10 minutes after its end.
@@ -263,6 +290,14 @@ class McpTools:
         return masked
 
 
+async def _read_resource(answer: Coroutine[Any, Any, McpToolResult]) -> McpToolResult:
+    """Raises ResourceNotFoundError in place of ToolError."""
+    try:
+        return await answer
+    except ToolError as e:
+        raise ResourceNotFoundError(str(e)) from None
+
+
 def _serialize_tool_job_status(job: WatchdogMcpToolJob) -> McpToolResult:
     return serialize_mcp_tool_job_status(
         status=job.status, progress=job.elapsed_timeout_share, result=job.result, error=job.error
@@ -288,6 +323,7 @@ def create_mcp_server(context: McpToolContext, job_runner: WatchdogMcpToolJobRun
         (tools.list_service_findings, read),
         (tools.trigger_task, trigger),
         (tools.list_probes, read),
+        (tools.get_probe, read),
         (tools.list_incidents, read),
         (tools.get_incident, read),
         (tools.run_probe, run),
@@ -306,8 +342,14 @@ def create_mcp_server(context: McpToolContext, job_runner: WatchdogMcpToolJobRun
     )
     for tool, tool_annotations in annotated_tools:
         server.add_tool(tool, description=_format_docstring_as_line(tool), annotations=tool_annotations)
-    description = _format_docstring_as_line(tools.get_tool_job)
-    server.resource("job:{id}", name="job", description=description, mime_type="application/json")(tools.get_tool_job)
+    resources = {
+        "probe": tools.read_probe_resource, "incident": tools.read_incident_resource, "job": tools.get_tool_job,
+    }  # fmt: skip
+    for name, read_resource in resources.items():
+        description = _format_docstring_as_line(read_resource)
+        server.resource(f"{name}:{{id}}", name=name, description=description, mime_type="application/json")(
+            read_resource
+        )
     return server
 
 
