@@ -27,6 +27,8 @@ class OperatorActKind(StrEnum):
     EDIT_PROBE = "edit_probe"
     DELETE_PROBE = "delete_probe"
     TEST_RECEIVER = "test_receiver"
+    RELOAD = "reload"
+    """Had a process read its configuration again."""
 
 
 class OperatorInterfaceKind(StrEnum):

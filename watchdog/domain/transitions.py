@@ -41,6 +41,8 @@ class TransitionKind(StrEnum):
     PROBE_DELETED = "probe_deleted"
     RECEIVER_TESTED = "receiver_tested"
     """A person tested a destination, which the comment names."""
+    RELOAD_REQUESTED = "reload_requested"
+    """A person had a process read its configuration again; the comment begins with what this led to."""
     RELOADED = "reloaded"
     """A process uses another configuration."""
 
@@ -61,6 +63,7 @@ TRANSITION_KIND_BY_ACT = {
     OperatorActKind.EDIT_PROBE: TransitionKind.PROBE_EDITED,
     OperatorActKind.DELETE_PROBE: TransitionKind.PROBE_DELETED,
     OperatorActKind.TEST_RECEIVER: TransitionKind.RECEIVER_TESTED,
+    OperatorActKind.RELOAD: TransitionKind.RELOAD_REQUESTED,
 }
 """What an act of a person causes."""
 

@@ -317,9 +317,11 @@ def end_maintenance(database: Database, window: str, actor: Actor, now: int) -> 
     return maintenance_windows.end_maintenance(database, window, clean_actor_name(actor), now)
 
 
-def record_probe_edit(database: Database, kind: OperatorActKind, probe: str, actor: Actor, now: int) -> None:
-    """That the managed file was changed. `probe`: its id."""
-    audit.record_operator_act_alone(database, kind, clean_actor_name(actor), now, probe=probe)
+def record_config_act(
+    database: Database, kind: OperatorActKind, actor: Actor, now: int, *, probe: str = "", comment: str = ""
+) -> None:
+    """Record that the managed file was changed, or the configuration read again. `probe`: its id."""
+    audit.record_operator_act_alone(database, kind, clean_actor_name(actor), now, probe=probe, comment=comment)
 
 
 def record_receiver_test(

@@ -37,8 +37,9 @@ from watchdog.config.safe_problems import describe_config_problems_without_value
 from watchdog.domain.acts import Actor, OperatorActKind
 from watchdog.net import NetworkAccess
 from watchdog.net.threads import run_in_daemon_thread
-from watchdog.service.acts import ActRunner, record_probe_edit
+from watchdog.service.acts import ActRunner
 from watchdog.service.clock import Clock
+from watchdog.service.config_acts import record_config_act_if_possible
 from watchdog.service.config_reload import CONFIG_LOAD_TIMEOUT_S, ConfigReloadOutcome
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
 from watchdog.service.managed_edits import (
@@ -64,7 +65,6 @@ from watchdog.service.managed_store import (
 )
 from watchdog.service.run_once import OnDemandRun, run_probe_on_demand_without_recording
 from watchdog.service.runner import RetryingProbeRunner
-from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError
 
 log = structlog.get_logger()
 ResultT = TypeVar("ResultT")
@@ -295,8 +295,5 @@ async def save_and_record_probe_edit(
     kind = OperatorActKind.DELETE_PROBE if edit.is_deletion else kind
     probe_id = saved.checked.probe_id
     log.info("managed_file_changed", act=kind.value, probe=probe_id, by=actor.name, interface=actor.interface.value)
-    try:
-        await run_act(lambda database, now: record_probe_edit(database, kind, probe_id, actor, now))
-    except (StoreUnavailableError, WatchdogDatabaseSchemaError, TimeoutError) as e:
-        log.error("audit_entry_not_stored", act=kind.value, probe=probe_id, by=actor.name, error=str(e))
+    await record_config_act_if_possible(run_act, kind, actor, probe=probe_id)
     return saved

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.support.acts import ANA, BEN, make_silence_request
 from tests.support.store import START_AT
 from watchdog.domain.acts import OperatorActKind
-from watchdog.service.acts import begin_silence, end_silence, record_probe_edit
+from watchdog.service.acts import begin_silence, end_silence, record_config_act
 from watchdog.store.database import Database
 from watchdog.store.read.acts import list_acts, list_silences
 from watchdog.store.write.audit import record_operator_act
@@ -34,7 +34,7 @@ def test_silences_are_listed_newest_first_and_after_a_position(database: Databas
 
 def test_an_act_that_changes_nothing_else_is_listed(database: Database) -> None:
     for kind in (OperatorActKind.CREATE_PROBE, OperatorActKind.EDIT_PROBE, OperatorActKind.DELETE_PROBE):
-        record_probe_edit(database, kind, "warm", ANA._replace(name=""), NOW)
+        record_config_act(database, kind, ANA._replace(name=""), NOW, probe="warm")
     with database.open_read_transaction() as connection:
         acts = list_acts(connection, limit=9)
     assert [(act.kind.value, act.probe, act.actor.name) for act in acts] == [

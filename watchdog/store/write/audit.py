@@ -30,7 +30,9 @@ def record_operator_act(
     record_transition(connection, TRANSITION_KIND_BY_ACT[kind], now, act=act, **subject)
 
 
-def record_operator_act_alone(database: Database, kind: OperatorActKind, actor: Actor, now: int, *, probe: str) -> None:
+def record_operator_act_alone(
+    database: Database, kind: OperatorActKind, actor: Actor, now: int, *, probe: str = "", comment: str = ""
+) -> None:
     """Of an act that changes nothing else in the database."""
     with database.open_write_transaction() as connection:
-        record_operator_act(connection, kind, actor, now, probe=probe)
+        record_operator_act(connection, kind, actor, now, probe=probe, comment=comment)

@@ -493,7 +493,11 @@ def test_undelivered_notifications_are_sent_again(tmp_path: Path) -> None:
     assert acts == [("resend", "oncall/slack"), ("resend", "mail/email: new address")]
 
 
-def test_a_reload_is_answered_with_its_outcome(unchanged_database: Database) -> None:
+async def refuse_to_check(_: str) -> ConfigCheckOutcome:
+    raise AssertionError
+
+
+def test_a_reload_is_answered_with_its_outcome_and_recorded(database: Database) -> None:
     outcomes = {
         ConfigReloadOutcome(ConfigReloadStatus.APPLIED): {"result": "applied", "problems": []},
         ConfigReloadOutcome(ConfigReloadStatus.POSTPONED): {"result": "postponed", "problems": []},
@@ -504,18 +508,31 @@ def test_a_reload_is_answered_with_its_outcome(unchanged_database: Database) -> 
     async def reload_config() -> ConfigReloadOutcome:
         return waiting.pop(0)
 
-    async def check(_: str) -> ConfigCheckOutcome:
-        raise AssertionError
-
-    actions = RunningConfigActions(reload_config, check)
-    app = create_test_app(unchanged_database, api_keys=(READER, OPERATOR), config_actions=actions)
+    actions = RunningConfigActions(reload_config, refuse_to_check)
+    app = create_test_app(database, api_keys=(READER, OPERATOR), config_actions=actions)
     assert call(app, "POST", "/reload", key=READER).status_code == 403
     assert call(app, "POST", "/reload?force=1").status_code == 422
+    assert call(app, "POST", "/reload", {"comment": "x" * 501}).status_code == 422
     assert waiting == list(outcomes), "neither has reloaded"
     for body in outcomes.values():
-        response = call(app, "POST", "/reload")
+        response = call(app, "POST", "/reload", {"on_behalf_of": "Ana", "comment": "new probe"})
         assert (response.status_code, response.json()) == (200, body)
         assert response.headers["cache-control"] == "no-store"
+    audit = [(act["act"], act["by"], act["through"], act["comment"]) for act in read(app, "/audit")["items"]]
+    results = [body["result"] for body in reversed(outcomes.values())]
+    assert audit == [("reload", "ops for Ana", "api", f"{result}: new probe") for result in results]
+
+
+def test_a_reload_takes_place_while_the_database_is_away(unchanged_database: Database) -> None:
+    async def reload_config() -> ConfigReloadOutcome:
+        return ConfigReloadOutcome(ConfigReloadStatus.POSTPONED)
+
+    async def fail(_: object) -> None:
+        raise StoreUnavailableError("away")
+
+    actions = RunningConfigActions(reload_config, refuse_to_check)
+    app = create_test_app(unchanged_database, api_keys=(OPERATOR,), config_actions=actions, run_act=fail)
+    assert call(app, "POST", "/reload").json() == {"result": "postponed", "problems": []}
 
 
 def test_a_process_without_files_does_not_reload(refusing_app: FastAPI) -> None:

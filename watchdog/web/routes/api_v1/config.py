@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, ClassVar
 
-import structlog
 from fastapi import Body, Query
 from pydantic import ConfigDict, Field
 from starlette.requests import Request
@@ -15,17 +14,17 @@ from watchdog.api.examples import CONFIG_CHANGES_EXAMPLE, CONFIG_CHECK_EXAMPLE, 
 from watchdog.api.serializers.config import ConfigChangesJson, ConfigCheckJson, serialize_config_check
 from watchdog.api.serializers.reload import ConfigReloadJson, serialize_config_reload
 from watchdog.config.definitions import parse_yaml_values_by_field_path
+from watchdog.domain.acts import OperatorInterfaceKind
 from watchdog.domain.config_changes import ConfigChanges, compare_configs
+from watchdog.service.config_acts import reload_and_record
 from watchdog.service.config_check import ConfigCheckOutcome, RunningConfigActions
 from watchdog.service.process_configuration import build_loaded_config_snapshot
 from watchdog.store.read.running_config import load_open_incidents_with_destinations, load_running_config
-from watchdog.web.auth.acts import get_actor_name
+from watchdog.web.auth.acts import get_actor
 from watchdog.web.errors import HttpErrorResponseError
 from watchdog.web.routes.api_v1.operations import ApiV1Router, declare_act_operation
-from watchdog.web.routes.api_v1.parameters import NoQueryParameters
+from watchdog.web.routes.api_v1.parameters import NO_COMMENT, ActBody, NoQueryParameters
 from watchdog.web.routes.operators import OperatorRouteContext
-
-log = structlog.get_logger()
 
 CONFIG_ROUTES_PATH = "/api/v1/config/"
 MAX_POSTED_CONFIG_BODY_BYTES = 1024 * 1024
@@ -47,7 +46,7 @@ def add_config_routes(
     router: ApiV1Router, context: OperatorRouteContext, config_actions: RunningConfigActions | None
 ) -> None:
     """`config_actions`: None if this process has none."""
-    add_reload_route(router, config_actions)
+    add_reload_route(router, context, config_actions)
 
     async def check(body: ConfigBody) -> ConfigCheckOutcome:
         if config_actions is None:
@@ -93,7 +92,9 @@ def add_config_routes(
         return serialize_config_changes(await asyncio.to_thread(compare), loaded.mask)
 
 
-def add_reload_route(router: ApiV1Router, config_actions: RunningConfigActions | None) -> None:
+def add_reload_route(
+    router: ApiV1Router, context: OperatorRouteContext, config_actions: RunningConfigActions | None
+) -> None:
     @declare_act_operation(
         router,
         "/reload",
@@ -101,8 +102,11 @@ def add_reload_route(router: ApiV1Router, config_actions: RunningConfigActions |
         shape=ConfigReloadJson,
         example=RELOAD_EXAMPLE,
     )
-    async def reload(request: Request, _: Annotated[NoQueryParameters, Query()]) -> ConfigReloadJson:
+    async def reload(
+        request: Request, _: Annotated[NoQueryParameters, Query()], body: Annotated[ActBody, Body()] = NO_COMMENT
+    ) -> ConfigReloadJson:
         if config_actions is None:
             raise HttpErrorResponseError(409, "This process does not reload its configuration. Restart it.")
-        log.info("reload_requested", by=get_actor_name(request))
-        return serialize_config_reload(await config_actions.reload())
+        actor = get_actor(request, OperatorInterfaceKind.API, body.on_behalf_of)
+        outcome = await reload_and_record(config_actions.reload, context.run_act, actor, body.comment)
+        return serialize_config_reload(outcome)
