@@ -68,7 +68,7 @@ def load_config_or_exit(path: Path) -> LoadedConfig:
     from watchdog.config.load import load_config
     from watchdog.config.problems import ConfigError
 
-    _exit_if_default_config_file_missing(path)
+    exit_if_default_config_file_missing(path)
     try:
         return load_config(path)
     except ConfigError as e:
@@ -83,7 +83,7 @@ def load_database_or_exit(path: Path) -> ConfiguredDatabase:
     from watchdog.config.load import load_config
     from watchdog.config.problems import ConfigError
 
-    _exit_if_default_config_file_missing(path)
+    exit_if_default_config_file_missing(path)
     try:
         return load_config(path).database
     except ConfigError as e:
@@ -98,7 +98,7 @@ def load_database_or_exit(path: Path) -> ConfiguredDatabase:
         return e.database
 
 
-def _exit_if_default_config_file_missing(path: Path) -> None:
+def exit_if_default_config_file_missing(path: Path) -> None:
     if path == DEFAULT_CONFIG_PATH and not path.exists():
         exit_with_error(
             f"no {path} in this directory: create one with `watchdog init`, pass -c FILE, or set {CONFIG_FILE_ENV_VAR}"

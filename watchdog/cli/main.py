@@ -22,6 +22,7 @@ from watchdog.cli.maintenance import maintenance_app
 from watchdog.cli.mcp import mcp_command
 from watchdog.cli.pause import pause_command
 from watchdog.cli.probe import probe_command
+from watchdog.cli.reload import reload_command
 from watchdog.cli.resend import resend_command
 from watchdog.cli.resume import resume_command
 from watchdog.cli.run import run_command
@@ -82,6 +83,7 @@ CLI_COMMANDS_BY_NAME: dict[str, Callable[..., None]] = {
     "init": init_command,
     "validate": validate_command,
     "diff": diff_command,
+    "reload": reload_command,
     "probe": probe_command,
     "status": status_command,
     "incidents": incidents_command,

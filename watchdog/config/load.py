@@ -26,6 +26,7 @@ from watchdog.config.problems import (
     ConfigError,
     ConfigProblem,
     ConfiguredDatabase,
+    ConfiguredService,
     WatchedConfigPaths,
     build_did_you_mean_suffix,
 )
@@ -42,6 +43,7 @@ from watchdog.config.sources import MergedConfigSources, read_and_merge_config_f
 from watchdog.config.warnings import find_config_warnings
 from watchdog.config.yaml_tree import YamlNode, format_yaml_key_for_message
 from watchdog.config_types import ConfigFileValidationContext, ConfigModel
+from watchdog.config_values import build_local_base_url
 from watchdog.net.redact import SecretMask
 from watchdog.probes import PROBE_KINDS, Probe
 
@@ -70,6 +72,10 @@ class LoadedConfig:
     @property
     def database(self) -> ConfiguredDatabase:
         return ConfiguredDatabase(self.config.storage.url, self.mask)
+
+    @property
+    def service(self) -> ConfiguredService:
+        return _build_configured_service(self.config)
 
 
 def load_config(
@@ -129,20 +135,28 @@ def _build_config_error(
 ) -> ConfigError:
     contexts = builder.load_contexts.values()
     database = None
-    if _has_valid_storage_section(sources):
+    if _has_valid_section(sources, "storage"):
         database = ConfiguredDatabase(config.storage.url, build_mask_of_invalid_config(sources, contexts))
-    return ConfigError(redact_config_problems(sources, contexts), files, database)
+    is_service_known = _has_valid_section(sources, "server") and _has_valid_section(sources, "access")
+    service = _build_configured_service(config) if is_service_known else None
+    return ConfigError(redact_config_problems(sources, contexts), files, database, service)
 
 
-def _has_valid_storage_section(sources: MergedConfigSources) -> bool:
+def _build_configured_service(config: Config) -> ConfiguredService:
+    base_url = build_local_base_url(config.server.listen) if config.server.bind_address[1] else ""
+    keys = sorted(config.access.api_keys, key=lambda key: key.role != "operator")
+    return ConfiguredService(base_url, keys[0].key.get_secret_value() if keys else "")
+
+
+def _has_valid_section(sources: MergedConfigSources, name: str) -> bool:
     """True also without such a section. False if it may have another name or place: the default would be wrong."""
     if not sources.root:
         return False
     paths = [problem.path.split(".") for problem in sources.problems]
-    if "storage" in sources.root:
-        return all(path[0] != "storage" for path in paths)
+    if name in sources.root:
+        return all(path[0] != name for path in paths)
     has_unreadable_key = [""] in paths  # such as a merge key
-    is_elsewhere = any("storage" in node.entries for tree in sources.trees for node in tree.walk())
+    is_elsewhere = any(name in node.entries for tree in sources.trees for node in tree.walk())
     return not has_unreadable_key and not is_elsewhere and sources.root.keys() <= {*list_yaml_field_names(Config)}
 
 

@@ -270,9 +270,9 @@ class Config(ConfigModel):
     """The file that probes are written to which operators create on the pages and through the API; default: none, and
     they cannot."""
     reload: Literal["on_change", "on_signal"] = "on_change"
-    """When `watchdog run` applies a changed configuration: when one of its files changes, or only on SIGHUP and on
-    `POST /api/v1/reload`. The files are this one, included ones, and those of secrets. An invalid configuration is
-    reported, and the running one stays."""
+    """When `watchdog run` applies a changed configuration: when one of its files changes, or only on SIGHUP, with
+    `watchdog reload` and on `POST /api/v1/reload`. The files are this one, included ones, and those of secrets. An
+    invalid configuration is reported, and the running one stays."""
     defaults: ProbeDefaults = ProbeDefaults()
     """Default values for fields that a probe does not set. They also apply to included files."""
     probes: tuple[AnyProbe, ...] = ()

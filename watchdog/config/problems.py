@@ -61,10 +61,20 @@ class ConfiguredDatabase(NamedTuple):
     """Masks secrets in messages about it."""
 
 
+class ConfiguredService(NamedTuple):
+    """Where a program on this machine reaches the service that runs with a configuration."""
+
+    base_url: str
+    """Such as http://127.0.0.1:8080; empty if the port is chosen at random."""
+    api_key: str
+    """An operator's key if there is one, else a reader's; empty without API keys."""
+
+
 class ConfigError(Exception):
     """An invalid configuration. Its text lists every problem, one per line.
 
-    `database`: None if the section `storage`, or the file as a whole, cannot be read.
+    `database`: None if the section `storage`, or the file as a whole, cannot be read. `service`: None if the section
+    `server` or `access`, or the file as a whole, cannot be read.
     """
 
     def __init__(
@@ -72,8 +82,9 @@ class ConfigError(Exception):
         problems: Iterable[ConfigProblem],
         files: WatchedConfigPaths = NO_CONFIG_FILES,
         database: ConfiguredDatabase | None = None,
+        service: ConfiguredService | None = None,
     ):
-        self.problems, self.files, self.database = list(problems), files, database
+        self.problems, self.files, self.database, self.service = list(problems), files, database, service
         super().__init__("\n".join(map(str, self.problems)))
 
 

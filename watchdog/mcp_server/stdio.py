@@ -10,8 +10,6 @@ from collections.abc import Callable
 from functools import partial
 
 from watchdog.config.load import LoadedConfig
-from watchdog.config.models import Config
-from watchdog.config_values import build_local_base_url
 from watchdog.mcp_server.context import McpToolContext
 from watchdog.mcp_server.remote_service import RemoteBackgroundTaskControl
 from watchdog.mcp_server.tool_jobs import WatchdogMcpToolJobRunner
@@ -38,8 +36,8 @@ async def serve_mcp_stdio(
         async with NetworkAccess() as network, EventLoopLagMonitor() as lag_monitor:
             remote_service = RemoteBackgroundTaskControl(
                 network,
-                _build_local_mcp_url(config),
-                _find_most_privileged_api_key(config),
+                f"{loaded_config.service.base_url}/mcp" if loaded_config.service.base_url else "",
+                loaded_config.service.api_key,
                 lambda: context.run_query(lambda connection: load_watchdog_status(connection).watermark),
                 read_wall_clock_ms,
             )
@@ -58,17 +56,6 @@ async def serve_mcp_stdio(
             return await _serve_tools_over_stdio(context, stop)
     finally:
         store_executor.close()
-
-
-def _build_local_mcp_url(config: Config) -> str:
-    """The `/mcp` address of the service on this machine; empty if its port is not known."""
-    return f"{build_local_base_url(config.server.listen)}/mcp" if config.server.bind_address[1] else ""
-
-
-def _find_most_privileged_api_key(config: Config) -> str:
-    """An operator's key if there is one; empty without API keys."""
-    keys = sorted(config.access.api_keys, key=lambda key: key.role != "operator")
-    return keys[0].key.get_secret_value() if keys else ""
 
 
 async def _serve_tools_over_stdio(context: McpToolContext, stop: asyncio.Event) -> bool:

@@ -1,0 +1,170 @@
+"""`watchdog reload`: a command and a real process that it asks."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.command_line import invoke_command
+from tests.support.ports import find_free_port
+from tests.support.watchdog_process import WatchdogProcess, run_watchdog
+from watchdog.cli.acts import read_operating_system_user
+
+KEY, OTHER_KEY = "operator-key-0123456789abcdef", "operator-key-fedcba9876543210"
+PROBE = {"name": "A", "every": "1h", "http": "http://127.0.0.1:9/"}
+RUNNING = "is `watchdog run` running on this machine, with this configuration?"
+
+
+def make_config(port: int, *, key: str = KEY, **more: Any) -> dict[str, Any]:
+    keys = [{"name": "wall", "role": "reader", "key": f"reader-{key}"}, {"name": "ops", "role": "operator", "key": key}]
+    return {
+        "server": {"listen": f"127.0.0.1:{port}"},
+        "access": {"api_keys": keys},
+        "probes": [PROBE],
+        "receivers": {"oncall": {"log": {}}},
+        "reload": "on_signal",
+        **more,
+    }
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    file = tmp_path / "watchdog.yaml"
+    file.write_text(json.dumps(make_config(find_free_port())))
+    return file
+
+
+@pytest.fixture
+def process(config: Path) -> Iterator[WatchdogProcess]:
+    with run_watchdog(config) as run:
+        yield run
+
+
+def change(config: Path, **more: Any) -> None:
+    config.write_text(json.dumps(json.loads(config.read_text()) | more))
+
+
+def test_the_service_reloads_and_its_audit_log_names_the_person(process: WatchdogProcess, config: Path) -> None:
+    change(config, probes=[PROBE, PROBE | {"name": "B"}])
+    ran = invoke_command("reload", "--comment", "B is new")
+    assert (ran.exit_code, ran.stdout, ran.stderr) == (0, "Reloaded: the configuration is valid and in use.\n", "")
+    probes = process.get("api/v1/probes", authorization=f"Bearer {KEY}").json()["items"]
+    assert {row["probe"] for row in probes} >= {"a", "b"}
+
+    change(config, probes=[PROBE | {"name": "B", "evry": "1h"}])
+    ran = invoke_command("reload")
+    problem, conclusion = ran.stderr.splitlines()
+    assert (ran.exit_code, ran.stdout) == (2, "")
+    assert "watchdog.yaml:1:" in problem
+    assert "probes.0.…: unknown field …; did you mean 'every'?" in problem
+    assert conclusion == (
+        "watchdog: not reloaded: the configuration is invalid, and the former one stays in use; `watchdog validate` "
+        "shows more"
+    )
+    ran = invoke_command("reload", "-o", "json")
+    assert (ran.exit_code, ran.json) == (2, {"result": "invalid", "problems": [problem]})
+
+    audit = process.get("api/v1/audit", authorization=f"Bearer {KEY}").json()["items"]
+    by = f"ops for {read_operating_system_user().name}"
+    assert [(row["act"], row["by"], row["through"], row["comment"]) for row in audit] == [
+        ("reload", by, "api", "invalid"),
+        ("reload", by, "api", "invalid"),
+        ("reload", by, "api", "applied: B is new"),
+    ]
+    assert process.stop() == 0
+    ran = invoke_command("reload")
+    url = f"http://{json.loads(config.read_text())['server']['listen']}"
+    assert ran.exit_code == 3
+    assert ran.stderr == f"watchdog: no response from {url}: connection refused; {RUNNING}\n"
+
+
+def test_the_service_reloads_although_only_it_has_a_variable(config: Path) -> None:
+    change(config, probes=[PROBE | {"http": "http://${HOST_OF_A}/"}])
+    with run_watchdog(config, env={"HOST_OF_A": "127.0.0.1"}) as process:
+        assert invoke_command("reload").exit_code == 0
+        assert process.stop() == 0
+
+
+def test_a_key_that_the_service_does_not_know_yet(process: WatchdogProcess, config: Path) -> None:
+    listen = json.loads(config.read_text())["server"]["listen"]
+    config.write_text(json.dumps(make_config(int(listen.rpartition(":")[2]), key=OTHER_KEY)))
+    ran = invoke_command("reload")
+    assert (ran.exit_code, ran.stdout) == (3, "")
+    assert ran.stderr == (
+        f"watchdog: the service at http://{listen} refuses this: it does not know the API key of this configuration; "
+        "if `access.api_keys` has changed since it was loaded, send SIGHUP to the process\n"
+    )
+    assert process.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("sections", "code", "message"),
+    [
+        ({"server": {"listen": "127.0.0.1:0"}}, 2, "the port of the service is chosen at random: set a port in"),
+        ({"server": {"lisen": ":1"}}, 2, "server.lisen: unknown field 'lisen'; did you mean 'listen'?"),
+        ({"acces": {}}, 2, "acces: unknown section 'acces'; did you mean 'access'?"),
+    ],
+)
+def test_an_unknown_service(tmp_path: Path, sections: dict[str, Any], code: int, message: str) -> None:
+    (tmp_path / "watchdog.yaml").write_text(json.dumps(sections))
+    ran = invoke_command("reload")
+    assert (ran.exit_code, ran.stdout) == (code, "")
+    assert message in ran.stderr
+
+
+class ScriptedHandler(http.server.BaseHTTPRequestHandler):
+    status, body = 200, b""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(self.status)
+        self.send_header("Content-Length", str(len(self.body)))
+        self.send_header("Location", "http://127.0.0.1:9/")
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def respond(tmp_path: Path) -> Iterator[Callable[[int, str], str]]:
+    """Have another server respond so at the address of the service; returns its URL."""
+    server = http.server.HTTPServer(("127.0.0.1", 0), ScriptedHandler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    (tmp_path / "watchdog.yaml").write_text(json.dumps({"server": {"listen": f"127.0.0.1:{server.server_port}"}}))
+
+    def script(status: int, body: str) -> str:
+        ScriptedHandler.status, ScriptedHandler.body = status, body.encode()
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield script
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "message"),
+    [
+        (200, '{"result": "postponed", "problems": []}', "the database is away: the configuration is applied when it"),
+        (200, "<html>", "the server at {url} is not Watchdog"),
+        (200, "[]", "the server at {url} is not Watchdog"),
+        (200, '{"result": "other"}', "the server at {url} is not Watchdog"),
+        (404, "not found", "the server at {url} answered HTTP 404"),
+        (302, "", "the server at {url} answered HTTP 302"),
+        (409, '{"detail": "Restart it."}', "the service at {url} refuses this: Restart it."),
+    ],
+)
+def test_another_answer(respond: Callable[[int, str], str], status: int, body: str, message: str) -> None:
+    url = respond(status, body)
+    ran = invoke_command("reload", env={"http_proxy": "http://127.0.0.1:9"})
+    assert (ran.exit_code, ran.stdout) == (3, "")
+    assert ran.stderr.startswith(f"watchdog: {message.format(url=url)}")
