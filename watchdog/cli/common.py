@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from watchdog.config.load import LoadedConfig
-    from watchdog.config.problems import ConfiguredDatabase
+    from watchdog.config.problems import ConfiguredDatabase, ConfiguredService
     from watchdog.store.database import Database
     from watchdog.store.errors import StoreUnavailableError
 
@@ -77,15 +77,23 @@ def load_config_or_exit(path: Path) -> LoadedConfig:
 
 
 def load_database_or_exit(path: Path) -> ConfiguredDatabase:
-    """Which database the configuration names. If it is invalid elsewhere, for example because only the service has a
-    variable, and there is such a database, prints one line and goes on: people need the commands that use only the
-    database in this situation. Otherwise exits as `load_config_or_exit` does."""
+    """Which database the configuration names. Prints and exits as `load_database_and_service_or_exit` does."""
+    return load_database_and_service_or_exit(path)[0]
+
+
+def load_database_and_service_or_exit(path: Path) -> tuple[ConfiguredDatabase, ConfiguredService | None]:
+    """Which database the configuration names, and where its service is reached. If it is invalid elsewhere, for example
+    because only the service has a variable, and there is such a database, prints one line and goes on: people need the
+    commands that use only the database in this situation. Otherwise exits as `load_config_or_exit` does.
+
+    The service is None if its part of the configuration is invalid."""
     from watchdog.config.load import load_config
     from watchdog.config.problems import ConfigError
 
     exit_if_default_config_file_missing(path)
     try:
-        return load_config(path).database
+        loaded = load_config(path)
+        return loaded.database, loaded.service
     except ConfigError as e:
         if e.database is None or _find_missing_database_file(e.database) is not None:
             print(e, file=sys.stderr)
@@ -95,7 +103,7 @@ def load_database_or_exit(path: Path) -> ConfiguredDatabase:
             f"watchdog: the configuration cannot be loaded here: {place} ({advice}); only its database is used",
             file=sys.stderr,
         )
-        return e.database
+        return e.database, e.service
 
 
 def exit_if_default_config_file_missing(path: Path) -> None:

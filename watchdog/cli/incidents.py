@@ -1,7 +1,8 @@
-"""`watchdog incidents`: open and resolved incidents."""
+"""`watchdog incidents`: open and resolved incidents, or one of them in detail."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 
 def incidents_command(
+    incident: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="Show this incident in detail.", show_default=False)
+    ] = None,
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
     output: OutputFormatOption = CliOutputFormat.TABLE,
     only_open: Annotated[bool, typer.Option("--open", help="Only open incidents.")] = False,
@@ -34,13 +38,26 @@ def incidents_command(
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of incidents.")] = 100,
 ) -> None:
-    """List incidents, newest first.
+    """List incidents, newest first, or show one with its evidence, notifications and timeline.
 
-    The notes on an open incident state who acknowledged it, and what holds back its notifications.
+    The notes on an open incident state who acknowledged it, and what holds back its notifications. `watchdog explain`
+    shows why an incident opened, and why each destination was notified or not.
 
     \b
     Example: watchdog incidents --open --severity critical
+             watchdog incidents 1c9b04ae77d2f00c3a51e9d8
     """
+    if incident is not None:
+        if only_open or probe is not None or severity is not None:
+            exit_with_error("the id of an incident cannot be combined with --open, --probe or --severity")
+        _print_incident(config, output, incident)
+        return
+    _print_incidents(config, output, only_open=only_open, probe=probe, severity=severity, limit=limit)
+
+
+def _print_incidents(
+    config: Path, output: CliOutputFormat, *, only_open: bool, probe: str | None, severity: str | None, limit: int
+) -> None:
     from watchdog.api.serializers.incidents import serialize_incident
     from watchdog.domain.model import Severity
     from watchdog.store.read.status import list_incidents, list_probe_infos
@@ -70,6 +87,16 @@ def incidents_command(
         to_row=lambda record: _format_incident_cli_row(record, _list_notes(record, notes), now),
         empty_text="no incidents",
     )
+
+
+def _print_incident(config: Path, output: CliOutputFormat, incident: str) -> None:
+    from watchdog.cli.incident_detail import iter_incident_detail_lines, load_incident_or_exit, print_incident_json
+
+    loaded = load_incident_or_exit(config, incident)
+    if output is CliOutputFormat.JSON:
+        print_incident_json(loaded)
+    else:
+        print("\n".join(iter_incident_detail_lines(loaded)))
 
 
 def _list_notes(record: IncidentRecord, notes: Mapping[str, Sequence[str]]) -> list[str]:

@@ -145,7 +145,7 @@ def _build_config_error(
 def _build_configured_service(config: Config) -> ConfiguredService:
     base_url = build_local_base_url(config.server.listen) if config.server.bind_address[1] else ""
     keys = sorted(config.access.api_keys, key=lambda key: key.role != "operator")
-    return ConfiguredService(base_url, keys[0].key.get_secret_value() if keys else "")
+    return ConfiguredService(base_url, config.server.public_url, keys[0].key.get_secret_value() if keys else "")
 
 
 def _has_valid_section(sources: MergedConfigSources, name: str) -> bool:

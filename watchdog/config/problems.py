@@ -66,6 +66,8 @@ class ConfiguredService(NamedTuple):
 
     base_url: str
     """Such as http://127.0.0.1:8080; empty if the port is chosen at random."""
+    public_url: str
+    """Where people reach its pages; empty if that is not configured."""
     api_key: str
     """An operator's key if there is one, else a reader's; empty without API keys."""
 

@@ -1,0 +1,182 @@
+"""One incident as commands show it: what is known about it, loaded once, and its lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from watchdog.cli.common import (
+    exit_with_error,
+    load_database_and_service_or_exit,
+    open_database_or_exit,
+    read_database_clock,
+)
+from watchdog.cli.output import print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from watchdog.config.problems import ConfiguredService
+    from watchdog.domain.alert_message import AlertMessageContext
+    from watchdog.store.read.status import DeliveryRecord
+    from watchdog.web.pages.compare import ResultComparisonSide
+    from watchdog.web.pages.incident import IncidentDetailPage
+
+INDENT = "  "
+
+
+class LoadedIncident(NamedTuple):
+    """An incident with everything that is shown of it."""
+
+    page: IncidentDetailPage
+    context: AlertMessageContext
+    deliveries: Sequence[DeliveryRecord]
+    destinations: Sequence[str]
+    """All that are configured, as oncall/slack."""
+    names_in_messages: Mapping[str, Sequence[str]]
+    """Of the probes whose incidents share a message with this one, by destination."""
+    now: int
+    """When it was read, in epoch ms."""
+    link: str
+    """Its page; empty if the address of the pages is not known."""
+
+
+def load_incident_or_exit(config_path: Path, incident: str) -> LoadedIncident:
+    """Exits with one line if there is no incident with this id, and as `open_database_or_exit` does."""
+    from watchdog.domain.model import IncidentEvent
+    from watchdog.domain.notification import Notification
+    from watchdog.store.read.alert_context import load_alert_message_context
+    from watchdog.store.read.destinations import list_destination_names
+    from watchdog.store.read.messages import list_probe_names_in_same_messages
+    from watchdog.store.read.status import list_incident_deliveries
+    from watchdog.web.pages.incident import load_incident_detail_page
+
+    configured, service = load_database_and_service_or_exit(config_path)
+    with open_database_or_exit(configured) as database:
+        now = read_database_clock(database)
+        with database.open_read_transaction() as connection:
+            page = load_incident_detail_page(connection, incident, {}, now)
+            if page is None:
+                exit_with_error(f"there is no incident with the id {incident}: `watchdog incidents` lists them")
+            opened = Notification(incident, "", 0, IncidentEvent.OPENED)
+            return LoadedIncident(
+                page=page,
+                context=load_alert_message_context(connection, opened, now),
+                deliveries=list_incident_deliveries(connection, incident),
+                destinations=list_destination_names(connection),
+                names_in_messages=list_probe_names_in_same_messages(connection, incident),
+                now=now,
+                link=_build_incident_link(service, incident),
+            )
+
+
+def _build_incident_link(service: ConfiguredService | None, incident: str) -> str:
+    base_url = service and (service.public_url or service.base_url)
+    return f"{base_url}/incidents/{incident}" if base_url else ""
+
+
+def print_incident_json(incident: LoadedIncident) -> None:
+    """As the API returns it."""
+    from watchdog.api.serializers.incidents import serialize_incident_detail
+
+    record, context = incident.page.record, incident.context
+    print_json(serialize_incident_detail(record, context, incident.deliveries, incident.destinations))
+
+
+def iter_incident_head_lines(incident: LoadedIncident) -> Iterator[str]:
+    """What is wrong, who has been notified, what holds notifications back, and what to do."""
+    from watchdog.web.pages.delivery import describe_who_was_notified
+    from watchdog.web.times import remove_time_markup
+
+    page, record = incident.page, incident.page.record
+    yield page.title
+    yield f"{page.state_label} · {record.incident.severity}"
+    is_open, is_muted = record.incident.resolved_at is None, record.muting is not None
+    headline = describe_who_was_notified(incident.deliveries, incident.now, is_open=is_open, is_muted=is_muted)
+    if headline:
+        yield headline
+    for banner in page.banners:
+        yield ". ".join(map(remove_time_markup, filter(None, (banner.title, banner.text))))
+    if page.advice_parts:
+        yield f"What to do: {''.join(page.advice_parts)}"
+
+
+def iter_incident_timeline_lines(incident: LoadedIncident) -> Iterator[str]:
+    """What happened, oldest first."""
+    from watchdog.domain.formatting import format_utc_timestamp_without_zone
+    from watchdog.web.times import remove_time_markup
+
+    yield "What happened (UTC)"
+    for event in reversed(incident.page.timeline):
+        at = format_utc_timestamp_without_zone(event.occurred_at, incident.now, seconds=True)
+        text = ": ".join(map(remove_time_markup, filter(None, (event.title, event.detail))))
+        yield f"{INDENT}{at}  {text}"
+
+
+def iter_delivery_lines(deliveries: Sequence[DeliveryRecord], *, with_destination: bool) -> Iterator[str]:
+    """The state of each delivery, such as "oncall/slack opened: delivered, 01:49:03 · 1 s"."""
+    from watchdog.web.pages.delivery import build_delivery_page_row
+    from watchdog.web.times import remove_time_markup
+
+    for delivery in deliveries:
+        row = build_delivery_page_row(delivery, {})
+        what = f"{delivery.destination} {row.event}" if with_destination else row.event
+        yield f"{what}: {row.label.lower()}, {remove_time_markup(row.detail)}"
+
+
+def iter_incident_detail_lines(incident: LoadedIncident) -> Iterator[str]:
+    """Everything that the page of the incident shows, except why each destination was chosen."""
+    from watchdog.web.times import remove_time_markup
+
+    page = incident.page
+    yield from iter_incident_head_lines(incident)
+    if page.record.probe.runbook:
+        yield f"Runbook: {page.record.probe.runbook}"
+    if incident.link:
+        yield f"Page: {incident.link}"
+    yield from ("", "About")
+    yield from (f"{INDENT}{name:9}{value}" for name, value in _list_incident_facts(incident) if value)
+    for result in filter(None, (page.first_bad, page.last_good)):
+        yield ""
+        yield from _iter_evidence_lines(result)
+    if page.latest_result_text:
+        yield from ("", f"Latest: {remove_time_markup(page.latest_result_text)}")
+    yield from ("", f"Notifications: {page.delivery_summary or 'none'}")
+    yield from (f"{INDENT}{line}" for line in iter_delivery_lines(incident.deliveries, with_destination=True))
+    yield ""
+    yield from iter_incident_timeline_lines(incident)
+
+
+def _list_incident_facts(incident: LoadedIncident) -> list[tuple[str, str]]:
+    """Label and value; an empty value is not shown."""
+    from watchdog.domain.formatting import format_utc_timestamp
+
+    record, now = incident.page.record, incident.now
+    probe, about = record.probe, record.incident
+    times = {"since": about.since, "opened": about.opened_at, "resolved": about.resolved_at}
+    return [
+        ("probe", f"{probe.name} ({probe.id}, {probe.kind})"),
+        ("target", probe.target),
+        ("group", probe.group),
+        ("tags", ", ".join(probe.tags)),
+        ("rule", about.rule),
+        ("subject", about.subject),
+        ("reason", about.reason),
+        *((name, "" if at is None else format_utc_timestamp(at, now, seconds=True)) for name, at in times.items()),
+    ]
+
+
+def _iter_evidence_lines(result: ResultComparisonSide) -> Iterator[str]:
+    """Of a result. The excerpt is text of the target, without control characters."""
+    from watchdog.web.times import remove_time_markup
+
+    yield f"{result.title}: {remove_time_markup(result.time_and_location)}"
+    width = max((len(label) for label, *_ in result.facts), default=0) + 2
+    for label, value, _ in result.facts:
+        yield f"{INDENT}{label:{width}}{value}"
+    if result.excerpt:
+        yield f"{INDENT}response excerpt (untrusted):"
+        excerpt = "".join(text for text, _ in result.excerpt)
+        yield from (f"{INDENT * 2}{line}" for line in excerpt.splitlines())
+    if result.evidence_note:
+        yield f"{INDENT}{result.evidence_note}"
