@@ -107,12 +107,12 @@ def test_everything_about_an_incident(incident: str) -> None:
 
 
 def test_the_json_is_that_of_the_api(incident: str) -> None:
-    shown = invoke_command("incidents", incident, "-o", "json").json
+    detail = invoke_command("incidents", incident, "-o", "json").json
     database = Database("sqlite:///watchdog.db")
-    returned = request_page(create_test_app(database), f"/api/v1/incidents/{incident}").json()
+    api_detail = request_page(create_test_app(database), f"/api/v1/incidents/{incident}").json()
     database.close()
-    assert shown == returned
-    assert shown["first_bad"]["evidence"]["facts"]["status"] == 503
+    assert detail == api_detail
+    assert detail["first_bad"]["evidence"]["facts"]["status"] == 503
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,45 @@ def test_names_of_probes_are_completed(write: Write) -> None:
     assert complete("watchdog probe ap", {"WATCHDOG_CONFIG": "missing.yaml"}) == []
 
 
+HEARTBEAT = {"name": "backup", "heartbeat": {"token": "0123456789abcdef-backup", "every": "1h"}}
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ("watchdog pause ", ["api", "backup"]),
+        ("watchdog resume b", ["backup"]),
+        ("watchdog run-now ", ["api"]),
+        ("watchdog exec ", ["backup"]),
+        ("watchdog silence --id a", ["api"]),
+        ("watchdog maintenance begin --id a", ["api"]),
+    ],
+)
+def test_commands_complete_the_probes_that_they_accept(write: Write, words: str, names: list[str]) -> None:
+    write(probes=[{"name": "api", "http": "http://127.0.0.1:9/"}, HEARTBEAT])
+    assert sorted(complete(words, {})) == names
+
+
+@pytest.mark.usefixtures("database")
+def test_ids_of_incidents_are_completed() -> None:
+    """Of the open ones where a command accepts no other."""
+    first, second = f"{1:024x}", f"{2:024x}"
+    invoke_command("close", first)
+    assert sorted(complete("watchdog explain 0", {})) == [first, second]
+    assert complete("watchdog incidents 1", {}) == []
+    for command in ("ack", "unack", "close", "silence --incident"):
+        assert complete(f"watchdog {command} 0", {}) == [second]
+
+
+def test_completion_prints_no_problem(write: Write, tmp_path: Path) -> None:
+    assert complete("watchdog ack 0", {}) == [], "no configuration"
+    write()
+    assert complete("watchdog ack 0", {}) == [], "no database"
+    assert not (tmp_path / "watchdog.db").exists()
+    (tmp_path / "watchdog.db").write_text("x" * 5_000)
+    assert complete("watchdog ack 0", {}) == [], "damaged"
+
+
 @pytest.mark.usefixtures("database")
 def test_the_status_is_shown_again_until_the_command_is_ended() -> None:
     command = [*WATCHDOG_COMMAND, "status", "--watch"]

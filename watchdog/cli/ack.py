@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from watchdog.cli.acts import ActCommentOption, open_database_to_act
 from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption
+from watchdog.cli.completion import OpenIncidentArgument
 from watchdog.cli.output import CliOutputFormat, OutputFormatOption, print_json
 
 
 def ack_command(
-    incident: Annotated[str, typer.Argument(help="Id of the incident.", show_default=False)],
+    incident: OpenIncidentArgument,
     comment: ActCommentOption = "",
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
     output: OutputFormatOption = CliOutputFormat.TABLE,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from watchdog.cli.common import exit_with_error, load_database_or_exit, open_database_or_exit, read_database_clock
+from watchdog.cli.completion import complete_probe_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 MS_PER_SECOND = 1_000
 
-MatchedProbeOption = Annotated[str, typer.Option("--id", help="Id or name of a probe.")]
+MatchedProbeOption = Annotated[
+    str, typer.Option("--id", help="Id or name of a probe.", autocompletion=complete_probe_name)
+]
 MatchedGroupOption = Annotated[str, typer.Option("--group", help="Group of the probes.")]
 MatchedTagsOption = Annotated[
     list[str] | None, typer.Option("--tag", help="Tag; of several, a probe must have all.")

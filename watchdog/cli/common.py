@@ -95,7 +95,7 @@ def load_database_and_service_or_exit(path: Path) -> tuple[ConfiguredDatabase, C
         loaded = load_config(path)
         return loaded.database, loaded.service
     except ConfigError as e:
-        if e.database is None or _find_missing_database_file(e.database) is not None:
+        if e.database is None or find_missing_database_file(e.database) is not None:
             print(e, file=sys.stderr)
             raise typer.Exit(ExitCode.USAGE_ERROR) from None
         place, advice = e.problems[0].source_location, "`watchdog validate` lists every problem"
@@ -111,20 +111,6 @@ def exit_if_default_config_file_missing(path: Path) -> None:
         exit_with_error(
             f"no {path} in this directory: create one with `watchdog init`, pass -c FILE, or set {CONFIG_FILE_ENV_VAR}"
         )
-
-
-def complete_probe_name(ctx: typer.Context, incomplete: str) -> list[str]:
-    """The ids and names of probes that begin so, for the completion of a shell. None if the configuration cannot be
-    loaded: a message would appear in the middle of the command."""
-    from watchdog.config.load import load_config
-    from watchdog.config.problems import ConfigError
-
-    path = ctx.params.get("config") or os.environ.get(CONFIG_FILE_ENV_VAR) or DEFAULT_CONFIG_PATH
-    try:
-        probes = load_config(Path(path), regular_files_only=True).config.probes
-    except ConfigError:
-        return []
-    return [text for probe in probes for text in dict.fromkeys((probe.id, probe.name)) if text.startswith(incomplete)]
 
 
 @contextmanager
@@ -166,7 +152,7 @@ def read_database_clock(database: Database) -> int:
 
 def exit_if_database_file_missing(configured: ConfiguredDatabase) -> None:
     """Exits if there is no SQLite file: connecting would create an empty one."""
-    if (file := _find_missing_database_file(configured)) is not None:
+    if (file := find_missing_database_file(configured)) is not None:
         message = (
             f"the database {file.absolute()} does not exist: start `watchdog run`; if it is already running, change to"
             " its working directory"
@@ -186,7 +172,7 @@ def exit_with_database_error(configured: ConfiguredDatabase, error: StoreUnavail
     exit_with_error(configured.mask(message), ExitCode.UNKNOWN)
 
 
-def _find_missing_database_file(configured: ConfiguredDatabase) -> Path | None:
+def find_missing_database_file(configured: ConfiguredDatabase) -> Path | None:
     """None: it exists, or the database is PostgreSQL."""
     file = _get_sqlite_file_path(configured)
     return None if file is None or file.exists() else file

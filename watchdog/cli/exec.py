@@ -8,6 +8,7 @@ import typer
 
 from watchdog.cli.click_classes import CommandWithoutPydantic
 from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, exit_with_error
+from watchdog.cli.completion import complete_heartbeat_name
 from watchdog.cli.exec_process import CHECK_IN_URL_ENV_VAR
 from watchdog.cli.exec_run import WatchdogExecArguments, run_external_command_and_send_check_ins
 
@@ -24,7 +25,9 @@ class ExecClickCommand(CommandWithoutPydantic):
 
 
 def exec_command(
-    name: Annotated[str, typer.Argument(help="Name or id of a heartbeat probe.")],
+    name: Annotated[
+        str, typer.Argument(help="Name or id of a heartbeat probe.", autocompletion=complete_heartbeat_name)
+    ],
     command: Annotated[list[str], typer.Argument(help="The command to run, after `--`.")],
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
     url: Annotated[

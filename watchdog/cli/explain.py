@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption
+from watchdog.cli.completion import IncidentArgument
 from watchdog.cli.output import CliOutputFormat, OutputFormatOption
 
 if TYPE_CHECKING:
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def explain_command(
-    incident: Annotated[str, typer.Argument(help="Id of the incident.", show_default=False)],
+    incident: IncidentArgument,
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
     output: OutputFormatOption = CliOutputFormat.TABLE,
 ) -> None:

@@ -10,10 +10,10 @@ import typer
 from watchdog.cli.common import (
     DEFAULT_CONFIG_PATH,
     ConfigFileOption,
-    complete_probe_name,
     exit_with_error,
     open_read_connection_or_exit,
 )
+from watchdog.cli.completion import complete_incident_id, complete_probe_name
 from watchdog.cli.output import CliOutputFormat, OutputFormatOption, escape_rich_markup, print_json_or_table
 
 if TYPE_CHECKING:
@@ -24,7 +24,13 @@ if TYPE_CHECKING:
 
 def incidents_command(
     incident: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="Show this incident in detail.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="[ID]",
+            help="Show this incident in detail.",
+            show_default=False,
+            autocompletion=complete_incident_id,
+        ),
     ] = None,
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
     output: OutputFormatOption = CliOutputFormat.TABLE,
@@ -38,10 +44,11 @@ def incidents_command(
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of incidents.")] = 100,
 ) -> None:
-    """List incidents, newest first, or show one with its evidence, notifications and timeline.
+    """List incidents, newest first, or show one in detail.
 
-    The notes on an open incident state who acknowledged it, and what holds back its notifications. `watchdog explain`
-    shows why an incident opened, and why each destination was notified or not.
+    The detail has the evidence, the notifications and the timeline. The notes on an open incident state who
+    acknowledged it, and what holds back its notifications. `watchdog explain` shows why an incident opened, and why
+    each destination was notified or not.
 
     \b
     Example: watchdog incidents --open --severity critical

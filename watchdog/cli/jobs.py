@@ -12,13 +12,13 @@ from watchdog.cli.common import (
     DEFAULT_CONFIG_PATH,
     ConfigFileOption,
     ExitCode,
-    complete_probe_name,
     exit_with_error,
     load_database_or_exit,
     open_database_or_exit,
     open_read_connection_or_exit,
     read_database_clock,
 )
+from watchdog.cli.completion import complete_probe_name
 from watchdog.cli.output import (
     CLI_HEALTH_STATE_COLOURS,
     CliOutputFormat,

@@ -8,11 +8,12 @@ import typer
 
 from watchdog.cli.acts import ActCommentOption, open_database_to_act, parse_for_option_ms, parse_until_option
 from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, exit_with_error
+from watchdog.cli.completion import ProbeArgument
 from watchdog.cli.output import CliOutputFormat, OutputFormatOption, print_json
 
 
 def pause_command(
-    probe: Annotated[str, typer.Argument(help="Name or id of a probe.", show_default=False)],
+    probe: ProbeArgument,
     duration: Annotated[str, typer.Option("--for", help="For how long, such as 30m, 4h or 2d.")] = "",
     until: Annotated[str, typer.Option(help="Until when, such as 2026-12-01T22:00+01:00.")] = "",
     comment: ActCommentOption = "",

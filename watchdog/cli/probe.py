@@ -13,10 +13,10 @@ from watchdog.cli.common import (
     DEFAULT_CONFIG_PATH,
     ConfigFileOption,
     ExitCode,
-    complete_probe_name,
     exit_with_error,
     load_config_or_exit,
 )
+from watchdog.cli.completion import complete_runnable_probe_name
 from watchdog.cli.output import CliOutputFormat, OutputFormatOption, print_json
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ GREY_SGR_CODE = "90"
 
 
 def probe_command(
-    name: Annotated[str, typer.Argument(help="Name or id of a probe.", autocompletion=complete_probe_name)],
+    name: Annotated[str, typer.Argument(help="Name or id of a probe.", autocompletion=complete_runnable_probe_name)],
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
     output: OutputFormatOption = CliOutputFormat.TABLE,
 ) -> None:

@@ -8,11 +8,12 @@ import typer
 
 from watchdog.cli.acts import ActCommentOption, open_database_to_act
 from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption
+from watchdog.cli.completion import IncidentArgument
 from watchdog.cli.output import CliOutputFormat, OutputFormatOption, print_json
 
 
 def resend_command(
-    incident: Annotated[str, typer.Argument(help="Id of the incident.", show_default=False)],
+    incident: IncidentArgument,
     destination: Annotated[
         str, typer.Argument(help="Such as oncall/slack; default: every destination.", show_default=False)
     ] = "",

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from watchdog.cli.acts import ActCommentOption, open_database_to_act
 from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption
+from watchdog.cli.completion import ProbeArgument
 from watchdog.cli.output import CliOutputFormat, OutputFormatOption, print_json
 
 
 def resume_command(
-    probe: Annotated[str, typer.Argument(help="Name or id of a probe.", show_default=False)],
+    probe: ProbeArgument,
     comment: ActCommentOption = "",
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
     output: OutputFormatOption = CliOutputFormat.TABLE,

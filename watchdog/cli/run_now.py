@@ -8,6 +8,7 @@ import typer
 
 from watchdog.cli.acts import ActCommentOption, open_database_to_act
 from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, ExitCode, exit_with_error, read_database_clock
+from watchdog.cli.completion import complete_runnable_probe_name
 from watchdog.cli.output import CliOutputFormat, OutputFormatOption
 from watchdog.cli.probe import print_run_and_exit
 
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 
 def run_now_command(
-    probe: Annotated[str, typer.Argument(help="Name or id of a probe.", show_default=False)],
+    probe: Annotated[
+        str,
+        typer.Argument(help="Name or id of a probe.", show_default=False, autocompletion=complete_runnable_probe_name),
+    ],
     comment: ActCommentOption = "",
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
     output: OutputFormatOption = CliOutputFormat.TABLE,

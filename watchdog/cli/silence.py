@@ -23,6 +23,7 @@ from watchdog.cli.acts import (
     parse_until_option,
 )
 from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, exit_with_error
+from watchdog.cli.completion import complete_open_incident_id
 from watchdog.cli.output import CliOutputFormat, OutputFormatOption, print_json
 
 if TYPE_CHECKING:
@@ -39,7 +40,10 @@ def silence_command(
     subject: Annotated[
         str, typer.Option(help=r"Subject of the incident, such as a job. * is any text, \* a star.")
     ] = "",
-    incident: Annotated[str, typer.Option(help="Silence this open incident until it is resolved.")] = "",
+    incident: Annotated[
+        str,
+        typer.Option(help="Silence this open incident until it is resolved.", autocompletion=complete_open_incident_id),
+    ] = "",
     everything: Annotated[bool, typer.Option("--all", help="Every incident, except Watchdog's own faults.")] = False,
     duration: ActDurationOption = "",
     until: ActEndOption = "",

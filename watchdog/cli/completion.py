@@ -1,0 +1,103 @@
+"""What the completion of a shell offers. It never prints: a message would appear in the middle of the command."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from watchdog.cli.common import DEFAULT_CONFIG_PATH
+from watchdog.cli.environment import CONFIG_FILE_ENV_VAR
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from watchdog.config.load import LoadedConfig
+    from watchdog.store.read.status import IncidentRecord
+
+MAX_OFFERED_INCIDENTS = 100
+"""The newest ones."""
+
+
+def complete_probe_name(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The ids and names of probes that begin so; none if the configuration cannot be loaded."""
+    return _list_probe_names(ctx, incomplete, lambda _: True)
+
+
+def complete_heartbeat_name(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The same of heartbeats."""
+    return _list_probe_names(ctx, incomplete, lambda kind: kind == "heartbeat")
+
+
+def complete_runnable_probe_name(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The same of probes that can be run: a heartbeat cannot."""
+    return _list_probe_names(ctx, incomplete, lambda kind: kind != "heartbeat")
+
+
+def _list_probe_names(ctx: typer.Context, incomplete: str, is_offered: Callable[[str], bool]) -> list[str]:
+    """`is_offered`: of a kind of probe."""
+    loaded = _load_config_or_none(ctx)
+    probes = [] if loaded is None else [probe for probe in loaded.config.probes if is_offered(probe.kind)]
+    return [text for probe in probes for text in dict.fromkeys((probe.id, probe.name)) if text.startswith(incomplete)]
+
+
+def _load_config_or_none(ctx: typer.Context) -> LoadedConfig | None:
+    from watchdog.config.load import load_config
+    from watchdog.config.problems import ConfigError
+
+    path = ctx.params.get("config") or os.environ.get(CONFIG_FILE_ENV_VAR) or DEFAULT_CONFIG_PATH
+    try:
+        return load_config(Path(path), regular_files_only=True)
+    except ConfigError:
+        return None
+
+
+def complete_incident_id(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """The ids of incidents that begin so, newest first, each with what it is about."""
+    return _list_incident_ids(ctx, incomplete, is_open=None)
+
+
+def complete_open_incident_id(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """The same of open ones."""
+    return _list_incident_ids(ctx, incomplete, is_open=True)
+
+
+def _list_incident_ids(ctx: typer.Context, incomplete: str, *, is_open: bool | None) -> list[tuple[str, str]]:
+    from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError
+
+    try:
+        records = _load_newest_incidents(ctx, is_open=is_open)
+    except (StoreUnavailableError, WatchdogDatabaseSchemaError):
+        return []
+    described = [(each.incident.id, f"{each.probe.name}: {each.incident.message}") for each in records]
+    return [(id, text) for id, text in described if id.startswith(incomplete)]
+
+
+def _load_newest_incidents(ctx: typer.Context, *, is_open: bool | None) -> list[IncidentRecord]:
+    """None without a database. Raises StoreUnavailableError and WatchdogDatabaseSchemaError."""
+    from watchdog.cli.common import find_missing_database_file
+    from watchdog.store.database import Database
+    from watchdog.store.read.status import list_incidents
+
+    loaded = _load_config_or_none(ctx)
+    if loaded is None or find_missing_database_file(loaded.database) is not None:
+        return []
+    database = Database(loaded.database.url)
+    try:
+        with database.open_read_transaction() as connection:
+            return list(list_incidents(connection, is_open=is_open, limit=MAX_OFFERED_INCIDENTS))
+    finally:
+        database.close()
+
+
+ProbeArgument = Annotated[
+    str, typer.Argument(help="Name or id of a probe.", show_default=False, autocompletion=complete_probe_name)
+]
+IncidentArgument = Annotated[
+    str, typer.Argument(help="Id of the incident.", show_default=False, autocompletion=complete_incident_id)
+]
+OpenIncidentArgument = Annotated[
+    str, typer.Argument(help="Id of the incident.", show_default=False, autocompletion=complete_open_incident_id)
+]
