@@ -109,6 +109,19 @@ def test_a_change_updates_the_alert_and_the_end_resolves_it(pagerduty: FakePager
     assert pagerduty.alerts == {KEY: "resolved"}
 
 
+def test_an_acknowledgement_acknowledges_the_alert(pagerduty: FakePagerDuty, send: SendFixture) -> None:
+    send(notifier_for(pagerduty), OPENED_ALERT)
+    acknowledged = replace(OPENED_ALERT, event=IncidentEvent.ACKNOWLEDGED)
+    for _ in range(2):
+        send(notifier_for(pagerduty), acknowledged)
+        assert pagerduty.received[-1].json == {
+            "routing_key": pagerduty.routing_key, "dedup_key": KEY, "event_action": "acknowledge"
+        }  # fmt: skip
+        assert pagerduty.alerts == {KEY: "acknowledged"}
+    send(notifier_for(pagerduty), RESOLVED_ALERT)
+    assert pagerduty.alerts == {KEY: "resolved"}
+
+
 def test_a_second_copy_changes_nothing(pagerduty: FakePagerDuty, send: SendFixture) -> None:
     for _ in range(2):
         send(notifier_for(pagerduty), OPENED_ALERT)

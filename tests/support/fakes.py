@@ -114,7 +114,8 @@ class FakeWebhookReceiver(FakeHttpReceiver):
 
 
 class FakePagerDuty(FakeHttpReceiver):
-    """PagerDuty's Events API v2, as strict about events as it is. `alerts`: dedup key -> "triggered" or "resolved"."""
+    """PagerDuty's Events API v2, as strict about events as it is. `alerts`: dedup key -> "triggered", "acknowledged" or
+    "resolved"."""
 
     def __init__(self, routing_key: str = "R0" + "a" * 30) -> None:
         super().__init__()
@@ -127,16 +128,20 @@ class FakePagerDuty(FakeHttpReceiver):
         if errors := self._find_errors(event, request):
             refusal = {"status": "invalid event", "message": "Event object is invalid", "errors": errors}
             return CannedResponse(400, json.dumps(refusal).encode(), accepted)
-        key, is_trigger = event["dedup_key"], event["event_action"] == "trigger"
-        if is_trigger or key in self.alerts:  # a resolve without an alert changes nothing
-            self.alerts[key] = "triggered" if is_trigger else "resolved"
+        key, action, state = event["dedup_key"], event["event_action"], self.alerts.get(event["dedup_key"])
+        if action == "trigger" and state != "acknowledged":  # a further trigger does not undo an acknowledgement
+            self.alerts[key] = "triggered"
+        elif action == "resolve" and state is not None:  # without an alert, it changes nothing
+            self.alerts[key] = "resolved"
+        elif action == "acknowledge" and state == "triggered":
+            self.alerts[key] = "acknowledged"
         reply = {"status": "success", "message": "Event processed", "dedup_key": key}
         return CannedResponse(202, json.dumps(reply).encode(), accepted)
 
     def _find_errors(self, event: dict[str, Any], request: ReceivedRequest) -> list[str]:
         checks = {
             f"Invalid routing key {event['routing_key']}": event["routing_key"] == self.routing_key,
-            "'event_action' is invalid": event["event_action"] in ("trigger", "resolve"),
+            "'event_action' is invalid": event["event_action"] in ("trigger", "acknowledge", "resolve"),
             "'dedup_key' is longer than 255": 0 < len(event["dedup_key"]) <= 255,
             "the event is larger than 512 KB": len(request.body) <= 512 * 1024,
         }

@@ -57,7 +57,8 @@ class IncidentEvent(StrEnum):
     CHANGED = "changed"
     """Its cause is another one."""
     ACKNOWLEDGED = "acknowledged"
-    """A person acknowledged it, or took that back. Only messages that can be edited show this."""
+    """A person acknowledged it, or took that back. Only messages that can be edited show this, and receivers that track
+    acknowledgements."""
     REMINDER = "reminder"
     """It is still open."""
     RESOLVED = "resolved"

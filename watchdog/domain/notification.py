@@ -18,8 +18,8 @@ HOLD_EVENTS = (
 )
 """What holds back the notifications of an incident began, changed or ended."""
 MESSAGE_EDIT_EVENTS = (IncidentEvent.ACKNOWLEDGED, *HOLD_EVENTS, IncidentEvent.MUTES)
-"""Only messages that can be edited show these events. Elsewhere, such a notification is dropped. If several are due,
-the reply states the first of them."""
+"""Only messages that can be edited show these events. Elsewhere, such a notification is dropped, except for an
+acknowledgement at a receiver that tracks it. If several are due, the reply states the first of them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,11 @@ class Notifier(ConfigModel):
         """Whether the receiver reminds people itself, so that it is sent no reminders."""
         return False
 
+    @property
+    def tracks_acknowledgements(self) -> bool:
+        """Whether the receiver is sent an event of its own when the incidents of a message are acknowledged."""
+        return False
+
     def split_into_destinations(self) -> Mapping[str, Notifier]:
         """The notifiers that deliver independently, by what is appended to the name of the destination."""
         return {"": self}

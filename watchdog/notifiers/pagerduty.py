@@ -1,4 +1,4 @@
-"""Events for PagerDuty (Events API v2): an alert is triggered, updated and resolved under one key."""
+"""Events for PagerDuty (Events API v2): an alert is triggered, updated, acknowledged and resolved under one key."""
 
 from __future__ import annotations
 
@@ -45,8 +45,9 @@ _PAGERDUTY_ROUTING_KEY_PATTERN = re.compile(r"[A-Za-z0-9]{32}")
 
 
 class PagerDutyNotifier(Notifier):
-    """Triggers an alert in PagerDuty when an incident opens, and resolves it when the incident is over. An incident
-    that was resolved before its alert could be triggered triggers none. Reminders are left to PagerDuty."""
+    """Triggers an alert in PagerDuty when an incident opens, acknowledges it when the incident is acknowledged, and
+    resolves it when the incident is over. An incident that was resolved before its alert could be triggered triggers
+    none. PagerDuty has no event for the removal of an acknowledgement. Reminders are left to PagerDuty."""
 
     kind: ClassVar[str] = "pagerduty"
     example: ClassVar[str] = """
@@ -83,6 +84,11 @@ class PagerDutyNotifier(Notifier):
         """PagerDuty notifies people again until they acknowledge the alert."""
         return True
 
+    @property
+    def tracks_acknowledgements(self) -> bool:
+        """PagerDuty stops notifying people of an alert that is acknowledged."""
+        return True
+
     async def send(self, request: NotificationDeliveryRequest) -> dict[str, Json]:
         event = build_pagerduty_event(self.routing_key.get_secret_value(), request.notification, request.alert_context)
         body = json.dumps(event, ensure_ascii=False).encode("utf-8", "replace")
@@ -102,6 +108,8 @@ def build_pagerduty_event(
     event: dict[str, Json] = {"routing_key": routing_key, "dedup_key": dedup_key}
     if context.event is IncidentEvent.RESOLVED:
         return event | {"event_action": "resolve"}
+    if context.event is IncidentEvent.ACKNOWLEDGED:
+        return event | {"event_action": "acknowledge"}
     message = compose_alert_message(context)
     links = [{"href": url, "text": label} for label, url in message.links if len(url) <= MAX_PAGERDUTY_LINK_CHARS]
     event |= {"event_action": "trigger", "client": "Watchdog", "links": links}

@@ -116,9 +116,16 @@ class NotificationSender:
             idle = [name for name in notifiers if name not in self._tasks_by_destination and self._may_notify(name)]
             editing = [name for name in idle if notifiers[name].edits_messages]
             unmerged = [name for name in idle if not notifiers[name].accepts_merged_messages]
+            acknowledging = [name for name in idle if notifiers[name].tracks_acknowledgements]
             for leased in await self.store_executor.run_write_with_now(
                 lambda now: self.outbox.lease_due_notifications(
-                    now, NOTIFICATION_LEASE_MS, idle, editing, unmerged, news_since_edit=self._news_since_edit
+                    now,
+                    NOTIFICATION_LEASE_MS,
+                    idle,
+                    editing,
+                    unmerged,
+                    acknowledging_destinations=acknowledging,
+                    news_since_edit=self._news_since_edit,
                 )
             ):
                 destination, key = leased.notification.destination, leased.notification.idempotency_key

@@ -140,7 +140,8 @@ def _build_held_in_group_outbox_filter(now: int, editing_destinations: Collectio
     A destination that edits its message gets each change, at most one in MIN_GROUP_MESSAGE_EDIT_INTERVAL_MS. Any other
     one gets a second message when the group accepts no more incidents, reminders, and the next when all of them are
     over; of a group of a route, each change, at most one message in MIN_LABEL_GROUP_MESSAGE_INTERVAL_MS. None of these
-    intervals delays the first critical incident, the end of the last one, or one that joins when all others are over.
+    intervals delays the first critical incident, the end of the last one, one that joins when all others are over, or
+    an acknowledgement at a receiver that tracks it.
     """
     sibling = outbox.alias()
     is_sibling = (
@@ -162,7 +163,8 @@ def _build_held_in_group_outbox_filter(now: int, editing_destinations: Collectio
     )  # fmt: skip
     is_message = outbox.c.event.in_((IncidentEvent.OPENED, IncidentEvent.REMINDER))
     states_enough = sa.case(
-        (outbox.c.destination.in_(editing_destinations), edited_recently), (shares_labels, sent_recently),
+        (outbox.c.destination.in_(editing_destinations), edited_recently),
+        (outbox.c.event == IncidentEvent.ACKNOWLEDGED, sa.false()), (shares_labels, sent_recently),
         else_=~is_message | accepts_more,
     )  # fmt: skip
     waits = has_message & is_open & states_enough & ~build_first_critical_of_message_outbox_filter()

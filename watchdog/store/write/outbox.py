@@ -55,11 +55,13 @@ class NotificationOutbox:
         editing_destinations: Collection[str] = (),
         unmerged_destinations: Collection[str] = (),
         *,
+        acknowledging_destinations: Collection[str] = (),
         news_since_edit: Mapping[str, int] = {},
     ) -> list[LeasedNotification]:
         """Lease what each allowed destination is sent next: critical incidents first, then by age. If more
         than MAX_UNMERGED_DUE_MESSAGES wait, they are merged into one message, unless the destination is one of
-        `unmerged_destinations`. A destination whose pace allows none gets none. `news_since_edit`: by destination, how
+        `unmerged_destinations`. A destination whose pace allows none gets none. `acknowledging_destinations`: track
+        acknowledgements, and get each by itself. `news_since_edit`: by destination, how
         many messages with news this process has sent it since the last edit without news.
 
         An incident's later notifications wait for its earlier ones; those that are waiting are merged into one message.
@@ -77,6 +79,7 @@ class NotificationOutbox:
                 destinations=allowed_destinations,
                 editing_destinations=editing_destinations,
                 unmerged_destinations=unmerged_destinations,
+                acknowledging_destinations=acknowledging_destinations,
                 news_since_edit=news_since_edit,
             )
 
@@ -141,7 +144,8 @@ class NotificationOutbox:
             if self._release_notification_lease(connection, leased, state=state, **{**values, **more}):
                 if state is DeliveryState.UNCONFIRMED:
                     self._record_failing_destination(connection, leased, now, str(more["detail"]), given_up=True)
-                self._store_sent_messages(connection, leased, receipt, now, headline=headline, cause=cause)
+                if not leased.is_acknowledgement:
+                    self._store_sent_messages(connection, leased, receipt, now, headline=headline, cause=cause)
             if failing_since is not None:  # last: it locks rows of other incidents, which others may have to wait for
                 make_retries_due_after_failure(connection, destination, failing_since, now)
 

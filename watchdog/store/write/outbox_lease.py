@@ -15,23 +15,18 @@ from watchdog.domain.delivery_pace import DestinationPace, DueAlertMessage, choo
 from watchdog.domain.model import DeliveryState, IncidentEvent, Json, Severity
 from watchdog.domain.notification import (
     HELD_BACK_DELIVERY_STATES,
-    HOLD_EVENTS,
     MESSAGE_EDIT_EVENTS,
     SENT_DELIVERY_STATES,
     Notification,
 )
 from watchdog.store import codec
-from watchdog.store.act_tables import pause_is_in_effect, pauses
 from watchdog.store.outbox_filters import (
     build_due_outbox_filter,
     build_due_resend_outbox_filter,
     build_first_critical_of_message_outbox_filter,
     build_flapping_filter,
-    build_silenced_muted_or_flapping_outbox_filter,
-    build_unleased_outbox_filter,
 )
 from watchdog.store.read.flapping import load_replacements_while_flapping
-from watchdog.store.read.maintenance import build_in_maintenance_filter
 from watchdog.store.tables import (
     destination_backoff,
     incidents,
@@ -41,6 +36,12 @@ from watchdog.store.tables import (
     outbox_is_waiting,
 )
 from watchdog.store.write.held_back_notifications import hold_back_notifications
+from watchdog.store.write.outdated_notifications import (
+    drop_edits_of_uneditable_messages,
+    drop_holds_of_merged_messages,
+    drop_outdated_acknowledgements,
+    drop_outdated_reminders,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +77,8 @@ class LeasedNotification:
     """It names the first critical incident of a message that the destination has."""
     states_no_news: bool = False
     """It only shows acts of people, or what holds the incident back."""
+    is_acknowledgement: bool = False
+    """It is for a receiver that tracks acknowledgements, and leaves the message that the destination has as it is."""
 
     @property
     def is_merged_message(self) -> bool:
@@ -97,11 +100,13 @@ def lease_due_messages(
     destinations: Collection[str],
     editing_destinations: Collection[str],
     unmerged_destinations: Collection[str],
+    acknowledging_destinations: Collection[str],
     news_since_edit: Mapping[str, int],
 ) -> list[LeasedNotification]:
     """Lease what each of these destinations is sent next, if its pace allows a message now. One with nothing else to
     send gets another copy of what is unconfirmed and due. First, what is held back is marked.
-    `unmerged_destinations`: accept no merged messages. `news_since_edit`: by destination, 0 for others."""
+    `unmerged_destinations`: accept no merged messages. `acknowledging_destinations`: track acknowledgements.
+    `news_since_edit`: by destination, 0 for others."""
     leased: list[LeasedNotification] = []
     locked_messages = hold_back_notifications(connection, now)
     waiting = _list_destinations_with_due_rows(connection, outbox_is_waiting, now)
@@ -109,16 +114,19 @@ def lease_due_messages(
     idle = (waiting | unconfirmed) & set(destinations)
     if not idle:  # the usual case
         return leased
-    _drop_edits_of_uneditable_messages(connection, now, idle - set(editing_destinations))
-    _drop_holds_of_merged_messages(connection, now)
-    _drop_outdated_reminders(connection, now)
+    drop_edits_of_uneditable_messages(connection, now, idle - set(editing_destinations), acknowledging_destinations)
+    drop_outdated_acknowledgements(connection, now, idle & set(acknowledging_destinations))
+    drop_holds_of_merged_messages(connection, now)
+    drop_outdated_reminders(connection, now)
     paces = load_destination_paces(connection)
     idle = {name for name in idle if paces.get(name, DestinationPace()).next_message_at <= now}
     for state, having, is_due in (
         (DeliveryState.WAITING, waiting, build_due_outbox_filter(now, editing_destinations)),
         (DeliveryState.UNCONFIRMED, unconfirmed, build_due_resend_outbox_filter(now)),
     ):
-        due_messages = _load_due_messages(connection, is_due, idle & having, editing_destinations)
+        due_messages = _load_due_messages(
+            connection, is_due, idle & having, editing_destinations, acknowledging_destinations
+        )
         for destination, due in sorted(due_messages.items()):
             idle.discard(destination)
             merged_at = paces.get(destination, DestinationPace()).merged_at
@@ -127,46 +135,13 @@ def lease_due_messages(
                 due, merged_at, now, may_merge=may_merge, news_since_edit=news_count
             ):
                 leads = [m.lead_incident for m in chosen if (m.lead_incident, destination) not in locked_messages]
-                lease = _lease_outbox_messages(connection, destination, leads, state, leased_until)
+                is_separate = destination in acknowledging_destinations
+                is_acknowledgement = chosen[0].states_no_news if is_separate else None
+                lease = _lease_outbox_messages(
+                    connection, destination, leads, state, leased_until, is_acknowledgement=is_acknowledgement
+                )
                 leased += [] if lease is None else [lease]
     return leased
-
-
-def _drop_edits_of_uneditable_messages(connection: sa.Connection, now: int, destinations: Collection[str]) -> None:
-    """Drops the notifications that only edit a message, such as one about an acknowledgement or a silence, where
-    messages cannot be edited."""
-    is_dropped = outbox.c.event.in_(MESSAGE_EDIT_EVENTS), outbox.c.destination.in_(destinations)
-    _drop_waiting_notifications(connection, now, *is_dropped)
-
-
-def _drop_holds_of_merged_messages(connection: sa.Connection, now: int) -> None:
-    """A message that several waiting ones were merged into is not edited to state what holds its incidents back, and no
-    other message states it."""
-    is_of_message = messages.c.incident == outbox.c.lead_incident, messages.c.destination == outbox.c.destination
-    is_merged = sa.exists().where(*is_of_message, messages.c.receipt == codec.encode_storable_json({}))
-    _drop_waiting_notifications(connection, now, outbox.c.event.in_(HOLD_EVENTS), is_merged)
-
-
-def _drop_outdated_reminders(connection: sa.Connection, now: int) -> None:
-    """Since they were enqueued, each incident of the message was acknowledged, silenced or muted, is over, its alert
-    flaps, or its probe was paused or is in maintenance."""
-    sibling = outbox.alias()
-    paused_probes = sa.select(pauses.c.probe).where(pause_is_in_effect)
-    needs_reminder = sa.exists().where(
-        sibling.c.lead_incident == outbox.c.lead_incident, sibling.c.destination == outbox.c.destination,
-        incidents.c.id == sibling.c.incident, incidents.c.acknowledged_at.is_(None), incidents.c.resolved_at.is_(None),
-        ~build_silenced_muted_or_flapping_outbox_filter(sibling), incidents.c.probe.not_in(paused_probes),
-        ~build_in_maintenance_filter(incidents.c.probe, now),
-    )  # fmt: skip
-    _drop_waiting_notifications(connection, now, outbox.c.event == IncidentEvent.REMINDER, ~needs_reminder)
-
-
-def _drop_waiting_notifications(connection: sa.Connection, now: int, *is_dropped: sa.ColumnElement[bool]) -> None:
-    key = outbox.c.incident, outbox.c.destination, outbox.c.seq
-    query = sa.select(*key).where(outbox_is_waiting, *is_dropped, build_unleased_outbox_filter(now))
-    if rows := list(map(tuple, connection.execute(query.with_for_update(skip_locked=True)))):
-        update = sa.update(outbox).where(sa.tuple_(*key).in_(rows))
-        connection.execute(update.values(state=DeliveryState.MERGED, finished_at=now, lease_token=None))
 
 
 def _list_destinations_with_due_rows(connection: sa.Connection, is_state: sa.ColumnElement[bool], now: int) -> set[str]:
@@ -180,8 +155,10 @@ def _load_due_messages(
     is_due: Iterable[sa.ColumnElement[bool]],
     destinations: Collection[str],
     editing_destinations: Collection[str],
+    acknowledging_destinations: Collection[str],
 ) -> Mapping[str, list[DueAlertMessage]]:
-    """By destination. Grouped here, because a GROUP BY would make the database read the whole table in its order."""
+    """By destination. At one of `acknowledging_destinations`, news and acknowledgements are sent separately, each when
+    it is due. Grouped here, because a GROUP BY would make the database read the whole table in its order."""
     if not destinations:
         return {}
     severity = sa.select(incidents.c.severity).where(incidents.c.id == outbox.c.incident).scalar_subquery()
@@ -195,28 +172,41 @@ def _load_due_messages(
         news.c.lead_incident == outbox.c.lead_incident, news.c.destination == outbox.c.destination,
         news.c.state == outbox.c.state, news.c.event.not_in(MESSAGE_EDIT_EVENTS),
     )  # fmt: skip
-    columns = outbox.c.destination, outbox.c.lead_incident, outbox.c.created_at, severity, receipt, has_news
+    is_separate = outbox.c.destination.in_(acknowledging_destinations)
+    states_news = sa.case((is_separate, outbox.c.event != IncidentEvent.ACKNOWLEDGED), else_=has_news)
+    columns = outbox.c.destination, outbox.c.lead_incident, outbox.c.created_at, severity, receipt, states_news
     query = sa.select(*columns).where(*is_due, outbox.c.destination.in_(destinations))
     oldest: dict[str, dict[str, DueAlertMessage]] = defaultdict(dict)
-    for destination, lead, created_at, severity_text, receipt_text, states_news in connection.execute(query):
+    for destination, lead, created_at, severity_text, receipt_text, is_news in connection.execute(query):
         is_edit = destination in editing_destinations and bool(codec.decode_nullable_json(receipt_text))
         is_not_critical = severity_text != Severity.CRITICAL
-        message = DueAlertMessage(is_not_critical, created_at, lead, is_edit, states_no_news=not states_news)
+        message = DueAlertMessage(is_not_critical, created_at, lead, is_edit, states_no_news=not is_news)
         first = oldest[destination].get(lead, message)
         oldest[destination][lead] = min(message, first, key=lambda each: each.order)
     return {destination: list(by_lead.values()) for destination, by_lead in oldest.items()}
 
 
 def _lease_outbox_messages(
-    connection: sa.Connection, destination: str, leads: Sequence[str], state: DeliveryState, leased_until: int
+    connection: sa.Connection,
+    destination: str,
+    leads: Sequence[str],
+    state: DeliveryState,
+    leased_until: int,
+    *,
+    is_acknowledgement: bool | None,
 ) -> LeasedNotification | None:
     """Lease every row of these messages that is in the state, whether it is due by itself or not. None if none is free.
+    `is_acknowledgement`: only those about an acknowledgement, or only all others.
 
     A message is left alone while another transaction holds one of its rows: that one may wait for a row that is locked
     here, and to wait for it would be a deadlock.
     """
+    is_leased = outbox.c.state == state
+    if is_acknowledgement is not None:
+        is_about_acknowledgement = outbox.c.event == IncidentEvent.ACKNOWLEDGED
+        is_leased &= is_about_acknowledgement if is_acknowledgement else ~is_about_acknowledgement
     in_state = sa.select(outbox.c.lead_incident, outbox.c.incident, outbox.c.seq).where(
-        outbox.c.destination == destination, outbox.c.lead_incident.in_(leads), outbox.c.state == state
+        outbox.c.destination == destination, outbox.c.lead_incident.in_(leads), is_leased
     )
     free_rows = set(connection.execute(in_state.with_for_update(skip_locked=True)))
     held_leads = {row.lead_incident for row in connection.execute(in_state) if row not in free_rows}
@@ -225,21 +215,27 @@ def _lease_outbox_messages(
         return None
     token = uuid4().hex
     of_messages = (outbox.c.destination == destination, outbox.c.lead_incident.in_(leads))
-    raises_severity = sa.exists().where(
-        *of_messages, outbox.c.state == state, build_first_critical_of_message_outbox_filter()
-    )
+    raises_severity = sa.exists().where(*of_messages, is_leased, build_first_critical_of_message_outbox_filter())
     is_rise = bool(connection.execute(sa.select(raises_severity)).scalar())
-    lease = sa.update(outbox).where(*of_messages, outbox.c.state == state)
+    lease = sa.update(outbox).where(*of_messages, is_leased)
     connection.execute(lease.values(lease_token=token, leased_until=leased_until))
     rows = connection.execute(sa.select(outbox).where(*of_messages).order_by(outbox.c.created_at, outbox.c.incident))
     rows_by_lead: dict[str, list[Any]] = {lead: [] for lead in leads}
     for row in rows:
         rows_by_lead[row.lead_incident].append(row)
-    return _build_leased_notification(connection, destination, token, rows_by_lead, is_rise=is_rise)
+    return _build_leased_notification(
+        connection, destination, token, rows_by_lead, is_rise=is_rise, is_acknowledgement=bool(is_acknowledgement)
+    )
 
 
 def _build_leased_notification(
-    connection: sa.Connection, destination: str, token: str, rows_by_lead: Mapping[str, list[Any]], *, is_rise: bool
+    connection: sa.Connection,
+    destination: str,
+    token: str,
+    rows_by_lead: Mapping[str, list[Any]],
+    *,
+    is_rise: bool,
+    is_acknowledgement: bool,
 ) -> LeasedNotification:
     """`rows_by_lead`: all rows of the leased messages, in the order in which their incidents came."""
     leads = tuple(rows_by_lead)
@@ -256,19 +252,16 @@ def _build_leased_notification(
     if len(leads) == 1 and not begins_anew:
         is_message = (messages.c.incident == leads[0], messages.c.destination == destination)
         message = connection.execute(sa.select(messages).where(*is_message)).first()
-    event, events = IncidentEvent(last.event), {row.event for row in leased}
-    if event in (*MESSAGE_EDIT_EVENTS, IncidentEvent.CHANGED):  # a reminder states the new cause as well
-        stated = IncidentEvent.REMINDER, IncidentEvent.CHANGED, *MESSAGE_EDIT_EVENTS
-        event = next((each for each in stated if each in events), event)
-    if len(named) > 1:
+    if is_acknowledgement:
+        event = IncidentEvent.ACKNOWLEDGED
+    elif len(named) > 1:
         event = _choose_event_of_multi_incident_message(connection, leased, named, has_message=message is not None)
-    elif message is None and event is not IncidentEvent.RESOLVED:
-        event = IncidentEvent.OPENED
+    else:
+        event = _choose_event_of_single_incident_message(last, leased, has_message=message is not None)
     receipts = {row.receipt for row in leased}
+    seq = sum(row.state != DeliveryState.WAITING or row.lease_token == token for row in rows_by_lead[leads[0]]) - 1
     return LeasedNotification(
-        notification=Notification(
-            leads[0], destination, len(rows_by_lead[leads[0]]) - 1, event, _derive_merged_batch_key(rows_by_lead)
-        ),
+        notification=Notification(leads[0], destination, seq, event, _derive_merged_batch_key(rows_by_lead)),
         lease_token=token,
         attempts=max(row.attempts for row in leased),
         previous_receipt=codec.decode_nullable_json(message.receipt) if message is not None else {},
@@ -283,7 +276,8 @@ def _build_leased_notification(
         main_incident=leads[0] if leads[0] in named else named[0],
         named_incidents=named if len(named) > 1 else (),
         raises_severity=is_rise and message is not None,
-        states_no_news=events.issubset(MESSAGE_EDIT_EVENTS),
+        states_no_news=all(row.event in MESSAGE_EDIT_EVENTS for row in leased),
+        is_acknowledgement=is_acknowledgement,
     )
 
 
@@ -309,6 +303,15 @@ def _find_ended_part_of_message(rows: Sequence[Any], replacements: Mapping[str, 
         current.add(row.incident)
     is_sent = any(row.incident in current and row.state in SENT_DELIVERY_STATES for row in rows)
     return ended, bool(ended) and not is_sent
+
+
+def _choose_event_of_single_incident_message(last: Any, leased: Iterable[Any], *, has_message: bool) -> IncidentEvent:
+    """`last`: of the rows `leased`."""
+    event, events = IncidentEvent(last.event), {row.event for row in leased}
+    if event in (*MESSAGE_EDIT_EVENTS, IncidentEvent.CHANGED):  # a reminder states the new cause as well
+        stated = IncidentEvent.REMINDER, IncidentEvent.CHANGED, *MESSAGE_EDIT_EVENTS
+        event = next((each for each in stated if each in events), event)
+    return event if has_message or event is IncidentEvent.RESOLVED else IncidentEvent.OPENED
 
 
 def _choose_event_of_multi_incident_message(

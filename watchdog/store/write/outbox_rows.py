@@ -11,7 +11,7 @@ from watchdog.domain.model import DeliveryState, IncidentEvent
 from watchdog.domain.notification import HELD_BACK_DELIVERY_STATES, MESSAGE_EDIT_EVENTS
 from watchdog.store.outbox_filters import build_message_outbox_filter, build_notified_outbox_filter
 from watchdog.store.read.flapping import add_incidents_of_same_active_flapping
-from watchdog.store.tables import outbox
+from watchdog.store.tables import outbox, outbox_is_waiting
 from watchdog.store.write.incident_groups import IncidentGroups
 
 OPENED_NOTIFICATION_SEQUENCE_NUMBER = 0
@@ -66,8 +66,8 @@ def enqueue_cause_changed_notifications(connection: sa.Connection, incident: str
 def enqueue_message_edit_notifications(
     connection: sa.Connection, ids: Collection[str], event: IncidentEvent, now: int
 ) -> None:
-    """For every destination that has a message about one of these incidents. `event`: of MESSAGE_EDIT_EVENTS. The
-    caller has locked the probes.
+    """For every destination that has a message about one of these incidents; an acknowledgement also where the first
+    message waits to be sent. `event`: of MESSAGE_EDIT_EVENTS. The caller has locked the probes.
 
     A message about an alert that flaps shows the silence of any of its incidents, and is about one of them.
     """
@@ -78,8 +78,11 @@ def enqueue_message_edit_notifications(
     while remaining:
         chunk, remaining = remaining[:MAX_INCIDENTS_PER_EDIT_QUERY], remaining[MAX_INCIDENTS_PER_EDIT_QUERY:]
         is_of_incidents = outbox.c.incident.in_(chunk)
-        is_notified = is_of_incidents, build_notified_outbox_filter(outbox, now)
-        notified = set(map(tuple, connection.execute(sa.select(*key).where(*is_notified).distinct())))
+        is_notified = build_notified_outbox_filter(outbox, now)
+        if event is IncidentEvent.ACKNOWLEDGED:
+            is_notified |= outbox_is_waiting & outbox.c.event.not_in(MESSAGE_EDIT_EVENTS)
+        query = sa.select(*key).where(is_of_incidents, is_notified)
+        notified = set(map(tuple, connection.execute(query.distinct())))
         rows = [
             _build_outbox_row(incident, destination, last_seq + 1, event, lead=lead, now=now)
             for incident, destination, last_seq, lead in connection.execute(

@@ -1,0 +1,79 @@
+"""Waiting notifications that are dropped before they are leased, because nothing is left that they would state."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import sqlalchemy as sa
+
+from watchdog.domain.model import DeliveryState, IncidentEvent
+from watchdog.domain.notification import (
+    HELD_BACK_DELIVERY_STATES,
+    HOLD_EVENTS,
+    MESSAGE_EDIT_EVENTS,
+    SENT_DELIVERY_STATES,
+)
+from watchdog.store import codec
+from watchdog.store.act_tables import pause_is_in_effect, pauses
+from watchdog.store.outbox_filters import build_silenced_muted_or_flapping_outbox_filter, build_unleased_outbox_filter
+from watchdog.store.read.maintenance import build_in_maintenance_filter
+from watchdog.store.tables import incidents, messages, outbox, outbox_is_waiting
+
+
+def drop_edits_of_uneditable_messages(
+    connection: sa.Connection, now: int, destinations: Collection[str], acknowledging_destinations: Collection[str]
+) -> None:
+    """Drops the notifications that only edit a message, such as one about an acknowledgement or a silence, where
+    messages cannot be edited. `acknowledging_destinations`: keep those about an acknowledgement."""
+    is_kept = (outbox.c.event == IncidentEvent.ACKNOWLEDGED) & outbox.c.destination.in_(acknowledging_destinations)
+    is_dropped = outbox.c.event.in_(MESSAGE_EDIT_EVENTS), outbox.c.destination.in_(destinations), ~is_kept
+    _drop_waiting_notifications(connection, now, *is_dropped)
+
+
+def drop_outdated_acknowledgements(connection: sa.Connection, now: int, destinations: Collection[str]) -> None:
+    """Drops those of a message that names an open incident which no one takes care of, or no open incident that the
+    destination was or will be notified of. `destinations`: track acknowledgements."""
+    if not destinations:
+        return
+    sibling = outbox.alias()
+    is_open_in_message = (
+        sibling.c.lead_incident == outbox.c.lead_incident, sibling.c.destination == outbox.c.destination,
+        sibling.c.event.not_in(MESSAGE_EDIT_EVENTS), sibling.c.state.not_in(HELD_BACK_DELIVERY_STATES),
+        incidents.c.id == sibling.c.incident, incidents.c.resolved_at.is_(None),
+    )  # fmt: skip
+    is_sent = sibling.c.state.in_((*SENT_DELIVERY_STATES, DeliveryState.WAITING))
+    needs_acknowledgement = sa.exists().where(*is_open_in_message, is_sent) & ~sa.exists().where(
+        *is_open_in_message, incidents.c.acknowledged_at.is_(None)
+    )
+    is_of_destinations = outbox.c.event == IncidentEvent.ACKNOWLEDGED, outbox.c.destination.in_(destinations)
+    _drop_waiting_notifications(connection, now, *is_of_destinations, ~needs_acknowledgement)
+
+
+def drop_holds_of_merged_messages(connection: sa.Connection, now: int) -> None:
+    """A message that several waiting ones were merged into is not edited to state what holds its incidents back, and no
+    other message states it."""
+    is_of_message = messages.c.incident == outbox.c.lead_incident, messages.c.destination == outbox.c.destination
+    is_merged = sa.exists().where(*is_of_message, messages.c.receipt == codec.encode_storable_json({}))
+    _drop_waiting_notifications(connection, now, outbox.c.event.in_(HOLD_EVENTS), is_merged)
+
+
+def drop_outdated_reminders(connection: sa.Connection, now: int) -> None:
+    """Since they were enqueued, each incident of the message was acknowledged, silenced or muted, is over, its alert
+    flaps, or its probe was paused or is in maintenance."""
+    sibling = outbox.alias()
+    paused_probes = sa.select(pauses.c.probe).where(pause_is_in_effect)
+    needs_reminder = sa.exists().where(
+        sibling.c.lead_incident == outbox.c.lead_incident, sibling.c.destination == outbox.c.destination,
+        incidents.c.id == sibling.c.incident, incidents.c.acknowledged_at.is_(None), incidents.c.resolved_at.is_(None),
+        ~build_silenced_muted_or_flapping_outbox_filter(sibling), incidents.c.probe.not_in(paused_probes),
+        ~build_in_maintenance_filter(incidents.c.probe, now),
+    )  # fmt: skip
+    _drop_waiting_notifications(connection, now, outbox.c.event == IncidentEvent.REMINDER, ~needs_reminder)
+
+
+def _drop_waiting_notifications(connection: sa.Connection, now: int, *is_dropped: sa.ColumnElement[bool]) -> None:
+    key = outbox.c.incident, outbox.c.destination, outbox.c.seq
+    query = sa.select(*key).where(outbox_is_waiting, *is_dropped, build_unleased_outbox_filter(now))
+    if rows := list(map(tuple, connection.execute(query.with_for_update(skip_locked=True)))):
+        update = sa.update(outbox).where(sa.tuple_(*key).in_(rows))
+        connection.execute(update.values(state=DeliveryState.MERGED, finished_at=now, lease_token=None))
