@@ -28,6 +28,7 @@ from watchdog.net.connector import format_socket_address
 from watchdog.resources import find_resource_folder
 from watchdog.server import InboundConnectionGuard, InboundConnectionLimits, WebServer
 from watchdog.service.acts import run_act_and_send
+from watchdog.service.check_in_addresses import map_heartbeats_to_check_in_addresses
 from watchdog.service.check_in_log import CheckInLog
 from watchdog.service.check_ins import CHECK_IN_FLUSH_INTERVAL_S, DurableCheckInReceiver
 from watchdog.service.clock import Clock, WatchdogClock, read_boot_clock_ms, read_wall_clock_ms
@@ -301,9 +302,7 @@ def create_asgi_app(app: RunningWatchdogService) -> ASGIApp:
 def _create_asgi_app_of_pages_and_check_ins(
     app: RunningWatchdogService, loaded_config: LoadedConfig, mcp_app: McpAsgiApp
 ) -> ASGIApp:
-    from watchdog.web.app import create_web_app
-    from watchdog.web.auth.session import ApiKey
-    from watchdog.web.pages.status_snapshot import StatusPageConfig
+    from watchdog.web import ApiKey, StatusPageConfig, create_web_app
     from watchdog.web.routes.check_ins import CheckInMiddleware
     from watchdog.web.routes.slack import build_slack_interactivity
 
@@ -335,6 +334,7 @@ def _create_asgi_app_of_pages_and_check_ins(
         mcp_app=mcp_app,
         slack=build_slack_interactivity(notifiers, app.network),
         receiver_tester=ReceiverTester(app.service.notification_sender),
+        check_in_addresses=map_heartbeats_to_check_in_addresses(config),
         transition_feed=app.transition_feed,
     )
     accept_check_in = app.check_in_receiver.accept_check_in

@@ -11,7 +11,7 @@ VOID_ELEMENTS = frozenset(
 )
 PHRASING_CONTENT_ELEMENTS = frozenset({"p", "h1", "h2", "h3", "span", "b", "small", "code"})
 BLOCK_ELEMENTS = frozenset({"div", "section", "ul", "ol", "dl", "table", "pre", "form", "p", "h1", "h2", "h3"})
-SCRIPT_URL_PATTERN = re.compile(r"/static/(live|times|chart)\.")
+SCRIPT_URL_PATTERN = re.compile(r"/static/(live|times|chart|copy)\.")
 ID_REFERENCE_ATTRIBUTES = ("aria-labelledby", "aria-describedby", "for")
 
 

@@ -85,7 +85,7 @@ class HeartbeatProbe(Probe):
               max_runtime: 2h
     """
     reason_prefixes: ClassVar[tuple[str, ...]] = ("job.",)
-    cards: ClassVar[tuple[str, ...]] = ("check_ins", "phases")
+    cards: ClassVar[tuple[str, ...]] = ("check_in_url", "check_ins", "phases")
     passive_source: ClassVar[str] = "its job checks in at the running service"
     unsupported_fields: ClassVar[Mapping[str, str]] = {
         "schedule": "not supported by heartbeat probes: set the job's schedule as heartbeat.schedule",

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from watchdog.service.acts import ActRunner
 from watchdog.service.background_tasks import BackgroundTask
+from watchdog.service.check_in_addresses import CheckInAddress
 from watchdog.service.config_check import RunningConfigActions
 from watchdog.service.process_metrics import WatchdogActivityMetrics
 from watchdog.service.receiver_tests import ReceiverTester
@@ -68,19 +69,19 @@ def create_web_app(
     transition_feed: TransitionFeed,
     slack: SlackInteractivity | None = None,
     receiver_tester: ReceiverTester | None = None,
+    check_in_addresses: Mapping[str, CheckInAddress] = MappingProxyType({}),
 ) -> FastAPI:
     """The application with all routes but check-ins, which CheckInMiddleware puts in front of it.
 
     `clock`: epoch ms. `get_site_notice`: empty: none. `config_actions`, `slack`, `receiver_tester`: None if the process
     has none. `not_ready_reason`, `describe_probing_without_store`: empty if ready, and if the database is not away.
-    `list_notes`: with or without names of probes. `api_keys`: without any, operator pages are for this machine alone.
-    `destination_addresses`: "oncall/slack" -> "#oncall". `mcp_app`: lives as long as the application."""
+    `api_keys`: without any, operator pages are for this machine alone. `mcp_app`: lives as long as the application."""
     renderer = PageRenderer(status_page.title, get_site_notice)
     status_pages = StatusPageCache(run_read_query, clock, status_page, renderer)
     context = OperatorRouteContext(
         run_read_query=run_read_query, run_act=run_act, clock=clock, authenticator=Authenticator(api_keys, clock),
         renderer=renderer, destination_addresses=destination_addresses, list_notes=list_notes,
-        config_warnings=config_warnings, config_actions=config_actions,
+        config_warnings=config_warnings, config_actions=config_actions, check_in_addresses=check_in_addresses,
         streams=EventStreams(transition_feed, run_read_query), receiver_tester=receiver_tester,
     )  # fmt: skip
     readiness_check = ReadinessChecker(run_read_query, not_ready_reason, destination_addresses, clock)

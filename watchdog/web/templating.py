@@ -48,7 +48,7 @@ LIVE_PAGE_HEADERS = {
     "Content-Security-Policy": f"{SECURITY_HEADERS['Content-Security-Policy']}; script-src 'self'; connect-src 'self'"
 }
 """Of the pages that have scripts."""
-SCRIPT_NAMES = ("times.js", "live.js", "chart.js")
+SCRIPT_NAMES = ("times.js", "live.js", "chart.js", "copy.js")
 """In templates/pages."""
 HTTP_URL_PREFIX_PATTERN = re.compile(r"https?://", re.IGNORECASE)
 

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, format_duration
 from watchdog.domain.model import Outcome, ProbeResult
+from watchdog.service.check_in_addresses import CheckInAddress
 from watchdog.store.read import history
 from watchdog.store.read.jobs import NewestJobSourceListing, load_newest_job_source_listings
 from watchdog.store.read.measured_runs import MeasuredRun, list_measured_runs, list_sampled_runs
@@ -37,6 +38,8 @@ class ProbeCardLoadContext:
     """The results of the last day, oldest first."""
     now: int
     chart_query: ChartUrlQuery
+    check_in_address: CheckInAddress | None = None
+    """Of a heartbeat in the configuration of this process, as the person may see it."""
 
     @property
     def probe_database_id(self) -> int:

@@ -16,6 +16,7 @@ from watchdog.domain.requested_runs import MAX_REQUESTED_RUN_AGE_MS, can_run_on_
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, job, stale
 from watchdog.domain.silencing import Silence
 from watchdog.domain.text import capitalize_first
+from watchdog.service.check_in_addresses import CheckInAddress
 from watchdog.store.read import history, status
 from watchdog.store.read.acts import list_silences_in_effect, load_silences_in_effect_by_incident
 from watchdog.store.read.requested_runs import load_waiting_request
@@ -92,8 +93,15 @@ class ProbePage:
     configuration: Markup
 
 
-def load_probe_page(connection: Connection, probe_id: str, query: ProbePageUrlQuery, now: int) -> ProbePage | None:
-    """None: the running configuration has no probe with this id."""
+def load_probe_page(
+    connection: Connection,
+    probe_id: str,
+    query: ProbePageUrlQuery,
+    now: int,
+    *,
+    check_in_address: CheckInAddress | None = None,
+) -> ProbePage | None:
+    """None: the running configuration has no probe with this id. `check_in_address`: as the person may see it."""
     statuses = status.list_probe_statuses(connection, probe_id, now=now)
     if not statuses:
         return None
@@ -105,9 +113,8 @@ def load_probe_page(connection: Connection, probe_id: str, query: ProbePageUrlQu
     latest = probe_status.latest_result
     # without runs, no part of the history has anything to show
     chart_query = query.chart if latest else ChartUrlQuery(other_parameters=query.chart.other_parameters)
-    context = ProbeCardLoadContext(connection, probe_status, runs, now, chart_query)
-    requested_slot = load_waiting_request(connection, probe.database_id)
-    is_run_requested = requested_slot is not None and now - requested_slot <= MAX_REQUESTED_RUN_AGE_MS
+    context = ProbeCardLoadContext(connection, probe_status, runs, now, chart_query, check_in_address=check_in_address)
+    is_run_requested = _is_run_requested(connection, probe.database_id, now)
     silences = list_silences_in_effect(connection)
     silences_by_incident = load_silences_in_effect_by_incident(connection, silences)
     in_period = (record for record in incidents if record.incident.opened_at >= now - PROBE_PAGE_INCIDENTS_PERIOD_MS)
@@ -135,6 +142,12 @@ def load_probe_page(connection: Connection, probe_id: str, query: ProbePageUrlQu
         created_at=probe_status.created_at,
         configuration=highlight_yaml(load_probe_config_yaml_text(connection, probe.database_id)),
     )
+
+
+def _is_run_requested(connection: Connection, probe_database_id: int, now: int) -> bool:
+    """Whether a person waits for a run."""
+    requested_slot = load_waiting_request(connection, probe_database_id)
+    return requested_slot is not None and now - requested_slot <= MAX_REQUESTED_RUN_AGE_MS
 
 
 def build_latest_result(result: ResultRow) -> LatestResult:

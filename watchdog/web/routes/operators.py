@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -15,6 +15,7 @@ from starlette.responses import Response
 from watchdog.domain.model import Severity
 from watchdog.domain.watermark import is_watermark_current
 from watchdog.service.acts import ActRunner
+from watchdog.service.check_in_addresses import CheckInAddress
 from watchdog.service.config_check import RunningConfigActions
 from watchdog.service.managed_probes import ManagedProbeEditor
 from watchdog.service.receiver_tests import ReceiverTester
@@ -64,6 +65,8 @@ class OperatorRouteContext:
     """None: this process has none."""
     receiver_tester: ReceiverTester | None = None
     """None: this process sends no notifications."""
+    check_in_addresses: Mapping[str, CheckInAddress] = field(default_factory=dict)
+    """Of the heartbeats in the configuration of this process, by probe id, with their tokens."""
 
     @property
     def managed_probes(self) -> ManagedProbeEditor | None:
@@ -75,6 +78,11 @@ class OperatorRouteContext:
         api_key = self.authenticator.authenticate(request)
         request.state.key_name = api_key.name if api_key else ""
         request.state.is_operator = has_operator_access(api_key)
+
+    def find_check_in_address(self, request: Request, probe_id: str) -> CheckInAddress | None:
+        """With the token for operators only; None: the configuration of this process has no such heartbeat."""
+        address = self.check_in_addresses.get(probe_id)
+        return address if address is None or request.state.is_operator else address.mask()
 
     async def run_query(self, query: Callable[[Connection], QueryResultT]) -> QueryResultT:
         """Raises one of STORE_READ_QUERY_ERRORS."""
@@ -129,7 +137,10 @@ def create_operator_router(context: OperatorRouteContext) -> APIRouter:
     async def show_probe(request: Request, probe_id: str) -> Response:
         now = context.clock()
         query = parse_probe_page_url_query(request, now)
-        content = await context.run_query(lambda c: probe.load_probe_page(c, probe_id, query, now))
+        address = context.find_check_in_address(request, probe_id)
+        content = await context.run_query(
+            lambda c: probe.load_probe_page(c, probe_id, query, now, check_in_address=address)
+        )
         if content is None:
             raise PageNotFoundError(f"There is no probe with the id {probe_id}. /probes lists all probes.")
         return await context.render_page(request, "probe.j2", "probes", content, now)
