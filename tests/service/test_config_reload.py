@@ -17,7 +17,14 @@ from tests.support.polling import wait_until_async
 from watchdog.config.config_files import read_config_file_signatures
 from watchdog.config.load import LoadedConfig, load_config
 from watchdog.service import config_reload
-from watchdog.service.config_reload import FORMER_SECRET_RETENTION_MS, ConfigReloader, ConfigReloadStatus
+from watchdog.service.config_reload import (
+    FORMER_SECRET_RETENTION_MS,
+    ConfigReloadCounts,
+    ConfigReloader,
+    ConfigReloadOutcome,
+    ConfigReloadStatus,
+    FinishedConfigReload,
+)
 from watchdog.service.member_faults import WatchdogProcessFaultReporter
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.database import Database
@@ -52,7 +59,7 @@ class ReloaderHarness:
             signatures=read_config_file_signatures(loaded.files),
             requested=self.requested,
             env=self.env,
-            on_result=self.results.append,
+            on_result=lambda reload: self.results.append(reload.outcome.result),
         )
 
     async def apply(self, loaded: LoadedConfig) -> None:
@@ -208,6 +215,24 @@ async def test_a_reload_waits_for_the_database(harness: ReloaderHarness) -> None
         await wait_until_async(lambda: bool(harness.applied))
     assert harness.applied_names() == ["C"], "the newest"
     assert harness.results[2:] == [ConfigReloadStatus.APPLIED]
+
+
+async def test_the_last_reload_is_counted_with_its_time_and_its_problems(harness: ReloaderHarness) -> None:
+    counts = ConfigReloadCounts()
+    harness.reloader._on_result = counts.count
+    harness.now = 5
+    harness.write("probes: 7")
+    outcome = await harness.reloader.reload()
+    assert outcome.problems
+    assert counts == ConfigReloadCounts(success=1, failure=1, last_reload=FinishedConfigReload(5, outcome))
+    harness.now = 9
+    harness.write_named("B")
+    outcome = await harness.reloader.reload()
+    assert counts == ConfigReloadCounts(success=2, failure=1, last_reload=FinishedConfigReload(9, outcome))
+    harness.is_store_away = True
+    assert (await harness.reloader.reload()).result is ConfigReloadStatus.POSTPONED
+    assert counts.last_reload == FinishedConfigReload(9, ConfigReloadOutcome(ConfigReloadStatus.POSTPONED))
+    assert (counts.success, counts.failure) == (2, 1)
 
 
 async def test_an_invalid_configuration_replaces_one_that_waits(harness: ReloaderHarness) -> None:

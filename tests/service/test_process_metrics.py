@@ -43,6 +43,16 @@ async def test_a_probe_that_is_removed_or_retired_is_no_longer_listed(tmp_path: 
         assert [info.id for info, _ in collect(harness).run_counts] == ["kept"]
 
 
+async def test_the_process_is_named_with_its_start(tmp_path: Path) -> None:
+    async with ServiceHarness(f"sqlite:///{tmp_path / 'watchdog.db'}", [scripted_probe()]) as harness:
+        started_at = harness.now
+        membership = harness.service.lease_keeper.membership
+        await harness.run_next_minute()
+        process = collect(harness)
+        assert process.member_id == membership.member_id
+        assert process.started_at == started_at < harness.now
+
+
 async def test_the_lag_grows_while_nothing_is_claimed(tmp_path: Path) -> None:
     async with ServiceHarness(f"sqlite:///{tmp_path / 'watchdog.db'}", [scripted_probe()]) as harness:
         await harness.run_next_minute()

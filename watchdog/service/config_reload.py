@@ -61,17 +61,26 @@ class ConfigReloadOutcome(NamedTuple):
     """Why the configuration is invalid, a line each, without anything that its files contain."""
 
 
+class FinishedConfigReload(NamedTuple):
+    at: int
+    """Epoch ms."""
+    outcome: ConfigReloadOutcome
+
+
 @dataclass(slots=True)
 class ConfigReloadCounts:
-    """How often the configuration was loaded. The start counts as the first time."""
+    """How often the configuration was loaded, and how the last reload ended. The start counts as the first time."""
 
     success: int = 1
     failure: int = 0
+    last_reload: FinishedConfigReload | None = None
+    """None: the configuration was loaded at the start alone."""
 
-    def count(self, result: ConfigReloadStatus) -> None:
+    def count(self, reload: FinishedConfigReload) -> None:
         """A postponed reload is counted when it is applied."""
-        self.success += result is ConfigReloadStatus.APPLIED
-        self.failure += result is ConfigReloadStatus.INVALID
+        self.success += reload.outcome.result is ConfigReloadStatus.APPLIED
+        self.failure += reload.outcome.result is ConfigReloadStatus.INVALID
+        self.last_reload = reload
 
 
 class ConfigReloader:
@@ -94,7 +103,7 @@ class ConfigReloader:
         signatures: FileSignatures,
         requested: asyncio.Event | None = None,
         env: Mapping[str, str] = os.environ,
-        on_result: Callable[[ConfigReloadStatus], None] = lambda _: None,
+        on_result: Callable[[FinishedConfigReload], None] = lambda _: None,
     ):
         self.loaded_config, self.path, self._apply = loaded_config, path, apply
         self._fault_reporter, self._clock, self._env = fault_reporter, clock, env
@@ -160,10 +169,13 @@ class ConfigReloader:
                 summary, problems = await asyncio.to_thread(self._describe_invalid_config, e)
                 log.error("config_invalid", detail=summary, advice="`watchdog validate` shows every problem")
                 self._fault_reporter.set_config_problem(summary)
-                self._on_result(ConfigReloadStatus.INVALID)
-                return ConfigReloadOutcome(ConfigReloadStatus.INVALID, problems)
+                return self._report(ConfigReloadOutcome(ConfigReloadStatus.INVALID, problems))
             self._postponed = loaded
-            return ConfigReloadOutcome(await self._try_to_apply_config(loaded))
+            return await self._try_to_apply_config(loaded)
+
+    def _report(self, outcome: ConfigReloadOutcome) -> ConfigReloadOutcome:
+        self._on_result(FinishedConfigReload(self._clock(), outcome))
+        return outcome
 
     async def _load_config_and_note_its_files(self) -> LoadedConfig:
         """Raises ConfigError. If it names other files than before, they are read once more: a change of a file between
@@ -207,7 +219,7 @@ class ConfigReloader:
             if self._postponed is not None:
                 await self._try_to_apply_config(self._postponed)
 
-    async def _try_to_apply_config(self, loaded: LoadedConfig) -> ConfigReloadStatus:
+    async def _try_to_apply_config(self, loaded: LoadedConfig) -> ConfigReloadOutcome:
         new_secrets = loaded.mask
         self._mask_new_and_former_secrets(new_secrets)
         is_first_attempt = loaded is not self._last_attempted
@@ -217,16 +229,15 @@ class ConfigReloader:
         except (StoreUnavailableError, WatchdogDatabaseSchemaError) as e:
             if is_first_attempt:
                 log.warning("reload_postponed", error=str(e))
-                self._on_result(ConfigReloadStatus.POSTPONED)
-            return ConfigReloadStatus.POSTPONED
+                self._report(ConfigReloadOutcome(ConfigReloadStatus.POSTPONED))
+            return ConfigReloadOutcome(ConfigReloadStatus.POSTPONED)
         self._postponed = None
         if new_secrets.including(self._current_secrets) is not new_secrets:
             self._former_masks.append((self._clock(), self._current_secrets))
         self._current_secrets = new_secrets
         self.loaded_config = replace(loaded, mask=self._mask)
         self._fault_reporter.set_config_problem("")
-        self._on_result(ConfigReloadStatus.APPLIED)
-        return ConfigReloadStatus.APPLIED
+        return self._report(ConfigReloadOutcome(ConfigReloadStatus.APPLIED))
 
     def _mask_new_and_former_secrets(self, new_secrets: SecretMask) -> None:
         """Mask the new secrets from now on, and those of former configurations for a while."""

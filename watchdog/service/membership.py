@@ -29,6 +29,8 @@ class ProcessLeaseKeeper:
 
     def __init__(self, membership: WatchdogProcessMembership, store_executor: StoreExecutor, clock: Clock):
         self.membership, self.store_executor, self.clock = membership, store_executor, clock
+        self.started_at = clock()
+        """When this process started, in epoch ms."""
         self._logged_notes: list[str] = []
         self._warned = False
 

@@ -1,4 +1,5 @@
-"""What this process alone knows of itself, for /metrics. store/read/metrics.py reads what all processes share."""
+"""What this process alone knows of itself, for /metrics and the page /service. store/read/metrics.py reads what all
+processes share."""
 
 from __future__ import annotations
 
@@ -16,6 +17,10 @@ from watchdog.service.scheduler import MonitoringService
 class WatchdogActivityMetrics:
     """Counts since the process was started. The counts themselves go on while another thread reads them."""
 
+    member_id: str = ""
+    """Of this process among those that share the database."""
+    started_at: int | None = None
+    """When this process started, in epoch ms; None: that is not known."""
     run_counts: Sequence[tuple[ProbeInfo, ProbeRunCounters]] = ()
     """Of every probe of this process that is not retired."""
     delivery_counts: Mapping[tuple[str, DeliveryResultKind], int] = field(default_factory=dict)
@@ -33,6 +38,8 @@ def collect_process_metrics(service: MonitoringService, reload_counts: ConfigRel
     registered = [(registry.get(id), counts[id]) for id in service.probes if id in counts]
     sender, claimed_until = service.notification_sender, service.claims.watermark.claimed_until
     return WatchdogActivityMetrics(
+        member_id=service.lease_keeper.membership.member_id,
+        started_at=service.lease_keeper.started_at,
         run_counts=[
             (probe.info, run_counts)
             for probe, run_counts in registered
