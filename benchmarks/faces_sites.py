@@ -279,6 +279,7 @@ def list_pages(app: FastAPI, database: Database) -> dict[str, list[str]]:
         "/undelivered": ["/undelivered"],
         "/silences": ["/silences"],
         "/maintenance": ["/maintenance"],
+        "/service": ["/service"],
         "/config/new-probe": [*(f"/config/new-probe?kind={kind}" for kind in kinds), "/config/new-probe?copy=shop"],
         "/config/probes/{probe_id}": [f"/config/probes/{id}" for id in managed],
         "/config/probes/{probe_id}/delete": ["/config/probes/shop/delete"],

@@ -32,6 +32,7 @@ ACME_PATHS = (
     "/undelivered",
     "/silences",
     "/maintenance",
+    "/service",
     "/nowhere",
 )
 

@@ -43,7 +43,7 @@ def site(acme_database: Database) -> Iterator[str]:
 def paths(acme: FixtureRows) -> tuple[str, ...]:
     incident = f"/incidents/{acme.incident_by_name['down']}"
     probe_pages = ("/probes/api", "/probes/exports", "/probes/search-mcp")
-    return ("/", "/probes", *probe_pages, incident, "/incidents", "/receivers", "/undelivered")
+    return ("/", "/probes", *probe_pages, incident, "/incidents", "/receivers", "/undelivered", "/service")
 
 
 def expect_text(style: str, at: int, timezone: str) -> str:
@@ -117,6 +117,7 @@ def test_labels_state_the_zone(browser: Browser, site: str, acme: FixtureRows) -
         f"/incidents/{acme.incident_by_name['down']}": ("America/New York, newest first", "since 20:48:00 EST"),
         "/receivers": ("confirmed 20:49:02", "All times America/New York"),
         "/probes/search-mcp": ("Since 20:46:52",),
+        "/service": ("Newest first, all times America/New York",),
     }
     for is_script_enabled in (True, False):
         context = browser.new_context(timezone_id="America/New_York", java_script_enabled=is_script_enabled)

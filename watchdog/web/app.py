@@ -32,6 +32,7 @@ from watchdog.web.routes.operators import OperatorRouteContext, create_operator_
 from watchdog.web.routes.page_acts import create_page_act_router
 from watchdog.web.routes.probe_forms import create_probe_form_router
 from watchdog.web.routes.public import StatusPageCache, create_public_router
+from watchdog.web.routes.service import create_service_page_router
 from watchdog.web.routes.sign_in import create_sign_in_router
 from watchdog.web.routes.slack import (
     MAX_SLACK_REQUEST_BODY_BYTES,
@@ -87,9 +88,8 @@ def create_web_app(
     readiness_check = ReadinessChecker(run_read_query, not_ready_reason, destination_addresses, clock)
     routers = (
         create_public_router(renderer, status_pages, readiness_check, list_notes, context.authenticator.is_operator),
-        create_operator_router(context),
-        create_page_act_router(context),
-        create_probe_form_router(context),
+        *(create_operator_router(context), create_page_act_router(context), create_probe_form_router(context)),
+        create_service_page_router(context, readiness_check, list_background_tasks, collect_process_metrics),
         create_api_v1_router(context, readiness_check, list_background_tasks, config_actions),
         create_metrics_router(context, readiness_check, collect_process_metrics),
         create_mcp_router(context, mcp_app),

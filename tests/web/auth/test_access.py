@@ -159,6 +159,7 @@ def test_every_public_route_exists_and_other_routes_require_a_key() -> None:
         "/jobs",
         "/receivers",
         "/undelivered",
+        "/service",
         "/metrics",
         "/api/v1/jobs",
         "/api/v1/probes",

@@ -43,6 +43,7 @@ PATHS = (
     "/undelivered",
     "/silences",
     "/maintenance",
+    "/service",
     "/nowhere",
     "/probes/unknown",
     "/incidents/unknown",
@@ -467,6 +468,12 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
         rows.add_notification(
             incident, f"{payload}/{payload}", "undelivered", created_at=NOW - MINUTE_MS, finished_at=NOW, detail=payload
         )
+        rows.rows["acts"].append(
+            {
+                "kind": "acknowledge", "occurred_at": NOW, "author": payload, "interface": "api", "incident": incident,
+                "silence": "", "comment": payload, "probe": f"x{i}", "maintenance": "",
+            }
+        )  # fmt: skip
         addresses[f"{payload}/{payload}"] = payload
     with filled_database(f"sqlite:///{tmp_path_factory.mktemp('hostile') / 'h.db'}", rows) as database:
         yield create_test_app(database, destination_addresses=addresses)
@@ -476,7 +483,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
 def test_untrusted_text_is_escaped(hostile: FastAPI, number: int) -> None:
     payload = HOSTILE[number]
     own = (f"/probes/x{number}?all&open={NOW - MINUTE_MS}", f"/incidents/{number + 1:024x}")
-    for path in (*own, "/", "/probes", "/incidents", "/undelivered", "/receivers"):
+    for path in (*own, "/", "/probes", "/incidents", "/undelivered", "/receivers", "/service"):
         response = request_page(hostile, path)
         assert response.status_code == 200, path
         assert str(escape(payload))[:40] in response.text, path
@@ -487,7 +494,7 @@ def test_untrusted_text_is_escaped(hostile: FastAPI, number: int) -> None:
         assert "set-cookie" not in response.headers
 
 
-@pytest.mark.parametrize("path", ["/", "/probes", "/incidents", "/undelivered", "/receivers"])
+@pytest.mark.parametrize("path", ["/", "/probes", "/incidents", "/undelivered", "/receivers", "/service"])
 def test_lists_of_hostile_text_are_valid(hostile: FastAPI, path: str) -> None:
     assert find_html_problems(request_page(hostile, path).text) == []
 

@@ -279,9 +279,9 @@ def _probe_status_from_row(
 
 
 def list_incidents(
-    connection: Connection, *, incident: str | None = None, probe_database_ids: Collection[int] | None = None,
-    is_open: bool | None = None, severity: Severity | None = None, since: int | None = None,
-    after: tuple[int, str] | None = None, only_current: bool = False, limit: int | None = None,
+    connection: Connection, *, incident: str | None = None, is_open: bool | None = None, limit: int | None = None,
+    probe_database_ids: Collection[int] | None = None, after: tuple[int, str] | None = None, since: int | None = None,
+    incident_ids: Collection[str] | None = None, severity: Severity | None = None, only_current: bool = False,
 ) -> list[IncidentRecord]:  # fmt: skip
     """Incidents, newest first, that match every filter that is given. `since`: opened at or after this instant.
     `after`: behind the incident that was opened at this instant and has this id. `only_current`: without those that are
@@ -291,6 +291,8 @@ def list_incidents(
     query = _INCIDENT_RECORDS_QUERY.order_by(opened_at.desc(), incidents.c.id).limit(limit)
     if incident is not None:
         query = query.where(incidents.c.id == replace_unstorable_characters(incident))
+    if incident_ids is not None:
+        query = query.where(incidents.c.id.in_(incident_ids))
     if probe_database_ids is not None:
         query = query.where(incidents.c.probe.in_(probe_database_ids))
     if severity is not None:

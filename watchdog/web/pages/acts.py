@@ -24,11 +24,22 @@ from watchdog.store.read.status import Connection, IncidentRecord
 from watchdog.web.pages.banner import PageBanner
 from watchdog.web.times import render_timestamp_with_zone
 
-INCIDENT_TIMELINE_TITLE_BY_ACT_KIND = {
+TITLE_BY_ACT_KIND = {
     OperatorActKind.ACKNOWLEDGE: "Acknowledged",
     OperatorActKind.UNACKNOWLEDGE: "Acknowledgement removed",
+    OperatorActKind.SILENCE: "Silence started",
+    OperatorActKind.UNSILENCE: "Silence ended",
     OperatorActKind.CLOSE: "Closed by hand",
     OperatorActKind.RESEND: "Notifications sent again",
+    OperatorActKind.PAUSE: "Paused",
+    OperatorActKind.RESUME: "Resumed",
+    OperatorActKind.RUN_NOW: "Run requested",
+    OperatorActKind.BEGIN_MAINTENANCE: "Maintenance started",
+    OperatorActKind.END_MAINTENANCE: "Maintenance ended",
+    OperatorActKind.CREATE_PROBE: "Probe created",
+    OperatorActKind.EDIT_PROBE: "Probe edited",
+    OperatorActKind.DELETE_PROBE: "Probe deleted",
+    OperatorActKind.TEST_RECEIVER: "Receiver tested",
 }
 
 
@@ -120,10 +131,8 @@ def build_maintenance_banner(connection: Connection, probe: int, now: int) -> It
 def build_act_timeline_events(connection: Connection, incident: str) -> Iterator[IncidentTimelineEvent]:
     """What people did, and when silences that select the incident began and ended."""
     for act in list_operator_acts_about_incident(connection, incident):
-        detail = ": ".join(filter(None, (_format_actor(act.actor), act.comment)))
-        yield IncidentTimelineEvent(
-            act.occurred_at, INCIDENT_TIMELINE_TITLE_BY_ACT_KIND[act.kind], detail, icon="action"
-        )
+        detail = ": ".join(filter(None, (format_actor(act.actor), act.comment)))
+        yield IncidentTimelineEvent(act.occurred_at, TITLE_BY_ACT_KIND[act.kind], detail, icon="action")
     for silence in list_silences_of_incident(connection, incident):
         yield IncidentTimelineEvent(silence.started_at, "Silenced", _describe_silence(silence), icon="action")
         if silence.ended_at is not None:
@@ -134,8 +143,9 @@ def build_act_timeline_events(connection: Connection, incident: str) -> Iterator
 def _describe_silence(silence: Silence) -> str:
     """ "s-4f0c2a91be by Ana (page): group Search. Upgrade"."""
     comment = f". {silence.comment}" if silence.comment else ""
-    return f"{silence.id} by {_format_actor(silence.actor)}: {silence.describe_selection()}{comment}"
+    return f"{silence.id} by {format_actor(silence.actor)}: {silence.describe_selection()}{comment}"
 
 
-def _format_actor(actor: Actor) -> str:
+def format_actor(actor: Actor) -> str:
+    """ "Ana (page)"."""
     return f"{actor.name} ({actor.interface})"

@@ -32,7 +32,7 @@ from watchdog.web.pages.search import MAX_SEARCH_TEXT_CHARS
 from watchdog.web.routes.event_streams import EventStreams
 from watchdog.web.templating import LIVE_PAGE_HEADERS, NO_STORE_HEADERS, PageRenderer
 
-MAX_SLOT_PARAMETER_DIGITS = 15
+MAX_NUMBER_PARAMETER_DIGITS = 15
 UNKNOWN_INCIDENT_PAGE_TEXT = (
     "There is no incident {}. Resolved incidents are deleted after a while. /incidents lists the others."
 )
@@ -217,17 +217,21 @@ def describe_scheduling_stall(service_status: WatchdogStatus, now: int) -> str:
     return probes.format_watchdog_last_scheduling_sentence(service_status, now)
 
 
+def parse_number_parameter(request: Request, name: str) -> int | None:
+    """A slot, an instant or an id in the URL. None: it is missing or not valid."""
+    value = request.query_params.get(name, "")
+    return int(value) if value.isascii() and value.isdigit() and len(value) <= MAX_NUMBER_PARAMETER_DIGITS else None
+
+
 def parse_probe_page_url_query(request: Request, now: int) -> probe.ProbePageUrlQuery:
     """`?all`, `?failed`, `?before=SLOT`, `?open=SLOT`; `?range=7d`, `?from=MS&to=MS`. Ignores invalid values."""
     parameters = request.query_params
-
-    def parse_slot(name: str) -> int | None:
-        value = parameters.get(name, "")
-        return int(value) if value.isascii() and value.isdigit() and len(value) <= MAX_SLOT_PARAMETER_DIGITS else None
-
     result_filter: ResultFilter = "failed" if "failed" in parameters else "all" if "all" in parameters else "changes"
-    results = ResultsUrlQuery(result_filter, parse_slot("before"), parse_slot("open"))
-    chart = parse_chart_url_query(parameters.get("range", ""), parse_slot("from"), parse_slot("to"), now)
+    results = ResultsUrlQuery(
+        result_filter, parse_number_parameter(request, "before"), parse_number_parameter(request, "open")
+    )
+    start, stop = parse_number_parameter(request, "from"), parse_number_parameter(request, "to")
+    chart = parse_chart_url_query(parameters.get("range", ""), start, stop, now)
     return probe.ProbePageUrlQuery(
         replace(results, other_parameters=chart.parameters), chart._replace(other_parameters=results.parameters)
     )
