@@ -77,10 +77,12 @@ async def test_every_tool_answers_in_each_protocol_version(tmp_path: Path, mode:
         assert detailed["first_bad"]["evidence"]["facts"]["address"] == "127.0.0.1:1"
         listed = await call_tool(client, "list_probes", state="down")
         assert [probe["probe"] for probe in listed["probes"]] == ["payments-api"]
-        probe = await call_tool(client, "get_probe", id="Payments API")
-        assert (probe["state"], probe["incidents"], probe["pending_findings"]) == ("down", [incident["id"]], [])
-        assert "name: Payments API" in probe["configuration"]
-        for uri, answer in ((f"incident:{incident['id']}", detailed), ("probe:payments-api", probe)):
+        described = await call_tool(client, "get_probe", id="Payments API")
+        assert (described["state"], described["incidents"], described["pending_findings"]) == (
+            "down", [incident["id"]], []
+        )  # fmt: skip
+        assert "name: Payments API" in described["configuration"]
+        for uri, answer in ((f"incident:{incident['id']}", detailed), ("probe:payments-api", described)):
             (content,) = (await client.read_resource(uri)).contents
             assert json.loads(content.text).keys() == answer.keys()  # type: ignore[union-attr]
         everything = await call_tool(client, "list_probes", limit=1)

@@ -24,6 +24,8 @@ from watchdog.web.readiness import ReadinessChecker
 from watchdog.web.routes.operators import OperatorRouteContext, parse_number_parameter
 from watchdog.web.routes.page_acts import read_act_form, redirect_to_page
 
+NO_RELOAD_TEXT = "This process does not reload its configuration. Restart it."
+
 
 def create_service_page_router(
     context: OperatorRouteContext,
