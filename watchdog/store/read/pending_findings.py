@@ -40,8 +40,14 @@ def load_pending_findings_by_probe(
         query = query.where(alert_states.c.probe.in_(only_probes))
     by_probe: dict[int, PendingFindingsOfProbe] = {}
     for row in connection.execute(query):
-        threshold = decode_nullable_json(row.policy)["failure_threshold"]
-        finding = PendingFinding(row.rule, row.subject, row.reason, row.bad_count, threshold, row.first_bad_slot)
+        finding = PendingFinding(
+            rule=row.rule,
+            subject=row.subject,
+            reason=row.reason,
+            bad_count=row.bad_count,
+            failure_threshold=decode_nullable_json(row.policy)["failure_threshold"],
+            since=row.first_bad_slot,
+        )
         earlier = by_probe[row.probe].findings if row.probe in by_probe else ()
         by_probe[row.probe] = PendingFindingsOfProbe((*earlier, finding), row.has_passed)
     return by_probe

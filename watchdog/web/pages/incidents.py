@@ -171,18 +171,18 @@ def search_resolved_incidents(
 ) -> ResolvedIncidents:
     """The first that match, newest first. `load_incidents(after=...)` loads RESOLVED_INCIDENTS_PER_SEARCH_STEP
     incidents, or fewer if no others follow."""
-    found: list[IncidentRecord] = []
+    matching: list[IncidentRecord] = []
     for _ in range(MAX_RESOLVED_INCIDENT_SEARCH_STEPS):
         records = load_incidents(after=after)
         for record in records:
             if matches(record):
-                if len(found) == MAX_RESOLVED_INCIDENTS_ON_PAGE:
-                    return ResolvedIncidents(found, _get_list_position(found[-1]), None)
-                found.append(record)
+                if len(matching) == MAX_RESOLVED_INCIDENTS_ON_PAGE:
+                    return ResolvedIncidents(matching, _get_list_position(matching[-1]), None)
+                matching.append(record)
         if len(records) < RESOLVED_INCIDENTS_PER_SEARCH_STEP:
-            return ResolvedIncidents(found, None, None)
+            return ResolvedIncidents(matching, None, None)
         after = _get_list_position(records[-1])
-    return ResolvedIncidents(found, after, after.opened_at if after else None)
+    return ResolvedIncidents(matching, after, after.opened_at if after else None)
 
 
 def _get_list_position(record: IncidentRecord) -> IncidentListPosition:
