@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from watchdog.domain.alert_message import IncidentWithProbe
-from watchdog.domain.model import Incident, IncidentEvent, ProbeInfo, Severity
+from watchdog.domain.model import Incident, IncidentEvent, PendingFinding, ProbeInfo, Severity
 from watchdog.domain.notification import Notification
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.rules import AlertPolicy
@@ -54,3 +54,12 @@ def test_a_message_goes_on_about_an_incident_whose_alert_flaps() -> None:
     assert not IncidentWithProbe(incident, probe).is_over
     assert IncidentWithProbe(ended, probe).is_over
     assert not IncidentWithProbe(ended, probe, is_flapping=True).is_over
+
+
+def test_a_pending_finding_states_how_many_bad_results_open_an_incident() -> None:
+    finding = PendingFinding("availability", "", "http.503", 2, 3, since=5)
+    assert finding.describe() == "2 of the 3 bad results in a row that open an incident"
+    assert (
+        finding._replace(rule="task", subject="reindex").describe().startswith("task reindex: 2 of the 3 bad results")
+    )
+    assert finding._replace(rule="no_verdict").describe().startswith("no_verdict: 2 of the 3")

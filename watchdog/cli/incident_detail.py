@@ -153,9 +153,10 @@ def _list_incident_facts(incident: LoadedIncident) -> list[tuple[str, str]]:
 
     record, now = incident.page.record, incident.now
     probe, about = record.probe, record.incident
+    name_and_kind = f"{probe.name} ({probe.id}, {probe.kind})"
     times = {"since": about.since, "opened": about.opened_at, "resolved": about.resolved_at}
     return [
-        ("probe", f"{probe.name} ({probe.id}, {probe.kind})"),
+        ("probe", name_and_kind),
         ("target", probe.target),
         ("group", probe.group),
         ("tags", ", ".join(probe.tags)),

@@ -115,8 +115,8 @@ def test_a_search_that_reads_its_limit_states_how_far_it_came_and_goes_on_from_t
     first = load(IncidentsPageFilter(search="refused"))
     assert first.older_from is not None
     assert first.searched_back_to == first.older_from.opened_at
-    found = [id for page in list_all_pages(load, IncidentsPageFilter(search="refused")) for id in page]
-    assert len(found) == len(set(found)) == 2
+    ids = [id for page in list_all_pages(load, IncidentsPageFilter(search="refused")) for id in page]
+    assert len(ids) == len(set(ids)) == 2
 
 
 def test_incidents_of_the_same_instant_are_on_one_page_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
