@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -25,12 +26,15 @@ HOUR = 3_600_000
 
 @pytest.fixture
 def database(write: Write) -> None:
-    """Two probes in different groups, each with an open incident of its own severity."""
+    """Two probes in different groups, each with an open incident of its own severity, and a paused one."""
     write()
     now = read_wall_clock_ms()
     rows = FixtureRows()
     for name, group, severity in (("API", "Core", Severity.CRITICAL), ("Shop", "Sales", Severity.WARNING)):
-        rows.add_incident(rows.add_probe(name, group=group), "availability", "HTTP 503", now - HOUR, severity=severity)
+        probe = rows.add_probe(name, group=group, tags=("prod", "eu") if name == "API" else ("prod",))
+        rows.add_incident(probe, "availability", "HTTP 503", now - HOUR, severity=severity)
+    rows.add_pause(rows.add_probe("Mail", "mcp"), now - HOUR)
+    rows.add_watermark(now + HOUR)
     database = Database("sqlite:///watchdog.db")
     upgrade_schema(database, find_resource_folder("migrations"))
     with database.open_write_transaction() as connection:
@@ -60,7 +64,15 @@ def test_incidents_can_be_filtered(words: list[str], probes: list[str]) -> None:
     [
         (["incidents", "--probe", "sho"], "there is no probe with the name or id sho: `watchdog status` lists them"),
         (["incidents", "--severity", "high"], "--severity high: expected info, warning, critical"),
-        (["status", "--watch", "-o", "json"], "--watch shows tables only: leave out -o json"),
+        (
+            ["status", "--state", "broken"],
+            "--state broken: expected down, degraded, unknown, maintenance, paused, up",
+        ),
+        (["jobs", "--state", "late"], "--state late: expected up, degraded, unknown, down"),
+        (["jobs", "--probe", "sho"], "there is no probe with the name or id sho: `watchdog status` lists them"),
+        (["jobs", "--verdict", "late"], "--verdict late: no job has it; there are no jobs"),
+        (["silences", "--probe", "sho"], "there is no probe with the name or id sho: `watchdog status` lists them"),
+        (["maintenance", "--probe", "x"], "there is no probe with the name or id x: `watchdog status` lists them"),
     ],
 )
 @pytest.mark.usefixtures("database")
@@ -69,10 +81,60 @@ def test_a_filter_that_is_not_valid(words: list[str], message: str) -> None:
     assert (ran.exit_code, ran.stdout, ran.stderr) == (2, "", f"watchdog: {message}\n")
 
 
+@pytest.mark.parametrize(
+    ("words", "probes"),
+    [
+        ("--group Sales", ["shop"]),
+        ("--kind http", ["api", "shop"]),
+        ("--tag prod", ["api", "shop"]),
+        ("--tag prod --tag eu", ["api"]),
+        ("--state down", ["api", "shop"]),
+        ("--state paused", ["mail"]),
+        ("--state up --state paused", ["mail"]),
+        ("--state down --group Core", ["api"]),
+        ("--state up", []),
+        ("--search cor", ["api"]),
+        ("--search tag:prod", ["api", "shop"]),
+        ("--search state:down --kind http --tag eu", ["api"]),
+        ("--search AP", ["api"]),
+    ],
+)
 @pytest.mark.usefixtures("database")
-def test_the_status_of_one_group() -> None:
-    assert [row["probe"] for row in invoke_command("status", "--group", "Sales", "-o", "json").json] == ["shop"]
-    assert invoke_command("status", "--group", "sales").stdout == "no probes\n"
+def test_the_status_of_some_probes(words: str, probes: list[str]) -> None:
+    ran = invoke_command("status", *words.split(), "-o", "json")
+    assert sorted(row["probe"] for row in ran.json) == probes
+    if not probes:
+        assert invoke_command("status", *words.split()).stdout == "no probe matches\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--group", "sales"], "no probe has the group 'sales' now; did you mean 'Sales'?"),
+        (["--kind", "htpp"], "no probe is of the kind 'htpp' now; did you mean 'http'?"),
+        (["--tag", "prod", "--tag", "us"], "no probe has the tag 'us' now"),
+        (["--tag", "eu", "--group", "Sales"], "no probe matches group Sales, tag eu now"),
+    ],
+)
+@pytest.mark.usefixtures("database")
+def test_a_selection_that_no_probe_can_match(words: list[str], problem: str) -> None:
+    """A script must not take it as good news."""
+    ran = invoke_command("status", *words)
+    assert (ran.exit_code, ran.stdout) == (3, "no probe matches\n")
+    assert f"watchdog: {problem}\n" in ran.stderr
+
+
+@pytest.mark.usefixtures("database")
+def test_silences_and_maintenance_of_a_probe() -> None:
+    for command in ("silence", "maintenance begin"):
+        for selection in (["--id", "api"], ["--group", "Sales"], ["--tag", "prod"]):
+            assert invoke_command(*command.split(), *selection, "--for", "1h").exit_code == 0
+    for command in ("silences", "maintenance"):
+        assert len(invoke_command(command, "-o", "json").json) == 3
+        listed = invoke_command(command, "--probe", "API", "-o", "json").json
+        matches = [each["match"] for each in listed]
+        assert sorted((each["id"] or "", *each["tags"]) for each in matches) == [("", "prod"), ("api",)]
+        assert invoke_command(command, "--probe", "mail").stdout == f"no {command}\n"
 
 
 @pytest.mark.parametrize("words", [["-h"], ["status", "-h"], ["db", "upgrade", "-h"], ["exec", "-h"]])
@@ -151,17 +213,20 @@ def test_completion_prints_no_problem(write: Write, tmp_path: Path) -> None:
     assert complete("watchdog ack 0", {}) == [], "damaged"
 
 
+@pytest.mark.parametrize("output", ["table", "json"])
 @pytest.mark.usefixtures("database")
-def test_the_status_is_shown_again_until_the_command_is_ended() -> None:
-    command = [*WATCHDOG_COMMAND, "status", "--watch"]
+def test_the_status_is_shown_again_until_the_command_is_ended(output: str) -> None:
+    """As JSON, each time on one line."""
+    command = [*WATCHDOG_COMMAND, "status", "--watch", "-o", output]
     with subprocess.Popen(command, env=subprocess_env(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         try:
             assert process.stdout is not None
-            headings = 0
-            while headings < 2:
+            count = 0
+            while count < 2:
                 line = process.stdout.readline()
                 assert line, "it has ended"
-                headings += line.startswith(b"state")
+                is_first = line.startswith(b"state") if output == "table" else len(json.loads(line)) == 3
+                count += is_first
             process.terminate()
             assert process.wait(HANG_S) == 128 + signal.SIGTERM
         finally:

@@ -271,7 +271,28 @@ def test_every_job_with_its_status(write: Write) -> None:
     }  # fmt: skip
     due_at = CronSchedule("0 3 * * *").find_next_slot_after(then)
     assert (jobs["nightly"]["reason"], jobs["nightly"]["next_expected_at"]) == ("", format_iso8601(due_at))
+    assert_jobs_are_filtered()
     database.close()
+
+
+def assert_jobs_are_filtered() -> None:
+    for words, names in {
+        "--probe Schedules": ["[red]digest", "nightly"],
+        "--probe tools": ["sweep"],
+        "--state down": ["[red]digest"],
+        "--state up --probe schedules": ["nightly"],
+        "--state unknown": [],
+        "--verdict overdue": ["[red]digest"],
+        "--verdict Ok": ["purge", "sweep"],
+        "--search night": ["nightly"],
+        "--search kind:mcp": ["sweep"],
+        "--search vault --state up": ["purge"],
+    }.items():
+        ran = invoke_command("jobs", *words.split(), "-o", "json")
+        assert (sorted(job["job"] for job in ran.json), ran.exit_code) == (names, int("[red]digest" in names)), words
+    assert invoke_command("jobs", "--search", "x").stdout == "no job matches\n"
+    message = "watchdog: --verdict gone: no job has it; there are ok, on time, overdue\n"
+    assert invoke_command("jobs", "--verdict", "gone").stderr == message
 
 
 def test_names_are_not_markup(write: Write) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from watchdog.config.load import LoadedConfig
     from watchdog.config.problems import ConfiguredDatabase, ConfiguredService
+    from watchdog.domain.model import ProbeInfo
     from watchdog.store.database import Database
     from watchdog.store.errors import StoreUnavailableError
 
@@ -148,6 +149,16 @@ def read_database_clock(database: Database) -> int:
     clock = WatchdogClock(read_wall_clock_ms)
     clock.measure_database_clock_offset(database.read_database_server_clock_ms)
     return clock()
+
+
+def find_probes_or_exit(connection: Connection, name_or_id: str) -> list[ProbeInfo]:
+    """The probes with this name or id. Exits with one line if there is none."""
+    from watchdog.store.read.status import list_probe_infos
+
+    matching = [probe for probe in list_probe_infos(connection) if name_or_id in (probe.id, probe.name)]
+    if not matching:
+        exit_with_error(f"there is no probe with the name or id {name_or_id}: `watchdog status` lists them")
+    return matching
 
 
 def exit_if_database_file_missing(configured: ConfiguredDatabase) -> None:

@@ -11,6 +11,7 @@ from watchdog.cli.common import (
     DEFAULT_CONFIG_PATH,
     ConfigFileOption,
     exit_with_error,
+    find_probes_or_exit,
     open_read_connection_or_exit,
 )
 from watchdog.cli.completion import complete_incident_id, complete_probe_name
@@ -67,20 +68,16 @@ def _print_incidents(
 ) -> None:
     from watchdog.api.serializers.incidents import serialize_incident
     from watchdog.domain.model import Severity
-    from watchdog.store.read.status import list_incidents, list_probe_infos
+    from watchdog.store.read.status import list_incidents
     from watchdog.web.pages.incidents import load_marks_of_open_incidents
 
     if severity is not None and severity not in tuple(Severity):
         exit_with_error(f"--severity {severity}: expected {', '.join(Severity)}")
     with open_read_connection_or_exit(config) as (connection, now):
-        ids = None
-        if probe is not None:
-            ids = [info.database_id for info in list_probe_infos(connection) if probe in (info.id, info.name)]
-            if not ids:
-                exit_with_error(f"there is no probe with the name or id {probe}: `watchdog status` lists them")
+        probes = None if probe is None else find_probes_or_exit(connection, probe)
         records = list_incidents(
             connection,
-            probe_database_ids=ids,
+            probe_database_ids=None if probes is None else [info.database_id for info in probes],
             is_open=True if only_open else None,
             severity=None if severity is None else Severity(severity),
             limit=limit,

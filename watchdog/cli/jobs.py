@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -13,6 +13,7 @@ from watchdog.cli.common import (
     ConfigFileOption,
     ExitCode,
     exit_with_error,
+    find_probes_or_exit,
     load_database_or_exit,
     open_database_or_exit,
     open_read_connection_or_exit,
@@ -28,6 +29,8 @@ from watchdog.cli.output import (
 )
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from watchdog.store.read.jobs import JobSummary
 
 
@@ -39,16 +42,29 @@ def jobs_command(
     context: typer.Context,
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
     output: OutputFormatOption = CliOutputFormat.TABLE,
+    probe: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Only of this probe, by name or id.", autocompletion=complete_probe_name),
+    ] = None,
+    state: Annotated[str | None, typer.Option(metavar="down|degraded|unknown|up", help="Only in this state.")] = None,
+    verdict: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Only with this status, such as overdue or 'on time'.")
+    ] = None,
+    search: Annotated[
+        str, typer.Option(metavar="WORDS", help="Words in the name of the job or its probe, or kind:jobs.")
+    ] = "",
 ) -> None:
     """List scheduled jobs, heartbeats and tasks.
 
-    Shows the schedule, the last run, when the next run is due, and any problem. Exits 1 if a job has a problem.
+    Shows the schedule, the last run, when the next run is due, and any problem. A job must match every option that is
+    given. Exits 1 if one of them has a problem.
 
     \b
     Example: watchdog jobs
+             watchdog jobs --probe "Report schedules" --state down
     """
     if context.invoked_subcommand is None:
-        _print_jobs_and_exit(config, output)
+        _print_jobs_and_exit(config, output, _JobListOptions(probe, state, verdict, search))
 
 
 @jobs_app.command("forget", cls=CommandWithoutPydantic)
@@ -81,19 +97,55 @@ def jobs_forget_command(
     print(f"No longer expected, starting with the next run of {probe}: {', '.join(names)}")
 
 
-def _print_jobs_and_exit(config: Path, output: CliOutputFormat) -> None:
+class _JobListOptions(NamedTuple):
+    """Which jobs are listed; None and empty: any."""
+
+    probe: str | None
+    """Its name or id."""
+    state: str | None
+    verdict: str | None
+    """The label of a job's status, in any case."""
+    search: str
+    """As on the page of jobs."""
+
+    def load_jobs_or_exit(self, connection: Connection) -> list[JobSummary]:
+        """Exits with one line if there is no such probe, state or verdict."""
+        from watchdog.domain.model import HealthState
+        from watchdog.store.read.jobs import list_jobs
+        from watchdog.web.pages.jobs import JobsPageFilter
+
+        states = [state.value for state in HealthState if state is not HealthState.PAUSED]
+        if self.state is not None and self.state not in states:
+            exit_with_error(f"--state {self.state}: expected {', '.join(states)}")
+        probes = None if self.probe is None else find_probes_or_exit(connection, self.probe)
+        jobs = list_jobs(connection, None if probes is None else [probe.database_id for probe in probes])
+        verdict = None if self.verdict is None else self.verdict.lower()
+        if verdict is not None and verdict not in (labels := {job.status_label.lower() for job in jobs}):
+            exit_with_error(
+                f"--verdict {self.verdict}: no job has it; there are {', '.join(sorted(labels)) or 'no jobs'}"
+            )
+        matches_search = JobsPageFilter(self.search).matches_search
+        return [
+            job
+            for job in jobs
+            if self.state in (None, job.state.value)
+            and verdict in (None, job.status_label.lower())
+            and matches_search(job)
+        ]
+
+
+def _print_jobs_and_exit(config: Path, output: CliOutputFormat, options: _JobListOptions) -> None:
     from watchdog.api.serializers.jobs import serialize_job_summary
-    from watchdog.store.read.jobs import list_jobs
 
     with open_read_connection_or_exit(config) as (connection, now):
-        jobs = list_jobs(connection)
+        jobs = options.load_jobs_or_exit(connection)
     print_json_or_table(
         output,
         jobs,
         to_json=serialize_job_summary,
         headings=("status", "job", "probe", "schedule", "last run", "next run due", "problem"),
         to_row=lambda job: _format_job_cli_row(job, now),
-        empty_text="no jobs",
+        empty_text="no jobs" if not any(options) else "no job matches",
     )
     raise typer.Exit(ExitCode.DOWN if any(job.reason for job in jobs) else ExitCode.OK)
 

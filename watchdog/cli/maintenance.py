@@ -26,8 +26,10 @@ from watchdog.cli.common import (
     DEFAULT_CONFIG_PATH,
     ConfigFileOption,
     exit_with_error,
+    find_probes_or_exit,
     open_read_connection_or_exit,
 )
+from watchdog.cli.completion import complete_probe_name
 from watchdog.cli.output import (
     CliOutputFormat,
     OutputFormatOption,
@@ -50,14 +52,23 @@ def maintenance_command(
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
     output: OutputFormatOption = CliOutputFormat.TABLE,
     with_ended: Annotated[bool, typer.Option("--ended", help="Also list the 100 that ended last.")] = False,
+    probe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Only those that select this probe, by name or id.",
+            autocompletion=complete_probe_name,
+        ),
+    ] = None,
 ) -> None:
     """List the maintenance windows in effect, and the next ones.
 
     \b
     Example: watchdog maintenance
+             watchdog maintenance --probe API
     """
     if context.invoked_subcommand is None:
-        _print_maintenance(config, output, with_ended=with_ended)
+        _print_maintenance(config, output, probe, with_ended=with_ended)
 
 
 @maintenance_app.command("begin", cls=CommandWithoutPydantic)
@@ -123,7 +134,8 @@ def maintenance_end_command(
     print(f"Ended: {window}")
 
 
-def _print_maintenance(config: Path, output: CliOutputFormat, *, with_ended: bool) -> None:
+def _print_maintenance(config: Path, output: CliOutputFormat, probe: str | None, *, with_ended: bool) -> None:
+    """`probe`: name or id; None: every window."""
     from watchdog.api.serializers.maintenance import serialize_maintenance_window
     from watchdog.domain.maintenance_windows import MaintenanceWindowState
     from watchdog.store.read.maintenance import list_maintenance_windows, list_present_and_next_maintenance
@@ -133,6 +145,9 @@ def _print_maintenance(config: Path, output: CliOutputFormat, *, with_ended: boo
         if with_ended:
             ended = MaintenanceWindowState.ENDED
             windows += list_maintenance_windows(connection, now, state=ended, limit=MAX_LISTED_ENDED_WINDOWS)
+        if probe is not None:
+            matching = find_probes_or_exit(connection, probe)
+            windows = [window for window in windows if not all(map(window.matcher.describe_mismatch, matching))]
     print_json_or_table(
         output,
         windows,

@@ -27,10 +27,10 @@ CLI_HEALTH_STATE_COLOURS: Mapping[str, str] = {
 }
 
 
-def print_json(value: Any) -> None:
+def print_json(value: Any, *, on_one_line: bool = False) -> None:
     import json
 
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    print(json.dumps(value, indent=None if on_one_line else 2, ensure_ascii=False))
 
 
 def print_json_or_table(
@@ -42,11 +42,12 @@ def print_json_or_table(
     to_row: Callable[[ItemT], Sequence[str]],
     empty_text: str,
     more_json: Sequence[Any] = (),
+    json_on_one_line: bool = False,
 ) -> None:
     """Prints the items as JSON or as a table, or `empty_text` in place of an empty table. Cells are Rich markup.
     `more_json`: further elements of the JSON."""
     if output is CliOutputFormat.JSON:
-        print_json([*map(to_json, items), *more_json])
+        print_json([*map(to_json, items), *more_json], on_one_line=json_on_one_line)
     elif items:
         _print_table(headings, map(to_row, items))
     else:

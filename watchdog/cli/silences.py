@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, open_read_connection_or_exit
+from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, find_probes_or_exit, open_read_connection_or_exit
+from watchdog.cli.completion import complete_probe_name
 from watchdog.cli.output import CliOutputFormat, OutputFormatOption, escape_rich_markup, print_json_or_table
 
 if TYPE_CHECKING:
@@ -19,11 +20,19 @@ def silences_command(
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
     output: OutputFormatOption = CliOutputFormat.TABLE,
     with_ended: Annotated[bool, typer.Option("--ended", help="Also list the 100 that ended last.")] = False,
+    probe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Only those that select this probe, by name or id.",
+            autocompletion=complete_probe_name,
+        ),
+    ] = None,
 ) -> None:
     """List the silences that are in effect.
 
     \b
-    Example: watchdog silences
+    Example: watchdog silences --probe API
     """
     from watchdog.api.serializers.acts import serialize_silence
     from watchdog.store.read.acts import list_silences, list_silences_in_effect
@@ -31,6 +40,11 @@ def silences_command(
     with open_read_connection_or_exit(config) as (connection, now):
         silences = list_silences_in_effect(connection)
         silences += list_silences(connection, is_in_effect=False, limit=MAX_LISTED_ENDED_SILENCES) if with_ended else []
+        if probe is not None:
+            matching = find_probes_or_exit(connection, probe)
+            silences = [
+                silence for silence in silences if not all(map(silence.matcher.describe_mismatch_of_probe, matching))
+            ]
     print_json_or_table(
         output,
         silences,

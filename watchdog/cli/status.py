@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -25,7 +25,7 @@ from watchdog.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sqlalchemy import Connection
 
@@ -40,30 +40,85 @@ CLEAR_SCREEN = "\x1b[H\x1b[2J"
 def status_command(
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
     output: OutputFormatOption = CliOutputFormat.TABLE,
-    group: Annotated[str | None, typer.Option(help="Only the probes of this group.")] = None,
+    group: Annotated[str, typer.Option(help="Only the probes of this group.")] = "",
+    states: Annotated[
+        list[str] | None,
+        typer.Option("--state", metavar="STATE", help="Only in this state; of several, in one of them."),
+    ] = None,
+    kind: Annotated[str, typer.Option(help="Only of this kind, such as http.")] = "",
+    tags: Annotated[list[str] | None, typer.Option("--tag", help="Only with this tag; of several, with all.")] = None,
+    search: Annotated[
+        str, typer.Option(metavar="WORDS", help="As on the page of probes: words, or group:, kind:, tag:, state:.")
+    ] = "",
     watch: Annotated[bool, typer.Option("--watch", help="Show it again every 2 seconds, until Ctrl-C.")] = False,
 ) -> None:
     """Show the state of every probe.
 
-    Problems with Watchdog itself are printed to standard error. The JSON output lists them under the
-    probe `watchdog`.
+    States are down, degraded, unknown, maintenance, paused and up. A probe must match every option that is given.
 
-    Exits 1 if any probe is down; otherwise 3 if any state is unknown or `watchdog run` is not running; otherwise 0.
+    Problems with Watchdog itself are printed to standard error. The JSON output lists them under the probe `watchdog`.
+    With --watch, it is one line each time.
+
+    Exits 1 if any of the probes is down; otherwise 3 if any state is unknown, if no probe has the group, kind or tags,
+    or if `watchdog run` is not running; otherwise 0.
 
     \b
     Example: watchdog status -o json
+             watchdog status --state down --state unknown --tag prod
     """
-    if watch and output is CliOutputFormat.JSON:
-        exit_with_error("--watch shows tables only: leave out -o json")
+    options = _StatusOptions(tuple(states or ()), group, kind, frozenset(tags or ()), search)
+    options.exit_if_state_unknown()
     while watch:
-        print(CLEAR_SCREEN if sys.stdout.isatty() else "", end="")
-        _print_status(config, output, group)
+        if output is CliOutputFormat.TABLE and sys.stdout.isatty():
+            print(CLEAR_SCREEN, end="")
+        _print_status(config, output, options, json_on_one_line=True)
         sys.stdout.flush()
         time.sleep(STATUS_REFRESH_INTERVAL_S)
-    raise typer.Exit(_print_status(config, output, group))
+    raise typer.Exit(_print_status(config, output, options))
 
 
-def _print_status(config: Path, output: CliOutputFormat, group: str | None) -> ExitCode:
+class _StatusOptions(NamedTuple):
+    """Which probes are shown; empty: any."""
+
+    states: tuple[str, ...]
+    group: str
+    kind: str
+    tags: frozenset[str]
+    search: str
+    """As on the page of probes."""
+
+    def exit_if_state_unknown(self) -> None:
+        """Exits with one line."""
+        from watchdog.web.pages.probes import LISTED_STATES
+
+        names = [state.name for state in LISTED_STATES]
+        for state in self.states:
+            if state not in names:
+                exit_with_error(f"--state {state}: expected {', '.join(names)}")
+
+    def select_probes(self, statuses: Sequence[ProbeStatus]) -> tuple[list[ProbeStatus], tuple[str, ...]]:
+        """Those that match, and why no probe has the group, kind or tags, as clauses."""
+        from watchdog.domain.routing import ProbeMatcher
+        from watchdog.domain.selection import describe_empty_probe_selection
+        from watchdog.web.pages.probes import ProbesPageFilter
+
+        matcher = ProbeMatcher(tags=self.tags, group=self.group, kind=self.kind)
+        matching = [status for status in statuses if not matcher.describe_mismatch(status.probe)]
+        problems: tuple[str, ...] = ()
+        if not matching and (self.tags or self.group or self.kind):
+            problems = describe_empty_probe_selection(matcher, [status.probe for status in statuses])
+        filters = [ProbesPageFilter(self.search, state) for state in self.states] or [ProbesPageFilter(self.search)]
+        selected = [
+            status
+            for status in matching
+            if any(each.matches_search(status) and each.matches_state(status) for each in filters)
+        ]
+        return selected, problems
+
+
+def _print_status(
+    config: Path, output: CliOutputFormat, options: _StatusOptions, *, json_on_one_line: bool = False
+) -> ExitCode:
     from watchdog.api.serializers.findings import serialize_watchdog_self_probe
     from watchdog.api.serializers.probes import serialize_probe_status
     from watchdog.domain.rules import service
@@ -72,30 +127,30 @@ def _print_status(config: Path, output: CliOutputFormat, group: str | None) -> E
     from watchdog.store.read.status import list_probe_statuses, load_watchdog_status
 
     with open_read_connection_or_exit(config) as (connection, now):
-        statuses, watchdog_status = list_probe_statuses(connection, now=now), load_watchdog_status(connection)
-        statuses = [status for status in statuses if group in (None, status.probe.group)]
+        all_statuses, watchdog_status = list_probe_statuses(connection, now=now), load_watchdog_status(connection)
+        statuses, problems = options.select_probes(all_statuses)
         own_statuses = list_probe_statuses(connection, service.WATCHDOG_SELF_PROBE_ID, now=now)
-        membership = load_live_watchdog_processes(connection, now)
+        member_lines = list(_list_watchdog_process_notes(load_live_watchdog_processes(connection, now)))
         notes = {} if output is CliOutputFormat.JSON else _load_notes_of_open_incidents(connection, now)
-    member_lines = list(_list_watchdog_process_notes(membership))
     findings = watchdog_status.findings
-    own_rows = [serialize_watchdog_self_probe(status, findings, member_lines) for status in own_statuses]
     print_json_or_table(
         output,
         statuses,
         to_json=serialize_probe_status,
-        more_json=own_rows,
+        more_json=[serialize_watchdog_self_probe(status, findings, member_lines) for status in own_statuses],
+        json_on_one_line=json_on_one_line,
         headings=("state", "probe", "last result", "open incidents"),
         to_row=lambda status: _format_probe_cli_row(status, notes, now),
-        empty_text="no probes",
+        empty_text="no probe matches" if any(options) else "no probes",
     )
     states = {status.state.value for status in statuses}
     if outdated := describe_outdated_watermark_with_advice(watchdog_status.watermark, now):
         print(f"watchdog: {outdated}", file=sys.stderr)
         states.add("unknown")
-    for line in [*(finding.message for finding in findings), *member_lines]:
+    for line in [*(finding.message for finding in findings), *member_lines, *problems]:
         print(f"watchdog: {line}", file=sys.stderr)
-    return ExitCode.DOWN if "down" in states else ExitCode.UNKNOWN if "unknown" in states else ExitCode.OK
+    is_unknown = bool(problems) or "unknown" in states
+    return ExitCode.DOWN if "down" in states else ExitCode.UNKNOWN if is_unknown else ExitCode.OK
 
 
 def _list_watchdog_process_notes(membership: LiveWatchdogProcesses) -> Iterator[str]:
