@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -41,6 +42,18 @@ def test_an_intact_database(configured: str) -> None:
     assert (ran.exit_code, ran.stderr) == (0, "")
     assert ran.stdout.startswith("The database is intact: schema 00")
     assert ran.stdout.endswith(" MiB.\n")
+    ran = invoke_command("db", "check", "-o", "json")
+    kind, size = configured.partition(":")[0], ran.json["size_bytes"]
+    assert ran.exit_code == 0
+    assert size > 4_096
+    assert re.fullmatch("00[0-9]{2}", ran.json["schema"])
+    assert ran.json == {
+        "is_intact": True,
+        "damage": [],
+        "kind": "sqlite" if kind == "sqlite" else "postgresql",
+        "schema": ran.json["schema"],
+        "size_bytes": size,
+    }
 
 
 @pytest.mark.parametrize("page", [0, 1, 2, 5])
@@ -52,6 +65,9 @@ def test_a_damaged_database(sqlite_file: Path, page: int) -> None:
     assert first == "watchdog: the database is damaged: restore a backup"
     assert details
     assert all(line.startswith("  ") for line in details)
+    as_json = invoke_command("db", "check", "-o", "json")
+    assert (as_json.exit_code, as_json.stderr) == (1, "")
+    assert (as_json.json["is_intact"], as_json.json["damage"]) == (False, [line.strip() for line in details])
 
 
 def test_a_damaged_index(sqlite_file: Path) -> None:

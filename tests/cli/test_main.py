@@ -103,6 +103,11 @@ def test_a_configuration_without_effect_is_a_warning(tmp_path: Path, text: str, 
     (tmp_path / "watchdog.yaml").write_text(text)
     ran = invoke_command("validate")
     assert (ran.exit_code, ran.stdout.strip().replace("\N{NO-BREAK SPACE}", " ")) == (0, output)
+    as_json = invoke_command("validate", "-o", "json").json
+    (warning,) = as_json.pop("warnings")
+    assert as_json == {"is_valid": True, "problems": []}
+    assert output.endswith(f"warning: watchdog.yaml: {warning['field']}: {warning['message']}")
+    assert (warning["line"], warning["column"]) == (None, None)
 
 
 def test_the_version_is_one_line() -> None:

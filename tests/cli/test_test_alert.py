@@ -90,6 +90,22 @@ def test_every_kind_of_receiver_gets_both_alerts(write: Callable[..., Path], rec
     assert statuses == ["firing", "resolved"]
 
 
+def test_the_results_as_json(write: Callable[..., Path], receivers: Receivers) -> None:
+    """As the API returns them: an answer that is refused has its error, and does not hide the others."""
+    receivers.hook.canned_responses.append(CannedResponse(401))
+    slack = {"bot_token": receivers.slack.token, "channel": "#oncall", "api_url": receivers.slack.url}
+    write(receivers={"oncall": {"webhook": {"url": f"{receivers.hook.url}own"}, "slack": slack}})
+    ran = invoke_command("test-alert", "oncall", "-o", "json")
+    assert (ran.exit_code, ran.json["receiver"]) == (3, "oncall")
+    chat, hook = sorted(ran.json["destinations"], key=lambda each: str(each["destination"]))
+    assert (chat["destination"], chat["address"]) == ("oncall/slack", "#oncall")
+    assert (chat["delivered"], chat["error"]) == (True, "")
+    assert (hook["destination"], hook["delivered"]) == ("oncall/webhook", False)
+    assert "401" in hook["error"]
+    ran = invoke_command("test-alert", "oncall", "-o", "json")
+    assert (ran.exit_code, [each["delivered"] for each in ran.json["destinations"]]) == (0, [True, True])
+
+
 def test_a_refusal_shows_no_secret(write: Callable[..., Path], receivers: Receivers) -> None:
     key = "R0" + "c" * 30
     receivers.hook.canned_responses.append(CannedResponse(401))

@@ -72,6 +72,13 @@ def test_every_problem_has_a_line(write: Write) -> None:
     write(probes=[{"name": "A"}, {"name": "B", "http": "ftp://x"}, {**API, "every": "1 parsec"}])
     ran = invoke_command("validate")
     assert (ran.exit_code, ran.stdout, len(ran.stderr.splitlines())) == (2, "", 3)
+    as_json = invoke_command("validate", "-o", "json")
+    assert (as_json.exit_code, as_json.stderr) == (2, "")
+    assert (as_json.json["is_valid"], as_json.json["warnings"]) == (False, [])
+    lines = [
+        "{file}:{line}:{column}: {field}: {message}".format_map(problem) for problem in as_json.json["problems"]
+    ]
+    assert lines == ran.stderr.splitlines()
 
 
 def test_an_unknown_probe(write: Write) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -17,6 +17,7 @@ from watchdog.cli.common import (
     load_database_or_exit,
     open_database_or_exit,
 )
+from watchdog.cli.output import CliOutputFormat, OutputFormatOption, print_json
 
 if TYPE_CHECKING:
     from watchdog.store.database import Database
@@ -56,7 +57,9 @@ def db_upgrade_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
 
 
 @db_app.command("check", cls=CommandWithoutPydantic)
-def db_check_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
+def db_check_command(
+    config: ConfigFileOption = DEFAULT_CONFIG_PATH, output: OutputFormatOption = CliOutputFormat.TABLE
+) -> None:
     """Check that the database is readable and not damaged.
 
     Reads the whole SQLite file, even while Watchdog is running. Does not check PostgreSQL for damage. Exits 1 if the
@@ -73,10 +76,28 @@ def db_check_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
             revision, damage = load_schema_revision(database), find_sqlite_damage(database)
         except WatchdogDatabaseDamagedError as e:
             revision, damage = "", [str(e)]
+        if output is CliOutputFormat.JSON:
+            _print_check_as_json_and_exit(database, revision, damage)
         if damage:
             details = "".join(f"\n  {line}" for line in damage)
             exit_with_error(f"the database is damaged: restore a backup{details}", ExitCode.DOWN)
         print(f"The database is intact: schema {revision}, {_load_database_size_text(database)}.")
+
+
+def _print_check_as_json_and_exit(database: Database, revision: str, damage: list[str]) -> NoReturn:
+    """`revision`: empty if the damage hides it."""
+    from watchdog.store.upkeep import measure_database_size_bytes
+
+    print_json(
+        {
+            "is_intact": not damage,
+            "damage": damage,
+            "kind": "postgresql" if database.is_postgres else "sqlite",
+            "schema": revision or None,
+            "size_bytes": None if damage else measure_database_size_bytes(database),
+        }
+    )
+    raise typer.Exit(ExitCode.DOWN if damage else ExitCode.OK)
 
 
 @db_app.command("vacuum", cls=CommandWithoutPydantic)

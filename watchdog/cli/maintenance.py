@@ -119,6 +119,7 @@ def maintenance_begin_command(
 def maintenance_end_command(
     window: Annotated[str, typer.Argument(help="Its id: see `watchdog maintenance`.", show_default=False)],
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
+    output: OutputFormatOption = CliOutputFormat.TABLE,
 ) -> None:
     """End maintenance before its time, also that of a configured window.
 
@@ -127,11 +128,15 @@ def maintenance_end_command(
     \b
     Example: watchdog maintenance end m-4f0c2a91be
     """
+    from watchdog.api.serializers.maintenance import serialize_maintenance_window
     from watchdog.service.acts import end_maintenance
 
     with open_database_to_act(config) as (database, user, now):
-        end_maintenance(database, window, user, now)
-    print(f"Ended: {window}")
+        ended = end_maintenance(database, window, user, now)
+    if output is CliOutputFormat.JSON:
+        print_json(serialize_maintenance_window(ended, now))
+    else:
+        print(f"Ended: {window}")
 
 
 def _print_maintenance(config: Path, output: CliOutputFormat, probe: str | None, *, with_ended: bool) -> None:

@@ -7,17 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, ExitCode, exit_with_error, load_config_or_exit
+from watchdog.cli.output import CliOutputFormat, OutputFormatOption, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from watchdog.config.load import LoadedConfig
     from watchdog.notifiers.base import Notifier
+    from watchdog.service.receiver_tests import ReceiverTestResult, SentTestAlert
 
 
 def send_test_alert_command(
     receiver: Annotated[str, typer.Argument(help="A receiver, or one of its destinations, such as oncall/slack.")],
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
+    output: OutputFormatOption = CliOutputFormat.TABLE,
 ) -> None:
     """Send a test alert to a receiver.
 
@@ -30,6 +33,7 @@ def send_test_alert_command(
 
     import asyncio
 
+    from watchdog.api.serializers.receivers import serialize_receiver_test
     from watchdog.service.receiver_tests import choose_destinations, describe_unknown_receiver
 
     notifiers = loaded_config.config.build_notifiers_by_destination()
@@ -40,24 +44,35 @@ def send_test_alert_command(
     from watchdog.cli.logs import configure_logging
 
     configure_logging(loaded_config.mask)
-    if asyncio.run(_send_test_alerts(loaded_config, chosen)):
+    results = asyncio.run(_send_test_alerts(loaded_config, chosen, prints=output is CliOutputFormat.TABLE))
+    if output is CliOutputFormat.JSON:
+        print_json(serialize_receiver_test(receiver, results))
+    if any(result.failure for result in results):
         raise typer.Exit(ExitCode.UNKNOWN)
 
 
-async def _send_test_alerts(loaded_config: LoadedConfig, notifiers: Mapping[str, Notifier]) -> int:
-    """Returns the number of destinations that failed."""
+async def _send_test_alerts(
+    loaded_config: LoadedConfig, notifiers: Mapping[str, Notifier], *, prints: bool
+) -> list[ReceiverTestResult]:
+    """`prints`: a line for each alert, once its result is known."""
     from watchdog.net import NetworkAccess
     from watchdog.service.clock import read_wall_clock_ms
-    from watchdog.service.receiver_tests import send_test_alerts
+    from watchdog.service.receiver_tests import ReceiverTestResult, send_test_alerts
 
-    failures = 0
+    results = []
     async with NetworkAccess() as network:
         for destination, notifier in notifiers.items():
+            alerts = []
             sent = send_test_alerts(destination, notifier, network, loaded_config.mask, now=read_wall_clock_ms())
             async for alert in sent:
-                if alert.error:
-                    failures += 1
-                    print(f"{destination}: {alert.event} alert failed: {alert.error}")
-                else:
-                    print(f"{destination}: {alert.event} alert sent to {notifier.recipient}")
-    return failures
+                alerts.append(alert)
+                if prints:
+                    print(_format_sent_test_alert(destination, notifier.recipient, alert))
+            results.append(ReceiverTestResult(destination, notifier.recipient, tuple(alerts)))
+    return results
+
+
+def _format_sent_test_alert(destination: str, recipient: str, alert: SentTestAlert) -> str:
+    if alert.error:
+        return f"{destination}: {alert.event} alert failed: {alert.error}"
+    return f"{destination}: {alert.event} alert sent to {recipient}"
