@@ -12,6 +12,7 @@ from unittest.mock import Mock
 import pytest
 
 from tests.support.command_line import invoke_command
+from tests.support.missing_jobs import store_missing_jobs
 from tests.support.store import StoreHarness, make_registered_probe, make_results
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, format_iso8601
 from watchdog.resources import find_resource_folder
@@ -263,6 +264,26 @@ def test_lists_state_who_takes_care_and_what_is_held_back(harness: StoreHarness)
     status = invoke_command("status").stdout
     assert f"HTTP 503 (acknowledged by {USER}, silenced until the incident is resolved)" in status
     assert "<time" not in status
+
+
+def test_missing_jobs_are_forgotten_in_the_name_of_the_user(harness: StoreHarness) -> None:
+    store_missing_jobs(harness.database, harness.database_id("api"), "nightly", "weekly\n", listed="hourly")
+    ran = invoke_command("jobs", "forget", "Api", "nightly", "--comment", "moved")
+    said = "No longer expected, starting with the next run of Api: nightly\n"
+    assert (ran.exit_code, ran.stdout, ran.stderr) == (0, said, "")
+    ran = invoke_command("jobs", "forget", "api", "-o", "json")
+    assert (ran.exit_code, ran.json) == (0, {"probe": "api", "jobs": ["nightly", "weekly\n"]})
+    rows = [(row["kind"], row["author"], row["interface"], row["comment"]) for row in harness.select_rows(acts)]
+    assert rows == [
+        ("forget_jobs", USER, "cli", "nightly: moved"),
+        ("forget_jobs", USER, "cli", "nightly, weekly"),
+    ]
+    for words, message in {
+        "api hourly": "hourly is not missing; missing jobs of Api: nightly, weekly",
+        "apj": "no probe has the id or name apj: `watchdog status` lists them",
+    }.items():
+        ran = invoke_command("jobs", "forget", *words.split())
+        assert (ran.exit_code, ran.stdout, ran.stderr) == (2, "", f"watchdog: {message}\n")
 
 
 def test_notes_are_not_read_for_a_status_as_json(harness: StoreHarness, monkeypatch: pytest.MonkeyPatch) -> None:

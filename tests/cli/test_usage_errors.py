@@ -75,9 +75,7 @@ def test_every_problem_has_a_line(write: Write) -> None:
     as_json = invoke_command("validate", "-o", "json")
     assert (as_json.exit_code, as_json.stderr) == (2, "")
     assert (as_json.json["is_valid"], as_json.json["warnings"]) == (False, [])
-    lines = [
-        "{file}:{line}:{column}: {field}: {message}".format_map(problem) for problem in as_json.json["problems"]
-    ]
+    lines = ["{file}:{line}:{column}: {field}: {message}".format_map(problem) for problem in as_json.json["problems"]]
     assert lines == ran.stderr.splitlines()
 
 

@@ -25,6 +25,7 @@ from tests.support.mcp_clients import (
     connected_client,
     running_watchdog,
 )
+from tests.support.missing_jobs import store_missing_jobs
 from tests.support.polling import wait_until_async
 from tests.support.scripted_servers import running_server, send_parts
 from watchdog.api.serializers.incidents import serialize_incident, serialize_incident_detail
@@ -35,6 +36,7 @@ from watchdog.domain.model import IncidentEvent
 from watchdog.domain.notification import Notification
 from watchdog.mcp_server import tool_jobs
 from watchdog.service.check_in_log import CheckInLogError
+from watchdog.store.database import Database
 from watchdog.store.read.acts import list_acts
 from watchdog.store.read.alert_context import load_alert_message_context
 from watchdog.store.read.maintenance import load_maintenance_ends_by_probe
@@ -194,6 +196,12 @@ def list_probes_in_maintenance(app: RunningWatchdogService) -> dict[int, int]:
         return load_maintenance_ends_by_probe(connection, app.clock())
 
 
+def store_missing_job(database: Database, probe_id: str) -> None:
+    with database.open_read_transaction() as connection:
+        (status,) = list_probe_statuses(connection, probe_id)
+    store_missing_jobs(database, status.probe.database_id, "nightly")
+
+
 @pytest.mark.parametrize("mode", PROTOCOL_VERSION_BY_MODE)
 async def test_operators_act_in_the_name_of_their_key(tmp_path: Path, mode: str) -> None:
     async with with_incident(tmp_path, access=ACCESS_CONFIG) as (app, url):
@@ -237,6 +245,9 @@ async def test_operators_act_in_the_name_of_their_key(tmp_path: Path, mode: str)
             assert listed_probe["maintenance_until"] == window["until"]
             over = await call_tool(operator, "end_maintenance", id=window["id"])
             assert over == {**window, "state": "ended", "ended_at": over["ended_at"], "ended_by": "ops"}
+            await app.store_executor.run_write(store_missing_job, app.store_executor.database, "payments-api")
+            forgotten = await call_tool(operator, "forget_jobs", probe="Payments API", job="nightly", comment="moved")
+            assert forgotten == {"probe": "payments-api", "jobs": ["nightly"]}
             closed = await call_tool(operator, "close_incident", incident=id, comment="host removed")
             assert (closed["closure"]["by"], closed["closure"]["comment"]) == ("ops", "host removed")
             again = await call_tool(operator, "close_incident", incident=id, comment="again")
@@ -247,6 +258,7 @@ async def test_operators_act_in_the_name_of_their_key(tmp_path: Path, mode: str)
                 ("pause_probe", "probe", "none"): "no probe has the id or name none: list_probes lists them",
                 ("pause_probe", "probe", "watchdog"): "Watchdog reports the faults of Watchdog itself",
                 ("resume_probe", "probe", "payments-api"): "Payments API is not paused",
+                ("forget_jobs", "probe", "idle"): "no job of Idle is missing",
                 ("begin_maintenance", "duration", "1h"): "nothing is selected: state an id, group, tag",
                 ("begin_maintenance", "duration", "soon"): "duration: ",
                 ("end_maintenance", "id", "none"): "no maintenance window has the id none",
@@ -269,13 +281,15 @@ async def test_operators_act_in_the_name_of_their_key(tmp_path: Path, mode: str)
             assert await call_tool_error(reader, "test_receiver", receiver="oncall") == message
             assert await call_tool_error(reader, "begin_maintenance", duration="1h", all=True) == message
             assert await call_tool_error(reader, "end_maintenance", id=window["id"]) == message
-            for tool in ("pause_probe", "resume_probe"):
+            for tool in ("pause_probe", "resume_probe", "forget_jobs"):
                 assert await call_tool_error(reader, tool, probe="payments-api") == message
         with app.store_executor.database.open_read_transaction() as connection:
-            acts = [(act.kind, act.actor) for act in reversed(list_acts(connection, limit=11))]
+            acts = [(act.kind, act.actor) for act in reversed(list_acts(connection, limit=12))]
         ops = Actor("ops", OperatorInterfaceKind.MCP)
         kinds = "acknowledge", "unacknowledge", "silence", "unsilence", "silence", "pause", "pause", "resume"
-        assert acts == [(kind, ops) for kind in (*kinds, "begin_maintenance", "end_maintenance", "close")]
+        assert acts == [
+            (kind, ops) for kind in (*kinds, "begin_maintenance", "end_maintenance", "forget_jobs", "close")
+        ]
 
 
 @pytest.mark.parametrize("mode", PROTOCOL_VERSION_BY_MODE)

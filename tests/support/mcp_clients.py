@@ -60,6 +60,7 @@ TOOL_NAMES = [
     "unsilence",
     "pause_probe",
     "resume_probe",
+    "forget_jobs",
     "begin_maintenance",
     "end_maintenance",
 ]
@@ -76,6 +77,7 @@ ACTING_TOOL_NAMES = {
     "unsilence",
     "pause_probe",
     "resume_probe",
+    "forget_jobs",
     "begin_maintenance",
     "end_maintenance",
 }

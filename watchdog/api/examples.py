@@ -8,6 +8,7 @@ from typing import Any
 
 from watchdog.api.config_changes import serialize_config_changes
 from watchdog.api.serializers.acts import (
+    serialize_forgotten_jobs,
     serialize_incident_acknowledgement,
     serialize_incident_closure,
     serialize_probe_pause,
@@ -81,6 +82,7 @@ from watchdog.store.read.history import ResultDetails
 from watchdog.store.read.jobs import JobSummary
 from watchdog.store.read.queue_stats import QueueSample
 from watchdog.store.read.status import DeliveryRecord, IncidentRecord, ProbeStatus, ResultRow
+from watchdog.store.write.forgotten_jobs import ForgottenJobs
 
 _EXAMPLE_INCIDENT_OPENED_AT_MS = 1_795_312_142_000  # 2026-11-22T01:49:02Z
 _EXAMPLE_FIRST_BAD_SLOT_MS = _EXAMPLE_INCIDENT_OPENED_AT_MS - 62_000
@@ -299,6 +301,9 @@ ENDED_MAINTENANCE_EXAMPLE = serialize_maintenance_window(
 )
 PROBE_PAUSE_EXAMPLE = serialize_probe_pause(_EXAMPLE_PROBE_INFO.id, _PAUSE)
 RUN_REQUEST_EXAMPLE = serialize_run_request(_EXAMPLE_PROBE_INFO.id, _EXAMPLE_INCIDENT_OPENED_AT_MS + 1)
+FORGOTTEN_JOBS_EXAMPLE = serialize_forgotten_jobs(
+    ForgottenJobs("report-schedules", "Report schedules", ("nightly-report",))
+)  # fmt: skip
 RECORDED_ACT_EXAMPLE = serialize_recorded_act(_ACT)
 
 RESENT_NOTIFICATIONS_EXAMPLE = serialize_resent_notifications(

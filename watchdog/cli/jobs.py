@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from watchdog.cli.acts import ActCommentOption, open_database_to_act
 from watchdog.cli.click_classes import CommandGroupWithoutPydantic, CommandWithoutPydantic
 from watchdog.cli.common import (
     DEFAULT_CONFIG_PATH,
@@ -14,10 +15,7 @@ from watchdog.cli.common import (
     ExitCode,
     exit_with_error,
     find_probes_or_exit,
-    load_database_or_exit,
-    open_database_or_exit,
     open_read_connection_or_exit,
-    read_database_clock,
 )
 from watchdog.cli.completion import complete_probe_name
 from watchdog.cli.output import (
@@ -25,6 +23,7 @@ from watchdog.cli.output import (
     CliOutputFormat,
     OutputFormatOption,
     escape_rich_markup,
+    print_json,
     print_json_or_table,
 )
 
@@ -73,7 +72,9 @@ def jobs_forget_command(
         str, typer.Argument(help="Name or id of the probe.", show_default=False, autocompletion=complete_probe_name)
     ],
     job: Annotated[str | None, typer.Argument(help="Name of the job; default: every missing job.")] = None,
+    comment: ActCommentOption = "",
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
+    output: OutputFormatOption = CliOutputFormat.TABLE,
 ) -> None:
     """End the incidents of jobs that were removed on purpose.
 
@@ -82,19 +83,17 @@ def jobs_forget_command(
     \b
     Example: watchdog jobs forget "Report schedules" nightly-report
     """
-    from watchdog.service.run_once import find_probe_by_name_or_id
-    from watchdog.store.read.status import list_probe_infos
-    from watchdog.store.write.forgotten_jobs import mark_missing_jobs_as_forgotten
+    from watchdog.api.serializers.acts import serialize_forgotten_jobs
+    from watchdog.domain.text import format_display_name
+    from watchdog.service.acts import forget_missing_jobs
 
-    with open_database_or_exit(load_database_or_exit(config)) as database:
-        with database.open_read_transaction() as connection:
-            probes = list_probe_infos(connection)
-        try:
-            probe_id = find_probe_by_name_or_id(probes, probe).id
-            names = mark_missing_jobs_as_forgotten(database, probe_id, job, read_database_clock(database))
-        except LookupError as e:
-            exit_with_error(e.args[0])
-    print(f"No longer expected, starting with the next run of {probe}: {', '.join(names)}")
+    with open_database_to_act(config) as (database, user, now):
+        forgotten = forget_missing_jobs(database, probe, job or "", user, comment, now=now)
+    if output is CliOutputFormat.JSON:
+        print_json(serialize_forgotten_jobs(forgotten))
+        return
+    names = ", ".join(map(format_display_name, forgotten.jobs))
+    print(f"No longer expected, starting with the next run of {forgotten.probe_name}: {names}")
 
 
 class _JobListOptions(NamedTuple):

@@ -27,6 +27,8 @@ class OperatorActKind(StrEnum):
     EDIT_PROBE = "edit_probe"
     DELETE_PROBE = "delete_probe"
     TEST_RECEIVER = "test_receiver"
+    FORGET_JOBS = "forget_jobs"
+    """Decided that jobs which a source no longer lists are not missed any more."""
     RELOAD = "reload"
     """Had a process read its configuration again."""
 

@@ -41,6 +41,8 @@ class TransitionKind(StrEnum):
     PROBE_DELETED = "probe_deleted"
     RECEIVER_TESTED = "receiver_tested"
     """A person tested a destination, which the comment names."""
+    JOBS_FORGOTTEN = "jobs_forgotten"
+    """A person decided that jobs are no longer missed; the comment begins with their names."""
     RELOAD_REQUESTED = "reload_requested"
     """A person had a process read its configuration again; the comment begins with what this led to."""
     RELOADED = "reloaded"
@@ -63,6 +65,7 @@ TRANSITION_KIND_BY_ACT = {
     OperatorActKind.EDIT_PROBE: TransitionKind.PROBE_EDITED,
     OperatorActKind.DELETE_PROBE: TransitionKind.PROBE_DELETED,
     OperatorActKind.TEST_RECEIVER: TransitionKind.RECEIVER_TESTED,
+    OperatorActKind.FORGET_JOBS: TransitionKind.JOBS_FORGOTTEN,
     OperatorActKind.RELOAD: TransitionKind.RELOAD_REQUESTED,
 }
 """What an act of a person causes."""

@@ -10,6 +10,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import Field
 
 from watchdog.api.serializers.acts import (
+    serialize_forgotten_jobs,
     serialize_incident_acknowledgement,
     serialize_incident_closure,
     serialize_probe_pause,
@@ -36,6 +37,7 @@ from watchdog.service.acts import (
     close_incident,
     end_maintenance,
     end_silence,
+    forget_missing_jobs,
     pause_probe,
     remove_acknowledgement,
     resend_undelivered_notifications,
@@ -216,6 +218,25 @@ class ActTools:
             ctx, lambda database, actor, now: resume_probe(database, probe, actor, comment, now)
         )
         return {**serialize_probe_pause(ended.probe_id, None)}
+
+    async def forget_jobs(
+        self,
+        probe: ProbeParameter,
+        ctx: ActToolContext,
+        job: Annotated[
+            str, Field(max_length=1_000, description="The name of a missing job; empty: every missing job.")
+        ] = "",
+        comment: CommentParameter = "",
+    ) -> ActToolResult:
+        """Decide that jobs which their source no longer lists were removed on purpose: {probe, jobs}. The incident
+        about them ends with the probe's next run, and a job that is listed again is monitored again. Ask the person on
+        call before you forget. Requires an API key with role operator.
+        """
+        forgotten = await self._run_act(
+            ctx,
+            lambda database, actor, now: forget_missing_jobs(database, probe, job, actor, comment, now=now),
+        )
+        return {**serialize_forgotten_jobs(forgotten)}
 
     async def _run_act(self, ctx: ActToolContext, act: Callable[[Database, Actor, int], ActResultT]) -> ActResultT:
         """Raises ToolError."""

@@ -337,6 +337,7 @@ def create_mcp_server(context: McpToolContext, job_runner: WatchdogMcpToolJobRun
         (act_tools.unsilence, act),
         (act_tools.pause_probe, act),
         (act_tools.resume_probe, act),
+        (act_tools.forget_jobs, act),
         (act_tools.begin_maintenance, act),
         (act_tools.end_maintenance, act),
     )

@@ -45,6 +45,7 @@ from watchdog.store.write import (
     acknowledgements,
     audit,
     closures,
+    forgotten_jobs,
     maintenance_windows,
     pauses,
     receiver_tests,
@@ -53,6 +54,7 @@ from watchdog.store.write import (
     silence_ends,
     silences,
 )
+from watchdog.store.write.forgotten_jobs import ForgottenJobs
 from watchdog.store.write.pauses import PausedProbe
 from watchdog.store.write.requested_runs import RequestedRun
 
@@ -291,6 +293,15 @@ def request_run(database: Database, probe: str, actor: Actor, comment: str, now:
     probe is paused, and the schedule does not move."""
     comment = validate_and_clean_act_comment(comment)
     return requested_runs.request_run(database, LOCAL_LOCATION_NAME, probe, clean_actor_name(actor), comment, now=now)
+
+
+def forget_missing_jobs(
+    database: Database, probe: str, job: str, actor: Actor, comment: str, *, now: int
+) -> ForgottenJobs:  # fmt: skip
+    """Decide that a job which its source no longer lists was removed on purpose, and is not missed any more. It takes
+    effect at the next run of the probe. `probe`: its id or name. `job`: its name; empty: every missing job."""
+    comment = validate_and_clean_act_comment(comment)
+    return forgotten_jobs.forget_missing_jobs(database, probe, job, clean_actor_name(actor), comment, now=now)
 
 
 def begin_maintenance(database: Database, request: MaintenanceRequest, actor: Actor, now: int) -> StartedMaintenance:

@@ -4,50 +4,60 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.missing_jobs import store_missing_jobs
 from tests.support.store import START_AT, StoreHarness, make_recorded_result, make_registered_probe, make_results
+from watchdog.domain.acts import Actor, OperatorActRefusedError, OperatorInterfaceKind
 from watchdog.domain.model import HealthState
 from watchdog.domain.probe_state import (
     WAITING_FOR_FIRST_RUN_STATE_KEY,
-    SavedScheduledJobState,
-    ScheduledJobStateRecord,
     build_forget_job_state_key,
     build_scheduled_job_state_key,
 )
-from watchdog.store import codec
+from watchdog.store.act_tables import acts
 from watchdog.store.database import Database
 from watchdog.store.read.status import list_probe_statuses
-from watchdog.store.write.forgotten_jobs import mark_missing_jobs_as_forgotten
-from watchdog.store.write.probe_state import load_state_by_probe, upsert_probe_state
+from watchdog.store.transition_tables import transitions
+from watchdog.store.write.forgotten_jobs import forget_missing_jobs
+from watchdog.store.write.probe_state import load_state_by_probe
+
+ANA = Actor("Ana", OperatorInterfaceKind.CLI)
 
 
-def test_only_missing_jobs_are_forgotten(database: Database) -> None:
-    harness = StoreHarness(database, [make_registered_probe("api")])
-    probe = harness.database_id("api")
-    states = {
-        "a": SavedScheduledJobState("", 1),
-        "b": SavedScheduledJobState("", 1, gone_since=2),
-        "c": SavedScheduledJobState("", 1, gone_since=2),
-    }
-    rows = [
-        {
-            "probe": probe,
-            "key": build_scheduled_job_state_key(name),
-            "value": codec.encode_storable_json(ScheduledJobStateRecord(name, state).to_json()),
-        }
-        for name, state in states.items()
-    ]
-    with database.open_write_transaction() as connection:
-        upsert_probe_state(database, connection, rows)
-    for name in ("a", "other"):
-        with pytest.raises(LookupError, match=f"{name} is not missing"):
-            mark_missing_jobs_as_forgotten(database, "api", name, START_AT)
-    assert mark_missing_jobs_as_forgotten(database, "api", "b", START_AT) == ["b"]
-    assert mark_missing_jobs_as_forgotten(database, "api", None, START_AT) == ["b", "c"]
-    with pytest.raises(LookupError, match="no job is missing"):
-        mark_missing_jobs_as_forgotten(database, "nowhere", None, START_AT)
+@pytest.fixture
+def harness(database: Database) -> StoreHarness:
+    """A source of which two jobs are missing."""
+    harness = StoreHarness(database, [make_registered_probe("api"), make_registered_probe("shop")])
+    store_missing_jobs(database, harness.database_id("api"), "b", "c", listed="a")
+    return harness
+
+
+def test_only_missing_jobs_are_forgotten(database: Database, harness: StoreHarness) -> None:
+    for probe, job, message in (
+        ("api", "a", "a is not missing; missing jobs of Api: b, c"),
+        ("api", "other", "other is not missing; missing jobs of Api: b, c"),
+        ("shop", "", "no job of Shop is missing"),
+        ("nowhere", "", "no probe has the id or name nowhere"),
+    ):
+        with pytest.raises(OperatorActRefusedError, match=f"^{message}$"):
+            forget_missing_jobs(database, probe, job, ANA, "", now=START_AT)
+    assert harness.select_rows(acts) == []
+    for job, names in {"b": ("b",), "": ("b", "c")}.items():
+        forgotten = forget_missing_jobs(database, "Api", job, ANA, "moved" if job else "", now=START_AT)
+        assert forgotten == ("api", "Api", names)
     with database.open_read_transaction() as connection:
-        stored = load_state_by_probe(connection, [probe])[probe]
+        stored = load_state_by_probe(connection, [harness.database_id("api")])[harness.database_id("api")]
     assert stored[build_forget_job_state_key(build_scheduled_job_state_key("c"))] == {"name": "c", "at": START_AT}
+
+
+def test_the_audit_log_names_the_jobs_and_who_forgot_them(database: Database, harness: StoreHarness) -> None:
+    forget_missing_jobs(database, "api", "", ANA, "moved", now=START_AT)
+    row = harness.select_row(acts)
+    assert (row["kind"], row["author"], row["interface"], row["probe"], row["comment"], row["occurred_at"]) == (
+        *("forget_jobs", "Ana", "cli", "api", "b, c: moved"),
+        START_AT,
+    )
+    (transition,) = [each for each in harness.select_rows(transitions) if each["act"] == row["id"]]
+    assert (transition["kind"], transition["probe"]) == ("jobs_forgotten", "api")
 
 
 @pytest.mark.parametrize(("value", "state"), [(True, HealthState.UNKNOWN), (None, HealthState.UP)])

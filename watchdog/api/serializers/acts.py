@@ -13,6 +13,7 @@ from watchdog.domain.pausing import Pause
 from watchdog.domain.selection import SelectionSummary
 from watchdog.domain.silencing import Silence
 from watchdog.domain.text import format_as_sentence
+from watchdog.store.write.forgotten_jobs import ForgottenJobs
 
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
@@ -178,6 +179,20 @@ class RunRequestJson(TypedDict):
     """The id of the probe."""
     slot: str
     """The instant of the request. The result of the run has this slot, or one shortly after it."""
+
+
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
+class ForgottenJobsJson(TypedDict):
+    """Jobs that are no longer missed, starting with the next run of their probe."""
+
+    probe: str
+    """The id of the probe."""
+    jobs: list[str]
+    """Their names."""
+
+
+def serialize_forgotten_jobs(forgotten: ForgottenJobs) -> ForgottenJobsJson:
+    return {"probe": forgotten.probe_id, "jobs": list(forgotten.jobs)}
 
 
 def serialize_pause(pause: Pause | None) -> PauseJson | None:

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from tests.support.acts import register_probe
 from tests.support.fixture_rows import NOW, FixtureRows
+from tests.support.missing_jobs import store_missing_jobs
 from tests.support.store import make_result
 from tests.support.web import create_test_app, filled_database, request_page
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, format_iso8601
@@ -19,6 +20,7 @@ from watchdog.service.config_check import ConfigCheckOutcome, RunningConfigActio
 from watchdog.service.config_reload import ConfigReloadOutcome, ConfigReloadStatus
 from watchdog.store.database import Database
 from watchdog.store.errors import StoreUnavailableError
+from watchdog.store.read.status import list_probe_infos
 from watchdog.web import ApiKey
 
 READER = ApiKey("grafana", "reader", "read-me-0123456789")
@@ -491,6 +493,28 @@ def test_undelivered_notifications_are_sent_again(tmp_path: Path) -> None:
         assert states == {"mail/email": "waiting", "oncall/slack": "waiting"}
         acts = [(act["act"], act["comment"]) for act in read(app, "/audit")["items"]]
     assert acts == [("resend", "oncall/slack"), ("resend", "mail/email: new address")]
+
+
+def test_missing_jobs_are_forgotten(app: FastAPI, database: Database) -> None:
+    with database.open_read_transaction() as connection:
+        probe = next(probe for probe in list_probe_infos(connection) if probe.id == "api")
+    path = f"/probes/{probe.id}/forget-jobs"
+    assert call(app, "POST", path).status_code == 409, "no job is missing"
+    store_missing_jobs(database, probe.database_id, "nightly", "weekly")
+    assert call(app, "POST", path, key=READER).status_code == 403
+    assert call(app, "POST", "/probes/nothing/forget-jobs").status_code == 404
+    body = {"job": "weekly", "comment": "moved", "on_behalf_of": "Ana"}
+    response = call(app, "POST", path, body)
+    assert (response.status_code, response.json()) == (200, {"probe": probe.id, "jobs": ["weekly"]})
+    assert call(app, "POST", path).json()["jobs"] == ["nightly", "weekly"]
+    response = call(app, "POST", path, {"job": "daily"})
+    assert response.status_code == 409
+    assert response.json()["detail"] == f"Daily is not missing; missing jobs of {probe.name}: nightly, weekly."
+    audit = [(act["act"], act["by"], act["probe"], act["comment"]) for act in read(app, "/audit")["items"]]
+    assert audit == [
+        ("forget_jobs", "ops", probe.id, "nightly, weekly"),
+        ("forget_jobs", "ops for Ana", probe.id, "weekly: moved"),
+    ]
 
 
 async def refuse_to_check(_: str) -> ConfigCheckOutcome:

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Query
+from fastapi import Body, Query
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from watchdog.api.examples import JOB_JSON_EXAMPLE, build_list_page_json_example
+from watchdog.api.examples import FORGOTTEN_JOBS_EXAMPLE, JOB_JSON_EXAMPLE, build_list_page_json_example
+from watchdog.api.serializers.acts import ForgottenJobsJson, serialize_forgotten_jobs
 from watchdog.api.serializers.jobs import JobJson, serialize_job_summary
 from watchdog.api.serializers.lists import ListPageJson
+from watchdog.domain.acts import OperatorInterfaceKind
 from watchdog.domain.model import HealthState
+from watchdog.service.acts import forget_missing_jobs
 from watchdog.store.read.jobs import JOB_OR_TASK_LISTING_PROBE_KINDS, JobSummary, list_jobs
 from watchdog.store.read.status import Connection, list_probe_infos
+from watchdog.web.auth.acts import get_actor
 from watchdog.web.routes.api_v1.cursors import CursorPosition
-from watchdog.web.routes.api_v1.operations import ApiV1Router, declare_read_operation
-from watchdog.web.routes.api_v1.parameters import FilterText, PageParameters
-from watchdog.web.routes.api_v1.probes import load_probe_status
+from watchdog.web.routes.api_v1.operations import ApiV1Router, declare_act_operation, declare_read_operation
+from watchdog.web.routes.api_v1.parameters import ActBody, FilterText, NoQueryParameters, PageParameters
+from watchdog.web.routes.api_v1.probes import ProbeId, load_probe_status
 from watchdog.web.routes.api_v1.responses import CursorPaginatedListEndpoint, ListPage, cut_list_page, split_into_chunks
 from watchdog.web.routes.operators import OperatorRouteContext
+
+MAX_JOB_NAME_CHARS = 1_000
 
 
 class JobListParameters(PageParameters):
@@ -28,6 +35,16 @@ class JobListParameters(PageParameters):
     probe: FilterText = ""
     """The id of a probe."""
     state: HealthState | None = None
+
+
+class ForgetJobsBody(ActBody):
+    """Which missing jobs were removed on purpose."""
+
+    job: Annotated[str, Field(max_length=MAX_JOB_NAME_CHARS)] = ""
+    """The name of a job; empty: every missing job of the probe."""
+
+
+EVERY_MISSING_JOB = ForgetJobsBody()
 
 
 def get_job_list_position(job: JobSummary) -> CursorPosition:
@@ -51,6 +68,30 @@ def add_job_routes(router: ApiV1Router, context: OperatorRouteContext) -> None:
         after = JOB_LIST_ENDPOINT.decode_cursor_position(parameters)
         page = await context.run_query(lambda c: load_job_list_page(c, parameters, after))
         return await JOB_LIST_ENDPOINT.respond(request, parameters, page)
+
+    add_forget_jobs_route(router, context)
+
+
+def add_forget_jobs_route(router: ApiV1Router, context: OperatorRouteContext) -> None:
+    @declare_act_operation(
+        router,
+        "/probes/{probe_id}/forget-jobs",
+        summary="Decide that missing jobs were removed on purpose, from the next run of the probe on",
+        shape=ForgottenJobsJson,
+        example=FORGOTTEN_JOBS_EXAMPLE,
+    )
+    async def forget_jobs(
+        request: Request,
+        probe_id: ProbeId,
+        _: Annotated[NoQueryParameters, Query()],
+        body: Annotated[ForgetJobsBody, Body()] = EVERY_MISSING_JOB,
+    ) -> ForgottenJobsJson:
+        actor = get_actor(request, OperatorInterfaceKind.API, body.on_behalf_of)
+        await context.run_query(lambda c: load_probe_status(c, probe_id))
+        forgotten = await context.run_act(
+            lambda database, now: forget_missing_jobs(database, probe_id, body.job, actor, body.comment, now=now)
+        )
+        return serialize_forgotten_jobs(forgotten)
 
 
 def load_job_list_page(
