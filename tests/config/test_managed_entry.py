@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -104,6 +105,10 @@ def test_a_mask_without_a_secret_is_a_problem(text: str) -> None:
         "name: H\nheartbeat: {token: 0123456789abcdef, schedule: '0 3 * * *'}\nalert:\n  severity: critical",
         "name: M\nmcp:\n  url: https://m.test/\n  tools: [a]",
         "name: Q\nqueue: {pgboss: {url: x, queue: y}}\nalert: {failure_threshold: 1}",
+        "name: C\ncanary:\n  rq: {redis: r, queue: '5', args: [1]}\n  finish_within: 30s\n  payload: {a: 1}\nevery: 5m",
+        "name: J\njobs: {sql: {url: u, table: t, columns: {type: a, status: b}}, grace: 2m, watch: {a: {every: 1h}}}",
+        "name: R\nqueue: {rq: {redis: r, queue: q}}\nrules: {waiting: {over: 200, for: 10m}, consumers: {under: 1}}",
+        "name: B\nqueue: rq\nrules: {waiting: {over: '200'}, failed: {over: 5}}",
         "name: '2026'\nhttp: {url: 'http://[::1]:80/'}\nalert: {severity: 'on'}",
     ],
 )
@@ -202,6 +207,31 @@ def test_a_value_stays_a_value(path: str, value: str) -> None:
         node = node.entries.get(key, node)
     content = node.to_python(raw=True)
     assert content == (value.split("\n") if path == "expect" else value)
+
+
+def test_a_change_of_a_nested_field_keeps_the_others_and_comments() -> None:
+    text = (
+        "name: Q  # name\nqueue:\n  # system\n  bullmq:\n    redis: r  # where\n    queue: a\n"
+        "    # why\n    prefix: p\nrules:\n  waiting:\n    over: 200\n    for: 10m  # patience\n  failed: {over: 5}"
+    )
+    fields = split_probe_text(text, "queue.bullmq")
+    assert compose_probe_text(fields, "queue.bullmq", text) == text
+    changed = replace(fields, values={**fields.values, "queue.bullmq.queue": "b", "rules.waiting.over": "300"})
+    composed = compose_probe_text(changed, "queue.bullmq", text)
+    for comment in ("# name", "# system", "# where", "# why", "# patience"):
+        assert composed.count(comment) == 1
+    node, problems = parse_probe_mapping(composed)
+    assert problems == []
+    assert node is not None
+    assert node.to_python(raw=True) == {
+        "name": "Q",
+        "queue": {"bullmq": {"redis": "r", "queue": "b", "prefix": "p"}},
+        "rules": {"waiting": {"over": 300, "for": "10m"}, "failed": {"over": 5}},
+    }
+
+
+def test_a_queue_system_is_named_even_if_nothing_was_entered() -> None:
+    assert compose_probe_text(ProbeFormFields({"name": "A"}), "canary.rq") == 'name: A\ncanary:\n  rq:\n    redis: ""'
 
 
 def test_empty_fields_are_left_out_but_for_those_that_are_required() -> None:

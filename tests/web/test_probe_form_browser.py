@@ -112,3 +112,22 @@ def test_two_editors_and_a_change_by_hand(browser: Browser, site: str, file: Pat
     assert file.read_text().endswith("# The end\n# by hand\n")
     for page in (ana, ben):
         page.context.close()
+
+
+def test_a_heartbeat_is_created_with_its_schedule(browser: Browser, site: str, file: Path) -> None:
+    page = open_page(browser, f"{site}/config/new-probe")
+    page.get_by_role("navigation", name="Kind").get_by_role("link", name="canary").click()
+    page.get_by_role("navigation", name="Queue system").get_by_role("link", name="pg-boss").click()
+    assert page.get_by_label("Database URL").is_visible()
+    page.get_by_role("navigation", name="Kind").get_by_role("link", name="heartbeat").click()
+    page.get_by_label("Name", exact=True).fill("Nightly backup")
+    page.get_by_label("When its job runs").fill("0 3 * *")
+    page.get_by_label("Time zone of the schedule").fill("Europe/Berlin")
+    press(page, "Save")
+    assert page.get_by_label("When its job runs").get_attribute("aria-invalid") == "true"
+    page.get_by_label("When its job runs").fill("0 3 * * *")
+    press(page, "Save")
+    page.get_by_role("heading", level=1, name="Nightly backup").wait_for()
+    assert page.get_by_role("heading", name="Check-in URL").is_visible()
+    assert list_probe_ids(file) == ["shop", "blog", "nightly-backup"]
+    page.context.close()

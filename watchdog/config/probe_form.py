@@ -30,6 +30,14 @@ COMMON_FORM_FIELDS = ("name", "schedule", "timezone", "every", "group", "id", "e
 """The fields of every kind that a form has an input for."""
 EXPRESSION_FIELDS = frozenset({"expect"})
 """A list of text: one entry on each line of the input."""
+NUMBER_FIELDS = frozenset({"rules.waiting.over", "rules.consumers.under"})
+"""Written without quotes, if a whole number was entered."""
+PROBE_FORM_KINDS = tuple(
+    name
+    for kind, probe in PROBE_KINDS.items()
+    for name in (kind, *(f"{kind}.{system}" for system in probe.form_systems))
+)
+"""What a form is for: a kind, or a kind with one of its queue systems, such as `canary.bullmq`."""
 _PLAIN_SCALAR_PATTERN = re.compile(
     r"[A-Za-z0-9][^\x00-\x1f\x7f#:\[\]{},&*!|>'\"%@`]*(://[^\x00-\x20\x7f#\[\]{},'\"`]*)?(?<!:)"
 )
@@ -49,16 +57,24 @@ class ProbeFormFields:
 
 
 def list_form_fields(kind: str) -> tuple[str, ...]:
-    """The fields that a form for this kind has an input for."""
-    model = PROBE_KINDS[kind]
-    first, *common = (name for name in COMMON_FORM_FIELDS if name not in model.unsupported_fields)
-    return (first, *(f"{kind}.{name}" for name in model.form_fields), *common)
+    """The fields that a form has an input for. `kind`: one of PROBE_FORM_KINDS."""
+    probe_kind, _, system = kind.partition(".")
+    model = PROBE_KINDS[probe_kind]
+    has_own_schedule = "schedule" in model.unsupported_fields  # then `every` is how often it is evaluated
+    unsupported = {*model.unsupported_fields, *(("every",) if has_own_schedule else ())}
+    first, *common = (name for name in COMMON_FORM_FIELDS if name not in unsupported)
+    of_system = model.form_systems[system].form_fields if system else ()
+    return (first, *(f"{kind}.{name}" for name in of_system), *model.form_fields, *common)
 
 
 def find_probe_kind(text: str) -> str:
-    """The kind of a probe; empty: it has none."""
+    """The kind of a probe, with its queue system if it names one; empty: it has none."""
     node, _ = parse_probe_mapping(text)
-    return next((kind for kind in PROBE_KINDS if node is not None and kind in node.entries), "")
+    kind = next((kind for kind in PROBE_KINDS if node is not None and kind in node.entries), "")
+    if node is None or not kind:
+        return ""
+    system = next((system for system in PROBE_KINDS[kind].form_systems if system in node.entries[kind].entries), "")
+    return f"{kind}.{system}" if system else kind
 
 
 class _FieldBlock(NamedTuple):
@@ -148,10 +164,12 @@ def _read_value(entry: YamlNode, path: str, nested: list[str], paths: Iterable[s
     if isinstance(entry.raw_value, str):
         text = entry.raw_value
         is_shown = bool(text) and text == text.strip() and text.isprintable()
-        if is_shown and path in paths and path not in EXPRESSION_FIELDS:
+        if is_shown and path in paths and path not in EXPRESSION_FIELDS | NUMBER_FIELDS:
             return path, text
         if is_shown and f"{path}.url" in nested:
             return f"{path}.url", text
+    if path in NUMBER_FIELDS and path in paths and type(entry.raw_value) is int:
+        return path, str(entry.raw_value)
     if path in EXPRESSION_FIELDS and path in paths and entry.items:
         lines = [item.raw_value for item in entry.items]
         if all(isinstance(line, str) and line.strip() == line and line.isprintable() and line for line in lines):
@@ -209,7 +227,9 @@ def compose_probe_text(fields: ProbeFormFields, kind: str, stored: str = "") -> 
     """The text of a probe of this kind. A field that is empty is left out, but for those without which the kind would
     not be recognised. `stored`: a text whose order, comments and unchanged fields stay."""
     rest = fields.rest.replace("\r\n", "\n").replace("\r", "\n").strip("\n")
-    required = ("name", *(f"{kind}.{name}" for name in PROBE_KINDS[kind].form_fields[:1]))
+    own_paths = [path for path in list_form_fields(kind) if path.startswith(f"{kind}.")]
+    is_named = any(fields.values.get(path, "").strip() for path in own_paths)
+    required = ("name", *([] if is_named else own_paths[:1]))
     values = {
         path: fields.values.get(path, "").strip()
         for path in list_form_fields(kind)
@@ -238,13 +258,19 @@ def _select_section(values: Mapping[str, str], section: str) -> dict[str, str]:
 
 
 def _compose_section(section: str, values: Mapping[str, str], inner: str) -> str:
-    """`inner`: what else is in it."""
+    """`section`: its path. `inner`: what else is in it."""
+    name = section.rpartition(".")[2]
     if section in values:
-        return _format_field(section, values[section], section)
-    if not inner and values.keys() == {f"{section}.url"}:
-        return _format_field(section, values[f"{section}.url"], section)
-    own = [_format_field(path.partition(".")[2], value, path) for path, value in values.items()]
-    return f"{section}:\n" + _indent("\n".join([*own, *([inner] if inner else [])]))
+        return _format_field(name, values[section], section)
+    if not inner and section == name and values.keys() == {f"{section}.url"}:
+        return _format_field(name, values[f"{section}.url"], section)
+    own = []
+    for child in dict.fromkeys(path.removeprefix(f"{section}.").partition(".")[0] for path in values):
+        path = f"{section}.{child}"
+        below = {each: value for each, value in values.items() if each == path or each.startswith(f"{path}.")}
+        inner, rest = (inner, "") if path in below else _cut_section(inner, child)
+        own.append(_compose_section(path, below, rest))
+    return f"{name}:\n" + _indent("\n".join([*own, *([inner] if inner else [])]))
 
 
 def _list_comments(text: str) -> list[str]:
@@ -274,7 +300,8 @@ def _format_field(name: str, value: str, path: str) -> str:
     if path in EXPRESSION_FIELDS:
         items = [line.strip() for line in value.replace("\r", "").split("\n") if line.strip()]
         return "\n".join([f"{name}:", *(f"{_INDENTATION}- {quote_yaml_scalar(item)}" for item in items)])
-    return f"{name}: {_format_scalar(value)}"
+    is_number = path in NUMBER_FIELDS and re.fullmatch(r"0|[1-9][0-9]{0,17}", value)
+    return f"{name}: {value if is_number else _format_scalar(value)}"
 
 
 def _format_scalar(text: str) -> str:

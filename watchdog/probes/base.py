@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import (
@@ -195,7 +196,10 @@ class Probe(ProbeDefaults):
     reason_prefixes: ClassVar[tuple[str, ...]] = ()
     """The prefixes of the reasons about jobs, tasks, queues and canaries that this kind can report."""
     form_fields: ClassVar[tuple[str, ...]] = ()
-    """The fields of its own section that a form has an input for, such as `url`; others are entered as YAML."""
+    """The fields that a form has an input for besides those of every kind, such as `http.url`; others are entered as
+    YAML."""
+    form_systems: ClassVar[Mapping[str, type[QueueSystemConfig]]] = MappingProxyType({})
+    """The queue systems that its own section chooses from, by the key there: a form has inputs for one of them."""
     cards: ClassVar[tuple[str, ...]] = ("latency", "phases")
     """The cards of its page, in their order: the names of modules in `watchdog/web/cards/`."""
     passive_source: ClassVar[str] = ""

@@ -39,7 +39,7 @@ from watchdog.domain.rules.canary import (
 from watchdog.net.errors import ProbeError
 from watchdog.probes.base import ProbeAttemptContext, ProbeUsingQueueDriver, derive_slot_idempotency_key
 from watchdog.probes.expectations import add_facts_to_observation_evidence, build_observation_from_error
-from watchdog.queues import CANARY_DRIVERS, CanaryConnection, CanaryDriver, CanaryJobRequest
+from watchdog.queues import CANARY_DRIVERS, CanaryConnection, CanaryDriver, CanaryJobRequest, QueueSystemConfig
 from watchdog.queues.base import MIN_QUEUE_CALL_TIMEOUT_S, build_broker_unreachable_error
 
 MIN_CANARY_RUN_MARGIN_MS, MAX_CANARY_RUN_MARGIN_MS = 2_000, 25_000
@@ -48,7 +48,6 @@ CANARY_CLEANUP_MARGIN_MS, CANARY_DISCONNECT_MARGIN_MS = 1_000, 100
 """The last part of a run, in which it polls no more: for counting the queue and cancelling; and for disconnecting."""
 CANARY_QUEUE_CALL_TIMEOUT_S = 3.0
 CANARY_JOB_CANCEL_TIMEOUT_S = 1.0
-"""Timeout for cancelling a sentinel."""
 CANARY_JOB_TTL_MARGIN_MS = 65_000
 """How long after `finish_within` a system that can expire jobs may delete a sentinel."""
 
@@ -111,6 +110,8 @@ class CanaryProbe(ProbeUsingQueueDriver):
     """
     reason_prefixes: ClassVar[tuple[str, ...]] = ("canary.", "job.failed", "queue.missing")
     cards: ClassVar[tuple[str, ...]] = ("canary", "phases")
+    form_fields: ClassVar[tuple[str, ...]] = ("canary.start_within", "canary.finish_within")
+    form_systems: ClassVar[Mapping[str, type[QueueSystemConfig]]] = CANARY_DRIVERS
     unsupported_fields: ClassVar[Mapping[str, str]] = {
         "timeout": "not supported by canary probes: use canary.finish_within",
         "retries": "not supported by canary probes: a canary job is never sent twice",
@@ -158,10 +159,8 @@ class CanaryProbe(ProbeUsingQueueDriver):
 
 
 class _CanaryRunner:
-    """One run: sends a sentinel, polls it until it finishes or its time is up, and cancels what is left of it.
-
-    A sentinel that cannot be cancelled is remembered in the probe's state. The next runs poll it, and the first of them
-    send no other.
+    """One run: sends a sentinel, polls it until it finishes or its time is up, and cancels what is left of it. One that
+    cannot be cancelled is remembered in the probe's state: the next runs poll it, and the first of them send no other.
     """
 
     def __init__(self, probe: CanaryProbe, context: ProbeAttemptContext) -> None:

@@ -86,6 +86,10 @@ class HeartbeatProbe(Probe):
     """
     reason_prefixes: ClassVar[tuple[str, ...]] = ("job.",)
     cards: ClassVar[tuple[str, ...]] = ("check_in_url", "check_ins", "phases")
+    form_fields: ClassVar[tuple[str, ...]] = (
+        *("heartbeat.schedule", "heartbeat.timezone", "heartbeat.every", "heartbeat.grace"),
+        *("heartbeat.max_runtime", "heartbeat.token"),
+    )
     passive_source: ClassVar[str] = "its job checks in at the running service"
     unsupported_fields: ClassVar[Mapping[str, str]] = {
         "schedule": "not supported by heartbeat probes: set the job's schedule as heartbeat.schedule",

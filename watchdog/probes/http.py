@@ -55,7 +55,7 @@ class HttpProbe(Probe):
         "cert_days": "int",
     }
 
-    form_fields: ClassVar[tuple[str, ...]] = ("url", "method")
+    form_fields: ClassVar[tuple[str, ...]] = ("http.url", "http.method")
 
     http: HttpTarget
     """The request to send. The short form is the URL alone."""

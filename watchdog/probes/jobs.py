@@ -41,7 +41,7 @@ from watchdog.domain.uptime_clock import DowntimeGaps
 from watchdog.net.errors import ProbeError
 from watchdog.probes.base import ProbeAttemptContext, ProbeUsingQueueDriver
 from watchdog.probes.expectations import add_facts_to_observation_evidence, build_observation_from_error
-from watchdog.queues import JOB_SOURCES, JobSource
+from watchdog.queues import JOB_SOURCES, JobSource, QueueSystemConfig
 
 JOB_SOURCE_CALL_TIMEOUT_S = 5.0
 MAX_JOBS_IN_EVENT_LOOP = 200
@@ -157,6 +157,8 @@ class JobsProbe(ProbeUsingQueueDriver):
     """
     reason_prefixes: ClassVar[tuple[str, ...]] = ("job.", "queue.missing")
     cards: ClassVar[tuple[str, ...]] = ("jobs", "latency", "phases")
+    form_fields: ClassVar[tuple[str, ...]] = ("jobs.grace",)
+    form_systems: ClassVar[Mapping[str, type[QueueSystemConfig]]] = JOB_SOURCES
     unsupported_fields: ClassVar[Mapping[str, str]] = {
         "expect": "not supported by jobs probes: use jobs.watch to set schedules and limits",
         "prefer": "not supported by jobs probes: use jobs.watch to set schedules and limits",

@@ -67,7 +67,7 @@ class McpProbe(Probe):
         "protocol": "string",
         "elapsed_ms": "int",
     }
-    form_fields: ClassVar[tuple[str, ...]] = ("url",)
+    form_fields: ClassVar[tuple[str, ...]] = ("mcp.url",)
 
     mcp: McpProbeSettings
     """The MCP server. The short form is its URL."""

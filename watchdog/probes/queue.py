@@ -26,7 +26,7 @@ from watchdog.domain.rules.queue import (
 from watchdog.net.errors import ProbeError
 from watchdog.probes.base import ProbeAttemptContext, ProbeUsingQueueDriver
 from watchdog.probes.expectations import add_facts_to_observation_evidence, build_observation_from_error
-from watchdog.queues import QUEUE_STATS_SOURCES, QueueStatsSource
+from watchdog.queues import QUEUE_STATS_SOURCES, QueueStatsSource, QueueSystemConfig
 
 QUEUE_STATS_CALL_TIMEOUT_S = 5.0
 
@@ -173,6 +173,8 @@ class QueueProbe(ProbeUsingQueueDriver):
     """
     reason_prefixes: ClassVar[tuple[str, ...]] = ("queue.",)
     cards: ClassVar[tuple[str, ...]] = ("queue", "latency", "phases")
+    form_fields: ClassVar[tuple[str, ...]] = ("rules.waiting.over", "rules.oldest.over", "rules.consumers.under")
+    form_systems: ClassVar[Mapping[str, type[QueueSystemConfig]]] = QUEUE_STATS_SOURCES
     unsupported_fields: ClassVar[Mapping[str, str]] = {
         "expect": "not supported by queue probes: use rules",
         "prefer": "not supported by queue probes: use rules",

@@ -20,6 +20,7 @@ class ApschedulerJobSource(TableJobSource):
     Therefore, if a job disappears after its run was due, Watchdog reports it as gone only if more than one run of the
     job has been observed. The role needs only SELECT on the table."""
 
+    form_fields: ClassVar[tuple[str, ...]] = ("url", "table")
     kind: ClassVar[str] = "apscheduler"
     example: ClassVar[str] = """
         probes:

@@ -127,6 +127,8 @@ class QueueSystemConfig(ConfigModel):
     """Modules of optional packages."""
     pip_extra: ClassVar[str] = ""
     """The extra of our package that installs them."""
+    form_fields: ClassVar[tuple[str, ...]] = ()
+    """Its fields that a form has an input for, such as `queue`; others are entered as YAML."""
 
     @model_validator(mode="after")
     def _require_installed_modules(self) -> Self:

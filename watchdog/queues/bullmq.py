@@ -52,6 +52,7 @@ MAX_REDIS_CLIENT_LIST_CHARS = 8_000_000
 class BullmqQueueConfig(RedisQueueSystemConfig):
     """A BullMQ queue."""
 
+    form_fields: ClassVar[tuple[str, ...]] = ("redis", "queue")
     kind: ClassVar[str] = "bullmq"
     name: ClassVar[str] = "BullMQ"
     pip_extra: ClassVar[str] = "bullmq"

@@ -63,6 +63,7 @@ class HttpCanary(CanaryDriver):
     """A canary job that one HTTP request starts and another one polls. Expressions can use `status`, `headers`, `body`
     and `elapsed_ms`."""
 
+    form_fields: ClassVar[tuple[str, ...]] = ("enqueue", "poll", "done", "failed")
     kind: ClassVar[str] = "http"
     example: ClassVar[str] = """
         probes:

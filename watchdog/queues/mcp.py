@@ -51,6 +51,7 @@ class McpCanary(McpTarget, CanaryDriver):
     """A canary job that an MCP tool starts. The tool returns when the job is done, or immediately with a `job_id`, in
     which case a resource is polled for the state of the job."""
 
+    form_fields: ClassVar[tuple[str, ...]] = ("url", "tool", "resource", "done", "failed")
     kind: ClassVar[str] = "mcp"
     example: ClassVar[str] = """
         probes:

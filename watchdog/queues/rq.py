@@ -52,6 +52,7 @@ RQ_WORKERS_PER_REQUEST = 1_000
 class RqRedisConfig(RedisQueueSystemConfig):
     """A Redis in which RQ keeps its jobs."""
 
+    form_fields: ClassVar[tuple[str, ...]] = ("redis",)
     kind: ClassVar[str] = "rq"
     name: ClassVar[str] = "RQ"
     pip_extra: ClassVar[str] = "rq"
@@ -63,6 +64,8 @@ class RqRedisConfig(RedisQueueSystemConfig):
 
 class RqQueueConfig(RqRedisConfig):
     """An RQ queue."""
+
+    form_fields: ClassVar[tuple[str, ...]] = ("redis", "queue")
 
     queue: SingleLineText
     """The name of the queue."""
@@ -86,6 +89,7 @@ class RqQueueConfig(RqRedisConfig):
 class RqCanary(RqQueueConfig, CanaryDriver):
     """A canary job in an RQ queue."""
 
+    form_fields: ClassVar[tuple[str, ...]] = ("redis", "queue", "function")
     example: ClassVar[str] = """
         probes:
           - name: Import pipeline

@@ -123,6 +123,7 @@ class SqlJobSource(TableJobSource):
     """A PostgreSQL, MySQL, MariaDB or SQLite table in which every row is a run. The role needs only SELECT on the
     table."""
 
+    form_fields: ClassVar[tuple[str, ...]] = ("url", "table")
     kind: ClassVar[str] = "sql"
     example: ClassVar[str] = """
         probes:

@@ -17,6 +17,7 @@ from tests.support.html_checks import find_html_problems, visible_text
 from tests.support.managed_files import ENV, MANAGED_TEXT, ManagedFileHarness
 from tests.support.web import create_test_app, filled_database, request_page
 from watchdog.config.load import load_config
+from watchdog.config.probe_form import PROBE_FORM_KINDS, list_form_fields
 from watchdog.probes import PROBE_KINDS
 from watchdog.service.config_check import RunningConfigActions
 from watchdog.service.config_reload import ConfigReloadOutcome, ConfigReloadStatus
@@ -252,20 +253,64 @@ def test_what_is_not_applied_at_once_is_stated(app: FastAPI, harness: ManagedFil
         assert text in visible_text(page.text)
 
 
-@pytest.mark.parametrize("kind", PROBE_KINDS)
-def test_each_kind_has_a_form_with_an_example(app: FastAPI, kind: str) -> None:
-    browser = Browser(app)
-    page = browser.get(f"{NEW}?kind={kind}")
-    fields = read_fields(page)
-    assert fields["kind"] == kind
-    assert ("yaml" in fields) == (not PROBE_KINDS[kind].form_fields)
+@pytest.mark.parametrize("kind", PROBE_FORM_KINDS)
+def test_each_kind_has_a_form_with_labels(app: FastAPI, kind: str) -> None:
+    page = Browser(app).get(f"{NEW}?kind={kind}")
+    form_kind = read_fields(page)["kind"]
+    probe_kind, _, system = form_kind.partition(".")
+    assert form_kind.startswith(kind)
+    assert bool(system) == bool(PROBE_KINDS[probe_kind].form_systems)
+    labels = dict(re.findall(r'<label class="lab" for="([^"]+)">([^<]+)</label>', page))
+    for path in list_form_fields(form_kind):
+        assert labels[path.replace(".", "-")] != path
+
+
+FILLED_FORMS = {
+    "heartbeat": ({"heartbeat.schedule": "0 3 * * *", "heartbeat.timezone": "Europe/Berlin"}, "max_runtime", "soon"),
+    "canary.bullmq": (
+        {"canary.bullmq.redis": "redis://127.0.0.1:9/0", "canary.bullmq.queue": "q"},
+        "redis",
+        "http://x",
+    ),
+    "jobs.apscheduler": ({"jobs.apscheduler.url": "postgresql://127.0.0.1:9/a"}, "table", "a table"),
+    "queue.rq": ({"queue.rq.redis": "redis://127.0.0.1:9/0", "queue.rq.queue": "7"}, "over", "many"),
+}
+
+
+@pytest.mark.parametrize("kind", FILLED_FORMS)
+def test_a_form_of_a_kind_is_filled_in_corrected_and_edited(
+    app: FastAPI, harness: ManagedFileHarness, kind: str
+) -> None:
+    browser, (values, name, invalid_text) = Browser(app), FILLED_FORMS[kind]
+    path = next(path for path in list_form_fields(kind) if path.endswith(f".{name}"))
+    entered = {path.replace(".", "__"): value for path, value in {"name": "New one", **values}.items()}
+    page = browser.press(
+        browser.get(f"{NEW}?kind={kind}"), "save", NEW, **{**entered, path.replace(".", "__"): invalid_text}
+    )
+    assert page.status_code == 422
+    assert len(list_problems(page.text, path.replace(".", "-"))) == 1
+    assert list_problems(page.text, "yaml") == []
+    corrected = {path.replace(".", "__"): values.get(path, "200" if name == "over" else "")}
+    assert browser.press(page.text, "save", NEW, **corrected).status_code == 303
+    stored = browser.get("/config/probes/new-one")
+    assert read_fields(stored).items() >= values.items()
+    assert browser.press(stored, "save", "/config/probes/new-one", group="Jobs").status_code == 303
+    probe = next(probe for probe in load_config(harness.main, env=ENV).config.probes if probe.id == "new-one")
+    assert (probe.kind, probe.group) == (kind.partition(".")[0], "Jobs")
+
+
+def test_a_problem_of_a_section_is_at_its_first_field(app: FastAPI) -> None:
+    page = Browser(app).press(Browser(app).get(f"{NEW}?kind=heartbeat"), "save", NEW, name="Backup")
+    assert list_problems(page.text, "heartbeat-schedule") == [
+        "no schedule: set schedule or every, so that missed runs can be detected"
+    ]
 
 
 def test_a_heartbeat_gets_a_token_that_is_masked_once_it_is_stored(app: FastAPI, harness: ManagedFileHarness) -> None:
     browser = Browser(app)
     page = browser.get(f"{NEW}?kind=heartbeat")
-    (token,) = re.findall(r"[0-9a-f]{40}", read_fields(page)["yaml"])
-    assert browser.press(page, "save", NEW, name="Backup").status_code == 303
+    (token,) = re.findall(r"[0-9a-f]{40}", read_fields(page)["heartbeat.token"])
+    assert browser.press(page, "save", NEW, name="Backup", heartbeat__every="1h").status_code == 303
     assert token in harness.file.read_text()
     stored = browser.get("/config/probes/backup")
     assert "•••" in stored

@@ -48,6 +48,7 @@ def _validate_broker_url(text: str) -> str:
 class CeleryQueueConfig(QueueSystemConfig):
     """A Celery queue: a name at a broker."""
 
+    form_fields: ClassVar[tuple[str, ...]] = ("broker", "queue")
     kind: ClassVar[str] = "celery"
     name: ClassVar[str] = "Celery"
     required_modules: ClassVar[tuple[str, ...]] = ("celery", "redis")

@@ -46,6 +46,7 @@ CELERY_SENT_MARKER_TTL_MARGIN_MS = 10_000
 class CeleryCanary(CeleryQueueConfig, CanaryDriver):
     """A canary job in a Celery queue. The workers must keep their results in Redis, as JSON."""
 
+    form_fields: ClassVar[tuple[str, ...]] = ("broker", "backend", "queue", "task")
     example: ClassVar[str] = """
         probes:
           - name: Thumbnail pipeline

@@ -25,6 +25,7 @@ class CeleryBeatJobSource(JobSource):
     reported as unreadable. Without RedBeat or django-celery-beat, beat keeps its schedules in a local file, which
     Watchdog does not read: have one of the tasks check in instead (docs/heartbeats.md)."""
 
+    form_fields: ClassVar[tuple[str, ...]] = ("redbeat", "database")
     kind: ClassVar[str] = "celery"
     example: ClassVar[str] = """
         probes:

@@ -39,6 +39,7 @@ def _validate_pgboss_schema_name(text: str) -> str:
 class PgbossDatabaseConfig(PostgresQueueSystemConfig):
     """A database in which pg-boss keeps its jobs."""
 
+    form_fields: ClassVar[tuple[str, ...]] = ("url",)
     kind: ClassVar[str] = "pgboss"
     name: ClassVar[str] = "pg-boss"
 
@@ -51,6 +52,8 @@ class PgbossDatabaseConfig(PostgresQueueSystemConfig):
 
 class PgbossQueueConfig(PgbossDatabaseConfig):
     """A pg-boss queue."""
+
+    form_fields: ClassVar[tuple[str, ...]] = ("url", "queue")
 
     queue: SingleLineText
     """The name of the queue."""

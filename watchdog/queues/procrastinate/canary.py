@@ -79,6 +79,7 @@ PROCRASTINATE_DELETE_CANARY_JOB_SQL = f"""
 class ProcrastinateCanary(ProcrastinateQueueConfig, CanaryDriver):
     """A canary job in a Procrastinate 3 queue. The workers must keep finished jobs, as they do by default."""
 
+    form_fields: ClassVar[tuple[str, ...]] = ("url", "queue", "task")
     example: ClassVar[str] = """
         probes:
           - name: Invoice pipeline

@@ -23,6 +23,7 @@ PROCRASTINATE_UNKNOWN_FAILURE_REASON_MESSAGE = "Procrastinate does not store the
 class ProcrastinateDatabaseConfig(PostgresQueueSystemConfig):
     """A database in which Procrastinate keeps its jobs."""
 
+    form_fields: ClassVar[tuple[str, ...]] = ("url",)
     kind: ClassVar[str] = "procrastinate"
     name: ClassVar[str] = "Procrastinate"
 
@@ -33,6 +34,8 @@ class ProcrastinateDatabaseConfig(PostgresQueueSystemConfig):
 
 class ProcrastinateQueueConfig(ProcrastinateDatabaseConfig):
     """A queue of Procrastinate 3."""
+
+    form_fields: ClassVar[tuple[str, ...]] = ("url", "queue")
 
     queue: SingleLineText
     """The name of the queue."""

@@ -10,6 +10,8 @@ from typing import get_args
 from watchdog.config.managed_entry import ProbeTextProblem
 from watchdog.config.managed_file import ManagedFileText
 from watchdog.config.probe_form import (
+    COMMON_FORM_FIELDS,
+    PROBE_FORM_KINDS,
     ProbeFormFields,
     compose_probe_text,
     find_probe_kind,
@@ -53,7 +55,41 @@ INPUT_BY_FIELD = {
     "http.url": FormInputDescription("URL", "https://"),
     "http.method": FormInputDescription("Method", options=get_args(HttpTarget.model_fields["method"].annotation)),
     "mcp.url": FormInputDescription("URL", "https://"),
+    "heartbeat.schedule": FormInputDescription("When its job runs, as a cron schedule", "0 3 * * *"),
+    "heartbeat.timezone": FormInputDescription("Time zone of the schedule", "UTC"),
+    "heartbeat.every": FormInputDescription("How often its job runs, instead of a schedule", "15m"),
+    "heartbeat.grace": FormInputDescription("How late a run may start", "60s"),
+    "heartbeat.max_runtime": FormInputDescription("How long a run may take", "2h"),
+    "heartbeat.token": FormInputDescription("Token, the secret in the check-in URL"),
+    "canary.start_within": FormInputDescription("Time until a worker picks the job up", "10s"),
+    "canary.finish_within": FormInputDescription("Time until the job is finished", "30s"),
+    "canary.mcp.url": FormInputDescription("URL of the MCP server", "https://"),
+    "jobs.grace": FormInputDescription("How late a run may start", "60s"),
+    "rules.waiting.over": FormInputDescription("Most jobs that may wait", "200"),
+    "rules.oldest.over": FormInputDescription("Longest time that a job may wait", "15m"),
+    "rules.consumers.under": FormInputDescription("Fewest workers", "1"),
 }
+INPUT_BY_FIELD_OF_QUEUE_SYSTEM = {
+    "redis": FormInputDescription("Redis URL", "redis://user:password@host:6379/0"),
+    "url": FormInputDescription("Database URL", "postgresql://user:password@host/database"),
+    "queue": FormInputDescription("Queue"),
+    "table": FormInputDescription("Table"),
+    "broker": FormInputDescription("Broker URL", "redis://user:password@host:6379/0"),
+    "backend": FormInputDescription("Result backend URL", "redis://user:password@host:6379/1"),
+    "task": FormInputDescription("Task"),
+    "function": FormInputDescription("Function"),
+    "redbeat": FormInputDescription("Redis URL of RedBeat", "redis://user:password@host:6379/0"),
+    "database": FormInputDescription(
+        "or database URL of django-celery-beat", "postgresql://user:password@host/database"
+    ),
+    "enqueue": FormInputDescription("URL that starts a job", "https://"),
+    "poll": FormInputDescription("URL of the job", "https://api.acme.example/jobs/{job_id}"),
+    "done": FormInputDescription("Expression: the job is done", "body.status == 'completed'"),
+    "failed": FormInputDescription("Expression: the job failed", "body.status == 'failed'"),
+    "tool": FormInputDescription("Tool that starts a job"),
+    "resource": FormInputDescription("Resource of the job", "job:{job_id}"),
+}
+"""By the last part of the path."""
 FIRST_FIELDS = frozenset({"name", "schedule"})
 """Fields that are shown with those of the kind; the others are shown under "More fields"."""
 
@@ -78,6 +114,7 @@ class ProbeForm:
     """What a person has entered so far."""
 
     kind: str
+    """One of PROBE_FORM_KINDS."""
     fields: ProbeFormFields = field(default_factory=ProbeFormFields)
     probe_id: str = ""
     """The probe that is edited; empty: another one is added."""
@@ -87,6 +124,15 @@ class ProbeForm:
     """A probe whose secrets it may refer to."""
     former_name: str = ""
     """Of the probe that is edited."""
+
+    @property
+    def probe_kind(self) -> str:
+        return self.kind.partition(".")[0]
+
+    @property
+    def system(self) -> str:
+        """The key of its queue system; empty: it has none."""
+        return self.kind.partition(".")[2]
 
     def to_edit(self, managed: ManagedProbes) -> ProbeEdit:
         version = self.version or "-" if self.probe_id else ""
@@ -121,15 +167,23 @@ class ProbeFormPage:
     kinds: tuple[str, ...] = ()
     """To choose from, if another probe is added."""
 
+    @property
+    def systems(self) -> Mapping[str, str]:
+        """The queue systems of the kind, by key, to choose from if another probe is added."""
+        systems = PROBE_KINDS[self.form.probe_kind].form_systems if self.kinds else {}
+        return {key: system.name for key, system in systems.items()}
+
 
 def create_new_probe_form(kind: str) -> ProbeForm:
-    """With an example for what is entered as YAML."""
-    kind = kind if kind in PROBE_KINDS else DEFAULT_KIND
-    if PROBE_KINDS[kind].form_fields:
-        return ProbeForm(kind)
+    """With an example for what is entered as YAML. `kind`: without a queue system, it has the first one."""
+    kind = kind if kind in PROBE_FORM_KINDS else DEFAULT_KIND
+    model, system = PROBE_KINDS[kind.partition(".")[0]], kind.partition(".")[2]
+    if model.form_systems and not system:
+        return create_new_probe_form(f"{kind}.{next(iter(model.form_systems))}")
     example = ManagedFileText(CONFIG_KIND_EXAMPLES[f"probes[].{kind}"].lstrip("\n").encode(), "").entries[0].yaml
-    example = example.replace(EXAMPLE_CHECK_IN_TOKEN, token_hex(20))
-    return ProbeForm(kind, ProbeFormFields({}, split_probe_text(example, kind).rest))
+    fields = split_probe_text(example, kind)
+    tokens = {path: token_hex(20) for path, value in fields.values.items() if value == EXAMPLE_CHECK_IN_TOKEN}
+    return ProbeForm(kind, ProbeFormFields(tokens, fields.rest if system or not model.form_fields else ""))
 
 
 def create_form_of_probe(probe: ManagedProbe, version: str, *, is_copy: bool = False) -> ProbeForm:
@@ -144,7 +198,7 @@ def create_form_of_probe(probe: ManagedProbe, version: str, *, is_copy: bool = F
 
 def read_probe_form(form: Mapping[str, str], probe_id: str) -> ProbeForm:
     """A probe that is edited keeps its id if its name changes."""
-    kind = form.get("kind", "") if form.get("kind", "") in PROBE_KINDS else DEFAULT_KIND
+    kind = form.get("kind", "") if form.get("kind", "") in PROBE_FORM_KINDS else DEFAULT_KIND
     values = {path: form.get(path, "").replace("\r\n", "\n") for path in list_form_fields(kind)}
     if probe_id and not values.get("id", "").strip() and values["name"].strip() != form.get("former_name", ""):
         values["id"] = probe_id
@@ -167,7 +221,7 @@ def build_inputs(form: ProbeForm, problems: Iterable[ProbeTextProblem]) -> tuple
     inputs = [
         ProbeFormInput(
             path,
-            description := INPUT_BY_FIELD.get(path, FormInputDescription(path)),
+            description := describe_input(path),
             value := form.fields.values.get(path, ""),
             tuple(by_path[path]),
             ("", *dict.fromkeys((*description.options, *([value] if value else [])))) if description.options else (),
@@ -177,15 +231,19 @@ def build_inputs(form: ProbeForm, problems: Iterable[ProbeTextProblem]) -> tuple
     return inputs, tuple(rest)
 
 
+def describe_input(path: str) -> FormInputDescription:
+    name = path.rpartition(".")[2]
+    return INPUT_BY_FIELD.get(path) or INPUT_BY_FIELD_OF_QUEUE_SYSTEM.get(name, FormInputDescription(path))
+
+
 def is_problem_of_field(problem_path: str, path: str) -> bool:
-    """Whether it is about the field, about an entry of it, or about the short form of its section."""
+    """Whether it is about the field, about an entry of it, or about a section of the kind that has the field."""
     is_entry = problem_path.startswith(f"{path}.") and problem_path.removeprefix(f"{path}.").isdecimal()
-    return problem_path == path or is_entry or f"{problem_path}.url" == path
+    is_about_section = path not in COMMON_FORM_FIELDS and bool(problem_path) and path.startswith(f"{problem_path}.")
+    return problem_path == path or is_entry or is_about_section
 
 
-def split_inputs(
-    inputs: Sequence[ProbeFormInput], kind: str
-) -> tuple[tuple[ProbeFormInput, ...], tuple[ProbeFormInput, ...]]:
+def split_inputs(inputs: Sequence[ProbeFormInput]) -> tuple[tuple[ProbeFormInput, ...], tuple[ProbeFormInput, ...]]:
     """Those that are shown first, and the others."""
-    first = tuple(each for each in inputs if each.path in FIRST_FIELDS or each.path.startswith(f"{kind}."))
+    first = tuple(each for each in inputs if each.path in FIRST_FIELDS or each.path not in COMMON_FORM_FIELDS)
     return first, tuple(each for each in inputs if each not in first)

@@ -198,7 +198,7 @@ class ProbeFormResponder:
         self, form: ProbeForm, managed: ManagedProbes, *, error: ManagedProbeRefusedError | None = None, **content: Any
     ) -> ProbeFormPage:
         inputs, rest_problems = build_inputs(form, error.problems if error else ()) if form.kind else ([], ())
-        first, more = split_inputs(inputs, form.kind)
+        first, more = split_inputs(inputs)
         is_more_open = bool(rest_problems or form.fields.rest) or any(each.value or each.problems for each in more)
         title = "Edit probe" if form.probe_id else "New probe"
         return ProbeFormPage(
