@@ -44,6 +44,7 @@
     for (const element of body.querySelectorAll("[data-zone-name]")) {
       element.textContent = timeZone?.replaceAll("_", " ") ?? "in your time zone"
     }
+    for (const element of body.querySelectorAll("[data-zone-value]")) element.value = timeZone ?? "UTC"
   }
 
   showLocalTimes(document.body)

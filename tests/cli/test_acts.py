@@ -14,7 +14,7 @@ import pytest
 from tests.support.command_line import invoke_command
 from tests.support.missing_jobs import store_missing_jobs
 from tests.support.store import StoreHarness, make_registered_probe, make_results
-from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, format_iso8601
+from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, format_iso8601, format_time_of_day
 from watchdog.resources import find_resource_folder
 from watchdog.service.clock import read_wall_clock_ms
 from watchdog.store.act_tables import acts, pauses, silences
@@ -110,6 +110,7 @@ def test_an_incident_is_closed_and_explained(harness: StoreHarness) -> None:
         (["silence", "--group", "Core", "--for", "366d"], "may last for 365 days at most"),
         (["silence", "--group", "Core", "--until", "tomorrow"], "--until tomorrow: expected a date and a time"),
         (["silence", "--group", "Core", "--until", "2999-01-01T00:00"], "add the time zone"),
+        (["silence", "--group", "Core", "--until", "22:00"], "--until 22:00: add the time zone, such as +01:00"),
         (["silence", "--group", "Core", "--until", "2001-01-01T00:00Z"], "would end in the past"),
         (["pause", "nothing"], "no probe has the id or name nothing: `watchdog status` lists them"),
         (["pause", "Api", "--for", "1h", "--until", "2999-01-01T00:00Z"], "state --for or --until, and not both"),
@@ -138,16 +139,26 @@ def test_a_silence_is_listed_and_ended(harness: StoreHarness) -> None:
     assert first.startswith(f"{id} silences id api until ")
     assert second.replace("\xa0", " ") == f"It selects 1 probe and 1 open incident. `watchdog unsilence {id}` ends it."
     (row,) = invoke_command("silences").stdout.splitlines()[1:]
-    assert row.split()[:3] == [id, "id", "api"]
+    assert row.replace("\xa0", " ").split()[:9] == [id, "id", "api", "1", "probe", "and", "1", "open", "incident"]
+    (listed,) = invoke_command("silences", "-o", "json").json
+    assert (listed["probe_count"], listed["open_incident_count"]) == (1, 1)
     assert "[red]upgrade[/]" in row
     ran = invoke_command("unsilence", id)
     assert (ran.exit_code, ran.stdout) == (0, f"Ended: {id}\n")
     assert invoke_command("silences", "-o", "json").json == []
     (ended,) = invoke_command("silences", "--ended", "-o", "json").json
     assert (ended["id"], ended["ended_by"], ended["match"]["id"]) == (id, USER, "api")
+    assert (ended["probe_count"], ended["open_incident_count"]) == (None, None)
     again = invoke_command("unsilence", id)
     assert again.exit_code == 2
     assert f"by {USER}" in again.stderr
+
+
+def test_a_silence_ends_at_the_next_time_of_day(harness: StoreHarness) -> None:
+    ends_at = (read_wall_clock_ms() + HOUR_MS) // MINUTE_MS * MINUTE_MS
+    words = ["--id", "api", "--until", f"{format_time_of_day(ends_at)}Z"]
+    assert invoke_command("silence", *words).exit_code == 0
+    assert harness.select_row(silences)["ends_at"] == ends_at
 
 
 def test_an_incident_is_silenced_until_it_is_resolved(harness: StoreHarness) -> None:

@@ -32,6 +32,7 @@ from watchdog.api.serializers.incidents import serialize_incident, serialize_inc
 from watchdog.api.serializers.probes import serialize_probe_status
 from watchdog.app import RunningWatchdogService
 from watchdog.domain.acts import Actor, OperatorInterfaceKind
+from watchdog.domain.formatting import DAY_MS, format_iso8601
 from watchdog.domain.model import IncidentEvent
 from watchdog.domain.notification import Notification
 from watchdog.mcp_server import tool_jobs
@@ -228,6 +229,9 @@ async def test_operators_act_in_the_name_of_their_key(tmp_path: Path, mode: str)
                 "ops",
                 "moved",
             )
+            until = format_iso8601(app.clock() // 1_000 * 1_000 + DAY_MS)
+            timed = await call_tool(operator, "pause_probe", probe="payments-api", until=until)
+            assert timed["pause"]["until"] == until
             longer = await call_tool(operator, "pause_probe", probe="payments-api")
             assert longer["pause"] == {**paused["pause"], "until": None, "comment": ""}
             listed = await call_tool(operator, "list_probes", state="paused")
@@ -269,6 +273,9 @@ async def test_operators_act_in_the_name_of_their_key(tmp_path: Path, mode: str)
                 ("silence_until_resolved", "incident", "none"): "no incident has the id none",
                 ("silence", "duration", "1h"): "nothing is selected: state an id, group, tag",
                 ("silence", "duration", "soon"): "duration: ",
+                ("silence", "until", "22:00"): "until: add the time zone, such as +01:00",
+                ("begin_maintenance", "until", "soon"): "until: expected a date and a time",
+                ("begin_maintenance", "group", "Core"): "state either duration or until",
             }
             for (tool, name, value), message in refusals.items():
                 assert (await call_tool_error(operator, tool, **{name: value})).startswith(message)
@@ -286,7 +293,7 @@ async def test_operators_act_in_the_name_of_their_key(tmp_path: Path, mode: str)
         with app.store_executor.database.open_read_transaction() as connection:
             acts = [(act.kind, act.actor) for act in reversed(list_acts(connection, limit=12))]
         ops = Actor("ops", OperatorInterfaceKind.MCP)
-        kinds = "acknowledge", "unacknowledge", "silence", "unsilence", "silence", "pause", "pause", "resume"
+        kinds = "acknowledge", "unacknowledge", "silence", "unsilence", "silence", "pause", "pause", "pause", "resume"
         assert acts == [
             (kind, ops) for kind in (*kinds, "begin_maintenance", "end_maintenance", "forget_jobs", "close")
         ]

@@ -130,6 +130,17 @@ def test_labels_state_the_zone(browser: Browser, site: str, acme: FixtureRows) -
         context.close()
 
 
+def test_a_form_sends_the_zone_that_its_label_names(browser: Browser, site: str) -> None:
+    for is_script_enabled, zone in ((True, "Europe/Berlin"), (False, "UTC")):
+        context = browser.new_context(timezone_id="Europe/Berlin", java_script_enabled=is_script_enabled)
+        page = context.new_page()
+        page.goto(f"{site}/silences")
+        (label,) = page.locator("label[for=end]").all_inner_texts()
+        assert page.locator("input[name=timezone]").get_attribute("value") == zone
+        assert label == f"For how long, or until when ({zone})"
+        context.close()
+
+
 def test_relative_times_state_the_instant_on_hover(browser: Browser, site: str) -> None:
     context = browser.new_context(timezone_id="Asia/Kolkata")
     page = context.new_page()

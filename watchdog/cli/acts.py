@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,7 +30,7 @@ MatchedTagsOption = Annotated[
 MatchedKindOption = Annotated[str, typer.Option("--kind", help="Kind of the probes, such as http.")]
 MatchedSeverityOption = Annotated[str, typer.Option("--severity", help="info, warning or critical.")]
 ActDurationOption = Annotated[str, typer.Option("--for", help="For how long, such as 30m, 4h or 2d.")]
-ActEndOption = Annotated[str, typer.Option("--until", help="Until when, such as 2026-12-01T22:00+01:00.")]
+ActEndOption = Annotated[str, typer.Option("--until", help="Until when, such as 22:00Z or 2026-12-01T22:00+01:00.")]
 ActCommentOption = Annotated[str, typer.Option("--comment", help="Why, for others on call; at most 500 characters.")]
 
 
@@ -99,13 +98,13 @@ def parse_for_option_ms(text: str) -> int:
         exit_with_error(f"--for {text}: {e}")
 
 
-def parse_until_option(text: str) -> int:
-    """Epoch ms. Exits with one line if it is no instant."""
+def parse_instant_option(name: str, text: str) -> int:
+    """The instant that an option such as --until states, in epoch ms. Exits with one line if it is none."""
+    from watchdog.domain.acts import OperatorActRefusedError
+    from watchdog.service.act_input import parse_act_instant
+    from watchdog.service.clock import read_wall_clock_ms
+
     try:
-        instant = datetime.fromisoformat(text)
-        ms = round(instant.timestamp() * MS_PER_SECOND)
-    except (ValueError, OverflowError):
-        exit_with_error(f"--until {text}: expected a date and a time, such as 2026-12-01T22:00+01:00")
-    if instant.tzinfo is None:
-        exit_with_error(f"--until {text}: add the time zone, such as +01:00, or Z for UTC")
-    return ms
+        return parse_act_instant(text, "", read_wall_clock_ms())
+    except OperatorActRefusedError as e:
+        exit_with_error(f"{name} {text}: {e}")

@@ -18,8 +18,8 @@ from watchdog.cli.acts import (
     MatchedTagsOption,
     open_database_to_act,
     parse_for_option_ms,
+    parse_instant_option,
     parse_severity_option,
-    parse_until_option,
 )
 from watchdog.cli.click_classes import CommandGroupWithoutPydantic, CommandWithoutPydantic
 from watchdog.cli.common import (
@@ -102,7 +102,7 @@ def maintenance_begin_command(
     if bool(duration) == bool(until):
         exit_with_error("state either --for or --until: for how long, or until when")
     duration_ms = parse_for_option_ms(duration) if duration else 0
-    ends_at = parse_until_option(until) if until else 0
+    ends_at = parse_instant_option("--until", until) if until else 0
     with open_database_to_act(config) as (database, user, now):
         request = MaintenanceRequest(match, ends_at or now + duration_ms, comment, selects_everything=everything)
         started = begin_maintenance(database, request, user, now)

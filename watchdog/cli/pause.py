@@ -6,7 +6,14 @@ from typing import Annotated
 
 import typer
 
-from watchdog.cli.acts import ActCommentOption, open_database_to_act, parse_for_option_ms, parse_until_option
+from watchdog.cli.acts import (
+    ActCommentOption,
+    ActDurationOption,
+    ActEndOption,
+    open_database_to_act,
+    parse_for_option_ms,
+    parse_instant_option,
+)
 from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, exit_with_error
 from watchdog.cli.completion import ProbeArgument
 from watchdog.cli.output import CliOutputFormat, OutputFormatOption, print_json
@@ -14,8 +21,8 @@ from watchdog.cli.output import CliOutputFormat, OutputFormatOption, print_json
 
 def pause_command(
     probe: ProbeArgument,
-    duration: Annotated[str, typer.Option("--for", help="For how long, such as 30m, 4h or 2d.")] = "",
-    until: Annotated[str, typer.Option(help="Until when, such as 2026-12-01T22:00+01:00.")] = "",
+    duration: ActDurationOption = "",
+    until: ActEndOption = "",
     comment: ActCommentOption = "",
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
     output: OutputFormatOption = CliOutputFormat.TABLE,
@@ -35,7 +42,7 @@ def pause_command(
     if duration and until:
         exit_with_error("state --for or --until, and not both: for how long, or until when")
     duration_ms = parse_for_option_ms(duration) if duration else None
-    ends_at = parse_until_option(until) if until else None
+    ends_at = parse_instant_option("--until", until) if until else None
     with open_database_to_act(config) as (database, user, now):
         ends_at = ends_at if duration_ms is None else now + duration_ms
         paused = pause_probe(database, probe, ends_at, user, comment, now=now)

@@ -11,6 +11,8 @@ from watchdog.cli.completion import complete_probe_name
 from watchdog.cli.output import CliOutputFormat, OutputFormatOption, escape_rich_markup, print_json_or_table
 
 if TYPE_CHECKING:
+    from watchdog.domain.model import Json
+    from watchdog.domain.selection import SelectedCounts
     from watchdog.domain.silencing import Silence
 
 MAX_LISTED_ENDED_SILENCES = 100
@@ -31,14 +33,18 @@ def silences_command(
 ) -> None:
     """List the silences that are in effect.
 
+    Each with how many probes and open incidents it selects now.
+
     \b
     Example: watchdog silences --probe API
     """
     from watchdog.api.serializers.acts import serialize_silence
     from watchdog.store.read.acts import list_silences, list_silences_in_effect
+    from watchdog.store.read.selections import load_active_probe_infos, load_selected_counts_of_silences
 
     with open_read_connection_or_exit(config) as (connection, now):
         silences = list_silences_in_effect(connection)
+        counts = load_selected_counts_of_silences(connection, silences, load_active_probe_infos(connection))
         silences += list_silences(connection, is_in_effect=False, limit=MAX_LISTED_ENDED_SILENCES) if with_ended else []
         if probe is not None:
             matching = find_probes_or_exit(connection, probe)
@@ -48,20 +54,29 @@ def silences_command(
     print_json_or_table(
         output,
         silences,
-        to_json=serialize_silence,
-        headings=("id", "silenced", "until", "by", "comment"),
-        to_row=lambda silence: _format_silence_cli_row(silence, now),
+        to_json=lambda silence: {**serialize_silence(silence), **_to_json_counts(counts.get(silence.id))},
+        headings=("id", "silenced", "selects", "until", "by", "comment"),
+        to_row=lambda silence: _format_silence_cli_row(silence, counts.get(silence.id), now),
         empty_text="no silences",
     )
 
 
-def _format_silence_cli_row(silence: Silence, now: int) -> tuple[str, ...]:
+def _to_json_counts(counts: SelectedCounts | None) -> dict[str, Json]:
+    """null for a silence that has ended."""
+    return {
+        "probe_count": counts.probe_count if counts else None,
+        "open_incident_count": counts.open_incident_count if counts else None,
+    }
+
+
+def _format_silence_cli_row(silence: Silence, counts: SelectedCounts | None, now: int) -> tuple[str, ...]:
     from watchdog.domain.formatting import format_utc_timestamp
 
     ended = "" if silence.ended_at is None else f"ended {format_utc_timestamp(silence.ended_at, now)}"
     return (
         silence.id,
         escape_rich_markup(silence.describe_selection()),
+        counts.describe().removeprefix("selects ") if counts else "",
         ended or silence.describe_end(now).removeprefix("until "),
         escape_rich_markup(silence.actor.name),
         escape_rich_markup(silence.comment.replace("\n", " ")),

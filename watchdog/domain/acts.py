@@ -114,11 +114,17 @@ class ActSubjectKind(StrEnum):
 class OperatorActRefusedError(Exception):
     """An act is refused; nothing was stored. The message states why, and what to do.
 
-    `unknown_subject`: what does not exist, so that each interface can name where it lists those that do.
+    `unknown_subject`: what does not exist, so that each interface can name where it lists those that do. `field`: the
+    name of the value that is not valid, such as "comment"; empty: the message is not about a single value.
     """
 
     def __init__(
-        self, refusal: OperatorActRefusalReason, message: str, *, unknown_subject: ActSubjectKind | None = None
+        self,
+        refusal: OperatorActRefusalReason,
+        message: str,
+        *,
+        unknown_subject: ActSubjectKind | None = None,
+        field: str = "",
     ):
         super().__init__(message)
-        self.refusal, self.unknown_subject = refusal, unknown_subject
+        self.refusal, self.unknown_subject, self.field = refusal, unknown_subject, field

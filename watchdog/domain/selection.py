@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import NamedTuple
 
+from watchdog.domain.formatting import format_count_with_noun
 from watchdog.domain.model import ProbeInfo
 from watchdog.domain.routing import ProbeMatcher
 from watchdog.domain.silencing import EVERY_PROBE_MATCHER, SilenceMatcher, matches_subject_pattern
@@ -27,6 +28,19 @@ class SelectionSummary(NamedTuple):
     """Of a silence: how many probes have incidents that it may select. A probe need not have reported its subject."""
     warnings: tuple[str, ...] = ()
     """Why it may select nothing, as clauses such as "no probe has the group 'Coer' now; did you mean 'Core'?"."""
+
+
+class SelectedCounts(NamedTuple):
+    """What a silence in effect selects now."""
+
+    probe_count: int
+    """How many probes have incidents that it may select."""
+    open_incident_count: int
+
+    def describe(self) -> str:
+        """ "selects 3 probes and 1 open incident"."""
+        probes = format_count_with_noun(self.probe_count, "probe")
+        return f"selects {probes} and {format_count_with_noun(self.open_incident_count, 'open incident')}"
 
 
 def summarize_silence_selection(

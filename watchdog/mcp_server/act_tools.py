@@ -21,12 +21,13 @@ from watchdog.api.serializers.acts import (
 from watchdog.api.serializers.maintenance import serialize_maintenance_window, serialize_started_maintenance
 from watchdog.api.serializers.receivers import serialize_receiver_test
 from watchdog.config_types import parse_config_duration_ms
-from watchdog.domain.acts import Actor
+from watchdog.domain.acts import Actor, OperatorActRefusedError
 from watchdog.domain.model import Severity
 from watchdog.domain.routing import ProbeMatcher
 from watchdog.domain.silencing import SilenceMatcher
 from watchdog.mcp_server.context import McpToolContext
 from watchdog.mcp_server.tool_jobs import McpToolRequestError
+from watchdog.service.act_input import parse_act_instant
 from watchdog.service.acts import (
     ActResultT,
     MaintenanceRequest,
@@ -51,6 +52,9 @@ ActToolContext: TypeAlias = Context[Any, Any]
 OpenIncidentParameter = Annotated[str, Field(max_length=200, description="The id of an open incident.")]
 ProbeParameter = Annotated[str, Field(max_length=200, description="A probe's id or name, as in list_probes.")]
 DurationParameter = Annotated[str, Field(max_length=50, description="For how long, such as 30m, 4h or 2d.")]
+EndParameter = Annotated[
+    str, Field(max_length=50, description="Until when, with the time zone, such as 22:00Z or 2026-12-01T22:00+01:00.")
+]
 MatchedGroupParameter = Annotated[str, Field(description="The group of the probes.")]
 MatchedTagsParameter = Annotated[list[str], Field(description="A probe must have all of them.")]
 MatchedKindParameter = Annotated[str, Field(description="The kind of the probes, such as http.")]
@@ -137,8 +141,9 @@ class ActTools:
 
     async def silence(
         self,
-        duration: DurationParameter,
         ctx: ActToolContext,
+        duration: DurationParameter = "",
+        until: EndParameter = "",
         probe: ProbeParameter = "",
         group: MatchedGroupParameter = "",
         tags: MatchedTagsParameter = [],  # noqa: B006 - only read
@@ -150,19 +155,19 @@ class ActTools:
         all: Annotated[bool, Field(description="Every incident; then no other condition may be given.")] = False,
         comment: CommentParameter = "",
     ) -> ActToolResult:
-        """Hold back the notifications of some incidents for a time: {silence: {id, match, until, ...},
-        open_incident_count, probe_count, warnings}. A warning states that no probe matches, for example because of a
-        misspelt group, or that the subject is not known. An incident must match every condition that is given; at least
-        one is necessary, or all. Incidents open and resolve as before, and what is still open at the end is sent then.
-        Ask the person on call before you silence. Each call begins another silence. Requires an API key with role
-        operator.
+        """Hold back the notifications of some incidents for a duration or until an instant: {silence: {id, match,
+        until, ...}, open_incident_count, probe_count, warnings}. A warning states that no probe matches, for example
+        because of a misspelt group, or that the subject is not known. An incident must match every condition that is
+        given; at least one is necessary, or all. Incidents open and resolve as before, and what is still open at the
+        end is sent then. Ask the person on call before you silence. Each call begins another silence. Requires an API
+        key with role operator.
         """
         matcher = SilenceMatcher(ProbeMatcher(severity, frozenset(tags), group, kind, probe), subject)
-        duration_ms = self._parse_duration_ms(duration)
+        compute_end = self._parse_end(duration, until)
         started = await self._run_act(
             ctx,
             lambda database, actor, now: begin_silence(
-                database, SilenceRequest(matcher, now + duration_ms, comment, selects_everything=all), actor, now
+                database, SilenceRequest(matcher, compute_end(now), comment, selects_everything=all), actor, now
             ),
         )
         return {**serialize_started_silence(*started)}
@@ -192,18 +197,19 @@ class ActTools:
         probe: ProbeParameter,
         ctx: ActToolContext,
         duration: DurationParameter = "",
+        until: EndParameter = "",
         comment: CommentParameter = "",
     ) -> ActToolResult:
-        """Stop running a probe for a time, or without a duration until resume_probe: {probe, pause: {since, until, by,
-        through, comment}}. Nothing about it is reported, the time does not count for uptime, and an incident that is
-        open stays open. If the probe is paused already, the end and the comment change. Ask the person on call before
-        you pause; to hold back only notifications, use silence. Requires an API key with role operator.
+        """Stop running a probe for a duration, until an instant, or without both until resume_probe: {probe, pause:
+        {since, until, by, through, comment}}. Nothing about it is reported, the time does not count for uptime, and an
+        incident that is open stays open. If the probe is paused already, the end and the comment change. Ask the person
+        on call before you pause; to hold back only notifications, use silence. Requires an API key with role operator.
         """
-        duration_ms = self._parse_duration_ms(duration) if duration else None
+        compute_end = self._parse_end(duration, until) if duration or until else None
         paused = await self._run_act(
             ctx,
             lambda database, actor, now: pause_probe(
-                database, probe, None if duration_ms is None else now + duration_ms, actor, comment, now=now
+                database, probe, None if compute_end is None else compute_end(now), actor, comment, now=now
             ),
         )
         return {**serialize_probe_pause(paused.probe_id, paused.pause)}
@@ -248,8 +254,9 @@ class ActTools:
 
     async def begin_maintenance(
         self,
-        duration: DurationParameter,
         ctx: ActToolContext,
+        duration: DurationParameter = "",
+        until: EndParameter = "",
         probe: ProbeParameter = "",
         group: MatchedGroupParameter = "",
         tags: MatchedTagsParameter = [],  # noqa: B006 - only read
@@ -264,11 +271,11 @@ class ActTools:
         before you begin. Each call begins another window. Requires an API key with role operator.
         """
         matcher = ProbeMatcher(severity, frozenset(tags), group, kind, probe)
-        duration_ms = self._parse_duration_ms(duration)
+        compute_end = self._parse_end(duration, until)
         window, probe_count = await self._run_act(
             ctx,
             lambda database, actor, now: begin_maintenance(
-                database, MaintenanceRequest(matcher, now + duration_ms, comment, selects_everything=all), actor, now
+                database, MaintenanceRequest(matcher, compute_end(now), comment, selects_everything=all), actor, now
             ),
         )
         return {**serialize_started_maintenance(window, probe_count, window.starts_at)}
@@ -286,12 +293,24 @@ class ActTools:
         )
         return {**serialize_maintenance_window(ended, now)}
 
-    def _parse_duration_ms(self, duration: str) -> int:
-        """Raises ToolError."""
+    def _parse_end(self, duration: str, until: str) -> Callable[[int], int]:
+        """How the end follows from now, in epoch ms. Raises ToolError."""
+        if bool(duration) == bool(until):
+            message = "state either duration or until: for how long, or until when"
+            raise self._to_tool_error(McpToolRequestError(message))
         try:
-            return parse_config_duration_ms(duration)
+            duration_ms = parse_config_duration_ms(duration) if duration else 0
         except ValueError as e:
             raise self._to_tool_error(McpToolRequestError(f"duration: {e}")) from None
+        return lambda now: now + duration_ms if duration else _parse_instant("until", until, now)
 
     def _to_tool_error(self, error: McpToolRequestError) -> ToolError:
         return ToolError(self._context.runner.mask(str(error)))
+
+
+def _parse_instant(name: str, text: str, now: int) -> int:
+    """An instant with its time zone, in epoch ms. Raises OperatorActRefusedError."""
+    try:
+        return parse_act_instant(text, "", now)
+    except OperatorActRefusedError as e:
+        raise OperatorActRefusedError(e.refusal, f"{name}: {e}") from None

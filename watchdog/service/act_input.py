@@ -5,6 +5,11 @@ All functions raise OperatorActRefusedError.
 
 from __future__ import annotations
 
+import re
+from datetime import datetime, time, timedelta, tzinfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from watchdog.config_types import parse_config_duration_ms
 from watchdog.domain.acts import (
     MAX_ACT_COMMENT_CHARS,
     MAX_ACTOR_NAME_CHARS,
@@ -22,6 +27,14 @@ from watchdog.domain.silencing import (
     SilenceMatcher,
 )
 from watchdog.domain.text import replace_invisible_characters, truncate_to_single_line
+from watchdog.domain.timestamps import to_epoch_ms
+
+ACT_END_FIELD = "end"
+"""The name of the field in which a person states when an act ends."""
+NO_INSTANT_TEXT = "expected a date and a time, such as 2026-12-01T22:00+01:00"
+MISSING_TIMEZONE_TEXT = "add the time zone, such as +01:00, or Z for UTC"
+MS_PER_SECOND = 1_000
+_TIME_OF_DAY_PATTERN = re.compile(r"(\d?\d)(:\d\d(?:Z|[+-]\d\d:\d\d)?)", re.ASCII)
 
 
 def validate_silence_matcher(
@@ -74,7 +87,7 @@ def _validate_and_clean_probe_matcher(matcher: ProbeMatcher, owner: str) -> Prob
         require_act_text_within_limit(name, text, MAX_SILENCE_SUBJECT_PATTERN_CHARS)
     if len(matcher.tags) > MAX_SILENCE_TAGS:
         message = f"the {owner} has {format_number(len(matcher.tags))} tags; at most {MAX_SILENCE_TAGS} are possible"
-        raise OperatorActRefusedError(OperatorActRefusalReason.INVALID, message)
+        raise OperatorActRefusedError(OperatorActRefusalReason.INVALID, message, field="tags")
     return ProbeMatcher(
         matcher.severity,
         frozenset(map(replace_invisible_characters, matcher.tags)),
@@ -84,16 +97,58 @@ def _validate_and_clean_probe_matcher(matcher: ProbeMatcher, owner: str) -> Prob
     )
 
 
+def parse_act_end(text: str, timezone: str, now: int) -> int:
+    """When an act ends, in epoch ms: "4h" from now on, or as `parse_act_instant`."""
+    text = text.strip().removeprefix("for ")
+    try:
+        return now + parse_config_duration_ms(text)
+    except ValueError:
+        pass
+    try:
+        return parse_act_instant(text, timezone, now)
+    except OperatorActRefusedError as e:
+        typed = f", not '{truncate_to_single_line(replace_invisible_characters(text), 40)}'" if text else ""
+        message = f"write for how long, as 30m, 4h or 2d, or until when, as 22:00 or 2026-12-01 22:00{typed}"
+        raise OperatorActRefusedError(e.refusal, message, field=ACT_END_FIELD) from None
+
+
+def parse_act_instant(text: str, timezone: str, now: int) -> int:
+    """An instant that a person states, in epoch ms: the next "22:00", or "2026-12-01 22:00"; both also with an offset
+    such as +01:00 or Z. `timezone`: the IANA name of the zone of a time without an offset; empty: it needs one."""
+    text = text.strip().removeprefix("until ")
+    text = f"{text.removesuffix('UTC').rstrip()}Z" if text.endswith("UTC") else text
+    try:
+        zone = ZoneInfo(timezone) if timezone else None
+        time_of_day = _TIME_OF_DAY_PATTERN.fullmatch(text)
+        if time_of_day is None and len(text) <= len("2026-12-01"):
+            raise ValueError("a day is not an instant")
+        stated = datetime.fromisoformat(f"2000-01-01T{time_of_day[1]:0>2}{time_of_day[2]}" if time_of_day else text)
+        zone_of_text = stated.tzinfo or zone
+        if zone_of_text is None:
+            raise OperatorActRefusedError(OperatorActRefusalReason.INVALID, MISSING_TIMEZONE_TEXT, field=ACT_END_FIELD)
+        if time_of_day:
+            return _find_next_time_of_day(stated.time(), zone_of_text, now)
+        return to_epoch_ms(stated, zone_of_text)
+    except (ValueError, OverflowError, OSError, ZoneInfoNotFoundError):
+        raise OperatorActRefusedError(OperatorActRefusalReason.INVALID, NO_INSTANT_TEXT, field=ACT_END_FIELD) from None
+
+
+def _find_next_time_of_day(time_of_day: time, zone: tzinfo, now: int) -> int:
+    """Later than `now`."""
+    today = datetime.fromtimestamp(now / MS_PER_SECOND, zone).date()
+    candidates = (
+        to_epoch_ms(datetime.combine(today + timedelta(days=days), time_of_day, zone)) for days in range(3)
+    )  # fmt: skip
+    return next(at for at in candidates if at > now)
+
+
 def require_end_within_limit(ends_at: int, now: int, max_duration_ms: int, name: str) -> None:
     if ends_at <= now:
-        raise OperatorActRefusedError(
-            OperatorActRefusalReason.INVALID, f"the {name} would end in the past: choose a later end"
-        )
+        message = f"the {name} would end in the past: choose a later end"
+        raise OperatorActRefusedError(OperatorActRefusalReason.INVALID, message, field=ACT_END_FIELD)
     if ends_at - now > max_duration_ms:
-        days = max_duration_ms // DAY_MS
-        raise OperatorActRefusedError(
-            OperatorActRefusalReason.INVALID, f"a {name} may last for {days} days at most: choose an earlier end"
-        )
+        message = f"a {name} may last for {max_duration_ms // DAY_MS} days at most: choose an earlier end"
+        raise OperatorActRefusedError(OperatorActRefusalReason.INVALID, message, field=ACT_END_FIELD)
 
 
 def validate_and_clean_act_comment(comment: str) -> str:
@@ -107,6 +162,7 @@ def require_act_text_within_limit(name: str, text: str, max_chars: int) -> None:
         raise OperatorActRefusedError(
             OperatorActRefusalReason.INVALID,
             f"the {name} has {format_number(len(text))} characters; at most {format_number(max_chars)} are possible",
+            field="tags" if name == "tag" else name,
         )
 
 

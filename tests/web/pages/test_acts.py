@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from html import unescape
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from fastapi import FastAPI
 
 from tests.support.acts import register_probe
 from tests.support.fixture_rows import NOW, FixtureRows
 from tests.support.html_checks import find_html_problems, visible_text
+from tests.support.page_forms import find_token, read_page, sign_in, submit
 from tests.support.store import make_result
 from tests.support.web import create_test_app, filled_database, list_requests, request_page
 from watchdog.domain.formatting import DAY_MS, HOUR_MS
@@ -92,29 +91,6 @@ def unchanged_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dat
 def refusing_app(unchanged_database: Database) -> FastAPI:
     """For the requests that are refused: to build an application takes longer than to answer them."""
     return create_test_app(unchanged_database, api_keys=KEYS)
-
-
-def sign_in(app: FastAPI, key: ApiKey, headers: Mapping[str, str] | None = None) -> str:
-    response = request_page(app, "/login", "POST", data={"key": key.secret}, headers=headers)
-    return response.headers["set-cookie"].partition(";")[0].partition("=")[2]
-
-
-def read_page(app: FastAPI, path: str, cookie: str) -> str:
-    response = request_page(app, path, headers={"Cookie": f"{SESSION_COOKIE_NAME}={cookie}"})
-    assert response.status_code == 200
-    assert find_html_problems(response.text) == []
-    return response.text
-
-
-def find_token(html: str) -> str:
-    return unescape(re.findall(r'name="csrf_token" value="([^"]+)"', html)[0])
-
-
-def submit(
-    app: FastAPI, path: str, fields: Mapping[str, str], cookie: str, headers: Mapping[str, str] | None = None
-) -> httpx.Response:
-    given = {"Cookie": f"{SESSION_COOKIE_NAME}={cookie}", "Sec-Fetch-Site": "same-origin", **(headers or {})}
-    return request_page(app, path, "POST", data=dict(fields), headers=given)
 
 
 def count_rows(database: Database) -> int:
@@ -261,7 +237,8 @@ def test_a_probe_is_paused_and_resumed(app: FastAPI, fields: Mapping[str, str], 
     assert re.findall(r'formaction="/probes/api/pause"( name="duration" value="24h")?>', page) == [
         ' name="duration" value="24h"',
         "",
-    ]
+        "",
+    ], "for a day, without an end, and until the time that is entered"
     token = {"csrf_token": find_token(page)}
     for _ in range(2):
         response = submit(app, "/probes/api/pause", {**token, **fields}, cookie)
@@ -327,7 +304,7 @@ def test_maintenance_begins_and_is_ended(app: FastAPI) -> None:
     cookie = sign_in(app, OPERATOR)
     page = read_page(app, "/maintenance", cookie)
     assert "No maintenance in effect" in visible_text(page)
-    assert {"id", "group", "tags", "kind", "severity", "all", "duration", "comment"} <= set(
+    assert {"id", "group", "tags", "kind", "severity", "all", "end", "comment"} <= set(
         re.findall(r'<(?:input|select) [^>]*name="(\w+)"', page)
     )
     selected = {"id": "api", "group": "Core", "tags": " prod,,eu ", "kind": "http", "severity": "warning"}
@@ -372,7 +349,7 @@ def test_maintenance_of_one_probe_begins_on_its_page(app: FastAPI) -> None:
 def test_the_form_selects_by_every_field(app: FastAPI) -> None:
     cookie = sign_in(app, OPERATOR)
     page = read_page(app, "/silences", cookie)
-    assert {"id", "group", "tags", "kind", "severity", "subject", "all", "duration", "comment"} <= set(
+    assert {"id", "group", "tags", "kind", "severity", "subject", "all", "end", "comment"} <= set(
         re.findall(r'<(?:input|select) [^>]*name="(\w+)"', page)
     )
     selected = {"id": "api", "group": "Core", "tags": " prod,,eu ", "kind": "http", "severity": "warning"}
@@ -405,17 +382,27 @@ def test_the_form_selects_by_every_field(app: FastAPI) -> None:
         (f"/incidents/{RESOLVED}/close", {}, 409, "only an open incident can be closed"),
         (f"/incidents/{OPEN}/acknowledge", {"comment": "x" * 501}, 422, "the comment has 501 characters".capitalize()),
         ("/incidents/none/silence", {"duration": "1h"}, 404, "There is no incident none."),
-        (f"/incidents/{OPEN}/silence", {}, 422, "The duration is missing or not valid. Write how long"),
-        (f"/incidents/{OPEN}/silence", {"duration": "soon"}, 422, "The duration is missing or not valid."),
+        (f"/incidents/{OPEN}/silence", {}, 422, "Write for how long, as 30m, 4h or 2d, or until when, as 22:00"),
+        (
+            f"/incidents/{OPEN}/silence",
+            {"duration": "soon"},
+            422,
+            "Write for how long, as 30m, 4h or 2d, or until when, as 22:00",
+        ),
         (f"/incidents/{OPEN}/silence", {"duration": "400d"}, 422, "A silence may last for 365 days at most"),
         (f"/incidents/{OPEN}/silence", {"duration": "9" * 400 + "d"}, 422, ""),
         ("/incidents/none/silence", {"duration": "until resolved"}, 404, "No incident has the id none."),
         (f"/incidents/{RESOLVED}/silence", {"duration": "until resolved"}, 409, "The incident was resolved at 2"),
-        (f"/incidents/{OPEN}/silence", {"duration": "Until resolved"}, 422, "The duration is missing or not valid."),
+        (
+            f"/incidents/{OPEN}/silence",
+            {"duration": "Until resolved"},
+            422,
+            "Write for how long, as 30m, 4h or 2d, or until when, as 22:00",
+        ),
         ("/probes/none/silence", {"duration": "1h"}, 404, "There is no probe with the id none"),
         ("/silences", {"duration": "1h"}, 422, "Nothing is selected: state an id"),
         ("/silences", {"duration": "1h", "all": "1", "group": "Core"}, 422, "`all` silences everything"),
-        ("/silences", {"duration": "1h", "severity": "high"}, 422, "There is no such severity. Choose info"),
+        ("/silences", {"duration": "1h", "severity": "high"}, 422, "There is no such severity: choose info"),
         ("/silences/none/end", {}, 404, "No silence has the id none. Check the id: /silences lists them."),
         ("/probes/none/pause", {}, 404, "There is no probe with the id none"),
         ("/probes/none/resume", {}, 404, "There is no probe with the id none"),
@@ -423,19 +410,24 @@ def test_the_form_selects_by_every_field(app: FastAPI) -> None:
         ("/probes/api/run-now", {}, 409, "No process can run API: no probe has run yet"),
         ("/probes/job/run-now", {}, 422, "Job cannot be run on request: its job checks in"),
         ("/probes/api/resume", {}, 409, "API is not paused."),
-        ("/probes/api/pause", {"duration": "soon"}, 422, "The duration is missing or not valid. Write how long"),
+        (
+            "/probes/api/pause",
+            {"duration": "soon"},
+            422,
+            "Write for how long, as 30m, 4h or 2d, or until when, as 22:00",
+        ),
         ("/probes/api/pause", {"duration": "400d"}, 422, "A pause may last for 365 days at most"),
         ("/probes/api/pause", {"comment": "x" * 501}, 422, "The comment has 501 characters"),
         ("/maintenance", {"duration": "1h"}, 422, "Nothing is selected: state an id"),
         ("/maintenance", {"duration": "1h", "all": "1", "group": "Core"}, 422, "`all` selects everything"),
-        ("/maintenance", {"duration": "1h", "severity": "high"}, 422, "There is no such severity. Choose info"),
+        ("/maintenance", {"duration": "1h", "severity": "high"}, 422, "There is no such severity: choose info"),
         (
             "/maintenance",
             {"duration": "1h", "group": "None"},
             422,
             "No probe has the group 'None' now. /probes lists them.",
         ),
-        ("/maintenance", {"group": "Core"}, 422, "The duration is missing or not valid. Write how long"),
+        ("/maintenance", {"group": "Core"}, 422, "Write for how long, as 30m, 4h or 2d, or until when, as 22:00"),
         (
             "/maintenance",
             {"group": "Core", "duration": "31d"},
@@ -450,7 +442,12 @@ def test_the_form_selects_by_every_field(app: FastAPI) -> None:
             "No maintenance window has the id none. Check the id: /maintenance lists them.",
         ),
         ("/probes/none/maintenance", {"duration": "1h"}, 404, "There is no probe with the id none"),
-        ("/probes/api/maintenance", {"duration": "soon"}, 422, "The duration is missing or not valid."),
+        (
+            "/probes/api/maintenance",
+            {"duration": "soon"},
+            422,
+            "Write for how long, as 30m, 4h or 2d, or until when, as 22:00",
+        ),
         (f"/incidents/{OPEN}/acknowledge", {"comment": "x" * 20_000}, 413, "The form is too long."),
     ],
 )

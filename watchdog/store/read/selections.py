@@ -9,9 +9,9 @@ import sqlalchemy as sa
 
 from watchdog.domain.maintenance_windows import MaintenanceWindow, describe_maintenance_mismatch
 from watchdog.domain.model import ProbeInfo
-from watchdog.domain.selection import SelectionSummary, summarize_silence_selection
+from watchdog.domain.selection import SelectedCounts, SelectionSummary, summarize_silence_selection
 from watchdog.domain.silencing import Silence, SilenceMatcher
-from watchdog.store.act_tables import silenced_incidents
+from watchdog.store.act_tables import silence_is_in_effect, silenced_incidents, silences
 from watchdog.store.codec import decode_probe_info
 from watchdog.store.read.jobs import load_newest_job_source_listings
 from watchdog.store.tables import alert_states, incidents, probes
@@ -46,6 +46,41 @@ def _load_known_subjects(connection: sa.Connection, probe_database_ids: Sequence
         for row in connection.execute(query):
             subjects[row.probe].add(row.subject)
     return subjects
+
+
+def load_selected_counts_of_silences(
+    connection: sa.Connection, in_effect: Sequence[Silence], probes: Mapping[int, ProbeInfo]
+) -> dict[str, SelectedCounts]:
+    """By id of the silence. `probes`: those that are not retired, by database id."""
+    open_counts = _count_open_incidents_by_silence(connection) if in_effect else {}
+    by_name: dict[str, dict[int, ProbeInfo]] = defaultdict(dict)
+    for id, info in probes.items():
+        by_name[info.id][id] = by_name[info.name][id] = info
+    selected: dict[SilenceMatcher, list[int]] = {}
+    for matcher in {silence.matcher for silence in in_effect}:
+        candidates = by_name.get(matcher.probe.probe, {}) if matcher.probe.probe else probes
+        selected[matcher] = [id for id, info in candidates.items() if not matcher.describe_mismatch_of_probe(info)]
+    compared = {id for matcher, ids in selected.items() if matcher.subject_pattern for id in ids}
+    subjects = _load_known_subjects(connection, sorted(compared))
+    probe_counts = {
+        matcher: summarize_silence_selection(matcher, [probes[id] for id in ids], subjects).probe_count
+        for matcher, ids in selected.items()
+    }
+    return {
+        silence.id: SelectedCounts(probe_counts[silence.matcher], open_counts.get(silence.id, 0))
+        for silence in in_effect
+    }
+
+
+def _count_open_incidents_by_silence(connection: sa.Connection) -> dict[str, int]:
+    """Of silences in effect; those that select none are missing."""
+    query = sa.select(silenced_incidents.c.silence, sa.func.count().label("open_incident_count"))
+    query = query.join(incidents, incidents.c.id == silenced_incidents.c.incident)
+    query = query.join(silences, silences.c.id == silenced_incidents.c.silence)
+    query = query.where(silence_is_in_effect, incidents.c.resolved_at.is_(None))
+    return {
+        row.silence: row.open_incident_count for row in connection.execute(query.group_by(silenced_incidents.c.silence))
+    }
 
 
 def count_open_incidents_of_silence(connection: sa.Connection, silence: Silence) -> int:

@@ -35,6 +35,12 @@ from watchdog.store.read.generation_results import build_results_as_of_clock_gen
 from watchdog.store.read.reopening import load_reopening_outlook
 from watchdog.store.read.status import Connection, DeliveryRecord, IncidentRecord, WatchdogStatus
 from watchdog.web.markup import PAGE_HEALTH_STATE_LABELS
+from watchdog.web.pages.act_form import (
+    EMPTY_ACT_FORM,
+    ActForm,
+    ActFormButton,
+    list_timed_act_buttons_of_incident,
+)
 from watchdog.web.pages.acts import (
     IncidentTimelineEvent,
     build_acknowledgement_and_silence_banners,
@@ -77,6 +83,9 @@ class IncidentDetailPage:
     """It cannot be closed."""
     reopening_text: str
     """When another incident would open if this one was closed now."""
+    act_buttons: tuple[ActFormButton, ...]
+    """Of the form for acts that last for a time."""
+    form: ActForm
 
 
 def load_incident_detail_page(
@@ -116,6 +125,8 @@ def load_incident_detail_page(
         advice_parts=_find_advice_parts(record, context),
         is_about_watchdog_itself=record.probe.kind == service.WATCHDOG_SELF_PROBE_KIND,
         reopening_text=format_as_sentence(outlook or "if the failure continues, another incident opens"),
+        act_buttons=list_timed_act_buttons_of_incident(incident_id),
+        form=EMPTY_ACT_FORM,
     )
 
 

@@ -18,6 +18,7 @@ from watchdog.store.read.maintenance import (
 )
 from watchdog.store.read.selections import count_probes_of_maintenance
 from watchdog.store.read.status import Connection, WatchdogStatus, load_watchdog_status
+from watchdog.web.pages.act_form import EMPTY_ACT_FORM, ActForm, ProbeSuggestions, load_probe_suggestions
 from watchdog.web.pages.banner import PageBanner
 from watchdog.web.times import render_timestamp_with_zone
 
@@ -47,11 +48,15 @@ class MaintenancePage:
     """The newest."""
     severities: tuple[Severity, ...]
     """To choose from."""
+    suggestions: ProbeSuggestions
+    form: ActForm
     started_banner: PageBanner | None
     """What the window selects that the form has just started."""
 
 
-def load_maintenance_page(connection: Connection, now: int, started: str = "") -> MaintenancePage:
+def load_maintenance_page(
+    connection: Connection, now: int, started: str = "", form: ActForm = EMPTY_ACT_FORM
+) -> MaintenancePage:
     """`started`: the id of a window that the form has just started."""
     current = list_present_and_next_maintenance(connection, now)
     ended = list_maintenance_windows(
@@ -63,6 +68,8 @@ def load_maintenance_page(connection: Connection, now: int, started: str = "") -
         planned=_build_rows((window for window in current if not window.is_in_effect(now)), now),
         ended=_build_rows(ended, now),
         severities=tuple(Severity),
+        suggestions=load_probe_suggestions(connection),
+        form=form,
         started_banner=_build_started_banner(connection, started, now) if started else None,
     )
 

@@ -26,6 +26,12 @@ from watchdog.web.cards.base import LoadedProbeCard, ProbeCardLoadContext
 from watchdog.web.cards.registry import load_probe_page_cards
 from watchdog.web.chart_window import ChartRangeLink, ChartUrlQuery, build_chart_range_links
 from watchdog.web.markup import PAGE_HEALTH_STATE_LABELS
+from watchdog.web.pages.act_form import (
+    EMPTY_ACT_FORM,
+    ActForm,
+    ActFormButton,
+    list_timed_act_buttons_of_probe,
+)
 from watchdog.web.pages.acts import build_maintenance_banner, build_pause_banner, build_silence_banners, describe_acts
 from watchdog.web.pages.banner import PageBanner
 from watchdog.web.pages.results import HEALTH_STATE_BY_OUTCOME, ResultsCard, ResultsUrlQuery, load_results_card
@@ -67,6 +73,8 @@ class LatestResult(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ProbePage:
+    """What the page of a probe shows."""
+
     probe: ProbeInfo
     service_status: WatchdogStatus
     state: HealthState
@@ -77,6 +85,9 @@ class ProbePage:
     """A person has paused it."""
     can_run_now: bool
     """On request."""
+    act_buttons: tuple[ActFormButton, ...]
+    """Of the form for acts that last for a time."""
+    form: ActForm
     banners: tuple[PageBanner, ...]
     latest_result: LatestResult | None
     """None: the probe has never run."""
@@ -127,6 +138,8 @@ def load_probe_page(
         next_run_text="run requested" if is_run_requested else _format_next_run_sentence(probe_status, now),
         can_resume=probe_status.pause is not None and not probe_status.pause.is_in_configuration,
         can_run_now=can_run_on_request(probe.kind),
+        act_buttons=list_timed_act_buttons_of_probe(probe.id, can_pause=probe_status.pause is None),
+        form=EMPTY_ACT_FORM,
         banners=(
             *build_maintenance_banner(connection, probe.database_id, now),
             *build_probe_banners(probe_status, now, silences_by_incident),

@@ -11,8 +11,14 @@ from watchdog.domain.model import HealthState, Severity
 from watchdog.domain.silencing import Silence
 from watchdog.domain.text import format_as_sentence
 from watchdog.store.read.acts import list_silences, list_silences_in_effect, load_silence
-from watchdog.store.read.selections import count_open_incidents_of_silence, load_silence_selection
+from watchdog.store.read.selections import (
+    count_open_incidents_of_silence,
+    load_active_probe_infos,
+    load_selected_counts_of_silences,
+    load_silence_selection,
+)
 from watchdog.store.read.status import Connection, WatchdogStatus, load_watchdog_status
+from watchdog.web.pages.act_form import EMPTY_ACT_FORM, ActForm, ProbeSuggestions, build_probe_suggestions
 from watchdog.web.pages.acts import render_silence_end
 from watchdog.web.pages.banner import PageBanner
 from watchdog.web.times import render_timestamp_with_zone
@@ -24,6 +30,8 @@ MAX_ENDED_SILENCES_ON_PAGE = 100
 class SilencesPageRow:
     id: str
     selection: str
+    selected: str
+    """What it selects now: "selects 3 probes and 1 open incident"; empty: it has ended."""
     author: str
     comment: str
     started_at: int
@@ -40,18 +48,29 @@ class SilencesPage:
     """The newest."""
     severities: tuple[Severity, ...]
     """To choose from."""
+    suggestions: ProbeSuggestions
+    form: ActForm
     started_banner: PageBanner | None
     """What the silence selects that the form has started."""
 
 
-def load_silences_page(connection: Connection, now: int, started: str = "") -> SilencesPage:
+def load_silences_page(
+    connection: Connection, now: int, started: str = "", form: ActForm = EMPTY_ACT_FORM
+) -> SilencesPage:
     """`started`: the id of a silence that the form has just started."""
     ended = list_silences(connection, is_in_effect=False, limit=MAX_ENDED_SILENCES_ON_PAGE)
+    in_effect = list_silences_in_effect(connection)
+    probes = load_active_probe_infos(connection)
+    selected = load_selected_counts_of_silences(connection, in_effect, probes)
     return SilencesPage(
         service_status=load_watchdog_status(connection),
-        in_effect=tuple(build_silences_page_row(silence, now) for silence in list_silences_in_effect(connection)),
+        in_effect=tuple(
+            build_silences_page_row(silence, now, selected[silence.id].describe()) for silence in in_effect
+        ),
         ended=tuple(build_silences_page_row(silence, now) for silence in ended),
         severities=tuple(Severity),
+        suggestions=build_probe_suggestions(probes.values()),
+        form=form,
         started_banner=_build_started_banner(connection, started, now) if started else None,
     )
 
@@ -72,7 +91,8 @@ def _build_started_banner(connection: Connection, started: str, now: int) -> Pag
     return PageBanner(HealthState.DEGRADED if warnings else HealthState.UNKNOWN, title, warnings)
 
 
-def build_silences_page_row(silence: Silence, now: int) -> SilencesPageRow:
+def build_silences_page_row(silence: Silence, now: int, selected: str = "") -> SilencesPageRow:
+    """`selected`: what it selects now, in words."""
     if silence.ended_at is None:
         end_text = render_silence_end(silence, now)
     else:
@@ -81,6 +101,7 @@ def build_silences_page_row(silence: Silence, now: int) -> SilencesPageRow:
     return SilencesPageRow(
         id=silence.id,
         selection=silence.describe_selection(),
+        selected=selected,
         author=f"{silence.actor.name} ({silence.actor.interface})",
         comment=silence.comment,
         started_at=silence.started_at,

@@ -36,8 +36,8 @@ from watchdog.web.pages.probe_form import (
     read_probe_form,
     split_inputs,
 )
+from watchdog.web.routes.act_forms import read_act_form, redirect_to_page
 from watchdog.web.routes.operators import OperatorRouteContext
-from watchdog.web.routes.page_acts import read_act_form, redirect_to_page
 
 MAX_PROBE_FORM_BYTES = 131_072
 NEW_PROBE_PATH = "/config/new-probe"

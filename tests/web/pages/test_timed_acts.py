@@ -1,0 +1,155 @@
+"""The forms of silences, maintenance and pauses: their end, their suggestions, and what is shown if one is refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+
+from tests.support.fixture_rows import NOW, FixtureRows
+from tests.support.html_checks import find_html_problems, visible_text
+from tests.support.page_forms import find_token, read_page, sign_in, submit
+from tests.support.web import create_test_app, filled_database
+from watchdog.domain.formatting import HOUR_MS
+from watchdog.store.act_tables import pauses, silences
+from watchdog.store.database import Database
+from watchdog.store.maintenance_tables import maintenance_windows
+from watchdog.web import ApiKey
+
+OPERATOR = ApiKey("ops", "operator", "operate-0123456789")
+OPEN = f"{1:024x}"
+TABLE_BY_PATH = {
+    f"/incidents/{OPEN}/silence": silences,
+    "/silences": silences,
+    "/probes/api/silence": silences,
+    "/maintenance": maintenance_windows,
+    "/probes/api/maintenance": maintenance_windows,
+    "/probes/api/pause": pauses,
+}
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    rows = FixtureRows()
+    probe = rows.add_probe("API", group="Core", tags=("prod", "eu"))
+    rows.add_incident(probe, "availability", "HTTP 503", NOW - HOUR_MS)
+    rows.add_probe('Job "<b>"', "heartbeat", group="Batch")
+    with filled_database(f"sqlite:///{tmp_path_factory.mktemp('forms')}/watchdog.db", rows) as database:
+        yield database
+
+
+@pytest.fixture(scope="module")
+def app(database: Database) -> FastAPI:
+    return create_test_app(database, api_keys=(OPERATOR,))
+
+
+@pytest.fixture(scope="module")
+def cookie(app: FastAPI) -> str:
+    return sign_in(app, OPERATOR)
+
+
+def read_ends(database: Database, path: str) -> list[int]:
+    table = TABLE_BY_PATH[path]
+    with database.open_read_transaction() as connection:
+        return [row.ends_at for row in connection.execute(table.select())]
+
+
+@pytest.mark.parametrize("path", TABLE_BY_PATH)
+def test_an_act_ends_at_a_time_of_the_zone_that_the_page_shows(
+    app: FastAPI, database: Database, cookie: str, path: str
+) -> None:
+    token = find_token(read_page(app, "/silences", cookie))
+    before, five_o_clock = read_ends(database, path), NOW // HOUR_MS * HOUR_MS + 3 * HOUR_MS
+    stated = {"csrf_token": token, "end": "06:00", "timezone": "Europe/Berlin"}
+    if path in ("/silences", "/maintenance"):
+        stated |= {"id": "api"}
+    assert submit(app, path, stated, cookie).status_code == 303
+    assert sorted(read_ends(database, path)) == sorted([*before, five_o_clock])
+
+
+@pytest.mark.parametrize("path", TABLE_BY_PATH)
+def test_a_refused_form_is_shown_again_with_what_was_typed(
+    app: FastAPI, database: Database, cookie: str, path: str
+) -> None:
+    before = read_ends(database, path)
+    entered = {"id": "api", "end": '1 "hour"', "comment": "<i>upgrade</i>", "severity": "warning", "tags": "eu"}
+    token = find_token(read_page(app, "/silences", cookie))
+    response = submit(app, path, {"csrf_token": token, **entered}, cookie)
+    assert (response.status_code, find_html_problems(response.text)) == (422, [])
+    assert "Unprocessable" not in response.text
+    assert 'name="end" value="1 &#34;hour&#34;"' in response.text
+    assert 'name="comment" value="&lt;i&gt;upgrade&lt;/i&gt;"' in response.text
+    (described_by,) = re.findall(r'aria-invalid="true" aria-describedby="([\w-]+)"', response.text)
+    (problem,) = re.findall(rf'id="{described_by}"><li>(.*?)</li>', response.text)
+    assert problem.startswith("Write for how long, as 30m, 4h or 2d, or until when, as 22:00 or 2026-12-01 22:00, not ")
+    assert f'action="{path}"' in response.text
+    if 'name="group"' in response.text:
+        assert "<option selected>warning</option>" in response.text
+        assert 'name="tags" value="eu"' in response.text
+    assert "live." not in response.text, "a refresh would replace what was entered"
+    assert read_ends(database, path) == before
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "field", "problem"),
+    [
+        ("/silences", {"end": "1h"}, "", "Nothing is selected: state an id"),
+        ("/silences", {"id": "api"}, "end", "Write for how long"),
+        ("/silences", {"id": "api", "end": "400d"}, "end", "A silence may last for 365 days at most"),
+        ("/silences", {"id": "api", "end": "1h", "comment": "x" * 501}, "comment", "The comment has 501 characters"),
+        ("/silences", {"subject": "x" * 501, "end": "1h"}, "subject", "The subject has 501 characters"),
+        ("/silences", {"severity": "high", "end": "1h"}, "severity", "There is no such severity: choose info"),
+        ("/silences", {"tags": "x" * 501, "end": "1h"}, "tags", "The tag has 501 characters"),
+        ("/maintenance", {"group": "Coer", "end": "1h"}, "group", "No probe has the group 'Coer' now; did you mean"),
+        ("/maintenance", {"group": "Core", "kind": "mcp", "end": "1h"}, "", "No probe is of the kind 'mcp' now."),
+        ("/maintenance", {"id": "api", "end": "2001-01-01 10:00"}, "end", "The maintenance window would end in the"),
+        ("/maintenance", {"id": "api", "all": "1", "end": "1h"}, "", "`all` selects everything"),
+    ],
+)
+def test_the_problem_is_stated_at_its_field(
+    app: FastAPI, cookie: str, path: str, fields: Mapping[str, str], field: str, problem: str
+) -> None:
+    token = find_token(read_page(app, path, cookie))
+    html = submit(app, path, {"csrf_token": token, **fields}, cookie).text
+    marked = re.findall(r'name="(\w+)"[^>]* aria-invalid="true"', html)
+    assert marked == ([field] if field else [])
+    assert problem in visible_text(html)
+    assert ('role="alert"' in html) == (not field)
+    assert ('name="all" value="1" checked' in html) == ("all" in fields)
+
+
+@pytest.mark.parametrize("path", ["/silences", "/maintenance"])
+def test_the_forms_suggest_what_probes_have(app: FastAPI, cookie: str, path: str) -> None:
+    html = read_page(app, path, cookie)
+    lists = {
+        name: re.findall(r'<option value="([^"]*)">', options)
+        for name, options in re.findall(r'<datalist id="(\w+)-list">(.*?)</datalist>', html)
+    }
+    assert lists == {
+        "id": ["API", "Job &#34;&lt;b&gt;&#34;"],
+        "group": ["Batch", "Core"],
+        "tags": ["eu", "prod"],
+        "kind": ["heartbeat", "http"],
+    }
+    assert all(f'list="{name}-list"' in html for name in lists)
+
+
+def test_a_silence_in_effect_states_what_it_selects_now(tmp_path: Path) -> None:
+    rows = FixtureRows()
+    core = rows.add_probe("API", group="Core")
+    rows.add_probe("Web", group="Core")
+    rows.add_incident(core, "availability", "HTTP 503", NOW - HOUR_MS)
+    with filled_database(f"sqlite:///{tmp_path}/watchdog.db", rows) as database:
+        app = create_test_app(database, api_keys=(OPERATOR,))
+        cookie = sign_in(app, OPERATOR)
+        token = find_token(read_page(app, "/silences", cookie))
+        for selection in ({"group": "Core"}, {"group": "Coer"}, {"id": "Web"}, {"id": "api", "subject": "no-*"}):
+            assert submit(app, "/silences", {"csrf_token": token, "end": "1h", **selection}, cookie).status_code == 303
+        text = visible_text(read_page(app, "/silences", cookie)).replace("\N{NO-BREAK SPACE}", " ")
+        assert re.search(r"group Core s-\w+ selects 2 probes and 1 open incident\b", text)
+        assert re.search(r"group Coer s-\w+ selects 0 probes and 0 open incidents", text)
+        assert re.search(r"id Web s-\w+ selects 1 probe and 0 open incidents", text)
+        assert re.search(r"id api, subject no-\* s-\w+ selects 1 probe and 0 open incidents", text)
