@@ -291,7 +291,7 @@ async def test_operators_act_in_the_name_of_their_key(tmp_path: Path, mode: str)
             for tool in ("pause_probe", "resume_probe", "forget_jobs"):
                 assert await call_tool_error(reader, tool, probe="payments-api") == message
         with app.store_executor.database.open_read_transaction() as connection:
-            acts = [(act.kind, act.actor) for act in reversed(list_acts(connection, limit=12))]
+            acts = [(act.kind, act.actor) for act in reversed(list_acts(connection, limit=13))]
         ops = Actor("ops", OperatorInterfaceKind.MCP)
         kinds = "acknowledge", "unacknowledge", "silence", "unsilence", "silence", "pause", "pause", "pause", "resume"
         assert acts == [

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from watchdog.domain.model import Severity
     from watchdog.store.database import Database
 
-MS_PER_SECOND = 1_000
-
 MatchedProbeOption = Annotated[
     str, typer.Option("--id", help="Id or name of a probe.", autocompletion=complete_probe_name)
 ]
