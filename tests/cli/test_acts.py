@@ -280,8 +280,8 @@ def test_lists_state_who_takes_care_and_what_is_held_back(harness: StoreHarness)
 def test_missing_jobs_are_forgotten_in_the_name_of_the_user(harness: StoreHarness) -> None:
     store_missing_jobs(harness.database, harness.database_id("api"), "nightly", "weekly\n", listed="hourly")
     ran = invoke_command("jobs", "forget", "Api", "nightly", "--comment", "moved")
-    said = "No longer expected, starting with the next run of Api: nightly\n"
-    assert (ran.exit_code, ran.stdout, ran.stderr) == (0, said, "")
+    line = "No longer expected, starting with the next run of Api: nightly\n"
+    assert (ran.exit_code, ran.stdout, ran.stderr) == (0, line, "")
     ran = invoke_command("jobs", "forget", "api", "-o", "json")
     assert (ran.exit_code, ran.json) == (0, {"probe": "api", "jobs": ["nightly", "weekly\n"]})
     rows = [(row["kind"], row["author"], row["interface"], row["comment"]) for row in harness.select_rows(acts)]

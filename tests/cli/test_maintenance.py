@@ -60,9 +60,9 @@ def test_maintenance_begins_is_listed_and_ends(harness: StoreHarness) -> None:
     assert invoke_command("maintenance").stdout == "no maintenance\n"
     (ended,) = invoke_command("maintenance", "--ended", "-o", "json").json
     assert (ended["state"], ended["ended_by"]) == ("ended", USER)
-    begun = invoke_command("maintenance", "begin", "--id", "api", "--for", "1h", "-o", "json").json
-    ended = invoke_command("maintenance", "end", begun["id"], "-o", "json").json
-    assert (ended["id"], ended["state"], ended["ended_by"]) == (begun["id"], "ended", USER)
+    window = invoke_command("maintenance", "begin", "--id", "api", "--for", "1h", "-o", "json").json
+    ended = invoke_command("maintenance", "end", window["id"], "-o", "json").json
+    assert (ended["id"], ended["state"], ended["ended_by"]) == (window["id"], "ended", USER)
 
 
 def test_the_status_states_maintenance(harness: StoreHarness) -> None:
