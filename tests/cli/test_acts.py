@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.command_line import invoke_command
 from tests.support.missing_jobs import store_missing_jobs
-from tests.support.store import StoreHarness, make_registered_probe, make_results
+from tests.support.store import StoreHarness, make_registered_probe, make_result, make_results
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, format_iso8601, format_time_of_day
 from watchdog.resources import find_resource_folder
 from watchdog.service.clock import read_wall_clock_ms
@@ -69,6 +69,34 @@ def test_an_incident_is_acknowledged_in_the_name_of_the_user(
     assert [row["kind"] for row in harness.select_rows(acts)] == ["acknowledge", "unacknowledge"]
 
 
+@pytest.mark.parametrize("name", ["api", "Api", "an id", "the beginning of an id"])
+def test_an_incident_is_named_by_its_probe_or_the_beginning_of_its_id(harness: StoreHarness, name: str) -> None:
+    id = incident_id(harness)
+    name = {"an id": id, "the beginning of an id": id[:6]}.get(name, name)
+    assert invoke_command("ack", name).stdout == f"Acknowledged: {id}\n"
+    assert invoke_command("unack", name).stdout == f"No longer acknowledged: {id}\n"
+    assert "until the incident is resolved" in invoke_command("silence", "--incident", name).stdout
+    resent = invoke_command("resend", name)
+    assert "no incident has the id" not in resent.stderr
+    assert invoke_command("close", name).stdout.startswith(f"Closed: {id}\n")
+    if name.lower() == "api":
+        refused = invoke_command("ack", name)
+        assert (refused.exit_code, refused.stderr) == (2, "watchdog: Api has no open incident\n")
+
+
+def test_several_open_incidents_of_a_probe_are_listed(harness: StoreHarness) -> None:
+    id, probe = incident_id(harness), harness.database_id("api")
+    at = read_wall_clock_ms() + MINUTE_MS
+    harness.record_each(make_result(probe, at, "fail", preferences={"result.fast": "slow"}))
+    other = harness.select_row(incidents, incidents.c.id != id)["id"]
+    ran = invoke_command("ack", "api")
+    assert (ran.exit_code, ran.stderr.count("\n")) == (2, 1)
+    assert ran.stderr.startswith("watchdog: Api has 2 open incidents; state the id of one of them: ")
+    assert id in ran.stderr
+    assert other in ran.stderr
+    assert harness.select_rows(acts) == []
+
+
 def test_an_incident_is_closed_and_explained(harness: StoreHarness) -> None:
     id = incident_id(harness)
     ran = invoke_command("close", id, "--comment", "host removed")
@@ -93,11 +121,14 @@ def test_an_incident_is_closed_and_explained(harness: StoreHarness) -> None:
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (["ack", "nothing"], "no incident has the id nothing: `watchdog incidents` lists them"),
+        (
+            ["ack", "nothing"],
+            "no incident has the id nothing, and no probe has this id or name: `watchdog incidents` lists them",
+        ),
         (["unack", "nothing"], "no incident has the id nothing"),
         (["resend", "nothing"], "no incident has the id nothing"),
-        (["resend", "nothing", "x" * 501], "the destination has 501 characters; at most 500 are possible"),
-        (["ack", "x", "--comment", "x" * 501], "the comment has 501 characters; at most 500 are possible"),
+        (["resend", "api", "x" * 501], "the destination has 501 characters; at most 500 are possible"),
+        (["ack", "api", "--comment", "x" * 501], "the comment has 501 characters; at most 500 are possible"),
         (["unsilence", "s-1"], "no silence has the id s-1: `watchdog silences` lists them"),
         (
             ["silence", "--for", "1h"],
@@ -113,6 +144,9 @@ def test_an_incident_is_closed_and_explained(harness: StoreHarness) -> None:
         (["silence", "--group", "Core", "--until", "22:00"], "--until 22:00: add the time zone, such as +01:00"),
         (["silence", "--group", "Core", "--until", "2001-01-01T00:00Z"], "would end in the past"),
         (["pause", "nothing"], "no probe has the id or name nothing: `watchdog status` lists them"),
+        (["pause", "Appi"], "no probe has the id or name Appi; did you mean 'api'? `watchdog status` lists them"),
+        (["resume", "Appi"], "no probe has the id or name Appi; did you mean 'api'? `watchdog status` lists them"),
+        (["ack", "Appi"], "no incident has the id Appi, and no probe has this id or name; did you mean 'api'?"),
         (["pause", "Api", "--for", "1h", "--until", "2999-01-01T00:00Z"], "state --for or --until, and not both"),
         (["pause", "Api", "--for", "366d"], "a pause may last for 365 days at most"),
         (["pause", "Api", "--until", "2001-01-01T00:00Z"], "the pause would end in the past"),

@@ -127,11 +127,30 @@ def test_as_json() -> None:
 
 
 @pytest.mark.usefixtures("since")
-@pytest.mark.parametrize("id", ["nothing", f"{2:024x}", "", "%", "1'; DROP TABLE incidents"])
+@pytest.mark.parametrize("id", ["nothing", f"{2:024x}", "", "%", "0" * 5, "1'; DROP TABLE incidents"])
 def test_an_unknown_incident(id: str) -> None:
     ran = invoke_command("explain", id)
     assert (ran.exit_code, ran.stdout) == (2, "")
-    assert ran.stderr == f"watchdog: there is no incident with the id {id}: `watchdog incidents` lists them\n"
+    refusal = f"no incident has the id {id}, and no probe has this id or name: `watchdog incidents` lists them"
+    assert ran.stderr == f"watchdog: {refusal}\n"
+
+
+@pytest.mark.usefixtures("since")
+def test_the_beginning_of_an_id_is_enough() -> None:
+    assert invoke_command("explain", "0" * 6).stdout == invoke_command("explain", f"{1:024x}").stdout
+
+
+@pytest.mark.usefixtures("since")
+def test_the_incident_of_a_probe() -> None:
+    """With the state of the probe before it."""
+    ran = invoke_command("explain", "API")
+    incident = invoke_command("explain", f"{1:024x}").stdout
+    head, routing, rest = ran.stdout.split("\n\n", 2)
+    assert head.splitlines()[:2] == ["API: down", "1\xa0open incident, below"]
+    assert routing.startswith("Whom another incident notifies: no one")
+    assert rest == incident
+    detail = invoke_command("explain", "api", "-o", "json").json
+    assert (detail["probe"]["probe"], [each["id"] for each in detail["incidents"]]) == ("api", [f"{1:024x}"])
 
 
 def test_the_times_of_banners_are_plain_text(since: int) -> None:

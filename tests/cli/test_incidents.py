@@ -129,8 +129,8 @@ def test_the_link_to_its_page(incident: str, write: Write, server: dict[str, Any
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["f00"], "there is no incident with the id f00: `watchdog incidents` lists them"),
-        (["f00", "-o", "json"], "there is no incident with the id f00: `watchdog incidents` lists them"),
+        (["f00"], "no incident has the id f00, and no probe has this id or name: `watchdog incidents` lists"),
+        (["f00", "-o", "json"], "no incident has the id f00, and no probe has this id or name"),
         (["f00", "--open"], "the id of an incident cannot be combined with --open, --probe or --severity"),
         (["f00", "--severity", "critical"], "the id of an incident cannot be combined with --open, --probe or"),
     ],

@@ -42,10 +42,19 @@ def open_database_to_act(config_path: Path) -> Iterator[tuple[Database, Actor, i
         try:
             yield database, read_operating_system_user(), read_database_clock(database)
         except OperatorActRefusedError as e:
-            exit_with_error(_describe_refusal(e))
+            exit_with_error(describe_refusal(e))
 
 
-def _describe_refusal(error: OperatorActRefusedError) -> str:
+def find_incident_to_act_on(database: Database, incident_or_probe: str) -> str:
+    """The id of the incident that is stated: by its id, by the beginning of it, or by its probe. Raises
+    OperatorActRefusedError."""
+    from watchdog.store.read import incident_references
+
+    with database.open_read_transaction() as connection:
+        return incident_references.find_incident_to_act_on(connection, incident_or_probe)
+
+
+def describe_refusal(error: OperatorActRefusedError) -> str:
     """Names the command that lists what does exist."""
     from watchdog.domain.acts import ActSubjectKind
     from watchdog.domain.text import append_list_hint

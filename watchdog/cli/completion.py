@@ -64,6 +64,16 @@ def complete_open_incident_id(ctx: typer.Context, incomplete: str) -> list[tuple
     return _list_incident_ids(ctx, incomplete, is_open=True)
 
 
+def complete_incident_id_or_probe_name(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Incidents first."""
+    return complete_incident_id(ctx, incomplete) + [(name, "") for name in complete_probe_name(ctx, incomplete)]
+
+
+def complete_open_incident_id_or_probe_name(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """The same with open incidents alone."""
+    return complete_open_incident_id(ctx, incomplete) + [(name, "") for name in complete_probe_name(ctx, incomplete)]
+
+
 def _list_incident_ids(ctx: typer.Context, incomplete: str, *, is_open: bool | None) -> list[tuple[str, str]]:
     from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError
 
@@ -96,8 +106,20 @@ ProbeArgument = Annotated[
     str, typer.Argument(help="Name or id of a probe.", show_default=False, autocompletion=complete_probe_name)
 ]
 IncidentArgument = Annotated[
-    str, typer.Argument(help="Id of the incident.", show_default=False, autocompletion=complete_incident_id)
+    str,
+    typer.Argument(
+        help="Id of an incident, its first 6 characters or more, or the name or id of a probe.",
+        metavar="INCIDENT|PROBE",
+        show_default=False,
+        autocompletion=complete_incident_id_or_probe_name,
+    ),
 ]
 OpenIncidentArgument = Annotated[
-    str, typer.Argument(help="Id of the incident.", show_default=False, autocompletion=complete_open_incident_id)
+    str,
+    typer.Argument(
+        help="Id of the incident, its first 6 characters or more, or its probe if no other incident of it is open.",
+        metavar="INCIDENT|PROBE",
+        show_default=False,
+        autocompletion=complete_open_incident_id_or_probe_name,
+    ),
 ]

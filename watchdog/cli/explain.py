@@ -1,42 +1,65 @@
-"""`watchdog explain`: why an incident opened, who was notified of it, who was not, and why."""
+"""`watchdog explain`: why an incident opened or did not, who is notified of it, who is not, and why."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption
 from watchdog.cli.completion import IncidentArgument
-from watchdog.cli.output import CliOutputFormat, OutputFormatOption
+from watchdog.cli.output import CliOutputFormat, OutputFormatOption, print_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from watchdog.cli.incident_detail import LoadedIncident
 
 
 def explain_command(
-    incident: IncidentArgument,
+    subject: IncidentArgument,
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
     output: OutputFormatOption = CliOutputFormat.TABLE,
 ) -> None:
-    """Explain why an incident opened, and who was notified.
+    """Explain an incident, or why a probe has none.
 
-    Lists the routes that apply, each destination with its deliveries or why it has none, and what happened, including
-    what people did and what holds notifications back.
+    Of an incident, states why it opened, which routes apply, each destination with its deliveries or why it has none,
+    and what happened, including what people did and what holds notifications back.
+
+    Of a probe, states what may open an incident, whether it is paused, in maintenance, silenced or muted, and whom a
+    new incident would notify. Its open incidents follow, or the newest one.
 
     \b
-    Example: watchdog explain 1c9b04ae77d2f00c3a51e9d8
+    Example: watchdog explain Website
+             watchdog explain 1c9b04
     """
-    from watchdog.cli.incident_detail import load_incident_or_exit, print_incident_json
+    from watchdog.cli.incident_detail import load_incident, open_incident_reader_or_exit, serialize_loaded_incident
+    from watchdog.cli.probe_explanation import (
+        iter_probe_explanation_lines,
+        load_explained_probe,
+        serialize_explained_probe,
+    )
+    from watchdog.store.read.incident_references import find_incident_or_probe
 
-    loaded = load_incident_or_exit(config, incident)
+    with open_incident_reader_or_exit(config) as reader:
+        referenced = find_incident_or_probe(reader.connection, subject)
+        incident = load_incident(reader, referenced) if isinstance(referenced, str) else None
+        probe = None if isinstance(referenced, str) else load_explained_probe(reader, referenced)
+    if incident is not None:
+        _print_explanation(output, serialize_loaded_incident(incident), _iter_incident_explanation_lines(incident))
+    elif probe is not None:
+        parts = [iter_probe_explanation_lines(probe), *map(_iter_incident_explanation_lines, probe.incidents)]
+        lines = "\n\n".join("\n".join(part) for part in parts)
+        _print_explanation(output, serialize_explained_probe(probe), [lines])
+
+
+def _print_explanation(output: CliOutputFormat, body: Mapping[str, Any], lines: Iterable[str]) -> None:
+    """As JSON or as text."""
     if output is CliOutputFormat.JSON:
-        print_incident_json(loaded)
+        print_json(body)
     else:
-        print("\n".join(_iter_explanation_lines(loaded)))
+        print("\n".join(lines))
 
 
-def _iter_explanation_lines(incident: LoadedIncident) -> Iterator[str]:
+def _iter_incident_explanation_lines(incident: LoadedIncident) -> Iterator[str]:
     from watchdog.cli.incident_detail import INDENT, iter_incident_head_lines, iter_incident_timeline_lines
 
     yield from iter_incident_head_lines(incident)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from watchdog.cli.acts import describe_refusal
 from watchdog.cli.common import (
     exit_with_error,
     load_database_and_service_or_exit,
     open_database_or_exit,
     read_database_clock,
 )
-from watchdog.cli.output import print_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from sqlalchemy import Connection
+
+    from watchdog.api.serializers.incidents import IncidentDetailJson
     from watchdog.config.problems import ConfiguredService
     from watchdog.domain.alert_message import AlertMessageContext
     from watchdog.store.read.status import DeliveryRecord
@@ -41,8 +45,44 @@ class LoadedIncident(NamedTuple):
     """Its page; empty if the address of the pages is not known."""
 
 
+class IncidentReader(NamedTuple):
+    """What reading incidents takes."""
+
+    connection: Connection
+    now: int
+    """By the clock of the database, in epoch ms."""
+    service: ConfiguredService | None
+    """Whose pages show them; None: not known."""
+
+
+@contextmanager
+def open_incident_reader_or_exit(config_path: Path) -> Iterator[IncidentReader]:
+    """Exits with one line if what is looked for does not exist, and as `open_database_or_exit` does."""
+    from watchdog.domain.acts import OperatorActRefusedError
+
+    configured, service = load_database_and_service_or_exit(config_path)
+    with open_database_or_exit(configured) as database:
+        now = read_database_clock(database)
+        with database.open_read_transaction() as connection:
+            try:
+                yield IncidentReader(connection, now, service)
+            except OperatorActRefusedError as e:
+                exit_with_error(describe_refusal(e))
+
+
 def load_incident_or_exit(config_path: Path, incident: str) -> LoadedIncident:
-    """Exits with one line if there is no incident with this id, and as `open_database_or_exit` does."""
+    """`incident`: its id, or the beginning of it. Exits as `open_incident_reader_or_exit` does."""
+    from watchdog.store.read.incident_references import find_incident_or_probe
+
+    with open_incident_reader_or_exit(config_path) as reader:
+        referenced = find_incident_or_probe(reader.connection, incident)
+        if not isinstance(referenced, str):
+            exit_with_error(f"{incident} is a probe: `watchdog incidents --probe` and `watchdog explain` take its name")
+        return load_incident(reader, referenced)
+
+
+def load_incident(reader: IncidentReader, incident: str) -> LoadedIncident:
+    """`incident`: its id. Raises LookupError if there is none with it."""
     from watchdog.domain.model import IncidentEvent
     from watchdog.domain.notification import Notification
     from watchdog.store.read.alert_context import load_alert_message_context
@@ -51,23 +91,20 @@ def load_incident_or_exit(config_path: Path, incident: str) -> LoadedIncident:
     from watchdog.store.read.status import list_incident_deliveries
     from watchdog.web.pages.incident import load_incident_detail_page
 
-    configured, service = load_database_and_service_or_exit(config_path)
-    with open_database_or_exit(configured) as database:
-        now = read_database_clock(database)
-        with database.open_read_transaction() as connection:
-            page = load_incident_detail_page(connection, incident, {}, now)
-            if page is None:
-                exit_with_error(f"there is no incident with the id {incident}: `watchdog incidents` lists them")
-            opened = Notification(incident, "", 0, IncidentEvent.OPENED)
-            return LoadedIncident(
-                page=page,
-                context=load_alert_message_context(connection, opened, now),
-                deliveries=list_incident_deliveries(connection, incident),
-                destinations=list_destination_names(connection),
-                names_in_messages=list_probe_names_in_same_messages(connection, incident),
-                now=now,
-                link=_build_incident_link(service, incident),
-            )
+    connection, now, service = reader
+    page = load_incident_detail_page(connection, incident, {}, now)
+    if page is None:
+        raise LookupError(incident)
+    opened = Notification(incident, "", 0, IncidentEvent.OPENED)
+    return LoadedIncident(
+        page=page,
+        context=load_alert_message_context(connection, opened, now),
+        deliveries=list_incident_deliveries(connection, incident),
+        destinations=list_destination_names(connection),
+        names_in_messages=list_probe_names_in_same_messages(connection, incident),
+        now=now,
+        link=_build_incident_link(service, incident),
+    )
 
 
 def _build_incident_link(service: ConfiguredService | None, incident: str) -> str:
@@ -75,12 +112,12 @@ def _build_incident_link(service: ConfiguredService | None, incident: str) -> st
     return f"{base_url}/incidents/{incident}" if base_url else ""
 
 
-def print_incident_json(incident: LoadedIncident) -> None:
+def serialize_loaded_incident(incident: LoadedIncident) -> IncidentDetailJson:
     """As the API returns it."""
     from watchdog.api.serializers.incidents import serialize_incident_detail
 
     record, context = incident.page.record, incident.context
-    print_json(serialize_incident_detail(record, context, incident.deliveries, incident.destinations))
+    return serialize_incident_detail(record, context, incident.deliveries, incident.destinations)
 
 
 def iter_incident_head_lines(incident: LoadedIncident) -> Iterator[str]:

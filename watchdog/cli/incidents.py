@@ -15,7 +15,7 @@ from watchdog.cli.common import (
     open_read_connection_or_exit,
 )
 from watchdog.cli.completion import complete_incident_id, complete_probe_name
-from watchdog.cli.output import CliOutputFormat, OutputFormatOption, escape_rich_markup, print_json_or_table
+from watchdog.cli.output import CliOutputFormat, OutputFormatOption, escape_rich_markup, print_json, print_json_or_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ def incidents_command(
         str | None,
         typer.Argument(
             metavar="[ID]",
-            help="Show this incident in detail.",
+            help="Show this incident in detail; the first 6 characters are enough.",
             show_default=False,
             autocompletion=complete_incident_id,
         ),
@@ -94,11 +94,15 @@ def _print_incidents(
 
 
 def _print_incident(config: Path, output: CliOutputFormat, incident: str) -> None:
-    from watchdog.cli.incident_detail import iter_incident_detail_lines, load_incident_or_exit, print_incident_json
+    from watchdog.cli.incident_detail import (
+        iter_incident_detail_lines,
+        load_incident_or_exit,
+        serialize_loaded_incident,
+    )
 
     loaded = load_incident_or_exit(config, incident)
     if output is CliOutputFormat.JSON:
-        print_incident_json(loaded)
+        print_json(serialize_loaded_incident(loaded))
     else:
         print("\n".join(iter_incident_detail_lines(loaded)))
 

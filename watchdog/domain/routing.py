@@ -169,8 +169,8 @@ class NotificationRoutingTable:
     """Destinations that remind people themselves."""
 
     def decide_routing(self, probe: ProbeInfo, reason: str, failing_destination: str = "") -> RoutingDecision:
-        """The same for every incident of the probe with this reason. Raises KeyError if a route names an unknown
-        receiver.
+        """The same for every incident of the probe with this reason; an empty reason: any. Raises KeyError if a route
+        names an unknown receiver.
 
         Someone is notified of every fault of Watchdog itself: if no route leads to a destination, every destination.
         `failing_destination`: the fault is that this one gets no notifications, so it is left out.
@@ -248,8 +248,13 @@ class NotificationRoutingTable:
                 log.append(f"route {number} does not match: {mismatch}")
                 continue
             applied.append(route)
-            log.append(f"route {number}{ROUTING_LOG_ROUTE_NOTIFIES_TEXT}{', '.join(route.receivers) or 'no one'}")
-            if not route.continue_matching and number < len(self.routes):
+            only_for = (
+                "" if reason or not route.reason_patterns else f" (only for {' or '.join(route.reason_patterns)})"
+            )
+            log.append(
+                f"route {number}{ROUTING_LOG_ROUTE_NOTIFIES_TEXT}{', '.join(route.receivers) or 'no one'}{only_for}"
+            )
+            if route.stops_route_evaluation(reason) and number < len(self.routes):
                 log.append(f"route {number} does not continue")
         if not applied:
             log.append("no route matches: no one is notified")

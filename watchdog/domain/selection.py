@@ -58,7 +58,7 @@ def summarize_silence_selection(
     count = sum(any(matches_subject_pattern(pattern, subject) for subject in (*each, "")) for each in subjects)
     if count:
         return SelectionSummary(count)
-    hint = _format_similar_name_hint(pattern, (subject for each in subjects for subject in each))
+    hint = format_similar_name_hint(pattern, (subject for each in subjects for subject in each))
     whose = _describe_selected_probes(matcher.probe, selected)
     clause = f"no job or other subject {_quote_name(pattern)} of {whose} is known now{hint}"
     return SelectionSummary(len(selected), (clause,))
@@ -93,18 +93,18 @@ def describe_empty_probe_selection(matcher: ProbeMatcher, probes: Collection[Pro
 def _iter_values_without_probe(matcher: ProbeMatcher, probes: Collection[ProbeInfo]) -> Iterator[str]:
     names = [name for probe in probes for name in dict.fromkeys((probe.id, probe.name))]
     if matcher.probe and matcher.probe not in names:
-        hint = _format_similar_name_hint(matcher.probe, names)
+        hint = format_similar_name_hint(matcher.probe, names)
         yield f"no probe has the id or name {_quote_name(matcher.probe)} now{hint}"
     groups = dict.fromkeys(probe.group for probe in probes if probe.group)
     if matcher.group and matcher.group not in groups:
-        hint = _format_similar_name_hint(matcher.group, groups)
+        hint = format_similar_name_hint(matcher.group, groups)
         yield f"no probe has the group {_quote_name(matcher.group)} now{hint}"
     tags = dict.fromkeys(tag for probe in probes for tag in probe.tags)
     for tag in sorted(matcher.tags - tags.keys()):
-        yield f"no probe has the tag {_quote_name(tag)} now{_format_similar_name_hint(tag, tags)}"
+        yield f"no probe has the tag {_quote_name(tag)} now{format_similar_name_hint(tag, tags)}"
     kinds = dict.fromkeys(probe.kind for probe in probes)
     if matcher.kind and matcher.kind not in kinds:
-        yield f"no probe is of the kind {_quote_name(matcher.kind)} now{_format_similar_name_hint(matcher.kind, kinds)}"
+        yield f"no probe is of the kind {_quote_name(matcher.kind)} now{format_similar_name_hint(matcher.kind, kinds)}"
     if matcher.severity is not None and all(probe.severity is not matcher.severity for probe in probes):
         yield f"no probe has the severity {matcher.severity} now"
 
@@ -113,7 +113,7 @@ def _quote_name(name: str) -> str:
     return f"'{truncate_to_single_line(name, MAX_QUOTED_NAME_CHARS)}'"
 
 
-def _format_similar_name_hint(name: str, names: Iterable[str]) -> str:
+def format_similar_name_hint(name: str, names: Iterable[str]) -> str:
     """ "; did you mean 'Core'?"; empty: none is similar."""
     name_by_folded: dict[str, str] = {}
     for other in names:

@@ -144,6 +144,18 @@ def load_muting_probe_statuses(connection: sa.Connection, rows: Sequence[Any]) -
     return by_incident
 
 
+def list_down_muting_probes(connection: sa.Connection, probe: int) -> list[MutingProbeStatus]:
+    """Those that would mute a new incident of a probe now. `probe`: database id."""
+    pairs = _load_muting_pairs(connection, [probe]).get(probe, [])
+    statuses = _load_probe_statuses(connection, {pair.muting_probe for pair in pairs})
+    muting_statuses = (
+        _build_muting_probe_status(None, pair, statuses[pair.muting_probe], None)
+        for pair in pairs
+        if pair.muting_probe in statuses
+    )
+    return [status for status in muting_statuses if status.is_down]
+
+
 def _load_muting_pairs(connection: sa.Connection, ids: Collection[int]) -> dict[int, list[Any]]:
     """By the probe that is muted: rows of muting_probes, with the database id and the name of the muting probe."""
     query = (

@@ -11,6 +11,7 @@ from watchdog.domain.config_changes import (
 )
 from watchdog.domain.membership import WatchdogProcessRecord
 from watchdog.domain.registered_probe import EMPTY_NOTIFICATION_ROUTING_TABLE
+from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.domain.rules.service import WATCHDOG_SELF_PROBE_ID
 from watchdog.store.codec import decode_config_section_snapshots, decode_notification_routing_table, decode_probe_info
 from watchdog.store.read.members import load_config_definition_digests, load_watchdog_processes
@@ -38,11 +39,26 @@ def load_running_config(connection: sa.Connection, now: int) -> ComparableConfig
             if row.probe_id != WATCHDOG_SELF_PROBE_ID
         },
         load_config_definition_digests(connection, [revision]).destinations[revision],
-        EMPTY_NOTIFICATION_ROUTING_TABLE
-        if stored.routing is None
-        else decode_notification_routing_table(stored.routing),
+        _decode_routing_table(stored.routing),
         {**decode_config_section_snapshots(stored.sections), **decode_config_section_snapshots(own_sections)},
     )
+
+
+def load_routing_table_of_config_revision(connection: sa.Connection, revision: int) -> NotificationRoutingTable:
+    """Empty if the revision is unknown, or an earlier version has stored it."""
+    return _decode_routing_table(
+        connection.execute(sa.select(revisions.c.routing).where(revisions.c.number == revision)).scalar()
+    )
+
+
+def load_routing_table_of_probe(connection: sa.Connection, probe: int) -> NotificationRoutingTable:
+    """The one that decides who is notified of its incidents. `probe`: database id."""
+    revision = connection.execute(sa.select(probes.c.revision).where(probes.c.id == probe)).scalar_one()
+    return load_routing_table_of_config_revision(connection, revision)
+
+
+def _decode_routing_table(text: str | None) -> NotificationRoutingTable:
+    return EMPTY_NOTIFICATION_ROUTING_TABLE if text is None else decode_notification_routing_table(text)
 
 
 def _choose_process_whose_config_counts(

@@ -9,19 +9,20 @@ from typing import Any
 import sqlalchemy as sa
 
 from watchdog.domain.acts import ActSubjectKind, OperatorActRefusalReason, OperatorActRefusedError
-from watchdog.domain.registered_probe import EMPTY_NOTIFICATION_ROUTING_TABLE, RegisteredProbe
+from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.routing import NotificationRoutingTable
+from watchdog.domain.selection import format_similar_name_hint
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.act_tables import pause_is_in_effect, pauses, requested_runs
 from watchdog.store.codec import (
-    decode_notification_routing_table,
     decode_probe_info,
     decode_registered_probe,
     encode_probe_info_as_json,
     encode_probe_schedule_and_policy,
 )
 from watchdog.store.database import Database
-from watchdog.store.tables import END_OF_TIME_MS, alert_states, evaluation_cursors, incidents, probes, revisions
+from watchdog.store.read.running_config import load_routing_table_of_config_revision
+from watchdog.store.tables import END_OF_TIME_MS, alert_states, evaluation_cursors, incidents, probes
 from watchdog.store.tables import schedule as schedules
 from watchdog.store.write.follow_up_times import schedule_follow_ups_of_probes
 from watchdog.store.write.incidents import resolve_incident
@@ -53,7 +54,7 @@ def load_active_probes(
             active[row.id] = copy_registered_probe_with_row_id(own, row.id)
         elif row.policy is not None:  # a probe that an earlier version has registered has no policy
             if row.revision not in routes:
-                routes[row.revision] = _load_routing_table_of_config_revision(connection, row.revision)
+                routes[row.revision] = load_routing_table_of_config_revision(connection, row.revision)
             active[row.id] = decode_registered_probe(
                 decode_probe_info(row.id, row.info),
                 row.policy,
@@ -72,15 +73,15 @@ def load_probe_row_or_refuse(connection: sa.Connection, probe: str) -> Any:
     if row is None:
         raise OperatorActRefusedError(
             OperatorActRefusalReason.NOT_FOUND,
-            f"no probe has the id or name {probe}",
+            f"no probe has the id or name {probe}{_format_similar_probe_hint(connection, probe)}",
             unknown_subject=ActSubjectKind.PROBE,
         )
     return row
 
 
-def _load_routing_table_of_config_revision(connection: sa.Connection, revision: int) -> NotificationRoutingTable:
-    text = connection.execute(sa.select(revisions.c.routing).where(revisions.c.number == revision)).scalar()
-    return EMPTY_NOTIFICATION_ROUTING_TABLE if text is None else decode_notification_routing_table(text)
+def _format_similar_probe_hint(connection: sa.Connection, probe: str) -> str:
+    names = connection.execute(sa.select(probes.c.probe_id, probes.c.name).where(probes.c.removed_at.is_(None)))
+    return format_similar_name_hint(probe, (name for row in names for name in row))
 
 
 def copy_registered_probe_with_row_id(registered_probe: RegisteredProbe, id: int) -> RegisteredProbe:
@@ -257,7 +258,7 @@ def stop_alerting_for_retired_probes(database: Database, now: int) -> None:
             is_open = incidents.c.probe.in_(ids), incidents.c.resolved_at.is_(None)
             rows = connection.execute(query.where(*is_open)).all()
             routes = {
-                revision: _load_routing_table_of_config_revision(connection, revision)
+                revision: load_routing_table_of_config_revision(connection, revision)
                 for revision in {row.revision for row in rows}
             }
             for incident, revision in rows:

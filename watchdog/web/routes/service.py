@@ -22,7 +22,7 @@ from watchdog.web.pages.service import (
 )
 from watchdog.web.readiness import ReadinessChecker
 from watchdog.web.routes.operators import OperatorRouteContext, parse_number_parameter
-from watchdog.web.routes.page_acts import read_act_form, redirect_to_page
+from watchdog.web.routes.act_forms import read_act_form, redirect_to_page
 
 NO_RELOAD_TEXT = "This process does not reload its configuration. Restart it."
 

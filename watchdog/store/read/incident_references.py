@@ -1,0 +1,74 @@
+"""What a person means who states the id of an incident, the beginning of one, or a probe.
+
+All functions raise OperatorActRefusedError.
+"""
+
+from __future__ import annotations
+
+import re
+
+import sqlalchemy as sa
+
+from watchdog.domain.acts import ActSubjectKind, OperatorActRefusalReason, OperatorActRefusedError
+from watchdog.domain.model import ProbeInfo
+from watchdog.domain.selection import format_similar_name_hint
+from watchdog.domain.text import format_display_name, replace_unstorable_characters
+from watchdog.store.read.selections import load_active_probe_infos
+from watchdog.store.read.status import list_incidents
+from watchdog.store.tables import incidents
+
+MIN_INCIDENT_ID_PREFIX_CHARS = 6
+MAX_LISTED_INCIDENTS = 5
+_ID_PREFIX_PATTERN = re.compile(f"[0-9a-f]{{{MIN_INCIDENT_ID_PREFIX_CHARS},}}")
+_AFTER_LAST_HEX_DIGIT = "g"
+
+
+def find_incident_or_probe(connection: sa.Connection, text: str) -> str | ProbeInfo:
+    """The id of an incident, or a probe that is not retired. `text`: an id, the id or name of a probe, or the beginning
+    of the id of a single incident; they are tried in this order."""
+    text = replace_unstorable_characters(text)
+    if connection.execute(sa.select(incidents.c.id).where(incidents.c.id == text)).first():
+        return text
+    infos = load_active_probe_infos(connection).values()
+    named = sorted((info for info in infos if text in (info.id, info.name)), key=lambda info: info.id != text)
+    if named:
+        return named[0]
+    if _ID_PREFIX_PATTERN.fullmatch(text) and (incident := _find_incident_by_id_prefix(connection, text)):
+        return incident
+    hint = format_similar_name_hint(text, (name for info in infos for name in (info.id, info.name)))
+    raise OperatorActRefusedError(
+        OperatorActRefusalReason.NOT_FOUND,
+        f"no incident has the id {text}, and no probe has this id or name{hint}",
+        unknown_subject=None if hint else ActSubjectKind.INCIDENT,
+    )
+
+
+def find_incident_to_act_on(connection: sa.Connection, text: str) -> str:
+    """The id of an incident. `text`: as for `find_incident_or_probe`; a probe stands for its only open incident."""
+    referenced = find_incident_or_probe(connection, text)
+    if isinstance(referenced, str):
+        return referenced
+    records = list_incidents(connection, is_open=True, probe_database_ids=[referenced.database_id])
+    if len(records) == 1:
+        return records[0].incident.id
+    name = format_display_name(referenced.name)
+    if not records:
+        raise OperatorActRefusedError(OperatorActRefusalReason.CONFLICT, f"{name} has no open incident")
+    listed = [f"{record.incident.id} ({record.incident.message})" for record in records]
+    raise _build_ambiguity_refusal(f"{name} has {len(records)} open incidents", listed)
+
+
+def _find_incident_by_id_prefix(connection: sa.Connection, prefix: str) -> str:
+    """Empty: no id begins so."""
+    begins_so = incidents.c.id >= prefix, incidents.c.id < prefix + _AFTER_LAST_HEX_DIGIT
+    query = sa.select(incidents.c.id).where(*begins_so).order_by(incidents.c.id).limit(MAX_LISTED_INCIDENTS + 1)
+    ids = list(connection.execute(query).scalars())
+    if len(ids) > 1:
+        raise _build_ambiguity_refusal(f"several incidents have an id that begins with {prefix}", ids)
+    return ids[0] if ids else ""
+
+
+def _build_ambiguity_refusal(problem: str, listed: list[str]) -> OperatorActRefusedError:
+    more = " and others" if len(listed) > MAX_LISTED_INCIDENTS else ""
+    text = f"{problem}; state the id of one of them: {', '.join(listed[:MAX_LISTED_INCIDENTS])}{more}"
+    return OperatorActRefusedError(OperatorActRefusalReason.INVALID, text)
