@@ -21,8 +21,8 @@ from watchdog.web.pages.service import (
     load_stored_service_facts,
 )
 from watchdog.web.readiness import ReadinessChecker
-from watchdog.web.routes.operators import OperatorRouteContext, parse_number_parameter
 from watchdog.web.routes.act_forms import read_act_form, redirect_to_page
+from watchdog.web.routes.operators import OperatorRouteContext, parse_number_parameter
 
 NO_RELOAD_TEXT = "This process does not reload its configuration. Restart it."
 
