@@ -112,7 +112,7 @@ def test_a_service_that_is_ready(read: Callable[..., str]) -> None:
     text = text_of(html)
     assert "The service itself Ready Watchdog" in text
     assert "running since 21 Nov 23:29:14 UTC" in text
-    assert "No open findings" in text
+    assert "No open findings What is wrong with Watchdog itself No incident about Watchdog itself is open." in text
     assert "Applied at the start; not reloaded since then No warnings." in text
     assert "It ran all the time." in text
     assert "No process has a lease" in text
@@ -151,7 +151,7 @@ def test_tasks_with_problems_come_first(read: Callable[..., str]) -> None:
     ]
     text = text_of(read(list_background_tasks=lambda: tasks))
     assert "record Failed 02:29:13 disk full <b>now</b> wake Overdue 02:28:14 no run has ended for 1 min;" in text
-    assert "claim Works 02:29:13 maintain Not run yet none" in text
+    assert "the task runs every 1 s claim Works 02:29:13 maintain Not run yet none" in text
 
 
 @pytest.mark.parametrize(("key", "names"), [(OPERATOR, ": api"), (READER, "")])
