@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
 from tests.support.fixture_rows import NOW, FixtureRows
 from tests.support.html_checks import find_html_problems, visible_text
-from tests.support.web import create_test_app, filled_database, request_page
+from tests.support.page_checks import NO_PROBLEMS, WIDE_TABLES, page_problems, violations
+from tests.support.web import create_test_app, filled_database, request_page, running_app
 from watchdog.domain.acts import OperatorActKind
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, NBSP, SECOND_MS
 from watchdog.domain.model import Severity
@@ -29,6 +30,9 @@ from watchdog.web import ApiKey
 from watchdog.web.auth.session import SESSION_COOKIE_NAME
 from watchdog.web.pages.acts import TITLE_BY_ACT_KIND
 from watchdog.web.pages.service import ACTS_PER_PAGE, MAX_DOWNTIME_GAPS_ON_PAGE
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 READER = ApiKey("grafana", "reader", "read-me-0123456789")
 OPERATOR = ApiKey("ops", "operator", "operate-0123456789")
@@ -62,6 +66,14 @@ def read(tmp_path: Path, rows: FixtureRows) -> Callable[..., str]:
 
 def text_of(html: str) -> str:
     return visible_text(html).replace(NBSP, " ")
+
+
+def add_finding(rows: FixtureRows, message: str) -> str:
+    """Returns the id of its incident."""
+    probe = rows.add_probe("Watchdog", WATCHDOG_SELF_PROBE_KIND)
+    rows.rows["probes"][-1]["probe_id"] = WATCHDOG_SELF_PROBE_ID
+    since, reason = NOW - 5 * MINUTE_MS, "watchdog.delivery_failing"
+    return rows.add_incident(probe, "service", message, since, reason=reason, severity=Severity.CRITICAL)
 
 
 def add_act(rows: FixtureRows, kind: OperatorActKind = OperatorActKind.PAUSE, **columns: Any) -> None:
@@ -127,12 +139,7 @@ def test_a_service_that_is_not_ready_states_why(read: Callable[..., str]) -> Non
 
 
 def test_an_open_finding_is_listed_once_with_what_to_do(read: Callable[..., str], rows: FixtureRows) -> None:
-    probe = rows.add_probe("Watchdog", WATCHDOG_SELF_PROBE_KIND)
-    rows.rows["probes"][-1]["probe_id"] = WATCHDOG_SELF_PROBE_ID
-    message = "oncall/slack confirms no notifications: <b>invalid_auth"
-    incident = rows.add_incident(
-        probe, "service", message, NOW - 5 * MINUTE_MS, reason="watchdog.delivery_failing", severity=Severity.CRITICAL
-    )
+    incident = add_finding(rows, "oncall/slack confirms no notifications: <b>invalid_auth")
     html = read()
     text = text_of(html)
     assert "1 open finding What is wrong with Watchdog itself since 02:24:14 Oncall/slack confirms no" in text
@@ -295,3 +302,34 @@ def test_without_the_database_the_page_shows_what_the_process_knows(read: Callab
     assert "Applied at the start" in text
     assert "Who did what" not in text
     assert "Watchdog is not running its probes" not in text
+
+
+@pytest.mark.parametrize(("width", "colors"), [(320, "light"), (320, "dark"), (1280, "light"), (1280, "dark")])
+def test_long_texts_fit_a_phone(
+    browser: Browser, axe: str, tmp_path: Path, rows: FixtureRows, width: int, colors: Literal["light", "dark"]
+) -> None:
+    long = "worker_of_a_long_name_" * 6
+    add_finding(rows, long)
+    add_member(rows, long, 4, "former")
+    add_member(rows, "host-2", 5, "newer")
+    rows.rows["downtime"].append({"location": "local", "started_at": NOW - DAY_MS, "ended_at": NOW - HOUR_MS})
+    add_act(rows, author=long, probe=long, comment=long)
+    options: dict[str, Any] = {
+        "not_ready_reason": lambda: long,
+        "list_background_tasks": lambda: [make_task("check_database_file", long), make_task("wake")],
+        "config_warnings": (long,),
+        "config_actions": reload_that_returns(APPLIED, []),
+        "collect_process_metrics": process_with(
+            FinishedConfigReload(NOW, ConfigReloadOutcome(ConfigReloadStatus.INVALID, (long,)))
+        ),
+    }
+    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=colors)
+    with (
+        filled_database(f"sqlite:///{tmp_path}/watchdog.db", rows) as database,
+        running_app(create_test_app(database, **options)) as address,
+    ):
+        assert page_problems(page, f"{address}/service") == NO_PROBLEMS
+        assert page.evaluate(WIDE_TABLES) == []
+        assert violations(page, axe) == []
+        assert page.get_by_role("button", name="Reload").is_visible()
+    page.close()
