@@ -40,6 +40,7 @@ TITLE_BY_ACT_KIND = {
     OperatorActKind.EDIT_PROBE: "Probe edited",
     OperatorActKind.DELETE_PROBE: "Probe deleted",
     OperatorActKind.TEST_RECEIVER: "Receiver tested",
+    OperatorActKind.FORGET_JOBS: "Jobs forgotten",
     OperatorActKind.RELOAD: "Configuration read again",
 }
 
