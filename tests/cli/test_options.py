@@ -89,7 +89,7 @@ def test_a_filter_that_is_not_valid(words: list[str], message: str) -> None:
         ("--tag prod", ["api", "shop"]),
         ("--tag prod --tag eu", ["api"]),
         ("--state down", ["api", "shop"]),
-        ("--state paused", ["mail"]),
+        ("--state Paused", ["mail"]),
         ("--state up --state paused", ["mail"]),
         ("--state down --group Core", ["api"]),
         ("--state up", []),

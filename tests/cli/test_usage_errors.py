@@ -231,7 +231,15 @@ def test_init_overwrites_nothing(tmp_path: Path, path: str, why: str) -> None:
         ("run -c", "Option '-c' requires an argument."),
         ("probe", "Missing argument 'name'."),
         ("incidents --limit 0", "Invalid value for '--limit': Input should be greater than or equal to 1"),
-        ("db nonsense", "No such command 'nonsense'."),
+        ("db nonsense", "No such command 'nonsense'. The commands are upgrade, check, vacuum, backup."),
+        ("maintenance stop m-1", "No such command 'stop'. The commands are begin, end."),
+        ("jobs forgot A", "No such command 'forgot'. Did you mean 'forget'?"),
+        (
+            "validate watchdog.yaml",
+            "Got unexpected extra argument(s) (watchdog.yaml); name the configuration file with -c",
+        ),
+        ("silence Website --for 1h", "Got unexpected extra argument(s) (Website); name a probe with --id"),
+        ("reload now", "Got unexpected extra argument(s) (now)"),
     ],
 )
 def test_usage(words: str, message: str) -> None:

@@ -10,6 +10,11 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+MAX_LISTED_COMMANDS = 5
+"""With more commands, a message names only those that were probably meant."""
+_UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
+"""The base class of all usage errors, which Typer does not export."""
+
 
 def _return_click_value_uncoerced(_ctx: Any, value: Any) -> Any:
     return value
@@ -26,12 +31,25 @@ class _UncoercedClickParametersMixin:
         return params
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        words = [*args]  # the parser takes them away
         try:
             remaining: list[str] = super().parse_args(ctx, args)  # type: ignore[misc] # a mixin
             return remaining
         except typer.BadParameter as e:
             e.message = e.message.removeprefix("Value error, ")  # pydantic's
             raise
+        except _UsageError as e:
+            e.message += self._describe_misplaced_argument(e.message, words)
+            raise
+
+    def _describe_misplaced_argument(self, message: str, words: list[str]) -> str:
+        """Which option was probably meant, if an error is about an argument that the command does not have."""
+        if not message.startswith("Got unexpected extra argument"):
+            return ""
+        options = {option for param in self.params for option in param.opts}  # type: ignore[attr-defined] # a mixin
+        if "-c" in options and any(word.endswith((".yaml", ".yml")) for word in words):
+            return "; name the configuration file with -c"
+        return "; name a probe with --id" if "--id" in options else ""
 
 
 class CommandWithoutPydantic(_UncoercedClickParametersMixin, TyperCommand):
@@ -39,4 +57,10 @@ class CommandWithoutPydantic(_UncoercedClickParametersMixin, TyperCommand):
 
 
 class CommandGroupWithoutPydantic(_UncoercedClickParametersMixin, TyperGroup):
-    pass
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except _UsageError as e:
+            if "Did you mean" not in e.message and len(self.commands) <= MAX_LISTED_COMMANDS:
+                e.message += f" The commands are {', '.join(self.commands)}."
+            raise

@@ -27,7 +27,7 @@ def incidents_command(
     incident: Annotated[
         str | None,
         typer.Argument(
-            metavar="[ID]",
+            metavar="ID",
             help="Show this incident in detail; the first 6 characters are enough.",
             show_default=False,
             autocompletion=complete_incident_id,

@@ -63,7 +63,7 @@ def jobs_command(
              watchdog jobs --probe "Report schedules" --state down
     """
     if context.invoked_subcommand is None:
-        _print_jobs_and_exit(config, output, _JobListOptions(probe, state, verdict, search))
+        _print_jobs_and_exit(config, output, _JobListOptions(probe, state and state.lower(), verdict, search))
 
 
 @jobs_app.command("forget", cls=CommandWithoutPydantic)

@@ -66,7 +66,7 @@ def status_command(
     Example: watchdog status -o json
              watchdog status --state down --state unknown --tag prod
     """
-    options = _StatusOptions(tuple(states or ()), group, kind, frozenset(tags or ()), search)
+    options = _StatusOptions(tuple(state.lower() for state in states or ()), group, kind, frozenset(tags or ()), search)
     options.exit_if_state_unknown()
     while watch:
         if output is CliOutputFormat.TABLE and sys.stdout.isatty():
