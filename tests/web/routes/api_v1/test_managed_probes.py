@@ -108,6 +108,38 @@ def test_a_dry_run_stores_nothing(app: FastAPI, harness: ManagedFileHarness, dat
     assert list_recorded_acts(database) == []
 
 
+def test_a_dry_run_of_a_deletion_shows_what_would_go(
+    app: FastAPI, harness: ManagedFileHarness, database: Database
+) -> None:
+    answer = send(app, "DELETE", f"{PROBES}/shop?dry_run=true", headers={"If-Match": "*"}).json()
+    assert (answer["id"], answer["is_stored"], answer["version"], answer["reload"]) == ("shop", False, None, None)
+    assert "-name: Shop" in answer["diff"]
+    assert "s3cret" not in answer["diff"]
+    assert harness.file.read_text() == MANAGED_TEXT
+    assert list_recorded_acts(database) == []
+    assert send(app, "DELETE", f"{PROBES}/shop?dry_run=true", headers={"If-Match": '"0"'}).status_code == 412
+
+
+def test_a_probe_is_copied_with_its_secrets(app: FastAPI, harness: ManagedFileHarness, database: Database) -> None:
+    text = send(app, "GET", f"{PROBES}/shop").json()["yaml"].replace("Shop", "Shop 2")
+    refused = send(app, "POST", PROBES, json={"yaml": text})
+    assert (refused.status_code, refused.json()["errors"][0]["name"]) == (422, "http.headers.Authorization")
+    checked = send(app, "POST", PROBES, json={"yaml": text, "copy_of": "shop", "dry_run": True})
+    assert (checked.status_code, harness.file.read_text()) == (200, MANAGED_TEXT)
+    created = send(app, "POST", PROBES, json={"yaml": text, "copy_of": "shop"})
+    assert (created.json()["id"], "s3cret" in created.text) == ("shop-2", False)
+    assert harness.file.read_text().count("Bearer sh0p-s3cret-1") == 2
+    assert list_recorded_acts(database) == [("create_probe", "shop-2", "ops", "api")]
+
+
+@pytest.mark.parametrize("path", [PROBES, "/api/v1/config/try"])
+def test_a_copy_of_an_unknown_probe_is_refused(app: FastAPI, harness: ManagedFileHarness, path: str) -> None:
+    response = send(app, "POST", path, json={**NEW, "copy_of": "main"})
+    assert response.status_code == 404
+    assert "No probe in the managed file has the id main" in response.json()["detail"]
+    assert harness.file.read_text() == MANAGED_TEXT
+
+
 def test_problems_are_listed_by_field(app: FastAPI) -> None:
     response = send(app, "POST", PROBES, json={"yaml": "name: A\nhttp: ftp://a.test\nevry: 5s\nevery: soon"})
     assert response.status_code == 422

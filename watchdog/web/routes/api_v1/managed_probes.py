@@ -39,6 +39,7 @@ from watchdog.web.routes.api_v1.probes import ProbeId
 from watchdog.web.routes.operators import OperatorRouteContext
 
 ProbeYaml = Annotated[str, Field(min_length=1, max_length=MAX_PROBE_YAML_CHARS)]
+CopiedProbeId = Annotated[str, Field(max_length=MAX_FILTER_CHARS)]
 IfMatch = Annotated[
     str,
     Header(
@@ -74,11 +75,27 @@ class ProbeChangeBody(ProbeBody):
     """The person who acts through a program. The key acts as well: "ops for Ana"."""
 
 
+class NewProbeBody(ProbeChangeBody):
+    """A probe that is to be added."""
+
+    copy_of: CopiedProbeId = ""
+    """A stored probe whose secrets it keeps where `yaml` holds masked ones; empty: it is no copy."""
+
+
 class TriedProbeBody(ProbeBody):
     """A probe to run once."""
 
     id: Annotated[str, Field(max_length=MAX_FILTER_CHARS)] = ""
     """The stored probe that it would replace; empty: it would be another one."""
+    copy_of: CopiedProbeId = ""
+    """A stored probe whose secrets it keeps where `yaml` holds masked ones, if it would be another one."""
+
+
+class ProbeDeletionParameters(ActParameters):
+    """The query of a deletion."""
+
+    dry_run: bool = False
+    """Check it and show the change, without storing it."""
 
 
 def add_managed_probe_routes(
@@ -129,10 +146,18 @@ def add_managed_probe_read_routes(router: ApiV1Router, editor: ManagedProbeEdito
         for probe in (await read(response)).probes:
             if probe.id == probe_id:
                 return serialize_managed_probe(probe)
-        message = (
-            f"No probe in the managed file has the id {probe_id}. /api/v1/config/probes lists those that have one."
-        )
-        raise PageNotFoundError(message)
+        raise build_unknown_probe_error(probe_id)
+
+
+async def require_copied_probe(editor: ManagedProbeEditor, edit: ProbeEdit) -> None:
+    """Raises PageNotFoundError if it is a copy of no probe of the file."""
+    if edit.copy_of and edit.copy_of not in {probe.id for probe in (await editor.read()).probes}:
+        raise build_unknown_probe_error(edit.copy_of)
+
+
+def build_unknown_probe_error(probe_id: str) -> PageNotFoundError:
+    message = f"No probe in the managed file has the id {probe_id}. /api/v1/config/probes lists those that have one."
+    return PageNotFoundError(message)
 
 
 async def change_managed_probe(
@@ -140,10 +165,11 @@ async def change_managed_probe(
     context: OperatorRouteContext,
     editor: ManagedProbeEditor | None,
     edit: ProbeEdit,
-    body: ProbeChangeBody | ActParameters,
+    body: ProbeChangeBody | ProbeDeletionParameters,
 ) -> ManagedProbeChangeJson:
     actor, editor = get_actor(request, OperatorInterfaceKind.API, body.on_behalf_of), require_editor(editor)
-    if isinstance(body, ProbeChangeBody) and body.dry_run:
+    await require_copied_probe(editor, edit)
+    if body.dry_run:
         return serialize_checked_probe_edit(await editor.check(edit))
     return serialize_saved_probe_edit(await save_and_record_probe_edit(editor, edit, context.run_act, actor))
 
@@ -160,9 +186,10 @@ def add_probe_creation_and_try_routes(
         problems=WARNING_ABOUT_CHANGE,
     )
     async def create_probe(
-        request: Request, body: Annotated[ProbeChangeBody, Body()], _: Annotated[NoQueryParameters, Query()]
+        request: Request, body: Annotated[NewProbeBody, Body()], _: Annotated[NoQueryParameters, Query()]
     ) -> ManagedProbeChangeJson:
-        return await change_managed_probe(request, context, editor, ProbeEdit(body.yaml), body)
+        edit = ProbeEdit(body.yaml, copy_of=body.copy_of)
+        return await change_managed_probe(request, context, editor, edit, body)
 
     @declare_act_operation(
         router,
@@ -174,7 +201,9 @@ def add_probe_creation_and_try_routes(
     async def try_probe(
         body: Annotated[TriedProbeBody, Body()], _: Annotated[NoQueryParameters, Query()]
     ) -> TriedProbeJson:
-        return serialize_tried_probe(await require_editor(editor).try_once(ProbeEdit(body.yaml, body.id)))
+        edit, running_editor = ProbeEdit(body.yaml, body.id, copy_of=body.copy_of), require_editor(editor)
+        await require_copied_probe(running_editor, edit)
+        return serialize_tried_probe(await running_editor.try_once(edit))
 
 
 def add_probe_change_routes(
@@ -209,7 +238,7 @@ def add_probe_change_routes(
         problems=WARNING_ABOUT_CHANGE,
     )
     async def delete_probe(
-        request: Request, probe_id: ProbeId, if_match: IfMatch, parameters: Annotated[ActParameters, Query()]
+        request: Request, probe_id: ProbeId, if_match: IfMatch, parameters: Annotated[ProbeDeletionParameters, Query()]
     ) -> ManagedProbeChangeJson:
         edit = ProbeEdit(id=probe_id, is_deletion=True, version=parse_if_match(if_match))
         return await change_managed_probe(request, context, editor, edit, parameters)
