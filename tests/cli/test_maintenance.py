@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from tests.support.command_line import invoke_command
 from tests.support.store import StoreHarness, make_registered_probe
-from watchdog.domain.formatting import HOUR_MS, MINUTE_MS
+from watchdog.domain.formatting import HOUR_MS, MINUTE_MS, format_time_of_day
 from watchdog.domain.maintenance_windows import ConfiguredMaintenanceWindow
 from watchdog.domain.routing import ProbeMatcher
 from watchdog.resources import find_resource_folder
@@ -63,6 +64,29 @@ def test_maintenance_begins_is_listed_and_ends(harness: StoreHarness) -> None:
     window = invoke_command("maintenance", "begin", "--id", "api", "--for", "1h", "-o", "json").json
     ended = invoke_command("maintenance", "end", window["id"], "-o", "json").json
     assert (ended["id"], ended["state"], ended["ended_by"]) == (window["id"], "ended", USER)
+
+
+def test_planned_maintenance_is_listed_and_cancelled(harness: StoreHarness) -> None:
+    starts_at = (read_wall_clock_ms() + HOUR_MS) // MINUTE_MS * MINUTE_MS
+    start = f"{format_time_of_day(starts_at)}Z"
+    ran = invoke_command("maintenance", "begin", "--id", "api", "--start", start, "--for", "2h")
+    assert (ran.exit_code, ran.stderr) == (0, "")
+    row = harness.select_row(maintenance_windows)
+    assert (row["starts_at"], row["ends_at"]) == (starts_at, starts_at + 2 * HOUR_MS)
+    assert re.match(rf"{row['id']} puts 1\N{{NO-BREAK SPACE}}probe into maintenance from .* until .* UTC\n", ran.stdout)
+    assert f"`watchdog maintenance end {row['id']}` cancels it." in ran.stdout
+    (listed,) = invoke_command("maintenance", "-o", "json").json
+    assert (listed["state"], listed["by"]) == ("planned", USER)
+    assert "in maintenance" not in invoke_command("status").stdout
+    assert invoke_command("maintenance", "end", row["id"]).exit_code == 0
+    assert invoke_command("maintenance").stdout == "no maintenance\n"
+    for words, error in (
+        (["--start", "soon", "--for", "1h"], "--start soon: expected a date and a time"),
+        (["--start", "2001-01-01T00:00Z", "--for", "1h"], "would start in the past"),
+        (["--start", start], "state either --for or --until"),
+    ):
+        ran = invoke_command("maintenance", "begin", "--id", "api", *words)
+        assert (ran.exit_code, error in ran.stderr) == (2, True), words
 
 
 def test_the_status_states_maintenance(harness: StoreHarness) -> None:

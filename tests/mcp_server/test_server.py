@@ -252,6 +252,13 @@ async def test_operators_act_in_the_name_of_their_key(tmp_path: Path, mode: str)
             await app.store_executor.run_write(store_missing_job, app.store_executor.database, "payments-api")
             forgotten = await call_tool(operator, "forget_jobs", probe="Payments API", job="nightly", comment="moved")
             assert forgotten == {"probe": "payments-api", "jobs": ["nightly"]}
+            planned = await call_tool(
+                operator, "begin_maintenance", probe="payments-api", starts_at=until, duration="2h"
+            )
+            window = planned["maintenance"]
+            assert (window["state"], window["starts_at"]) == ("planned", until)
+            over = await call_tool(operator, "end_maintenance", id=window["id"])
+            assert (over["state"], over["ended_by"]) == ("ended", "ops")
             closed = await call_tool(operator, "close_incident", incident=id, comment="host removed")
             assert (closed["closure"]["by"], closed["closure"]["comment"]) == ("ops", "host removed")
             again = await call_tool(operator, "close_incident", incident=id, comment="again")
@@ -291,12 +298,11 @@ async def test_operators_act_in_the_name_of_their_key(tmp_path: Path, mode: str)
             for tool in ("pause_probe", "resume_probe", "forget_jobs"):
                 assert await call_tool_error(reader, tool, probe="payments-api") == message
         with app.store_executor.database.open_read_transaction() as connection:
-            acts = [(act.kind, act.actor) for act in reversed(list_acts(connection, limit=13))]
+            acts = [(act.kind, act.actor) for act in reversed(list_acts(connection, limit=15))]
         ops = Actor("ops", OperatorInterfaceKind.MCP)
         kinds = "acknowledge", "unacknowledge", "silence", "unsilence", "silence", "pause", "pause", "pause", "resume"
-        assert acts == [
-            (kind, ops) for kind in (*kinds, "begin_maintenance", "end_maintenance", "forget_jobs", "close")
-        ]
+        maintenance = "begin_maintenance", "end_maintenance"
+        assert acts == [(kind, ops) for kind in (*kinds, *maintenance, "forget_jobs", *maintenance, "close")]
 
 
 @pytest.mark.parametrize("mode", PROTOCOL_VERSION_BY_MODE)

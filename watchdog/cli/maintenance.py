@@ -79,19 +79,23 @@ def maintenance_begin_command(
     kind: MatchedKindOption = "",
     severity: MatchedSeverityOption = "",
     everything: Annotated[bool, typer.Option("--all", help="Every probe, except Watchdog itself.")] = False,
+    start: Annotated[
+        str, typer.Option(help="When it starts, such as 22:00Z or 2026-12-01T22:00+01:00; default: now.")
+    ] = "",
     duration: ActDurationOption = "",
     until: ActEndOption = "",
     comment: ActCommentOption = "",
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
     output: OutputFormatOption = CliOutputFormat.TABLE,
 ) -> None:
-    """Put matching probes into maintenance, from now on.
+    """Put matching probes into maintenance, from now on or from a planned start.
 
     Their runs go on, but no incident of theirs opens. What is still wrong afterwards opens then. A probe must match
     every option that is given. At least one is necessary, or --all.
 
     \b
     Example: watchdog maintenance begin --group Core --for 1h --comment "upgrade"
+             watchdog maintenance begin --id api --start 2026-12-01T22:00+01:00 --for 2h
     """
     from watchdog.api.serializers.maintenance import serialize_maintenance_window
     from watchdog.domain.formatting import format_count_with_noun, format_utc_timestamp
@@ -103,16 +107,20 @@ def maintenance_begin_command(
         exit_with_error("state either --for or --until: for how long, or until when")
     duration_ms = parse_for_option_ms(duration) if duration else 0
     ends_at = parse_instant_option("--until", until) if until else 0
+    starts_at = parse_instant_option("--start", start) if start else None
     with open_database_to_act(config) as (database, user, now):
-        request = MaintenanceRequest(match, ends_at or now + duration_ms, comment, selects_everything=everything)
+        ends_at = ends_at or (now if starts_at is None else starts_at) + duration_ms
+        request = MaintenanceRequest(match, ends_at, comment, selects_everything=everything, starts_at=starts_at)
         started = begin_maintenance(database, request, user, now)
     window = started.window
     if output is CliOutputFormat.JSON:
         print_json(serialize_maintenance_window(window, now))
         return
     count = format_count_with_noun(started.probe_count, "probe")
-    print(f"{window.id} puts {count} into maintenance until {format_utc_timestamp(window.ends_at, now)}")
-    print(f"`watchdog maintenance end {window.id}` ends it.")
+    is_planned = not window.is_in_effect(now)
+    begins = f" from {format_utc_timestamp(window.starts_at, now)}" if is_planned else ""
+    print(f"{window.id} puts {count} into maintenance{begins} until {format_utc_timestamp(window.ends_at, now)}")
+    print(f"`watchdog maintenance end {window.id}` {'cancels' if is_planned else 'ends'} it.")
 
 
 @maintenance_app.command("end", cls=CommandWithoutPydantic)
@@ -121,9 +129,9 @@ def maintenance_end_command(
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
     output: OutputFormatOption = CliOutputFormat.TABLE,
 ) -> None:
-    """End maintenance before its time, also that of a configured window.
+    """End maintenance before its time, or cancel planned maintenance.
 
-    A configured window takes place again as scheduled.
+    A configured window takes place again as scheduled. To cancel it, remove it from the configuration.
 
     \b
     Example: watchdog maintenance end m-4f0c2a91be

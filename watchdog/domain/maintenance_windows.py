@@ -19,6 +19,8 @@ from watchdog.domain.schedule import CronSchedule
 from watchdog.domain.text import truncate_to_single_line
 
 MAX_MAINTENANCE_DURATION_MS = 30 * DAY_MS
+MAX_MAINTENANCE_LEAD_MS = 365 * DAY_MS
+"""How far ahead people may plan maintenance."""
 MAX_ACTIVE_MAINTENANCE_WINDOWS = 1_000
 MIN_START_YEAR, MAX_START_YEAR = 1971, 9998
 CHECKED_CRON_WINDOW_COUNT = 100
@@ -74,7 +76,7 @@ class MaintenanceWindowState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaintenanceWindow:
-    """An occurrence of a configured window, or a window that a person began."""
+    """An occurrence of a configured window, or a window that a person began or planned."""
 
     id: str
     name: str
@@ -83,7 +85,7 @@ class MaintenanceWindow:
     """Epoch ms, as all instants here."""
     ends_at: int
     actor: Actor | None = None
-    """Who began it; None: it is configured."""
+    """Who began or planned it; None: it is configured."""
     comment: str = ""
     ended_at: int | None = None
     """When it ended before its time."""
@@ -97,6 +99,11 @@ class MaintenanceWindow:
 
     def is_in_effect(self, now: int) -> bool:
         return self.find_state(now) is MaintenanceWindowState.IN_EFFECT
+
+    def can_be_ended(self, now: int) -> bool:
+        """Whether it is in effect, or planned by a person: a configured window is cancelled in the configuration."""
+        state = self.find_state(now)
+        return state is not MaintenanceWindowState.ENDED and (self.actor is not None or self.is_in_effect(now))
 
     @property
     def label(self) -> str:

@@ -32,6 +32,7 @@ from watchdog.service.acts import (
     ActResultT,
     MaintenanceRequest,
     SilenceRequest,
+    StartedMaintenance,
     acknowledge_incident,
     begin_maintenance,
     begin_silence,
@@ -257,6 +258,9 @@ class ActTools:
         ctx: ActToolContext,
         duration: DurationParameter = "",
         until: EndParameter = "",
+        starts_at: Annotated[
+            str, Field(max_length=50, description="When it starts, with the time zone, as until; empty: now.")
+        ] = "",
         probe: ProbeParameter = "",
         group: MatchedGroupParameter = "",
         tags: MatchedTagsParameter = [],  # noqa: B006 - only read
@@ -266,27 +270,31 @@ class ActTools:
         comment: CommentParameter = "",
     ) -> ActToolResult:
         """Put some probes into maintenance: {maintenance: {id, match, until, ...}, probe_count}. A probe must match
-        every condition that is given; at least one is necessary, or all. Their runs go on, but no incident of theirs
+        every condition that is given; at least one is necessary, or all. It starts now, or at starts_at, from which a
+        duration then counts. Their runs go on, but no incident of theirs
         opens, and the time does not count for uptime. What is still wrong at the end opens then. Ask the person on call
         before you begin. Each call begins another window. Requires an API key with role operator.
         """
         matcher = ProbeMatcher(severity, frozenset(tags), group, kind, probe)
         compute_end = self._parse_end(duration, until)
-        window, probe_count = await self._run_act(
-            ctx,
-            lambda database, actor, now: begin_maintenance(
-                database, MaintenanceRequest(matcher, compute_end(now), comment, selects_everything=all), actor, now
-            ),
-        )
-        return {**serialize_started_maintenance(window, probe_count, window.starts_at)}
+
+        def begin(database: Database, actor: Actor, now: int) -> tuple[StartedMaintenance, int]:
+            start = _parse_instant("starts_at", starts_at, now) if starts_at else None
+            ends_at = compute_end(now if start is None else start)
+            request = MaintenanceRequest(matcher, ends_at, comment, selects_everything=all, starts_at=start)
+            return begin_maintenance(database, request, actor, now), now
+
+        (window, probe_count), now = await self._run_act(ctx, begin)
+        return {**serialize_started_maintenance(window, probe_count, now)}
 
     async def end_maintenance(
         self,
         id: Annotated[str, Field(max_length=200, description="The id of a maintenance window.")],
         ctx: ActToolContext,
     ) -> ActToolResult:
-        """End maintenance in effect, also that of the configuration: {id, match, until, ended_at, ended_by, ...}. What
-        is still wrong opens with the next run. Requires an API key with role operator.
+        """End maintenance in effect, also that of the configuration, or cancel what a person has planned: {id, match,
+        until, ended_at, ended_by, ...}. What is still wrong opens with the next run. Requires an API key with role
+        operator.
         """
         now, ended = await self._run_act(
             ctx, lambda database, actor, now: (now, end_maintenance(database, id, actor, now))

@@ -31,6 +31,7 @@ from watchdog.domain.timestamps import to_epoch_ms
 
 ACT_END_FIELD = "end"
 """The name of the field in which a person states when an act ends."""
+ACT_START_FIELD = "start"
 NO_INSTANT_TEXT = "expected a date and a time, such as 2026-12-01T22:00+01:00"
 MISSING_TIMEZONE_TEXT = "add the time zone, such as +01:00, or Z for UTC"
 MS_PER_SECOND = 1_000
@@ -112,6 +113,18 @@ def parse_act_end(text: str, timezone: str, now: int) -> int:
         raise OperatorActRefusedError(e.refusal, message, field=ACT_END_FIELD) from None
 
 
+def parse_act_start(text: str, timezone: str, now: int) -> int | None:
+    """When an act starts, in epoch ms, as `parse_act_instant`. None: nothing is stated, so now."""
+    if not text.strip():
+        return None
+    try:
+        return parse_act_instant(text, timezone, now)
+    except OperatorActRefusedError as e:
+        typed = truncate_to_single_line(replace_invisible_characters(text), 40)
+        message = f"write when it starts, as 22:00 or 2026-12-01 22:00, not '{typed}'"
+        raise OperatorActRefusedError(e.refusal, message, field=ACT_START_FIELD) from None
+
+
 def parse_act_instant(text: str, timezone: str, now: int) -> int:
     """An instant that a person states, in epoch ms: the next "22:00", or "2026-12-01 22:00"; both also with an offset
     such as +01:00 or Z. `timezone`: the IANA name of the zone of a time without an offset; empty: it needs one."""
@@ -142,11 +155,25 @@ def _find_next_time_of_day(time_of_day: time, zone: tzinfo, now: int) -> int:
     return next(at for at in candidates if at > now)
 
 
-def require_end_within_limit(ends_at: int, now: int, max_duration_ms: int, name: str) -> None:
-    if ends_at <= now:
-        message = f"the {name} would end in the past: choose a later end"
+def require_start_within_limit(starts_at: int, now: int, max_lead_ms: int, name: str) -> None:
+    if starts_at < now:
+        message = f"the {name} would start in the past: leave out the start to begin it now"
+        raise OperatorActRefusedError(OperatorActRefusalReason.INVALID, message, field=ACT_START_FIELD)
+    if starts_at - now > max_lead_ms:
+        message = f"a {name} may start in {max_lead_ms // DAY_MS} days at most: choose an earlier start"
+        raise OperatorActRefusedError(OperatorActRefusalReason.INVALID, message, field=ACT_START_FIELD)
+
+
+def require_end_within_limit(
+    ends_at: int, now: int, max_duration_ms: int, name: str, *, starts_at: int | None = None
+) -> None:
+    """`starts_at`: None: now."""
+    starts_at = now if starts_at is None else starts_at
+    if ends_at <= starts_at:
+        when = "in the past" if ends_at <= now else "before it starts"
+        message = f"the {name} would end {when}: choose a later end"
         raise OperatorActRefusedError(OperatorActRefusalReason.INVALID, message, field=ACT_END_FIELD)
-    if ends_at - now > max_duration_ms:
+    if ends_at - starts_at > max_duration_ms:
         message = f"a {name} may last for {max_duration_ms // DAY_MS} days at most: choose an earlier end"
         raise OperatorActRefusedError(OperatorActRefusalReason.INVALID, message, field=ACT_END_FIELD)
 

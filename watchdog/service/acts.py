@@ -15,7 +15,11 @@ from typing import NamedTuple, Protocol, TypeVar
 from uuid import uuid4
 
 from watchdog.domain.acts import Acknowledgement, Actor, Closure, OperatorActKind
-from watchdog.domain.maintenance_windows import MAX_MAINTENANCE_DURATION_MS, MaintenanceWindow
+from watchdog.domain.maintenance_windows import (
+    MAX_MAINTENANCE_DURATION_MS,
+    MAX_MAINTENANCE_LEAD_MS,
+    MaintenanceWindow,
+)
 from watchdog.domain.model import LOCAL_LOCATION_NAME
 from watchdog.domain.pausing import MAX_PAUSE_DURATION_MS, Pause
 from watchdog.domain.routing import ProbeMatcher
@@ -30,6 +34,7 @@ from watchdog.service.act_input import (
     clean_actor_name,
     require_act_text_within_limit,
     require_end_within_limit,
+    require_start_within_limit,
     validate_and_clean_act_comment,
     validate_maintenance_matcher,
     validate_silence_matcher,
@@ -116,6 +121,8 @@ class MaintenanceRequest(NamedTuple):
     comment: str = ""
     selects_everything: bool = False
     """An empty matcher is intended."""
+    starts_at: int | None = None
+    """Epoch ms; None: now."""
 
 
 class StartedMaintenance(NamedTuple):
@@ -305,26 +312,31 @@ def forget_missing_jobs(
 
 
 def begin_maintenance(database: Database, request: MaintenanceRequest, actor: Actor, now: int) -> StartedMaintenance:
-    """Put matching probes into maintenance from now until `ends_at`: no incident of theirs opens."""
+    """Put matching probes into maintenance from `starts_at` until `ends_at`: no incident of theirs opens."""
     matcher = validate_maintenance_matcher(
         request.matcher, actor.interface, selects_everything=request.selects_everything
     )
-    require_end_within_limit(request.ends_at, now, MAX_MAINTENANCE_DURATION_MS, "maintenance window")
+    starts_at = now if request.starts_at is None else request.starts_at
+    require_start_within_limit(starts_at, now, MAX_MAINTENANCE_LEAD_MS, "maintenance window")
+    require_end_within_limit(
+        request.ends_at, now, MAX_MAINTENANCE_DURATION_MS, "maintenance window", starts_at=starts_at
+    )
     actor = clean_actor_name(actor)
     window = MaintenanceWindow(
         id=f"m-{uuid4().hex[:10]}",
         name="",
         matcher=matcher,
-        starts_at=now,
+        starts_at=starts_at,
         ends_at=request.ends_at,
         actor=actor,
         comment=validate_and_clean_act_comment(request.comment),
     )
-    return StartedMaintenance(window, maintenance_windows.begin_maintenance(database, window, actor))
+    return StartedMaintenance(window, maintenance_windows.begin_maintenance(database, window, actor, now))
 
 
 def end_maintenance(database: Database, window: str, actor: Actor, now: int) -> MaintenanceWindow:
-    """End maintenance before its time, also of a configured window. Returns the window as it has ended."""
+    """End maintenance before its time, also of a configured window, or cancel what a person has planned. Returns the
+    window as it has ended."""
     return maintenance_windows.end_maintenance(database, window, clean_actor_name(actor), now)
 
 

@@ -98,6 +98,28 @@ def test_a_configured_window_keeps_to_the_calendar(database: Database, distance:
     assert replays(process)
 
 
+@pytest.mark.parametrize(
+    ("distance", "is_in_window"), [(-INTERVAL_MS, False), (3 * INTERVAL_MS, True), (HOUR_MS, False)]
+)
+def test_maintenance_that_a_person_planned_for_later_keeps_to_the_calendar(
+    database: Database, distance: int, is_in_window: bool
+) -> None:
+    process = make_process(database)
+    starts_at, ends_at = minute(4) - 1, minute(12)
+    request = MaintenanceRequest(EVERYTHING, ends_at, selects_everything=True, starts_at=starts_at)
+    begin_maintenance(database, request, ANA, process.now)
+    process.run(minute(2) + 10_000)
+    to = process.step(distance)
+    process.failing_probes = {process.first}
+    window = process.harness.select_row(maintenance_windows)
+    assert (window["starts_at"], window["ends_at"]) == (starts_at, ends_at)
+    process.run(to + 10)
+    assert is_in_maintenance(process) == is_in_window
+    process.run(to + INTERVAL_MS + 10_000)
+    assert process.incidents == ([] if is_in_window else [(process.first, "availability")])
+    assert replays(process)
+
+
 @pytest.mark.parametrize("is_by_person", [True, False])
 @pytest.mark.parametrize("distance", [HOUR_MS, -HOUR_MS])
 def test_what_is_held_back_opens_without_another_run_after_a_step(

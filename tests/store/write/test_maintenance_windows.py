@@ -103,6 +103,56 @@ def test_nothing_opens_during_a_configured_window(database: Database) -> None:
     check_replay(harness, minute(60))
 
 
+def plan(harness: StoreHarness, start: float, end: float, now: int) -> str:
+    request = MaintenanceRequest(ProbeMatcher(probe="api"), minute(end), starts_at=minute(start))
+    return begin_maintenance(harness.database, request, ANA, now).window.id
+
+
+def test_a_person_plans_maintenance_that_takes_place_later(database: Database) -> None:
+    harness = make_harness(database)
+    plan(harness, 4, 7, minute(0))
+    assert periods(harness) == [(4, 7)]
+    assert record(harness, "pf") == ["opened at 2"], "before its start"
+    assert record(harness, "p", 3) == ["resolved at 3"]
+    assert record(harness, "fffp", 4) == [], "during maintenance"
+    check_replay(harness, minute(60))
+
+
+def test_planned_maintenance_that_is_cancelled_does_not_take_place(database: Database) -> None:
+    harness = make_harness(database)
+    id = plan(harness, 2, 5, minute(0))
+    ended = end_maintenance(database, id, ANA, minute(1))
+    assert (ended.find_state(minute(1)), ended.find_state(minute(3)), ended.ended_by) == ("ended", "ended", ANA.name)
+    assert periods(harness) == []
+    harness.plan_maintenance(minute(1))
+    assert periods(harness) == []
+    assert record(harness, "pff") == ["opened at 2"]
+    check_replay(harness, minute(60))
+    with pytest.raises(OperatorActRefusedError, match=f"the maintenance {id} ended at"):
+        end_maintenance(database, id, ANA, minute(2))
+
+
+@pytest.mark.parametrize(
+    ("starts_at", "ends_at", "message"),
+    [
+        (minute(0) - 1, minute(5), "would start in the past: leave out the start to begin it now"),
+        (minute(0) + 365 * DAY_MS + 1, minute(0) + 366 * DAY_MS, "may start in 365 days at most"),
+        (minute(5), minute(5), "would end before it starts: choose a later end"),
+        (minute(5), minute(5) + 30 * DAY_MS + 1, "may last for 30 days at most"),
+        (None, minute(0), "would end in the past"),
+    ],
+)
+def test_a_start_that_is_not_possible_is_refused(
+    database: Database, starts_at: int | None, ends_at: int, message: str
+) -> None:
+    harness = make_harness(database)
+    with pytest.raises(OperatorActRefusedError, match=message):
+        begin_maintenance(
+            database, MaintenanceRequest(ProbeMatcher(probe="api"), ends_at, starts_at=starts_at), ANA, minute(0)
+        )
+    assert harness.select_rows(maintenance_windows) == []
+
+
 def test_what_outlives_the_window_opens_with_the_first_run_afterwards(database: Database) -> None:
     harness = make_harness(database)
     harness.plan_maintenance(minute(0), once(2, 5))

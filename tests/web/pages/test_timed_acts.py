@@ -70,6 +70,22 @@ def test_an_act_ends_at_a_time_of_the_zone_that_the_page_shows(
     assert sorted(read_ends(database, path)) == sorted([*before, five_o_clock])
 
 
+def test_maintenance_is_planned_and_cancelled(app: FastAPI, cookie: str) -> None:
+    token = find_token(read_page(app, "/maintenance", cookie))
+    entered = {"csrf_token": token, "id": "api", "start": "2026-12-01 22:00", "end": "2h", "timezone": "Europe/Berlin"}
+    response = submit(app, "/maintenance", entered, cookie)
+    html = read_page(app, response.headers["location"], cookie)
+    text = visible_text(html).replace("\N{NO-BREAK SPACE}", " ")
+    assert "Maintenance of 1 probe is planned from 1 Dec 21:00 UTC until 1 Dec 23:00 UTC" in text
+    assert re.search(r"Next · 1 id api m-\w+ 1 Dec 21:00:00 until 1 Dec 23:00 UTC ops \(page\) Cancel", text)
+    (cancel,) = re.findall(r'action="(/maintenance/m-\w+/end)"><[^>]*><[^>]*><button class="btn btn-sm">Cancel', html)
+    assert submit(app, cancel, {"csrf_token": token}, cookie).status_code == 303
+    assert "cancelled by ops at 02:29 UTC" in visible_text(read_page(app, "/maintenance", cookie))
+    refused = submit(app, "/maintenance", {**entered, "start": "soon"}, cookie)
+    assert re.findall(r'name="(\w+)"[^>]* aria-invalid="true"', refused.text) == ["start"]
+    assert "Write when it starts, as 22:00 or 2026-12-01 22:00, not 'soon'." in visible_text(refused.text)
+
+
 @pytest.mark.parametrize("path", TABLE_BY_PATH)
 def test_a_refused_form_is_shown_again_with_what_was_typed(
     app: FastAPI, database: Database, cookie: str, path: str

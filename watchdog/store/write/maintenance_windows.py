@@ -290,10 +290,9 @@ def _end_unused_windows(connection: sa.Connection, windows: Iterable[Maintenance
             connection.execute(sa.update(maintenance_windows).where(is_window).values(ended_at=now))
 
 
-def begin_maintenance(database: Database, window: MaintenanceWindow, actor: Actor) -> int:
-    """Store a window that a person begins, and put the probes that it selects into maintenance. Returns how many these
-    are. Raises OperatorActRefusedError if there are none, or too many windows."""
-    now = window.starts_at
+def begin_maintenance(database: Database, window: MaintenanceWindow, actor: Actor, now: int) -> int:
+    """Store a window that a person begins or plans, and put the probes that it selects into maintenance. Returns how
+    many these are. Raises OperatorActRefusedError if there are none, or too many windows."""
     with database.open_write_transaction() as connection:
         database.acquire_advisory_lock(connection, MAINTENANCE_LOCK_KEY)
         is_active = maintenance_has_not_ended_early, maintenance_windows.c.ends_at > now
@@ -321,8 +320,8 @@ def begin_maintenance(database: Database, window: MaintenanceWindow, actor: Acto
 
 
 def end_maintenance(database: Database, window_id: str, actor: Actor, now: int) -> MaintenanceWindow:
-    """End a window in effect before its time; returns it as it has ended. Raises OperatorActRefusedError if it is
-    unknown or not in effect."""
+    """End a window in effect before its time, or cancel one that a person has planned; returns it as it has ended.
+    Raises OperatorActRefusedError if it is unknown, over or configured for later."""
     with database.open_write_transaction() as connection:
         database.acquire_advisory_lock(connection, MAINTENANCE_LOCK_KEY)
         window = load_maintenance_window(connection, window_id)
@@ -332,7 +331,7 @@ def end_maintenance(database: Database, window_id: str, actor: Actor, now: int) 
                 f"no maintenance window has the id {window_id}",
                 unknown_subject=ActSubjectKind.MAINTENANCE,
             )
-        if not window.is_in_effect(now):
+        if not window.can_be_ended(now):
             raise OperatorActRefusedError(OperatorActRefusalReason.CONFLICT, _describe_not_in_effect(window, now))
         values = {"ended_at": now, "ended_by": actor.name}
         connection.execute(sa.update(maintenance_windows).where(maintenance_windows.c.id == window.id).values(**values))

@@ -29,13 +29,15 @@ MAX_ENDED_MAINTENANCE_WINDOWS_ON_PAGE = 100
 class MaintenancePageRow:
     id: str
     name: str
-    """Empty if a person began it."""
+    """Empty if a person began or planned it."""
     selection: str
     author: str
     comment: str
     starts_at: int
     end_text: Markup
-    is_in_effect: bool
+    can_be_ended: bool
+    is_planned: bool
+    """It starts later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class MaintenancePage:
     service_status: WatchdogStatus
     in_effect: tuple[MaintenancePageRow, ...]
     planned: tuple[MaintenancePageRow, ...]
-    """The next time of each configured window. Those that start first come first."""
+    """The next time of each configured window, and what people have planned. Those that start first come first."""
     ended: tuple[MaintenancePageRow, ...]
     """The newest."""
     severities: tuple[Severity, ...]
@@ -75,12 +77,16 @@ def load_maintenance_page(
 
 
 def _build_started_banner(connection: Connection, started: str, now: int) -> PageBanner | None:
-    """None: there is no such window, or it is not in effect."""
+    """None: there is no such window, or it has ended."""
     window = load_maintenance_window(connection, started)
-    if window is None or not window.is_in_effect(now):
+    if window is None or window.find_state(now) is MaintenanceWindowState.ENDED:
         return None
     count = format_count_with_noun(count_probes_of_maintenance(connection, window), "probe")
-    title = Markup("{} in maintenance until {}").format(count, render_timestamp_with_zone(window.ends_at, now))
+    end = render_timestamp_with_zone(window.ends_at, now)
+    if window.is_in_effect(now):
+        return PageBanner("maint", Markup("{} in maintenance until {}").format(count, end), window.id)
+    start = render_timestamp_with_zone(window.starts_at, now)
+    title = Markup("Maintenance of {} is planned from {} until {}").format(count, start, end)
     return PageBanner("maint", title, window.id)
 
 
@@ -90,7 +96,8 @@ def _build_rows(windows: Iterable[MaintenanceWindow], now: int) -> tuple[Mainten
 
 def build_maintenance_page_row(window: MaintenanceWindow, now: int) -> MaintenancePageRow:
     if window.ended_at is not None:
-        by = f"ended by {window.ended_by}" if window.ended_by else "removed from the configuration"
+        verb = "cancelled" if window.ended_at < window.starts_at else "ended"
+        by = f"{verb} by {window.ended_by}" if window.ended_by else "removed from the configuration"
         end_text = Markup("{} at {}").format(by, render_timestamp_with_zone(window.ended_at, now))
     else:
         end_time = render_timestamp_with_zone(window.ends_at, now)
@@ -103,5 +110,6 @@ def build_maintenance_page_row(window: MaintenanceWindow, now: int) -> Maintenan
         comment=window.comment,
         starts_at=window.starts_at,
         end_text=end_text,
-        is_in_effect=window.is_in_effect(now),
+        can_be_ended=window.can_be_ended(now),
+        is_planned=window.find_state(now) is MaintenanceWindowState.PLANNED,
     )

@@ -13,7 +13,7 @@ from watchdog.domain.acts import Actor, OperatorActRefusalReason, OperatorActRef
 from watchdog.domain.model import Severity
 from watchdog.domain.routing import ProbeMatcher
 from watchdog.domain.silencing import SilenceMatcher
-from watchdog.service.act_input import parse_act_end
+from watchdog.service.act_input import parse_act_end, parse_act_start
 from watchdog.service.acts import (
     MaintenanceRequest,
     SilenceRequest,
@@ -188,7 +188,7 @@ class StatedEnd(NamedTuple):
         return cls(text, form.get("timezone") or DEFAULT_FORM_TIMEZONE)
 
     def compute(self, now: int) -> int:
-        """Epoch ms. Raises OperatorActRefusedError if it is neither a duration nor a time."""
+        """Epoch ms. `now`: when the act starts. Raises OperatorActRefusedError if it is no duration and no time."""
         return parse_act_end(self.text, self.timezone, now)
 
 
@@ -218,16 +218,15 @@ async def put_into_maintenance(
     *,
     selects_everything: bool = False,
 ) -> StartedMaintenance:
-    """Begin maintenance. Raises OperatorActRefusedError."""
+    """Begin or plan maintenance. Raises OperatorActRefusedError."""
     end, comment = StatedEnd.of_form(form), form.get("comment", "")
-    return await context.run_act(
-        lambda db, now: begin_maintenance(
-            db,
-            MaintenanceRequest(matcher, end.compute(now), comment, selects_everything=selects_everything),
-            actor,
-            now,
-        )
-    )
+
+    def build_request(now: int) -> MaintenanceRequest:
+        starts_at = parse_act_start(form.get("start", ""), end.timezone, now)
+        ends_at = end.compute(now if starts_at is None else starts_at)
+        return MaintenanceRequest(matcher, ends_at, comment, selects_everything=selects_everything, starts_at=starts_at)
+
+    return await context.run_act(lambda db, now: begin_maintenance(db, build_request(now), actor, now))
 
 
 async def show_form_alone(

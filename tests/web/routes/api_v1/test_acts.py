@@ -210,6 +210,22 @@ def test_maintenance_begins_and_ends(app: FastAPI) -> None:
     ]
 
 
+def test_maintenance_is_planned_and_cancelled(app: FastAPI) -> None:
+    body = {"match": {"id": "api"}, "starts_at": HOUR_LATER, "duration_ms": 2 * HOUR_MS}
+    response = call(app, "POST", "/maintenance", body)
+    assert response.status_code == 200
+    window = response.json()["maintenance"]
+    assert (window["state"], window["starts_at"]) == ("planned", HOUR_LATER)
+    assert window["until"] == HOUR_LATER.replace("T03:", "T05:")
+    assert read(app, "/maintenance?state=planned")["items"] == [window]
+    assert read(app, "/probes/api")["maintenance_until"] is None
+    over = call(app, "DELETE", f"/maintenance/{window['id']}").json()
+    assert (over["state"], over["ended_by"]) == ("ended", "ops")
+    assert read(app, "/maintenance?state=planned")["items"] == []
+    past = call(app, "POST", "/maintenance", {**body, "starts_at": "2001-01-01T00:00:00Z"})
+    assert (past.status_code, "would start in the past" in past.json()["detail"]) == (422, True)
+
+
 def test_maintenance_selects_probes_and_can_be_repeated(app: FastAPI) -> None:
     for match in (
         {"id": "api"},

@@ -38,6 +38,7 @@ from watchdog.web.routes.api_v1.operations import ApiV1Router, declare_act_opera
 from watchdog.web.routes.api_v1.parameters import (
     MAX_FILTER_CHARS,
     ActParameters,
+    Instant,
     NoQueryParameters,
     PageParameters,
     ProbeMatchBody,
@@ -70,17 +71,22 @@ class MaintenanceMatchBody(ProbeMatchBody):
 
 
 class MaintenanceBody(TimedActBody):
-    """State either `until` or `duration_ms`: until when, or for how long."""
+    """State either `until` or `duration_ms`: until when, or for how long from the start."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
         json_schema_extra={"examples": [{"match": {"group": "Core"}, "duration_ms": 7_200_000, "comment": "upgrade"}]}
     )
     match: MaintenanceMatchBody
+    starts_at: Instant | None = None
+    """When it starts; null: now."""
     duration_ms: Annotated[StrictInt, Field(ge=1, le=MAX_MAINTENANCE_DURATION_MS)] | None = None
 
     def to_maintenance_request(self, now: int) -> MaintenanceRequest:
-        matcher = self.match.to_probe_matcher()
-        return MaintenanceRequest(matcher, self.compute_end(now), self.comment, selects_everything=self.match.all)
+        matcher, starts_at = self.match.to_probe_matcher(), self.starts_at
+        ends_at = self.compute_end(now if starts_at is None else starts_at)
+        return MaintenanceRequest(
+            matcher, ends_at, self.comment, selects_everything=self.match.all, starts_at=starts_at
+        )
 
 
 MaintenanceListEntry: TypeAlias = tuple[MaintenanceWindow, int]
@@ -103,7 +109,7 @@ def add_maintenance_routes(router: ApiV1Router, context: OperatorRouteContext) -
     @declare_act_operation(
         router,
         "/maintenance",
-        summary="Put some probes into maintenance: no incident of theirs opens",
+        summary="Put some probes into maintenance, now or at a planned time: no incident of theirs opens",
         shape=StartedMaintenanceJson,
         example=STARTED_MAINTENANCE_EXAMPLE,
     )
@@ -111,16 +117,16 @@ def add_maintenance_routes(router: ApiV1Router, context: OperatorRouteContext) -
         request: Request, _: Annotated[NoQueryParameters, Query()], body: Annotated[MaintenanceBody, Body()]
     ) -> StartedMaintenanceJson:
         actor = get_actor(request, OperatorInterfaceKind.API, body.on_behalf_of)
-        window, probe_count = await context.run_act(
-            lambda database, now: begin_maintenance(database, body.to_maintenance_request(now), actor, now)
+        (window, probe_count), now = await context.run_act(
+            lambda database, now: (begin_maintenance(database, body.to_maintenance_request(now), actor, now), now)
         )
-        return serialize_started_maintenance(window, probe_count, window.starts_at)
+        return serialize_started_maintenance(window, probe_count, now)
 
     @declare_act_operation(
         router,
         "/maintenance/{window_id}",
         method="DELETE",
-        summary="End maintenance in effect; what is still wrong opens with the next run",
+        summary="End maintenance in effect, or cancel planned maintenance; what is still wrong opens with the next run",
         shape=MaintenanceWindowJson,
         example=ENDED_MAINTENANCE_EXAMPLE,
     )
