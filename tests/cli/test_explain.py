@@ -12,6 +12,7 @@ from tests.support.command_line import invoke_command
 from tests.support.fixture_rows import NOW, FixtureRows
 from watchdog.domain.formatting import format_time_of_day
 from watchdog.domain.model import Outcome, Severity
+from watchdog.domain.notification import UNEDITABLE_MESSAGE_TEXT
 from watchdog.domain.reasons import get_reason_advice
 from watchdog.resources import find_resource_folder
 from watchdog.store.database import Database
@@ -168,14 +169,16 @@ def test_an_act_that_a_message_cannot_show_is_not_sent_by_itself(since: int) -> 
     """A Slack webhook cannot edit its messages, so it is not notified of an acknowledgement."""
     rows, incident = FixtureRows(), f"{1:024x}"
     rows.add_notification(
-        incident, "oncall/slack", "merged", seq=1, event="acknowledged", created_at=since, finished_at=since
-    )
+        incident, "oncall/slack", "merged", seq=1, event="acknowledged", created_at=since, finished_at=since,
+        detail=UNEDITABLE_MESSAGE_TEXT,
+    )  # fmt: skip
     database = Database("sqlite:///watchdog.db")
     with database.open_write_transaction() as connection:
         rows.insert_into(connection)
     database.close()
     (line,) = [line for line in invoke_command("explain", incident).stdout.splitlines() if "acknowledged:" in line]
-    assert line.endswith("no message of its own")
+    assert "acknowledged: not sent, " in line
+    assert line.endswith(UNEDITABLE_MESSAGE_TEXT)
 
 
 def test_what_no_one_has_been_notified_of_yet(since: int) -> None:

@@ -21,6 +21,9 @@ MESSAGE_EDIT_EVENTS = (IncidentEvent.ACKNOWLEDGED, *HOLD_EVENTS, IncidentEvent.M
 """Only messages that can be edited show these events. Elsewhere, such a notification is dropped, except for an
 acknowledgement at a receiver that tracks it. If several are due, the reply states the first of them."""
 
+UNEDITABLE_MESSAGE_TEXT = "this receiver cannot edit a message that was sent"
+"""Why a notification that only edits a message was dropped: an incoming webhook of Slack or an email, for example."""
+
 
 @dataclass(frozen=True, slots=True)
 class Notification:

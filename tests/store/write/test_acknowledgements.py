@@ -10,6 +10,7 @@ import pytest
 from tests.support.acts import ANA, BEN, list_outbox, send_due, silence
 from tests.support.store import INTERVAL_MS, START_AT, DatabasePair, StoreHarness, make_registered_probe, make_result
 from watchdog.domain.acts import Acknowledgement, OperatorActRefusalReason, OperatorActRefusedError
+from watchdog.domain.notification import UNEDITABLE_MESSAGE_TEXT
 from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.service.acts import acknowledge_incident, acknowledge_open_incidents, remove_acknowledgement
 from watchdog.store.act_tables import acts
@@ -122,6 +123,7 @@ def test_where_messages_cannot_be_edited_no_one_is_notified(database: Database) 
     acknowledge_incident(database, incident, ANA, "", SLOT + 1)
     assert harness.lease_notifications(SLOT + 1) == []
     assert list_outbox(harness) == [(SLACK, "opened", "sent"), (SLACK, "acknowledged", "merged")]
+    assert [row["detail"] for row in harness.select_rows(outbox)] == ["", UNEDITABLE_MESSAGE_TEXT]
     harness.record_results(make_result(harness.database_ids[0], SLOT + INTERVAL_MS), now=SLOT + INTERVAL_MS)
     assert send_due(harness, SLOT + INTERVAL_MS) == [("api", SLACK, "resolved")]
 

@@ -6,12 +6,14 @@ import pytest
 
 from watchdog.domain.formatting import NBSP, SECOND_MS
 from watchdog.domain.model import DeliveryState, IncidentEvent
+from watchdog.domain.notification import UNEDITABLE_MESSAGE_TEXT
 from watchdog.store.read.status import DeliveryRecord
-from watchdog.web.pages.delivery import describe_who_was_notified
+from watchdog.web.pages.delivery import build_delivery_page_row, describe_who_was_notified, summarize_deliveries
 
 NOW = 1_700_006_400_000  # 2023-11-15 00:00:00 UTC
 SENT, WAITING, MERGED = DeliveryState.SENT, DeliveryState.WAITING, DeliveryState.MERGED
 REMINDER, RESOLVED = IncidentEvent.REMINDER, IncidentEvent.RESOLVED
+ACKNOWLEDGED = IncidentEvent.ACKNOWLEDGED
 
 
 def delivery(
@@ -94,3 +96,19 @@ def test_what_waits_for_another_probe_is_not_being_sent() -> None:
 def test_of_an_incident_that_is_over_no_one_is_notified_later() -> None:
     text = describe_who_was_notified([delivery("a/slack", DeliveryState.SILENCED)], NOW, is_open=False)
     assert text == "No one was notified. a/slack: held back by a silence"
+
+
+@pytest.mark.parametrize(
+    ("record", "label"),
+    [
+        (delivery("a/slack", WAITING, event=ACKNOWLEDGED), "Not sent yet"),
+        (delivery("a/slack", MERGED, event=ACKNOWLEDGED, detail=UNEDITABLE_MESSAGE_TEXT), "Not sent"),
+        (delivery("a/slack", MERGED, event=ACKNOWLEDGED), "Merged"),
+        (delivery("a/slack", WAITING, 40, 1, event=ACKNOWLEDGED), "Queued"),
+        (delivery("a/slack", WAITING), "Queued"),
+    ],
+)
+def test_an_edit_is_queued_only_where_messages_can_be_edited(record: DeliveryRecord, label: str) -> None:
+    """An incoming webhook of Slack is sent no acknowledgement, so its delivery is never shown as queued or merged."""
+    assert build_delivery_page_row(record, {}).label == label
+    assert summarize_deliveries([record]) == f"1 {label.lower()}"

@@ -12,6 +12,7 @@ from watchdog.domain.notification import (
     HOLD_EVENTS,
     MESSAGE_EDIT_EVENTS,
     SENT_DELIVERY_STATES,
+    UNEDITABLE_MESSAGE_TEXT,
 )
 from watchdog.store import codec
 from watchdog.store.act_tables import pause_is_in_effect, pauses
@@ -27,7 +28,7 @@ def drop_edits_of_uneditable_messages(
     messages cannot be edited. `acknowledging_destinations`: keep those about an acknowledgement."""
     is_kept = (outbox.c.event == IncidentEvent.ACKNOWLEDGED) & outbox.c.destination.in_(acknowledging_destinations)
     is_dropped = outbox.c.event.in_(MESSAGE_EDIT_EVENTS), outbox.c.destination.in_(destinations), ~is_kept
-    _drop_waiting_notifications(connection, now, *is_dropped)
+    _drop_waiting_notifications(connection, now, *is_dropped, detail=UNEDITABLE_MESSAGE_TEXT)
 
 
 def drop_outdated_acknowledgements(connection: sa.Connection, now: int, destinations: Collection[str]) -> None:
@@ -71,9 +72,13 @@ def drop_outdated_reminders(connection: sa.Connection, now: int) -> None:
     _drop_waiting_notifications(connection, now, outbox.c.event == IncidentEvent.REMINDER, ~needs_reminder)
 
 
-def _drop_waiting_notifications(connection: sa.Connection, now: int, *is_dropped: sa.ColumnElement[bool]) -> None:
+def _drop_waiting_notifications(
+    connection: sa.Connection, now: int, *is_dropped: sa.ColumnElement[bool], detail: str | None = None
+) -> None:
+    """`detail`: why, for people; None: as it was."""
     key = outbox.c.incident, outbox.c.destination, outbox.c.seq
     query = sa.select(*key).where(outbox_is_waiting, *is_dropped, build_unleased_outbox_filter(now))
     if rows := list(map(tuple, connection.execute(query.with_for_update(skip_locked=True)))):
         update = sa.update(outbox).where(sa.tuple_(*key).in_(rows))
-        connection.execute(update.values(state=DeliveryState.MERGED, finished_at=now, lease_token=None))
+        values = {"state": DeliveryState.MERGED, "finished_at": now, "lease_token": None}
+        connection.execute(update.values(values if detail is None else {**values, "detail": detail}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,10 +10,11 @@ from markupsafe import Markup
 
 from watchdog.domain.formatting import format_count_with_noun, format_duration, format_utc_timestamp
 from watchdog.domain.model import DeliveryState, HealthState, IncidentEvent
-from watchdog.domain.notification import MESSAGE_EDIT_EVENTS
+from watchdog.domain.notification import MESSAGE_EDIT_EVENTS, UNEDITABLE_MESSAGE_TEXT
 from watchdog.store.read.status import DeliveryRecord
 from watchdog.web.times import render_time_of_day
 
+NOT_SENT_LABEL, NOT_SENT_YET_LABEL = "Not sent", "Not sent yet"
 DELIVERY_STATE_LABELS = {
     DeliveryState.SENT: "Delivered",
     DeliveryState.WAITING: "Queued",
@@ -21,7 +23,7 @@ DELIVERY_STATE_LABELS = {
     DeliveryState.UNCONFIRMED: "Unconfirmed",
     DeliveryState.SILENCED: "Silenced",
     DeliveryState.MUTED: "Muted",
-    DeliveryState.FLAPPING: "Not sent",
+    DeliveryState.FLAPPING: NOT_SENT_LABEL,
 }
 _STATE_AND_GLYPH_BY_DELIVERY_STATE = {
     DeliveryState.SENT: (HealthState.UP, "up"),
@@ -62,11 +64,23 @@ def build_delivery_page_row(delivery: DeliveryRecord, destination_addresses: Map
         event=delivery.event.label,
         state=state,
         glyph=glyph,
-        label=DELIVERY_STATE_LABELS[delivery.state],
+        label=_get_delivery_label(delivery),
         detail=_format_delivery_detail(delivery),
         destination=delivery.destination,
         is_undelivered=delivery.state is DeliveryState.UNDELIVERED,
     )
+
+
+def _get_delivery_label(delivery: DeliveryRecord) -> str:
+    if delivery.state is DeliveryState.MERGED and delivery.detail == UNEDITABLE_MESSAGE_TEXT:
+        return NOT_SENT_LABEL
+    return NOT_SENT_YET_LABEL if _is_undecided_edit(delivery) else DELIVERY_STATE_LABELS[delivery.state]
+
+
+def _is_undecided_edit(delivery: DeliveryRecord) -> bool:
+    """Whether it only edits a message, and no process has decided yet whether its receiver can do that."""
+    is_untouched = delivery.state is DeliveryState.WAITING and not delivery.attempts
+    return is_untouched and delivery.event in MESSAGE_EDIT_EVENTS
 
 
 def _format_delivery_detail(delivery: DeliveryRecord) -> Markup:
@@ -75,6 +89,8 @@ def _format_delivery_detail(delivery: DeliveryRecord) -> Markup:
         case DeliveryState.SENT:
             finished_at = delivery.finished_at or delivery.created_at
             return Markup("{} · {}").format(at, format_duration(finished_at - delivery.created_at))
+        case DeliveryState.WAITING if _is_undecided_edit(delivery):
+            return Markup("sent if the receiver can show it")
         case DeliveryState.WAITING:
             attempt = Markup("attempt {} at {}").format(delivery.attempts + 1, at)
             return Markup(" · ").join(filter(None, (attempt, delivery.detail)))
@@ -89,14 +105,18 @@ def _format_delivery_detail(delivery: DeliveryRecord) -> Markup:
             return Markup("{} · held back because of another probe ({})").format(at, delivery.detail)
         case DeliveryState.FLAPPING:
             return Markup("{} · {}").format(at, delivery.detail)
-        case DeliveryState.MERGED if delivery.event is IncidentEvent.REMINDER:
-            return Markup("{} · not needed any more").format(at)
-        case DeliveryState.MERGED if delivery.event in MESSAGE_EDIT_EVENTS:
-            return Markup("{} · no message of its own").format(at)
         case DeliveryState.MERGED:
-            is_opened = delivery.event is IncidentEvent.OPENED
-            where = "sent as one message with a later event" if is_opened else "reported in another message"
-            return Markup("{} · {}").format(at, where)
+            return Markup("{} · {}").format(at, _explain_merged_delivery(delivery))
+
+
+def _explain_merged_delivery(delivery: DeliveryRecord) -> str:
+    """Why it was not sent by itself."""
+    if delivery.event is IncidentEvent.REMINDER:
+        return "not needed any more"
+    if delivery.event in MESSAGE_EDIT_EVENTS:
+        return delivery.detail if delivery.detail == UNEDITABLE_MESSAGE_TEXT else "no message of its own"
+    is_opened = delivery.event is IncidentEvent.OPENED
+    return "sent as one message with a later event" if is_opened else "reported in another message"
 
 
 def format_delivery_attempts(delivery: DeliveryRecord) -> str:
@@ -105,11 +125,9 @@ def format_delivery_attempts(delivery: DeliveryRecord) -> str:
 
 def summarize_deliveries(deliveries: Sequence[DeliveryRecord]) -> str:
     """ "3 delivered · 1 queued · 1 undelivered"."""
-    counts = {
-        label.lower(): sum(delivery.state == state for delivery in deliveries)
-        for state, label in DELIVERY_STATE_LABELS.items()
-    }
-    return " · ".join(f"{count} {label}" for label, count in counts.items() if count)
+    counts = Counter(map(_get_delivery_label, deliveries))
+    labels = dict.fromkeys((*DELIVERY_STATE_LABELS.values(), NOT_SENT_YET_LABEL))
+    return " · ".join(f"{counts[label]} {label.lower()}" for label in labels if counts[label])
 
 
 def describe_who_was_notified(
