@@ -1,4 +1,5 @@
-// Shows times in the visitor's time zone, with UTC on hover. Without this script they are in UTC, as labels state.
+// Shows times in the visitor's time zone. On hover it shows UTC, and the time in the zone of the schedule that a time
+// belongs to. Without this script times are in UTC, as labels state.
 "use strict"
 {
   const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
@@ -29,17 +30,20 @@
     return `${+day}\u00a0${month} ${year} ${time} UTC`
   }
 
+  // The time in the zone of its schedule comes from the server, which knows each zone.
+  const describeOnHover = (element, ...texts) => [element.dataset.inScheduleZone, ...texts].filter(Boolean).join(" · ")
+
   // `body`: of this page, or of one that is to be taken over.
   globalThis.showLocalTimes = body => {
     const now = new Date(+body.dataset.now)
     for (const element of body.querySelectorAll("[data-as]")) {
       const at = instant(element)
       element.textContent = describe(at, element.dataset.as, now) + ("zone" in element.dataset ? ` ${zone(at)}` : "")
-      setTitle(element, describeInUtc(at))
+      setTitle(element, describeOnHover(element, describeInUtc(at)))
     }
     for (const element of body.querySelectorAll("time[data-age]")) {
       const at = instant(element)
-      element.title = `${date(at)} ${clock(at, true)} ${zone(at)} · ${describeInUtc(at)}`
+      element.title = describeOnHover(element, `${date(at)} ${clock(at, true)} ${zone(at)}`, describeInUtc(at))
     }
     for (const element of body.querySelectorAll("[data-zone-name]")) {
       element.textContent = timeZone?.replaceAll("_", " ") ?? "in your time zone"

@@ -259,6 +259,8 @@ class ProbeInfo:
     """By task name, or "*" for every other task: the allowed age of its last run, in ms."""
     job_limits: Mapping[str, ScheduledJobLimits] = field(default_factory=dict)
     """By job name, or "*" for every other job."""
+    timezone: str = "UTC"
+    """Of its own cron schedule."""
 
 
 class PendingFinding(NamedTuple):

@@ -60,6 +60,7 @@ def build_registered_probe(
         schedule_text=schedule.description,
         max_task_ages={stored_name(name): limit for name, limit in probe.max_task_ages.items()},
         job_limits={stored_name(name): limit for name, limit in probe.job_limits.items()},
+        timezone=schedule.timezone if isinstance(schedule, CronSchedule) else "UTC",
     )  # fmt: skip
     return RegisteredProbe(
         AlertPolicy(

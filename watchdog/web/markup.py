@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 from watchdog.domain import formatting
 from watchdog.domain.formatting import HEALTH_STATE_LABELS
 from watchdog.domain.model import HealthState
-from watchdog.web.times import format_html_datetime_attribute
+from watchdog.web.times import format_html_datetime_attribute, render_schedule_zone_attributes
 
 PAGE_HEALTH_STATE_LABELS = {**HEALTH_STATE_LABELS, HealthState.UNKNOWN: "No data"}
 
@@ -39,9 +39,11 @@ def render_time_ago(context: Context, at: int) -> Markup:
     return _render_time(at, 'data-age="ago"', formatting.format_time_ago(at, context["now"]))
 
 
-def render_next_run(at: int, text: str, run: str = "") -> Markup:
-    """The script of live pages counts it down. `run`: what runs then, if it is not the run of a probe."""
-    return _render_time(at, f'data-age="next" data-run="{escape(run)}"' if run else 'data-age="next"', text)
+def render_next_run(at: int, text: str, run: str = "", timezone: str = "UTC") -> Markup:
+    """The script of live pages counts it down. `run`: what runs then, if it is not the run of a probe. `timezone`: of
+    its schedule."""
+    attributes = f'data-age="next" data-run="{escape(run)}"' if run else 'data-age="next"'
+    return _render_time(at, f"{attributes}{render_schedule_zone_attributes(at, timezone)}", text)
 
 
 def _render_time(at: int, attributes: str, text: str) -> Markup:

@@ -149,8 +149,9 @@ def _date_filter(context: Context, at: int) -> Markup:
 
 
 @pass_context
-def _timestamp_filter(context: Context, at: int) -> Markup:
-    return render_timestamp(at, context["now"])
+def _timestamp_filter(context: Context, at: int, timezone: str = "UTC") -> Markup:
+    """`timezone`: of the schedule that the time belongs to."""
+    return render_timestamp(at, context["now"], timezone=timezone)
 
 
 @pass_context

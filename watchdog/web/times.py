@@ -15,6 +15,7 @@ from markupsafe import Markup
 from watchdog.domain.formatting import (
     DAY_MS,
     format_date,
+    format_time_in_zone,
     format_time_of_day,
     format_utc_timestamp,
     format_utc_timestamp_without_zone,
@@ -67,10 +68,20 @@ def render_time_or_date(at: int, now: int) -> Markup:
     return _render_time(at, TimeStyle.TIME_OR_DATE, text)
 
 
-def render_timestamp(at: int, now: int, *, seconds: bool = False) -> Markup:
-    """On a page that states the time zone elsewhere."""
+def render_timestamp(at: int, now: int, *, seconds: bool = False, timezone: str = "UTC") -> Markup:
+    """On a page that states the time zone elsewhere. `timezone`: of the schedule that the time belongs to."""
     style = TimeStyle.STAMP_WITH_SECONDS if seconds else TimeStyle.STAMP
-    return _render_time(at, style, format_utc_timestamp_without_zone(at, now, seconds=seconds))
+    text = format_utc_timestamp_without_zone(at, now, seconds=seconds)
+    return _render_time(at, style, text, render_schedule_zone_attributes(at, timezone))
+
+
+def render_schedule_zone_attributes(at: int, timezone: str) -> Markup:
+    """Of `<time>`: "23 Nov 2026 03:00:00 CET, Europe/Berlin" on hover, to which the script adds UTC. Empty for UTC."""
+    if timezone == "UTC":
+        return Markup()
+    distant_now = 0  # the date is shown with its year, as that of UTC
+    text = f"{format_time_in_zone(at, distant_now, timezone, seconds=True)}, {timezone}"
+    return Markup(' data-in-schedule-zone="{0}" title="{0}"').format(text)
 
 
 def render_timestamp_with_zone(at: int, now: int, *, seconds: bool = False) -> Markup:

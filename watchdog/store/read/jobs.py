@@ -44,6 +44,8 @@ class JobSummary:
     """Its problem; empty if there is none."""
     message: str
     """The problem in words."""
+    timezone: str = "UTC"
+    """Of its schedule."""
     read_at: int
     """The slot of the newest result that lists it."""
     outdated: bool = False
@@ -200,6 +202,7 @@ def _build_listed_job_summaries(source: NewestJobSourceListing) -> Iterator[JobS
             probe=probe,
             name=name,
             schedule_text=job.describe_job_schedule(facts, limits, listing.observed_at),
+            timezone=verdict.timezone,
             last_start=facts.last_start,
             last_end=facts.last_end,
             last_ok=facts.last_ok,

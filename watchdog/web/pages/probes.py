@@ -140,6 +140,8 @@ class ProbesPageRow:
     sparkline_text: str
     next_due: int | None
     next_run_text: str
+    timezone: str
+    """Of its cron schedule."""
     incident_count: int
 
 
@@ -287,6 +289,7 @@ def _build_probes_page_row(
         sparkline_text=sparkline_text,
         next_due=status.next_due,
         next_run_text=format_time_until_next_run(status.next_due, now),
+        timezone=probe.timezone,
         incident_count=incident_count,
     )
 
