@@ -32,9 +32,10 @@ class TransitionKind(StrEnum):
     RUN_REQUESTED = "run_requested"
     """A person requested a run at once."""
     MAINTENANCE_BEGAN = "maintenance_began"
-    """By a person. What the configuration schedules is no transition: it is known beforehand."""
+    """By a person, who may have planned it for later. What the configuration schedules is no transition: it is known
+    beforehand."""
     MAINTENANCE_ENDED = "maintenance_ended"
-    """A person ended it before its time."""
+    """A person ended it before its time, or cancelled it."""
     PROBE_CREATED = "probe_created"
     """A person created it in the managed file. What the processes run changes with `reloaded`."""
     PROBE_EDITED = "probe_edited"

@@ -35,12 +35,12 @@ FORMS: tuple[tuple[str, dict[str, str]], ...] = (
     (f"/incidents/{OPEN}/acknowledge", {}),
     (f"/incidents/{OPEN}/unacknowledge", {}),
     (f"/incidents/{OPEN}/close", {}),
-    (f"/incidents/{OPEN}/resend", {"destination": "oncall/slack"}),
+    (f"/incidents/{OPEN}/resend", {"destination": "oncall/slack", "confirmed": "yes"}),
     (f"/incidents/{OPEN}/silence", {"duration": "1h"}),
     ("/probes/api/silence", {"duration": "1h"}),
     ("/silences", {"group": "Core", "duration": "1h"}),
     ("/silences/s-1/end", {}),
-    ("/probes/api/pause", {}),
+    ("/probes/api/pause", {"duration": "1h"}),
     ("/probes/api/resume", {}),
     ("/probes/api/run-now", {}),
     ("/probes/api/maintenance", {"duration": "1h"}),
@@ -152,7 +152,8 @@ def test_an_undelivered_notification_is_sent_again(app: FastAPI, path: str) -> N
     form, destination = f"/incidents/{OPEN}/resend", 'name="destination" value="oncall/slack"'
     assert f'action="{form}"' in page
     assert destination in page
-    response = submit(app, form, {"csrf_token": find_token(page), "destination": "oncall/slack"}, cookie)
+    fields = {"csrf_token": find_token(page), "destination": "oncall/slack", "confirmed": "yes"}
+    response = submit(app, form, fields, cookie)
     assert (response.status_code, response.headers["location"]) == (303, f"/incidents/{OPEN}")
     text = visible_text(read_page(app, f"/incidents/{OPEN}", cookie))
     assert "Notifications sent again" in text
@@ -228,7 +229,7 @@ def test_a_silence_of_a_probe_without_incidents_is_shown(app: FastAPI) -> None:
     ("fields", "title"),
     [
         ({"duration": "24h", "comment": "<i>moved</i>"}, "Paused until 23 Nov 02:29 UTC by ops: <i>moved</i>"),
-        ({"comment": ""}, "Paused since 02:29 UTC by ops The probe does not run"),
+        ({"comment": "", "confirmed": "yes"}, "Paused since 02:29 UTC by ops The probe does not run"),
     ],
 )
 def test_a_probe_is_paused_and_resumed(app: FastAPI, fields: Mapping[str, str], title: str) -> None:
@@ -369,7 +370,7 @@ def test_the_form_selects_by_every_field(app: FastAPI) -> None:
         assert " silences 0" not in visible_text(read_page(app, f"/silences?started={unknown}", cookie))
     expected = "id api, group Core, tags eu, prod, kind http, severity warning, subject *"
     assert expected in visible_text(read_page(app, "/silences", cookie))
-    everything = {"csrf_token": find_token(page), "duration": "1h", "all": "1"}
+    everything = {"csrf_token": find_token(page), "duration": "1h", "all": "1", "confirmed": "yes"}
     assert submit(app, "/silences", everything, cookie).status_code == 303
     assert "In effect · 3 everything s-" in visible_text(read_page(app, "/silences", cookie))
 
@@ -417,7 +418,7 @@ def test_the_form_selects_by_every_field(app: FastAPI) -> None:
             "Write for how long, as 30m, 4h or 2d, or until when, as 22:00",
         ),
         ("/probes/api/pause", {"duration": "400d"}, 422, "A pause may last for 365 days at most"),
-        ("/probes/api/pause", {"comment": "x" * 501}, 422, "The comment has 501 characters"),
+        ("/probes/api/pause", {"duration": "1h", "comment": "x" * 501}, 422, "The comment has 501 characters"),
         ("/maintenance", {"duration": "1h"}, 422, "Nothing is selected: state an id"),
         ("/maintenance", {"duration": "1h", "all": "1", "group": "Core"}, 422, "`all` selects everything"),
         ("/maintenance", {"duration": "1h", "severity": "high"}, 422, "There is no such severity: choose info"),

@@ -1,4 +1,4 @@
-"""What silences and maintenance can select at present."""
+"""What silences and maintenance can select at present, and what they hold back."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from collections.abc import Mapping, Sequence
 import sqlalchemy as sa
 
 from watchdog.domain.maintenance_windows import MaintenanceWindow, describe_maintenance_mismatch
-from watchdog.domain.model import ProbeInfo
+from watchdog.domain.model import DeliveryState, IncidentEvent, ProbeInfo
 from watchdog.domain.selection import SelectedCounts, SelectionSummary, summarize_silence_selection
 from watchdog.domain.silencing import Silence, SilenceMatcher
+from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.act_tables import silence_is_in_effect, silenced_incidents, silences
 from watchdog.store.codec import decode_probe_info
+from watchdog.store.maintenance_tables import maintenance_periods
 from watchdog.store.read.jobs import load_newest_job_source_listings
-from watchdog.store.tables import alert_states, incidents, probes
+from watchdog.store.read.maintenance import is_of_current_generation
+from watchdog.store.tables import alert_states, incidents, outbox, outbox_is_undelivered, probes
 
 MAX_PROBES_PER_QUERY = 1_000
 
@@ -94,3 +97,42 @@ def count_open_incidents_of_silence(connection: sa.Connection, silence: Silence)
 def count_probes_of_maintenance(connection: sa.Connection, window: MaintenanceWindow) -> int:
     infos = load_active_probe_infos(connection).values()
     return sum(not describe_maintenance_mismatch(window.matcher, info) for info in infos)
+
+
+def count_incidents_sent_at_end_of_silence(connection: sa.Connection, silence: str) -> int:
+    """How many open incidents a silence in effect holds back, and no other silence."""
+    other, other_silence = silenced_incidents.alias(), silences.alias()
+    is_otherwise_silenced = sa.exists().where(
+        other.c.incident == silenced_incidents.c.incident, other.c.silence == other_silence.c.id,
+        other_silence.c.id != silenced_incidents.c.silence, other_silence.c.ended_at.is_(None),
+    )  # fmt: skip
+    is_held_back = sa.exists().where(
+        outbox.c.incident == silenced_incidents.c.incident,
+        outbox.c.state.in_([DeliveryState.SILENCED, DeliveryState.WAITING]),
+        outbox.c.event.in_([IncidentEvent.OPENED, IncidentEvent.CHANGED]),
+    )
+    query = sa.select(sa.func.count()).select_from(silenced_incidents)
+    query = query.join(silences, silences.c.id == silenced_incidents.c.silence)
+    query = query.join(incidents, incidents.c.id == silenced_incidents.c.incident)
+    is_in_effect = silences.c.id == replace_unstorable_characters(silence), silence_is_in_effect
+    query = query.where(*is_in_effect, incidents.c.resolved_at.is_(None), ~is_otherwise_silenced, is_held_back)
+    return int(connection.execute(query).scalar_one())
+
+
+def count_probes_with_problems_in_maintenance(connection: sa.Connection, window: str, now: int) -> int:
+    """How many probes that a window in effect has put into maintenance have problems without an incident."""
+    is_in = maintenance_periods.c.maintenance == replace_unstorable_characters(window), is_of_current_generation
+    is_now = maintenance_periods.c.starts_at <= now, maintenance_periods.c.ends_at > now
+    query = sa.select(sa.func.count(maintenance_periods.c.probe.distinct()))
+    query = query.join(alert_states, alert_states.c.probe == maintenance_periods.c.probe)
+    query = query.where(*is_in, *is_now, alert_states.c.incident.is_(None), alert_states.c.bad_count > 0)
+    return int(connection.execute(query).scalar_one())
+
+
+def count_undelivered_notifications(connection: sa.Connection, incident: str, destination: str) -> int:
+    """`destination`: empty: of every one."""
+    is_of = outbox.c.incident == replace_unstorable_characters(incident), outbox_is_undelivered
+    query = sa.select(sa.func.count()).select_from(outbox).where(*is_of)
+    if destination:
+        query = query.where(outbox.c.destination == replace_unstorable_characters(destination))
+    return int(connection.execute(query).scalar_one())

@@ -15,10 +15,17 @@ from watchdog.domain.acts import (
     OperatorActRefusedError,
     OperatorInterfaceKind,
 )
-from watchdog.store.read.status import Connection, list_probe_infos
+from watchdog.domain.model import ProbeInfo
+from watchdog.store.read.status import Connection, list_probe_infos, load_watchdog_status
 from watchdog.web.auth.acts import get_actor, require_csrf_safe_act, require_operator
 from watchdog.web.errors import PageNotFoundError
 from watchdog.web.forms import MAX_FORM_BYTES, read_form
+from watchdog.web.pages.act_confirmation import (
+    CONFIRMATION_FIELD,
+    CONFIRMED_VALUE,
+    ActConfirmation,
+    ActConfirmationPage,
+)
 from watchdog.web.pages.act_form import ActForm
 from watchdog.web.routes.errors import describe_refusal
 from watchdog.web.routes.operators import OperatorRouteContext
@@ -56,16 +63,42 @@ async def respond_or_show_form_again(
         return response
 
 
+def is_confirmed(form: Mapping[str, str]) -> bool:
+    """Whether a person has confirmed an act that is hard to undo."""
+    return form.get(CONFIRMATION_FIELD) == CONFIRMED_VALUE
+
+
+async def ask_for_confirmation(
+    context: OperatorRouteContext, request: Request, form: Mapping[str, str], confirmation: ActConfirmation
+) -> Response:
+    """A page that sends the same form again."""
+    fields = {name: value for name, value in form.items() if name != CSRF_TOKEN_FIELD}
+    page = ActConfirmationPage(
+        service_status=await context.run_query(load_watchdog_status),
+        confirmation=confirmation,
+        path=quote(request.url.path),
+        fields=fields | {CONFIRMATION_FIELD: CONFIRMED_VALUE},
+    )
+    section = request.url.path.split("/")[1]
+    return await context.render_page(request, "act_confirmation.j2", section, page, context.clock())
+
+
 def find_only_selection_field(form: Mapping[str, str]) -> str:
     """The only field that selects probes; empty: there are several, or none."""
     filled = [name for name in SELECTION_FIELDS if form.get(name)]
     return filled[0] if len(filled) == 1 else ""
 
 
-def require_probe(connection: Connection, probe_id: str) -> None:
+def load_probe_or_raise(connection: Connection, probe_id: str) -> ProbeInfo:
     """Raises PageNotFoundError."""
-    if not any(probe.id == probe_id for probe in list_probe_infos(connection)):
-        raise PageNotFoundError(f"There is no probe with the id {probe_id}. /probes lists all probes.")
+    for probe in list_probe_infos(connection):
+        if probe.id == probe_id:
+            return probe
+    raise PageNotFoundError(f"There is no probe with the id {probe_id}. /probes lists all probes.")
+
+
+def build_probe_path(probe_id: str) -> str:
+    return f"/probes/{quote(probe_id, safe='')}"
 
 
 def redirect_to_page(path: str, id: str = "") -> Response:

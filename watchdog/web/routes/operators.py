@@ -67,6 +67,8 @@ class OperatorRouteContext:
     """None: this process sends no notifications."""
     check_in_addresses: Mapping[str, CheckInAddress] = field(default_factory=dict)
     """Of the heartbeats in the configuration of this process, by probe id, with their tokens."""
+    has_run_effect: Callable[[str], bool] = lambda _: False
+    """Whether a run of the probe with this id may change something at its target."""
 
     @property
     def managed_probes(self) -> ManagedProbeEditor | None:

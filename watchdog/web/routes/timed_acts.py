@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
+from urllib.parse import quote
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -12,7 +13,7 @@ from starlette.responses import Response
 from watchdog.domain.acts import Actor, OperatorActRefusalReason, OperatorActRefusedError
 from watchdog.domain.model import Severity
 from watchdog.domain.routing import ProbeMatcher
-from watchdog.domain.silencing import SilenceMatcher
+from watchdog.domain.silencing import EVERY_PROBE_MATCHER, SilenceMatcher
 from watchdog.service.act_input import parse_act_end, parse_act_start
 from watchdog.service.acts import (
     MaintenanceRequest,
@@ -27,15 +28,29 @@ from watchdog.service.acts import (
     silence_until_resolved,
 )
 from watchdog.store.read.acts import encode_silence_matcher
+from watchdog.store.read.selections import (
+    count_incidents_sent_at_end_of_silence,
+    count_probes_with_problems_in_maintenance,
+)
 from watchdog.store.read.status import Connection, list_incidents, load_watchdog_status
 from watchdog.web.errors import PageNotFoundError
+from watchdog.web.pages.act_confirmation import (
+    confirm_end_of_maintenance,
+    confirm_end_of_silence,
+    confirm_maintenance_of_everything,
+    confirm_pause_without_end,
+    confirm_silence_of_everything,
+)
 from watchdog.web.pages.act_form import EMPTY_ACT_FORM, ActForm, ActFormButton, ActFormPage
 from watchdog.web.pages.maintenance import load_maintenance_page
 from watchdog.web.pages.silences import load_silences_page
 from watchdog.web.routes.act_forms import (
+    ask_for_confirmation,
+    build_probe_path,
+    is_confirmed,
+    load_probe_or_raise,
     read_act_form,
     redirect_to_page,
-    require_probe,
     respond_or_show_form_again,
 )
 from watchdog.web.routes.operators import UNKNOWN_INCIDENT_PAGE_TEXT, OperatorRouteContext
@@ -67,7 +82,10 @@ def add_silence_forms(router: APIRouter, context: OperatorRouteContext) -> None:
         form, actor = await read_act_form(request, context)
 
         async def act() -> Response:
-            matcher = parse_silence_matcher(form)
+            matcher, now = parse_silence_matcher(form), context.clock()
+            if "all" in form and matcher.is_empty and not is_confirmed(form):
+                asked = confirm_silence_of_everything(StatedEnd.of_form(form).compute(now), now)
+                return await ask_for_confirmation(context, request, form, asked)
             started = await silence(context, form, actor, matcher, selects_everything="all" in form)
             return redirect_to_page("/silences?started=", started.silence.id)
 
@@ -75,7 +93,11 @@ def add_silence_forms(router: APIRouter, context: OperatorRouteContext) -> None:
 
     @router.post("/silences/{silence_id}/end")
     async def unsilence(request: Request, silence_id: str) -> Response:
-        _, actor = await read_act_form(request, context)
+        form, actor = await read_act_form(request, context)
+        if not is_confirmed(form):
+            count = await context.run_query(lambda c: count_incidents_sent_at_end_of_silence(c, silence_id))
+            if count:
+                return await ask_for_confirmation(context, request, form, confirm_end_of_silence(silence_id, count))
         await context.run_act(lambda db, now: end_silence(db, silence_id, actor, now))
         return redirect_to_page("/silences")
 
@@ -133,9 +155,12 @@ def add_probe_act_form(
     @router.post(f"/probes/{{probe_id}}/{name}", name=f"{name} of probe")
     async def respond(request: Request, probe_id: str) -> Response:
         form, actor = await read_act_form(request, context)
-        await context.run_query(lambda c: require_probe(c, probe_id))
+        probe = await context.run_query(lambda c: load_probe_or_raise(c, probe_id))
 
         async def act() -> Response:
+            if name == "pause" and not StatedEnd.of_form(form).text and not is_confirmed(form):
+                asked = confirm_pause_without_end(probe, build_probe_path(probe_id))
+                return await ask_for_confirmation(context, request, form, asked)
             await run_probe_act(form, actor, probe_id)
             return redirect_to_page("/probes/", probe_id)
 
@@ -160,7 +185,11 @@ def add_maintenance_forms(router: APIRouter, context: OperatorRouteContext) -> N
         form, actor = await read_act_form(request, context)
 
         async def act() -> Response:
-            matcher = parse_probe_matcher(form)
+            matcher, now = parse_probe_matcher(form), context.clock()
+            if "all" in form and matcher == EVERY_PROBE_MATCHER and not is_confirmed(form):
+                starts_at, ends_at = parse_maintenance_times(form, now)
+                asked = confirm_maintenance_of_everything(starts_at, ends_at, now)
+                return await ask_for_confirmation(context, request, form, asked)
             started = await put_into_maintenance(context, form, actor, matcher, selects_everything="all" in form)
             return redirect_to_page("/maintenance?started=", started.window.id)
 
@@ -168,7 +197,12 @@ def add_maintenance_forms(router: APIRouter, context: OperatorRouteContext) -> N
 
     @router.post("/maintenance/{window_id}/end")
     async def end_window(request: Request, window_id: str) -> Response:
-        _, actor = await read_act_form(request, context)
+        form, actor = await read_act_form(request, context)
+        if not is_confirmed(form):
+            now = context.clock()
+            count = await context.run_query(lambda c: count_probes_with_problems_in_maintenance(c, window_id, now))
+            if count:
+                return await ask_for_confirmation(context, request, form, confirm_end_of_maintenance(window_id, count))
         await context.run_act(lambda db, now: end_maintenance(db, window_id, actor, now))
         return redirect_to_page("/maintenance")
 
@@ -210,6 +244,13 @@ async def silence(
     )
 
 
+def parse_maintenance_times(form: Mapping[str, str], now: int) -> tuple[int | None, int]:
+    """When it starts and ends, in epoch ms. No start: now. Raises OperatorActRefusedError."""
+    end = StatedEnd.of_form(form)
+    starts_at = parse_act_start(form.get("start", ""), end.timezone, now)
+    return starts_at, end.compute(now if starts_at is None else starts_at)
+
+
 async def put_into_maintenance(
     context: OperatorRouteContext,
     form: Mapping[str, str],
@@ -219,11 +260,10 @@ async def put_into_maintenance(
     selects_everything: bool = False,
 ) -> StartedMaintenance:
     """Begin or plan maintenance. Raises OperatorActRefusedError."""
-    end, comment = StatedEnd.of_form(form), form.get("comment", "")
+    comment = form.get("comment", "")
 
     def build_request(now: int) -> MaintenanceRequest:
-        starts_at = parse_act_start(form.get("start", ""), end.timezone, now)
-        ends_at = end.compute(now if starts_at is None else starts_at)
+        starts_at, ends_at = parse_maintenance_times(form, now)
         return MaintenanceRequest(matcher, ends_at, comment, selects_everything=selects_everything, starts_at=starts_at)
 
     return await context.run_act(lambda db, now: begin_maintenance(db, build_request(now), actor, now))
@@ -233,13 +273,14 @@ async def show_form_alone(
     context: OperatorRouteContext, request: Request, form: ActForm, label: str, subject: str
 ) -> Response:
     """A form of the page of a probe or an incident, which was refused. `subject`: whose page it is, in words."""
-    back_path = request.url.path.rpartition("/")[0]
+    path = quote(request.url.path)
+    back_path = path.rpartition("/")[0]
     page = ActFormPage(
         service_status=await context.run_query(load_watchdog_status),
         title=f"{label}: {subject}",
         back_path=back_path,
         back_label=subject,
-        buttons=(ActFormButton(label, request.url.path),),
+        buttons=(ActFormButton(label, path),),
         form=form,
     )
     section = back_path.split("/")[1]

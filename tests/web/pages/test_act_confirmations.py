@@ -1,0 +1,164 @@
+"""Acts that are hard to undo are asked about first, and others are not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from html import unescape
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from tests.support.acts import register_probe
+from tests.support.fixture_rows import NOW, FixtureRows
+from tests.support.html_checks import find_html_problems, visible_text
+from tests.support.page_forms import find_token, read_page, sign_in, submit
+from tests.support.web import create_test_app, filled_database
+from watchdog.domain.formatting import HOUR_MS
+from watchdog.store.act_tables import acts
+from watchdog.store.database import Database
+from watchdog.store.maintenance_tables import maintenance_windows
+from watchdog.store.tables import alert_states
+from watchdog.web import ApiKey
+
+OPERATOR = ApiKey("ops", "operator", "operate-0123456789")
+OPEN = f"{1:024x}"
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    rows = FixtureRows()
+    probe = rows.add_probe("API", group="Core")
+    incident = rows.add_incident(probe, "availability", "HTTP 503", NOW - HOUR_MS)
+    rows.add_notification(incident, "oncall/slack", "undelivered", created_at=NOW - HOUR_MS, finished_at=NOW - 1_000)
+    rows.add_notification(incident, "oncall/email", "silenced", created_at=NOW - HOUR_MS)
+    rows.rows["revision_destinations"].append({"revision": 1, "destination": "oncall/slack", "definition": "d"})
+    rows.add_probe("Quiet", group="Batch")
+    with filled_database(f"sqlite:///{tmp_path}/watchdog.db", rows) as database:
+        yield database
+
+
+@pytest.fixture
+def app(database: Database) -> FastAPI:
+    return create_test_app(database, api_keys=(OPERATOR,), has_run_effect=lambda probe_id: probe_id == "api")
+
+
+@pytest.fixture
+def cookie(app: FastAPI) -> str:
+    return sign_in(app, OPERATOR)
+
+
+def list_acts_of(database: Database) -> list[str]:
+    with database.open_read_transaction() as connection:
+        return [row.kind for row in connection.execute(acts.select())]
+
+
+def send(app: FastAPI, cookie: str, path: str, fields: Mapping[str, str]) -> httpx.Response:
+    return submit(app, path, {"csrf_token": find_token(read_page(app, "/silences", cookie)), **fields}, cookie)
+
+
+def confirm(app: FastAPI, cookie: str, asked: httpx.Response) -> httpx.Response:
+    """Press the button of the page that asks."""
+    (action,) = re.findall(r'<form class="actions after" method="post" action="([^"]+)">', asked.text)
+    fields = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', asked.text)
+    return submit(app, unescape(action), {name: unescape(value) for name, value in fields}, cookie)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "question", "act"),
+    [
+        ("/silences", {"all": "1", "end": "1h", "comment": '<b>"move"</b>'},
+         "Silence every incident? No one is notified of any incident, except Watchdog's own faults, until 03:29 UTC.",
+         "silence"),
+        ("/maintenance", {"all": "1", "end": "1h", "start": "03:00"},
+         "Put every probe into maintenance? From 03:00 UTC until 04:00 UTC, no incident of any probe opens",
+         "begin_maintenance"),
+        ("/probes/api/pause", {"comment": "moved"},
+         "Pause API without an end? It does not run, and nothing about it is reported, until someone resumes it.",
+         "pause"),
+        (f"/incidents/{OPEN}/resend", {"destination": "oncall/slack"},
+         "Send again to oncall/slack? oncall/slack (#oncall) gets 1 notification of this incident that could not be",
+         "resend"),
+    ],
+)  # fmt: skip
+def test_an_act_that_is_hard_to_undo_is_asked_about(
+    app: FastAPI, database: Database, cookie: str, path: str, fields: Mapping[str, str], question: str, act: str
+) -> None:
+    asked = send(app, cookie, path, fields)
+    assert (asked.status_code, find_html_problems(asked.text)) == (200, [])
+    assert question in visible_text(asked.text).replace("\N{NO-BREAK SPACE}", " ")
+    assert list_acts_of(database) == []
+    done = confirm(app, cookie, asked)
+    assert (done.status_code, list_acts_of(database)) == (303, [act])
+    with database.open_read_transaction() as connection:
+        comments = [row.comment for row in connection.execute(acts.select())]
+    assert all(fields.get("comment", "") in comment for comment in comments)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "act"),
+    [
+        ("/silences", {"group": "Core", "end": "1h"}, "silence"),
+        ("/maintenance", {"group": "Core", "end": "1h"}, "begin_maintenance"),
+        ("/probes/api/pause", {"end": "1h"}, "pause"),
+        ("/probes/api/silence", {"duration": "1h"}, "silence"),
+        (f"/incidents/{OPEN}/acknowledge", {}, "acknowledge"),
+    ],
+)
+def test_a_harmless_act_takes_place_at_once(
+    app: FastAPI, database: Database, cookie: str, path: str, fields: Mapping[str, str], act: str
+) -> None:
+    assert send(app, cookie, path, fields).status_code == 303
+    assert list_acts_of(database) == [act]
+
+
+def test_what_is_not_valid_is_not_asked_about(app: FastAPI, database: Database, cookie: str) -> None:
+    for path, fields in (
+        ("/silences", {"all": "1", "end": "soon"}),
+        ("/silences", {"all": "1", "group": "Core", "end": "1h"}),
+        ("/maintenance", {"all": "1", "end": "1h", "start": "soon"}),
+    ):
+        assert send(app, cookie, path, fields).status_code == 422, path
+    assert list_acts_of(database) == []
+
+
+def test_the_end_of_a_silence_states_how_many_incidents_are_sent(app: FastAPI, database: Database, cookie: str) -> None:
+    selections: list[dict[str, str]] = [{"group": "Core"}, {"group": "Batch"}, {"id": "api"}]
+    begun = [send(app, cookie, "/silences", {**selection, "end": "1h"}) for selection in selections]
+    core, batch, api = (response.headers["location"].partition("=")[2] for response in begun)
+    assert send(app, cookie, f"/silences/{batch}/end", {}).status_code == 303, "it holds nothing back"
+    assert send(app, cookie, f"/silences/{core}/end", {}).status_code == 303, "the other one still holds it back"
+    asked = send(app, cookie, f"/silences/{api}/end", {})
+    text = visible_text(asked.text).replace("\N{NO-BREAK SPACE}", " ")
+    assert f"End the silence {api}? It holds back 1 open incident. Its notifications are sent at once." in text
+    assert list_acts_of(database).count("unsilence") == 2
+    assert confirm(app, cookie, asked).headers["location"] == "/silences"
+    assert list_acts_of(database).count("unsilence") == 3
+
+
+def test_the_end_of_maintenance_states_how_many_probes_have_problems(
+    app: FastAPI, database: Database, cookie: str
+) -> None:
+    assert send(app, cookie, "/maintenance", {"id": "quiet", "end": "1h"}).status_code == 303
+    with database.open_write_transaction() as connection:
+        window = connection.execute(maintenance_windows.select()).one().id
+        values = {"rule": "availability", "subject": "", "bad_count": 3, "good_count": 0, "first_bad_slot": NOW}
+        connection.execute(alert_states.insert().values(probe=2, reason="http.503", **values))
+    asked = send(app, cookie, f"/maintenance/{window}/end", {})
+    text = visible_text(asked.text).replace("\N{NO-BREAK SPACE}", " ")
+    assert f"End the maintenance {window}? 1 probe in it has problems. Incidents open with the next bad run" in text
+    assert confirm(app, cookie, asked).headers["location"] == "/maintenance"
+    assert list_acts_of(database) == ["begin_maintenance", "end_maintenance"]
+
+
+def test_a_run_that_may_change_something_is_asked_about(app: FastAPI, database: Database, cookie: str) -> None:
+    register_probe(database, NOW)
+    asked = send(app, cookie, "/probes/api/run-now", {"comment": "after the fix"})
+    text = visible_text(asked.text)
+    assert "Run Api now? The run sends a request that may change something" in text
+    assert list_acts_of(database) == []
+    assert confirm(app, cookie, asked).status_code == 303
+    assert list_acts_of(database) == ["run_now"]
+    assert send(app, cookie, "/probes/quiet/run-now", {}).status_code != 200, "it only reads"

@@ -1,0 +1,88 @@
+"""The page that asks before an act that is hard to undo."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from markupsafe import Markup
+
+from watchdog.domain.formatting import format_count_with_noun
+from watchdog.domain.model import ProbeInfo
+from watchdog.store.read.status import WatchdogStatus
+from watchdog.web.times import render_timestamp_with_zone
+
+CONFIRMATION_FIELD = "confirmed"
+CONFIRMED_VALUE = "yes"
+CANARY_PROBE_KIND = "canary"
+
+
+class ActConfirmation(NamedTuple):
+    """What is asked, and what the act leads to."""
+
+    title: str
+    text: str
+    """Sentences."""
+    button_label: str
+    cancel_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class ActConfirmationPage:
+    """The form as it was sent, to be sent once more."""
+
+    service_status: WatchdogStatus
+    confirmation: ActConfirmation
+    path: str
+    fields: Mapping[str, str]
+
+
+def confirm_end_of_silence(silence_id: str, incident_count: int) -> ActConfirmation:
+    """`incident_count`: how many are sent when it ends."""
+    incidents = format_count_with_noun(incident_count, "open incident")
+    text = f"It holds back {incidents}. {'Its' if incident_count == 1 else 'Their'} notifications are sent at once."
+    return ActConfirmation(f"End the silence {silence_id}?", text, "End it", "/silences")
+
+
+def confirm_end_of_maintenance(window_id: str, probe_count: int) -> ActConfirmation:
+    """`probe_count`: how many have problems that open no incident during maintenance."""
+    probes = format_count_with_noun(probe_count, "probe")
+    verb = "has" if probe_count == 1 else "have"
+    text = f"{probes} in it {verb} problems. Incidents open with the next bad run, and are sent."
+    return ActConfirmation(f"End the maintenance {window_id}?", text, "End it", "/maintenance")
+
+
+def confirm_resending(incident_id: str, destination: str, address: str, count: int) -> ActConfirmation:
+    """`count`: of the notifications that are sent again. `address`: of the destination; empty: it is not known."""
+    notifications = format_count_with_noun(count, "notification")
+    receiver = f"{destination} ({address})" if address else destination or "every destination"
+    text = f"{receiver} gets {notifications} of this incident that could not be delivered."
+    return ActConfirmation(
+        f"Send again to {destination or 'every destination'}?", text, "Send again", f"/incidents/{incident_id}"
+    )
+
+
+def confirm_silence_of_everything(ends_at: int, now: int) -> ActConfirmation:
+    end = render_timestamp_with_zone(ends_at, now)
+    text = Markup("No one is notified of any incident, except Watchdog's own faults, until {}.").format(end)
+    return ActConfirmation("Silence every incident?", text, "Silence everything", "/silences")
+
+
+def confirm_maintenance_of_everything(starts_at: int | None, ends_at: int, now: int) -> ActConfirmation:
+    """`starts_at`: None: now."""
+    end = render_timestamp_with_zone(ends_at, now)
+    start = "From now" if starts_at is None else Markup("From {}").format(render_timestamp_with_zone(starts_at, now))
+    text = Markup("{} until {}, no incident of any probe opens, except Watchdog's own faults.").format(start, end)
+    return ActConfirmation("Put every probe into maintenance?", text, "Begin", "/maintenance")
+
+
+def confirm_pause_without_end(probe: ProbeInfo, path: str) -> ActConfirmation:
+    text = "It does not run, and nothing about it is reported, until someone resumes it."
+    return ActConfirmation(f"Pause {probe.name} without an end?", text, "Pause", path)
+
+
+def confirm_run_with_effect(probe: ProbeInfo, path: str) -> ActConfirmation:
+    what = "a test job through the queue" if probe.kind == CANARY_PROBE_KIND else "a request that may change something"
+    text = f"The run sends {what}: {probe.target}." if probe.target else f"The run sends {what}."
+    return ActConfirmation(f"Run {probe.name} now?", text, "Run now", path)
