@@ -335,9 +335,7 @@ def _create_asgi_app_of_pages_and_check_ins(
         slack=build_slack_interactivity(notifiers, app.network),
         receiver_tester=ReceiverTester(app.service.notification_sender),
         check_in_addresses=map_heartbeats_to_check_in_addresses(config),
-        has_run_effect=lambda probe_id: any(
-            probe.id == probe_id and not probe.may_run_without_store for probe in app.loaded_config.config.probes
-        ),
+        has_run_effect=lambda probe: app.loaded_config.config.has_run_effect(probe),  # noqa: PLW0108 - reloads
         transition_feed=app.transition_feed,
     )
     accept_check_in = app.check_in_receiver.accept_check_in

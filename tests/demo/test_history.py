@@ -45,6 +45,7 @@ def make_addresses(folder: Path, *, queue_port: int = 6379) -> DemoAddresses:
         queue_port=queue_port,
         token="t" * 40,
         slack_token="xoxb-" + "s" * 40,
+        signing_secret="s" * 40,
     )
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import aiosmtplib
 import httpx
 import pytest
+import respx
+from pydantic import SecretStr
 
 from watchdog.demo.inbox import (
     DEMO_SLACK_CHANNEL_ID,
@@ -20,13 +22,16 @@ from watchdog.demo.inbox import (
     mrkdwn_to_html,
 )
 from watchdog.notifiers.blocks import escape_mrkdwn
+from watchdog.notifiers.slack_buttons import SlackMessageReference
+from watchdog.service.slack_requests import parse_slack_click, parse_slack_signature, verify_slack_signature
 
+SIGNING_SECRET = "0123456789abcdef0123456789abcdef"
 HOSTILE = "<script>alert(\"1\")</script> & <https://evil.example|click> *bold* `code` <!channel> 'x'"
 
 
 @asynccontextmanager
 async def open_client(inbox: DemoInbox) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(create_demo_inbox_app(inbox, "http://127.0.0.1:8080/"))
+    transport = httpx.ASGITransport(create_demo_inbox_app(inbox, "http://127.0.0.1:8080/", SIGNING_SECRET))
     async with httpx.AsyncClient(transport=transport, base_url="http://inbox") as client:
         yield client
 
@@ -123,6 +128,82 @@ async def test_a_message_is_edited_in_place_and_its_thread_follows_it() -> None:
     assert "recovered after 2 min" in page
     assert gone == {"ok": False, "error": "message_not_found"}
     assert odd == {"ok": False, "error": "unknown_method"}
+
+
+def acts_block() -> dict[str, Any]:
+    link = {"type": "button", "action_id": "details", "text": {"text": "Details"}, "url": "http://127.0.0.1:8080/x"}
+    acknowledge = {"type": "button", "action_id": "acknowledge", "text": {"text": "Acknowledge"}, "value": "i1:1700"}
+    return {"type": "actions", "elements": [{**acknowledge, "style": "primary"}, link]}
+
+
+async def post_message_with_buttons(client: httpx.AsyncClient) -> str:
+    message = {"text": "x", "blocks": [section("it broke"), acts_block()]}
+    return str((await client.post("/api/chat.postMessage", json=message)).json()["ts"])
+
+
+@respx.mock
+async def test_a_click_is_sent_to_watchdog_as_slack_signs_it() -> None:
+    inbox = DemoInbox()
+    watchdog = respx.post("http://127.0.0.1:8080/slack/interactivity")
+    async with open_client(inbox) as client:
+        ts = await post_message_with_buttons(client)
+        assert (
+            f'value="{ts}"><button class="btn btn-primary" name="action_id" value="acknowledge">'
+            in (await client.get("/")).text
+        )
+
+        def acknowledge(_: httpx.Request) -> httpx.Response:
+            inbox.handle_slack_call("chat.update", {"ts": ts, "text": "y", "blocks": [section("acknowledged by You")]})
+            return httpx.Response(200)
+
+        watchdog.mock(side_effect=acknowledge)
+        response = await client.post("/clicks", data={"message_ts": ts, "action_id": "acknowledge"})
+        assert (response.status_code, response.headers["location"]) == (303, "/")
+        assert "acknowledged by You" in (await client.get("/")).text
+        again = await client.post("/clicks", data={"message_ts": ts, "action_id": "acknowledge"})
+        assert again.status_code == 303
+        assert "The message no longer has this button." in (await client.get("/")).text
+    (call,) = watchdog.calls
+    headers, body = call.request.headers, call.request.content
+    timestamp = headers["x-slack-request-timestamp"]
+    signature = parse_slack_signature(timestamp, headers["x-slack-signature"], int(timestamp) * 1_000)
+    assert verify_slack_signature({"oncall/slack": SecretStr(SIGNING_SECRET)}, signature, body) == ["oncall/slack"]
+    click = parse_slack_click(body)
+    assert (click.action_id, click.channel_id, click.message_ts) == ("acknowledge", DEMO_SLACK_CHANNEL_ID, ts)
+    assert (click.message, click.user.display_name) == (SlackMessageReference("i1", 1_700), "You")
+
+
+@respx.mock
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (httpx.Response(403), "Watchdog refused the click: HTTP 403"),
+        (httpx.ConnectError("refused"), "Watchdog did not respond: ConnectError"),
+    ],
+)
+async def test_a_click_that_fails_is_explained_to_the_person(answer: Any, text: str) -> None:
+    respx.post("http://127.0.0.1:8080/slack/interactivity").mock(side_effect=[answer])
+    async with open_client(DemoInbox()) as client:
+        ts = await post_message_with_buttons(client)
+        await client.post("/clicks", data={"message_ts": ts, "action_id": "acknowledge"})
+        page = (await client.get("/")).text
+    assert text in page
+    assert "only visible to you" in page
+
+
+async def test_a_click_of_another_site_is_refused() -> None:
+    async with open_client(DemoInbox()) as client:
+        ts = await post_message_with_buttons(client)
+        fields = {"message_ts": ts, "action_id": "acknowledge"}
+        response = await client.post("/clicks", data=fields, headers={"Sec-Fetch-Site": "cross-site"})
+        assert response.status_code == 403
+
+
+async def test_watchdog_shows_a_text_to_the_person_who_clicked() -> None:
+    async with open_client(DemoInbox()) as client:
+        text = {"channel": DEMO_SLACK_CHANNEL_ID, "user": "U0DEMO", "text": "Silenced by You"}
+        assert (await client.post("/api/chat.postEphemeral", json=text)).json() == {"ok": True}
+        assert "Silenced by You" in (await client.get("/")).text
 
 
 async def test_emails_are_stored_unchanged() -> None:

@@ -297,6 +297,10 @@ class Config(ConfigModel):
     """Access to the operator pages, the API and the MCP tools. Without API keys, only the machine that
     Watchdog runs on has access."""
 
+    def has_run_effect(self, probe_id: str) -> bool:
+        """Whether a run of the probe may change something at its target."""
+        return any(probe.id == probe_id and not probe.may_run_without_store for probe in self.probes)
+
     def build_notifiers_by_destination(self) -> dict[str, Notifier]:
         """Every notifier, by destination: "oncall/slack"."""
         return {

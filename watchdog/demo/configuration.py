@@ -45,7 +45,11 @@ probes:
   - {{name: Backup, group: Jobs, heartbeat: {{token: "{token}", every: 10s, grace: 10s}}}}
 {queue_probes}receivers:
   oncall:
-    slack: {{bot_token: {slack_token}, channel: "{channel}", api_url: "http://127.0.0.1:{inbox_port}/api/"}}
+    slack:
+      bot_token: {slack_token}
+      channel: "{channel}"
+      signing_secret: {signing_secret}
+      api_url: "http://127.0.0.1:{inbox_port}/api/"
     email: {{to: [oncall@demo.example]}}
 email: {{host: 127.0.0.1, port: {smtp_port}, security: none, from: watchdog@demo.example}}
 status_page: {{title: Demo status, groups: [Shop, Search, Jobs, Queues], notice: {notice}}}
@@ -75,6 +79,7 @@ class DemoAddresses:
     """0: without queues."""
     token: str
     slack_token: str
+    signing_secret: str
 
 
 def load_demo_config(addresses: DemoAddresses, every: str) -> LoadedConfig:
@@ -92,6 +97,7 @@ def load_demo_config(addresses: DemoAddresses, every: str) -> LoadedConfig:
         queue_probes=queue_probes if addresses.queue_port else "",
         token=addresses.token,
         slack_token=addresses.slack_token,
+        signing_secret=addresses.signing_secret,
         channel=DEMO_SLACK_CHANNEL_ID,
         pages_port=addresses.pages_port,
         inbox_port=addresses.inbox_port,

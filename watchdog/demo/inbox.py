@@ -13,15 +13,18 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from markupsafe import Markup
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
+from watchdog.demo.inbox_clicks import DemoSlackClickSender
 from watchdog.domain.timestamps import to_epoch_ms
 from watchdog.resources import find_resource_folder
+from watchdog.web.forms import read_form
 from watchdog.web.templating import SECURITY_HEADERS, PageRenderer
 
 DEMO_SLACK_CHANNEL_ID = "C0ONCALL"
 MAX_DEMO_INBOX_MESSAGES = 100
 """Number of Slack messages, and of emails, that are kept: the newest."""
+CHANGES_CHECKED_AFTER_CLICK, CHANGE_CHECK_INTERVAL_S = 20, 0.1
 DEMO_EMAIL_PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
 """An email may use its own styles, and nothing else."""
 
@@ -35,6 +38,8 @@ class DemoSlackMessage:
     blocks: list[dict[str, Any]]
     posted_at: datetime
     edited_at: datetime | None = None
+    is_for_one_person: bool = False
+    """Only the person who clicked sees it."""
     replies: list[DemoSlackMessage] = field(default_factory=list)
 
 
@@ -52,17 +57,23 @@ class DemoInbox:
     def __init__(self) -> None:
         self.messages: list[DemoSlackMessage] = []
         self.emails: list[DemoEmail] = []
+        self.change_count = 0
+        """How many calls of the Slack API there have been."""
 
     # --- Slack
     def handle_slack_call(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Implements chat.postMessage and chat.update as far as Watchdog uses them."""
+        """Implements chat.postMessage, chat.postEphemeral and chat.update as far as Watchdog uses them."""
         now = datetime.now(UTC)
+        self.change_count += 1
         if method == "chat.update":
             for message in self.messages:
                 if message.ts == body.get("ts"):
                     message.text, message.blocks, message.edited_at = body.get("text", ""), body.get("blocks", []), now
                     return {"ok": True, "channel": DEMO_SLACK_CHANNEL_ID, "ts": message.ts}
             return {"ok": False, "error": "message_not_found"}
+        if method == "chat.postEphemeral":
+            self.show_to_person(body.get("text", ""), now)
+            return {"ok": True}
         if method != "chat.postMessage":
             return {"ok": False, "error": "unknown_method"}
         message = DemoSlackMessage(f"{now.timestamp():.6f}", body.get("text", ""), body.get("blocks", []), now)
@@ -70,6 +81,25 @@ class DemoInbox:
         (self.messages if root is None else root.replies).append(message)
         del self.messages[:-MAX_DEMO_INBOX_MESSAGES]
         return {"ok": True, "channel": DEMO_SLACK_CHANNEL_ID, "ts": message.ts}
+
+    def show_to_person(self, text: str, now: datetime) -> None:
+        """A text for the person who clicked, below the last message."""
+        message = DemoSlackMessage(f"{now.timestamp():.6f}", text, [], now, is_for_one_person=True)
+        self.messages.append(message)
+        del self.messages[:-MAX_DEMO_INBOX_MESSAGES]
+
+    def find_button(self, message_ts: str, action_id: str) -> dict[str, Any] | None:
+        """A button of a message that acts; None: the message no longer has it."""
+        blocks = next((message.blocks for message in self.messages if message.ts == message_ts), [])
+        elements = [element for block in blocks if block["type"] == "actions" for element in block["elements"]]
+        return next((each for each in elements if each["action_id"] == action_id and "value" in each), None)
+
+    async def wait_for_change(self, former_change_count: int) -> None:
+        """Until Watchdog has edited or posted a message, but not for long."""
+        for _ in range(CHANGES_CHECKED_AFTER_CLICK):
+            if self.change_count != former_change_count:
+                return
+            await asyncio.sleep(CHANGE_CHECK_INTERVAL_S)
 
     # --- mail
     async def handle_smtp_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -152,8 +182,9 @@ def extract_slack_rich_text(block: dict[str, Any]) -> str:
     return "".join(run["text"] for element in block["elements"] for run in element["elements"] if "text" in run)
 
 
-def create_demo_inbox_app(inbox: DemoInbox, status_url: str) -> FastAPI:
-    """The inbox's page, and the Slack API that Watchdog posts to. `status_url` links back to the status page."""
+def create_demo_inbox_app(inbox: DemoInbox, status_url: str, signing_secret: str) -> FastAPI:
+    """The inbox's page, and the Slack API that Watchdog posts to. `status_url` links back to the status page.
+    `signing_secret`: of the Slack app, by which Watchdog knows that clicks come from this inbox."""
     filters = {"mrkdwn": mrkdwn_to_html, "preformatted": extract_slack_rich_text, "unescape": unescape_slack_text}
     pages = PageRenderer("Inbox", extra_folder="demo", filters=filters)
     style = (find_resource_folder("templates") / "demo" / "inbox.css").read_bytes()
@@ -189,8 +220,29 @@ def create_demo_inbox_app(inbox: DemoInbox, status_url: str) -> FastAPI:
         file = pages.static_files.get(name)
         return Response(status_code=404) if file is None else Response(file.body.body, media_type=file.media_type)
 
+    add_click_route(app, inbox, DemoSlackClickSender(f"{status_url}slack/interactivity", signing_secret))
+
     @app.post("/api/{method}")
     async def slack(method: str, request: Request) -> Response:
         return JSONResponse(inbox.handle_slack_call(method, await request.json()))
 
     return app
+
+
+def add_click_route(app: FastAPI, inbox: DemoInbox, sender: DemoSlackClickSender) -> None:
+    """The buttons of the messages. The page shows what became of a click."""
+
+    @app.post("/clicks")
+    async def click(request: Request) -> Response:
+        if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
+            return HTMLResponse("The form was sent by another site.", 403)
+        form, now, before = await read_form(request), datetime.now(UTC), inbox.change_count
+        message_ts = form.get("message_ts", "")
+        button = inbox.find_button(message_ts, form.get("action_id", ""))
+        if button is None:
+            inbox.show_to_person("The message no longer has this button.", now)
+        elif problem := await sender.send(DEMO_SLACK_CHANNEL_ID, message_ts, button, now.timestamp()):
+            inbox.show_to_person(problem, now)
+        else:
+            await inbox.wait_for_change(before)
+        return RedirectResponse("/", 303)

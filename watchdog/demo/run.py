@@ -44,6 +44,7 @@ async def run_demo(targets: DemoTargetsProcess, pace: DemoPace | None = None) ->
         queue_port=targets.queue_port,
         token=secrets.token_hex(20),
         slack_token=f"xoxb-{secrets.token_hex(20)}",
+        signing_secret=secrets.token_hex(20),
     )
     past_config = load_demo_config(addresses, DEMO_HISTORY_RUN_INTERVAL)
     print("Recording a made-up history of 90 days ...", flush=True)
@@ -57,7 +58,7 @@ async def run_demo(targets: DemoTargetsProcess, pace: DemoPace | None = None) ->
         await _wait_until_port_open(port)
     async with (
         smtp_server,
-        WebServer(create_demo_inbox_app(inbox, status_url), inbox_socket),
+        WebServer(create_demo_inbox_app(inbox, status_url, addresses.signing_secret), inbox_socket),
         open_running_watchdog_service(loaded_config) as app,
         WebServer(create_asgi_app(app), pages_socket),
     ):
@@ -156,7 +157,8 @@ def _print_demo_welcome(status_url: str, addresses: DemoAddresses) -> None:
   Operator pages  {status_url}probes      no sign-in is needed on this machine
   Inbox           http://127.0.0.1:{addresses.inbox_port}/      the Slack messages and emails that it sends
 
-While something is broken, open its incident on the operator pages: acknowledge it, or silence it for 1 h.
+While something is broken, acknowledge or silence its incident: on the operator pages, or with the buttons of its Slack
+message in the inbox.
 Something breaks in about 20 seconds, and is announced here. All times are UTC. Press Ctrl-C to stop; all data is then
 deleted.
 """,

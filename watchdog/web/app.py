@@ -77,16 +77,15 @@ def create_web_app(
 
     `clock`: epoch ms. `get_site_notice`: empty: none. `config_actions`, `slack`, `receiver_tester`: None if the process
     has none. `not_ready_reason`, `describe_probing_without_store`: empty if ready, and if the database is not away.
-    `api_keys`: without any, operator pages are for this machine alone. `mcp_app`: lives as long as the application.
-    `has_run_effect`: of the probe with this id."""
+    `api_keys`: without any, pages are for this machine alone. `mcp_app`: lives as long as the application."""
     renderer = PageRenderer(status_page.title, get_site_notice)
     status_pages = StatusPageCache(run_read_query, clock, status_page, renderer)
     context = OperatorRouteContext(
         run_read_query=run_read_query, run_act=run_act, clock=clock, authenticator=Authenticator(api_keys, clock),
         renderer=renderer, destination_addresses=destination_addresses, list_notes=list_notes,
         config_warnings=config_warnings, config_actions=config_actions, check_in_addresses=check_in_addresses,
-        streams=EventStreams(transition_feed, run_read_query), receiver_tester=receiver_tester,
         has_run_effect=has_run_effect,
+        streams=EventStreams(transition_feed, run_read_query), receiver_tester=receiver_tester,
     )  # fmt: skip
     readiness_check = ReadinessChecker(run_read_query, not_ready_reason, destination_addresses, clock)
     routers = (

@@ -59,10 +59,10 @@ def send(app: FastAPI, cookie: str, path: str, fields: Mapping[str, str]) -> htt
     return submit(app, path, {"csrf_token": find_token(read_page(app, "/silences", cookie)), **fields}, cookie)
 
 
-def confirm(app: FastAPI, cookie: str, asked: httpx.Response) -> httpx.Response:
+def confirm(app: FastAPI, cookie: str, question_page: httpx.Response) -> httpx.Response:
     """Press the button of the page that asks."""
-    (action,) = re.findall(r'<form class="actions after" method="post" action="([^"]+)">', asked.text)
-    fields = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', asked.text)
+    (action,) = re.findall(r'<form class="actions after" method="post" action="([^"]+)">', question_page.text)
+    fields = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', question_page.text)
     return submit(app, unescape(action), {name: unescape(value) for name, value in fields}, cookie)
 
 
@@ -86,11 +86,11 @@ def confirm(app: FastAPI, cookie: str, asked: httpx.Response) -> httpx.Response:
 def test_an_act_that_is_hard_to_undo_is_asked_about(
     app: FastAPI, database: Database, cookie: str, path: str, fields: Mapping[str, str], question: str, act: str
 ) -> None:
-    asked = send(app, cookie, path, fields)
-    assert (asked.status_code, find_html_problems(asked.text)) == (200, [])
-    assert question in visible_text(asked.text).replace("\N{NO-BREAK SPACE}", " ")
+    question_page = send(app, cookie, path, fields)
+    assert (question_page.status_code, find_html_problems(question_page.text)) == (200, [])
+    assert question in visible_text(question_page.text).replace("\N{NO-BREAK SPACE}", " ")
     assert list_acts_of(database) == []
-    done = confirm(app, cookie, asked)
+    done = confirm(app, cookie, question_page)
     assert (done.status_code, list_acts_of(database)) == (303, [act])
     with database.open_read_transaction() as connection:
         comments = [row.comment for row in connection.execute(acts.select())]
@@ -126,15 +126,15 @@ def test_what_is_not_valid_is_not_asked_about(app: FastAPI, database: Database, 
 
 def test_the_end_of_a_silence_states_how_many_incidents_are_sent(app: FastAPI, database: Database, cookie: str) -> None:
     selections: list[dict[str, str]] = [{"group": "Core"}, {"group": "Batch"}, {"id": "api"}]
-    begun = [send(app, cookie, "/silences", {**selection, "end": "1h"}) for selection in selections]
-    core, batch, api = (response.headers["location"].partition("=")[2] for response in begun)
+    started = [send(app, cookie, "/silences", {**selection, "end": "1h"}) for selection in selections]
+    core, batch, api = (response.headers["location"].partition("=")[2] for response in started)
     assert send(app, cookie, f"/silences/{batch}/end", {}).status_code == 303, "it holds nothing back"
     assert send(app, cookie, f"/silences/{core}/end", {}).status_code == 303, "the other one still holds it back"
-    asked = send(app, cookie, f"/silences/{api}/end", {})
-    text = visible_text(asked.text).replace("\N{NO-BREAK SPACE}", " ")
+    question_page = send(app, cookie, f"/silences/{api}/end", {})
+    text = visible_text(question_page.text).replace("\N{NO-BREAK SPACE}", " ")
     assert f"End the silence {api}? It holds back 1 open incident. Its notifications are sent at once." in text
     assert list_acts_of(database).count("unsilence") == 2
-    assert confirm(app, cookie, asked).headers["location"] == "/silences"
+    assert confirm(app, cookie, question_page).headers["location"] == "/silences"
     assert list_acts_of(database).count("unsilence") == 3
 
 
@@ -146,19 +146,19 @@ def test_the_end_of_maintenance_states_how_many_probes_have_problems(
         window = connection.execute(maintenance_windows.select()).one().id
         values = {"rule": "availability", "subject": "", "bad_count": 3, "good_count": 0, "first_bad_slot": NOW}
         connection.execute(alert_states.insert().values(probe=2, reason="http.503", **values))
-    asked = send(app, cookie, f"/maintenance/{window}/end", {})
-    text = visible_text(asked.text).replace("\N{NO-BREAK SPACE}", " ")
+    question_page = send(app, cookie, f"/maintenance/{window}/end", {})
+    text = visible_text(question_page.text).replace("\N{NO-BREAK SPACE}", " ")
     assert f"End the maintenance {window}? 1 probe in it has problems. Incidents open with the next bad run" in text
-    assert confirm(app, cookie, asked).headers["location"] == "/maintenance"
+    assert confirm(app, cookie, question_page).headers["location"] == "/maintenance"
     assert list_acts_of(database) == ["begin_maintenance", "end_maintenance"]
 
 
 def test_a_run_that_may_change_something_is_asked_about(app: FastAPI, database: Database, cookie: str) -> None:
     register_probe(database, NOW)
-    asked = send(app, cookie, "/probes/api/run-now", {"comment": "after the fix"})
-    text = visible_text(asked.text)
+    question_page = send(app, cookie, "/probes/api/run-now", {"comment": "after the fix"})
+    text = visible_text(question_page.text)
     assert "Run Api now? The run sends a request that may change something" in text
     assert list_acts_of(database) == []
-    assert confirm(app, cookie, asked).status_code == 303
+    assert confirm(app, cookie, question_page).status_code == 303
     assert list_acts_of(database) == ["run_now"]
     assert send(app, cookie, "/probes/quiet/run-now", {}).status_code != 200, "it only reads"

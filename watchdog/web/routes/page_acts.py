@@ -80,8 +80,8 @@ def add_incident_forms(router: APIRouter, context: OperatorRouteContext) -> None
             count = await context.run_query(lambda c: count_undelivered_notifications(c, incident_id, destination))
             address = context.destination_addresses.get(destination, "")
             if count:
-                asked = confirm_resending(incident_id, destination, address, count)
-                return await ask_for_confirmation(context, request, form, asked)
+                confirmation = confirm_resending(incident_id, destination, address, count)
+                return await ask_for_confirmation(context, request, form, confirmation)
         await context.run_act(
             lambda db, now: resend_undelivered_notifications(db, incident_id, destination, actor, comment, now=now)
         )
@@ -110,8 +110,8 @@ def add_probe_forms(router: APIRouter, context: OperatorRouteContext) -> None:
         form, actor = await read_act_form(request, context)
         probe = await context.run_query(lambda c: load_probe_or_raise(c, probe_id))
         if context.has_run_effect(probe_id) and not is_confirmed(form):
-            asked = confirm_run_with_effect(probe, build_probe_path(probe_id))
-            return await ask_for_confirmation(context, request, form, asked)
+            confirmation = confirm_run_with_effect(probe, build_probe_path(probe_id))
+            return await ask_for_confirmation(context, request, form, confirmation)
         comment = form.get("comment", "")
         await context.run_act(lambda db, now: request_run(db, probe_id, actor, comment, now))
         return redirect_to_page("/probes/", probe_id)

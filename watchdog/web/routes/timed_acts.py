@@ -84,8 +84,8 @@ def add_silence_forms(router: APIRouter, context: OperatorRouteContext) -> None:
         async def act() -> Response:
             matcher, now = parse_silence_matcher(form), context.clock()
             if "all" in form and matcher.is_empty and not is_confirmed(form):
-                asked = confirm_silence_of_everything(StatedEnd.of_form(form).compute(now), now)
-                return await ask_for_confirmation(context, request, form, asked)
+                confirmation = confirm_silence_of_everything(StatedEnd.of_form(form).compute(now), now)
+                return await ask_for_confirmation(context, request, form, confirmation)
             started = await silence(context, form, actor, matcher, selects_everything="all" in form)
             return redirect_to_page("/silences?started=", started.silence.id)
 
@@ -159,8 +159,8 @@ def add_probe_act_form(
 
         async def act() -> Response:
             if name == "pause" and not StatedEnd.of_form(form).text and not is_confirmed(form):
-                asked = confirm_pause_without_end(probe, build_probe_path(probe_id))
-                return await ask_for_confirmation(context, request, form, asked)
+                confirmation = confirm_pause_without_end(probe, build_probe_path(probe_id))
+                return await ask_for_confirmation(context, request, form, confirmation)
             await run_probe_act(form, actor, probe_id)
             return redirect_to_page("/probes/", probe_id)
 
@@ -188,8 +188,8 @@ def add_maintenance_forms(router: APIRouter, context: OperatorRouteContext) -> N
             matcher, now = parse_probe_matcher(form), context.clock()
             if "all" in form and matcher == EVERY_PROBE_MATCHER and not is_confirmed(form):
                 starts_at, ends_at = parse_maintenance_times(form, now)
-                asked = confirm_maintenance_of_everything(starts_at, ends_at, now)
-                return await ask_for_confirmation(context, request, form, asked)
+                confirmation = confirm_maintenance_of_everything(starts_at, ends_at, now)
+                return await ask_for_confirmation(context, request, form, confirmation)
             started = await put_into_maintenance(context, form, actor, matcher, selects_everything="all" in form)
             return redirect_to_page("/maintenance?started=", started.window.id)
 
