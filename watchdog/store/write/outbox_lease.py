@@ -248,14 +248,15 @@ def _build_leased_notification(
     ended -= {row.incident for row in leased}
     named = tuple(id for id in reported_incidents if id not in replacements and id not in ended)
     last = max(leased, key=lambda row: (row.incident in named, row.seq, row.created_at))
-    has_one_message = len(leads) == 1 and not begins_anew
-    message = _load_message(connection, leads[0], destination) if has_one_message else None
-    if is_acknowledgement:
-        event = IncidentEvent.ACKNOWLEDGED
-    elif len(named) > 1:
-        event = _choose_event_of_multi_incident_message(connection, leased, named, has_message=message is not None)
+    message = None
+    if len(leads) == 1 and not begins_anew:
+        is_message = (messages.c.incident == leads[0], messages.c.destination == destination)
+        message = connection.execute(sa.select(messages).where(*is_message)).first()
+    has_message = is_acknowledgement or message is not None
+    if len(named) > 1 and not is_acknowledgement:
+        event = _choose_event_of_multi_incident_message(connection, leased, named, has_message=has_message)
     else:
-        event = _choose_event_of_single_incident_message(last, leased, has_message=message is not None)
+        event = _choose_event_of_single_incident_message(last, leased, has_message=has_message)
     receipts = {row.receipt for row in leased}
     seq = sum(row.state != DeliveryState.WAITING or row.lease_token == token for row in rows_by_lead[leads[0]]) - 1
     return LeasedNotification(
@@ -277,12 +278,6 @@ def _build_leased_notification(
         states_no_news=all(row.event in MESSAGE_EDIT_EVENTS for row in leased),
         is_acknowledgement=is_acknowledgement,
     )
-
-
-def _load_message(connection: sa.Connection, lead: str, destination: str) -> sa.Row[Any] | None:
-    """What the destination has of a message, from the table `messages`."""
-    is_message = (messages.c.incident == lead, messages.c.destination == destination)
-    return connection.execute(sa.select(messages).where(*is_message)).first()
 
 
 def _find_ended_part_of_message(rows: Sequence[Any], replacements: Mapping[str, str]) -> tuple[set[str], bool]:
