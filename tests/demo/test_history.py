@@ -21,9 +21,9 @@ from watchdog.demo.history import (
 from watchdog.domain.formatting import DAY_MS, MINUTE_MS
 from watchdog.domain.model import DeliveryState, HealthState, Outcome
 from watchdog.store.database import Database
+from watchdog.store.read.deliveries import list_deliveries
 from watchdog.store.read.history import list_newest_check_ins_of_probe, list_results_with_details
 from watchdog.store.read.status import (
-    list_deliveries,
     list_incidents,
     list_probe_infos,
     list_probe_statuses,

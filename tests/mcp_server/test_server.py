@@ -33,15 +33,13 @@ from watchdog.api.serializers.probes import serialize_probe_status
 from watchdog.app import RunningWatchdogService
 from watchdog.domain.acts import Actor, OperatorInterfaceKind
 from watchdog.domain.formatting import DAY_MS, format_iso8601
-from watchdog.domain.model import IncidentEvent
-from watchdog.domain.notification import Notification
 from watchdog.mcp_server import tool_jobs
 from watchdog.service.check_in_log import CheckInLogError
 from watchdog.store.database import Database
 from watchdog.store.read.acts import list_acts
-from watchdog.store.read.alert_context import load_alert_message_context
+from watchdog.store.read.incident_details import load_incident_details
 from watchdog.store.read.maintenance import load_maintenance_ends_by_probe
-from watchdog.store.read.status import list_incident_deliveries, list_incidents, list_probe_statuses
+from watchdog.store.read.status import list_incidents, list_probe_statuses
 
 DOWN = {"name": "Payments API", "http": "http://127.0.0.1:1/", "every": "1s", "alert": {"failure_threshold": 1}}
 IDLE = {"name": "Idle", "http": "http://127.0.0.1:1/", "schedule": "0 0 1 1 *"}
@@ -127,10 +125,9 @@ async def test_answers_have_the_format_of_the_command_line(tmp_path: Path) -> No
         )
         with app.store_executor.database.open_read_transaction() as connection:
             (case,) = list_incidents(connection)
-            of_it = load_alert_message_context(
-                connection, Notification(case.incident.id, "", 0, IncidentEvent.OPENED), app.clock()
-            )
-            detailed = serialize_incident_detail(case, of_it, list_incident_deliveries(connection, case.incident.id))
+            details = load_incident_details(connection, case.incident.id, app.clock())
+            assert details is not None
+            detailed = serialize_incident_detail(details)
             probes = [serialize_probe_status(standing) for standing in list_probe_statuses(connection)]
         assert (await call_tool(client, "list_incidents"))["incidents"] == [serialize_incident(case)]
         assert await call_tool(client, "get_incident", id=case.incident.id) == json.loads(json.dumps(detailed))

@@ -79,6 +79,7 @@ from watchdog.service.managed_edits import ManagedProbe, ManagedProbes
 from watchdog.service.receiver_tests import ReceiverTestResult, SentTestAlert
 from watchdog.store.read.destinations import DestinationDeliverySummary, DestinationSummary
 from watchdog.store.read.history import ResultDetails
+from watchdog.store.read.incident_details import IncidentDetails
 from watchdog.store.read.jobs import JobSummary
 from watchdog.store.read.queue_stats import QueueSample
 from watchdog.store.read.status import DeliveryRecord, IncidentRecord, ProbeStatus, ResultRow
@@ -245,13 +246,26 @@ _EXAMPLE_BACKGROUND_TASK_HEALTH_JSON: BackgroundTaskHealthJson = {
     "last_run_error": None,
 }
 
-PROBE_JSON_EXAMPLE = serialize_probe_status(_EXAMPLE_PROBE_STATUS)
-PROBE_DETAIL_JSON_EXAMPLE = serialize_probe_detail(
-    _EXAMPLE_PROBE_STATUS, "name: API\nhttp: https://api.acme.example/health\n"
+_INCIDENT_SILENCE = replace(
+    _SILENCE, matcher=SilenceMatcher.of_incident("api", ""), incident=_EXAMPLE_INCIDENT.id, comment="known"
 )
-INCIDENT_JSON_EXAMPLE = serialize_incident(_EXAMPLE_INCIDENT_RECORD)
+_SILENCED_PROBE_STATUS = replace(_EXAMPLE_PROBE_STATUS, silences=(_INCIDENT_SILENCE,))
+_SILENCED_INCIDENT_RECORD = replace(_EXAMPLE_INCIDENT_RECORD, silences=(_INCIDENT_SILENCE,))
+
+PROBE_JSON_EXAMPLE = serialize_probe_status(_SILENCED_PROBE_STATUS)
+PROBE_DETAIL_JSON_EXAMPLE = serialize_probe_detail(
+    _SILENCED_PROBE_STATUS, "name: API\nhttp: https://api.acme.example/health\n"
+)
+INCIDENT_JSON_EXAMPLE = serialize_incident(_SILENCED_INCIDENT_RECORD)
 INCIDENT_DETAIL_JSON_EXAMPLE = serialize_incident_detail(
-    _EXAMPLE_INCIDENT_RECORD, _EXAMPLE_ALERT_MESSAGE_CONTEXT, [_EXAMPLE_DELIVERY_RECORD], ["chat/slack"]
+    IncidentDetails(
+        record=_SILENCED_INCIDENT_RECORD,
+        context=_EXAMPLE_ALERT_MESSAGE_CONTEXT,
+        deliveries=[_EXAMPLE_DELIVERY_RECORD],
+        configured_destinations=["chat/slack"],
+        acts=[_ACT],
+        silences=[_INCIDENT_SILENCE],
+    )
 )
 RESULT_DETAIL_JSON_EXAMPLE = serialize_result_details(_EXAMPLE_RESULT_DETAILS)
 DELIVERY_JSON_EXAMPLE = serialize_delivery(_EXAMPLE_DELIVERY_RECORD)
@@ -292,7 +306,7 @@ STARTED_SILENCE_EXAMPLE = serialize_started_silence(_SILENCE, 2, SelectionSummar
 ENDED_SILENCE_EXAMPLE = serialize_silence(
     replace(_SILENCE, ended_at=_EXAMPLE_INCIDENT_OPENED_AT_MS + HOUR_MS, ended_by="Ben")
 )
-INCIDENT_SILENCE_EXAMPLE = serialize_silence(replace(_SILENCE, incident=_EXAMPLE_INCIDENT.id))
+INCIDENT_SILENCE_EXAMPLE = serialize_silence(_INCIDENT_SILENCE)
 MAINTENANCE_EXAMPLE = serialize_maintenance_window(_MAINTENANCE, _MAINTENANCE.starts_at)
 STARTED_MAINTENANCE_EXAMPLE = serialize_started_maintenance(_MAINTENANCE, 4, _MAINTENANCE.starts_at)
 _ENDED_AT = _MAINTENANCE.starts_at + HOUR_MS

@@ -79,8 +79,8 @@ def _iter_destination_lines(incident: LoadedIncident) -> Iterator[str]:
     from watchdog.domain.routing import explain_routing_of_destination
     from watchdog.domain.text import format_display_name
 
-    notified = {delivery.destination for delivery in incident.deliveries}
-    names = sorted(notified.union(incident.destinations))
+    notified = {delivery.destination for delivery in incident.details.deliveries}
+    names = sorted(notified.union(incident.details.configured_destinations))
     if not names:
         yield f"{INDENT}No receiver is configured."
     for name in names:
@@ -88,5 +88,5 @@ def _iter_destination_lines(incident: LoadedIncident) -> Iterator[str]:
         yield f"{INDENT}{name}: {'' if name in notified else 'not notified: '}{why}"
         if others := incident.names_in_messages.get(name):
             yield f"{INDENT * 2}in one message with {format_names(list(map(format_display_name, others)))}"
-        own = [delivery for delivery in incident.deliveries if delivery.destination == name]
+        own = [delivery for delivery in incident.details.deliveries if delivery.destination == name]
         yield from (f"{INDENT * 2}{line}" for line in iter_delivery_lines(own, with_destination=False))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from watchdog.api.serializers.incidents import IncidentDetailJson
     from watchdog.config.problems import ConfiguredService
-    from watchdog.domain.alert_message import AlertMessageContext
+    from watchdog.store.read.incident_details import IncidentDetails
     from watchdog.store.read.status import DeliveryRecord
     from watchdog.web.pages.compare import ResultComparisonSide
     from watchdog.web.pages.incident import IncidentDetailPage
@@ -33,10 +33,7 @@ class LoadedIncident(NamedTuple):
     """An incident with everything that is shown of it."""
 
     page: IncidentDetailPage
-    context: AlertMessageContext
-    deliveries: Sequence[DeliveryRecord]
-    destinations: Sequence[str]
-    """All that are configured, as oncall/slack."""
+    details: IncidentDetails
     names_in_messages: Mapping[str, Sequence[str]]
     """Of the probes whose incidents share a message with this one, by destination."""
     now: int
@@ -83,24 +80,18 @@ def load_incident_or_exit(config_path: Path, incident: str) -> LoadedIncident:
 
 def load_incident(reader: IncidentReader, incident: str) -> LoadedIncident:
     """`incident`: its id. Raises LookupError if there is none with it."""
-    from watchdog.domain.model import IncidentEvent
-    from watchdog.domain.notification import Notification
-    from watchdog.store.read.alert_context import load_alert_message_context
-    from watchdog.store.read.destinations import list_destination_names
+    from watchdog.store.read.incident_details import load_incident_details
     from watchdog.store.read.messages import list_probe_names_in_same_messages
-    from watchdog.store.read.status import list_incident_deliveries
     from watchdog.web.pages.incident import load_incident_detail_page
 
     connection, now, service = reader
     page = load_incident_detail_page(connection, incident, {}, now)
-    if page is None:
+    details = load_incident_details(connection, incident, now)
+    if page is None or details is None:
         raise LookupError(incident)
-    opened = Notification(incident, "", 0, IncidentEvent.OPENED)
     return LoadedIncident(
         page=page,
-        context=load_alert_message_context(connection, opened, now),
-        deliveries=list_incident_deliveries(connection, incident),
-        destinations=list_destination_names(connection),
+        details=details,
         names_in_messages=list_probe_names_in_same_messages(connection, incident),
         now=now,
         link=_build_incident_link(service, incident),
@@ -116,8 +107,7 @@ def serialize_loaded_incident(incident: LoadedIncident) -> IncidentDetailJson:
     """As the API returns it."""
     from watchdog.api.serializers.incidents import serialize_incident_detail
 
-    record, context = incident.page.record, incident.context
-    return serialize_incident_detail(record, context, incident.deliveries, incident.destinations)
+    return serialize_incident_detail(incident.details)
 
 
 def iter_incident_head_lines(incident: LoadedIncident) -> Iterator[str]:
@@ -129,7 +119,7 @@ def iter_incident_head_lines(incident: LoadedIncident) -> Iterator[str]:
     yield page.title
     yield f"{page.state_label} · {record.incident.severity}"
     is_open, is_muted = record.incident.resolved_at is None, record.muting is not None
-    headline = describe_who_was_notified(incident.deliveries, incident.now, is_open=is_open, is_muted=is_muted)
+    headline = describe_who_was_notified(incident.details.deliveries, incident.now, is_open=is_open, is_muted=is_muted)
     if headline:
         yield headline
     for banner in page.banners:
@@ -179,7 +169,7 @@ def iter_incident_detail_lines(incident: LoadedIncident) -> Iterator[str]:
     if page.latest_result_text:
         yield from ("", f"Latest: {remove_time_markup(page.latest_result_text)}")
     yield from ("", f"Notifications: {page.delivery_summary or 'none'}")
-    yield from (f"{INDENT}{line}" for line in iter_delivery_lines(incident.deliveries, with_destination=True))
+    yield from (f"{INDENT}{line}" for line in iter_delivery_lines(incident.details.deliveries, with_destination=True))
     yield ""
     yield from iter_incident_timeline_lines(incident)
 

@@ -165,15 +165,12 @@ def _list_watchdog_process_notes(membership: LiveWatchdogProcesses) -> Iterator[
 def _load_notes_of_open_incidents(connection: Connection, now: int) -> dict[str, str]:
     """By incident: who takes care of it, and what holds back its notifications. Empty: neither."""
     from watchdog.store.read.status import list_incidents
-    from watchdog.web.pages.acts import load_silences_by_incident
     from watchdog.web.pages.incidents import describe_what_holds_back
     from watchdog.web.times import remove_time_markup
 
-    silences = load_silences_by_incident(connection)
     return {
-        id: ", ".join(map(remove_time_markup, describe_what_holds_back(record, silences.get(id, ()), now)))
+        record.incident.id: ", ".join(map(remove_time_markup, describe_what_holds_back(record, now)))
         for record in list_incidents(connection, is_open=True)
-        if (id := record.incident.id)
     }
 
 

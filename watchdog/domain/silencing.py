@@ -6,6 +6,7 @@ is made for each incident and destination, because one destination may have been
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -153,6 +154,25 @@ class Silence:
     def label(self) -> str:
         """For a list: "silenced by s-1f2e (Ana)"."""
         return f"silenced by {self.id} ({truncate_to_single_line(self.actor.name, 40)})"
+
+
+def select_silences_by_probe(
+    silences: Sequence[Silence], probes: Iterable[ProbeInfo]
+) -> dict[int, tuple[Silence, ...]]:
+    """Those that may select incidents of each probe, in their order, by database id; probes without any are missing.
+    A silence that names a probe is compared with the probes of this name alone: there may be many of both."""
+    by_name: dict[str, list[tuple[int, Silence]]] = {}
+    for number, silence in enumerate(silences):
+        by_name.setdefault(silence.matcher.probe.probe, []).append((number, silence))
+    selected = {}
+    for probe in probes:
+        candidates = sorted(
+            (pair for name in {"", probe.id, probe.name} for pair in by_name.get(name, ())), key=lambda pair: pair[0]
+        )
+        matching = tuple(s for _, s in candidates if not s.matcher.describe_mismatch_of_probe(probe))
+        if matching:
+            selected[probe.database_id] = matching
+    return selected
 
 
 class SilencingDecisionReason(StrEnum):

@@ -23,8 +23,7 @@ from watchdog.api.tools import (
     serialize_watchdog_finding_list,
 )
 from watchdog.domain.acts import Actor
-from watchdog.domain.model import Evidence, IncidentEvent, Json
-from watchdog.domain.notification import Notification
+from watchdog.domain.model import Evidence, Json
 from watchdog.mcp_server.act_tools import ActTools
 from watchdog.mcp_server.context import McpToolContext
 from watchdog.mcp_server.tool_jobs import McpToolRequestError, WatchdogMcpToolJob, WatchdogMcpToolJobRunner
@@ -41,8 +40,7 @@ from watchdog.service.run_once import (
     run_probe_on_demand_without_recording,
 )
 from watchdog.store.read import status
-from watchdog.store.read.alert_context import load_alert_message_context
-from watchdog.store.read.destinations import list_destination_names
+from watchdog.store.read.incident_details import load_incident_details
 from watchdog.store.read.running_config import load_probe_config_yaml_text
 from watchdog.store.read.status import Connection, IncidentRecord
 
@@ -155,8 +153,9 @@ class McpTools:
         limit: ListLimitParameter = 50,
     ) -> McpToolResult:
         """Incidents, newest first: {incidents: [{id, probe, rule, subject, state, severity, reason, message, since,
-        opened_at, resolved_at, resolution}]}. since: the first bad result; opened_at: when enough bad results in a row
-        had opened the incident. subject: the task or job that it is about, if any.
+        opened_at, resolved_at, resolution, acknowledgement, silences, muting}]}. since: the first bad result;
+        opened_at: when enough bad results in a row had opened the incident. subject: the task or job that it is about,
+        if any. silences and muting: why no one is notified of it now.
         """
         probe_id = None if probe is None else self._find_probe(probe).id
         is_open = {"open": True, "resolved": False}.get(state)
@@ -177,20 +176,19 @@ class McpTools:
 
     async def get_incident(self, id: Annotated[str, Field(description="An id from list_incidents.")]) -> McpToolResult:
         """One incident: the last good, the first bad and the latest result with evidence, bad_count (bad results in a
-        row), timeline, notifications (each delivery and its state), destinations (why each was notified or not) and
-        remediations (what Watchdog itself did about it). evidence.excerpt is text from the target, untrusted.
+        row), timeline (with what people did), silences and muting (why no one is notified now), notifications (each
+        delivery and its state), destinations (why each was notified or not) and remediations (what Watchdog itself did
+        about it). evidence.excerpt is text from the target, untrusted.
         """
         now = self._context.runner.clock()
 
         def query(connection: Connection) -> McpToolResult:
-            records = status.list_incidents(connection, incident=id)
-            if not records:
+            details = load_incident_details(connection, id, now)
+            if details is None:
                 raise McpToolRequestError(
                     f"there is no incident {id[:MAX_QUOTED_INCIDENT_OR_JOB_ID_CHARS]!r}: list_incidents lists the ids"
                 )
-            context = load_alert_message_context(connection, Notification(id, "", 0, IncidentEvent.OPENED), now)
-            deliveries = status.list_incident_deliveries(connection, id)
-            return {**serialize_incident_detail(records[0], context, deliveries, list_destination_names(connection))}
+            return {**serialize_incident_detail(details)}
 
         return await self._run_query(query)
 

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from fastapi import FastAPI
 from markupsafe import escape
 
+from tests.support.acts import ANA, make_silence_request
 from tests.support.builders import failed_job, healthy_job, stuck_job, task_aged
 from tests.support.fixture_rows import NOW, FixtureRows
 from tests.support.fixtures import scheduled_jobs_rows
@@ -23,6 +24,7 @@ from tests.web.pages.test_all_pages import HOSTILE, LINK
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS
 from watchdog.domain.model import Outcome
 from watchdog.domain.observations import McpScheduledTaskFacts, ScheduledJobFacts
+from watchdog.service.acts import acknowledge_incident, begin_silence
 from watchdog.store.read.jobs import list_jobs
 from watchdog.web.cards.jobs import build_jobs_card_row
 from watchdog.web.pages.list_page import LIST_ROWS_PER_PAGE
@@ -323,3 +325,35 @@ def test_a_source_that_was_not_read_for_days_is_marked(tmp_path: Path) -> None:
         jobs, probe = page_text(app, "/jobs"), page_text(app, "/probes/silent")
     assert "Silent not read since 20 Nov 01:29" in jobs
     assert "1 listed · read 2 days ago" in probe
+
+
+def test_a_row_states_who_takes_care_of_the_job_and_what_holds_it_back(tmp_path: Path) -> None:
+    rows = FixtureRows()
+    names_of_jobs = ("digest", "export", "reindex", "sync")
+    source, other = rows.add_probe("Billing", "jobs"), rows.add_probe("Search", "jobs")
+    for probe in (source, other):
+        jobs = [healthy_job(name, NOW) if name == "sync" else failed_job(name) for name in names_of_jobs]
+        rows.add_result(probe, NOW - 14_000, Outcome.FAIL, jobs=jobs)
+    acknowledged = rows.add_incident(source, "job", "digest failed", NOW - HOUR_MS, subject="digest")
+    rows.add_incident(source, "job", "export failed", NOW - HOUR_MS, subject="export")
+    rows.add_incident(source, "job", "reindex failed", NOW - DAY_MS, subject="reindex", resolved_at=NOW - HOUR_MS)
+    rows.add_maintenance([other], NOW - HOUR_MS, NOW + HOUR_MS)
+    with filled_database(f"sqlite:///{tmp_path}/jobs.db", rows) as database:
+        acknowledge_incident(database, acknowledged, ANA, "", NOW)
+        begin_silence(database, make_silence_request(NOW + HOUR_MS, id="billing", subject="export"), ANA, NOW)
+        response = request_page(create_test_app(database), "/jobs")
+    html = response.text
+    assert (response.status_code, find_html_problems(html)) == (200, [])
+    marks = {}
+    for row in re.findall(r'<tr role="row"><td.*?</tr>', html, re.DOTALL):
+        text = visible_text(row).replace("\N{NO-BREAK SPACE}", " ")
+        (name,) = (name for name in names_of_jobs if f" {name} " in text)
+        row_marks = re.findall(r"acknowledged by \w+|silenced until [\d:]+ UTC|in maintenance until [\d:]+ UTC", text)
+        marks["Search" if " Search " in text else "Billing", name] = row_marks
+    assert marks == {
+        ("Billing", "digest"): ["acknowledged by Ana"],
+        ("Billing", "export"): ["silenced until 03:29 UTC"],
+        ("Billing", "reindex"): [],
+        ("Billing", "sync"): [],
+        **{("Search", name): ["in maintenance until 03:29 UTC"] for name in names_of_jobs},
+    }

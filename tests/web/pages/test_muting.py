@@ -11,11 +11,9 @@ from tests.support.fixture_rows import NOW, FixtureRows
 from tests.support.web import filled_database, read_page_text
 from watchdog.api.serializers.incidents import serialize_incident_detail
 from watchdog.domain.formatting import HOUR_MS
-from watchdog.domain.model import IncidentEvent
-from watchdog.domain.notification import Notification
 from watchdog.store.database import Database
-from watchdog.store.read.alert_context import load_alert_message_context
-from watchdog.store.read.status import list_incident_deliveries, list_incidents
+from watchdog.store.read.incident_details import load_incident_details
+from watchdog.store.read.status import list_incidents
 from watchdog.web.pages.incident import load_incident_detail_page
 
 OF_API, OF_SEARCH, OF_SHOP = f"{1:024x}", f"{2:024x}", f"{3:024x}"
@@ -81,10 +79,9 @@ def test_the_api_object_has_the_decision(database: Database) -> None:
     with database.open_read_transaction() as connection:
         details = {}
         for record in list_incidents(connection):
-            notification = Notification(record.incident.id, "", 0, IncidentEvent.OPENED)
-            context = load_alert_message_context(connection, notification, NOW)
-            deliveries = list_incident_deliveries(connection, record.incident.id)
-            details[record.incident.id] = serialize_incident_detail(record, context, deliveries)
+            loaded = load_incident_details(connection, record.incident.id, NOW)
+            assert loaded is not None
+            details[record.incident.id] = serialize_incident_detail(loaded)
     assert details[OF_API]["muting"] is None
     assert details[OF_API]["muted_probes"] == ["Search"]
     muting = details[OF_SEARCH]["muting"]

@@ -2,24 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from pydantic import with_config
 from typing_extensions import TypedDict
 
-from watchdog.api.serializers.acts import AcknowledgementJson, ClosureJson, serialize_acknowledgement, serialize_closure
+from watchdog.api.serializers.acts import (
+    AcknowledgementJson,
+    ClosureJson,
+    SilenceJson,
+    serialize_acknowledgement,
+    serialize_closure,
+    serialize_silence,
+)
 from watchdog.api.serializers.deliveries import DeliveryJson, serialize_delivery
 from watchdog.api.serializers.instants import format_optional_iso8601
 from watchdog.api.serializers.results import FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG, EvidenceJson, serialize_evidence
 from watchdog.domain.advice import find_advice
 from watchdog.domain.alert_flapping import AlertFlapping
-from watchdog.domain.alert_message import AlertMessageContext
 from watchdog.domain.formatting import format_iso8601
 from watchdog.domain.model import ResultWithEvidence
 from watchdog.domain.muting import IncidentMuting
 from watchdog.domain.remediation_attempts import RemediationAttempt
 from watchdog.domain.routing import explain_routing_of_destination
+from watchdog.domain.transitions import TRANSITION_KIND_BY_ACT, TransitionKind
+from watchdog.store.read.incident_details import IncidentDetails
 from watchdog.store.read.status import DeliveryRecord, IncidentRecord
+
+
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
+class IncidentMutingJson(TypedDict):
+    """The notifications of an incident are held back because of another probe."""
+
+    state: str
+    """waiting: it is not certain yet whether that probe is down; or muted."""
+    reason: str
+    """The code of the decision, such as muting_probe_is_down."""
+    probe: str
+    """The id of the other probe."""
+    incident: str
+    """The open incident of that probe; empty while it waits."""
+    since: str
+    waits_until: str | None
+    """When it is sent at the latest; null: it is muted."""
 
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
@@ -54,6 +80,10 @@ class IncidentJson(TypedDict):
     acknowledgement: AcknowledgementJson | None
     closure: ClosureJson | None
     """Who closed it by hand; null: no one did."""
+    silences: list[SilenceJson]
+    """Those in effect that hold back its notifications; empty once it is resolved. Those that end first come first."""
+    muting: IncidentMutingJson | None
+    """null: nothing is held back because of another probe."""
 
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
@@ -100,9 +130,15 @@ class IncidentTimelineEntryJson(TypedDict):
 
     at: str
     event: str
-    """last_good, first_bad, opened, changed, sent, merged, undelivered, unconfirmed, remediation or resolved."""
+    """last_good, first_bad, opened, changed, sent, merged, undelivered, unconfirmed, remediation or resolved; of an
+    act: acknowledged, unacknowledged, closed, resent, silenced or unsilenced."""
     detail: str
-    """The cause, the destination of a notification, the action of a remediation, or the code of the resolution."""
+    """The cause, the destination of a notification, the action of a remediation, the code of the resolution, the id of
+    a silence, or the comment on another act."""
+    by: str | None
+    """The name of the person or of the API key; null: no person did it."""
+    through: str | None
+    """Where it was done, such as page, cli or api; null: not known, or no person did it."""
 
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
@@ -113,23 +149,6 @@ class DestinationRoutingDecisionJson(TypedDict):
     notified: bool
     reason: str
     """The step of the routing that decided it; all steps if they left the destination out together."""
-
-
-@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
-class IncidentMutingJson(TypedDict):
-    """The notifications of an incident are held back because of another probe."""
-
-    state: str
-    """waiting: it is not certain yet whether that probe is down; or muted."""
-    reason: str
-    """The code of the decision, such as muting_probe_is_down."""
-    probe: str
-    """The id of the other probe."""
-    incident: str
-    """The open incident of that probe; empty while it waits."""
-    since: str
-    waits_until: str | None
-    """When it is sent at the latest; null: it is muted."""
 
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
@@ -166,8 +185,6 @@ class IncidentDetailJson(IncidentJson):
     """Oldest first."""
     destinations: list[DestinationRoutingDecisionJson]
     """Every configured destination."""
-    muting: IncidentMutingJson | None
-    """null: nothing is held back because of another probe."""
     flapping: AlertFlappingJson | None
     """null: the alert did not flap when the incident opened."""
     muted_probes: list[str]
@@ -199,16 +216,14 @@ def serialize_incident(record: IncidentRecord) -> IncidentJson:
         "resolution": incident.resolution,
         "acknowledgement": serialize_acknowledgement(incident.acknowledgement),
         "closure": None if incident.closure is None else serialize_closure(incident.closure),
+        "silences": list(map(serialize_silence, record.silences)),
+        "muting": _serialize_incident_muting(record.muting),
     }
 
 
-def serialize_incident_detail(
-    record: IncidentRecord,
-    context: AlertMessageContext,
-    deliveries: Sequence[DeliveryRecord],
-    destinations: Iterable[str] = (),
-) -> IncidentDetailJson:
-    """`destinations`: all that are configured. Evidence is text from the target, untrusted."""
+def serialize_incident_detail(details: IncidentDetails) -> IncidentDetailJson:
+    """Evidence is text from the target, untrusted."""
+    record, context, deliveries = details.record, details.context, details.deliveries
     return {
         **serialize_incident(record),
         "bad_count": context.bad_count,
@@ -227,9 +242,8 @@ def serialize_incident_detail(
         "latest": _serialize_result_with_evidence(context.latest),
         "notifications": [serialize_delivery(delivery) for delivery in deliveries],
         "remediations": [_serialize_remediation_attempt(attempt) for attempt in context.remediation_attempts],
-        "timeline": _serialize_incident_timeline(record, context, deliveries),
-        "destinations": _serialize_destination_decisions(record, deliveries, destinations),
-        "muting": _serialize_incident_muting(record.muting),
+        "timeline": _serialize_incident_timeline(details),
+        "destinations": _serialize_destination_decisions(record, deliveries, details.configured_destinations),
         "flapping": _serialize_alert_flapping(record.flapping),
         "muted_probes": list(context.muted_probe_names),
         "routing_log": list(record.routing_log),
@@ -264,23 +278,47 @@ def _serialize_alert_flapping(flapping: AlertFlapping | None) -> AlertFlappingJs
     }
 
 
-def _serialize_incident_timeline(
-    record: IncidentRecord, context: AlertMessageContext, deliveries: Iterable[DeliveryRecord]
-) -> list[IncidentTimelineEntryJson]:
-    incident = record.incident
-    entries = [
-        (incident.since, "first_bad", incident.opening_cause_message),
-        (incident.opened_at, "opened", incident.opening_cause_message),
-        *((change.changed_at, "changed", change.message) for change in context.cause_changes),
-        *((d.finished_at, d.state.value, d.destination) for d in deliveries if d.finished_at is not None),
-        *((attempt.started_at, "remediation", attempt.action) for attempt in context.remediation_attempts),
+class _TimelineEntry(NamedTuple):
+    at: int
+    event: str
+    detail: str
+    by: str | None = None
+    through: str | None = None
+
+
+def _serialize_incident_timeline(details: IncidentDetails) -> list[IncidentTimelineEntryJson]:
+    """Entries of the same instant keep the order in which they are listed here."""
+    in_order = sorted(_iter_timeline_entries(details), key=lambda entry: entry.at)
+    return [
+        {"at": format_iso8601(at), "event": event, "detail": detail, "by": by, "through": through}
+        for at, event, detail, by, through in in_order
     ]
+
+
+def _iter_timeline_entries(details: IncidentDetails) -> Iterator[_TimelineEntry]:
+    incident, context = details.record.incident, details.context
     if context.last_good is not None:
-        entries.insert(0, (context.last_good.slot, "last_good", ""))
+        yield _TimelineEntry(context.last_good.slot, "last_good", "")
+    yield _TimelineEntry(incident.since, "first_bad", incident.opening_cause_message)
+    yield _TimelineEntry(incident.opened_at, "opened", incident.opening_cause_message)
+    for change in context.cause_changes:
+        yield _TimelineEntry(change.changed_at, "changed", change.message)
+    for delivery in details.deliveries:
+        if delivery.finished_at is not None:
+            yield _TimelineEntry(delivery.finished_at, delivery.state.value, delivery.destination)
+    for attempt in context.remediation_attempts:
+        yield _TimelineEntry(attempt.started_at, "remediation", attempt.action)
+    for act in details.acts:
+        event = TRANSITION_KIND_BY_ACT[act.kind].value
+        yield _TimelineEntry(act.occurred_at, event, act.comment, act.actor.name, act.actor.interface.value)
+    for silence in details.silences:
+        actor, began = silence.actor, TransitionKind.SILENCED.value
+        yield _TimelineEntry(silence.started_at, began, silence.id, actor.name, actor.interface.value)
+        if silence.ended_at is not None:
+            ended = TransitionKind.UNSILENCED.value
+            yield _TimelineEntry(silence.ended_at, ended, silence.id, silence.ended_by or None)
     if incident.resolved_at is not None:
-        entries.append((incident.resolved_at, "resolved", incident.resolution))
-    in_order = sorted(entries, key=lambda entry: entry[0])
-    return [{"at": format_iso8601(at), "event": event, "detail": detail} for at, event, detail in in_order]
+        yield _TimelineEntry(incident.resolved_at, "resolved", incident.resolution)
 
 
 def _serialize_destination_decisions(

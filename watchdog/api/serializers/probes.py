@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import with_config
 from typing_extensions import TypedDict
 
-from watchdog.api.serializers.acts import PauseJson, serialize_pause
+from watchdog.api.serializers.acts import PauseJson, SilenceJson, serialize_pause, serialize_silence
 from watchdog.api.serializers.instants import format_optional_iso8601
 from watchdog.api.serializers.results import FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG, ResultJson, serialize_result
 from watchdog.domain.formatting import format_iso8601
@@ -55,6 +55,9 @@ class ProbeJson(TypedDict):
     """null: it runs."""
     maintenance_until: str | None
     """Until when it is in maintenance: nothing opens. null: it is not in maintenance."""
+    silences: list[SilenceJson]
+    """Those in effect that hold back notifications about it, or about some of its subjects. Those that end first come
+    first."""
 
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
@@ -90,6 +93,7 @@ def serialize_probe_status(status: ProbeStatus) -> ProbeJson:
         "next_due": format_optional_iso8601(status.next_due),
         "pause": serialize_pause(status.pause),
         "maintenance_until": format_optional_iso8601(status.maintenance_ends_at),
+        "silences": list(map(serialize_silence, status.silences)),
     }
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
 
 from watchdog.domain.acts import Acknowledgement, Actor, OperatorActKind, OperatorAuditLogEntry, OperatorInterfaceKind
-from watchdog.domain.model import Json, Severity
+from watchdog.domain.model import Json, ProbeInfo, Severity
 from watchdog.domain.pausing import Pause
 from watchdog.domain.routing import ProbeMatcher
-from watchdog.domain.silencing import Silence, SilenceMatcher
+from watchdog.domain.silencing import Silence, SilenceMatcher, select_silences_by_probe
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.act_tables import (
     acts,
@@ -126,18 +126,22 @@ def list_silences_of_incident(connection: sa.Connection, incident: str) -> list[
     ]
 
 
-def load_silences_in_effect_by_incident(
-    connection: sa.Connection, silences_in_effect: Iterable[Silence]
-) -> dict[str, Sequence[Silence]]:
-    """The silences, of these, that select each incident. Incidents that none selects are missing."""
-    by_id = {silence.id: silence for silence in silences_in_effect}
+def load_silences_by_probe(connection: sa.Connection, probes: Iterable[ProbeInfo]) -> dict[int, tuple[Silence, ...]]:
+    """Those in effect that may select incidents of each probe, by their end. Probes without any are missing."""
+    in_effect = list_silences_in_effect(connection)
+    return select_silences_by_probe(in_effect, probes) if in_effect else {}
+
+
+def load_silences_by_incident(connection: sa.Connection) -> dict[str, tuple[Silence, ...]]:
+    """Those in effect that select each incident, by their end. Incidents that none selects are missing."""
+    by_id = {silence.id: silence for silence in list_silences_in_effect(connection)}
     by_incident: dict[str, list[Silence]] = {}
     if by_id:
         query = sa.select(silenced_incidents).join(silences, silences.c.id == silenced_incidents.c.silence)
         for row in connection.execute(query.where(silence_is_in_effect).order_by(silences.c.ends_at)):
             if row.silence in by_id:
                 by_incident.setdefault(row.incident, []).append(by_id[row.silence])
-    return dict(by_incident)
+    return {incident: tuple(selecting) for incident, selecting in by_incident.items()}
 
 
 def list_operator_acts_about_incident(connection: sa.Connection, incident: str) -> list[OperatorAuditLogEntry]:

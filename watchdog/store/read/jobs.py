@@ -25,6 +25,9 @@ MAX_MCP_TASK_LISTING_AGE_MS = 2 * DAY_MS
 """How far before an MCP server's newest result its newest list of tasks is searched for. Without a limit, every result
 of a server without tasks would be read."""
 
+JobKey = tuple[int, str, str]
+"""The database id of the source, the rule that judges the job, and its name, which is the subject of its incident."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSummary:
@@ -54,6 +57,11 @@ class JobSummary:
     """The rule that judges it."""
     has_run: bool
     """False: it waits for its first run."""
+
+    @property
+    def key(self) -> JobKey:
+        """Of the job, and of the incident about it."""
+        return self.probe.database_id, self.rule, self.name
 
     @property
     def status_label(self) -> str:

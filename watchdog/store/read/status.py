@@ -6,7 +6,7 @@ A probe's newest result is found by an index seek, never by grouping results.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -29,9 +29,10 @@ from watchdog.domain.own_network import WATCHDOG_NETWORK_FAULT_REASON
 from watchdog.domain.pausing import Pause
 from watchdog.domain.probe_state import WAITING_FOR_FIRST_RUN_STATE_KEY
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, derive_probe_health_state, no_verdict, service
+from watchdog.domain.silencing import Silence
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.codec import OUTCOMES_BY_VALUE, decode_nullable_json, decode_probe_info
-from watchdog.store.read.acts import load_pauses_in_effect
+from watchdog.store.read.acts import load_pauses_in_effect, load_silences_by_incident, load_silences_by_probe
 from watchdog.store.read.alert_context import INCIDENTS_WITH_PROBE_INFO_QUERY, build_incident_from_row
 from watchdog.store.read.flapping import add_flapping_columns, build_alert_flapping_from_row
 from watchdog.store.read.maintenance import load_maintenance_ends_by_probe
@@ -48,7 +49,6 @@ from watchdog.store.tables import (
     newest_results,
     outbox,
     outbox_is_undelivered,
-    outbox_is_waiting,
     probe_state,
     probes,
     schedule,
@@ -96,6 +96,8 @@ class ProbeStatus:
     """Until when it is in maintenance, in epoch ms; None: it is not, or this was not loaded."""
     pending_findings: tuple[PendingFinding, ...] = ()
     """Those that may open an incident soon, the highest count first."""
+    silences: tuple[Silence, ...] = ()
+    """Those in effect that may select incidents of it, by their end; empty also if they were not loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,8 @@ class IncidentRecord:
     """None: its notifications are not held back because of another probe."""
     flapping: AlertFlapping | None = None
     """None: the alert did not flap when the incident opened."""
+    silences: tuple[Silence, ...] = ()
+    """Those in effect that select it, by their end; none if it is over."""
 
 
 class DeliveryRecord(NamedTuple):
@@ -223,7 +227,7 @@ def list_probe_statuses(
     now: int | None = None,
 ) -> list[ProbeStatus]:
     """Every configured probe, or those with this id or these database ids; by name. Watchdog's own probe is listed only
-    by its id. `now`: to load until when each is in maintenance."""
+    by its id. `now`: to load until when each is in maintenance, and the silences that may select incidents of it."""
     if probe_id is None:
         query = _LISTED_PROBE_STATUSES_QUERY
     else:
@@ -247,7 +251,9 @@ def list_probe_statuses(
         open_here, pending_here = tuple(open_incidents.get(id, ())), pending.get(id, NO_PENDING_FINDINGS)
         return _probe_status_from_row(tuple(row), open_here, pending_here, paused.get(id), maintenance_ends.get(id))
 
-    return [build_status(id, row) for id, row in row_by_probe.items()]
+    statuses = [build_status(id, row) for id, row in row_by_probe.items()]
+    silences = {} if now is None else load_silences_by_probe(connection, [status.probe for status in statuses])
+    return [replace(s, silences=silences.get(s.probe.database_id, ())) for s in statuses] if silences else statuses
 
 
 @lru_cache(maxsize=MAX_CACHED_PROBE_STATUSES)  # most rows are the same at the next request, which takes half the time
@@ -308,7 +314,10 @@ def list_incidents(
         query = query.where(incidents.c.opened_at >= since)
     if only_current:
         query = query.where(~_incident_came_again)
-    return [_incident_record_from_row(row) for row in connection.execute(query)]
+    records = [_incident_record_from_row(row) for row in connection.execute(query)]
+    any_open = any(record.incident.resolved_at is None for record in records)
+    silences = load_silences_by_incident(connection) if any_open else {}
+    return [replace(r, silences=silences.get(r.incident.id, ())) for r in records] if silences else records
 
 
 def _incident_record_from_row(row: sa.Row[Any]) -> IncidentRecord:
@@ -336,35 +345,10 @@ def list_incident_deliveries(connection: Connection, incident: str) -> list[Deli
     """The notifications of an incident, in order."""
     query = sa.select(*DELIVERY_RECORD_COLUMNS).where(outbox.c.incident == incident)
     rows = connection.execute(query.order_by(outbox.c.created_at, outbox.c.destination, outbox.c.seq))
-    return [_delivery_record_from_row(row) for row in rows]
+    return [build_delivery_record_from_row(row) for row in rows]
 
 
-def list_deliveries(
-    connection: Connection, *, limit: int, state: DeliveryState | None = None, failing: bool | None = None,
-    destination: str = "", incident: str = "", after: tuple[int, str, str, int] | None = None,
-) -> list[DeliveryRecord]:  # fmt: skip
-    """Notifications, newest first, that match every filter that is given. `failing`: they wait, and their last attempt
-    failed. `after`: behind the one with this creation, incident, destination and sequence."""
-    key = (outbox.c.incident, outbox.c.destination, outbox.c.seq)
-    query = sa.select(*DELIVERY_RECORD_COLUMNS).order_by(outbox.c.created_at.desc(), *key).limit(limit)
-    if state is not None:
-        query = query.where(outbox.c.state == state)
-    if failing is not None:
-        is_failing = sa.and_(outbox_is_waiting, outbox.c.attempts > 0)
-        query = query.where(is_failing if failing else ~is_failing)
-    if destination:
-        query = query.where(outbox.c.destination == replace_unstorable_characters(destination))
-    if incident:
-        query = query.where(outbox.c.incident == replace_unstorable_characters(incident))
-    if after is not None:
-        created_at, *of_row = after
-        last = [replace_unstorable_characters(part) if isinstance(part, str) else part for part in of_row]
-        is_same_instant = sa.and_(outbox.c.created_at == created_at, sa.tuple_(*key) > sa.tuple_(*last))
-        query = query.where(outbox.c.created_at <= created_at, (outbox.c.created_at < created_at) | is_same_instant)
-    return [_delivery_record_from_row(row) for row in connection.execute(query)]
-
-
-def _delivery_record_from_row(row: Any) -> DeliveryRecord:
+def build_delivery_record_from_row(row: Any) -> DeliveryRecord:
     return DeliveryRecord(*row)._replace(event=IncidentEvent(row.event), state=DeliveryState(row.state))
 
 
@@ -379,7 +363,7 @@ def list_given_up_notifications(
         .order_by(outbox.c.created_at.desc())
         .limit(MAX_LISTED_UNDELIVERED_NOTIFICATIONS)
     )
-    deliveries = [_delivery_record_from_row(row) for row in connection.execute(query)]
+    deliveries = [build_delivery_record_from_row(row) for row in connection.execute(query)]
     their_incidents = _INCIDENT_RECORDS_QUERY.where(incidents.c.id.in_({delivery.incident for delivery in deliveries}))
     records = map(_incident_record_from_row, connection.execute(their_incidents))
     record_by_incident = {record.incident.id: record for record in records}

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from watchdog.domain.acts import Actor, OperatorActKind
-from watchdog.domain.model import HealthState, Incident, ProbeInfo
+from watchdog.domain.model import HealthState, Incident
 from watchdog.domain.pausing import Pause, describe_pause_author_and_comment
 from watchdog.domain.silencing import Silence
 from watchdog.domain.text import capitalize_first
 from watchdog.store.read.acts import (
     list_operator_acts_about_incident,
-    list_silences_in_effect,
     list_silences_of_incident,
     load_pauses_in_effect,
-    load_silences_in_effect_by_incident,
 )
 from watchdog.store.read.maintenance import list_maintenance_in_effect_of_probe
 from watchdog.store.read.status import Connection, IncidentRecord
@@ -76,20 +74,13 @@ def build_acknowledgement_and_silence_banners(
     yield from build_maintenance_banner(connection, record.incident.probe, now)
 
 
-def build_silence_banners(silences: Sequence[Silence], probe: ProbeInfo, now: int) -> Iterator[PageBanner]:
-    """That silences select incidents of a probe, which may have none at the moment. `silences`: those in effect, by
-    their end."""
-    selecting = [silence for silence in silences if not silence.matcher.describe_mismatch_of_probe(probe)]
-    if selecting:
-        last = selecting[-1]
-        text = "A silence is" if len(selecting) == 1 else f"{len(selecting)} silences are"
+def build_silence_banners(silences: Sequence[Silence], now: int) -> Iterator[PageBanner]:
+    """That silences select incidents of a probe, which may have none at the moment. `silences`: those, by their end."""
+    if silences:
+        last = silences[-1]
+        text = "A silence is" if len(silences) == 1 else f"{len(silences)} silences are"
         title = Markup("{} in effect {}").format(text, render_silence_end(last, now))
         yield PageBanner(HealthState.UNKNOWN, title, _describe_silence(last))
-
-
-def load_silences_by_incident(connection: Connection) -> Mapping[str, Sequence[Silence]]:
-    """Those in effect. Incidents that none selects are missing."""
-    return load_silences_in_effect_by_incident(connection, list_silences_in_effect(connection))
 
 
 def describe_acts(incident: Incident, silences: Sequence[Silence], now: int) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -12,14 +12,14 @@ from markupsafe import Markup
 
 from watchdog.domain.formatting import format_duration, format_duration_rounded
 from watchdog.domain.model import HealthState, ProbeInfo, Severity
-from watchdog.domain.silencing import Silence
+from watchdog.domain.pausing import Pause
 from watchdog.store.read import status
 from watchdog.store.read.acts import load_pauses_in_effect
 from watchdog.store.read.maintenance import load_maintenance_ends_by_probe
 from watchdog.store.read.members import load_database_ids_of_active_probes
 from watchdog.store.read.status import Connection, IncidentRecord, WatchdogStatus
 from watchdog.web.markup import PAGE_HEALTH_STATE_LABELS
-from watchdog.web.pages.acts import describe_acts, load_silences_by_incident, render_pause
+from watchdog.web.pages.acts import describe_acts, render_pause
 from watchdog.web.pages.flapping import describe_flapping
 from watchdog.web.pages.incident import find_incident_health_state
 from watchdog.web.pages.list_page import Pagination, compute_pagination
@@ -189,10 +189,10 @@ def _get_list_position(record: IncidentRecord) -> IncidentListPosition:
     return IncidentListPosition(record.incident.opened_at, record.incident.id)
 
 
-def describe_what_holds_back(record: IncidentRecord, silences: Sequence[Silence], now: int) -> tuple[str, ...]:
+def describe_what_holds_back(record: IncidentRecord, now: int) -> tuple[str, ...]:
     """Of an open incident: who takes care of it, and what holds back its notifications, except for a pause or
-    maintenance of its probe. `silences`: those in effect that select it."""
-    return (*describe_acts(record.incident, silences, now), *describe_muting(record), *describe_flapping(record))
+    maintenance of its probe."""
+    return (*describe_acts(record.incident, record.silences, now), *describe_muting(record), *describe_flapping(record))
 
 
 def load_marks_of_open_incidents(
@@ -200,20 +200,23 @@ def load_marks_of_open_incidents(
 ) -> dict[str, tuple[str, ...]]:
     """By incident: who takes care of it, and what holds back its notifications: "acknowledged by Ana", "silenced until
     03:29 UTC". Incidents that are over are missing."""
-    silences = load_silences_by_incident(connection)
     maintenance_ends = load_maintenance_ends_by_probe(connection, now)
     pauses = load_pauses_in_effect(connection)
 
     def iter_marks(record: IncidentRecord) -> Iterator[str]:
-        incident = record.incident
-        yield from describe_what_holds_back(record, silences.get(incident.id, ()), now)
-        if (pause := pauses.get(incident.probe)) is not None:
-            yield render_pause(pause, now)
-        if (end := maintenance_ends.get(incident.probe)) is not None:
-            yield Markup("in maintenance until {}").format(render_timestamp_with_zone(end, now))
+        yield from describe_what_holds_back(record, now)
+        yield from iter_probe_marks(pauses.get(record.incident.probe), maintenance_ends.get(record.incident.probe), now)
 
     is_open = (record for record in records if record.incident.resolved_at is None)
     return {record.incident.id: tuple(iter_marks(record)) for record in is_open}
+
+
+def iter_probe_marks(pause: Pause | None, maintenance_ends_at: int | None, now: int) -> Iterator[str]:
+    """Why nothing about a probe is reported: "paused since 12:00 UTC by ana", "in maintenance until 12:00 UTC"."""
+    if pause is not None:
+        yield render_pause(pause, now)
+    if maintenance_ends_at is not None:
+        yield Markup("in maintenance until {}").format(render_timestamp_with_zone(maintenance_ends_at, now))
 
 
 def build_incidents_page_row(record: IncidentRecord, now: int, marks: tuple[str, ...] = ()) -> IncidentsPageRow:

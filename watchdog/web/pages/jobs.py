@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from watchdog.domain.formatting import format_count_with_noun, format_time_ago
 from watchdog.domain.model import HealthState
-from watchdog.store.read.jobs import JobSummary, list_jobs
-from watchdog.store.read.status import Connection, load_watchdog_status
+from watchdog.store.read.acts import load_pauses_in_effect
+from watchdog.store.read.jobs import JobKey, JobSummary, list_jobs
+from watchdog.store.read.maintenance import load_maintenance_ends_by_probe
+from watchdog.store.read.status import Connection, list_incidents, load_watchdog_status
 from watchdog.web.cards.jobs import JobsCardRow, build_jobs_card_row
 from watchdog.web.cards.registry import find_probe_page_jobs_section_id
+from watchdog.web.pages.incidents import iter_probe_marks, load_marks_of_open_incidents
 from watchdog.web.pages.list_page import (
     NEEDS_ATTENTION_SECTION_NAME,
     SectionedListWebPage,
@@ -36,6 +40,13 @@ class JobsPageFilter:
         return all(term in text for term in self.search.lower().split())
 
 
+class JobsPageRow(NamedTuple):
+    """A job, and "acknowledged by Ana", "silenced until 03:29 UTC", "in maintenance until 12:00 UTC"."""
+
+    row: JobsCardRow
+    marks: Sequence[str]
+
+
 @dataclass(frozen=True, slots=True)
 class JobVerdictCount:
     label: str
@@ -45,7 +56,7 @@ class JobVerdictCount:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobsPage(SectionedListWebPage[JobsPageFilter, JobsCardRow]):
+class JobsPage(SectionedListWebPage[JobsPageFilter, JobsPageRow]):
     verdicts: tuple[JobVerdictCount, ...]
     job_section_ids: Mapping[str, str]
     """Probe kind -> the id of the section of its page that lists its jobs."""
@@ -57,7 +68,9 @@ def load_jobs_page(connection: Connection, job_filter: JobsPageFilter, page_numb
     rows = [build_jobs_card_row(job) for job in jobs if job_filter.matches_search(job)]
     matching = [row for row in rows if job_filter.verdict in ("", row.label)]
     pagination = compute_pagination(len(matching), page_number)
-    rows_on_page = [(_choose_jobs_page_section_name(row), row) for row in pagination.slice_items(matching)]
+    jobs_on_page = pagination.slice_items(matching)
+    marks = _load_marks_of_jobs(connection, [row.job for row in jobs_on_page], now)
+    rows_on_page = [(_choose_jobs_page_section_name(row), JobsPageRow(row, marks[row.job.key])) for row in jobs_on_page]
     return JobsPage(
         service_status=load_watchdog_status(connection),
         headline=_format_jobs_page_headline(jobs),
@@ -73,6 +86,25 @@ def load_jobs_page(connection: Connection, job_filter: JobsPageFilter, page_numb
         },
         pagination=pagination,
     )
+
+
+def _load_marks_of_jobs(connection: Connection, jobs: Sequence[JobSummary], now: int) -> dict[JobKey, Sequence[str]]:
+    """Who takes care of the open incident of each job, and what holds back its notifications. Of a job without an
+    incident: that its source is paused or in maintenance."""
+    probes = {job.probe.database_id for job in jobs}
+    records = list_incidents(connection, is_open=True, probe_database_ids=probes)
+    marks_by_incident = load_marks_of_open_incidents(connection, records, now)
+    marks_by_key = {
+        (record.incident.probe, record.incident.rule, record.incident.subject): marks_by_incident[record.incident.id]
+        for record in records
+    }
+    pauses, ends = load_pauses_in_effect(connection, probes), load_maintenance_ends_by_probe(connection, now, probes)
+    return {
+        job.key: marks_by_key[job.key]
+        if job.key in marks_by_key
+        else tuple(iter_probe_marks(pauses.get(job.probe.database_id), ends.get(job.probe.database_id), now))
+        for job in jobs
+    }
 
 
 def _choose_jobs_page_section_name(row: JobsCardRow) -> str:

@@ -18,7 +18,7 @@ from watchdog.domain.silencing import Silence
 from watchdog.domain.text import capitalize_first
 from watchdog.service.check_in_addresses import CheckInAddress
 from watchdog.store.read import history, status
-from watchdog.store.read.acts import list_silences_in_effect, load_silences_in_effect_by_incident
+from watchdog.store.read.acts import load_silences_by_incident
 from watchdog.store.read.requested_runs import load_waiting_request
 from watchdog.store.read.running_config import load_probe_config_yaml_text
 from watchdog.store.read.status import Connection, IncidentRecord, ProbeStatus, ResultRow, WatchdogStatus
@@ -126,8 +126,6 @@ def load_probe_page(
     chart_query = query.chart if latest else ChartUrlQuery(other_parameters=query.chart.other_parameters)
     context = ProbeCardLoadContext(connection, probe_status, runs, now, chart_query, check_in_address=check_in_address)
     is_run_requested = _is_run_requested(connection, probe.database_id, now)
-    silences = list_silences_in_effect(connection)
-    silences_by_incident = load_silences_in_effect_by_incident(connection, silences)
     in_period = (record for record in incidents if record.incident.opened_at >= now - PROBE_PAGE_INCIDENTS_PERIOD_MS)
     return ProbePage(
         probe=probe,
@@ -142,8 +140,8 @@ def load_probe_page(
         form=EMPTY_ACT_FORM,
         banners=(
             *build_maintenance_banner(connection, probe.database_id, now),
-            *build_probe_banners(probe_status, now, silences_by_incident),
-            *build_silence_banners(silences, probe, now),
+            *build_probe_banners(probe_status, now, load_silences_by_incident(connection)),
+            *build_silence_banners(probe_status.silences, now),
         ),
         latest_result=None if latest is None else build_latest_result(latest),
         cards=load_probe_page_cards(context),

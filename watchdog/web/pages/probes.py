@@ -19,6 +19,7 @@ from watchdog.domain.formatting import (
 )
 from watchdog.domain.model import HealthState, Outcome, RunSummary
 from watchdog.domain.silencing import Silence
+from watchdog.store.read.acts import load_silences_by_incident
 from watchdog.store.read.history import load_last_n_runs_by_probe
 from watchdog.store.read.job_runs import list_check_in_runs
 from watchdog.store.read.status import (
@@ -32,7 +33,7 @@ from watchdog.store.read.status import (
 )
 from watchdog.web import row_charts
 from watchdog.web.markup import PAGE_HEALTH_STATE_LABELS, render_state_badge
-from watchdog.web.pages.acts import describe_acts, load_silences_by_incident, render_pause
+from watchdog.web.pages.acts import describe_acts, render_pause
 from watchdog.web.pages.list_page import (
     NEEDS_ATTENTION_SECTION_NAME,
     SectionedListWebPage,

@@ -581,3 +581,34 @@ def test_a_process_without_files_does_not_reload(refusing_app: FastAPI) -> None:
         409,
         "This process does not reload its configuration. Restart it.",
     )
+
+
+def test_a_silence_is_a_part_of_what_it_selects(app: FastAPI) -> None:
+    body = {"match": {"group": "Core"}, "until": HOUR_LATER, "comment": "upgrade", "on_behalf_of": "Ana"}
+    started = call(app, "POST", "/silences", body).json()["silence"]
+    assert (started["by"], started["until"], started["comment"]) == ("ops for Ana", HOUR_LATER, "upgrade")
+    until_resolved = call(app, "POST", f"/incidents/{OPEN}/silence", {}).json()
+    both = [started, until_resolved]
+    assert read(app, f"/incidents/{OPEN}")["silences"] == both
+    assert {each["id"]: each["silences"] for each in read(app, "/incidents")["items"]} == {OPEN: both, RESOLVED: []}
+    assert read(app, "/probes/api")["silences"] == both
+    assert {each["probe"]: each["silences"] for each in read(app, "/probes")["items"]} == {"api": both, "job": []}
+    for silence in both:
+        call(app, "DELETE", f"/silences/{silence['id']}")
+    assert read(app, f"/incidents/{OPEN}")["silences"] == read(app, "/probes/api")["silences"] == []
+
+
+def test_the_timeline_has_what_people_did(app: FastAPI) -> None:
+    call(app, "POST", f"/incidents/{OPEN}/acknowledge", {"comment": "on it", "on_behalf_of": "Ana"})
+    silence = call(app, "POST", f"/incidents/{OPEN}/silence", {}).json()["id"]
+    call(app, "DELETE", f"/silences/{silence}?on_behalf_of=Ben")
+    call(app, "POST", f"/incidents/{OPEN}/unacknowledge", {})
+    timeline = [tuple(entry.values()) for entry in read(app, f"/incidents/{OPEN}")["timeline"]]
+    assert [entry[1] for entry in timeline[:2]] == ["first_bad", "opened"]
+    now = format_iso8601(NOW)
+    assert timeline[2:] == [
+        (now, "acknowledged", "on it", "ops for Ana", "api"),
+        (now, "unacknowledged", "", "ops", "api"),
+        (now, "silenced", silence, "ops", "api"),
+        (now, "unsilenced", silence, "ops for Ben", None),
+    ]

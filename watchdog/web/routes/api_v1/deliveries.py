@@ -12,7 +12,8 @@ from watchdog.api.examples import DELIVERY_JSON_EXAMPLE, build_list_page_json_ex
 from watchdog.api.serializers.deliveries import DeliveryJson, serialize_delivery
 from watchdog.api.serializers.lists import ListPageJson
 from watchdog.domain.model import DeliveryState
-from watchdog.store.read.status import Connection, DeliveryRecord, list_deliveries
+from watchdog.store.read.deliveries import list_deliveries
+from watchdog.store.read.status import Connection, DeliveryRecord
 from watchdog.web.routes.api_v1.cursors import CursorPosition
 from watchdog.web.routes.api_v1.operations import ApiV1Router, declare_read_operation
 from watchdog.web.routes.api_v1.parameters import FilterText, PageParameters

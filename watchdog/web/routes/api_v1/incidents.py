@@ -16,13 +16,10 @@ from watchdog.api.serializers.incidents import (
     serialize_incident_detail,
 )
 from watchdog.api.serializers.lists import ListPageJson
-from watchdog.domain.alert_message import AlertMessageContext
-from watchdog.domain.model import IncidentEvent, Severity
-from watchdog.domain.notification import Notification
+from watchdog.domain.model import Severity
 from watchdog.store.read import status
-from watchdog.store.read.alert_context import load_alert_message_context
-from watchdog.store.read.destinations import list_destination_names
-from watchdog.store.read.status import Connection, DeliveryRecord, IncidentRecord
+from watchdog.store.read.incident_details import IncidentDetails, load_incident_details
+from watchdog.store.read.status import Connection, IncidentRecord
 from watchdog.web.errors import HttpErrorResponseError
 from watchdog.web.routes.api_v1.cursors import CursorPosition
 from watchdog.web.routes.api_v1.operations import ApiV1Router, declare_read_operation
@@ -86,8 +83,8 @@ def add_incident_routes(router: ApiV1Router, context: OperatorRouteContext) -> N
         request: Request, incident_id: IncidentId, _: Annotated[NoQueryParameters, Query()]
     ) -> Response:
         now = context.clock()
-        parts = await context.run_query(lambda c: load_incident_deliveries_and_all_destinations(c, incident_id, now))
-        return await respond_with_object(request, lambda: serialize_incident_detail(*parts))
+        details = await context.run_query(lambda c: load_known_incident_details(c, incident_id, now))
+        return await respond_with_object(request, lambda: serialize_incident_detail(details))
 
 
 def load_incident_list_page(
@@ -106,13 +103,9 @@ def load_incident_list_page(
     return cut_list_page(records, parameters.limit)
 
 
-def load_incident_deliveries_and_all_destinations(
-    connection: Connection, incident_id: str, now: int
-) -> tuple[IncidentRecord, AlertMessageContext, list[DeliveryRecord], list[str]]:
-    """The last: all configured destinations. Raises HttpErrorResponseError."""
-    records = status.list_incidents(connection, incident=incident_id)
-    if not records:
+def load_known_incident_details(connection: Connection, incident_id: str, now: int) -> IncidentDetails:
+    """Raises HttpErrorResponseError for an unknown incident."""
+    details = load_incident_details(connection, incident_id, now)
+    if details is None:
         raise HttpErrorResponseError(404, UNKNOWN_INCIDENT_TEXT)
-    id = records[0].incident.id
-    context = load_alert_message_context(connection, Notification(id, "", 0, IncidentEvent.OPENED), now)
-    return records[0], context, status.list_incident_deliveries(connection, id), list_destination_names(connection)
+    return details
