@@ -61,11 +61,17 @@ def _print_explanation(output: CliOutputFormat, body: Mapping[str, Any], lines: 
 
 def _iter_incident_explanation_lines(incident: LoadedIncident) -> Iterator[str]:
     from watchdog.cli.incident_detail import INDENT, iter_incident_head_lines, iter_incident_timeline_lines
+    from watchdog.web.times import remove_time_markup
 
     yield from iter_incident_head_lines(incident)
     yield from ("", "Why it opened, and which routes apply")
     for step, setting in incident.page.decision_steps:
         yield f"{INDENT}{step} ({setting})" if setting else f"{INDENT}{step}"
+    if incident.page.escalations:
+        yield from ("", "Escalation")
+    for escalation in incident.page.escalations:
+        outcome = remove_time_markup(escalation.outcome)
+        yield f"{INDENT}{escalation.step} ({escalation.destination}): {outcome}"
     yield from ("", "Who was notified")
     yield from _iter_destination_lines(incident)
     yield ""

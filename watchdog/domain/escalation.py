@@ -41,6 +41,19 @@ class EscalationDecisionReason(StrEnum):
     TOO_EARLY = "too_early"
 
 
+_HINDRANCE_BY_REASON = {
+    EscalationDecisionReason.INCIDENT_IS_OVER: "not escalated: the incident is over",
+    EscalationDecisionReason.ALREADY_NOTIFIED: "not escalated: already notified",
+    EscalationDecisionReason.ACKNOWLEDGED: "not escalated: acknowledged",
+    EscalationDecisionReason.SILENCED: "not escalated yet: silenced",
+    EscalationDecisionReason.PAUSED: "not escalated yet: the probe is paused",
+    EscalationDecisionReason.IN_MAINTENANCE: "not escalated yet: the probe is in maintenance",
+    EscalationDecisionReason.MUTED: "not escalated yet: muted because of another probe",
+    EscalationDecisionReason.FLAPPING: "not escalated yet: the alert flaps, which the receiver knows",
+}
+"""What keeps a destination from being notified."""
+
+
 class EscalationDecision(NamedTuple):
     """Whether a destination is notified now, and why."""
 
@@ -48,6 +61,11 @@ class EscalationDecision(NamedTuple):
     reason: EscalationDecisionReason
     decide_again_at: int | None = None
     """Epoch ms. None: not before an act of a person or a change of the configuration."""
+
+    @property
+    def hindrance(self) -> str:
+        """ "not escalated: acknowledged"; empty: it is due, now or at `decide_again_at`."""
+        return _HINDRANCE_BY_REASON.get(self.reason, "")
 
 
 def decide_escalation(

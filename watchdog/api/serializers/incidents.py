@@ -27,6 +27,7 @@ from watchdog.domain.muting import IncidentMuting
 from watchdog.domain.remediation_attempts import RemediationAttempt
 from watchdog.domain.routing import explain_routing_of_destination
 from watchdog.domain.transitions import TRANSITION_KIND_BY_ACT, TransitionKind
+from watchdog.store.read.escalations import IncidentEscalation
 from watchdog.store.read.incident_details import IncidentDetails
 from watchdog.store.read.status import DeliveryRecord, IncidentRecord
 
@@ -152,6 +153,25 @@ class DestinationRoutingDecisionJson(TypedDict):
 
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
+class IncidentEscalationJson(TypedDict):
+    """A step of a route that notifies a further destination, and what became of it."""
+
+    destination: str
+    route: int
+    """The number of the route, from 1."""
+    after_ms: int
+    """After the opening of the incident."""
+    unless_acknowledged: bool
+    escalated_at: str | None
+    """When the step notified the destination; null: it did not."""
+    due_at: str | None
+    """When it is due; null: it was taken, is due now, or something keeps it back."""
+    reason: str
+    """The code of the decision as of now: still_open (due now), too_early, or what keeps it back: incident_is_over,
+    already_notified, acknowledged, silenced, paused, in_maintenance, muted or flapping."""
+
+
+@with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
 class AlertFlappingJson(TypedDict):
     """The flapping of the incident's alert: it opened and resolved again and again when the incident opened."""
 
@@ -185,6 +205,8 @@ class IncidentDetailJson(IncidentJson):
     """Oldest first."""
     destinations: list[DestinationRoutingDecisionJson]
     """Every configured destination."""
+    escalations: list[IncidentEscalationJson]
+    """By the routes that apply now, those that come first first."""
     flapping: AlertFlappingJson | None
     """null: the alert did not flap when the incident opened."""
     muted_probes: list[str]
@@ -244,6 +266,7 @@ def serialize_incident_detail(details: IncidentDetails) -> IncidentDetailJson:
         "remediations": [_serialize_remediation_attempt(attempt) for attempt in context.remediation_attempts],
         "timeline": _serialize_incident_timeline(details),
         "destinations": _serialize_destination_decisions(record, deliveries, details.configured_destinations),
+        "escalations": list(map(_serialize_incident_escalation, details.escalations)),
         "flapping": _serialize_alert_flapping(record.flapping),
         "muted_probes": list(context.muted_probe_names),
         "routing_log": list(record.routing_log),
@@ -263,6 +286,19 @@ def _serialize_incident_muting(muting: IncidentMuting | None) -> IncidentMutingJ
         "incident": muting.incident,
         "since": format_iso8601(muting.since),
         "waits_until": format_optional_iso8601(muting.waits_until),
+    }
+
+
+def _serialize_incident_escalation(incident_escalation: IncidentEscalation) -> IncidentEscalationJson:
+    escalation, decision, escalated_at = incident_escalation
+    return {
+        "destination": escalation.destination,
+        "route": escalation.route_number,
+        "after_ms": escalation.step.after_ms,
+        "unless_acknowledged": escalation.step.unless_acknowledged,
+        "escalated_at": format_optional_iso8601(escalated_at),
+        "due_at": format_optional_iso8601(decision.decide_again_at),
+        "reason": decision.reason.value,
     }
 
 

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
 
 from watchdog.domain.acts import OperatorActKind
-from watchdog.domain.model import DeliveryState, IncidentEvent
+from watchdog.domain.escalation import EscalationDecision, decide_escalation
+from watchdog.domain.model import LOCAL_LOCATION_NAME, DeliveryState, IncidentEvent
 from watchdog.domain.notification import HELD_BACK_DELIVERY_STATES, MESSAGE_EDIT_EVENTS
+from watchdog.domain.pausing import Pause
+from watchdog.domain.registered_probe import RegisteredProbe
+from watchdog.domain.routing import DestinationEscalation
+from watchdog.domain.rules import service
 from watchdog.store.act_tables import acts, silence_is_in_effect, silenced_incidents, silences
 from watchdog.store.follow_up_tables import incident_follow_ups
+from watchdog.store.read.acts import load_pauses_in_effect
+from watchdog.store.read.flapping import load_active_flapping_by_incident, load_severities_of_flapping_notices
+from watchdog.store.read.maintenance import load_maintenance_ends_by_probe
+from watchdog.store.read.muted_incidents import load_held_back_incidents
+from watchdog.store.read.registered_probes import load_active_probes
 from watchdog.store.tables import incidents, outbox
 
 MAX_FOLLOW_UPS_PER_TRANSACTION = 500
@@ -50,6 +60,26 @@ class NotificationHistories:
     """By incident and destination."""
     messages: dict[tuple[str, str], MessageHistory] = field(default_factory=lambda: defaultdict(MessageHistory))
     """By the first incident of the group, and destination."""
+
+
+@dataclass(frozen=True, slots=True)
+class FollowUpFacts:
+    """What the decisions about several incidents are based on."""
+
+    registered: Mapping[int, RegisteredProbe]
+    histories: NotificationHistories
+    silenced: set[str]
+    paused: Mapping[int, Pause]
+    maintenance_ends: Mapping[int, int]
+    """Probe -> until when it is in maintenance."""
+    held_back: set[str]
+    """Because of another probe."""
+    flapping: Mapping[str, str]
+    """Incident -> its flapping, if its alert flaps."""
+    flapping_notices: Collection[tuple[str, str]]
+    """(flapping, destination) if an opening was sent to the destination since flapping began."""
+    unacknowledged_at: Mapping[str, int]
+    now: int
 
 
 def list_due_follow_ups(connection: sa.Connection, now: int) -> list[str]:
@@ -108,3 +138,52 @@ def load_unacknowledged_times(connection: sa.Connection, ids: Collection[str]) -
     query = sa.select(acts.c.incident, sa.func.max(acts.c.occurred_at)).group_by(acts.c.incident)
     is_act = acts.c.incident.in_(ids), acts.c.kind == OperatorActKind.UNACKNOWLEDGE
     return {row[0]: row[1] for row in connection.execute(query.where(*is_act))}
+
+
+def load_follow_up_facts(connection: sa.Connection, rows: Collection[Any], now: int) -> FollowUpFacts:
+    """`rows`: of the incidents."""
+    ids, probes = [row.id for row in rows], {row.probe for row in rows}
+    flapping = load_active_flapping_by_incident(connection)
+    return FollowUpFacts(
+        registered=load_active_probes(connection, LOCAL_LOCATION_NAME, {}, only=probes),
+        histories=load_notification_histories(connection, ids, now),
+        silenced=load_silenced_incidents(connection, ids),
+        paused=load_pauses_in_effect(connection, probes),
+        maintenance_ends=load_maintenance_ends_by_probe(connection, now, probes),
+        held_back=load_held_back_incidents(connection, ids),
+        flapping=flapping,
+        flapping_notices=load_severities_of_flapping_notices(connection, flapping, now).keys(),
+        unacknowledged_at=load_unacknowledged_times(connection, ids),
+        now=now,
+    )
+
+
+def decide_escalations(incident: Any, facts: FollowUpFacts) -> list[tuple[DestinationEscalation, EscalationDecision]]:
+    """For each destination of each step of the routes that apply now. `incident`: its row. None for a probe that is
+    retired, or that an earlier version registered."""
+    registered = facts.registered.get(incident.probe)
+    if registered is None:
+        return []
+    failing = service.get_failing_destination_of_incident(incident.rule, incident.subject)
+    histories = facts.histories.destinations[incident.id]
+    due: set[str] = set()
+    decided = []
+    for escalation in registered.routes.list_escalations(registered.info, incident.reason, failing):
+        destination, history = escalation.destination, histories.get(escalation.destination)
+        decision = decide_escalation(
+            escalation.step,
+            opened_at=incident.opened_at,
+            unacknowledged_at=facts.unacknowledged_at.get(incident.id),
+            is_open=incident.resolved_at is None,
+            is_acknowledged=incident.acknowledged_at is not None,
+            is_silenced=incident.id in facts.silenced,
+            is_paused=incident.probe in facts.paused,
+            is_in_maintenance=incident.probe in facts.maintenance_ends,
+            is_muted=incident.id in facts.held_back,
+            has_flapping_notice=(facts.flapping.get(incident.id), destination) in facts.flapping_notices,
+            is_notified=destination in due or (history is not None and history.is_notified),
+            now=facts.now,
+        )
+        due |= {destination} if decision.is_due else set()
+        decided.append((escalation, decision))
+    return decided

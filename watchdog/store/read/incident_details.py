@@ -15,6 +15,7 @@ from watchdog.domain.silencing import Silence
 from watchdog.store.read.acts import list_operator_acts_about_incident, list_silences_of_incident
 from watchdog.store.read.alert_context import load_alert_message_context
 from watchdog.store.read.destinations import list_destination_names
+from watchdog.store.read.escalations import IncidentEscalation, load_incident_escalations
 from watchdog.store.read.status import DeliveryRecord, IncidentRecord, list_incident_deliveries, list_incidents
 
 
@@ -32,6 +33,8 @@ class IncidentDetails:
     """Oldest first, without silences."""
     silences: Sequence[Silence] = ()
     """Every one that selected it, in effect or ended, in the order in which they began."""
+    escalations: Sequence[IncidentEscalation] = ()
+    """Those that come first first."""
 
 
 def load_incident_details(connection: Connection, incident_id: str, now: int) -> IncidentDetails | None:
@@ -47,4 +50,5 @@ def load_incident_details(connection: Connection, incident_id: str, now: int) ->
         configured_destinations=list_destination_names(connection),
         acts=list_operator_acts_about_incident(connection, id),
         silences=list_silences_of_incident(connection, id),
+        escalations=load_incident_escalations(connection, id, now),
     )

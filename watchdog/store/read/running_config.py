@@ -15,6 +15,7 @@ from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.domain.rules.service import WATCHDOG_SELF_PROBE_ID
 from watchdog.store.codec import decode_config_section_snapshots, decode_notification_routing_table, decode_probe_info
 from watchdog.store.read.members import load_config_definition_digests, load_watchdog_processes
+from watchdog.store.read.registered_probes import load_routing_table_of_config_revision
 from watchdog.store.tables import incidents, members, outbox, probes, revision_probes, revisions
 
 
@@ -41,13 +42,6 @@ def load_running_config(connection: sa.Connection, now: int) -> ComparableConfig
         load_config_definition_digests(connection, [revision]).destinations[revision],
         _decode_routing_table(stored.routing),
         {**decode_config_section_snapshots(stored.sections), **decode_config_section_snapshots(own_sections)},
-    )
-
-
-def load_routing_table_of_config_revision(connection: sa.Connection, revision: int) -> NotificationRoutingTable:
-    """Empty if the revision is unknown, or an earlier version has stored it."""
-    return _decode_routing_table(
-        connection.execute(sa.select(revisions.c.routing).where(revisions.c.number == revision)).scalar()
     )
 
 

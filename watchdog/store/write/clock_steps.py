@@ -28,6 +28,7 @@ from watchdog.store.flapping_tables import alert_is_flapping, flapping_alerts
 from watchdog.store.follow_up_tables import incident_follow_ups
 from watchdog.store.group_tables import incident_groups
 from watchdog.store.muting_tables import muted_incidents
+from watchdog.store.read.registered_probes import load_active_probes
 from watchdog.store.tables import (
     END_OF_TIME_MS,
     cause_changes,
@@ -52,7 +53,6 @@ from watchdog.store.write.claims import count_schedule_slots
 from watchdog.store.write.in_flight_slots import decode_in_flight_slots, encode_in_flight_slots
 from watchdog.store.write.maintenance_clock_steps import restart_maintenance_after_clock_step
 from watchdog.store.write.pending_results import build_probe_registry, evaluate_pending_results
-from watchdog.store.write.probe_rows import load_active_probes
 from watchdog.store.write.probe_state import upsert_probe_state
 from watchdog.store.write.recorder import ResultRecorder
 from watchdog.store.write.watermark import MIN_DOWNTIME_GAP_MS, ClaimWatermark, store_downtime_gap

@@ -25,11 +25,11 @@ from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store import codec
 from watchdog.store.database import Database
 from watchdog.store.read.closures import build_closure_from_row
+from watchdog.store.read.registered_probes import load_active_probes
 from watchdog.store.tables import END_OF_TIME_MS, alert_states, evaluation_cursors, incidents, probes, results, schedule
 from watchdog.store.write.audit import record_operator_act
 from watchdog.store.write.incident_locks import lock_incident
 from watchdog.store.write.incidents import resolve_incident
-from watchdog.store.write.probe_rows import load_active_probes
 from watchdog.store.write.probe_state import load_state_by_probe, upsert_probe_state
 from watchdog.store.write.watermark import ClaimWatermark
 

@@ -14,6 +14,7 @@ from watchdog.store.database import Database
 from watchdog.store.flapping_tables import flapping_alerts, flapping_incidents
 from watchdog.store.outbox_filters import build_message_outbox_filter
 from watchdog.store.read.flapping import DueFlappingEnd, list_due_flapping_ends
+from watchdog.store.read.registered_probes import load_active_probes
 from watchdog.store.tables import incidents, outbox
 from watchdog.store.write.flapping import load_leads_of_flapping_messages
 from watchdog.store.write.follow_up_times import schedule_follow_ups
@@ -25,7 +26,6 @@ from watchdog.store.write.held_back_notifications import (
 )
 from watchdog.store.write.incident_groups import INCIDENT_GROUPS_LOCK_KEY
 from watchdog.store.write.outbox import NOTIFICATION_LEASE_LOCK_KEY
-from watchdog.store.write.probe_rows import load_active_probes
 from watchdog.store.write.routing_log import append_routing_log_entries
 
 

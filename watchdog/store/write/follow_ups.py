@@ -6,32 +6,20 @@ incident groups. The decision and what it enqueues are one transaction, so that 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
-from watchdog.domain.escalation import decide_escalation
-from watchdog.domain.model import LOCAL_LOCATION_NAME, IncidentEvent
-from watchdog.domain.pausing import Pause
-from watchdog.domain.registered_probe import RegisteredProbe
+from watchdog.domain.model import IncidentEvent
 from watchdog.domain.reminders import decide_reminder
-from watchdog.domain.routing import DestinationEscalation
-from watchdog.domain.rules import service
 from watchdog.store.database import Database
-from watchdog.store.read.acts import load_pauses_in_effect
-from watchdog.store.read.flapping import load_active_flapping_by_incident, load_severities_of_flapping_notices
 from watchdog.store.read.follow_ups import (
-    NotificationHistories,
+    FollowUpFacts,
+    decide_escalations,
     list_due_follow_ups,
+    load_follow_up_facts,
     load_incidents_to_follow_up,
-    load_notification_histories,
-    load_silenced_incidents,
-    load_unacknowledged_times,
 )
-from watchdog.store.read.maintenance import load_maintenance_ends_by_probe
-from watchdog.store.read.muted_incidents import load_held_back_incidents
 from watchdog.store.tables import incidents
 from watchdog.store.write.follow_up_times import schedule_follow_ups
 from watchdog.store.write.incident_groups import INCIDENT_GROUPS_LOCK_KEY, add_open_incident_to_group_per_destination
@@ -39,28 +27,7 @@ from watchdog.store.write.outbox_rows import (
     OPENED_NOTIFICATION_SEQUENCE_NUMBER,
     enqueue_further_notification,
 )
-from watchdog.store.write.probe_rows import load_active_probes
 from watchdog.store.write.routing_log import append_routing_log_entries
-
-
-@dataclass(frozen=True, slots=True)
-class _FollowUpFacts:
-    """What the decisions about several incidents are based on."""
-
-    registered: Mapping[int, RegisteredProbe]
-    histories: NotificationHistories
-    silenced: set[str]
-    paused: Mapping[int, Pause]
-    maintenance_ends: Mapping[int, int]
-    """Probe -> until when it is in maintenance."""
-    held_back: set[str]
-    """Because of another probe."""
-    flapping: Mapping[str, str]
-    """Incident -> its flapping, if its alert flaps."""
-    flapping_notices: Collection[tuple[str, str]]
-    """(flapping, destination) if an opening was sent to the destination since flapping began."""
-    unacknowledged_at: Mapping[str, int]
-    now: int
 
 
 def enqueue_due_reminders_and_escalations(database: Database, now: int) -> list[tuple[str, str, IncidentEvent]]:
@@ -72,19 +39,7 @@ def enqueue_due_reminders_and_escalations(database: Database, now: int) -> list[
         database.lock_probes(connection, connection.execute(probes).scalars())
         database.acquire_advisory_lock(connection, INCIDENT_GROUPS_LOCK_KEY)
         rows = load_incidents_to_follow_up(connection, ids, now)  # another process may have decided about some
-        due_ids = [row.id for row in rows]
-        facts = _FollowUpFacts(
-            registered=load_active_probes(connection, LOCAL_LOCATION_NAME, {}, only={row.probe for row in rows}),
-            histories=load_notification_histories(connection, due_ids, now),
-            silenced=load_silenced_incidents(connection, due_ids),
-            paused=load_pauses_in_effect(connection, {row.probe for row in rows}),
-            maintenance_ends=load_maintenance_ends_by_probe(connection, now, {row.probe for row in rows}),
-            held_back=load_held_back_incidents(connection, due_ids),
-            flapping=(flapping := load_active_flapping_by_incident(connection)),
-            flapping_notices=load_severities_of_flapping_notices(connection, flapping, now).keys(),
-            unacknowledged_at=load_unacknowledged_times(connection, due_ids),
-            now=now,
-        )
+        facts = load_follow_up_facts(connection, rows, now)
         enqueued: list[tuple[str, str, IncidentEvent]] = []
         decide_at: dict[str, int | None] = {}
         for row in rows:
@@ -99,35 +54,16 @@ def enqueue_due_reminders_and_escalations(database: Database, now: int) -> list[
 
 
 def _enqueue_due_escalations(
-    connection: sa.Connection, incident: Any, facts: _FollowUpFacts
+    connection: sa.Connection, incident: Any, facts: FollowUpFacts
 ) -> tuple[list[str], list[int]]:
     """`incident`: its row. Returns the destinations, and when to decide again."""
+    decided = decide_escalations(incident, facts)
+    due = {escalation.destination: escalation for escalation, decision in decided if decision.is_due}
+    decide_at = [at for _, decision in decided if (at := decision.decide_again_at) is not None]
     registered = facts.registered.get(incident.probe)
-    if registered is None:  # retired, or registered by an earlier version
-        return [], []
-    failing = service.get_failing_destination_of_incident(incident.rule, incident.subject)
+    if registered is None or not due:
+        return [], decide_at
     histories = facts.histories.destinations[incident.id]
-    due: dict[str, DestinationEscalation] = {}
-    decide_at: list[int] = []
-    for escalation in registered.routes.list_escalations(registered.info, incident.reason, failing):
-        history = histories.get(escalation.destination)
-        decision = decide_escalation(
-            escalation.step,
-            opened_at=incident.opened_at,
-            unacknowledged_at=facts.unacknowledged_at.get(incident.id),
-            is_open=incident.resolved_at is None,
-            is_acknowledged=incident.acknowledged_at is not None,
-            is_silenced=incident.id in facts.silenced,
-            is_paused=incident.probe in facts.paused,
-            is_in_maintenance=incident.probe in facts.maintenance_ends,
-            is_muted=incident.id in facts.held_back,
-            has_flapping_notice=(facts.flapping.get(incident.id), escalation.destination) in facts.flapping_notices,
-            is_notified=escalation.destination in due or (history is not None and history.is_notified),
-            now=facts.now,
-        )
-        if decision.is_due:
-            due[escalation.destination] = escalation
-        decide_at += [] if decision.decide_again_at is None else [decision.decide_again_at]
     added = [name for name in due if name not in histories]
     leads = add_open_incident_to_group_per_destination(
         connection, incident, added, registered, facts.now, waits=False
@@ -144,14 +80,13 @@ def _enqueue_due_escalations(
             now=facts.now,
             escalated_after_ms=escalation.step.after_ms,
         )
-    if due:
-        steps = dict.fromkeys(escalation.describe() for escalation in due.values())
-        append_routing_log_entries(connection, incident.id, list(steps))
+    steps = dict.fromkeys(escalation.describe() for escalation in due.values())
+    append_routing_log_entries(connection, incident.id, list(steps))
     return list(due), decide_at
 
 
 def _enqueue_due_reminders(
-    connection: sa.Connection, incident: Any, facts: _FollowUpFacts
+    connection: sa.Connection, incident: Any, facts: FollowUpFacts
 ) -> tuple[list[str], list[int]]:
     """`incident`: its row. Returns the destinations, and when to decide again: while it is open, at the latest after
     the interval, because further destinations may be notified of it."""

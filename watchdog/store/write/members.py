@@ -27,6 +27,7 @@ from watchdog.domain.transitions import TransitionKind
 from watchdog.store.codec import encode_config_section_snapshots, encode_notification_routing_table
 from watchdog.store.database import Database
 from watchdog.store.read.members import load_config_definition_digests, load_watchdog_processes
+from watchdog.store.read.registered_probes import load_active_probes
 from watchdog.store.tables import (
     check_in_tokens,
     member_faults,
@@ -41,7 +42,6 @@ from watchdog.store.write.pauses import follow_configured_pauses
 from watchdog.store.write.probe_registry import InMemoryProbeRegistry, index_probes_by_id
 from watchdog.store.write.probe_rows import (
     PROBE_REGISTRATION_LOCK_KEY,
-    load_active_probes,
     mark_probes_removed_keep_schedule,
     mark_probes_retired,
     schedule_immediate_deadline_evaluation,

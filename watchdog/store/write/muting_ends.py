@@ -17,6 +17,7 @@ from watchdog.store.muting_tables import muted_incidents
 from watchdog.store.read.follow_ups import load_silenced_incidents
 from watchdog.store.read.muted_incidents import find_incident_whose_message_states_muting
 from watchdog.store.read.muting import DueMutingDecision, list_due_muting_decisions
+from watchdog.store.read.registered_probes import load_active_probes
 from watchdog.store.tables import incidents, outbox
 from watchdog.store.write.follow_up_times import schedule_follow_ups
 from watchdog.store.write.held_back_notifications import (
@@ -34,7 +35,6 @@ from watchdog.store.write.muting import (
 )
 from watchdog.store.write.outbox import NOTIFICATION_LEASE_LOCK_KEY
 from watchdog.store.write.outbox_rows import enqueue_message_edit_notifications
-from watchdog.store.write.probe_rows import load_active_probes
 from watchdog.store.write.routing_log import append_routing_log_entries
 
 MUTED_ALERTS_ANNOUNCEMENT_DELAY_MS = 10_000

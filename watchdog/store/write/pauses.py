@@ -34,12 +34,13 @@ from watchdog.store import codec
 from watchdog.store.act_tables import pause_is_in_effect, pauses
 from watchdog.store.database import Database
 from watchdog.store.read.acts import build_pause_from_row
+from watchdog.store.read.registered_probes import load_active_probes
 from watchdog.store.tables import END_OF_TIME_MS, evaluation_cursors, probe_state, probes, schedule
 from watchdog.store.write.audit import record_operator_act
 from watchdog.store.write.follow_up_times import schedule_follow_ups_of_probes
 from watchdog.store.write.maintenance_windows import continue_maintenance_over_pause
 from watchdog.store.write.pending_results import evaluate_pending_results
-from watchdog.store.write.probe_rows import load_active_probes, load_probe_row_or_refuse
+from watchdog.store.write.probe_rows import load_probe_row_or_refuse
 from watchdog.store.write.probe_state import upsert_probe_state
 from watchdog.store.write.transitions import record_transition
 

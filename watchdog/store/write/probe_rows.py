@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
 
 from watchdog.domain.acts import ActSubjectKind, OperatorActRefusalReason, OperatorActRefusedError
 from watchdog.domain.registered_probe import RegisteredProbe
-from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.domain.selection import format_similar_name_hint
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.act_tables import pause_is_in_effect, pauses, requested_runs
 from watchdog.store.codec import (
-    decode_probe_info,
-    decode_registered_probe,
     encode_probe_info_as_json,
     encode_probe_schedule_and_policy,
 )
 from watchdog.store.database import Database
-from watchdog.store.read.running_config import load_routing_table_of_config_revision
+from watchdog.store.read.registered_probes import load_routing_table_of_config_revision
 from watchdog.store.tables import END_OF_TIME_MS, alert_states, evaluation_cursors, incidents, probes
 from watchdog.store.tables import schedule as schedules
 from watchdog.store.write.follow_up_times import schedule_follow_ups_of_probes
@@ -32,37 +28,6 @@ PROBE_REGISTRATION_LOCK_KEY = 0
 """Advisory lock held while probes are added and retired; no probe has this id."""
 MAX_PROBES_PER_TRANSACTION = 500
 PROBE_COLUMNS_UPDATED_FROM_CONFIG = ("name", "kind", "info", "config_yaml", "revision", "policy")
-
-
-def load_active_probes(
-    connection: sa.Connection,
-    location: str,
-    configured: Mapping[str, RegisteredProbe],
-    only: Collection[int] | None = None,
-) -> dict[int, RegisteredProbe]:
-    """Every probe that is not retired, by database id. `configured`: by probe id, returned where it is the same.
-    `only`: of these database ids."""
-    here = sa.and_(schedules.c.probe == probes.c.id, schedules.c.location == location)
-    query = sa.select(probes, schedules.c.probe_definition).join(schedules, here).where(probes.c.removed_at.is_(None))
-    if only is not None:
-        query = query.where(probes.c.id.in_(only))
-    routes: dict[int, NotificationRoutingTable] = {}
-    active: dict[int, RegisteredProbe] = {}
-    for row in connection.execute(query.order_by(probes.c.id)):
-        own = configured.get(row.probe_id)
-        if own is not None and own.definition == row.probe_definition:
-            active[row.id] = copy_registered_probe_with_row_id(own, row.id)
-        elif row.policy is not None:  # a probe that an earlier version has registered has no policy
-            if row.revision not in routes:
-                routes[row.revision] = load_routing_table_of_config_revision(connection, row.revision)
-            active[row.id] = decode_registered_probe(
-                decode_probe_info(row.id, row.info),
-                row.policy,
-                row.config_yaml,
-                row.probe_definition,
-                routes[row.revision],
-            )
-    return active
 
 
 def load_probe_row_or_refuse(connection: sa.Connection, probe: str) -> Any:
@@ -82,11 +47,6 @@ def load_probe_row_or_refuse(connection: sa.Connection, probe: str) -> Any:
 def _format_similar_probe_hint(connection: sa.Connection, probe: str) -> str:
     names = connection.execute(sa.select(probes.c.probe_id, probes.c.name).where(probes.c.removed_at.is_(None)))
     return format_similar_name_hint(probe, (name for row in names for name in row))
-
-
-def copy_registered_probe_with_row_id(registered_probe: RegisteredProbe, id: int) -> RegisteredProbe:
-    info = replace(registered_probe.info, database_id=id)
-    return replace(registered_probe, policy=replace(registered_probe.policy, probe=info))
 
 
 def upsert_probes(

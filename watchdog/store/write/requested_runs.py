@@ -21,10 +21,11 @@ from watchdog.domain.requested_runs import (
 from watchdog.domain.watermark import describe_outdated_watermark_with_advice
 from watchdog.store.act_tables import requested_runs
 from watchdog.store.database import Database
+from watchdog.store.read.registered_probes import load_active_probes
 from watchdog.store.read.requested_runs import load_waiting_request
 from watchdog.store.tables import schedule, watermarks
 from watchdog.store.write.audit import record_operator_act
-from watchdog.store.write.probe_rows import load_active_probes, load_probe_row_or_refuse
+from watchdog.store.write.probe_rows import load_probe_row_or_refuse
 
 
 class RequestedRun(NamedTuple):

@@ -17,6 +17,7 @@ from watchdog.store.act_tables import silence_is_in_effect, silenced_incidents, 
 from watchdog.store.database import Database
 from watchdog.store.outbox_filters import build_flapping_filter
 from watchdog.store.read.muted_incidents import load_held_back_incidents
+from watchdog.store.read.registered_probes import load_active_probes
 from watchdog.store.tables import incidents
 from watchdog.store.write.follow_up_times import schedule_follow_ups
 from watchdog.store.write.held_back_notifications import (
@@ -29,7 +30,6 @@ from watchdog.store.write.held_back_notifications import (
 from watchdog.store.write.incident_groups import INCIDENT_GROUPS_LOCK_KEY
 from watchdog.store.write.outbox import NOTIFICATION_LEASE_LOCK_KEY
 from watchdog.store.write.outbox_rows import enqueue_message_edit_notifications
-from watchdog.store.write.probe_rows import load_active_probes
 from watchdog.store.write.routing_log import append_routing_log_entries
 from watchdog.store.write.silences import (
     list_ids_of_expired_silences,

@@ -31,6 +31,7 @@ from watchdog.domain.rules import (
 from watchdog.domain.text import capitalize_first, format_as_sentence
 from watchdog.store.read import history, status
 from watchdog.store.read.alert_context import load_alert_message_context
+from watchdog.store.read.escalations import load_incident_escalations
 from watchdog.store.read.generation_results import build_results_as_of_clock_generation_subquery
 from watchdog.store.read.reopening import load_reopening_outlook
 from watchdog.store.read.status import Connection, DeliveryRecord, IncidentRecord, WatchdogStatus
@@ -54,6 +55,7 @@ from watchdog.web.pages.delivery import (
     format_delivery_attempts,
     summarize_deliveries,
 )
+from watchdog.web.pages.escalation import EscalationPageRow, build_escalation_page_row
 from watchdog.web.pages.flapping import build_flapping_banners
 from watchdog.web.pages.muting import build_muting_banners
 from watchdog.web.pages.results import HEALTH_STATE_BY_OUTCOME
@@ -62,6 +64,8 @@ from watchdog.web.times import render_timestamp
 
 @dataclass(frozen=True, slots=True)
 class IncidentDetailPage:
+    """The content of the page of one incident."""
+
     record: IncidentRecord
     service_status: WatchdogStatus
     title: str
@@ -77,6 +81,7 @@ class IncidentDetailPage:
     delivery_summary: str
     decision_steps: tuple[tuple[str, str], ...]
     """(step, setting behind it) of the decision to notify."""
+    escalations: tuple[EscalationPageRow, ...]
     advice_parts: tuple[str, ...]
     """What to do about an open incident: text and code in turns. Empty: nothing is known, or it is over."""
     is_about_watchdog_itself: bool
@@ -122,6 +127,9 @@ def load_incident_detail_page(
         deliveries=tuple(build_delivery_page_row(delivery, destination_addresses) for delivery in deliveries),
         delivery_summary=summarize_deliveries(deliveries),
         decision_steps=tuple(_explain_incident_opening_and_routing(record)),
+        escalations=tuple(
+            build_escalation_page_row(each, now) for each in load_incident_escalations(connection, incident_id, now)
+        ),
         advice_parts=_find_advice_parts(record, context),
         is_about_watchdog_itself=record.probe.kind == service.WATCHDOG_SELF_PROBE_KIND,
         reopening_text=format_as_sentence(outlook or "if the failure continues, another incident opens"),

@@ -1,0 +1,40 @@
+"""The escalation of one incident: which steps are due and when, which were taken, and which were not, and why."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import sqlalchemy as sa
+
+from watchdog.domain.escalation import EscalationDecision
+from watchdog.domain.routing import DestinationEscalation
+from watchdog.domain.text import replace_unstorable_characters
+from watchdog.store.read.follow_ups import decide_escalations, load_follow_up_facts
+from watchdog.store.tables import incidents, outbox
+
+
+class IncidentEscalation(NamedTuple):
+    """A step that leads to a destination, and what became of it."""
+
+    escalation: DestinationEscalation
+    decision: EscalationDecision
+    """As of now."""
+    escalated_at: int | None
+    """Epoch ms; None: the step did not notify the destination."""
+
+
+def load_incident_escalations(connection: sa.Connection, incident: str, now: int) -> list[IncidentEscalation]:
+    """By the routes that apply now, those that come first first. `now`: epoch ms."""
+    is_incident = incidents.c.id == replace_unstorable_characters(incident)
+    row = connection.execute(sa.select(incidents).where(is_incident)).first()
+    if row is None:
+        return []
+    step = outbox.c.destination, outbox.c.escalated_after_ms
+    is_escalated = outbox.c.incident == row.id, outbox.c.escalated_after_ms.is_not(None)
+    query = sa.select(*step, sa.func.min(outbox.c.created_at)).where(*is_escalated).group_by(*step)
+    escalated_at = {(destination, after_ms): at for destination, after_ms, at in connection.execute(query)}
+    decided = decide_escalations(row, load_follow_up_facts(connection, [row], now))
+    return [
+        IncidentEscalation(escalation, decision, escalated_at.get((escalation.destination, escalation.step.after_ms)))
+        for escalation, decision in decided
+    ]
