@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from watchdog.domain import reasons
+from watchdog.domain.alert_message import AlertMessageContext
 from watchdog.domain.model import Incident, ProbeInfo, ResultWithEvidence
 
 
@@ -12,6 +13,14 @@ def find_advice(incident: Incident, probe: ProbeInfo, result: ResultWithEvidence
     """In Markdown; empty if there is none."""
     reason = _find_reason_to_advise_on(incident, result)
     return reasons.get_reason_advice(reason, probe_id=probe.id, job_name=incident.subject)
+
+
+def find_advice_on_alert(context: AlertMessageContext) -> str:
+    """The same, by the newest result of an open incident; of one that is over, by its first bad one, because the newest
+    is good."""
+    is_over = context.incident.resolved_at is not None
+    result = context.first_bad if is_over else context.latest or context.first_bad
+    return find_advice(context.incident, context.probe, result)
 
 
 def _find_reason_to_advise_on(incident: Incident, result: ResultWithEvidence | None) -> str:

@@ -22,6 +22,7 @@ from watchdog.store.act_tables import acts, pauses, silences
 from watchdog.store.database import Database
 from watchdog.store.errors import StoreUnavailableError
 from watchdog.store.maintenance_tables import maintenance_windows
+from watchdog.store.tables import probes
 from watchdog.store.write.pauses import CONFIGURATION_ACTOR, begin_pause
 from watchdog.web import ApiKey
 from watchdog.web.auth.session import SESSION_COOKIE_NAME
@@ -292,6 +293,22 @@ def test_a_run_is_requested_and_its_result_is_marked(app: FastAPI, database: Dat
     with database.open_read_transaction() as connection:
         recorded = [(row.kind, row.author, row.comment) for row in connection.execute(acts.select())]
     assert recorded == [("run_now", "ops", "after the fix")]
+
+
+def test_the_page_of_an_incident_runs_its_probe(app: FastAPI, database: Database) -> None:
+    register_probe(database, NOW)
+    cookie = sign_in(app, OPERATOR)
+    for incident in (OPEN, RESOLVED):
+        page = read_page(app, f"/incidents/{incident}", cookie)
+        (form,) = (form for form in re.findall(r"<form.*?</form>", page, re.DOTALL) if "run-now" in form)
+        (path,) = re.findall(r'action="([^"]+)"', form)
+        assert 'name="comment"' not in form, "Enter in the field of the comment does not run the probe"
+    assert submit(app, path, {"csrf_token": find_token(form)}, cookie).headers["location"] == "/probes/api"
+    assert "run requested" in visible_text(read_page(app, "/probes/api", cookie))
+    assert "run-now" not in read_page(app, f"/incidents/{OPEN}", sign_in(app, READER))
+    with database.open_write_transaction() as connection:
+        connection.execute(probes.update().values(removed_at=NOW))
+    assert "run-now" not in read_page(app, f"/incidents/{OPEN}", cookie), "no process has the probe"
 
 
 def test_a_heartbeat_has_no_button_to_run_it(app: FastAPI) -> None:

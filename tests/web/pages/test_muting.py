@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.fixture_rows import NOW, FixtureRows
-from tests.support.web import filled_database, read_page_text
+from tests.support.html_checks import find_html_problems
+from tests.support.web import create_test_app, filled_database, read_page_text, request_page
 from watchdog.api.serializers.incidents import serialize_incident_detail
 from watchdog.domain.formatting import HOUR_MS
 from watchdog.store.database import Database
@@ -73,6 +75,37 @@ def test_the_list_marks_them(database: Database) -> None:
     text = read_page_text(database, "/incidents")
     assert "muted because of A<script>" in text
     assert "waits for A<script>" in text
+
+
+def test_an_incident_links_to_those_that_it_mutes(database: Database) -> None:
+    app = create_test_app(database)
+    html = request_page(app, f"/incidents/{OF_API}").text
+    assert find_html_problems(html) == []
+    card = html.partition('id="muted"')[2].partition("</section>")[0]
+    assert re.findall(r'<a href="([^"]+)">([^<]+)</a>: ([^<]+)', card) == [
+        (f"/incidents/{OF_SEARCH}", "Search", "HTTP 502")
+    ]
+    assert "and " not in card
+    assert "Muted by this incident" not in request_page(app, f"/incidents/{OF_SEARCH}").text
+
+
+def test_of_many_muted_incidents_the_page_links_to_the_first(tmp_path: Path) -> None:
+    rows = FixtureRows()
+    muting = rows.add_incident(rows.add_probe("Api"), "availability", "HTTP 503", NOW - HOUR_MS)
+    for number in range(103):
+        id = rows.add_incident(rows.add_probe(f"P{number:03}"), "availability", "HTTP 502", NOW - HOUR_MS)
+        rows.rows["muted_incidents"].append(
+            {
+                "incident": id, "state": "muted", "since": NOW - HOUR_MS, "waits_until": None,
+                "reason": "muting_probe_is_down", "muting_probe_id": "api", "muting_incident": muting,
+                "is_announced": True,
+            }
+        )  # fmt: skip
+    with filled_database(f"sqlite:///{tmp_path}/many.db", rows) as database:
+        card = request_page(create_test_app(database), f"/incidents/{muting}").text.partition('id="muted"')[2]
+    card = card.partition("</section>")[0]
+    assert card.count("<a href") == 100
+    assert "and 3 more" in card
 
 
 def test_the_api_object_has_the_decision(database: Database) -> None:

@@ -19,7 +19,7 @@ from watchdog.api.serializers.acts import (
 from watchdog.api.serializers.deliveries import DeliveryJson, serialize_delivery
 from watchdog.api.serializers.instants import format_optional_iso8601
 from watchdog.api.serializers.results import FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG, EvidenceJson, serialize_evidence
-from watchdog.domain.advice import find_advice
+from watchdog.domain.advice import find_advice_on_alert
 from watchdog.domain.alert_flapping import AlertFlapping
 from watchdog.domain.formatting import format_iso8601
 from watchdog.domain.model import ResultWithEvidence
@@ -270,7 +270,7 @@ def serialize_incident_detail(details: IncidentDetails) -> IncidentDetailJson:
         "flapping": _serialize_alert_flapping(record.flapping),
         "muted_probes": list(context.muted_probe_names),
         "routing_log": list(record.routing_log),
-        "advice": find_advice(record.incident, record.probe, context.latest or context.first_bad),
+        "advice": find_advice_on_alert(context),
         "runbook": record.probe.runbook,
         "target": record.probe.target,
     }

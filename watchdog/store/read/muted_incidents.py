@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -48,25 +48,38 @@ def build_incident_muting_from_row(row: sa.Row[Any]) -> IncidentMuting | None:
     )
 
 
+class MutedIncident(NamedTuple):
+    """An open incident whose notifications are held back because of another probe."""
+
+    id: str
+    probe_name: str
+    message: str
+    """Its cause."""
+
+
 def list_names_of_muted_probes(connection: sa.Connection, muting_incidents: Iterable[str]) -> tuple[str, ...]:
-    """Of the open incidents that these mute, also by way of incidents that are muted themselves: the name of the probe
-    of each."""
-    names: list[str] = []
+    """Of the open incidents that these mute: the name of the probe of each."""
+    return tuple(muted.probe_name for muted in list_incidents_muted_by(connection, muting_incidents))
+
+
+def list_incidents_muted_by(connection: sa.Connection, muting_incidents: Iterable[str]) -> list[MutedIncident]:
+    """The open ones that these mute, also by way of incidents that are muted themselves; by the name of the probe."""
+    muted: list[MutedIncident] = []
     visited = set(muting_incidents)
     remaining = sorted(visited)
     while remaining:
         chunk, remaining = remaining[:MAX_INCIDENTS_PER_QUERY], remaining[MAX_INCIDENTS_PER_QUERY:]
         query = (
-            sa.select(muted_incidents.c.incident, probes.c.name)
+            sa.select(incidents.c.id, probes.c.name, incidents.c.message)
             .join(incidents, muted_incidents.c.incident == incidents.c.id)
             .join(probes, probes.c.id == incidents.c.probe)
             .where(muted_incidents.c.muting_incident.in_(chunk), incidents.c.resolved_at.is_(None))
         )
-        rows = [row for row in connection.execute(query) if row.incident not in visited]
-        names += [row.name for row in rows]
-        visited |= {row.incident for row in rows}
-        remaining += [row.incident for row in rows]
-    return tuple(sorted(names))
+        newly_muted = [MutedIncident(*row) for row in connection.execute(query) if row.id not in visited]
+        muted += newly_muted
+        visited |= {each.id for each in newly_muted}
+        remaining += [each.id for each in newly_muted]
+    return sorted(muted, key=lambda each: (each.probe_name, each.id))
 
 
 def load_held_back_incidents(connection: sa.Connection, ids: Iterable[str]) -> set[str]:

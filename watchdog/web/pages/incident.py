@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from watchdog.domain import reasons
 from watchdog.domain.acts import MAX_ACT_COMMENT_CHARS
-from watchdog.domain.advice import find_advice
+from watchdog.domain.advice import find_advice_on_alert
 from watchdog.domain.alert_message import AlertMessageContext
 from watchdog.domain.closing import describe_closure
 from watchdog.domain.formatting import (
@@ -20,6 +20,7 @@ from watchdog.domain.formatting import (
 )
 from watchdog.domain.model import DeliveryState, HealthState, IncidentEvent, Outcome
 from watchdog.domain.notification import Notification
+from watchdog.domain.requested_runs import can_run_on_request
 from watchdog.domain.rules import (
     INCIDENT_HEALTH_STATE_BY_RULE,
     THRESHOLD_IGNORING_RULE_NAMES,
@@ -33,6 +34,8 @@ from watchdog.store.read import history, status
 from watchdog.store.read.alert_context import load_alert_message_context
 from watchdog.store.read.escalations import load_incident_escalations
 from watchdog.store.read.generation_results import build_results_as_of_clock_generation_subquery
+from watchdog.store.read.members import load_database_ids_of_active_probes
+from watchdog.store.read.muted_incidents import MutedIncident, list_incidents_muted_by
 from watchdog.store.read.reopening import load_reopening_outlook
 from watchdog.store.read.status import Connection, DeliveryRecord, IncidentRecord, WatchdogStatus
 from watchdog.web.markup import PAGE_HEALTH_STATE_LABELS
@@ -61,6 +64,8 @@ from watchdog.web.pages.muting import build_muting_banners
 from watchdog.web.pages.results import HEALTH_STATE_BY_OUTCOME
 from watchdog.web.times import render_timestamp
 
+MAX_MUTED_INCIDENTS_ON_PAGE = 100
+
 
 @dataclass(frozen=True, slots=True)
 class IncidentDetailPage:
@@ -83,7 +88,11 @@ class IncidentDetailPage:
     """(step, setting behind it) of the decision to notify."""
     escalations: tuple[EscalationPageRow, ...]
     advice_parts: tuple[str, ...]
-    """What to do about an open incident: text and code in turns. Empty: nothing is known, or it is over."""
+    """What to do about its cause: text and code in turns. Empty: nothing is known."""
+    muted_incidents: tuple[MutedIncident, ...]
+    """The first MAX_MUTED_INCIDENTS_ON_PAGE that it mutes."""
+    muted_incident_count: int
+    can_run_now: bool
     is_about_watchdog_itself: bool
     """It cannot be closed."""
     reopening_text: str
@@ -107,6 +116,7 @@ def load_incident_detail_page(
     act_events = build_act_timeline_events(connection, incident_id)
     timeline = build_incident_timeline(record, context, deliveries, now, act_events)
     outlook = load_reopening_outlook(connection, incident_id, now)
+    muted = list_incidents_muted_by(connection, [incident_id])
     return IncidentDetailPage(
         record=record,
         service_status=status.load_watchdog_status(connection),
@@ -130,7 +140,11 @@ def load_incident_detail_page(
         escalations=tuple(
             build_escalation_page_row(each, now) for each in load_incident_escalations(connection, incident_id, now)
         ),
-        advice_parts=_find_advice_parts(record, context),
+        advice_parts=_find_advice_parts(context),
+        muted_incidents=tuple(muted[:MAX_MUTED_INCIDENTS_ON_PAGE]),
+        muted_incident_count=len(muted),
+        can_run_now=can_run_on_request(record.probe.kind)
+        and bool(load_database_ids_of_active_probes(connection, [record.probe.id])),
         is_about_watchdog_itself=record.probe.kind == service.WATCHDOG_SELF_PROBE_KIND,
         reopening_text=format_as_sentence(outlook or "if the failure continues, another incident opens"),
         act_buttons=list_timed_act_buttons_of_incident(incident_id),
@@ -138,10 +152,8 @@ def load_incident_detail_page(
     )
 
 
-def _find_advice_parts(record: IncidentRecord, context: AlertMessageContext) -> tuple[str, ...]:
-    if record.incident.resolved_at is not None:
-        return ()
-    advice = find_advice(record.incident, record.probe, context.latest or context.first_bad)
+def _find_advice_parts(context: AlertMessageContext) -> tuple[str, ...]:
+    advice = find_advice_on_alert(context)
     return tuple(advice.split("`")) if advice else ()
 
 
