@@ -59,7 +59,7 @@ def list_check_in_snippets(address: CheckInAddress, probe_id: str) -> list[Check
         CheckInSnippet("A line of a crontab", build_crontab_line(address)),
         CheckInSnippet(
             "Python, with watchdog/checkin.py, which is a single file",
-            "from watchdog.checkin import check_in\n\n\n"
+            "from watchdog.checkin import check_in\n\n"
             f"@check_in({json.dumps(address.url)})\ndef nightly() -> None: ...",
         ),
     ]
