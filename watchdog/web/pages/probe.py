@@ -138,11 +138,7 @@ def load_probe_page(
         can_run_now=can_run_on_request(probe.kind),
         act_buttons=list_timed_act_buttons_of_probe(probe.id, can_pause=probe_status.pause is None),
         form=EMPTY_ACT_FORM,
-        banners=(
-            *build_maintenance_banner(connection, probe.database_id, now),
-            *build_probe_banners(probe_status, now, load_silences_by_incident(connection)),
-            *build_silence_banners(probe_status.silences, now),
-        ),
+        banners=_load_banners(connection, probe_status, now),
         latest_result=None if latest is None else build_latest_result(latest),
         cards=load_probe_page_cards(context),
         chart_range_links=tuple(build_chart_range_links(context.chart_window, query.chart, now)) if latest else (),
@@ -152,6 +148,15 @@ def load_probe_page(
         incidents=tuple(in_period)[:MAX_INCIDENTS_ON_PROBE_PAGE],
         created_at=probe_status.created_at,
         configuration=highlight_yaml(load_probe_config_yaml_text(connection, probe.database_id)),
+    )
+
+
+def _load_banners(connection: Connection, probe_status: ProbeStatus, now: int) -> tuple[PageBanner, ...]:
+    """Maintenance, then what is wrong, then silences."""
+    return (
+        *build_maintenance_banner(connection, probe_status.probe.database_id, now),
+        *build_probe_banners(probe_status, now, load_silences_by_incident(connection)),
+        *build_silence_banners(probe_status.silences, now),
     )
 
 
