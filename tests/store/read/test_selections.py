@@ -1,0 +1,78 @@
+"""How much silences and maintenance select, and hold back, at present."""
+
+from __future__ import annotations
+
+from tests.store.write.test_silences import SLOT, make_harness, record
+from tests.support.acts import ANA, send_due, silence
+from tests.support.store import INTERVAL_MS, StoreHarness
+from watchdog.domain.formatting import HOUR_MS
+from watchdog.domain.routing import ProbeMatcher
+from watchdog.domain.selection import SelectedCounts
+from watchdog.service.acts import MaintenanceRequest, begin_maintenance, end_silence
+from watchdog.store.database import Database
+from watchdog.store.read.acts import list_silences_in_effect
+from watchdog.store.read.selections import (
+    count_incidents_sent_at_end_of_silence,
+    count_probes_with_problems_in_maintenance,
+    load_active_probe_infos,
+    load_selected_counts_of_silences,
+)
+
+
+def load_counts(harness: StoreHarness) -> dict[str, SelectedCounts]:
+    with harness.database.open_read_transaction() as connection:
+        in_effect = list_silences_in_effect(connection)
+        return load_selected_counts_of_silences(connection, in_effect, load_active_probe_infos(connection))
+
+
+def count_sent(harness: StoreHarness, id: str) -> int:
+    with harness.database.open_read_transaction() as connection:
+        return count_incidents_sent_at_end_of_silence(connection, id)
+
+
+def test_each_silence_in_effect_has_its_counts(database: Database) -> None:
+    harness = make_harness(database, "api", "web", "tools")
+    core = silence(harness, SLOT - 1, group="Core")
+    by_id = silence(harness, SLOT - 1, id="api")
+    nothing = silence(harness, SLOT - 1, group="Coer")
+    record(harness, "fail", SLOT, "api", "web")
+    counts = load_counts(harness)
+    assert counts == {core: (3, 2), by_id: (1, 1), nothing: (0, 0)}
+    record(harness, "pass", SLOT + INTERVAL_MS, "web")
+    end_silence(database, by_id, ANA, SLOT + INTERVAL_MS)
+    assert load_counts(harness) == {core: (3, 1), nothing: (0, 0)}
+
+
+def test_an_incident_is_sent_at_the_end_of_the_last_silence_that_holds_it_back(database: Database) -> None:
+    harness = make_harness(database, "api", "web")
+    record(harness, "fail", SLOT, "web")
+    assert send_due(harness, SLOT) == [("web", "oncall/slack", "opened")]
+    core = silence(harness, SLOT + 1, group="Core")
+    assert count_sent(harness, core) == 0, "people know of it"
+    record(harness, "fail", SLOT + INTERVAL_MS, "api")
+    assert count_sent(harness, core) == 1, "before the first attempt to send it"
+    assert send_due(harness, SLOT + INTERVAL_MS) == []
+    assert count_sent(harness, core) == 1
+    other = silence(harness, SLOT + INTERVAL_MS, id="api")
+    assert (count_sent(harness, core), count_sent(harness, other)) == (0, 0), "either holds it back"
+    end_silence(database, core, ANA, SLOT + INTERVAL_MS + 1)
+    assert (count_sent(harness, core), count_sent(harness, other), count_sent(harness, "none")) == (0, 1, 0)
+    assert send_due(harness, SLOT + INTERVAL_MS + 2) == []
+    end_silence(database, other, ANA, SLOT + INTERVAL_MS + 3)
+    assert send_due(harness, SLOT + INTERVAL_MS + 4) == [("api", "oncall/slack", "opened")], "as was counted"
+
+
+def test_probes_with_problems_in_maintenance_are_counted(database: Database) -> None:
+    harness = make_harness(database, "api", "web", "tools")
+    record(harness, "fail", SLOT, "tools")
+    request = MaintenanceRequest(ProbeMatcher(group="Core"), SLOT + HOUR_MS)
+    id = begin_maintenance(database, request, ANA, SLOT + 1).window.id
+
+    def count(now: int) -> int:
+        with database.open_read_transaction() as connection:
+            return count_probes_with_problems_in_maintenance(connection, id, now)
+
+    assert count(SLOT + 2) == 0, "the incident of tools was sent before"
+    record(harness, "fail", SLOT + INTERVAL_MS, "api")
+    record(harness, "pass", SLOT + INTERVAL_MS, "web")
+    assert (count(SLOT + INTERVAL_MS), count(SLOT + HOUR_MS)) == (1, 0)
