@@ -185,6 +185,6 @@
   addEventListener("pageshow", event => { if (event.persisted) connect() })
   addEventListener("pagehide", () => source?.close())
   setInterval(tick, 1000)
-  show(eventsUrl ? "Reconnecting" : "Live")
+  show(eventsUrl ? "Connecting" : "Live")
   connect()
 }

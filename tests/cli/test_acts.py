@@ -418,3 +418,21 @@ def test_the_password_of_the_database_is_masked_also_if_the_configuration_is_inv
     assert notice.startswith("watchdog: the configuration cannot be loaded here: watchdog.yaml:1:")
     assert error.startswith("watchdog: cannot use the database: ")
     assert "s3cr3t" not in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("receivers", "notice"),
+    [
+        ({"a": "${NO_A}"}, "variable NO_A is not set in this shell; "),
+        ({"a": "${NO_A}", "b": "${NO_B}", "c": "${NO_A}"}, "variables NO_A, NO_B are not set in this shell; "),
+        ({"a": "${NO_A}", "b": "ftp://x"}, "the configuration cannot be loaded here: watchdog.yaml:1:"),
+    ],
+)
+def test_a_variable_of_the_service_need_not_be_set(
+    harness: StoreHarness, write: Write, receivers: dict[str, str], notice: str
+) -> None:
+    write(receivers={name: {"webhook": {"url": url}} for name, url in receivers.items()})
+    ran = invoke_command("silences")
+    assert (ran.exit_code, ran.stdout, ran.stderr.count("\n")) == (0, "no silences\n", 1)
+    assert ran.stderr.startswith(f"watchdog: {notice}")
+    assert "only" in ran.stderr

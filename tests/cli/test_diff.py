@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from tests.support.command_line import invoke_command
+from watchdog.api.config_changes import format_config_changes
 from watchdog.app import open_running_watchdog_service
 from watchdog.config.load import load_config
+from watchdog.domain.config_changes import ConfigChanges, RoutingChange
 
 Write = Callable[..., Path]
 PROBES = [{"name": name, "http": f"http://127.0.0.1:9/{name}"} for name in ("api", "shop")]
@@ -126,3 +128,12 @@ def test_nothing_has_run(write: Write) -> None:
     ran = invoke_command("diff")
     assert (ran.exit_code, ran.stdout) == (3, "")
     assert "does not exist" in ran.stderr
+
+
+def test_another_route_to_the_same_destinations_is_no_change_of_the_routing() -> None:
+    rerouted = (
+        RoutingChange("api", "", ("a/slack", "b/log"), ("b/log", "a/slack")),
+        RoutingChange("web", "", ("a/slack",), ()),
+    )
+    lines = format_config_changes(ConfigChanges(rerouted=rerouted), str)
+    assert lines == ["~ routing of probe web: a/slack -> no one"]

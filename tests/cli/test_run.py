@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from tests.support.command_line import invoke_command, run_command
 from tests.support.fakes import FakeHttpTarget
 from tests.support.watchdog_process import run_watchdog
+from watchdog.cli.run import print_page_address_on_terminal
 from watchdog.service.process_resources import MAX_WEB_SERVER_CONNECTIONS
 
 Write = Callable[..., Path]
@@ -30,6 +32,26 @@ def test_it_logs_where_its_pages_are_and_stops_in_order(write: Write, target: Fa
             assert run.stop() == 0
     assert [line["event"] for line in run.log_entries] == ["started", "stopping", "stopped"]
     assert run.log_entries[0] == run.log_entries[0] | {"url": run.base_url, "probe_count": 1, "destination_count": 2}
+
+
+@pytest.mark.parametrize("terminals", [("stdout", "stderr"), ("stdout",), ("stderr",), ()], ids=str)
+@pytest.mark.parametrize(
+    ("public_url", "host", "address"),
+    [
+        ("https://status.acme.example/", "0.0.0.0", "https://status.acme.example/"),
+        ("", "0.0.0.0", "http://127.0.0.1:8080"),
+        ("", "::1", "http://[::1]:8080"),
+    ],
+)
+def test_on_a_terminal_it_prints_where_its_pages_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], terminals: tuple[str, ...],
+    public_url: str, host: str, address: str,
+) -> None:  # fmt: skip
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(getattr(sys, name), "isatty", lambda name=name: name in terminals)
+    print_page_address_on_terminal(public_url, host, 8080)
+    line = f"Watchdog is starting. Pages: {address} · Ctrl-C stops it.\n"
+    assert capsys.readouterr().out == (line if len(terminals) == 2 else "")
 
 
 def test_a_port_in_use_is_an_error_before_anything_starts(write: Write, tmp_path: Path) -> None:

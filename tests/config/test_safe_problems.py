@@ -86,3 +86,8 @@ def test_what_remains_locates_the_problem(text: str, expected: str, tmp_path: Pa
 
 def test_secrets_of_the_configuration_that_runs_are_masked(tmp_path: Path) -> None:
     assert "watchdog" not in describe("", tmp_path, ["watchdog.yaml"]).partition(":")[0]
+
+
+def test_a_character_of_the_syntax_is_named(tmp_path: Path) -> None:
+    described = describe("probes:\n  - name: Website\n     http: 1\n", tmp_path)
+    assert described == "watchdog.yaml:3:10: unexpected ':': quote the value, or check the indentation"

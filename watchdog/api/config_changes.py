@@ -80,6 +80,8 @@ def _iter_config_change_lines(changes: ConfigChanges) -> Iterator[str]:
     yield from (f"- destination {name}" for name in changes.removed_destinations)
     yield from (f"~ destination {name}" for name in changes.changed_destinations)
     for routing in changes.rerouted:
+        if set(routing.before) == set(routing.after):  # another route, which a section states, leads to the same ones
+            continue
         before, after = _join_destinations_or_no_one(routing.before), _join_destinations_or_no_one(routing.after)
         yield f"~ routing of probe {routing.probe_id}: {before} -> {after}"
     for routing in changes.rerouted_incidents:

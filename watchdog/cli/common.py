@@ -15,12 +15,12 @@ import typer
 from watchdog.cli.environment import CONFIG_FILE_ENV_VAR, DEFAULT_CONFIG_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from sqlalchemy import Connection
 
     from watchdog.config.load import LoadedConfig
-    from watchdog.config.problems import ConfiguredDatabase, ConfiguredService
+    from watchdog.config.problems import ConfigProblem, ConfiguredDatabase, ConfiguredService
     from watchdog.domain.model import ProbeInfo
     from watchdog.store.database import Database
     from watchdog.store.errors import StoreUnavailableError
@@ -99,12 +99,22 @@ def load_database_and_service_or_exit(path: Path) -> tuple[ConfiguredDatabase, C
         if e.database is None or find_missing_database_file(e.database) is not None:
             print(e, file=sys.stderr)
             raise typer.Exit(ExitCode.USAGE_ERROR) from None
-        place, advice = e.problems[0].source_location, "`watchdog validate` lists every problem"
-        print(
-            f"watchdog: the configuration cannot be loaded here: {place} ({advice}); only its database is used",
-            file=sys.stderr,
-        )
+        print(f"watchdog: {_describe_unused_invalid_config(e.problems)}", file=sys.stderr)
         return e.database, e.service
+
+
+def _describe_unused_invalid_config(problems: Sequence[ConfigProblem]) -> str:
+    """For a command that uses only the database."""
+    import re
+
+    unset = [re.match(r"variable (\w+) is not set", problem.message) for problem in problems]
+    names = dict.fromkeys(match[1] for match in unset if match)
+    if names and all(unset):
+        subject, verb = ("variable", "is") if len(names) == 1 else ("variables", "are")
+        what = f"{subject} {', '.join(names)} {verb} not set in this shell"
+        return f"{what}; only the database is used, which is enough for this command"
+    place, advice = problems[0].source_location, "`watchdog validate` lists every problem"
+    return f"the configuration cannot be loaded here: {place} ({advice}); only its database is used"
 
 
 def exit_if_default_config_file_missing(path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from watchdog.cli.common import (
     DEFAULT_CONFIG_PATH,
     ConfigFileOption,
@@ -51,6 +53,7 @@ def run_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
         listen_socket = open_listen_socket(*server.bind_address)
     except OSError as e:
         exit_with_error(f"cannot listen on {server.listen}: {e.strerror or e}", ExitCode.UNKNOWN)
+    print_page_address_on_terminal(server.public_url, *listen_socket.getsockname()[:2])
     freeze_heap_and_enable_gc()
     try:
         with listen_socket, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -60,3 +63,12 @@ def run_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
         exit_with_error(str(e))
     except StoreUnavailableError as e:
         exit_with_database_error(loaded_config.database, e)
+
+
+def print_page_address_on_terminal(public_url: str, host: str, port: int) -> None:
+    """For a person who has started the service by hand: elsewhere, standard output stays empty."""
+    if sys.stdout.isatty() and sys.stderr.isatty():
+        from watchdog.config_values import build_local_base_url
+
+        local_url = build_local_base_url(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        print(f"Watchdog is starting. Pages: {public_url or local_url} · Ctrl-C stops it.", flush=True)

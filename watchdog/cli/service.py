@@ -33,15 +33,17 @@ def service_command(
 
     with open_read_connection_or_exit(config) as (connection, now):
         status = load_watchdog_status(connection)
-    print_json_or_table(
-        output,
-        status.findings,
-        to_json=serialize_watchdog_finding,
-        headings=("severity", "what", "since", "incident"),
-        to_row=lambda finding: _format_watchdog_finding_cli_row(finding, now),
-        empty_text="no findings",
-    )
-    if outdated := describe_outdated_watermark_with_advice(status.watermark, now):
+    outdated = describe_outdated_watermark_with_advice(status.watermark, now)
+    if status.findings or not outdated or output is CliOutputFormat.JSON:  # without a service, nothing is found
+        print_json_or_table(
+            output,
+            status.findings,
+            to_json=serialize_watchdog_finding,
+            headings=("severity", "what", "since", "incident"),
+            to_row=lambda finding: _format_watchdog_finding_cli_row(finding, now),
+            empty_text="no findings",
+        )
+    if outdated:
         print(f"watchdog: {outdated}", file=sys.stderr)
     raise typer.Exit(ExitCode.DOWN if status.findings else ExitCode.UNKNOWN if outdated else ExitCode.OK)
 

@@ -19,6 +19,7 @@ from watchdog.config.scalars import parse_plain_yaml_scalar
 from watchdog.config.yaml_tree import YamlNode, format_yaml_key_for_message
 from watchdog.config_types import ConfigModel, FieldPath, MultiFieldValidationError, list_fields_readable_from_file
 from watchdog.domain.model import JsonScalar
+from watchdog.notifiers import NOTIFIER_KINDS
 from watchdog.probes import PROBE_KINDS
 
 MAX_VALID_FIELDS_IN_MESSAGE = 12
@@ -99,6 +100,7 @@ def _locate_validation_problems(
             text
             if error_type == "value_error"
             else _format_validation_error(error_type, context, details["msg"], target)
+            + _suggest_receiver_indentation(target.path)
         )
         if target.variables and not any(value and value in message for value in target.variables.values()):
             message += f" (from {' and '.join(f'${{{name}}}' for name in target.variables)})"
@@ -269,6 +271,15 @@ def _suggest_yaml_value_spelling(error_type: str, node: YamlNode) -> str:
         return f": write {spelling}"
     if error_type == "int_type" and isinstance(_parse_yaml_scalar_or_text(node.value), int):
         return ": write it without quotes"
+    return ""
+
+
+def _suggest_receiver_indentation(path: str) -> str:
+    """A suffix for a notifier that is written where the name of a receiver belongs; empty: it is not."""
+    section, _, below = path.partition(".")
+    name, _, field = below.partition(".")
+    if section == "receivers" and field and name in NOTIFIER_KINDS:
+        return f"; `{name}` is at the level of the receivers: indent it below the name of a receiver"
     return ""
 
 

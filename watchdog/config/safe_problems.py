@@ -21,7 +21,8 @@ from watchdog.domain.formatting import format_count_with_noun
 OMITTED_TEXT_PLACEHOLDER = "…"
 MAX_LIST_INDEX_DIGITS_IN_CONFIG_PATH = 4
 """A longer number is no index of a list, but a key, and may be a secret."""
-_QUOTED_TEXT_PATTERN = re.compile(r"'[^']*'?|\"[^\"]*\"?|`[^`]*`?|\$\{[^}]*\}?")
+_QUOTED_TEXT_PATTERN = re.compile(r"(?P<punctuation>'[:,-]')|'[^']*'?|\"[^\"]*\"?|`[^`]*`?|\$\{[^}]*\}?")
+"""A quoted character of YAML's own syntax, as in "unexpected ':'", is kept."""
 _CONFIG_VALUE_IN_PROBLEM_MESSAGE_PATTERN = re.compile(r"(?<=\bfound\b).*?(?=; |$)|(?<=\bcannot start with\b) \S+")
 """The part of a message that repeats the value itself."""
 _WORD_PATTERN = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*")
@@ -56,9 +57,8 @@ def _mask_unknown_parts_of_field_path(path: str) -> str:
 
 def _keep_words_of_watchdog_sources(message: str) -> str:
     message, separator, suggestion = message.partition("; did you mean ")
-    text = _CONFIG_VALUE_IN_PROBLEM_MESSAGE_PATTERN.sub(
-        f" {OMITTED_TEXT_PLACEHOLDER}", _QUOTED_TEXT_PATTERN.sub(OMITTED_TEXT_PLACEHOLDER, message)
-    )
+    text = _QUOTED_TEXT_PATTERN.sub(lambda quoted: quoted["punctuation"] or OMITTED_TEXT_PLACEHOLDER, message)
+    text = _CONFIG_VALUE_IN_PROBLEM_MESSAGE_PATTERN.sub(f" {OMITTED_TEXT_PLACEHOLDER}", text)
     text = _TOKEN_WITH_DIGIT_OR_SYMBOL_PATTERN.sub(OMITTED_TEXT_PLACEHOLDER, text)
     words = _list_source_words_safe_to_show()
     text = _WORD_PATTERN.sub(lambda word: word[0] if word[0].lower() in words else OMITTED_TEXT_PLACEHOLDER, text)

@@ -235,7 +235,7 @@ def test_an_incident_of_a_job_shows_only_that_job(tmp_path: Path) -> None:
     assert "app-3" not in incident_text
     assert "1 bad run since it began" in incident_text
     assert f"First bad result {late}" in incident_text
-    assert f"Why no notification was sent {late}" in incident_text
+    assert f"Why it opened, and which routes apply {late}" in incident_text
     assert "alert.failure_threshold" not in incident_text
     assert f"{late} Since" in probe
 
