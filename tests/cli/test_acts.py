@@ -135,8 +135,11 @@ def test_an_incident_is_closed_and_explained(harness: StoreHarness) -> None:
             "nothing is selected: state an id, group, tag, kind, severity or subject, or `--all`",
         ),
         (["silence", "--all", "--group", "Core", "--for", "1h"], "`--all` silences everything"),
-        (["silence", "--group", "Core"], "state either --for or --until"),
-        (["silence", "--group", "Core", "--for", "1h", "--until", "2999-01-01T00:00Z"], "state either --for or"),
+        (["silence", "--group", "Core"], "give --for (how long) or --until (when it ends)"),
+        (
+            ["silence", "--group", "Core", "--for", "1h", "--until", "2999-01-01T00:00Z"],
+            "give --for (how long) or --until",
+        ),
         (["silence", "--group", "Core", "--for", "soon"], "--for soon: "),
         (["silence", "--group", "Core", "--for", "366d"], "may last for 365 days at most"),
         (["silence", "--group", "Core", "--until", "tomorrow"], "--until tomorrow: expected a date and a time"),
@@ -147,7 +150,10 @@ def test_an_incident_is_closed_and_explained(harness: StoreHarness) -> None:
         (["pause", "Appi"], "no probe has the id or name Appi; did you mean 'api'? `watchdog status` lists them"),
         (["resume", "Appi"], "no probe has the id or name Appi; did you mean 'api'? `watchdog status` lists them"),
         (["ack", "Appi"], "no incident has the id Appi, and no probe has this id or name; did you mean 'api'?"),
-        (["pause", "Api", "--for", "1h", "--until", "2999-01-01T00:00Z"], "state --for or --until, and not both"),
+        (
+            ["pause", "Api", "--for", "1h", "--until", "2999-01-01T00:00Z"],
+            "give --for (how long) or --until (when it ends), not both",
+        ),
         (["pause", "Api", "--for", "366d"], "a pause may last for 365 days at most"),
         (["pause", "Api", "--until", "2001-01-01T00:00Z"], "the pause would end in the past"),
         (["resume", "Api"], "Api is not paused"),
@@ -325,7 +331,7 @@ def test_missing_jobs_are_forgotten_in_the_name_of_the_user(harness: StoreHarnes
     ]
     for words, message in {
         "api hourly": "hourly is not missing; missing jobs of Api: nightly, weekly",
-        "apj": "no probe has the id or name apj: `watchdog status` lists them",
+        "apj": "no probe has the id or name apj; did you mean 'api'? `watchdog status` lists them",
     }.items():
         ran = invoke_command("jobs", "forget", *words.split())
         assert (ran.exit_code, ran.stdout, ran.stderr) == (2, "", f"watchdog: {message}\n")

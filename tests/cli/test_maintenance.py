@@ -83,7 +83,7 @@ def test_planned_maintenance_is_listed_and_cancelled(harness: StoreHarness) -> N
     for words, error in (
         (["--start", "soon", "--for", "1h"], "--start soon: expected a date and a time"),
         (["--start", "2001-01-01T00:00Z", "--for", "1h"], "would start in the past"),
-        (["--start", start], "state either --for or --until"),
+        (["--start", start], "give --for (how long) or --until (when it ends)"),
     ):
         ran = invoke_command("maintenance", "begin", "--id", "api", *words)
         assert (ran.exit_code, error in ran.stderr) == (2, True), words
@@ -117,7 +117,7 @@ def test_json_of_a_beginning(harness: StoreHarness) -> None:
     [
         (["begin", "--for", "1h"], "nothing is selected"),
         (["begin", "--all", "--group", "Core", "--for", "1h"], "`--all` selects everything"),
-        (["begin", "--all"], "state either --for or --until"),
+        (["begin", "--all"], "give --for (how long) or --until (when it ends)"),
         (["begin", "--all", "--for", "0s"], "longer than 0"),
         (["begin", "--all", "--for", "soon"], "--for soon"),
         (["begin", "--all", "--until", "2020-01-01T00:00Z"], "would end in the past"),

@@ -32,7 +32,7 @@ ALWAYS = EscalationStep(AFTER_MS, ("pager",))
         ("after a downtime, it is late", UNLESS_ACKNOWLEDGED, {"now": DUE_AT * 2}, True, "still_open", None),
         ("an incident that is over", UNLESS_ACKNOWLEDGED, {"is_open": False}, False, "incident_is_over", None),
         ("once for each destination", UNLESS_ACKNOWLEDGED, {"is_notified": True}, False, "already_notified", None),
-        ("someone takes care of it", UNLESS_ACKNOWLEDGED, {"is_acknowledged": True}, False, "acknowledged", None),
+        ("someone is handling it", UNLESS_ACKNOWLEDGED, {"is_acknowledged": True}, False, "acknowledged", None),
         ("a step that no one can cancel", ALWAYS, {"is_acknowledged": True}, True, "still_open", None),
         ("a silence postpones it", UNLESS_ACKNOWLEDGED, {"is_silenced": True}, False, "silenced", None),
         ("a silence postpones every step", ALWAYS, {"is_silenced": True}, False, "silenced", None),

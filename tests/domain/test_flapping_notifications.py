@@ -34,7 +34,7 @@ WORSE = {"has_notice": True, "is_more_severe": True}
         ("no end", "resolved", SENT, True, "alert_is_flapping"),
         ("no end to who knows nothing", "resolved", {}, True, "alert_is_flapping"),
         ("no reminder", "reminder", SENT, True, "alert_is_flapping"),
-        ("who takes care of the incident is shown", "acknowledged", SENT, False, "destination_knows_incident"),
+        ("who is handling the incident is shown", "acknowledged", SENT, False, "destination_knows_incident"),
         ("whose alerts it mutes as well", "mutes", SENT, False, "destination_knows_incident"),
     ],
 )

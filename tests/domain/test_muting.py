@@ -128,7 +128,7 @@ def test_an_incident_that_is_muted(
         ("a change of what people know", CHANGED, True, True),
         ("the end of what no one knows", RESOLVED, False, True),
         ("people who know of the incident get its end", RESOLVED, True, False),
-        ("and see who takes care of it", IncidentEvent.ACKNOWLEDGED, True, False),
+        ("and see who is handling it", IncidentEvent.ACKNOWLEDGED, True, False),
         ("a message that was not sent shows nothing", IncidentEvent.ACKNOWLEDGED, False, True),
     ],
 )

@@ -41,8 +41,15 @@ OPENED, CHANGED, RESOLVED, ACKNOWLEDGED = (
         ("an end that no silence selects is sent", RESOLVED, False, True, False, "not_silenced"),
         ("people who know of the incident get its end", RESOLVED, True, True, False, "destination_knows_incident"),
         ("the end of an unknown incident is held back", RESOLVED, True, False, True, "opening_not_sent"),
-        ("a message that exists shows who takes care", ACKNOWLEDGED, True, True, False, "destination_knows_incident"),
-        ("without a message, no one learns who takes care", ACKNOWLEDGED, True, False, True, "opening_not_sent"),
+        (
+            "a message that exists shows who is handling it",
+            ACKNOWLEDGED,
+            True,
+            True,
+            False,
+            "destination_knows_incident",
+        ),
+        ("without a message, no one learns who is handling it", ACKNOWLEDGED, True, False, True, "opening_not_sent"),
     ],
 )
 def test_what_a_silence_holds_back(

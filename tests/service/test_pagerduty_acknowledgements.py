@@ -263,7 +263,7 @@ async def test_a_group_is_acknowledged_with_its_last_open_incident(
         await play.fail("api", "shop", "docs")
         play.acknowledge("api")
         await play.harness.advance(MINUTE_MS)
-        assert play.actions == ["trigger"], "no one takes care of the others"
+        assert play.actions == ["trigger"], "no one is handling the others"
         await play.recover("docs")
         play.acknowledge("shop")
         await play.harness.settle()

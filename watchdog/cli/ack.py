@@ -1,4 +1,4 @@
-"""`watchdog ack`: someone takes care of an incident."""
+"""`watchdog ack`: shows that someone is handling an incident."""
 
 from __future__ import annotations
 

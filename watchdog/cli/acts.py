@@ -23,13 +23,15 @@ MatchedProbeOption = Annotated[
 ]
 MatchedGroupOption = Annotated[str, typer.Option("--group", help="Group of the probes.")]
 MatchedTagsOption = Annotated[
-    list[str] | None, typer.Option("--tag", help="Tag; of several, a probe must have all.")
+    list[str] | None, typer.Option("--tag", help="Tag; repeat it to require several.")
 ]  # fmt: skip
 MatchedKindOption = Annotated[str, typer.Option("--kind", help="Kind of the probes, such as http.")]
 MatchedSeverityOption = Annotated[str, typer.Option("--severity", help="info, warning or critical.")]
-ActDurationOption = Annotated[str, typer.Option("--for", help="For how long, such as 30m, 4h or 2d.")]
-ActEndOption = Annotated[str, typer.Option("--until", help="Until when, such as 22:00Z or 2026-12-01T22:00+01:00.")]
-ActCommentOption = Annotated[str, typer.Option("--comment", help="Why, for others on call; at most 500 characters.")]
+ActDurationOption = Annotated[str, typer.Option("--for", help="How long, such as 30m, 4h or 2d.")]
+ActEndOption = Annotated[str, typer.Option("--until", help="When it ends, such as 22:00Z or 2026-12-01T22:00+01:00.")]
+ActCommentOption = Annotated[
+    str, typer.Option("--comment", help="Reason, shown to others on call; at most 500 characters.")
+]
 
 
 @contextmanager

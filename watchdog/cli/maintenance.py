@@ -104,7 +104,7 @@ def maintenance_begin_command(
 
     match = ProbeMatcher(parse_severity_option(severity), frozenset(tags or ()), group, kind, probe)
     if bool(duration) == bool(until):
-        exit_with_error("state either --for or --until: for how long, or until when")
+        exit_with_error("give --for (how long) or --until (when it ends)")
     duration_ms = parse_for_option_ms(duration) if duration else 0
     ends_at = parse_instant_option("--until", until) if until else 0
     starts_at = parse_instant_option("--start", start) if start else None

@@ -36,7 +36,7 @@ def pause_command(
     from watchdog.service.acts import pause_probe
 
     if duration and until:
-        exit_with_error("state --for or --until, and not both: for how long, or until when")
+        exit_with_error("give --for (how long) or --until (when it ends), not both")
     duration_ms = parse_for_option_ms(duration) if duration else None
     ends_at = parse_instant_option("--until", until) if until else None
     with open_database_to_act(config) as (database, user, now):

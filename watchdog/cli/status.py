@@ -43,10 +43,12 @@ def status_command(
     group: Annotated[str, typer.Option(help="Only the probes of this group.")] = "",
     states: Annotated[
         list[str] | None,
-        typer.Option("--state", metavar="STATE", help="Only in this state; of several, in one of them."),
+        typer.Option("--state", metavar="STATE", help="Only in this state; repeat it to allow several."),
     ] = None,
     kind: Annotated[str, typer.Option(help="Only of this kind, such as http.")] = "",
-    tags: Annotated[list[str] | None, typer.Option("--tag", help="Only with this tag; of several, with all.")] = None,
+    tags: Annotated[
+        list[str] | None, typer.Option("--tag", help="Only with this tag; repeat it to require several.")
+    ] = None,
     search: Annotated[
         str, typer.Option(metavar="WORDS", help="As on the page of probes: words, or group:, kind:, tag:, state:.")
     ] = "",
@@ -163,7 +165,7 @@ def _list_watchdog_process_notes(membership: LiveWatchdogProcesses) -> Iterator[
 
 
 def _load_notes_of_open_incidents(connection: Connection, now: int) -> dict[str, str]:
-    """By incident: who takes care of it, and what holds back its notifications. Empty: neither."""
+    """By incident: who is handling it, and what holds back its notifications. Empty: neither."""
     from watchdog.store.read.status import list_incidents
     from watchdog.web.pages.incidents import describe_what_holds_back
     from watchdog.web.times import remove_time_markup

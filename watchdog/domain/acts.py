@@ -53,7 +53,7 @@ class Actor(NamedTuple):
 
 
 class Acknowledgement(NamedTuple):
-    """Someone takes care of an incident."""
+    """Someone is handling an incident."""
 
     at: int
     """Epoch ms."""

@@ -27,7 +27,7 @@ class EscalationDecisionReason(StrEnum):
     ALREADY_NOTIFIED = "already_notified"
     """By the route itself, or by another step."""
     ACKNOWLEDGED = "acknowledged"
-    """Someone takes care of the incident."""
+    """Someone is handling the incident."""
     SILENCED = "silenced"
     """It is sent when the silence ends."""
     PAUSED = "paused"

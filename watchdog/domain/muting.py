@@ -190,7 +190,7 @@ def decide_muting_of_muted_incident(
 
 def is_notification_held_back(event: IncidentEvent, *, is_notified: bool) -> bool:
     """Of an incident that waits or is muted. `is_notified`: the destination was sent that it opened. Who knows of the
-    incident gets its end, and is shown who takes care of it."""
+    incident gets its end, and is shown who is handling it."""
     return event in (IncidentEvent.OPENED, IncidentEvent.CHANGED) or not is_notified
 
 

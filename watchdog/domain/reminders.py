@@ -19,7 +19,7 @@ class ReminderDecisionReason(StrEnum):
     """The probe has no `repeat_interval`."""
     INCIDENT_IS_OVER = "incident_is_over"
     ACKNOWLEDGED = "acknowledged"
-    """Someone takes care of the incident."""
+    """Someone is handling the incident."""
     SILENCED = "silenced"
     PAUSED = "paused"
     """The probe of the incident."""

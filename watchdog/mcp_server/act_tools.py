@@ -72,7 +72,7 @@ class ActTools:
     async def acknowledge(
         self, incident: OpenIncidentParameter, ctx: ActToolContext, comment: CommentParameter = ""
     ) -> ActToolResult:
-        """State that someone takes care of an open incident: {incident, acknowledgement: {at, by, through, comment}}.
+        """Show that someone is handling an open incident: {incident, acknowledgement: {at, by, through, comment}}.
         Pages and the Slack message show it. The first acknowledgement stays; safe to repeat. Requires an API key with
         role operator.
         """

@@ -164,7 +164,7 @@ def format_share_of_incidents(texts: Sequence[str], open_count: int) -> str:
 
 
 def _build_acknowledged_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
-    """Who takes care of it, with the comment."""
+    """Who is handling it, with the comment."""
     if (acknowledgement := context.incident.acknowledgement) is None:
         return ()
     comment = to_safe_single_line(acknowledgement.comment, MAX_MESSAGE_CAUSE_CHARS)

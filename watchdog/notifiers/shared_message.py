@@ -246,7 +246,7 @@ def _build_flapping_alerts_fields(context: AlertMessageContext) -> list[AlertMes
 
 
 def count_unacknowledged_incidents(context: AlertMessageContext) -> int:
-    """How many incidents of the message are open, without anyone who takes care of them."""
+    """How many incidents of the message are open, without anyone who is handling them."""
     incidents = [member.incident for member in context.members] or [context.incident]
     return sum(incident.resolved_at is None and incident.acknowledgement is None for incident in incidents)
 
@@ -258,7 +258,7 @@ def format_acknowledgement_change_of_incidents(context: AlertMessageContext) -> 
 
 
 def _describe_acknowledgements_of_incidents(context: AlertMessageContext) -> str:
-    """Who takes care of the open incidents: "by Ana at 03:12 UTC", "2 of 7 by Ana at 03:12 UTC"; empty if no one."""
+    """Who is handling the open incidents: "by Ana at 03:12 UTC", "2 of 7 by Ana at 03:12 UTC"; empty if no one."""
     open_incidents = [member.incident for member in context.members if member.incident.resolved_at is None]
     acknowledged = [incident.acknowledgement for incident in open_incidents if incident.acknowledgement]
     newest_first = sorted(acknowledged, key=lambda acknowledgement: -acknowledgement.at)

@@ -18,7 +18,7 @@ from watchdog.store.write.forgotten_jobs import ForgottenJobs
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
 class AcknowledgementJson(TypedDict):
-    """Who takes care of an incident."""
+    """Who is handling an incident."""
 
     at: str
     by: str
@@ -30,7 +30,7 @@ class AcknowledgementJson(TypedDict):
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
 class IncidentAcknowledgementJson(TypedDict):
-    """An incident, and who takes care of it."""
+    """An incident, and who is handling it."""
 
     incident: str
     """Its id."""

@@ -32,7 +32,7 @@ def drop_edits_of_uneditable_messages(
 
 
 def drop_outdated_acknowledgements(connection: sa.Connection, now: int, destinations: Collection[str]) -> None:
-    """Drops those of a message that names an open incident which no one takes care of, or no open incident that the
+    """Drops those of a message that names an open incident which no one is handling, or no open incident that the
     destination was or will be notified of. `destinations`: track acknowledgements."""
     if not destinations:
         return

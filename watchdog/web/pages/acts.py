@@ -57,7 +57,7 @@ class IncidentTimelineEvent:
 def build_acknowledgement_and_silence_banners(
     connection: Connection, record: IncidentRecord, now: int
 ) -> Iterator[PageBanner]:
-    """Who takes care of an open incident, and why no one is notified of it."""
+    """Who is handling an open incident, and why no one is notified of it."""
     if record.incident.resolved_at is not None:
         return
     for pause in load_pauses_in_effect(connection, [record.probe.database_id]).values():

@@ -46,7 +46,7 @@ class IncidentsPageRow:
     is_open: bool
     duration_text: str
     marks: tuple[str, ...]
-    """Who takes care of it, and what holds back its notifications."""
+    """Who is handling it, and what holds back its notifications."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +190,7 @@ def _get_list_position(record: IncidentRecord) -> IncidentListPosition:
 
 
 def describe_what_holds_back(record: IncidentRecord, now: int) -> tuple[str, ...]:
-    """Of an open incident: who takes care of it, and what holds back its notifications, except for a pause or
+    """Of an open incident: who is handling it, and what holds back its notifications, except for a pause or
     maintenance of its probe."""
     return (*describe_acts(record.incident, record.silences, now), *describe_muting(record), *describe_flapping(record))
 
@@ -198,7 +198,7 @@ def describe_what_holds_back(record: IncidentRecord, now: int) -> tuple[str, ...
 def load_marks_of_open_incidents(
     connection: Connection, records: Iterable[IncidentRecord], now: int
 ) -> dict[str, tuple[str, ...]]:
-    """By incident: who takes care of it, and what holds back its notifications: "acknowledged by Ana", "silenced until
+    """By incident: who is handling it, and what holds back its notifications: "acknowledged by Ana", "silenced until
     03:29 UTC". Incidents that are over are missing."""
     maintenance_ends = load_maintenance_ends_by_probe(connection, now)
     pauses = load_pauses_in_effect(connection)

@@ -134,7 +134,7 @@ class ProbesPageRow:
     problem_text: str
     """Who paused it, and the first open incident, cause first; empty if there is neither."""
     marks: tuple[str, ...]
-    """Until when it is in maintenance, who takes care of that incident, and until when it is silenced."""
+    """Until when it is in maintenance, who is handling that incident, and until when it is silenced."""
     last_outcome: str
     last_run_at: int | None
     sparkline: Markup

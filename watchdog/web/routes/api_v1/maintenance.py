@@ -71,7 +71,7 @@ class MaintenanceMatchBody(ProbeMatchBody):
 
 
 class MaintenanceBody(TimedActBody):
-    """State either `until` or `duration_ms`: until when, or for how long from the start."""
+    """Give either `until` (when it ends) or `duration_ms` (how long, from the start)."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
         json_schema_extra={"examples": [{"match": {"group": "Core"}, "duration_ms": 7_200_000, "comment": "upgrade"}]}

@@ -82,7 +82,7 @@ class ActBody(NoQueryParameters):
     """What every act may state."""
 
     comment: Annotated[str, Field(max_length=MAX_ACT_COMMENT_CHARS)] = ""
-    """Why, for others on call."""
+    """Reason, shown to others on call."""
     on_behalf_of: ActorName = ""
     """The person who acts through a program. The key acts as well: "ops for Ana"."""
 
@@ -91,7 +91,7 @@ NO_COMMENT = ActBody()
 
 
 class TimedActBody(ActBody):
-    """An act that lasts for a time. State either `until` or `duration_ms`: until when, or for how long."""
+    """An act that lasts for a time. Give either `until` (when it ends) or `duration_ms` (how long)."""
 
     until: Instant | None = None
     duration_ms: Annotated[StrictInt, Field(ge=1, le=MAX_SILENCE_DURATION_MS)] | None = None
@@ -99,7 +99,7 @@ class TimedActBody(ActBody):
     @model_validator(mode="after")
     def _require_one_end(self) -> Self:
         if (self.until is None) == (self.duration_ms is None):
-            raise ValueError("state either until or duration_ms: until when, or for how long")
+            raise ValueError("give either until (when it ends) or duration_ms (how long)")
         return self
 
     def compute_end(self, now: int) -> int:

@@ -21,7 +21,7 @@ from watchdog.web.routes.operators import OperatorRouteContext
 
 
 class PauseBody(ActBody):
-    """State `until` or `duration_ms`: until when, or for how long. Without either, until the probe is resumed."""
+    """Give `until` (when it ends) or `duration_ms` (how long). Without either, until the probe is resumed."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
         json_schema_extra={"examples": [{"duration_ms": 7_200_000, "comment": "the server is moved"}]}
@@ -32,7 +32,7 @@ class PauseBody(ActBody):
     @model_validator(mode="after")
     def _forbid_two_ends(self) -> Self:
         if self.until is not None and self.duration_ms is not None:
-            raise ValueError("state until or duration_ms, and not both: until when, or for how long")
+            raise ValueError("give until (when it ends) or duration_ms (how long), not both")
         return self
 
     def compute_end(self, now: int) -> int | None:

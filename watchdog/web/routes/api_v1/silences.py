@@ -86,7 +86,7 @@ class SilenceMatchBody(ProbeMatchBody):
 
 
 class SilenceBody(TimedActBody):
-    """State either `until` or `duration_ms`: until when, or for how long."""
+    """Give either `until` (when it ends) or `duration_ms` (how long)."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
         json_schema_extra={"examples": [{"match": {"group": "Search"}, "duration_ms": 7_200_000, "comment": "upgrade"}]}
