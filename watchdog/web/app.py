@@ -82,10 +82,9 @@ def create_web_app(
     status_pages = StatusPageCache(run_read_query, clock, status_page, renderer)
     context = OperatorRouteContext(
         run_read_query=run_read_query, run_act=run_act, clock=clock, authenticator=Authenticator(api_keys, clock),
-        renderer=renderer, destination_addresses=destination_addresses, list_notes=list_notes,
-        config_warnings=config_warnings, config_actions=config_actions, check_in_addresses=check_in_addresses,
-        has_run_effect=has_run_effect,
-        streams=EventStreams(transition_feed, run_read_query), receiver_tester=receiver_tester,
+        renderer=renderer, destination_addresses=destination_addresses, check_in_addresses=check_in_addresses,
+        config_warnings=config_warnings, config_actions=config_actions, has_run_effect=has_run_effect,
+        streams=EventStreams(transition_feed, run_read_query), receiver_tester=receiver_tester, list_notes=list_notes,
     )  # fmt: skip
     readiness_check = ReadinessChecker(run_read_query, not_ready_reason, destination_addresses, clock)
     routers = (
