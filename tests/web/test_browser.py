@@ -101,6 +101,8 @@ def test_acknowledging_and_silencing_without_javascript(browser: Browser, acme: 
         page.get_by_label("For how long").fill("2d")
         page.get_by_role("button", name="Silence", exact=True).press("Enter")
         page.get_by_role("button", name="End s-").first.press("Enter")
+        page.get_by_role("heading", level=1, name="End the silence s-").wait_for()
+        page.get_by_role("button", name="End it", exact=True).press("Enter")
         page.get_by_role("heading", level=1, name="1 silence in effect", exact=True).wait_for()
         page.goto(f"{address}/maintenance")
         for duration in ("2d", "1h"):
