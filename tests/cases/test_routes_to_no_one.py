@@ -23,7 +23,7 @@ def test_validate_names_the_probes_without_a_route_and_the_route_without_a_probe
     ]  # fmt: skip
     assert "no route matches probe 'B', so no one is notified" in lines[1]
     assert "no route matches probe 'C', so no one is notified" in lines[2]
-    assert "route 2 matches no probe: no probe has the group 'Nope'" in lines[3]
+    assert "this route matches no probe: no probe has the group 'Nope'" in lines[3]
 
 
 SOON = {"every": "1s", "timeout": "1s", "alert": {"failure_threshold": 1}}

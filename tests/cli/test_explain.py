@@ -148,7 +148,7 @@ def test_the_incident_of_a_probe() -> None:
     incident = invoke_command("explain", f"{1:024x}").stdout
     head, routing, rest = ran.stdout.split("\n\n", 2)
     assert head.splitlines()[:2] == ["API: down", "1\xa0open incident, below"]
-    assert routing.startswith("Whom another incident notifies: no one")
+    assert routing.startswith("Another incident would notify: no one")
     assert rest == incident
     detail = invoke_command("explain", "api", "-o", "json").json
     assert (detail["probe"]["probe"], [each["id"] for each in detail["incidents"]]) == ("api", [f"{1:024x}"])

@@ -63,7 +63,7 @@ def test_what_may_open_an_incident_and_whom_it_would_notify(harness: StoreHarnes
     assert lines[3:] == [
         "2 of the 3 bad results in a row that open an incident",
         "",
-        "Whom a new incident notifies: oncall/slack",
+        "A new incident would notify: oncall/slack",
         "  Route 1 does not match: group is empty, not Core",
         "  Route 2 does not match: reason is http.503, not tls",
         "  Route 3 matches: notifies oncall",
@@ -76,7 +76,7 @@ def test_routes_for_some_reasons_are_named_if_the_reason_is_open(harness: StoreH
     lines = explain()
     assert lines[1] == "No incident is open"
     assert lines[-4:] == [
-        "Whom a new incident notifies: security/email, oncall/slack",
+        "A new incident would notify: security/email, oncall/slack",
         "  Route 1 does not match: group is empty, not Core",
         "  Route 2 matches: notifies security (only for tls)",
         "  Route 3 matches: notifies oncall",

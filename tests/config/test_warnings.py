@@ -77,43 +77,46 @@ CASES = [
     Case(
         "an unknown group, with the one that was probably meant",
         f"{FLEET}routes: [{{match: {{group: core}}, receivers: [oncall]}}, {{receivers: [oncall]}}]",
-        (":5:26: routes.0.match.group: route 1 matches no probe: no probe has the group 'core'; did you mean 'Core'?",),
+        (
+            ":5:26: routes.0.match.group: this route matches no probe: no probe has the group 'core'; did you mean "
+            "'Core'?",
+        ),
     ),
     Case(
         "an unknown tag beside a known one",
         f"{FLEET}routes: [{{match: {{tags: [prod, eu]}}, receivers: [oncall]}}, {{receivers: [oncall]}}]",
-        (":5:32: routes.0.match.tags.1: route 1 matches no probe: no probe has the tag 'eu'; defined: prod",),
+        (":5:32: routes.0.match.tags.1: this route matches no probe: no probe has the tag 'eu'; defined: prod",),
     ),
     Case(
         "a kind that no probe is of",
         f"{FLEET}routes: [{{match: {{kind: mcp}}, receivers: [oncall]}}, {{receivers: [oncall]}}]",
-        (":5:25: routes.0.match.kind: route 1 matches no probe: no probe is of kind mcp",),
+        (":5:25: routes.0.match.kind: this route matches no probe: no probe is of kind mcp",),
     ),
     Case(
         "a severity that no probe has",
         f"{FLEET}routes: [{{match: {{severity: critical}}, receivers: [oncall]}}, {{receivers: [oncall]}}]",
-        (":5:29: routes.0.match.severity: route 1 matches no probe: no probe has alert.severity critical",),
+        (":5:29: routes.0.match.severity: this route matches no probe: no probe has alert.severity critical",),
     ),
     Case(
         "values that exist, but not together",
         f"{FLEET}routes: [{{match: {{tags: [prod], group: Core}}, receivers: [oncall]}}, {{receivers: [oncall]}}]",
-        (":5:18: routes.0.match: route 1 matches no probe: no probe fits all of its fields",),
+        (":5:18: routes.0.match: this route matches no probe: no probe fits all of its fields",),
     ),
     Case(
         "a probe by name and a tag that it does not have",
         f"{FLEET}routes: [{{match: {{tags: [prod], probe: B}}, receivers: [oncall]}}, {{receivers: [oncall]}}]",
-        (":5:18: routes.0.match: route 1 matches no probe: no probe fits all of its fields",),
+        (":5:18: routes.0.match: this route matches no probe: no probe fits all of its fields",),
     ),
     Case(
         "a route below one that matches everything",
         f"{FLEET}routes:\n  - receivers: [oncall]\n  - {{match: {{tags: [prod]}}, receivers: [oncall]}}",
-        (":7:5: routes.1: route 2 is never reached, because route 1 (",),
+        (":7:5: routes.1: this route is never reached, because the route at ",),
     ),
     Case(
         "a route below two that together match all of its probes",
         f"{FLEET}routes:\n  - {{match: {{tags: [prod]}}, receivers: [oncall]}}\n"
         "  - {match: {group: Core}, receivers: [oncall]}\n  - {match: {kind: http}, receivers: [oncall]}",
-        (":8:5: routes.2: route 3 is never reached, because route 1 (",),
+        (":8:5: routes.2: this route is never reached, because the route at ",),
     ),
     Case(
         "a route below one that continues is reached",
@@ -137,7 +140,7 @@ CASES = [
         "[oncall]}, {match: {group: Core}, receivers: [oncall]}]",
         (
             ":4:12: probes.2.name: no route matches probe 'C ${CITY}'",
-            ":6:38: routes.0.match.tags.0: route 1 matches no probe: no probe has the tag '${CITY}'; defined: prod",
+            ":6:38: routes.0.match.tags.0: this route matches no probe: no probe has the tag '${CITY}'; defined: prod",
         ),
     ),
     # --- needs and inhibit

@@ -75,7 +75,7 @@ def iter_probe_explanation_lines(explained: ExplainedProbe) -> Iterator[str]:
         yield capitalize_first(pending.describe())
     yield from _iter_hold_lines(explained)
     yield ""
-    yield f"Whom {'another' if count else 'a new'} incident notifies: {', '.join(routing.destinations) or 'no one'}"
+    yield f"{'Another' if count else 'A new'} incident would notify: {', '.join(routing.destinations) or 'no one'}"
     yield from (f"{INDENT}{capitalize_first(step)}" for step in routing.routing_log)
 
 

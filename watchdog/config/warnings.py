@@ -195,13 +195,11 @@ def _find_notification_route_warnings(
         )
         if not matched and not names_own_probe:
             yield from _find_match_without_probe_warnings(
-                f"route {index + 1} matches no probe", config.routes[index].match, node, probes
+                "this route matches no probe", config.routes[index].match, node, probes
             )
         elif matched and index not in applied:
             earlier = sorted({ends[written.info.id] for written in matched})
-            yield _build_yaml_node_warning(
-                node, _describe_unreachable_notification_route(index, earlier, sources.routes)
-            )
+            yield _build_yaml_node_warning(node, _describe_unreachable_notification_route(earlier, sources.routes))
     matched_ids = {probe_id for ids in applied.values() for probe_id in ids}
     for written in probes:
         if written.info.id not in matched_ids:
@@ -214,11 +212,11 @@ def _find_notification_route_warnings(
             )
 
 
-def _describe_unreachable_notification_route(index: int, earlier: Sequence[int], nodes: Sequence[YamlNode]) -> str:
-    places = " and ".join(f"route {i + 1} ({nodes[i].location})" for i in earlier)
+def _describe_unreachable_notification_route(earlier: Sequence[int], nodes: Sequence[YamlNode]) -> str:
+    places = " and ".join(f"the route at {nodes[i].location}" for i in earlier)
     match_first = "match its probes first and do" if len(earlier) > 1 else "matches its probes first and does"
     return (
-        f"route {index + 1} is never reached, because {places} {match_first} not continue: move it up, or set "
+        f"this route is never reached, because {places} {match_first} not continue: move it up, or set "
         "`continue: true` above it"
     )
 
