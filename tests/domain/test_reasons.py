@@ -123,6 +123,8 @@ LOOK_ALIKES = {
     "incident.j2",
     "mcp.client",
     "mcp.shared",
+    "canary.finish_within",
+    "canary.start_within",
     "mcp.url",
     "probe.j2",
 }
