@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from benchmarks.measurements import Measurement
-from watchdog.app import RunningWatchdogService, open_running_watchdog_service
+from watchdog.app import RunningWatchdogService, start_watchdog_service_and_stop_on_exit
 from watchdog.config.load import load_config
 from watchdog.domain.model import Outcome
 from watchdog.service.clock import read_wall_clock_ms
@@ -46,7 +46,9 @@ class Fault(NamedTuple):
 async def watching(folder: Path, probes: list[dict[str, Any]]) -> AsyncIterator[RunningWatchdogService]:
     """A service with these probes and with a database in the folder, once all of them have passed."""
     config = {"storage": {"url": f"sqlite:///{folder / 'watchdog.db'}"}, "probes": probes}
-    async with open_running_watchdog_service(load_config(folder / "watchdog.yaml", json.dumps(config), {})) as app:
+    async with start_watchdog_service_and_stop_on_exit(
+        load_config(folder / "watchdog.yaml", json.dumps(config), {})
+    ) as app:
         observer = Observer(app)
         await observer.wait_until_all_pass(START_TIMEOUT_S)
         print(f"  failing before the first fault: {sorted(observer.failing_probe_ids()) or 'none'}", flush=True)

@@ -170,11 +170,11 @@ def bare_starlette_app() -> ASGIApp:
 async def watchdog_server(config: Path, stack: AsyncExitStack) -> BenchmarkedServer:
     import sqlalchemy as sa
 
-    from watchdog.app import create_asgi_app, open_running_watchdog_service
+    from watchdog.app import create_asgi_app, start_watchdog_service_and_stop_on_exit
     from watchdog.config.load import load_config
     from watchdog.store.tables import check_ins
 
-    app = await stack.enter_async_context(open_running_watchdog_service(load_config(config)))
+    app = await stack.enter_async_context(start_watchdog_service_and_stop_on_exit(load_config(config)))
     log_path = app.loaded_config.config.storage.check_in_log_path
 
     def waiting() -> int:

@@ -19,7 +19,7 @@ import structlog
 
 from benchmarks.measurements import Measurement, percentile
 from tests.support.fakes import FakeHttpTarget, FakeMailServer, FakeSlack, FakeWebhookReceiver
-from watchdog.app import open_running_watchdog_service
+from watchdog.app import start_watchdog_service_and_stop_on_exit
 from watchdog.config.load import load_config
 from watchdog.domain import flapping
 from watchdog.domain.model import ClaimedSlot, ResultToRecord
@@ -76,7 +76,9 @@ async def _measure_latencies(
         "email": {"host": "127.0.0.1", "port": mail_server.port, "security": "none", "from": "watchdog@acme.example"},
     }
     latencies: dict[str, list[float]] = {kind: [] for kind in arrival_times}
-    async with open_running_watchdog_service(load_config(folder / "watchdog.yaml", json.dumps(config), {})) as app:
+    async with start_watchdog_service_and_stop_on_exit(
+        load_config(folder / "watchdog.yaml", json.dumps(config), {})
+    ) as app:
         service = app.service
         handed_over_at = 0.0
 

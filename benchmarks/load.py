@@ -58,14 +58,14 @@ def prove() -> Iterator[Measurement]:
 
 
 async def _run_and_measure(config: Path) -> None:
-    from watchdog.app import create_asgi_app, open_running_watchdog_service
+    from watchdog.app import create_asgi_app, start_watchdog_service_and_stop_on_exit
     from watchdog.config.load import load_config
     from watchdog.server import WebServer, open_listen_socket
 
     loaded = load_config(config)
     lags: list[int] = []
     async with (
-        open_running_watchdog_service(loaded) as app,
+        start_watchdog_service_and_stop_on_exit(loaded) as app,
         WebServer(create_asgi_app(app), open_listen_socket("127.0.0.1", 0)),
     ):
         await asyncio.sleep(WARM_UP_S)

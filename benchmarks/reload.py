@@ -29,7 +29,7 @@ from benchmarks.reload_harness import DiffOutput, Files, History, ReloadHarness,
 from tests.support.config_edits import BASE, CONFIG_EDITS, check_reload, load
 from tests.support.fakes import FakeWebhookReceiver
 from tests.support.postgres import find_postgres, running_postgres
-from watchdog.app import create_asgi_app, open_running_watchdog_service
+from watchdog.app import create_asgi_app, start_watchdog_service_and_stop_on_exit
 
 MAX_EFFECT_S = 2.0
 MAX_MESSAGE_WAIT_S = 8.0
@@ -110,7 +110,7 @@ async def measure_edits_in_process() -> Measurement:
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/watchdog.db"
-        async with open_running_watchdog_service(load(Path(folder), url, BASE)) as app:
+        async with start_watchdog_service_and_stop_on_exit(load(Path(folder), url, BASE)) as app:
             create_asgi_app(app)
             for edit in CONFIG_EDITS:
                 try:

@@ -224,7 +224,7 @@ class LoopMonitor:
 
 
 async def _run_and_measure(config: Path) -> None:
-    from watchdog.app import open_running_watchdog_service
+    from watchdog.app import start_watchdog_service_and_stop_on_exit
     from watchdog.cli.common import freeze_heap_and_enable_gc
     from watchdog.config.load import load_config
     from watchdog.domain.model import Outcome, ResultToRecord
@@ -238,7 +238,7 @@ async def _run_and_measure(config: Path) -> None:
     monitor, results = LoopMonitor(), list[ResultToRecord]()
     loaded = load_config(config)
     freeze_heap_and_enable_gc()  # as `watchdog run` does
-    async with open_running_watchdog_service(loaded) as app:
+    async with start_watchdog_service_and_stop_on_exit(loaded) as app:
         service = app.service
         heap_task = asyncio.create_task(keep_heap_small())
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.check_in_receiver import FakeCheckInReceiver, unreachable_url
 from watchdog import checkin
-from watchdog.checkin import CHECK_IN_URL_ENV_VAR, check_in, send_check_in
+from watchdog.checkin import CHECK_IN_URL_ENV_VAR, check_in, send_check_in_once
 
 
 @pytest.fixture(autouse=True)
@@ -149,7 +149,7 @@ def test_a_retried_check_in_has_its_age(receiver: FakeCheckInReceiver, monkeypat
 
 
 def test_the_end_of_a_long_text_is_sent(receiver: FakeCheckInReceiver) -> None:
-    send_check_in(receiver.url, "log", "r", 0, b"x" * 50_000 + b"end")
+    send_check_in_once(receiver.url, "log", "r", 0, b"x" * 50_000 + b"end")
     assert (len(receiver.received[0].body), receiver.received[0].body[-3:]) == (10_240, "end")
 
 

@@ -11,7 +11,7 @@ from threading import Thread
 
 import pytest
 
-from watchdog.source_parsing import parse_source_in_one_thread_at_a_time, serialize_calls
+from watchdog.source_parsing import make_ast_parse_run_in_one_thread_at_a_time, serialize_calls
 
 SOURCE = "\n".join(f"def f{number}(a, b=[{number}, (1, 2)]): return {{a: [b, a + b]}}" for number in range(20))
 MAX_INTERRUPTION_S = 0.2
@@ -75,12 +75,12 @@ def test_a_thread_may_parse_while_another_one_does() -> None:
 
 def test_only_a_python_that_needs_it_waits(monkeypatch: pytest.MonkeyPatch, plain_parse: object) -> None:
     monkeypatch.setattr(sys, "version_info", NEW_PYTHON)
-    parse_source_in_one_thread_at_a_time()
+    make_ast_parse_run_in_one_thread_at_a_time()
     assert ast.parse is plain_parse
     monkeypatch.setattr(sys, "version_info", OLD_PYTHON)
-    parse_source_in_one_thread_at_a_time()
+    make_ast_parse_run_in_one_thread_at_a_time()
     waiting = ast.parse
     assert waiting is not plain_parse
-    parse_source_in_one_thread_at_a_time()
+    make_ast_parse_run_in_one_thread_at_a_time()
     assert ast.parse is waiting, "once"
     assert ast.dump(ast.parse("a = 1", mode="exec")) == ast.dump(ast.parse("a = 1"))

@@ -29,7 +29,7 @@ from watchdog.resources import find_resource_folder
 from watchdog.server import InboundConnectionGuard, InboundConnectionLimits, WebServer
 from watchdog.service.acts import run_act_and_send
 from watchdog.service.check_in_addresses import map_heartbeats_to_check_in_addresses
-from watchdog.service.check_in_log import CheckInLog
+from watchdog.service.check_in_log import CheckInWriteAheadLog
 from watchdog.service.check_ins import CHECK_IN_FLUSH_INTERVAL_S, DurableCheckInReceiver
 from watchdog.service.clock import Clock, WatchdogClock, read_boot_clock_ms, read_wall_clock_ms
 from watchdog.service.clock_synchronizer import ClockGenerationSynchronizer
@@ -56,10 +56,10 @@ from watchdog.service.notifications import NotificationSender
 from watchdog.service.process_configuration import (
     build_config_snapshot,
     build_watchdog_process_configuration,
-    join_as_watchdog_process,
+    join_and_create_process_lease_keeper,
     map_check_in_tokens_to_probe_ids,
 )
-from watchdog.service.process_metrics import collect_process_metrics
+from watchdog.service.process_metrics import collect_watchdog_activity_metrics
 from watchdog.service.process_resources import keep_heap_small
 from watchdog.service.receiver_tests import ReceiverTester
 from watchdog.service.scheduler import MonitoringService
@@ -67,7 +67,7 @@ from watchdog.service.slack_socket import SlackSockets
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.service.transition_feed import TransitionFeed
 from watchdog.signals import install_shutdown_event
-from watchdog.source_parsing import parse_source_in_one_thread_at_a_time
+from watchdog.source_parsing import make_ast_parse_run_in_one_thread_at_a_time
 from watchdog.store.database import Database
 from watchdog.store.migrate import upgrade_schema
 from watchdog.store.read.members import find_probe_id_by_check_in_token_digest
@@ -123,7 +123,7 @@ class RunningWatchdogService:
         notifiers = config.build_notifiers_by_destination()
         configured_probes = [*config.probes, build_watchdog_self_probe(self.store_executor, notifiers, self.clock)]
 
-        def prepare() -> tuple[WatchdogProcessConfiguration, ConfigChanges, ConnectivityCheck, list[WebChange]]:
+        def prepare_reload() -> tuple[WatchdogProcessConfiguration, ConfigChanges, ConnectivityCheck, list[WebChange]]:
             preload_probe_modules(config)
             sections = self.started_sections
             configuration = build_watchdog_process_configuration(loaded_config, configured_probes, sections)
@@ -133,14 +133,14 @@ class RunningWatchdogService:
             web_changes = [prepare_change(loaded_config) for prepare_change in self.web_change_preparations]
             return configuration, changes, connectivity_check, web_changes
 
-        configuration, changes, connectivity_check, web_changes = await asyncio.to_thread(prepare)
+        configuration, changes, connectivity_check, web_changes = await asyncio.to_thread(prepare_reload)
 
-        def compose() -> ReloadableServiceParts:
+        def build_reloadable_service_parts() -> ReloadableServiceParts:
             probes = map_database_ids_to_probes(membership.registry, configured_probes)
             return ReloadableServiceParts(probes, notifiers, config.server.public_url, connectivity_check)
 
         register = partial(membership.change_configuration, configuration)
-        if not await self.service.change_configuration(register, compose):
+        if not await self.service.change_configuration(register, build_reloadable_service_parts):
             return
         await self.service.trigger_task(PLAN_MAINTENANCE_TASK_NAME)
         former, self.loaded_config = self.loaded_config.config, loaded_config
@@ -158,7 +158,7 @@ class RunningWatchdogService:
 
 
 @asynccontextmanager
-async def open_running_watchdog_service(
+async def start_watchdog_service_and_stop_on_exit(
     loaded_config: LoadedConfig, wall_clock: Clock = read_wall_clock_ms, monotonic_clock: Clock = read_boot_clock_ms
 ) -> AsyncIterator[RunningWatchdogService]:
     """Build everything from a configuration, run it, and stop it in order.
@@ -166,7 +166,7 @@ async def open_running_watchdog_service(
     Raises WatchdogDatabaseSchemaError if a newer version wrote the database, StoreUnavailableError if it cannot be
     reached.
     """
-    parse_source_in_one_thread_at_a_time()
+    make_ast_parse_run_in_one_thread_at_a_time()
     config, database = loaded_config.config, Database(loaded_config.config.storage.url)
     watermark = ClaimWatermark(database, LOCAL_LOCATION_NAME)
     clock_synchronizer = ClockGenerationSynchronizer(WatchdogClock(wall_clock, monotonic_clock), watermark)
@@ -213,7 +213,7 @@ async def register_probes_and_build_service(
     config, database, mask = loaded_config.config, store_executor.database, loaded_config.mask
     notifiers = config.build_notifiers_by_destination()
     configured_probes = [*config.probes, build_watchdog_self_probe(store_executor, notifiers, clock)]
-    lease_keeper = await join_as_watchdog_process(loaded_config, configured_probes, store_executor, clock)
+    lease_keeper = await join_and_create_process_lease_keeper(loaded_config, configured_probes, store_executor, clock)
     membership, registry = lease_keeper.membership, lease_keeper.membership.registry
     watermark = clock_synchronizer.watermark if clock_synchronizer else ClaimWatermark(database, LOCAL_LOCATION_NAME)
     watermark.refuse_writes_in_another_clock_generation()
@@ -256,7 +256,7 @@ async def register_probes_and_build_service(
 def build_check_in_receiver(service: MonitoringService, loaded_config: LoadedConfig) -> DurableCheckInReceiver:
     """The receiver of check-ins, also for heartbeats of other processes."""
     return DurableCheckInReceiver(
-        check_in_log=CheckInLog(loaded_config.config.storage.check_in_log_path),
+        check_in_log=CheckInWriteAheadLog(loaded_config.config.storage.check_in_log_path),
         store_executor=service.store_executor,
         check_in_store=CheckInStore(service.store_executor.database),
         claims=service.claims,
@@ -285,17 +285,17 @@ def create_asgi_app(app: RunningWatchdogService) -> ASGIApp:
     mcp_app = LazyMcpApp(context, *list_allowed_hosts_and_origins(started_server.listen, started_server.public_url))
     web_app = ReplaceableAsgiApp(_create_asgi_app_of_pages_and_check_ins(app, app.loaded_config, mcp_app))
 
-    def prepare_change(loaded_config: LoadedConfig) -> WebChange:
+    def prepare_page_app_replacement(loaded_config: LoadedConfig) -> WebChange:
         config, replacement = loaded_config.config, _create_asgi_app_of_pages_and_check_ins(app, loaded_config, mcp_app)
 
-        def change() -> None:
+        def replace_page_app_and_end_subscriptions() -> None:
             web_app.current_app, context.probes = replacement, config.probes
             mcp_app.allow(*list_allowed_hosts_and_origins(started_server.listen, config.server.public_url))
             app.transition_feed.end_subscriptions()  # clients connect again, to the replacement
 
-        return change
+        return replace_page_app_and_end_subscriptions
 
-    app.web_change_preparations.append(prepare_change)
+    app.web_change_preparations.append(prepare_page_app_replacement)
     return web_app
 
 
@@ -324,13 +324,13 @@ def _create_asgi_app_of_pages_and_check_ins(
         clock=app.clock,
         not_ready_reason=app.service.describe_not_ready_reason,
         describe_probing_without_store=app.service.describe_probing_without_store,
-        list_notes=lambda show_names: app.service.lease_keeper.notes(show_names=show_names),
+        list_notes=lambda show_names: app.service.lease_keeper.list_own_process_conflict_notes(show_names=show_names),
         list_background_tasks=app.service.tasks.values,
         status_page=status_page,
         api_keys=[ApiKey(key.name, key.role, key.key.get_secret_value()) for key in config.access.api_keys],
         destination_addresses={destination: notifier.recipient for destination, notifier in notifiers.items()},
         config_warnings=[str(warning) for warning in loaded_config.warnings],
-        collect_process_metrics=lambda: collect_process_metrics(app.service, app.reload_counts),
+        collect_process_metrics=lambda: collect_watchdog_activity_metrics(app.service, app.reload_counts),
         mcp_app=mcp_app,
         slack=build_slack_interactivity(notifiers, app.network),
         receiver_tester=ReceiverTester(app.service.notification_sender),
@@ -355,10 +355,10 @@ def create_web_server(app: RunningWatchdogService, listen_socket: socket.socket)
         InboundConnectionLimits.from_process_limits(), TrustedProxies(app.loaded_config.config.server.trusted_proxies)
     )
 
-    def prepare_change(loaded_config: LoadedConfig) -> WebChange:
+    def prepare_trusted_proxies_change(loaded_config: LoadedConfig) -> WebChange:
         return partial(setattr, guard, "trusted_proxies", TrustedProxies(loaded_config.config.server.trusted_proxies))
 
-    app.web_change_preparations.append(prepare_change)
+    app.web_change_preparations.append(prepare_trusted_proxies_change)
     return WebServer(create_asgi_app(app), listen_socket, guard, app.transition_feed.end_subscriptions)
 
 
@@ -369,7 +369,7 @@ async def serve_until_shutdown(
     does a change of its files. `signatures`: of the files when `loaded_config` was read."""
     reload_requested = asyncio.Event()
     shutdown = install_shutdown_event(on_hangup=reload_requested.set)
-    async with open_running_watchdog_service(loaded_config) as app:
+    async with start_watchdog_service_and_stop_on_exit(loaded_config) as app:
         reloader = ConfigReloader(
             *(loaded_config, config_path, app.apply_config, app.service.fault_reporter),
             clock=app.clock,

@@ -49,7 +49,7 @@ class CheckInDeliveryError(Exception):
         """Whether another attempt may succeed."""
 
 
-def send_check_in(url: str, kind: str, run_id: str, age_s: float, output: bytes = b"") -> None:
+def send_check_in_once(url: str, kind: str, run_id: str, age_s: float, output: bytes = b"") -> None:
     """Sends a check-in about something that happened `age_s` seconds ago. `kind`: start, fail, log, an exit code, or
     empty for success. Raises CheckInDeliveryError."""
     address = f"{url.rstrip('/')}/{kind}".rstrip("/")
@@ -165,7 +165,7 @@ class check_in:  # noqa: N801 - reads as a verb where it is used
             time.sleep(attempt)
             try:
                 body = output.encode("utf-8", "replace")
-                send_check_in(self.url, kind, self.run_id, time.monotonic() - occurred_at, body)
+                send_check_in_once(self.url, kind, self.run_id, time.monotonic() - occurred_at, body)
             except Exception as error:
                 problem = error
                 if not (isinstance(error, CheckInDeliveryError) and error.retryable):

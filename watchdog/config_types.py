@@ -101,14 +101,14 @@ def create_duration_bounds_validator(minimum: str, maximum: str, explanation: st
     minimum_ms, maximum_ms = parse_config_duration_ms(minimum), parse_config_duration_ms(maximum)
     suffix = f": {explanation}" if explanation else ""
 
-    def validate(ms: int) -> int:
+    def validate_duration_bounds(ms: int) -> int:
         if ms < minimum_ms:
             raise ValueError(f"expected at least {minimum}, found {format_config_duration(ms)}{suffix}")
         if ms > maximum_ms:
             raise ValueError(f"expected at most {maximum}, found {format_config_duration(ms)}{suffix}")
         return ms
 
-    return AfterValidator(validate)
+    return AfterValidator(validate_duration_bounds)
 
 
 # --- text

@@ -19,7 +19,7 @@ _T = TypeVar("_T")
 FIRST_PYTHON_WITH_CONCURRENT_PARSING = (3, 11, 8)
 
 
-def parse_source_in_one_thread_at_a_time() -> None:
+def make_ast_parse_run_in_one_thread_at_a_time() -> None:
     """Let only one thread at a time run `ast.parse`, if this version of Python needs that. May be called repeatedly."""
     if sys.version_info < FIRST_PYTHON_WITH_CONCURRENT_PARSING and not hasattr(ast.parse, "__wrapped__"):
         ast.parse = serialize_calls(ast.parse)
@@ -30,8 +30,8 @@ def serialize_calls(function: Callable[_P, _T]) -> Callable[_P, _T]:
     lock = RLock()
 
     @wraps(function)
-    def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+    def call_function_while_holding_lock(*args: _P.args, **kwargs: _P.kwargs) -> _T:
         with lock:
             return function(*args, **kwargs)
 
-    return call
+    return call_function_while_holding_lock

@@ -24,8 +24,8 @@ MODULES = (
 )  # fmt: skip
 HEALTHY = [Mutant(f"watchdog.domain.{module}.x_f__mutmut_{n}", "killed") for module in MODULES for n in range(100)]
 HEALTHY += [Mutant(f"watchdog.domain.schedule.xǁCronScheduleǁafter__mutmut_{n}", "timeout") for n in range(100)]
-SURVIVOR = Survivor("watchdog.domain.rules.engine.advance_alert_state", ("- if a:", "+ if not a:"))
-UNLISTED = "unlisted survivor: watchdog.domain.rules.engine.advance_alert_state\n    - if a:\n    + if not a:"
+SURVIVOR = Survivor("watchdog.domain.rules.engine.advance_alert_state_in_place", ("- if a:", "+ if not a:"))
+UNLISTED = "unlisted survivor: watchdog.domain.rules.engine.advance_alert_state_in_place\n    - if a:\n    + if not a:"
 
 
 def with_survivors(n: int, status: str = "survived") -> list[Mutant]:
@@ -41,11 +41,11 @@ def with_survivors(n: int, status: str = "survived") -> list[Mutant]:
         ("a survivor is not listed", with_survivors(1), [SURVIVOR], {}, [UNLISTED]),
         ("a survivor is listed with another difference", with_survivors(1), [SURVIVOR],
          {SURVIVOR._replace(diff=("- b", "+ c")): "x"},
-         [UNLISTED, "stale entry: watchdog.domain.rules.engine.advance_alert_state\n    - b\n    + c"]),
+         [UNLISTED, "stale entry: watchdog.domain.rules.engine.advance_alert_state_in_place\n    - b\n    + c"]),
         ("a listed mutant is noticed", HEALTHY, [], {SURVIVOR: "the same"},
-         ["stale entry: watchdog.domain.rules.engine.advance_alert_state\n    - if a:\n    + if not a:"]),
+         ["stale entry: watchdog.domain.rules.engine.advance_alert_state_in_place\n    - if a:\n    + if not a:"]),
         ("an entry has no reason", with_survivors(1), [SURVIVOR], {SURVIVOR: " "},
-         ["no reason: watchdog.domain.rules.engine.advance_alert_state"]),
+         ["no reason: watchdog.domain.rules.engine.advance_alert_state_in_place"]),
         ("three in a hundred survive", with_survivors(3), [SURVIVOR], {SURVIVOR: "the same"}, []),
         ("four in a hundred survive, listed or not", with_survivors(4), [SURVIVOR], {SURVIVOR: "the same"},
          ["rules: 4 of 100 mutants survive, over 3 %"]),
@@ -76,7 +76,7 @@ def test_the_table() -> None:
     [
         (
             "domain.rules.engine.x_advance_alert_state__mutmut_12",
-            "domain.rules.engine.advance_alert_state",
+            "domain.rules.engine.advance_alert_state_in_place",
             "rules",
         ),
         ("domain.rules.job.x__judge__mutmut_3", "domain.rules.job._judge", "job"),

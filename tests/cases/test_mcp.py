@@ -16,7 +16,7 @@ from tests.support.ports import find_free_port
 from tests.support.probe_runs import EMPTY_MASK, run_probe
 from tests.support.third_party import listening_process
 from watchdog.domain.model import Finding, Outcome, ResultToRecord
-from watchdog.domain.rules import evaluate_result_rules
+from watchdog.domain.rules import derive_findings_from_result
 from watchdog.probes.mcp import McpProbe
 from watchdog.service.registration import build_registered_probe
 
@@ -78,7 +78,7 @@ def judge_tasks(*options: str) -> tuple[ResultToRecord, list[Finding]]:
         probe = McpProbe(name="A", id="a", mcp={"url": f"http://127.0.0.1:{port}/mcp", "tasks": LIMITS})
         recorded = asyncio.run(run_probe(probe))
     policy = build_registered_probe(probe, "", EMPTY_MASK).policy
-    return recorded, [finding for finding in evaluate_result_rules(policy, recorded.result) if finding.bad]
+    return recorded, [finding for finding in derive_findings_from_result(policy, recorded.result) if finding.bad]
 
 
 def test_the_operators_limits_decide_about_the_age_of_tasks() -> None:

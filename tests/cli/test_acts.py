@@ -245,8 +245,8 @@ def test_an_act_whose_response_cannot_be_completed_prints_no_traceback(
         password = "hunter2-hunter2"
         raise KeyError(password)
 
-    monkeypatch.setattr("watchdog.service.acts.load_silence_selection", fail)
-    monkeypatch.setattr("watchdog.service.acts.load_reopening_outlook", fail)
+    monkeypatch.setattr("watchdog.service.acts.load_silence_selection_summary", fail)
+    monkeypatch.setattr("watchdog.service.acts.load_reopening_outlook_text", fail)
     ran = invoke_command(*(incident_id(harness) if word == "INCIDENT" else word for word in words), "-o", "json")
     assert (ran.exit_code, isinstance(ran.json, dict)) == (0, True)
     assert not any(text in ran.stdout + ran.stderr for text in ("hunter2", "Traceback", "locals"))
@@ -338,7 +338,9 @@ def test_missing_jobs_are_forgotten_in_the_name_of_the_user(harness: StoreHarnes
 
 
 def test_notes_are_not_read_for_a_status_as_json(harness: StoreHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("watchdog.cli.status._load_notes_of_open_incidents", Mock(side_effect=AssertionError))
+    monkeypatch.setattr(
+        "watchdog.cli.status._load_acknowledgement_and_muting_notes_by_incident", Mock(side_effect=AssertionError)
+    )
     assert invoke_command("status", "-o", "json").json[0]["state"] == "down"
 
 

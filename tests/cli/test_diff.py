@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.command_line import invoke_command
 from watchdog.api.config_changes import format_config_changes
-from watchdog.app import open_running_watchdog_service
+from watchdog.app import start_watchdog_service_and_stop_on_exit
 from watchdog.config.load import load_config
 from watchdog.domain.config_changes import ConfigChanges, RoutingChange
 
@@ -24,7 +24,7 @@ def run_once(config: Path, env: Mapping[str, str] = {}) -> None:
     """Start Watchdog with a configuration, and stop it."""
 
     async def run() -> None:
-        async with open_running_watchdog_service(load_config(config, env=env)):
+        async with start_watchdog_service_and_stop_on_exit(load_config(config, env=env)):
             pass
 
     asyncio.run(run())

@@ -17,7 +17,7 @@ from tests.support.check_in_receiver import HEARTBEAT_TOKEN, FakeCheckInReceiver
 from tests.support.scripted_servers import CertificateAuthority
 from watchdog import checkin
 from watchdog.cli import exec_post, exec_process
-from watchdog.cli.exec_post import CheckInPostError, post_check_in
+from watchdog.cli.exec_post import CheckInPostError, post_check_in_or_raise
 
 Server = Callable[[bytes], str]
 
@@ -61,7 +61,7 @@ def answering(response: bytes, tls: ssl.SSLContext | None = None, times: int = 1
 
 
 def post(url: str) -> None:
-    post_check_in(url, "3", "run", 1.5, b"output")
+    post_check_in_or_raise(url, "3", "run", 1.5, b"output")
 
 
 def error_of(url: str) -> CheckInPostError:
@@ -152,7 +152,7 @@ def test_https_verifies_the_certificate(tmp_path: Path, monkeypatch: pytest.Monk
 )
 def test_unusual_urls_are_left_to_urllib(url: str) -> None:
     with pytest.raises(checkin.CheckInDeliveryError) as expected:
-        checkin.send_check_in(url, "3", "run", 0, b"")
+        checkin.send_check_in_once(url, "3", "run", 0, b"")
     error = error_of(url)
     assert (str(error), error.retryable) == (str(expected.value), expected.value.retryable)
 

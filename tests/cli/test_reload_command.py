@@ -14,7 +14,7 @@ import pytest
 from tests.support.command_line import invoke_command
 from tests.support.ports import find_free_port
 from tests.support.watchdog_process import WatchdogProcess, run_watchdog
-from watchdog.cli.acts import read_operating_system_user
+from watchdog.cli.acts import build_cli_actor_from_os_user
 
 KEY, OTHER_KEY = "operator-key-0123456789abcdef", "operator-key-fedcba9876543210"
 PROBE = {"name": "A", "every": "1h", "http": "http://127.0.0.1:9/"}
@@ -71,7 +71,7 @@ def test_the_service_reloads_and_its_audit_log_names_the_person(process: Watchdo
     assert (ran.exit_code, ran.json) == (2, {"result": "invalid", "problems": [problem]})
 
     audit = process.get("api/v1/audit", authorization=f"Bearer {KEY}").json()["items"]
-    by = f"ops for {read_operating_system_user().name}"
+    by = f"ops for {build_cli_actor_from_os_user().name}"
     assert [(row["act"], row["by"], row["through"], row["comment"]) for row in audit] == [
         ("reload", by, "api", "invalid"),
         ("reload", by, "api", "invalid"),

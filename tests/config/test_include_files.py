@@ -67,8 +67,8 @@ def load_error(folder: Path, text: str) -> str:
 def test_a_pattern_reads_a_limited_number_of_folder_entries(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
 ) -> None:
-    monkeypatch.setattr(include_files, "MAX_INCLUDE_FOLDER_ENTRIES", 30)
-    monkeypatch.setattr(sources, "MAX_INCLUDE_FOLDER_ENTRIES", 30)
+    monkeypatch.setattr(include_files, "MAX_TOTAL_INCLUDE_FOLDER_ENTRIES", 30)
+    monkeypatch.setattr(sources, "MAX_TOTAL_INCLUDE_FOLDER_ENTRIES", 30)
     for n in range(31):
         (tmp_path / f"deep/{n}").mkdir(parents=True)
         (tmp_path / f"{n}.txt").write_text("")
@@ -79,7 +79,7 @@ def test_a_pattern_reads_a_limited_number_of_folder_entries(
 
 
 def test_the_entries_of_all_patterns_count_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(include_files, "MAX_INCLUDE_FOLDER_ENTRIES", 30)
+    monkeypatch.setattr(include_files, "MAX_TOTAL_INCLUDE_FOLDER_ENTRIES", 30)
     for n in range(8):
         (tmp_path / f"{n}.txt").write_text("")
     patterns = ["*.none", "*.no", "*.nothing", "*.never"]
@@ -100,7 +100,7 @@ def test_the_number_of_included_files_is_limited(tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize("size", [1_000, 60])
 def test_the_size_of_all_files_together_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    monkeypatch.setattr(sources, "MAX_CONFIG_BYTES", 150)
+    monkeypatch.setattr(sources, "MAX_TOTAL_CONFIG_FILES_BYTES", 150)
     for name in "abc":
         (tmp_path / f"{name}.yaml").write_text("probes: []".ljust(size))
     first = "a" if size > 150 else "c"

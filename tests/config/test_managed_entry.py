@@ -7,9 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from watchdog.config.managed_entry import find_forbidden_uses, mask_probe_text, restore_masked_secrets
-from watchdog.config.managed_file import parse_probe_mapping
-from watchdog.config.probe_form import ProbeFormFields, compose_probe_text, find_probe_kind, split_probe_text
+from watchdog.config.managed_entry import find_forbidden_content_in_probe_yaml, mask_probe_text, restore_masked_secrets
+from watchdog.config.managed_file import parse_probe_text_into_yaml_node
+from watchdog.config.probe_form import (
+    ProbeFormFields,
+    compose_probe_text,
+    find_probe_kind_in_yaml,
+    split_probe_yaml_into_form_fields,
+)
 
 STORED = """\
 name: A
@@ -55,7 +60,7 @@ remediation: {on: timeout, http: {url: https://r.test/, headers: {X-Token: r3med
     ],
 )
 def test_what_may_not_be_entered(text: str, problems: list[str]) -> None:
-    texts = [str(problem) for problem in find_forbidden_uses(text, ["API_TOKEN"])]
+    texts = [str(problem) for problem in find_forbidden_content_in_probe_yaml(text, ["API_TOKEN"])]
     assert len(texts) == len(problems)
     for actual, expected in zip(texts, problems, strict=True):
         assert actual.startswith(expected)
@@ -113,11 +118,11 @@ def test_a_mask_without_a_secret_is_a_problem(text: str) -> None:
     ],
 )
 def test_a_text_is_the_same_after_it_was_in_a_form(text: str) -> None:
-    kind = find_probe_kind(text)
-    composed = compose_probe_text(split_probe_text(text, kind), kind)
+    kind = find_probe_kind_in_yaml(text)
+    composed = compose_probe_text(split_probe_yaml_into_form_fields(text, kind), kind)
 
     def values(yaml: str) -> object:
-        node, problems = parse_probe_mapping(yaml)
+        node, problems = parse_probe_text_into_yaml_node(yaml)
         assert node is not None
         assert problems == []
         tree = node.to_python(raw=True)
@@ -154,7 +159,7 @@ every: 30s
 
 
 def test_what_is_not_changed_stays_as_it_is_written() -> None:
-    fields = split_probe_text(ANNOTATED, "http")
+    fields = split_probe_yaml_into_form_fields(ANNOTATED, "http")
     assert dict(fields.values) == {"name": "A", "http.url": "x", "expect": "a\nb", "every": "30s"}
     assert fields.rest == "tags: [a, b]   # two\ntimeout: 3s # t\n# end"
     assert compose_probe_text(fields, "http", ANNOTATED) == ANNOTATED.replace("two\n\n", "two\n")
@@ -176,7 +181,7 @@ def test_what_is_not_changed_stays_as_it_is_written() -> None:
     ],
 )
 def test_a_change_concerns_its_field_alone(path: str, value: str, before: str, after: str) -> None:
-    fields = split_probe_text(ANNOTATED, "http")
+    fields = split_probe_yaml_into_form_fields(ANNOTATED, "http")
     changed = ProbeFormFields({**fields.values, path: value}, fields.rest)
     expected = ANNOTATED.replace("two\n\n", "two\n")
     assert before in expected
@@ -185,7 +190,7 @@ def test_a_change_concerns_its_field_alone(path: str, value: str, before: str, a
 
 def test_a_section_with_more_in_it_keeps_its_comments_in_the_form() -> None:
     text = "name: A\nhttp: # h\n  url: x # u\n  # j\n  json: {a: 1}\nevery: 5s"
-    fields = split_probe_text(text, "http")
+    fields = split_probe_yaml_into_form_fields(text, "http")
     assert fields.rest == "http:\n  # h\n  # u\n  # j\n  json: {a: 1}"
     assert compose_probe_text(fields, "http", text) == text
     changed = ProbeFormFields({**fields.values, "http.url": "z"}, fields.rest)
@@ -199,12 +204,14 @@ def test_a_section_with_more_in_it_keeps_its_comments_in_the_form() -> None:
 )
 @pytest.mark.parametrize("path", ["name", "group", "http.url", "expect", "alert.severity"])
 def test_a_value_stays_a_value(path: str, value: str) -> None:
-    node, problems = parse_probe_mapping(compose_probe_text(ProbeFormFields({"name": "N", path: value}), "http"))
+    node, problems = parse_probe_text_into_yaml_node(
+        compose_probe_text(ProbeFormFields({"name": "N", path: value}), "http")
+    )
     assert node is not None
     assert problems == []
-    assert node.entries.keys() <= {"name", "http", "group", "expect", "alert"}
+    assert node.mapping_entries.keys() <= {"name", "http", "group", "expect", "alert"}
     for key in path.split("."):
-        node = node.entries.get(key, node)
+        node = node.mapping_entries.get(key, node)
     content = node.to_python(raw=True)
     assert content == (value.split("\n") if path == "expect" else value)
 
@@ -214,13 +221,13 @@ def test_a_change_of_a_nested_field_keeps_the_others_and_comments() -> None:
         "name: Q  # name\nqueue:\n  # system\n  bullmq:\n    redis: r  # where\n    queue: a\n"
         "    # why\n    prefix: p\nrules:\n  waiting:\n    over: 200\n    for: 10m  # patience\n  failed: {over: 5}"
     )
-    fields = split_probe_text(text, "queue.bullmq")
+    fields = split_probe_yaml_into_form_fields(text, "queue.bullmq")
     assert compose_probe_text(fields, "queue.bullmq", text) == text
     changed = replace(fields, values={**fields.values, "queue.bullmq.queue": "b", "rules.waiting.over": "300"})
     composed = compose_probe_text(changed, "queue.bullmq", text)
     for comment in ("# name", "# system", "# where", "# why", "# patience"):
         assert composed.count(comment) == 1
-    node, problems = parse_probe_mapping(composed)
+    node, problems = parse_probe_text_into_yaml_node(composed)
     assert problems == []
     assert node is not None
     assert node.to_python(raw=True) == {

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from watchdog.config.load import load_config
 from watchdog.config.managed_file import ManagedFileText, ManagedTextError, compute_managed_version
 from watchdog.config.problems import ConfigError
-from watchdog.config.yaml_spans import parse_yaml_structure
+from watchdog.config.yaml_spans import parse_yaml_into_comparable_structure
 
 MAIN = "managed: conf.d/managed.yaml\ninclude: [conf.d/*.yaml]\nprobes: [{name: Main, http: 'http://a.test/'}]\n"
 TEXT = """\
@@ -167,7 +167,7 @@ def test_comments_below_a_probe_belong_to_it_if_they_are_indented_like_it() -> N
 def test_a_probe_is_added_in_the_style_of_the_file(text: str, expected: str) -> None:
     assert edit(text).add("name: Z") == expected
     new = edit(expected)
-    assert parse_yaml_structure(new.remove(len(new.entries) - 1).lstrip("\ufeff"))
+    assert parse_yaml_into_comparable_structure(new.remove(len(new.entries) - 1).lstrip("\ufeff"))
 
 
 def test_the_first_probe_creates_the_file_with_a_heading() -> None:

@@ -96,7 +96,7 @@ probes:
 
 
 def test_a_rule_for_too_many_pairs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(muting, "MAX_INHIBITED_PAIRS", 1)
+    monkeypatch.setattr(muting, "MAX_MUTED_PAIRS_PER_INHIBIT_RULE", 1)
     with pytest.raises(ConfigError, match=r"inhibit\.0: 2 probes would mute 1, and at most 1 pairs are possible"):
         load(f"{PROBES}inhibit: [{{when: {{group: Core}}, mute: {{probe: Shop}}}}]")
 

@@ -67,7 +67,7 @@ def test_quoted_values_are_text(text: str, value: object) -> None:
     root, problems = parse_yaml_with_problems(text, "f", {})
     assert problems == []
     assert root is not None
-    assert root.entries["a"].to_python() == value
+    assert root.mapping_entries["a"].to_python() == value
 
 
 @settings(deadline=None)

@@ -17,27 +17,31 @@ from pydantic import SecretStr
 from watchdog.demo.inbox import (
     DEMO_SLACK_CHANNEL_ID,
     MAX_DEMO_INBOX_MESSAGES,
-    DemoInbox,
+    DemoSlackChannelAndMailbox,
     create_demo_inbox_app,
     mrkdwn_to_html,
 )
 from watchdog.notifiers.blocks import escape_mrkdwn
-from watchdog.notifiers.slack_buttons import SlackMessageReference
-from watchdog.service.slack_requests import parse_slack_click, parse_slack_signature, verify_slack_signature
+from watchdog.notifiers.slack_buttons import SlackButtonValue
+from watchdog.service.slack_requests import (
+    find_destinations_whose_secret_signed_request,
+    parse_slack_click,
+    parse_slack_signature,
+)
 
 SIGNING_SECRET = "0123456789abcdef0123456789abcdef"
 HOSTILE = "<script>alert(\"1\")</script> & <https://evil.example|click> *bold* `code` <!channel> 'x'"
 
 
 @asynccontextmanager
-async def open_client(inbox: DemoInbox) -> AsyncIterator[httpx.AsyncClient]:
+async def open_client(inbox: DemoSlackChannelAndMailbox) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(create_demo_inbox_app(inbox, "http://127.0.0.1:8080/", SIGNING_SECRET))
     async with httpx.AsyncClient(transport=transport, base_url="http://inbox") as client:
         yield client
 
 
 @asynccontextmanager
-async def run_smtp_server(inbox: DemoInbox) -> AsyncIterator[int]:
+async def run_smtp_server(inbox: DemoSlackChannelAndMailbox) -> AsyncIterator[int]:
     async with await asyncio.start_server(inbox.handle_smtp_connection, "127.0.0.1", 0, limit=2**16) as server:
         yield server.sockets[0].getsockname()[1]
 
@@ -84,7 +88,7 @@ def test_text_escaped_for_slack_is_shown_unescaped() -> None:
 
 
 async def test_hostile_text_is_escaped_everywhere_on_the_page() -> None:
-    inbox = DemoInbox()
+    inbox = DemoSlackChannelAndMailbox()
     head = {"type": "header", "text": {"type": "plain_text", "text": escape_mrkdwn(HOSTILE)}}
     code = {"type": "rich_text", "elements": [{"elements": [{"type": "text", "text": HOSTILE}]}]}
     foot = {"type": "context", "elements": [{"type": "mrkdwn", "text": escape_mrkdwn(HOSTILE)}]}
@@ -108,7 +112,7 @@ async def test_hostile_text_is_escaped_everywhere_on_the_page() -> None:
 
 
 async def test_a_message_is_edited_in_place_and_its_thread_follows_it() -> None:
-    inbox = DemoInbox()
+    inbox = DemoSlackChannelAndMailbox()
     async with open_client(inbox) as client:
         assert "No messages yet." in (await client.get("/")).text
         sent = (await client.post("/api/chat.postMessage", json={"text": "x", "blocks": [section("it broke")]})).json()
@@ -143,7 +147,7 @@ async def post_message_with_buttons(client: httpx.AsyncClient) -> str:
 
 @respx.mock
 async def test_a_click_is_sent_to_watchdog_as_slack_signs_it() -> None:
-    inbox = DemoInbox()
+    inbox = DemoSlackChannelAndMailbox()
     watchdog = respx.post("http://127.0.0.1:8080/slack/interactivity")
     async with open_client(inbox) as client:
         ts = await post_message_with_buttons(client)
@@ -167,10 +171,12 @@ async def test_a_click_is_sent_to_watchdog_as_slack_signs_it() -> None:
     headers, body = call.request.headers, call.request.content
     timestamp = headers["x-slack-request-timestamp"]
     signature = parse_slack_signature(timestamp, headers["x-slack-signature"], int(timestamp) * 1_000)
-    assert verify_slack_signature({"oncall/slack": SecretStr(SIGNING_SECRET)}, signature, body) == ["oncall/slack"]
+    assert find_destinations_whose_secret_signed_request(
+        {"oncall/slack": SecretStr(SIGNING_SECRET)}, signature, body
+    ) == ["oncall/slack"]
     click = parse_slack_click(body)
     assert (click.action_id, click.channel_id, click.message_ts) == ("acknowledge", DEMO_SLACK_CHANNEL_ID, ts)
-    assert (click.message, click.user.display_name) == (SlackMessageReference("i1", 1_700), "You")
+    assert (click.message, click.user.display_name) == (SlackButtonValue("i1", 1_700), "You")
 
 
 @respx.mock
@@ -183,7 +189,7 @@ async def test_a_click_is_sent_to_watchdog_as_slack_signs_it() -> None:
 )
 async def test_a_click_that_fails_is_explained_to_the_person(answer: Any, text: str) -> None:
     respx.post("http://127.0.0.1:8080/slack/interactivity").mock(side_effect=[answer])
-    async with open_client(DemoInbox()) as client:
+    async with open_client(DemoSlackChannelAndMailbox()) as client:
         ts = await post_message_with_buttons(client)
         await client.post("/clicks", data={"message_ts": ts, "action_id": "acknowledge"})
         page = (await client.get("/")).text
@@ -192,7 +198,7 @@ async def test_a_click_that_fails_is_explained_to_the_person(answer: Any, text: 
 
 
 async def test_a_click_of_another_site_is_refused() -> None:
-    async with open_client(DemoInbox()) as client:
+    async with open_client(DemoSlackChannelAndMailbox()) as client:
         ts = await post_message_with_buttons(client)
         fields = {"message_ts": ts, "action_id": "acknowledge"}
         response = await client.post("/clicks", data=fields, headers={"Sec-Fetch-Site": "cross-site"})
@@ -200,14 +206,14 @@ async def test_a_click_of_another_site_is_refused() -> None:
 
 
 async def test_watchdog_shows_a_text_to_the_person_who_clicked() -> None:
-    async with open_client(DemoInbox()) as client:
+    async with open_client(DemoSlackChannelAndMailbox()) as client:
         text = {"channel": DEMO_SLACK_CHANNEL_ID, "user": "U0DEMO", "text": "Silenced by You"}
         assert (await client.post("/api/chat.postEphemeral", json=text)).json() == {"ok": True}
         assert "Silenced by You" in (await client.get("/")).text
 
 
 async def test_emails_are_stored_unchanged() -> None:
-    inbox = DemoInbox()
+    inbox = DemoSlackChannelAndMailbox()
     html = f"<p>.a line that begins with a dot</p>\n.\n..\n<p>{'x' * 3_000}</p>"
     async with (
         run_smtp_server(inbox) as port,
@@ -224,7 +230,7 @@ async def test_emails_are_stored_unchanged() -> None:
 
 
 async def test_an_email_is_shown_in_a_frame_without_scripts() -> None:
-    inbox = DemoInbox()
+    inbox = DemoSlackChannelAndMailbox()
     async with (
         run_smtp_server(inbox) as port,
         aiosmtplib.SMTP(hostname="127.0.0.1", port=port, start_tls=False) as client,
@@ -262,7 +268,7 @@ async def test_an_email_is_shown_in_a_frame_without_scripts() -> None:
     ],
 )
 async def test_a_client_that_disconnects_has_no_effect_on_others(sent: bytes) -> None:
-    inbox, loop_errors = DemoInbox(), list[Any]()
+    inbox, loop_errors = DemoSlackChannelAndMailbox(), list[Any]()
     asyncio.get_running_loop().set_exception_handler(lambda _, context: loop_errors.append(context))
     async with run_smtp_server(inbox) as port:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -277,7 +283,7 @@ async def test_a_client_that_disconnects_has_no_effect_on_others(sent: bytes) ->
 
 
 async def test_only_the_newest_messages_are_kept() -> None:
-    inbox = DemoInbox()
+    inbox = DemoSlackChannelAndMailbox()
     for number in range(MAX_DEMO_INBOX_MESSAGES + 5):
         inbox.handle_slack_call("chat.postMessage", {"text": f"message {number}"})
     assert [message.text for message in inbox.messages][:: MAX_DEMO_INBOX_MESSAGES - 1] == [

@@ -9,7 +9,7 @@ from watchdog.domain.closing import (
     CLOSED_BY_HAND_RESOLUTION,
     ClosingDecision,
     ClosingReason,
-    decide_closing,
+    decide_whether_incident_can_be_closed,
     describe_closure,
 )
 from watchdog.domain.reasons import REASON_CATALOGUE, ReasonCategory
@@ -44,7 +44,9 @@ OPEN = {"is_open": True, "is_closed_by_hand": False, "is_watchdog_itself": False
     ],
 )
 def test_when_an_incident_can_be_closed(sentence: str, facts: dict[str, bool], is_refused: bool, reason: str) -> None:
-    assert decide_closing(**{**OPEN, **facts}) == ClosingDecision(is_refused, ClosingReason(reason)), sentence
+    assert decide_whether_incident_can_be_closed(**{**OPEN, **facts}) == ClosingDecision(
+        is_refused, ClosingReason(reason)
+    ), sentence
 
 
 @pytest.mark.parametrize(

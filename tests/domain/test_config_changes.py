@@ -12,7 +12,7 @@ from watchdog.domain.config_changes import (
     ConfigFieldChange,
     ConfigSectionSnapshot,
     OpenIncidentWithNotifiedDestinations,
-    ProbeConfigChange,
+    ProbeConfigFieldChanges,
     ProbeConfigSnapshot,
     RoutingChange,
     SuspectedProbeRename,
@@ -79,7 +79,7 @@ API, SHOP = probe("api"), probe("shop")
             snapshot(probe("api", content="2", yaml="every=30s timeout=5s")),
             ConfigChanges(
                 changed=(
-                    ProbeConfigChange(
+                    ProbeConfigFieldChanges(
                         "api",
                         (
                             ConfigFieldChange("every", "60s", "30s"),
@@ -94,14 +94,14 @@ API, SHOP = probe("api"), probe("shop")
             "a variable",
             snapshot(API),
             snapshot(probe("api", content="2")),
-            ConfigChanges(changed=(ProbeConfigChange("api", ()),)),
+            ConfigChanges(changed=(ProbeConfigFieldChanges("api", ()),)),
         ),
         (
             "a digest that an earlier version did not store",
             snapshot(API._replace(content_digest="", definition="x")),
             snapshot(API),
             ConfigChanges(
-                changed=(ProbeConfigChange("api", ()),),
+                changed=(ProbeConfigFieldChanges("api", ()),),
             ),
         ),
         (
@@ -136,7 +136,7 @@ API, SHOP = probe("api"), probe("shop")
             "a probe that also fits another route",
             snapshot(API, routes=TO_CHAT),
             snapshot(probe("api", content="2", routing="2", group="Shop"), routes=TO_CHAT),
-            ConfigChanges(changed=(ProbeConfigChange("api", ()),)),
+            ConfigChanges(changed=(ProbeConfigFieldChanges("api", ()),)),
         ),
         (
             "destinations",

@@ -8,31 +8,32 @@ from watchdog.domain.delivery_pace import (
     DESTINATION_BURST_MESSAGES,
     FIRST_DESTINATION_MESSAGE_INTERVAL_MS,
     MAX_DESTINATION_MESSAGE_INTERVAL_MS,
-    MAX_NEWS_BETWEEN_EDITS,
+    MAX_NEWS_MESSAGES_SENT_WHILE_EDIT_WAITS,
     MAX_UNMERGED_DUE_MESSAGES,
     NONCRITICAL_PAUSE_AFTER_MERGED_MESSAGE_MS,
     DestinationPace,
-    DueAlertMessage,
+    DueAlertMessageSendOrder,
     choose_next_messages_to_send,
+    compute_pace_after_message_confirmed,
     slow_destination_pace_after_refusal,
-    update_pace_after_message_confirmed,
 )
 
 NOW = 1_700_000_000_000
 
 
-def due(count: int, *, critical: int = 0, edits: int = 0) -> list[DueAlertMessage]:
+def due(count: int, *, critical: int = 0, edits: int = 0) -> list[DueAlertMessageSendOrder]:
     """Messages, oldest first; the newest ones are critical."""
     return [
-        DueAlertMessage(i < count - critical, NOW + i, f"incident {i}", is_edit=i < edits) for i in range(count)
+        DueAlertMessageSendOrder(i < count - critical, NOW + i, f"incident {i}", is_edit=i < edits)
+        for i in range(count)
     ]  # fmt: skip
 
 
-def without_news(messages: list[DueAlertMessage], *numbers: int) -> list[DueAlertMessage]:
+def without_news(messages: list[DueAlertMessageSendOrder], *numbers: int) -> list[DueAlertMessageSendOrder]:
     return [message._replace(states_no_news=i in numbers) for i, message in enumerate(messages)]
 
 
-def names(chosen: list[DueAlertMessage]) -> list[int]:
+def names(chosen: list[DueAlertMessageSendOrder]) -> list[int]:
     return [int(message.lead_incident.removeprefix("incident ")) for message in chosen]
 
 
@@ -84,7 +85,7 @@ def names(chosen: list[DueAlertMessage]) -> list[int]:
     ],
 )
 def test_what_a_destination_is_sent_next(
-    waiting: list[DueAlertMessage], merged_ago: int | None, chosen: list[int]
+    waiting: list[DueAlertMessageSendOrder], merged_ago: int | None, chosen: list[int]
 ) -> None:
     merged_at = None if merged_ago is None else NOW - merged_ago
     assert names(choose_next_messages_to_send(waiting, merged_at, NOW)) == list(chosen)
@@ -98,36 +99,40 @@ ACT_AND_NEWS = without_news(due(3, edits=1), 0)
     ("sentence", "waiting", "news_since_edit", "merged_ago", "chosen"),
     [
         ("news comes first", ACT_AND_NEWS, 0, None, [1]),
-        ("for a few messages", ACT_AND_NEWS, MAX_NEWS_BETWEEN_EDITS - 1, None, [1]),
-        ("then an act is shown", ACT_AND_NEWS, MAX_NEWS_BETWEEN_EDITS, None, [0]),
+        ("for a few messages", ACT_AND_NEWS, MAX_NEWS_MESSAGES_SENT_WHILE_EDIT_WAITS - 1, None, [1]),
+        ("then an act is shown", ACT_AND_NEWS, MAX_NEWS_MESSAGES_SENT_WHILE_EDIT_WAITS, None, [0]),
         ("at the latest", ACT_AND_NEWS, 1_000, None, [0]),
         (
             "the oldest act is shown first, even if another is about a critical incident",
-            *(without_news(due(4, critical=1, edits=4), 1, 3), MAX_NEWS_BETWEEN_EDITS, None, [1]),
+            *(without_news(due(4, critical=1, edits=4), 1, 3), MAX_NEWS_MESSAGES_SENT_WHILE_EDIT_WAITS, None, [1]),
         ),
-        ("an edit with news is news", due(3, critical=1, edits=2), MAX_NEWS_BETWEEN_EDITS, None, [2]),
-        ("without an act there is nothing to show", due(3), MAX_NEWS_BETWEEN_EDITS, None, [0]),
+        ("an edit with news is news", due(3, critical=1, edits=2), MAX_NEWS_MESSAGES_SENT_WHILE_EDIT_WAITS, None, [2]),
+        ("without an act there is nothing to show", due(3), MAX_NEWS_MESSAGES_SENT_WHILE_EDIT_WAITS, None, [0]),
         (
             "it is shown before a message that is merged",
-            *(without_news(due(12, edits=1), 0), MAX_NEWS_BETWEEN_EDITS, None, [0]),
+            *(without_news(due(12, edits=1), 0), MAX_NEWS_MESSAGES_SENT_WHILE_EDIT_WAITS, None, [0]),
         ),
         (
             "which is not shown first otherwise",
-            *(without_news(due(12, edits=1), 0), MAX_NEWS_BETWEEN_EDITS - 1, None, range(1, 12)),
+            *(without_news(due(12, edits=1), 0), MAX_NEWS_MESSAGES_SENT_WHILE_EDIT_WAITS - 1, None, range(1, 12)),
         ),
         (
             "and before a critical one during the pause after that",
-            *(without_news(due(3, critical=1, edits=1), 0), MAX_NEWS_BETWEEN_EDITS, 0, [0]),
+            *(without_news(due(3, critical=1, edits=1), 0), MAX_NEWS_MESSAGES_SENT_WHILE_EDIT_WAITS, 0, [0]),
         ),
         (
             "an act that takes a message of its own waits for the end of the pause",
-            *(without_news(due(3, critical=1), 0), MAX_NEWS_BETWEEN_EDITS, 0, [2]),
+            *(without_news(due(3, critical=1), 0), MAX_NEWS_MESSAGES_SENT_WHILE_EDIT_WAITS, 0, [2]),
         ),
-        ("and then has its turn as well", without_news(due(3), 2), MAX_NEWS_BETWEEN_EDITS, None, [2]),
+        ("and then has its turn as well", without_news(due(3), 2), MAX_NEWS_MESSAGES_SENT_WHILE_EDIT_WAITS, None, [2]),
     ],
 )
 def test_an_act_is_shown_after_a_few_messages_with_news(
-    sentence: str, waiting: list[DueAlertMessage], news_since_edit: int, merged_ago: int | None, chosen: list[int]
+    sentence: str,
+    waiting: list[DueAlertMessageSendOrder],
+    news_since_edit: int,
+    merged_ago: int | None,
+    chosen: list[int],
 ) -> None:
     merged_at = None if merged_ago is None else NOW - merged_ago
     for may_merge in (True, False) if len(chosen) == 1 and merged_at is None else (True,):
@@ -144,7 +149,7 @@ def test_a_destination_that_accepts_no_merged_messages_is_sent_one_after_another
 
 def test_a_destination_that_refuses_nothing_has_no_limit() -> None:
     assert DestinationPace().next_message_at == 0
-    assert update_pace_after_message_confirmed(DestinationPace(), NOW).next_message_at <= NOW
+    assert compute_pace_after_message_confirmed(DestinationPace(), NOW).next_message_at <= NOW
 
 
 def test_a_refusal_empties_the_bucket_until_its_pause_is_over() -> None:
@@ -168,7 +173,7 @@ def test_messages_follow_one_another_after_a_calm_period_and_then_at_the_learnt_
     while len(sent_at) < DESTINATION_BURST_MESSAGES + 2:
         now = max(now, pace.next_message_at)
         sent_at.append(now - NOW)
-        pace = update_pace_after_message_confirmed(pace, now)
+        pace = compute_pace_after_message_confirmed(pace, now)
     assert sent_at[:DESTINATION_BURST_MESSAGES] == [0] * DESTINATION_BURST_MESSAGES
     assert sent_at[DESTINATION_BURST_MESSAGES:] == [5_904, 11_217], "shorter by a tenth after each message"
 
@@ -176,7 +181,7 @@ def test_messages_follow_one_another_after_a_calm_period_and_then_at_the_learnt_
 def test_a_destination_that_confirms_again_is_sent_more_and_more() -> None:
     pace = slow_destination_pace_after_refusal(DestinationPace(), NOW, 0)
     for i in range(30):
-        pace = update_pace_after_message_confirmed(pace, NOW + (i + 1) * NONCRITICAL_PAUSE_AFTER_MERGED_MESSAGE_MS)
+        pace = compute_pace_after_message_confirmed(pace, NOW + (i + 1) * NONCRITICAL_PAUSE_AFTER_MERGED_MESSAGE_MS)
     assert pace.interval_ms == 0
 
 
@@ -198,4 +203,4 @@ def test_a_destination_that_confirms_again_is_sent_more_and_more() -> None:
     ],
 )
 def test_a_confirmed_message_costs_a_token(pace: DestinationPace, confirmed: DestinationPace) -> None:
-    assert update_pace_after_message_confirmed(pace, NOW) == confirmed
+    assert compute_pace_after_message_confirmed(pace, NOW) == confirmed

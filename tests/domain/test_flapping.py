@@ -13,9 +13,9 @@ from watchdog.domain.flapping import (
     FlappingBeginDecision,
     FlappingBeginReason,
     FlappingEndDecision,
+    build_end_of_flapping_step_of_routing_log,
     decide_end_of_flapping,
     decide_flapping_of_opened_incident,
-    describe_end_of_flapping,
     describe_flapping_incidents,
     describe_flapping_of_opened_incident,
 )
@@ -85,7 +85,7 @@ def test_steps_of_the_routing_log() -> None:
     )
     goes_on = describe_flapping_of_opened_incident(FlappingBeginReason.ALREADY_FLAPPING, flapping)
     assert goes_on == ("flapping: since 14:13:20 UTC: not sent to destinations that have the notice (already_flapping)")
-    ends = describe_end_of_flapping(FlappingEndDecision(True, FlappingEndReason.STAYS_OPEN))
+    ends = build_end_of_flapping_step_of_routing_log(FlappingEndDecision(True, FlappingEndReason.STAYS_OPEN))
     assert ends == "flapping: over (stays_open)"
     log = ["route 1 matches: notifies oncall", begins, goes_on, ends]
     assert explain_routing_of_destination(log, "oncall/slack", is_notified=True) == log[0]

@@ -189,4 +189,4 @@ def test_the_label_of_a_job(reason: str, has_run: bool, has_schedule: bool, labe
 )
 def test_a_remediation_in_words(state: RemediationAttemptState, age: int, detail: str, label: str, text: str) -> None:
     attempt = RemediationAttempt("UPDATE jobs", "job.stuck", "", state, NOW - age, None, detail)
-    assert formatting.format_remediation(attempt, NOW) == (label, text)
+    assert formatting.format_remediation_state_and_result(attempt, NOW) == (label, text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from watchdog.domain.maintenance import (
-    MAINTENANCE_AFTERMATH_MS,
+    POST_MAINTENANCE_RUN_GRACE_PERIOD_MS,
     MaintenancePeriods,
     MaintenanceReason,
     decide_transition_in_maintenance,
@@ -14,7 +14,7 @@ from watchdog.domain.maintenance import (
 from watchdog.domain.model import IncidentEvent
 
 OPENED, CHANGED, RESOLVED = IncidentEvent.OPENED, IncidentEvent.CHANGED, IncidentEvent.RESOLVED
-A = MAINTENANCE_AFTERMATH_MS
+A = POST_MAINTENANCE_RUN_GRACE_PERIOD_MS
 
 
 @pytest.mark.parametrize(

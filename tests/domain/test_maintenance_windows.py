@@ -14,7 +14,7 @@ from watchdog.domain.maintenance_windows import (
     MaintenanceWindow,
     describe_maintenance_mismatch,
     find_shortest_cron_interval_ms,
-    parse_local_start,
+    parse_local_start_to_epoch_ms,
 )
 from watchdog.domain.model import ProbeInfo
 from watchdog.domain.routing import ProbeMatcher
@@ -75,7 +75,7 @@ def test_a_recurring_window_in_the_hour_that_comes_twice_takes_place_once_and_la
     ],
 )
 def test_start(text: str, timezone: str, instant: str) -> None:
-    assert parse_local_start(text, timezone) == at(instant)
+    assert parse_local_start_to_epoch_ms(text, timezone) == at(instant)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_the_state_of_a_window(ended_at: int | None, now: int, state: str) -> No
 )
 def test_start_that_is_not_valid(text: str, problem: str) -> None:
     with pytest.raises(ValueError, match="expected") as raised:
-        parse_local_start(text, "Europe/Berlin")
+        parse_local_start_to_epoch_ms(text, "Europe/Berlin")
     assert problem in str(raised.value)
 
 

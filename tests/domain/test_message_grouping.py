@@ -9,16 +9,16 @@ import pytest
 
 from watchdog.domain.formatting import NBSP, SECOND_MS
 from watchdog.domain.message_grouping import (
-    GROUP_BY_LABELS,
+    ALLOWED_GROUP_BY_LABELS,
     MAX_LABEL_GROUP_AGE_MS,
     LabelGrouping,
     MessageGroup,
     MessageGroupDecision,
     MessageGroupReason,
+    build_grouping_steps_of_routing_log,
     decide_message_group,
-    describe_message_groups,
     format_labels,
-    get_label_values,
+    get_label_values_of_probe,
 )
 from watchdog.domain.model import ProbeInfo, Severity
 from watchdog.domain.routing import (
@@ -27,18 +27,18 @@ from watchdog.domain.routing import (
     ProbeMatcher,
     explain_routing_of_destination,
 )
-from watchdog.domain.shared_cause import SharedIncidentCause
+from watchdog.domain.shared_cause import SharedIncidentCauseKey
 
 NOW, OPENED_AT = 1_700_000_000_000, 1_700_000_000_000 - 10 * SECOND_MS
 WINDOW_MS, WAIT_MS = 60 * SECOND_MS, 30 * SECOND_MS
-DATABASE, SHOP = SharedIncidentCause("db:5432"), SharedIncidentCause("shop.example:443", "http")
+DATABASE, SHOP = SharedIncidentCauseKey("db:5432"), SharedIncidentCauseKey("shop.example:443", "http")
 SEARCH = LabelGrouping("search", {"group": "Search"}, WAIT_MS)
 MEDIA = LabelGrouping("media", {"group": "Media"}, WAIT_MS)
 AT_ONCE = SEARCH._replace(wait_ms=0)
 
 
 def group(
-    cause: SharedIncidentCause | None, grouping: LabelGrouping | None, lead: str = "first", **fields: Any
+    cause: SharedIncidentCauseKey | None, grouping: LabelGrouping | None, lead: str = "first", **fields: Any
 ) -> MessageGroup:
     """It waits, if a route groups it."""
     labels = None if grouping is None else grouping.labels
@@ -98,7 +98,7 @@ HELD_BACK = replace(SENT, is_held_back=True)
 def test_which_incidents_share_a_message(
     sentence: str,
     groups: list[MessageGroup],
-    cause: SharedIncidentCause | None,
+    cause: SharedIncidentCauseKey | None,
     grouping: LabelGrouping | None,
     lead: str | None,
     reason: str,
@@ -126,9 +126,9 @@ def test_which_incidents_share_a_message(
 def test_a_group_has_what_all_of_its_incidents_share(
     sentence: str,
     group: MessageGroup,
-    cause: SharedIncidentCause | None,
+    cause: SharedIncidentCauseKey | None,
     grouping: LabelGrouping | None,
-    shared_cause: SharedIncidentCause | None,
+    shared_cause: SharedIncidentCauseKey | None,
     shared_labels: dict[str, str] | None,
 ) -> None:
     joined = decide_message_group("new", [group], cause, grouping, cause_window_ms=WINDOW_MS, now=NOW).group
@@ -139,7 +139,7 @@ def test_a_group_has_what_all_of_its_incidents_share(
 
 
 def test_a_slower_probe_prolongs_the_time_in_which_its_cause_is_accepted() -> None:
-    def join(cause: SharedIncidentCause) -> int:
+    def join(cause: SharedIncidentCauseKey) -> int:
         decision = decide_message_group("new", [BOTH], cause, SEARCH, cause_window_ms=3 * WINDOW_MS, now=NOW)
         assert decision.group is not None
         return decision.group.accepts_cause_until
@@ -166,7 +166,7 @@ def test_a_slower_probe_prolongs_the_time_in_which_its_cause_is_accepted() -> No
     ],
 )  # fmt: skip
 def test_the_routing_log_states_what_an_incident_shares(
-    groups: list[MessageGroup], cause: SharedIncidentCause | None, grouping: LabelGrouping | None, text: str
+    groups: list[MessageGroup], cause: SharedIncidentCauseKey | None, grouping: LabelGrouping | None, text: str
 ) -> None:
     decision = decide_message_group("new", groups, cause, grouping, cause_window_ms=WINDOW_MS, now=NOW)
     assert decision.describe(NOW).replace(NBSP, " ") == text
@@ -175,7 +175,7 @@ def test_the_routing_log_states_what_an_incident_shares(
 def test_destinations_with_the_same_decision_are_one_step_of_the_routing_log() -> None:
     alone = MessageGroupDecision(None, MessageGroupReason.NOT_GROUPED, None)
     joined = MessageGroupDecision(ONLY_CAUSE, MessageGroupReason.SAME_CAUSE, None)
-    steps = describe_message_groups({"a/slack": joined, "b/email": alone, "c/log": joined}, NOW)
+    steps = build_grouping_steps_of_routing_log({"a/slack": joined, "b/email": alone, "c/log": joined}, NOW)
     assert steps == ["grouping: a/slack, c/log: in one message with the incident of API (same_cause: db:5432)"]
     log = ["route 1 matches: notifies a", *steps]
     assert explain_routing_of_destination(log, "a/slack", is_notified=True) == log[0]
@@ -187,10 +187,12 @@ RECEIVERS = {"chat": ("chat/slack", "chat/email"), "pager": ("pager/webhook",)}
 
 
 def test_every_label_has_a_value() -> None:
-    assert get_label_values(PROBE, GROUP_BY_LABELS) == {
+    assert get_label_values_of_probe(PROBE, ALLOWED_GROUP_BY_LABELS) == {
         "group": "Search", "kind": "http", "severity": "critical", "probe": "search-api",
     }  # fmt: skip
-    assert format_labels(get_label_values(replace(PROBE, group=""), ("group", "kind"))) == "group none, kind http"
+    assert (
+        format_labels(get_label_values_of_probe(replace(PROBE, group=""), ("group", "kind"))) == "group none, kind http"
+    )
 
 
 def find(*routes: NotificationRoute, destination: str = "chat/slack", probe: ProbeInfo = PROBE) -> Any:

@@ -51,9 +51,9 @@ def test_the_opening_cause_of_an_incident_is_kept_when_its_cause_changes() -> No
 def test_a_message_goes_on_about_an_incident_whose_alert_flaps() -> None:
     incident = Incident("a1", 1, "job", "backup", Severity.WARNING, 5, 6, "job.overdue", "backup is overdue")
     ended, probe = replace(incident, resolved_at=9), ProbeInfo(1, "api", "API", "http")
-    assert not IncidentWithProbe(incident, probe).is_over
-    assert IncidentWithProbe(ended, probe).is_over
-    assert not IncidentWithProbe(ended, probe, is_flapping=True).is_over
+    assert not IncidentWithProbe(incident, probe).is_resolved_and_not_flapping
+    assert IncidentWithProbe(ended, probe).is_resolved_and_not_flapping
+    assert not IncidentWithProbe(ended, probe, is_flapping=True).is_resolved_and_not_flapping
 
 
 def test_a_pending_finding_states_how_many_bad_results_open_an_incident() -> None:

@@ -19,7 +19,7 @@ from watchdog.domain.muting import (
     decide_muting_of_muted_incident,
     decide_muting_of_opened_incident,
     decide_notifications_after_muting,
-    is_notification_held_back,
+    is_notification_held_back_while_muted,
 )
 from watchdog.domain.routing import explain_routing_of_destination
 
@@ -133,7 +133,7 @@ def test_an_incident_that_is_muted(
     ],
 )
 def test_what_is_held_back(sentence: str, event: IncidentEvent, is_notified: bool, is_held_back: bool) -> None:
-    assert is_notification_held_back(event, is_notified=is_notified) is is_held_back, sentence
+    assert is_notification_held_back_while_muted(event, is_notified=is_notified) is is_held_back, sentence
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from watchdog.domain.own_network import (
     NetworkFaultDecision,
     OwnNetworkFault,
     OwnNetworkFaultSymptomKind,
-    apply_network_fault_decision,
+    apply_network_fault_decision_to_result,
     find_own_network_fault_symptom_of_reason,
     get_endpoint_host,
 )
@@ -24,11 +24,11 @@ HELD = make_result("f", reason="connection.unreachable", message="no route to th
 
 @pytest.mark.parametrize("decision", [NetworkFaultDecision.TARGET, NetworkFaultDecision.UNDECIDED])
 def test_a_failure_of_the_target_counts_as_it_was_observed(decision: NetworkFaultDecision) -> None:
-    assert apply_network_fault_decision(HELD, decision) == HELD._replace(held_until=None)
+    assert apply_network_fault_decision_to_result(HELD, decision) == HELD._replace(held_until=None)
 
 
 def test_a_failure_of_the_own_network_is_an_error_that_quotes_what_was_observed() -> None:
-    decided = apply_network_fault_decision(HELD, NetworkFaultDecision.OWN)
+    decided = apply_network_fault_decision_to_result(HELD, NetworkFaultDecision.OWN)
     assert (decided.outcome, decided.reason, decided.held_until) == (Outcome.ERROR, WATCHDOG_NETWORK_FAULT_REASON, None)
     assert decided.message == ("no verdict: the network of Watchdog's own machine has failed: no route to the host")
     assert decided._replace(outcome=HELD.outcome, reason=HELD.reason, message=HELD.message, held_until=5) == HELD

@@ -13,7 +13,7 @@ from watchdog.domain.probe_state import (
     NeverRunMcpTasksRecord,
     OutstandingCanaryJobs,
     QueueThreshold,
-    QueueThresholdRecord,
+    QueueThresholdStateRecord,
     SavedScheduledJobState,
     ScheduledJobStateRecord,
     build_forget_job_state_key,
@@ -26,8 +26,8 @@ from watchdog.domain.probe_state import (
 )
 
 JOB = ScheduledJobStateRecord("backup", SavedScheduledJobState("0 3 * * * UTC", 5, 6, 7, 8, 9, 1))
-WAITING = QueueThresholdRecord(QueueThreshold("waiting", 200, for_ms=5), breached_since=7)
-STALLED = QueueThresholdRecord(QueueThreshold("stalled", for_ms=5), 7, "b7c1")
+WAITING = QueueThresholdStateRecord(QueueThreshold("waiting", 200, for_ms=5), breached_since=7)
+STALLED = QueueThresholdStateRecord(QueueThreshold("stalled", for_ms=5), 7, "b7c1")
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ STALLED = QueueThresholdRecord(QueueThreshold("stalled", for_ms=5), 7, "b7c1")
         ScheduledJobStateRecord("b", SavedScheduledJobState("", 0)),
         WAITING,
         STALLED,
-        QueueThresholdRecord(QueueThreshold("failure_ratio", 0.2, window_ms=60_000, min_samples=20)),
+        QueueThresholdStateRecord(QueueThreshold("failure_ratio", 0.2, window_ms=60_000, min_samples=20)),
         CanaryJobLeftByEarlierRun("job/1", 5, 6),
         OutstandingCanaryJobs((CanaryJobLeftByEarlierRun("job/1", 5, 6, 7, "canary.not_finished", 2),), 8),
         NegotiatedMcpEraRecord("stateless", 5),

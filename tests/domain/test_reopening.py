@@ -7,7 +7,7 @@ import pytest
 from watchdog.domain.formatting import MINUTE_MS, NBSP
 from watchdog.domain.model import ProbeInfo
 from watchdog.domain.registered_probe import RegisteredProbe
-from watchdog.domain.reopening import describe_reopening
+from watchdog.domain.reopening import describe_when_another_incident_opens_after_closure
 from watchdog.domain.rules import AlertPolicy
 from watchdog.domain.schedule import CronSchedule, IntervalSchedule, Schedule
 
@@ -51,5 +51,5 @@ MIDNIGHT = 1_700_006_400_000  # 2023-11-15, a Wednesday
 def test_when_another_incident_opens(rule: str, threshold: int, schedule: Schedule, was_bad: bool, text: str) -> None:
     policy = AlertPolicy(ProbeInfo(1, "api", "API", "http"), lambda _: 4 * MINUTE_MS, failure_threshold=threshold)
     probe = RegisteredProbe(policy, schedule, "")
-    described = describe_reopening(rule, probe, MIDNIGHT, was_last_result_bad=was_bad)
+    described = describe_when_another_incident_opens_after_closure(rule, probe, MIDNIGHT, was_last_result_bad=was_bad)
     assert described.replace(NBSP, " ") == text

@@ -14,7 +14,7 @@ from watchdog.domain.schedule import (
     IntervalSchedule,
     extend_deadline_and_find_long_downtime_gap,
     find_common_job_start_delay_ms,
-    list_missed_job_runs,
+    list_missed_job_run_slots,
 )
 from watchdog.domain.uptime_clock import DowntimeGap
 
@@ -89,21 +89,21 @@ TABLE = [
 def test_missed_runs(
     plan: CronSchedule | IntervalSchedule, now: str, last: str, grace: int, expected: list[str]
 ) -> None:
-    assert clock_times(list_missed_job_runs(plan, at(now), at(last), grace, LONG_AGO)) == expected
+    assert clock_times(list_missed_job_run_slots(plan, at(now), at(last), grace, LONG_AGO)) == expected
 
 
 def test_slots_before_the_schedule_was_first_seen_or_edited_are_not_missed() -> None:
     now, first_seen = at("2026-05-05 12:00"), at("2026-05-04 00:00")
-    assert clock_times(list_missed_job_runs(NIGHTLY, now, None, 0, first_seen)) == ["05-05 03:00", "05-04 03:00"]
-    assert clock_times(list_missed_job_runs(NIGHTLY, now, None, 0, at("2026-05-05 03:00"))) == ["05-05 03:00"]
-    assert list_missed_job_runs(NIGHTLY, now, None, 0, at("2026-05-05 03:00") + 1) == []
-    assert list_missed_job_runs(NIGHTLY, now, None, 0, now) == []
-    assert list_missed_job_runs(NIGHTLY, now, at("2026-04-01 03:00"), 0, now) == []
+    assert clock_times(list_missed_job_run_slots(NIGHTLY, now, None, 0, first_seen)) == ["05-05 03:00", "05-04 03:00"]
+    assert clock_times(list_missed_job_run_slots(NIGHTLY, now, None, 0, at("2026-05-05 03:00"))) == ["05-05 03:00"]
+    assert list_missed_job_run_slots(NIGHTLY, now, None, 0, at("2026-05-05 03:00") + 1) == []
+    assert list_missed_job_run_slots(NIGHTLY, now, None, 0, now) == []
+    assert list_missed_job_run_slots(NIGHTLY, now, at("2026-04-01 03:00"), 0, now) == []
 
 
 def test_the_number_of_missed_runs_is_limited() -> None:
     assert (
-        len(list_missed_job_runs(CronSchedule("* * * * *"), at("2026-05-05 12:00"), None, 0, LONG_AGO))
+        len(list_missed_job_run_slots(CronSchedule("* * * * *"), at("2026-05-05 12:00"), None, 0, LONG_AGO))
         == MAX_COUNTED_MISSED_JOB_RUNS
     )
 
@@ -124,8 +124,8 @@ def test_a_clock_change_extends_the_grace(sentence: str, night: str, shift: int)
     due = BERLIN.find_next_slot_after(at(f"{night} 00:00", "Europe/Berlin"))
     last = BERLIN.find_latest_slot_until(due - 1)
     end = due + 5 * MIN + shift
-    assert list_missed_job_runs(BERLIN, end - 1, last, 5 * MIN, LONG_AGO) == [], sentence
-    assert list_missed_job_runs(BERLIN, end, last, 5 * MIN, LONG_AGO) == [due], sentence
+    assert list_missed_job_run_slots(BERLIN, end - 1, last, 5 * MIN, LONG_AGO) == [], sentence
+    assert list_missed_job_run_slots(BERLIN, end, last, 5 * MIN, LONG_AGO) == [due], sentence
 
 
 @pytest.mark.parametrize(
@@ -148,19 +148,19 @@ def test_the_extension_depends_on_the_distance_to_the_change(
     day = "2026-04-05 00:00" if plan.description.endswith("Lord_Howe") else "2026-03-28 22:00"
     due = plan.find_next_slot_after(at(day, plan.timezone if isinstance(plan, CronSchedule) else "UTC") - 1)
     last = plan.find_latest_slot_until(due - 1)
-    assert list_missed_job_runs(plan, due + MIN + shift - 1, last, MIN, LONG_AGO) == [], hours
-    assert list_missed_job_runs(plan, due + MIN + shift, last, MIN, LONG_AGO) == [due], hours
+    assert list_missed_job_run_slots(plan, due + MIN + shift - 1, last, MIN, LONG_AGO) == [], hours
+    assert list_missed_job_run_slots(plan, due + MIN + shift, last, MIN, LONG_AGO) == [due], hours
 
 
 def test_the_allowed_earliness_depends_on_the_interval_before_the_slot() -> None:
     """It is a tenth of the interval since the previous slot, at most 5 minutes."""
     twice, now = CronSchedule("0,1 3 * * *"), at("2026-05-02 12:00")
     early = at("2026-05-02 02:55")
-    assert clock_times(list_missed_job_runs(twice, now, early, 0, LONG_AGO)) == ["05-02 03:01"]
-    assert clock_times(list_missed_job_runs(twice, now, early - 1, 0, LONG_AGO)) == ["05-02 03:01", "05-02 03:00"]
+    assert clock_times(list_missed_job_run_slots(twice, now, early, 0, LONG_AGO)) == ["05-02 03:01"]
+    assert clock_times(list_missed_job_run_slots(twice, now, early - 1, 0, LONG_AGO)) == ["05-02 03:01", "05-02 03:00"]
     early = at("2026-05-02 03:00:54")
-    assert clock_times(list_missed_job_runs(twice, now, early, 0, LONG_AGO)) == []
-    assert clock_times(list_missed_job_runs(twice, now, early - 1, 0, LONG_AGO)) == ["05-02 03:01"]
+    assert clock_times(list_missed_job_run_slots(twice, now, early, 0, LONG_AGO)) == []
+    assert clock_times(list_missed_job_run_slots(twice, now, early - 1, 0, LONG_AGO)) == ["05-02 03:01"]
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,8 @@ def test_the_allowed_earliness_depends_on_the_interval_before_the_slot() -> None
 def test_the_configured_earliness(sentence: str, started: str, early: int, missed: list[str]) -> None:
     now = at("2026-05-02 12:00")
     assert (
-        clock_times(list_missed_job_runs(NIGHTLY, now, at(started), 0, at("2026-05-01 12:00"), early=early)) == missed
+        clock_times(list_missed_job_run_slots(NIGHTLY, now, at(started), 0, at("2026-05-01 12:00"), early=early))
+        == missed
     ), sentence
 
 
@@ -200,7 +201,7 @@ def test_the_common_delay_of_runs(sentence: str, starts: list[str], delay: int |
 def test_a_grace_of_a_day_is_not_counted_through_slot_by_slot() -> None:
     seconds = CronSchedule("* * * * * *")
     now = at("2026-05-02 12:00")
-    assert list_missed_job_runs(seconds, now, now - DAY - 2_000, DAY, LONG_AGO) == [now - DAY, now - DAY - 1_000]
+    assert list_missed_job_run_slots(seconds, now, now - DAY - 2_000, DAY, LONG_AGO) == [now - DAY, now - DAY - 1_000]
 
 
 S = 1_000
@@ -246,15 +247,17 @@ def test_a_run_that_could_not_be_reported_is_not_missed() -> None:
     now, last = at("2026-05-03 12:00"), at("2026-05-01 03:00")
     night = (at("2026-05-02 02:55"), at("2026-05-02 02:56"))
     before = (night[0] - MIN, night[0] - 1)
-    assert clock_times(list_missed_job_runs(NIGHTLY, now, last, MIN, LONG_AGO, [before])) == [
+    assert clock_times(list_missed_job_run_slots(NIGHTLY, now, last, MIN, LONG_AGO, [before])) == [
         "05-03 03:00",
         "05-02 03:00",
     ]
-    assert clock_times(list_missed_job_runs(NIGHTLY, now, last, MIN, LONG_AGO, [night])) == ["05-03 03:00"]
+    assert clock_times(list_missed_job_run_slots(NIGHTLY, now, last, MIN, LONG_AGO, [night])) == ["05-03 03:00"]
     next_night = (night[0] + DAY, night[1] + DAY)
-    assert clock_times(list_missed_job_runs(NIGHTLY, now, last, MIN, LONG_AGO, [night, next_night])) == ["05-02 03:00"]
-    assert list_missed_job_runs(NIGHTLY, now, last, MIN, LONG_AGO, [(night[0], next_night[1])]) == []
+    assert clock_times(list_missed_job_run_slots(NIGHTLY, now, last, MIN, LONG_AGO, [night, next_night])) == [
+        "05-02 03:00"
+    ]
+    assert list_missed_job_run_slots(NIGHTLY, now, last, MIN, LONG_AGO, [(night[0], next_night[1])]) == []
     restart = (at("2026-05-02 03:00:50"), at("2026-05-02 03:01:00"))
     back = restart[1] + MIN_CHECK_IN_RETRY_DURATION_MS
-    assert list_missed_job_runs(NIGHTLY, back - 1, last, MIN, LONG_AGO, [restart]) == []
-    assert clock_times(list_missed_job_runs(NIGHTLY, back, last, MIN, LONG_AGO, [restart])) == ["05-02 03:00"]
+    assert list_missed_job_run_slots(NIGHTLY, back - 1, last, MIN, LONG_AGO, [restart]) == []
+    assert clock_times(list_missed_job_run_slots(NIGHTLY, back, last, MIN, LONG_AGO, [restart])) == ["05-02 03:00"]

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from watchdog.domain.schedule import CronSchedule, list_missed_job_runs
+from watchdog.domain.schedule import CronSchedule, list_missed_job_run_slots
 
 MIN, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 LONG_AGO = 0
@@ -44,7 +44,7 @@ def test_a_clock_change_makes_no_run_overdue(zone: str, local_time: str, schedul
     for now in range(change - DAY, change + DAY, MIN):
         while due + 5_000 <= now:
             last, due = due + random.randrange(5_000), plan.find_next_slot_after(due)
-        assert list_missed_job_runs(plan, now, last, MIN, LONG_AGO) == [], clock_times([now], zone)
+        assert list_missed_job_run_slots(plan, now, last, MIN, LONG_AGO) == [], clock_times([now], zone)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -59,7 +59,8 @@ def test_a_scheduler_that_handles_the_change_differently_is_not_overdue(
     if abs(slot - change) > HOUR:
         return
     assert (
-        list_missed_job_runs(plan, slot + shift + MIN - 1, plan.find_latest_slot_until(slot - 1), MIN, LONG_AGO) == []
+        list_missed_job_run_slots(plan, slot + shift + MIN - 1, plan.find_latest_slot_until(slot - 1), MIN, LONG_AGO)
+        == []
     )
 
 
@@ -73,10 +74,13 @@ def test_a_run_missed_at_a_clock_change_is_detected(zone: str, local_time: str, 
     missed = next(
         now
         for now in range(due - DAY, due + 10 * DAY, MIN // 2)
-        if list_missed_job_runs(plan, now, last, MIN, LONG_AGO)
+        if list_missed_job_run_slots(plan, now, last, MIN, LONG_AGO)
     )
     assert due + MIN <= missed <= due + MIN + HOUR + MIN
-    assert list_missed_job_runs(plan, missed, last, MIN, LONG_AGO) == [due] or plan.find_next_slot_after(due) <= missed
+    assert (
+        list_missed_job_run_slots(plan, missed, last, MIN, LONG_AGO) == [due]
+        or plan.find_next_slot_after(due) <= missed
+    )
 
 
 def _shift(plan: CronSchedule, slot: int) -> int:

@@ -9,7 +9,11 @@ import pytest
 from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.model import ProbeInfo, Severity
 from watchdog.domain.routing import ProbeMatcher
-from watchdog.domain.selection import MAX_COMPARED_NAMES, describe_empty_probe_selection, summarize_silence_selection
+from watchdog.domain.selection import (
+    MAX_COMPARED_NAMES,
+    count_probes_of_silence_with_warnings,
+    describe_empty_probe_selection,
+)
 from watchdog.domain.silencing import SilenceMatcher
 
 PROBES = (
@@ -73,11 +77,14 @@ def match(**values: Any) -> ProbeMatcher:
     ],
 )  # fmt: skip
 def test_what_a_silence_selects(matcher: ProbeMatcher, subject: str, count: int, warnings: tuple[str, ...]) -> None:
-    assert summarize_silence_selection(SilenceMatcher(matcher, subject), PROBES, SUBJECTS) == (count, warnings)
+    assert count_probes_of_silence_with_warnings(SilenceMatcher(matcher, subject), PROBES, SUBJECTS) == (
+        count,
+        warnings,
+    )
 
 
 def test_without_probes_nothing_can_be_meant() -> None:
-    assert summarize_silence_selection(SilenceMatcher(), (), {}) == (0, ("there is no probe now",))
+    assert count_probes_of_silence_with_warnings(SilenceMatcher(), (), {}) == (0, ("there is no probe now",))
     assert describe_empty_probe_selection(match(group="Core"), ()) == ("no probe has the group 'Core' now",)
 
 

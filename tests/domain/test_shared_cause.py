@@ -7,7 +7,7 @@ import pytest
 from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.model import ProbeInfo
 from watchdog.domain.shared_cause import (
-    SharedIncidentCause,
+    SharedIncidentCauseKey,
     compute_incident_group_window_ms,
     derive_shared_cause_of_incident,
     format_display_name_of_shared_cause,
@@ -18,49 +18,51 @@ MAIL_QUEUE = f"{CACHE}, queue mail"
 API = "https://api.example/health"
 ADDRESS: dict[str, object] = {"address": "192.0.2.1:443"}
 TWO_ADDRESSES: dict[str, object] = {"address": "[2001:db8::1]:443, 192.0.2.1:443"}
-TWO_HOSTS = SharedIncidentCause("192.0.2.1, 192.0.2.7")
+TWO_HOSTS = SharedIncidentCauseKey("192.0.2.1, 192.0.2.7")
 REDIRECTED: dict[str, object] = {"redirected_to": "https://login.example/sso", **ADDRESS}
-CAUSES: list[tuple[str, str, str, dict[str, object], SharedIncidentCause | None]] = [
-    ("no_verdict", API, "watchdog.overloaded", {}, SharedIncidentCause("Watchdog itself")),
+CAUSES: list[tuple[str, str, str, dict[str, object], SharedIncidentCauseKey | None]] = [
+    ("no_verdict", API, "watchdog.overloaded", {}, SharedIncidentCauseKey("Watchdog itself")),
     ("service", "its own receivers and processes", "watchdog.delivery_failing",
-     {}, SharedIncidentCause("Watchdog itself")),
-    ("stale", "redis://cache/0, queue mail", "no_data", {}, SharedIncidentCause("Watchdog itself")),
-    ("missed_run", API, "missed.not_run", {}, SharedIncidentCause("Watchdog itself")),
-    ("availability", API, "dns.not_found", {}, SharedIncidentCause("the resolver")),
-    ("availability", API, "timeout.dns", {}, SharedIncidentCause("the resolver")),
-    ("availability", "redis://cache/0, queue mail", "dns.failed", {}, SharedIncidentCause("the resolver")),
-    ("availability", MAIL_QUEUE, "timeout.connect", ADDRESS, SharedIncidentCause(CACHE)),
-    ("availability", MAIL_QUEUE, "broker.refused", {}, SharedIncidentCause(CACHE)),
-    ("availability", "amqp://broker, queue mail", "broker.refused", {}, SharedIncidentCause("amqp://broker:5672")),
-    ("availability", MAIL_QUEUE, "queue.stalled", {}, SharedIncidentCause(CACHE, "queue")),
+     {}, SharedIncidentCauseKey("Watchdog itself")),
+    ("stale", "redis://cache/0, queue mail", "no_data", {}, SharedIncidentCauseKey("Watchdog itself")),
+    ("missed_run", API, "missed.not_run", {}, SharedIncidentCauseKey("Watchdog itself")),
+    ("availability", API, "dns.not_found", {}, SharedIncidentCauseKey("the resolver")),
+    ("availability", API, "timeout.dns", {}, SharedIncidentCauseKey("the resolver")),
+    ("availability", "redis://cache/0, queue mail", "dns.failed", {}, SharedIncidentCauseKey("the resolver")),
+    ("availability", MAIL_QUEUE, "timeout.connect", ADDRESS, SharedIncidentCauseKey(CACHE)),
+    ("availability", MAIL_QUEUE, "broker.refused", {}, SharedIncidentCauseKey(CACHE)),
+    ("availability", "amqp://broker, queue mail", "broker.refused", {}, SharedIncidentCauseKey("amqp://broker:5672")),
+    ("availability", MAIL_QUEUE, "queue.stalled", {}, SharedIncidentCauseKey(CACHE, "queue")),
     ("job", "postgresql://db/app, table jobs", "job.overdue",
-     {}, SharedIncidentCause("postgresql://db:5432/app", "job")),
-    ("job", "mysql://db/BOX/", "job.failed", {}, SharedIncidentCause("mysql://db:3306/BOX", "job")),
-    ("job", "mysql://db/app/", "job.failed", {}, SharedIncidentCause("mysql://db:3306/app", "job")),
+     {}, SharedIncidentCauseKey("postgresql://db:5432/app", "job")),
+    ("job", "mysql://db/BOX/", "job.failed", {}, SharedIncidentCauseKey("mysql://db:3306/BOX", "job")),
+    ("job", "mysql://db/app/", "job.failed", {}, SharedIncidentCauseKey("mysql://db:3306/app", "job")),
     ("job", "sqlite:////data/app.db, table jobs", "job.failed",
-     {}, SharedIncidentCause("sqlite:////data/app.db", "job")),
-    ("availability", API, "timeout.connect", ADDRESS, SharedIncidentCause("192.0.2.1")),
-    ("availability", API, "connection.unreachable", ADDRESS, SharedIncidentCause("192.0.2.1")),
-    ("availability", API, "timeout.connect", {"address": "[2001:db8::1]:443"}, SharedIncidentCause("2001:db8::1")),
-    ("availability", API, "timeout.connect", {}, SharedIncidentCause("api.example:443")),
-    ("availability", API, "timeout.connect", {"address": ["192.0.2.1"]}, SharedIncidentCause("api.example:443")),
-    ("availability", API, "timeout.connect", {"address": "[fe80::1%X]:443"}, SharedIncidentCause("fe80::1%X")),
-    ("availability", API, "timeout.connect", TWO_ADDRESSES, SharedIncidentCause("192.0.2.1, 2001:db8::1")),
+     {}, SharedIncidentCauseKey("sqlite:////data/app.db", "job")),
+    ("availability", API, "timeout.connect", ADDRESS, SharedIncidentCauseKey("192.0.2.1")),
+    ("availability", API, "connection.unreachable", ADDRESS, SharedIncidentCauseKey("192.0.2.1")),
+    ("availability", API, "timeout.connect", {"address": "[2001:db8::1]:443"}, SharedIncidentCauseKey("2001:db8::1")),
+    ("availability", API, "timeout.connect", {}, SharedIncidentCauseKey("api.example:443")),
+    ("availability", API, "timeout.connect", {"address": ["192.0.2.1"]}, SharedIncidentCauseKey("api.example:443")),
+    ("availability", API, "timeout.connect", {"address": "[fe80::1%X]:443"}, SharedIncidentCauseKey("fe80::1%X")),
+    ("availability", API, "timeout.connect", TWO_ADDRESSES, SharedIncidentCauseKey("192.0.2.1, 2001:db8::1")),
     ("availability", API, "timeout.connect", {"address": "192.0.2.7:1,192.0.2.1:1"}, TWO_HOSTS),
-    ("availability", API, "timeout.connect", {"address": "untrusted: text"}, SharedIncidentCause("api.example:443")),
-    ("availability", API, "connection.refused", ADDRESS, SharedIncidentCause("api.example:443")),
-    ("availability", API, "tls.expired", ADDRESS, SharedIncidentCause("api.example:443")),
-    ("availability", API, "timeout.first_byte", ADDRESS, SharedIncidentCause("api.example:443")),
-    ("availability", API, "timeout.body", ADDRESS, SharedIncidentCause("api.example:443", "timeout")),
-    ("availability", API, "http.503", ADDRESS, SharedIncidentCause("api.example:443", "http")),
-    ("availability", API, "expectation.failed", ADDRESS, SharedIncidentCause("api.example:443", "expectation")),
-    ("task", "https://mcp.example:8443/mcp", "task.stale", {}, SharedIncidentCause("mcp.example:8443", "task")),
-    ("availability", API, "connection.refused", REDIRECTED, SharedIncidentCause("login.example:443")),
-    ("availability", API, "http.503", REDIRECTED, SharedIncidentCause("login.example:443", "http")),
-    ("availability", API, "timeout.connect", REDIRECTED, SharedIncidentCause("192.0.2.1")),
-    ("availability", API, "http.503", {"redirected_to": ["no", "URL"]}, SharedIncidentCause("api.example:443", "http")),
-    ("availability", "http://[2001:db8::1]/", "http.500", {}, SharedIncidentCause("[2001:db8::1]:80", "http")),
-    ("availability", "ftp://files.example/pub", "http.500", {}, SharedIncidentCause("ftp://files.example/pub", "http")),
+    ("availability", API, "timeout.connect", {"address": "untrusted: text"}, SharedIncidentCauseKey("api.example:443")),
+    ("availability", API, "connection.refused", ADDRESS, SharedIncidentCauseKey("api.example:443")),
+    ("availability", API, "tls.expired", ADDRESS, SharedIncidentCauseKey("api.example:443")),
+    ("availability", API, "timeout.first_byte", ADDRESS, SharedIncidentCauseKey("api.example:443")),
+    ("availability", API, "timeout.body", ADDRESS, SharedIncidentCauseKey("api.example:443", "timeout")),
+    ("availability", API, "http.503", ADDRESS, SharedIncidentCauseKey("api.example:443", "http")),
+    ("availability", API, "expectation.failed", ADDRESS, SharedIncidentCauseKey("api.example:443", "expectation")),
+    ("task", "https://mcp.example:8443/mcp", "task.stale", {}, SharedIncidentCauseKey("mcp.example:8443", "task")),
+    ("availability", API, "connection.refused", REDIRECTED, SharedIncidentCauseKey("login.example:443")),
+    ("availability", API, "http.503", REDIRECTED, SharedIncidentCauseKey("login.example:443", "http")),
+    ("availability", API, "timeout.connect", REDIRECTED, SharedIncidentCauseKey("192.0.2.1")),
+    ("availability", API, "http.503", {"redirected_to": ["no", "URL"]},
+     SharedIncidentCauseKey("api.example:443", "http")),
+    ("availability", "http://[2001:db8::1]/", "http.500", {}, SharedIncidentCauseKey("[2001:db8::1]:80", "http")),
+    ("availability", "ftp://files.example/pub", "http.500", {},
+     SharedIncidentCauseKey("ftp://files.example/pub", "http")),
     ("availability", "http://[broken/", "http.500", {}, None),
     ("availability", "uvx search-mcp", "mcp.server_exited", {}, None),
     ("job", "check-ins, expected every 5 min", "job.overdue", {}, None),
@@ -70,7 +72,7 @@ CAUSES: list[tuple[str, str, str, dict[str, object], SharedIncidentCause | None]
 
 @pytest.mark.parametrize(("rule", "target", "reason", "facts", "cause"), CAUSES)
 def test_the_cause(
-    rule: str, target: str, reason: str, facts: dict[str, object], cause: SharedIncidentCause | None
+    rule: str, target: str, reason: str, facts: dict[str, object], cause: SharedIncidentCauseKey | None
 ) -> None:
     assert derive_shared_cause_of_incident(ProbeInfo(1, "p", "P", "http", target=target), rule, reason, facts) == cause
 

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from tests.support.end_to_end import RunningWatchdog
 from tests.support.polling import wait_until, wait_until_async
 from tests.support.watchdog_process import run_watchdog
-from watchdog.app import create_asgi_app, open_running_watchdog_service
+from watchdog.app import create_asgi_app, start_watchdog_service_and_stop_on_exit
 from watchdog.config.load import load_config
 from watchdog.server import WebServer, open_listen_socket
 from watchdog.store.tables import check_ins
@@ -51,7 +51,7 @@ async def running_watchdog(file: Path) -> AsyncIterator[tuple[RunningWatchdog, h
     with open_listen_socket("127.0.0.1", 0) as listen_socket:
         url = f"http://127.0.0.1:{listen_socket.getsockname()[1]}"
         async with (
-            open_running_watchdog_service(loaded) as app,
+            start_watchdog_service_and_stop_on_exit(loaded) as app,
             WebServer(create_asgi_app(app), listen_socket),
             httpx.AsyncClient(base_url=url, timeout=60) as client,
         ):

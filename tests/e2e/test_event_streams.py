@@ -9,7 +9,7 @@ import httpx
 
 from tests.support.event_streams import EVENTS, EventFollower
 from tests.support.polling import HANG_S
-from watchdog.app import RunningWatchdogService, create_web_server, open_running_watchdog_service
+from watchdog.app import RunningWatchdogService, create_web_server, start_watchdog_service_and_stop_on_exit
 from watchdog.config.load import LoadedConfig, load_config
 from watchdog.server import open_listen_socket
 
@@ -63,6 +63,6 @@ async def test_a_reload_and_the_end_of_a_process(tmp_path: Path, database_url: s
 async def start(process: AsyncExitStack, loaded_config: LoadedConfig) -> tuple[RunningWatchdogService, str]:
     """Returns the service and the address of its events."""
     listen_socket = process.enter_context(open_listen_socket("127.0.0.1", 0))
-    app = await process.enter_async_context(open_running_watchdog_service(loaded_config))
+    app = await process.enter_async_context(start_watchdog_service_and_stop_on_exit(loaded_config))
     await process.enter_async_context(create_web_server(app, listen_socket))
     return app, f"http://127.0.0.1:{listen_socket.getsockname()[1]}{EVENTS}"

@@ -34,7 +34,7 @@ from tests.support.ports import find_free_port
 from tests.support.postgres import PostgresServer
 from tests.support.redis_server import RedisServer
 from tests.support.third_party import ThirdPartyServers
-from watchdog.app import create_asgi_app, open_running_watchdog_service
+from watchdog.app import create_asgi_app, start_watchdog_service_and_stop_on_exit
 from watchdog.server import WebServer, open_listen_socket
 from watchdog.service.clock import read_wall_clock_ms
 from watchdog.store.read.status import list_probe_statuses
@@ -267,7 +267,7 @@ async def test_incidents_name_cron_jobs_that_fail_or_do_not_run(
 
     with open_listen_socket("127.0.0.1", port) as listen_socket:
         async with (
-            open_running_watchdog_service(loaded, clock, clock) as app,
+            start_watchdog_service_and_stop_on_exit(loaded, clock, clock) as app,
             WebServer(create_asgi_app(app), listen_socket),
         ):
             watchdog = RunningWatchdog(app)

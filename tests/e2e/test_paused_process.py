@@ -55,9 +55,9 @@ class SimulatedService:
         """Let time pass, with every background task on time."""
         for _ in range(ms // 500):
             self.now += 500
-            await self.service.claim_due_slots()
+            await self.service.claim_due_slots_and_start_runs()
             await self.wait_for_runs()
-            await self.service.record_results()
+            await self.service.record_buffered_results_and_notify()
             if self.now % 5_000 == 0:
                 await self.service.evaluate_deadlines()
 
@@ -107,7 +107,7 @@ async def test_a_pause_of_ten_minutes(database_url: str, first_task: str) -> Non
             assert passed_before >= PROBE_COUNT
             simulated.runs_may_proceed.clear()
             simulated.now += 4_000
-            await simulated.service.claim_due_slots()
+            await simulated.service.claim_due_slots_and_start_runs()
             assert simulated.service.run_executor._slot_by_task, "runs are in flight during the pause"
             simulated.now += PAUSE_MS
             await simulated.service.tasks[first_task].run()

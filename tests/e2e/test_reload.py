@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 from tests.support.config_edits import BASE, CONFIG_EDITS, ENV, check_reload, load, observe_effect
 from tests.support.fakes import FakeHttpTarget
 from tests.support.polling import wait_until_async
-from watchdog.app import RunningWatchdogService, create_asgi_app, open_running_watchdog_service
+from watchdog.app import RunningWatchdogService, create_asgi_app, start_watchdog_service_and_stop_on_exit
 from watchdog.domain.rules.service import WATCHDOG_SELF_PROBE_ID
 from watchdog.store.read.status import list_incidents
 from watchdog.store.tables import downtime, incidents, outbox, results, revisions
@@ -38,7 +38,7 @@ async def test_it_does_what_diff_shows(tmp_path: Path, database_url: str) -> Non
 
 @asynccontextmanager
 async def running(folder: Path, database_url: str, config: dict[str, Any]) -> AsyncIterator[RunningWatchdogService]:
-    async with open_running_watchdog_service(load(folder, database_url, config)) as app:
+    async with start_watchdog_service_and_stop_on_exit(load(folder, database_url, config)) as app:
         yield app
 
 

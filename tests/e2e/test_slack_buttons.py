@@ -15,7 +15,7 @@ from tests.support.fakes import FakeHttpTarget, FakeSlack
 from tests.support.polling import wait_until_async
 from tests.support.slack_clicks import SIGNING_SECRET, encode_payload, find_buttons, make_payload, sign
 from tests.support.slack_sockets import FakeSlackSockets
-from watchdog.app import create_asgi_app, open_running_watchdog_service
+from watchdog.app import create_asgi_app, start_watchdog_service_and_stop_on_exit
 from watchdog.config.load import LoadedConfig, load_config
 from watchdog.domain.acts import Actor, OperatorInterfaceKind
 from watchdog.server import WebServer, open_listen_socket
@@ -55,7 +55,7 @@ async def test_a_click_in_slack_acknowledges_the_incident(
         loaded = load(tmp_path, database_url, target, slack)
         url = f"http://127.0.0.1:{listen_socket.getsockname()[1]}"
         async with (
-            open_running_watchdog_service(loaded) as app,
+            start_watchdog_service_and_stop_on_exit(loaded) as app,
             WebServer(create_asgi_app(app), listen_socket),
             httpx.AsyncClient(base_url=url, timeout=60) as client,
         ):
@@ -89,7 +89,7 @@ async def test_a_click_over_a_socket_acknowledges_the_incident(
         target.up = False
         refused = load(tmp_path, database_url, target, slack, bot_secrets={"app_token": "xapp-1-refused"})
         accepted = load(tmp_path, database_url, target, slack, bot_secrets={"app_token": slack.app_token})
-        async with FakeSlackSockets(slack) as sockets, open_running_watchdog_service(refused) as app:
+        async with FakeSlackSockets(slack) as sockets, start_watchdog_service_and_stop_on_exit(refused) as app:
             watchdog = RunningWatchdog(app)
 
             def list_findings() -> list[tuple[str, bool]]:

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from tests.support.mcp_servers.raw_http import RawMcpResponse, running_raw_server
 from tests.support.probe_runs import run_probe
 from watchdog.domain.model import Finding, Outcome, ResultToRecord
-from watchdog.domain.rules import evaluate_result_rules
+from watchdog.domain.rules import derive_findings_from_result
 from watchdog.probes.mcp import McpProbe
 from watchdog.service.registration import build_registered_probe
 
@@ -104,5 +104,5 @@ async def run_fault(fault: McpFault, folder: Path) -> tuple[Judged, Judged]:
 async def _judge(**fields: Any) -> Judged:
     probe = McpProbe.model_validate({"name": "Target", **fields})
     recorded = await run_probe(probe)
-    findings = evaluate_result_rules(build_registered_probe(probe, "").policy, recorded.result)
+    findings = derive_findings_from_result(build_registered_probe(probe, "").policy, recorded.result)
     return Judged(recorded, tuple(finding for finding in findings if finding.bad))

@@ -23,7 +23,7 @@ from tests.support.third_party import ThirdPartyServers
 from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.model import Finding, Json, Outcome, ResultToRecord
 from watchdog.domain.probe_state import build_scheduled_job_state_key
-from watchdog.domain.rules import evaluate_result_rules
+from watchdog.domain.rules import derive_findings_from_result
 from watchdog.probes import PROBE_KINDS, Probe
 from watchdog.service.clock import read_wall_clock_ms
 from watchdog.service.registration import build_registered_probe
@@ -379,7 +379,7 @@ def servers(postgres: PostgresServer, redis_server: RedisServer, peers: ThirdPar
 
 def findings(probe: Probe, recorded: ResultToRecord) -> list[Finding]:
     policy = build_registered_probe(probe, "").policy
-    return [finding for finding in evaluate_result_rules(policy, recorded.result) if finding.bad]
+    return [finding for finding in derive_findings_from_result(policy, recorded.result) if finding.bad]
 
 
 async def run_beside_neighbours(servers: JobServers, target: Probe, state: Mapping[str, Json]) -> Any:

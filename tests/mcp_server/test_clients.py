@@ -248,13 +248,16 @@ def test_a_missing_database_is_reported_in_one_line(tmp_path: Path) -> None:
 IMPORT_CHECK_PROGRAM = """
 import asyncio, json, sys
 import httpx
-from watchdog.app import create_asgi_app, open_running_watchdog_service
+from watchdog.app import create_asgi_app, start_watchdog_service_and_stop_on_exit
 from watchdog.config.load import load_config
 from watchdog.server import WebServer, open_listen_socket
 
 async def main():
     loaded = load_config(None, json.dumps({"storage": {"url": "sqlite:///" + sys.argv[1]}}), {})
-    async with open_running_watchdog_service(loaded) as app, httpx.AsyncClient(trust_env=False, timeout=60) as http:
+    async with (
+        start_watchdog_service_and_stop_on_exit(loaded) as app,
+        httpx.AsyncClient(trust_env=False, timeout=60) as http,
+    ):
         with open_listen_socket("127.0.0.1", 0) as listening:
             async with WebServer(create_asgi_app(app), listening):
                 url = f"http://127.0.0.1:{listening.getsockname()[1]}"

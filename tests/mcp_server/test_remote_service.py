@@ -20,7 +20,7 @@ from watchdog.mcp_server.tool_jobs import WatchdogMcpToolJobRunner
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.net.body_limits import MAX_BODY_BYTES_IN_EVENT_LOOP
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
-from watchdog.service.receiver_tests import ConfiguredDestinations, ReceiverTester
+from watchdog.service.receiver_tests import ConfiguredReceiverTestDependencies, ReceiverTester
 from watchdog.service.runner import RetryingProbeRunner
 
 NOW = 1_800_000_000_000
@@ -45,7 +45,7 @@ async def connected_service(url: str, claimed_until: int | None = NOW) -> AsyncI
             run_act_in_store=run_no_query,
             get_actor_name=lambda _: "ops",
             receiver_tester=ReceiverTester(
-                ConfiguredDestinations({}, network, SecretMask(()), lambda: NOW),
+                ConfiguredReceiverTestDependencies({}, network, SecretMask(()), lambda: NOW),
             ),
         )
         async with Client(create_mcp_server(context, job_runner)) as client:

@@ -378,7 +378,7 @@ def test_a_name_that_is_answered_in_time_again_counts_as_quick(
 
 def test_a_wait_for_a_free_lookup_is_no_failure_of_the_target() -> None:
     timer = PhaseTimer()
-    timer.start_phase("lookup_queue")
+    timer.start_nestable_phase("lookup_queue")
     observation = build_timeout_observation(3_000, timer)
     assert (observation.outcome, observation.reason) == (Outcome.ERROR, "watchdog.lookups_busy")
     assert observation.message == f"timed out after 3{NBSP}s while waiting for the lookups of other names"

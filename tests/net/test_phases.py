@@ -19,7 +19,7 @@ def test_phases_are_in_order_and_repetitions_add_up() -> None:
     clock = Ticks()
     phase_timer = PhaseTimer(clock)
     for phase, seconds in (("dns", 0.001), ("connect", 0.002), ("dns", 0.004), ("connect", 0.008)):
-        phase_timer.start_phase(phase)
+        phase_timer.start_nestable_phase(phase)
         clock.now += seconds
         phase_timer.end_phase(phase)
     assert list(phase_timer.phase_durations_ms) == ["dns", "connect"]
@@ -30,12 +30,12 @@ def test_phases_are_in_order_and_repetitions_add_up() -> None:
 def test_an_outer_phase_excludes_its_inner_phases() -> None:
     clock = Ticks()
     phase_timer = PhaseTimer(clock)
-    phase_timer.start_phase("negotiate")
+    phase_timer.start_nestable_phase("negotiate")
     clock.now += 1
-    phase_timer.start_phase("connect")
+    phase_timer.start_nestable_phase("connect")
     clock.now += 2
     phase_timer.end_phase("connect")
-    phase_timer.start_phase("tls")
+    phase_timer.start_nestable_phase("tls")
     clock.now += 4
     phase_timer.end_phase("tls")
     clock.now += 8
@@ -46,12 +46,12 @@ def test_an_outer_phase_excludes_its_inner_phases() -> None:
 def test_a_phase_in_progress_is_named_and_counts_up_to_now() -> None:
     clock = Ticks()
     phase_timer = PhaseTimer(clock)
-    phase_timer.start_phase("list")
+    phase_timer.start_nestable_phase("list")
     clock.now += 1
-    phase_timer.start_phase("connect")
+    phase_timer.start_nestable_phase("connect")
     clock.now += 2
     phase_timer.end_phase("connect")
-    phase_timer.start_phase("first_byte")
+    phase_timer.start_nestable_phase("first_byte")
     clock.now += 4
     assert phase_timer.current_phase == "first_byte"
     assert phase_timer.phase_durations_ms == {"connect": 2000, "first_byte": 4000, "list": 1000}
@@ -61,7 +61,7 @@ def test_a_phase_in_progress_is_named_and_counts_up_to_now() -> None:
 
 def test_ending_a_phase_that_never_started_changes_nothing() -> None:
     phase_timer = PhaseTimer(Ticks())
-    phase_timer.start_phase("dns")
+    phase_timer.start_nestable_phase("dns")
     phase_timer.end_phase("tls")
     assert phase_timer.current_phase == "dns"
 
@@ -69,8 +69,8 @@ def test_ending_a_phase_that_never_started_changes_nothing() -> None:
 def test_phases_may_end_out_of_order() -> None:
     clock = Ticks()
     phase_timer = PhaseTimer(clock)
-    phase_timer.start_phase("list")
-    phase_timer.start_phase("call")
+    phase_timer.start_nestable_phase("list")
+    phase_timer.start_nestable_phase("call")
     clock.now += 1
     phase_timer.end_phase("list")
     assert phase_timer.current_phase == "call"

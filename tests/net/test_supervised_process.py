@@ -190,7 +190,7 @@ def test_the_end_of_the_supervisor_kills_the_command(tmp_path: Path, has_unread_
         assert child._supervisor is not None
         if has_unread_request:  # the socket is reset then
             child._supervisor.send_signal(signal.SIGSTOP)
-            child.terminate()
+            child.send_sigterm()
         child._supervisor.kill()
         async with asyncio.timeout(10):
             await child.ended.wait()

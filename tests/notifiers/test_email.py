@@ -493,5 +493,5 @@ def test_a_password_is_not_shown() -> None:
 @pytest.mark.parametrize("context", [s for s in vars(alert_contexts).values() if isinstance(s, AlertMessageContext)])
 def test_both_parts_can_be_rendered_for_every_context(context: AlertMessageContext) -> None:
     message = compose_alert_message(context)
-    assert message.headline_or_change_text.replace("\u00a0", " ") in render_email_text_part(message).splitlines()[0]
+    assert message.change_text_or_headline.replace("\u00a0", " ") in render_email_text_part(message).splitlines()[0]
     assert f'class="badge {message.state}"' in render_email_html_part(message, message.email_subject)

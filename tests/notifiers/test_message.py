@@ -457,7 +457,7 @@ def test_the_advice_about_an_http_error_does_not_depend_on_expectations(
 def test_a_changed_cause_shows_the_new_one_the_first_one_and_new_advice() -> None:
     message = compose_alert_message(CHANGED_ALERT)
     assert message.headline == "Down: API: connection refused"
-    assert message.headline_or_change_text == "Still down: API: connection refused (was: HTTP 503, expected 200)"
+    assert message.change_text_or_headline == "Still down: API: connection refused (was: HTTP 503, expected 200)"
     assert field(message, "At first") == "HTTP 503, expected 200"
     assert field(message, "Expected") == "", "the title states everything"
     assert "503" not in message.evidence, "it is about the first cause"
@@ -578,7 +578,7 @@ def test_a_bar_of_a_preference_that_is_not_met_is_that_of_a_degraded_probe() -> 
 def test_what_the_destination_has_seen_is_the_previous_cause() -> None:
     """Of two changes, one was merged into the other."""
     message = compose_alert_message(replace(CHANGED_ALERT, previous_cause=""))
-    assert message.headline_or_change_text == "Still down: API: connection refused"
+    assert message.change_text_or_headline == "Still down: API: connection refused"
 
 
 @pytest.mark.parametrize("name", [n for n in dir(alert_contexts) if n.endswith("_ALERT")])
@@ -763,10 +763,10 @@ def test_all_times_of_a_job_are_in_the_zone_of_its_schedule() -> None:
 def test_the_commands_of_the_advice_are_filled_in_and_stay_code() -> None:
     context = with_incident("job", "x is gone", subject="send mail", reason="job.gone", kind="jobs")
     (advice,) = [f for f in compose_alert_message(context).main_fields if f.label == "What to do"]
-    assert "watchdog jobs forget api 'send mail'" in advice.text_parts
+    assert "watchdog jobs forget api 'send mail'" in advice.alternating_text_and_code_parts
     hostile = replace(context, incident=replace(context.incident, subject="a`b` <!channel>"))
     (advice,) = [f for f in compose_alert_message(hostile).main_fields if f.label == "What to do"]
-    assert "watchdog jobs forget api JOB" in advice.text_parts
+    assert "watchdog jobs forget api JOB" in advice.alternating_text_and_code_parts
 
 
 def test_a_change_states_when_the_cause_changed() -> None:

@@ -33,9 +33,9 @@ from watchdog.notifiers import slack as slack_module
 from watchdog.notifiers.blocks import build_slack_blocks
 from watchdog.notifiers.message import AlertMessage, compose_alert_message
 from watchdog.notifiers.slack import SlackNotifier
-from watchdog.notifiers.slack_buttons import SlackMessageReference
+from watchdog.notifiers.slack_buttons import SlackButtonValue
 
-REFERENCE = SlackMessageReference("5d41402abc4b2a76b9719d91", NOW)
+REFERENCE = SlackButtonValue("5d41402abc4b2a76b9719d91", NOW)
 ANA = Acknowledgement(NOW, Actor("Ana", OperatorInterfaceKind.SLACK), "")
 BEN = Acknowledgement(NOW - 60_000, Actor("Ben", OperatorInterfaceKind.CLI), "")
 ACT_BUTTONS = ["Acknowledge", "Silence 1 h", "Silence 4 h", "Silence until resolved", "Run now"]
@@ -68,7 +68,7 @@ def test_a_message_about_an_open_incident_has_buttons(slack: FakeSlack, send: Se
     assert "confirm" not in buttons["acknowledge"]
     value = f"{OPENED_ALERT.incident.id}:{OPENED_ALERT.now}"
     assert {button.get("value") for button in buttons.values()} == {value, None}
-    assert SlackMessageReference.decode(value) == (OPENED_ALERT.incident.id, OPENED_ALERT.now)
+    assert SlackButtonValue.decode_button_value(value) == (OPENED_ALERT.incident.id, OPENED_ALERT.now)
     assert buttons["details"]["url"] == OPENED_ALERT.incident_url
 
 
@@ -115,7 +115,7 @@ def test_an_edit_refers_to_the_state_that_it_shows(slack: FakeSlack, send: SendF
     receipt = send(make_bot(slack), OPENED_ALERT)
     assert send(make_bot(slack), CHANGED_ALERT, receipt) == receipt
     (value,) = {button["value"] for button in find_buttons(slack.posts[0]).values() if "value" in button}
-    assert SlackMessageReference.decode(value).shown_at == CHANGED_ALERT.now > OPENED_ALERT.now
+    assert SlackButtonValue.decode_button_value(value).shown_at == CHANGED_ALERT.now > OPENED_ALERT.now
 
 
 def test_an_acknowledged_incident_has_no_button_to_acknowledge_it(slack: FakeSlack, send: SendFixture) -> None:
@@ -180,7 +180,7 @@ def test_a_group_names_the_newest_acknowledgements_only() -> None:
 
 @pytest.mark.parametrize("text", HOSTILE_TEXTS)
 def test_buttons_are_valid_with_any_incident(text: str) -> None:
-    reference = SlackMessageReference("x" * 64, 10**15 - 1)
+    reference = SlackButtonValue("x" * 64, 10**15 - 1)
     blocks = build_slack_blocks(compose_alert_message(hostile_alert(text)), reference)
     assert are_blocks_valid(blocks)
     (act,) = [block for block in blocks if block["type"] == "actions"]

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from tests.support.fakes import CannedResponse, FakeSlack
 from watchdog.net import NetworkAccess
 from watchdog.notifiers.base import DELIVERY_CONFIG_ERROR_RETRY_DURATION_S, NotificationDeliveryError
-from watchdog.notifiers.slack_socket_url import get_slack_socket_url, request_slack_socket_url
+from watchdog.notifiers.slack_socket_url import extract_slack_socket_url_from_response, request_slack_socket_url
 
 Session = tuple[asyncio.Runner, NetworkAccess]
 
@@ -75,7 +75,7 @@ SLACK = "https://slack.com/api/"
 )
 def test_the_address_is_encrypted_unless_the_web_api_is_not(url: Any, api_url: str, is_accepted: bool) -> None:
     if is_accepted:
-        assert get_slack_socket_url({"url": url}, api_url) == url
+        assert extract_slack_socket_url_from_response({"url": url}, api_url) == url
         return
     with pytest.raises(NotificationDeliveryError, match="no address that starts with"):
-        get_slack_socket_url({"url": url}, api_url)
+        extract_slack_socket_url_from_response({"url": url}, api_url)

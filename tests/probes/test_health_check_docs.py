@@ -18,7 +18,7 @@ from tests.support.ports import find_free_port
 from tests.support.third_party import ThirdPartyServers, listening_process
 from watchdog.config.load import load_config
 from watchdog.domain.model import ClaimedSlot, Finding, Outcome
-from watchdog.domain.rules import evaluate_result_rules
+from watchdog.domain.rules import derive_findings_from_result
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.probes.mcp import McpProbe
 from watchdog.service.clock import read_wall_clock_ms
@@ -103,7 +103,9 @@ def findings(result: Any, tasks: str, *, is_error: bool = False, ago: int = 0) -
             second = await RetryingProbeRunner(network, SecretMask([]), read_wall_clock_ms, lag).run(
                 probe, ClaimedSlot(1, 1, "here", None), memory
             )
-        return [f for f in evaluate_result_rules(build_registered_probe(probe, "").policy, second.result) if f.bad]
+        return [
+            f for f in derive_findings_from_result(build_registered_probe(probe, "").policy, second.result) if f.bad
+        ]
 
     return asyncio.run(run())
 

@@ -27,7 +27,7 @@ from watchdog.net.http import HttpRequest, HttpResponse
 from watchdog.net.received_body import BoundedBodyCollector
 from watchdog.probes import HttpProbe
 from watchdog.probes.expectations import build_observation_from_error
-from watchdog.probes.http import judge_http_response
+from watchdog.probes.http import build_http_response_observation
 from watchdog.service.clock import read_wall_clock_ms
 from watchdog.service.runner import RetryingProbeRunner
 
@@ -61,7 +61,7 @@ async def judge(watched: HttpProbe, response: HttpResponse, network: NetworkAcce
     try:
         observation = await network.run_cpu_work_inline_or_in_worker(
             timer,
-            judge_http_response,
+            build_http_response_observation,
             response,
             criteria,
             0,
@@ -147,7 +147,7 @@ def test_a_compressed_body_that_was_not_read_to_its_end_is_too_long() -> None:
     body = BoundedBodyCollector("gzip", 1 << 20)
     body.feed(gzip.compress(os.urandom(200_000))[:150_000])
     body.mark_body_too_long()
-    body.finish()
+    body.finish_and_require_complete_body()
     assert pickle.loads(pickle.dumps(body)).decompress() == body.decompress()
     assert body.problem is not None
     assert body.problem.reason == "body.decoded_too_large"
@@ -165,7 +165,7 @@ def test_a_large_body_is_decoded_in_short_parts(encoding: str, monkeypatch: pyte
     text = os.urandom(300_000)
     body = BoundedBodyCollector(encoding, 1 << 20)
     body.feed(ENCODINGS[encoding](text))
-    body.finish()
+    body.finish_and_require_complete_body()
     monkeypatch.setattr(ContentEncodingDecoder, "decode", decode_recorded)
     assert body.decompress() == text
     assert sum(part_sizes) >= len(text)
@@ -176,7 +176,7 @@ def test_a_large_body_is_decoded_in_short_parts(encoding: str, monkeypatch: pyte
 def test_what_expands_beyond_64_kib_is_not_decoded_in_the_event_loop(encoding: str) -> None:
     body = BoundedBodyCollector(encoding, 16 << 20)
     body.feed(ENCODINGS[encoding](b"\0" * (16 << 20)))
-    body.finish()
+    body.finish_and_require_complete_body()
     assert body.is_large
     assert len(body.decompressed_body_start) <= MAX_BODY_BYTES_IN_EVENT_LOOP + 1
     assert len(body.decompress()) == 16 << 20

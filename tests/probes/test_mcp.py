@@ -31,7 +31,7 @@ from watchdog.domain.probe_state import (
     NEVER_RUN_MCP_TASKS_STATE_KEY,
     compute_short_digest,
 )
-from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, evaluate_result_rules
+from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, derive_findings_from_result
 from watchdog.net import NetworkAccess
 
 SAMPLE = str(Path(__file__).parents[1] / "support/mcp_servers" / "sample.py")
@@ -571,7 +571,7 @@ def test_invalid_schemas_and_duplicate_names_make_the_probe_degraded() -> None:
     observation = asyncio.run(go())
     assert observation.outcome is Outcome.PASS
     result = make_result("p")._replace(listings=observation.listings)
-    findings = [finding for finding in evaluate_result_rules(alert_policy(), result) if finding.bad]
+    findings = [finding for finding in derive_findings_from_result(alert_policy(), result) if finding.bad]
     assert {INCIDENT_HEALTH_STATE_BY_RULE[finding.rule] for finding in findings} == {HealthState.DEGRADED}
     assert [(finding.subject, finding.reason, finding.message) for finding in findings] == [
         (

@@ -28,7 +28,7 @@ from watchdog.domain.model import Json, Outcome, ResultToRecord
 from watchdog.net.errors import ProbeError
 from watchdog.probes import JobsProbe
 from watchdog.queues.clients import external_database
-from watchdog.queues.sql import SqlJobSource
+from watchdog.queues.sql import SqlTableJobSource
 from watchdog.service.clock import read_wall_clock_ms
 
 NBSP = "\N{NO-BREAK SPACE}"
@@ -586,7 +586,7 @@ def test_too_many_jobs(app: ExternalApp) -> None:
     ],
 )
 def test_the_connection_is_read_only(app: ExternalApp, statement: str) -> None:
-    database = SqlJobSource.model_validate(app.source()).database
+    database = SqlTableJobSource.model_validate(app.source()).database
 
     def write() -> None:
         with database.open_transaction("127.0.0.1") as connection:
@@ -786,7 +786,9 @@ def test_times_in_mariadb(mariadb_app: ExternalApp, column: str, to_stored: Any)
 
 
 def test_the_mariadb_connection_is_read_only(mariadb_app: ExternalApp) -> None:
-    database = SqlJobSource.model_validate(mariadb_app.source(url=mariadb_app.url.replace("+pymysql", ""))).database
+    database = SqlTableJobSource.model_validate(
+        mariadb_app.source(url=mariadb_app.url.replace("+pymysql", ""))
+    ).database
 
     def write() -> None:
         with database.open_transaction("127.0.0.1") as connection:
@@ -847,7 +849,7 @@ INVALID_NAMES = [
 def test_invalid_names_are_refused(name: str) -> None:
     def refusal(**sql: Any) -> str:
         with pytest.raises(ValidationError) as refused:
-            SqlJobSource.model_validate(ExternalApp("sqlite:///app.db").source(**sql))
+            SqlTableJobSource.model_validate(ExternalApp("sqlite:///app.db").source(**sql))
         [error] = refused.value.errors()
         assert error["loc"][-1] in ("table", *COLUMNS)
         return str(error["msg"])
@@ -883,14 +885,14 @@ def test_invalid_names_are_refused(name: str) -> None:
 )
 def test_invalid_configuration_is_refused(sql: dict[str, Any], why: str) -> None:
     with pytest.raises(ValidationError) as refused:
-        SqlJobSource.model_validate(ExternalApp("sqlite:///app.db").source(**sql))
+        SqlTableJobSource.model_validate(ExternalApp("sqlite:///app.db").source(**sql))
     assert why in str(refused.value)
     assert "hush" not in str(refused.value)
 
 
 def test_the_target_contains_no_secrets() -> None:
-    def source(url: str) -> SqlJobSource:
-        return SqlJobSource.model_validate(ExternalApp("sqlite:///app.db").source(url=url, table="ops.jobs"))
+    def source(url: str) -> SqlTableJobSource:
+        return SqlTableJobSource.model_validate(ExternalApp("sqlite:///app.db").source(url=url, table="ops.jobs"))
 
     database = source("postgres://watcher:hush@db.example:5433/app?sslmode=require")
     assert (database.target, database.host) == (

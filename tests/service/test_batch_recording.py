@@ -7,7 +7,7 @@ from tests.support.store import LOCATION, START_AT, make_result
 from watchdog.domain.clock_steps import build_clock_timeline_id
 from watchdog.domain.formatting import HOUR_MS, SECOND_MS
 from watchdog.domain.model import Outcome, ResultToRecord
-from watchdog.service.batch_recording import compute_rerun_times
+from watchdog.service.batch_recording import compute_latest_next_run_time_by_probe
 
 
 def test_results_of_an_ended_timeline_reschedule_nothing() -> None:
@@ -19,10 +19,10 @@ def test_results_of_an_ended_timeline_reschedule_nothing() -> None:
         ResultToRecord(make_result(2, START_AT, Outcome.PASS), rerun_at=START_AT + SECOND_MS),
         ResultToRecord(make_result(1, START_AT - HOUR_MS, Outcome.FAIL, location=restarted)),
     ]
-    assert compute_rerun_times(batch, probes, restarted) == {1: START_AT - HOUR_MS + 10 * SECOND_MS}
+    assert compute_latest_next_run_time_by_probe(batch, probes, restarted) == {1: START_AT - HOUR_MS + 10 * SECOND_MS}
 
 
 def test_a_failure_of_a_requested_run_reschedules_nothing() -> None:
     probes = {1: scripted_probe("p1", retry_interval="10s")}
     requested = make_result(1, START_AT + 1, Outcome.FAIL, measurements={"manual": True})
-    assert compute_rerun_times([ResultToRecord(requested)], probes, LOCATION) == {}
+    assert compute_latest_next_run_time_by_probe([ResultToRecord(requested)], probes, LOCATION) == {}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from watchdog.service import check_in_log as module
-from watchdog.service.check_in_log import CHECK_IN_LOG_CHUNK_BYTES, CheckInLog, CheckInLogError
+from watchdog.service.check_in_log import CHECK_IN_LOG_CHUNK_BYTES, CheckInLogError, CheckInWriteAheadLog
 
 
 @pytest.fixture
@@ -20,16 +20,16 @@ def path(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def open_log(path: Path, limit: int = 1 << 20) -> Iterator[CheckInLog]:
+def open_log(path: Path, limit: int = 1 << 20) -> Iterator[CheckInWriteAheadLog]:
     """Open the log as another process would."""
-    log = CheckInLog(path, limit)
+    log = CheckInWriteAheadLog(path, limit)
     try:
         yield log
     finally:
         log.close()
 
 
-def drain(log: CheckInLog, limit: int = 100) -> list[bytes]:
+def drain(log: CheckInWriteAheadLog, limit: int = 100) -> list[bytes]:
     records_read = []
     while (records := log.read_check_in_batch(limit)) or log.is_drain_file_fully_stored():
         records_read += records

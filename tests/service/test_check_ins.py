@@ -18,7 +18,7 @@ from tests.support.store import START_AT, StoreHarness, make_registered_probe
 from watchdog.domain.heartbeat import HEARTBEAT_STATE_KEY, CheckInKind, ReceivedCheckIn
 from watchdog.net import SecretMask
 from watchdog.service import check_ins as module
-from watchdog.service.check_in_log import CheckInLog
+from watchdog.service.check_in_log import CheckInWriteAheadLog
 from watchdog.service.check_ins import (
     ENDED_PROCESS_CHECK_IN_LOG_SEARCH_INTERVAL_MS,
     MAX_CHECK_IN_OUTPUT_BYTES,
@@ -44,7 +44,7 @@ class CheckInHarness:
         self.store = StoreHarness(url, [make_registered_probe("backup", failure_threshold=1)], create_schema=new)
         self.id = self.store.database_id("backup")
         self.store_executor = StoreExecutor(self.store.database, lambda: self.now)
-        self.check_in_log = CheckInLog(folder / "check-ins")
+        self.check_in_log = CheckInWriteAheadLog(folder / "check-ins")
         self.receiver = DurableCheckInReceiver(
             check_in_log=self.check_in_log,
             store_executor=self.store_executor,
@@ -106,7 +106,7 @@ async def test_an_accepted_check_in_is_on_disk(database_url: str, tmp_path: Path
     """The process may be killed right after the response."""
     harness = CheckInHarness(database_url, tmp_path)
     assert await harness.send_check_in(CheckInKind.FAIL, body=b"disk full")
-    with closing(CheckInLog(tmp_path / "check-ins")) as log:
+    with closing(CheckInWriteAheadLog(tmp_path / "check-ins")) as log:
         assert log.read_check_in_batch(9) == []  # the first process holds the lock
     harness.check_in_log.close()
     async with open_harness(database_url, tmp_path, new=False) as next_harness:

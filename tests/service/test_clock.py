@@ -51,7 +51,9 @@ class Machine:
             except StoreUnavailableError:
                 assert self.is_away
             if self.clock.has_lasting_clock_step:
-                self.clock.step_to_database_clock_time(self.clock.estimate_database_clock_time() - self.clock())
+                self.clock.step_to_measured_database_clock_time(
+                    self.clock.estimate_database_clock_time() - self.clock()
+                )
             distances.append(self.clock() - START - self.elapsed)
         return distances
 
@@ -187,7 +189,7 @@ def test_a_thread_that_reads_the_time_during_a_step_gets_either_time() -> None:
     reader = threading.Thread(target=machine.clock)
     reader.start()
     in_reader.wait()
-    machine.clock.step_to_database_clock_time(-2 * HOUR_MS)
+    machine.clock.step_to_measured_database_clock_time(-2 * HOUR_MS)
     is_stepped.set()
     reader.join()
     assert machine.clock() == START + machine.elapsed - 2 * HOUR_MS

@@ -22,7 +22,7 @@ from watchdog.service.config_reload import (
     ConfigReloadCounts,
     ConfigReloader,
     ConfigReloadOutcome,
-    ConfigReloadStatus,
+    ConfigReloadResultKind,
     FinishedConfigReload,
 )
 from watchdog.service.member_faults import WatchdogProcessFaultReporter
@@ -41,7 +41,7 @@ class ReloaderHarness:
     def __init__(self, folder: Path):
         self.path, self.now, self.env = folder / "watchdog.yaml", 0, dict[str, str]()
         self.applied: list[LoadedConfig] = []
-        self.results: list[ConfigReloadStatus] = []
+        self.results: list[ConfigReloadResultKind] = []
         self.is_store_away = False
         self.during_apply: Callable[[], object] = lambda: None
         self.store_executor = StoreExecutor(Database(f"sqlite:///{folder / 'watchdog.db'}"))
@@ -107,12 +107,12 @@ async def test_a_change_of_a_file_is_applied_once(harness: ReloaderHarness) -> N
         await wait_until_async(lambda: harness.applied_names() == ["B"])
         harness.requested.set()
         await wait_until_async(lambda: harness.applied_names() == ["B", "B"])
-    assert harness.results == [ConfigReloadStatus.APPLIED] * 2
+    assert harness.results == [ConfigReloadResultKind.APPLIED] * 2
 
 
 async def test_on_signal_a_change_of_a_file_does_nothing(harness: ReloaderHarness) -> None:
     harness.write(CONFIG | {"reload": "on_signal"})
-    assert (await harness.reloader.reload()).result is ConfigReloadStatus.APPLIED
+    assert (await harness.reloader.reload()).result is ConfigReloadResultKind.APPLIED
     harness.write_named("B")
     assert not await harness.reloader._have_config_files_changed_and_settled()
     harness.requested.set()
@@ -183,7 +183,7 @@ async def test_an_invalid_configuration_changes_nothing_until_it_is_valid(
     with capture_logs() as log:
         for _ in range(2):
             outcome = await harness.reloader.reload()
-            assert outcome.result is ConfigReloadStatus.INVALID, sentence
+            assert outcome.result is ConfigReloadResultKind.INVALID, sentence
             assert outcome.problems[0].startswith("watchdog.yaml")
     assert harness.applied == []
     assert harness.problem.startswith("watchdog.yaml")
@@ -195,12 +195,12 @@ async def test_an_invalid_configuration_changes_nothing_until_it_is_valid(
         harness.path.unlink()
     harness.now += 5
     harness.write("probes: 7")
-    assert (await harness.reloader.reload()).result is ConfigReloadStatus.INVALID
+    assert (await harness.reloader.reload()).result is ConfigReloadResultKind.INVALID
     assert first_fault is not None
     assert harness.faults._config_fault is not None
     assert harness.faults._config_fault.since == first_fault.since, "one incident"
     harness.write_named("B")
-    assert (await harness.reloader.reload()).result is ConfigReloadStatus.APPLIED
+    assert (await harness.reloader.reload()).result is ConfigReloadResultKind.APPLIED
     assert (harness.applied_names(), harness.problem) == (["B"], "")
 
 
@@ -208,13 +208,13 @@ async def test_a_reload_waits_for_the_database(harness: ReloaderHarness) -> None
     harness.is_store_away = True
     async with harness.running():
         harness.write_named("B")
-        await wait_until_async(lambda: harness.results == [ConfigReloadStatus.POSTPONED])
+        await wait_until_async(lambda: harness.results == [ConfigReloadResultKind.POSTPONED])
         harness.write_named("C")
         await wait_until_async(lambda: len(harness.results) == 2)
         harness.is_store_away = False
         await wait_until_async(lambda: bool(harness.applied))
     assert harness.applied_names() == ["C"], "the newest"
-    assert harness.results[2:] == [ConfigReloadStatus.APPLIED]
+    assert harness.results[2:] == [ConfigReloadResultKind.APPLIED]
 
 
 async def test_the_last_reload_is_counted_with_its_time_and_its_problems(harness: ReloaderHarness) -> None:
@@ -230,17 +230,17 @@ async def test_the_last_reload_is_counted_with_its_time_and_its_problems(harness
     outcome = await harness.reloader.reload()
     assert counts == ConfigReloadCounts(success=2, failure=1, last_reload=FinishedConfigReload(9, outcome))
     harness.is_store_away = True
-    assert (await harness.reloader.reload()).result is ConfigReloadStatus.POSTPONED
-    assert counts.last_reload == FinishedConfigReload(9, ConfigReloadOutcome(ConfigReloadStatus.POSTPONED))
+    assert (await harness.reloader.reload()).result is ConfigReloadResultKind.POSTPONED
+    assert counts.last_reload == FinishedConfigReload(9, ConfigReloadOutcome(ConfigReloadResultKind.POSTPONED))
     assert (counts.success, counts.failure) == (2, 1)
 
 
 async def test_an_invalid_configuration_replaces_one_that_waits(harness: ReloaderHarness) -> None:
     harness.is_store_away = True
     harness.write_named("B")
-    assert (await harness.reloader.reload()).result is ConfigReloadStatus.POSTPONED
+    assert (await harness.reloader.reload()).result is ConfigReloadResultKind.POSTPONED
     harness.write("probes: 7")
-    assert (await harness.reloader.reload()).result is ConfigReloadStatus.INVALID
+    assert (await harness.reloader.reload()).result is ConfigReloadResultKind.INVALID
     harness.is_store_away = False
     await harness.reloader._apply_postponed_config()
     assert harness.applied == []

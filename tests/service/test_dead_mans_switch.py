@@ -16,8 +16,8 @@ from watchdog.net import NetworkAccess
 from watchdog.service import dead_mans_switch as module
 from watchdog.service.dead_mans_switch import (
     DEAD_MANS_SWITCH_REQUIRED_BACKGROUND_TASKS,
-    DeadMansSwitch,
     DeadMansSwitchNotPingedError,
+    DeadMansSwitchPinger,
 )
 from watchdog.store.errors import StoreUnavailableError
 from watchdog.store.tables import failing_destinations, outbox
@@ -31,7 +31,7 @@ class SwitchHarness:
 
     def __init__(self, service: ServiceHarness, network: NetworkAccess, target: FakeHttpTarget):
         self.harness, self.target = service, target
-        self.switch = DeadMansSwitch(f"{target.url}/ping", service.service, network, DESTINATIONS)
+        self.switch = DeadMansSwitchPinger(f"{target.url}/ping", service.service, network, DESTINATIONS)
 
     async def work(self, *, without: str = "") -> None:
         """A minute later, the background tasks run, except for one."""

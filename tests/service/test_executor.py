@@ -12,7 +12,7 @@ from tests.support.store import START_AT, make_registered_probe
 from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.model import ClaimedSlot, Outcome, ProbeResult, ResultToRecord
 from watchdog.domain.probe_state import build_scheduled_job_state_key
-from watchdog.domain.rules import evaluate_result_rules, missed_run
+from watchdog.domain.rules import derive_findings_from_result, missed_run
 from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.service import executor
 from watchdog.service.executor import ConcurrentProbeRunExecutor
@@ -147,7 +147,7 @@ async def test_a_run_without_a_free_place_is_no_verdict(
         result = (await recorded.get()).result
     assert (result.probe, result.outcome, result.reason) == (2, outcome, reason)
     assert overloads == ["1 runs against hangs.example:443"]
-    assert [finding.rule for finding in evaluate_result_rules(POLICY, result) if finding.bad] == (
+    assert [finding.rule for finding in derive_findings_from_result(POLICY, result) if finding.bad] == (
         [] if schedule is None else ["missed_run"]
     )
     await run_executor.stop(grace_s=0)

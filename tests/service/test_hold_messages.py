@@ -32,7 +32,7 @@ from watchdog.service.muting import decide_muting_and_send
 from watchdog.store.database import Database
 from watchdog.store.outbox_filters import MIN_GROUP_MESSAGE_EDIT_INTERVAL_MS
 from watchdog.store.tables import incidents, outbox
-from watchdog.store.write.maintenance_messages import announce_maintenance
+from watchdog.store.write.maintenance_messages import enqueue_maintenance_message_edits
 from watchdog.store.write.muting_ends import MUTED_ALERTS_ANNOUNCEMENT_DELAY_MS
 
 HOSTILE = Actor("<!channel> *Eve* <https://evil.example|click>", OperatorInterfaceKind.MCP)
@@ -248,13 +248,13 @@ async def test_the_end_of_maintenance_is_enqueued_for_those_who_have_a_message(
         for opening in openings:
             harness.store.outbox.schedule_notification_retry(opening, harness.now, "HTTP 503", failed_at=harness.now)
         end_maintenance(database, window.id, ANA, harness.now + 1)
-        assert announce_maintenance(database, harness.now + 1) == [], "no one has a message that states it"
+        assert enqueue_maintenance_message_edits(database, harness.now + 1) == [], "no one has a message that states it"
         harness.now += HOUR_MS
         await harness.settle()
         assert harness.count_messages() == dict.fromkeys(DESTINATIONS, 1)
         (row,) = harness.store.select_rows(incidents)
-        assert announce_maintenance(database, harness.now) == [row["id"]]
-        assert announce_maintenance(database, harness.now) == []
+        assert enqueue_maintenance_message_edits(database, harness.now) == [row["id"]]
+        assert enqueue_maintenance_message_edits(database, harness.now) == []
 
 
 async def test_the_message_of_a_group_shows_how_many_incidents_are_silenced(

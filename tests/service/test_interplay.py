@@ -82,7 +82,7 @@ class RecordingNotifier(Notifier):
     def list_messages(self) -> list[str]:
         """The event and the first line of each."""
         return [
-            f"{request.alert_context.event}: {compose_alert_message(request.alert_context).headline_or_change_text}"
+            f"{request.alert_context.event}: {compose_alert_message(request.alert_context).change_text_or_headline}"
             for request in self.requests
         ]
 

@@ -155,7 +155,7 @@ def test_a_change_by_hand_is_not_overwritten(harness: ManagedFileHarness) -> Non
         ProbeEdit(id="blog", is_deletion=True, version=version),
     ):
         error = refuse(harness, edit)
-        assert error.reason is ManagedProbeRefusalReason.CHANGED
+        assert error.reason is ManagedProbeRefusalReason.FILE_CHANGED
 
 
 def test_a_change_during_the_check_is_not_overwritten(
@@ -170,7 +170,7 @@ def test_a_change_during_the_check_is_not_overwritten(
     monkeypatch.setattr(managed_probes, "load_config", change_and_load)
     with pytest.raises(ManagedProbeRefusedError) as caught:
         save(harness, ProbeEdit("name: New\nhttp: http://a.test"))
-    assert caught.value.reason is ManagedProbeRefusalReason.CHANGED
+    assert caught.value.reason is ManagedProbeRefusalReason.FILE_CHANGED
     assert harness.file.read_text() == "probes: []  # another editor was faster\n"
 
 
@@ -183,7 +183,7 @@ async def test_people_who_save_at_once_lose_nothing(harness: ManagedFileHarness)
     )
     refused = [result for result in results if isinstance(result, ManagedProbeRefusedError)]
     assert len(refused) == 5
-    assert {error.reason for error in refused} == {ManagedProbeRefusalReason.CHANGED}
+    assert {error.reason for error in refused} == {ManagedProbeRefusalReason.FILE_CHANGED}
     added = await asyncio.gather(*(first.save(ProbeEdit(f"name: N{n}\nhttp: http://n.test")) for n in range(5)))
     assert len({saved.version for saved in added}) == 5
     assert load_config(harness.main, env=ENV).managed_probe_ids >= {f"n{n}" for n in range(5)}

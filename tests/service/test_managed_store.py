@@ -127,7 +127,11 @@ def test_an_owner_that_cannot_be_kept(file: Path, monkeypatch: pytest.MonkeyPatc
     def refuse(*_: Any) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(managed_store, "_read_status", lambda _: os.stat_result((0o100600, 1, 1, 1, 7, 7, 3, 0, 0, 0)))
+    monkeypatch.setattr(
+        managed_store,
+        "_stat_file_and_require_writable",
+        lambda _: os.stat_result((0o100600, 1, 1, 1, 7, 7, 3, 0, 0, 0)),
+    )
     monkeypatch.setattr(os, "fchown", refuse)
     with pytest.raises(ManagedStoreError, match="belongs to another user or group, which Watchdog cannot keep"):
         replace_managed_file(file, b"old", b"new")

@@ -32,7 +32,7 @@ from watchdog.store.errors import StoreUnavailableError
 from watchdog.store.tables import incidents, outbox, results, staleness_events
 from watchdog.store.write import watermark
 from watchdog.store.write.claims import SlotClaimer
-from watchdog.store.write.member_faults import WatchdogProcessFault, replace_watchdog_process_faults
+from watchdog.store.write.member_faults import DetectedWatchdogProcessFault, replace_watchdog_process_faults
 from watchdog.store.write.recorder import ResultRecorder
 from watchdog.store.write.watermark import ClaimWatermark
 
@@ -284,7 +284,7 @@ async def test_slots_are_missed_only_once_every_member_has_stored_its_runs(
     await harness.pass_time(2 * STEP_MS)  # if results waited, they are stored before slots are claimed
     assert not [row for row in harness.rows("other") if row[1] == "missed"], "the other member may have run it"
     if returns:
-        fault = WatchdogProcessFault(harness.harness.now, "locked")
+        fault = DetectedWatchdogProcessFault(harness.harness.now, "locked")
         replace_watchdog_process_faults(
             other.database, other.membership.member_id, {WatchdogProcessFaultName.DATABASE: fault}
         )
@@ -350,7 +350,7 @@ def test_the_oldest_passes_are_dropped_first_and_counted(monkeypatch: pytest.Mon
     assert batch[0].result.outcome is Outcome.FAIL, "a failure is kept longer than any pass"
     assert [each.result.previous_slot for each in batch] == [None, *(each.result.slot for each in batch[:-1])]
     assert batch[0].state_updates["newest"] == 99 - (result_count - 1)
-    (dropped,) = buffer.confirm_stored_results_and_take_dropped(batch).values()
+    (dropped,) = buffer.confirm_stored_batch_and_take_dropped_summaries(batch).values()
     assert (dropped.first_slot, dropped.count) == (2, 99 - result_count)
     buffer.add(make_waiting_result(1, 100))
     assert buffer.relink_results_after_dropped(buffer.take(1))[0].result.previous_slot == 99, "as it is"

@@ -129,7 +129,7 @@ async def test_each_attempt_is_counted_by_its_result(harness: SenderHarness) -> 
     open_incident(harness, "pffp")
     await harness.deliver()
     assert harness.sender.delivery_counts == {
-        ("oncall/spy", DeliveryResultKind.FAILED): 1,
+        ("oncall/spy", DeliveryResultKind.FAILED_WILL_RETRY): 1,
         ("oncall/spy", DeliveryResultKind.UNDELIVERED): 1,
         ("oncall/spy", DeliveryResultKind.SENT): 1,
     }
@@ -142,7 +142,7 @@ async def test_each_attempt_without_a_confirmation_is_counted(harness: SenderHar
         await harness.deliver()
         harness.now += 2_000
     assert harness.sender.delivery_counts == {
-        ("oncall/spy", DeliveryResultKind.FAILED): 2,
+        ("oncall/spy", DeliveryResultKind.FAILED_WILL_RETRY): 2,
         ("oncall/spy", DeliveryResultKind.UNCONFIRMED): 1,
     }
 

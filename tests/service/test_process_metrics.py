@@ -9,14 +9,14 @@ import pytest
 from tests.support.service import ServiceHarness, observe_failure, scripted_probe, without_ticks
 from watchdog.domain.model import Outcome
 from watchdog.service.config_reload import ConfigReloadCounts
-from watchdog.service.process_metrics import WatchdogActivityMetrics, collect_process_metrics
+from watchdog.service.process_metrics import WatchdogActivityMetrics, collect_watchdog_activity_metrics
 
 __all__ = ["without_ticks"]
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("without_ticks")]
 
 
 def collect(harness: ServiceHarness) -> WatchdogActivityMetrics:
-    return collect_process_metrics(harness.service, ConfigReloadCounts())
+    return collect_watchdog_activity_metrics(harness.service, ConfigReloadCounts())
 
 
 async def test_runs_are_counted_by_probe_outcome_and_family(tmp_path: Path) -> None:

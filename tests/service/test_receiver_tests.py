@@ -18,8 +18,8 @@ from tests.support.web import create_test_app, filled_database, request_page
 from watchdog.domain.acts import Actor, OperatorActRefusalReason, OperatorActRefusedError, OperatorInterfaceKind
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.notifiers.webhook import WebhookNotifier
-from watchdog.service.acts import record_receiver_test
-from watchdog.service.receiver_tests import ConfiguredDestinations, ReceiverTester
+from watchdog.service.acts import record_receiver_test_start_or_refuse
+from watchdog.service.receiver_tests import ConfiguredReceiverTestDependencies, ReceiverTester
 from watchdog.store.act_tables import acts
 from watchdog.store.database import Database
 from watchdog.store.tables import outbox
@@ -39,8 +39,8 @@ class ReceiverTesterOfTest(ReceiverTester):
         self._notifiers = {name: WebhookNotifier(url=url) for name, url in urls.items()}
         super().__init__(self._make_access(NetworkAccess()))
 
-    def _make_access(self, network: NetworkAccess) -> ConfiguredDestinations:
-        return ConfiguredDestinations(self._notifiers, network, SecretMask([SECRET]), lambda: NOW)
+    def _make_access(self, network: NetworkAccess) -> ConfiguredReceiverTestDependencies:
+        return ConfiguredReceiverTestDependencies(self._notifiers, network, SecretMask([SECRET]), lambda: NOW)
 
     async def test(self, *args: Any) -> Any:
         async with NetworkAccess() as network:
@@ -177,7 +177,7 @@ def test_each_destination_has_a_limit_of_its_own(database: Database) -> None:
 
     def test(now: int, *destinations: str) -> OperatorActRefusalReason | None:
         try:
-            record_receiver_test(database, destinations, ANA, "why: because", now)
+            record_receiver_test_start_or_refuse(database, destinations, ANA, "why: because", now)
         except OperatorActRefusedError as e:
             return e.refusal
         return None

@@ -11,7 +11,7 @@ from typing import Any
 from tests.service.test_notifications import SenderHarness, SpyNotifier
 from tests.support.acts import ANA
 from tests.support.store import INTERVAL_MS, StoreHarness, make_registered_probes, make_result
-from watchdog.domain.delivery_pace import MAX_NEWS_BETWEEN_EDITS
+from watchdog.domain.delivery_pace import MAX_NEWS_MESSAGES_SENT_WHILE_EDIT_WAITS
 from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.notifiers.base import NotificationDeliveryError, NotificationDeliveryRequest
 from watchdog.service.acts import acknowledge_incident
@@ -101,4 +101,4 @@ async def test_an_acknowledgement_is_shown_after_a_few_messages_with_news(tmp_pa
         await harness.deliver()
         events = [each.notification.event.value for each in harness.received]
         news, edit = "resolved", "acknowledged"
-        assert events == [edit, *[news] * MAX_NEWS_BETWEEN_EDITS, edit, news, news]
+        assert events == [edit, *[news] * MAX_NEWS_MESSAGES_SENT_WHILE_EDIT_WAITS, edit, news, news]

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.store import START_AT
-from watchdog.app import open_running_watchdog_service
+from watchdog.app import start_watchdog_service_and_stop_on_exit
 from watchdog.config.load import load_config
 from watchdog.domain.model import ClaimedSlot, Observation, Outcome, SubjectListing
 from watchdog.domain.observations import McpScheduledTaskFacts
-from watchdog.domain.rules import evaluate_result_rules
+from watchdog.domain.rules import derive_findings_from_result
 from watchdog.net import NetworkAccess
 from watchdog.service.clock import read_wall_clock_ms
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
@@ -45,15 +45,15 @@ def test_a_task_whose_name_is_masked_keeps_its_limit(tmp_path: Path, monkeypatch
     )
     report = RetryingProbeRunner(
         NetworkAccess(), given.mask, read_wall_clock_ms, EventLoopLagMonitor()
-    ).build_result_to_record(ClaimedSlot(1, START_AT, "local", None), observation)
-    bad = [(f.rule, f.subject, f.reason) for f in evaluate_result_rules(member.policy, report.result) if f.bad]
+    ).build_masked_result_from_observation(ClaimedSlot(1, START_AT, "local", None), observation)
+    bad = [(f.rule, f.subject, f.reason) for f in derive_findings_from_result(member.policy, report.result) if f.bad]
     assert bad == [("task", "•••-backup", "task.stale")]
 
 
 async def test_targets_contain_no_secret_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     set_variables(monkeypatch)
     (tmp_path / "watchdog.yaml").write_text(CONFIG + f"storage: {{url: 'sqlite:///{tmp_path / 'watchdog.db'}'}}\n")
-    async with open_running_watchdog_service(load_config(tmp_path / "watchdog.yaml")) as app:
+    async with start_watchdog_service_and_stop_on_exit(load_config(tmp_path / "watchdog.yaml")) as app:
         (standing,) = await app.store_executor.run_read_query(list_probe_statuses)
     assert standing.probe.target == "http://127.0.0.1/production/mcp"
     assert list(standing.probe.max_task_ages) == ["•••-backup"]

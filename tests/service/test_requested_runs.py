@@ -7,7 +7,7 @@ import pytest
 from tests.support.acts import ANA
 from tests.support.store import INTERVAL_MS, START_AT, StoreHarness, make_registered_probe, make_result
 from watchdog.service.acts import request_run
-from watchdog.service.requested_runs import RequestedRunWithoutResultError, find_requested_run_result
+from watchdog.service.requested_runs import RequestedRunResultTimeoutError, find_requested_run_result
 from watchdog.store.database import Database
 from watchdog.store.read.history import StoredResultWithEvidence
 from watchdog.store.write.requested_runs import RequestedRun
@@ -43,7 +43,7 @@ def test_the_result_comes_once_it_is_stored(harness: StoreHarness) -> None:
 def test_a_request_that_no_process_takes(harness: StoreHarness) -> None:
     requested = request_run(harness.database, "api", ANA, "", REQUESTED_AT)
     assert load(harness, requested, requested.slot + 10_000) is None
-    with pytest.raises(RequestedRunWithoutResultError, match="no running process runs Api"):
+    with pytest.raises(RequestedRunResultTimeoutError, match="no running process runs Api"):
         load(harness, requested, requested.slot + 10_001)
 
 
@@ -51,5 +51,5 @@ def test_a_run_that_ends_too_late(harness: StoreHarness) -> None:
     requested = request_run(harness.database, "api", ANA, "", REQUESTED_AT)
     harness.claim_slots(REQUESTED_AT + 500)
     assert load(harness, requested, requested.slot + 40_000) is None
-    with pytest.raises(RequestedRunWithoutResultError, match="the run of Api has no result yet"):
+    with pytest.raises(RequestedRunResultTimeoutError, match="the run of Api has no result yet"):
         load(harness, requested, requested.slot + 40_001)

@@ -86,11 +86,11 @@ async def test_due_slots_are_claimed_run_and_recorded(open_harness: Callable[...
         await harness.run_next_minute()
         assert harness.service.last_claim_at == harness.now
         assert harness.stored_outcomes() == []
-        await harness.service.record_results()
+        await harness.service.record_buffered_results_and_notify()
         assert harness.stored_outcomes() == [PASS, FAIL]
-        await harness.service.claim_due_slots()
+        await harness.service.claim_due_slots_and_start_runs()
         await harness.wait_for_runs()
-        await harness.service.record_results()
+        await harness.service.record_buffered_results_and_notify()
         assert harness.stored_outcomes() == [PASS, FAIL], "each slot once"
 
 
@@ -100,10 +100,10 @@ async def test_more_than_a_batch_is_claimed_in_one_task(
     monkeypatch.setattr(module, "MAX_RESULTS_PER_RECORDED_BATCH", 4)
     async with open_harness(*[scripted_probe(f"p{i:02}") for i in range(10)]) as harness:
         await harness.run_next_minute()
-        await harness.service.record_results()
+        await harness.service.record_buffered_results_and_notify()
         assert len(harness.stored_outcomes()) == 4
-        await harness.service.record_results()
-        await harness.service.record_results()
+        await harness.service.record_buffered_results_and_notify()
+        await harness.service.record_buffered_results_and_notify()
         assert len(harness.stored_outcomes()) == 10
 
 
@@ -152,7 +152,7 @@ async def test_recorded_and_missing_results_open_incidents(
     async with open_harness(scripted_probe(observe_function=observe_failure)) as harness:
         for _ in range(2):
             await harness.run_next_minute()
-            await harness.service.record_results()
+            await harness.service.record_buffered_results_and_notify()
         assert [row["rule"] for row in harness.store.select_rows(incidents)] == ["availability"]
         assert {row["state"] for row in harness.store.select_rows(outbox)} == {"waiting"}, (
             "for a process that has the destination"
@@ -177,7 +177,7 @@ async def test_a_failure_reschedules_the_next_slot(
 ) -> None:
     async with open_harness(scripted_probe(observe_function=observe_failure, retry_interval=retry_interval)) as harness:
         await harness.run_next_minute()
-        await harness.service.record_results()
+        await harness.service.record_buffered_results_and_notify()
         assert harness.store.select_row(schedule)["next_due"] == next_slot
 
 
@@ -187,7 +187,7 @@ async def test_a_deadline_reschedules_the_next_slot(open_harness: Callable[..., 
 
     async with open_harness(scripted_probe(observe_function=observe)) as harness:
         await harness.run_next_minute()
-        await harness.service.record_results()
+        await harness.service.record_buffered_results_and_notify()
         assert harness.store.select_row(schedule)["next_due"] == START_AT + INTERVAL_MS + 7_500
 
 
@@ -228,7 +228,7 @@ async def test_a_result_that_cannot_be_stored_blocks_no_other(
             harness.service.buffer_result(report)
         harness.now += 4 * INTERVAL_MS
         with capture_logs() as log:
-            await harness.service.record_results()
+            await harness.service.record_buffered_results_and_notify()
         assert harness.stored_outcomes() == [PASS, ("error", "watchdog.internal_error"), PASS]
         (line,) = [line for line in log if line["log_level"] == "error"]
         assert (line["event"], line["probe_id"], line["slot"]) == ("result_not_stored", "api", poison.slot)
@@ -252,7 +252,7 @@ async def test_results_wait_when_none_can_be_stored(
         ]
         monkeypatch.setattr(harness.store.recorder, "record_results", record)
         harness.now += 4 * INTERVAL_MS
-        await harness.service.record_results()
+        await harness.service.record_buffered_results_and_notify()
         assert harness.stored_outcomes() == [PASS] * 3
 
 
@@ -276,7 +276,7 @@ async def test_results_are_stored_once_when_the_database_fails_between_single_re
             harness.service.buffer_result(report)
         harness.now += 4 * INTERVAL_MS
         await harness.service._run_background_task_once(harness.service.tasks["record"])
-        await harness.service.record_results()
+        await harness.service.record_buffered_results_and_notify()
         assert harness.stored_outcomes() == [("error", "watchdog.internal_error"), PASS, PASS]
 
 
@@ -375,7 +375,7 @@ async def test_runs_in_progress_finish_or_are_recorded_as_missed(
     ) as harness:
         await harness.service.start()
         harness.now = START_AT + INTERVAL_MS
-        await harness.service.claim_due_slots()
+        await harness.service.claim_due_slots_and_start_runs()
         harness.run_executor.start_probe_run(
             scripted_probe("c-ahead"),
             ClaimedSlot(harness.store.database_ids[2], START_AT + INTERVAL_MS + 900, LOCATION, None),

@@ -119,10 +119,10 @@ async def test_timers_continue_when_the_wall_clock_is_set(
 
 
 async def test_a_watermark_ahead_of_the_clock_is_not_ready(harness: SchedulerHarness) -> None:
-    await harness.service.claim_due_slots()
+    await harness.service.claim_due_slots_and_start_runs()
     assert harness.service.describe_not_ready_reason() == ""
     harness.store.advance_watermark(read_wall_clock_ms() + 7_000_000)
-    await harness.service.claim_due_slots()
+    await harness.service.claim_due_slots_and_start_runs()
     reason = harness.service.describe_not_ready_reason().replace("\N{NO-BREAK SPACE}", " ")
     assert reason.startswith("this clock is 1 h ")
     assert reason.endswith(" min behind the newest run")

@@ -11,15 +11,15 @@ from pydantic import SecretStr
 
 from tests.support.slack_clicks import SIGNING_SECRET, encode_payload, make_payload, sign
 from watchdog.service.slack_requests import (
-    SlackRequestRefusedError,
+    InboundSlackRequestRefusedError,
     SlackSignature,
     SlackSocketMessage,
-    accept_slack_request,
-    parse_click_of_envelope,
+    find_destinations_whose_secret_signed_request,
+    parse_click_and_identity_of_envelope,
     parse_slack_click,
     parse_slack_signature,
     parse_slack_socket_message,
-    verify_slack_signature,
+    record_slack_request_or_raise_if_repeated,
 )
 from watchdog.store.act_tables import slack_requests
 from watchdog.store.database import Database
@@ -41,7 +41,7 @@ def parse(headers: dict[str, str], now: int = NOW) -> SlackSignature:
 
 
 def verify(headers: dict[str, str], body: bytes = BODY, *, now: int = NOW) -> list[str]:
-    return verify_slack_signature(SECRETS, parse(headers, now), body)
+    return find_destinations_whose_secret_signed_request(SECRETS, parse(headers, now), body)
 
 
 def without(headers: dict[str, str], name: str) -> dict[str, str]:
@@ -64,7 +64,7 @@ def test_the_example_of_slacks_documentation_is_accepted() -> None:
         "1531420618", "v0=a2114d57b48eac39b9ad189dd8316235a7b4a8d21a10bd27519666489c69b503", 1_531_420_618_000
     )
     secrets = {"a/slack": SecretStr("8f742231b10e8888abcd99yyyzzz85a5")}
-    assert verify_slack_signature(secrets, signature, body) == ["a/slack"]
+    assert find_destinations_whose_secret_signed_request(secrets, signature, body) == ["a/slack"]
 
 
 SIGNED = sign(BODY, NOW)
@@ -101,7 +101,7 @@ SIGNED = sign(BODY, NOW)
 def test_what_slack_has_not_signed_is_refused(
     sentence: str, headers: dict[str, str], body: bytes, message: str
 ) -> None:
-    with pytest.raises(SlackRequestRefusedError, match=message) as refused:
+    with pytest.raises(InboundSlackRequestRefusedError, match=message) as refused:
         verify(headers, body)
     assert refused.value.status_code == 403, sentence
     assert SIGNING_SECRET not in str(refused.value)
@@ -113,23 +113,25 @@ def test_a_request_is_verified_within_five_minutes(signed_at: int) -> None:
     for now in (NOW, signed_at - 300_000, signed_at + 300_000):
         assert verify(headers, now=now) == ["oncall/slack", "chat/slack"]
     for now in (signed_at - 300_001, signed_at + 300_001):
-        with pytest.raises(SlackRequestRefusedError, match="more than 5 minutes"):
+        with pytest.raises(InboundSlackRequestRefusedError, match="more than 5 minutes"):
             verify(headers, now=now)
 
 
 def test_a_request_is_accepted_once(database: Database) -> None:
     signatures = [parse(sign(body, NOW)) for body in (BODY, BODY + b" ")]
     for signature in signatures:
-        accept_slack_request(database, signature.identity, NOW)
+        record_slack_request_or_raise_if_repeated(database, signature.identity, NOW)
         for now in (NOW, NOW + 300_000, NOW + 600_000):
-            with pytest.raises(SlackRequestRefusedError, match="made before"):
-                accept_slack_request(database, signature.identity, now)
+            with pytest.raises(InboundSlackRequestRefusedError, match="made before"):
+                record_slack_request_or_raise_if_repeated(database, signature.identity, now)
 
 
 def test_accepted_requests_are_forgotten(database: Database) -> None:
     for number in range(3):
-        accept_slack_request(database, parse(sign(BODY, NOW + number * 1_000)).identity, NOW)
-    accept_slack_request(database, parse(sign(BODY, NOW + 601_000), NOW + 601_000).identity, NOW + 601_000)
+        record_slack_request_or_raise_if_repeated(database, parse(sign(BODY, NOW + number * 1_000)).identity, NOW)
+    record_slack_request_or_raise_if_repeated(
+        database, parse(sign(BODY, NOW + 601_000), NOW + 601_000).identity, NOW + 601_000
+    )
     with database.open_read_transaction() as connection:
         remembered = list(connection.execute(sa.select(slack_requests.c.forgotten_after)).scalars())
     assert sorted(remembered) == [NOW + 601_000, NOW + 602_000, NOW + 1_201_000]
@@ -217,13 +219,13 @@ def with_action(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_a_payload_that_is_not_a_click_is_refused(body: bytes, message: str) -> None:
-    with pytest.raises(SlackRequestRefusedError, match=message) as refused:
+    with pytest.raises(InboundSlackRequestRefusedError, match=message) as refused:
         parse_slack_click(body)
     assert refused.value.status_code == 400
 
 
 def test_a_person_of_another_workspace_is_refused() -> None:
-    with pytest.raises(SlackRequestRefusedError, match="another workspace") as refused:
+    with pytest.raises(InboundSlackRequestRefusedError, match="another workspace") as refused:
         parse_slack_click(encode_payload(changed(user={"id": "U0EVE", "team_id": "T0OTHER"})))
     assert refused.value.status_code == 403
 
@@ -264,7 +266,7 @@ WITHOUT_TIME = CLICK | {"actions": [{"action_id": "acknowledge", "value": VALUE}
 def test_what_identifies_a_click_of_a_socket(
     sentence: str, first: SlackSocketMessage, second: SlackSocketMessage, is_same: bool
 ) -> None:
-    (click, identity), (_, other) = (parse_click_of_envelope(each, NOW) for each in (first, second))
+    (click, identity), (_, other) = (parse_click_and_identity_of_envelope(each, NOW) for each in (first, second))
     assert (identity == other) == is_same, sentence
     assert click.user.display_name == "Ana Example"
     assert identity.forgotten_after == NOW + 3_600_000
@@ -272,5 +274,5 @@ def test_what_identifies_a_click_of_a_socket(
 
 def test_a_click_of_a_socket_is_no_signature() -> None:
     """A signature could not stand for a click, nor a click for a signature."""
-    _, identity = parse_click_of_envelope(make_envelope(CLICK), NOW)
+    _, identity = parse_click_and_identity_of_envelope(make_envelope(CLICK), NOW)
     assert not identity.value.startswith("v0=")

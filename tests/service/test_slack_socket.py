@@ -26,8 +26,8 @@ from watchdog.notifiers.slack import SlackNotifier
 from watchdog.service import slack_clicks, slack_socket
 from watchdog.service.acts import end_silence
 from watchdog.service.slack_clicks import (
-    DATABASE_UNAVAILABLE_TEXT,
     MESSAGE_IS_OVER_TEXT,
+    SLACK_CLICK_DATABASE_UNAVAILABLE_TEXT,
     UNEXPECTED_ERROR_TEXT,
     SlackClickHandler,
     SlackClickResult,
@@ -264,7 +264,7 @@ async def fail_without_a_database(*_: object) -> None:
 
 @pytest.mark.parametrize(
     ("fail", "text", "logged_count"),
-    [(fail_by_a_bug, UNEXPECTED_ERROR_TEXT, 1), (fail_without_a_database, DATABASE_UNAVAILABLE_TEXT, 0)],
+    [(fail_by_a_bug, UNEXPECTED_ERROR_TEXT, 1), (fail_without_a_database, SLACK_CLICK_DATABASE_UNAVAILABLE_TEXT, 0)],
 )
 async def test_an_act_that_fails_after_its_acceptance_is_explained(
     harness: SocketHarness,

@@ -15,7 +15,7 @@ from tests.simulation.configuration import HEARTBEAT_INTERVAL_MS, HEARTBEATS, bu
 from tests.simulation.disk import SimulatedDisk
 from tests.simulation.virtual_loop import SimulatedProcess, VirtualLoop
 from tests.simulation.world import World
-from watchdog.app import RunningWatchdogService, open_running_watchdog_service
+from watchdog.app import RunningWatchdogService, start_watchdog_service_and_stop_on_exit
 from watchdog.config.load import LoadedConfig
 from watchdog.domain.heartbeat import CheckInKind, ReceivedCheckIn
 from watchdog.store.database import Database
@@ -117,7 +117,7 @@ class Member:
 
     async def _main(self, configuration: LoadedConfig) -> None:
         world = self.machine.world
-        async with open_running_watchdog_service(
+        async with start_watchdog_service_and_stop_on_exit(
             configuration, world.read_wall_clock_ms, world.read_monotonic_clock_ms
         ) as app:
             self.app, self._ready_at = app, self.machine.loop.time()

@@ -25,7 +25,7 @@ from watchdog.net.phases import PhaseTimer
 from watchdog.probes.service import WatchdogSelfProbe
 from watchdog.queues.base import QueueConnectContext
 from watchdog.queues.bullmq import BullmqQueueStatsSource
-from watchdog.queues.sql import SqlJobSource
+from watchdog.queues.sql import SqlTableJobSource
 from watchdog.service import (
     absence_record,
     check_in_log,
@@ -107,14 +107,14 @@ def _replace_world(patches: pytest.MonkeyPatch, world: World) -> None:
     ) -> SimulatedMcpSession:
         return SimulatedMcpSession(world, target, phase_timer, now)
 
-    async def snapshot(source: SqlJobSource, context: QueueConnectContext) -> Any:
+    async def snapshot(source: SqlTableJobSource, context: QueueConnectContext) -> Any:
         return await fetch_job_snapshot(world, source.table.replace("_", "-"), context)
 
     async def stats(source: BullmqQueueStatsSource, context: QueueConnectContext, window_ms: int | None) -> Any:
         return await fetch_queue_stats(world, source.queue, context)
 
     patches.setattr(mcp, "McpSessionRunner", build_session)
-    patches.setattr(SqlJobSource, "fetch_job_source_snapshot", snapshot)
+    patches.setattr(SqlTableJobSource, "fetch_job_source_snapshot", snapshot)
     patches.setattr(BullmqQueueStatsSource, "fetch_queue_stats", stats)
     patches.setattr(app, "NetworkAccess", lambda: SimulatedNetwork(world))
     patches.setattr(composition, "WatchdogSelfProbe", _RareSelfProbe)

@@ -27,7 +27,7 @@ from watchdog.net import NetworkAccess
 from watchdog.net.errors import ProbeError, build_probe_error_from_exception
 from watchdog.net.http import HttpRequest, HttpResponse
 from watchdog.net.mcp import McpSessionResult, McpTool
-from watchdog.net.own_network import translate_error_of_missing_default_route
+from watchdog.net.own_network import translate_network_error_of_missing_ip_default_route
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.received_body import BoundedBodyCollector
 from watchdog.net.url import parse_http_url
@@ -122,7 +122,9 @@ class World:
         self.note(f"visit {target} {condition} {self.network_down}")
         if self.network_down:
             await asyncio.sleep(0.001)
-            error = translate_error_of_missing_default_route(OSError(errno.ENETUNREACH, ""), socket.AF_INET, frozenset)
+            error = translate_network_error_of_missing_ip_default_route(
+                OSError(errno.ENETUNREACH, ""), socket.AF_INET, frozenset
+            )
             assert error is not None
             raise error
         if condition not in GOOD_CONDITIONS:
@@ -224,7 +226,7 @@ class SimulatedNetwork(NetworkAccess):
 
     async def send_http_request(self, request: HttpRequest) -> HttpResponse:
         target = parse_http_url(request.url).host.partition(".")[0]
-        request.phase_timer.start_phase("connect")
+        request.phase_timer.start_nestable_phase("connect")
         try:
             condition = await self._world.visit_or_probe_error(target, request.now)
         except ProbeError as error:

@@ -10,7 +10,7 @@ from watchdog.domain.model import Evidence, Outcome
 from watchdog.domain.probe_state import (
     QUEUE_THRESHOLDS_STATE_KEY,
     QueueThreshold,
-    QueueThresholdRecord,
+    QueueThresholdStateRecord,
     queue_threshold_records_to_json,
 )
 
@@ -45,7 +45,7 @@ def add_queue(rows: FixtureRows) -> None:
         id = rows.add_probe(name, "queue", "Jobs")
         measurements = {"waiting": 1_204, "oldest": 660_000, "active": 4}
         rows.add_result(id, NOW - 9_000, Outcome.FAIL, "1204 waiting", "queue.threshold", 12, measurements=measurements)
-        record = QueueThresholdRecord(QueueThreshold("waiting", 1_000, 300_000), NOW - 400_000)
+        record = QueueThresholdStateRecord(QueueThreshold("waiting", 1_000, 300_000), NOW - 400_000)
         state = json.dumps(queue_threshold_records_to_json([record]))
         rows.rows["probe_state"].append({"probe": id, "key": QUEUE_THRESHOLDS_STATE_KEY, "value": state})
 

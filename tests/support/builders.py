@@ -15,7 +15,7 @@ from watchdog.domain.model import (
     SubjectListing,
 )
 from watchdog.domain.observations import McpScheduledTaskFacts, ScheduledJobFacts
-from watchdog.domain.rules import AlertPolicy, evaluate_result_rules
+from watchdog.domain.rules import AlertPolicy, derive_findings_from_result
 from watchdog.domain.rules.preference import PreferenceExpressionResult
 
 PROBE_DATABASE_ID = 7
@@ -123,7 +123,11 @@ def make_results(outcomes: str, start: int = 1) -> list[ProbeResult]:
 
 def findings_of_rule(rule: str, result: ProbeResult, **policy_fields: Any) -> list[Finding]:
     """The findings of one rule."""
-    return [finding for finding in evaluate_result_rules(alert_policy(**policy_fields), result) if finding.rule == rule]
+    return [
+        finding
+        for finding in derive_findings_from_result(alert_policy(**policy_fields), result)
+        if finding.rule == rule
+    ]
 
 
 def describe_transitions(transitions: list[IncidentTransition]) -> list[str]:

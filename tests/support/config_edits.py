@@ -14,7 +14,7 @@ from watchdog.config.load import LoadedConfig, load_config
 from watchdog.domain.config_changes import ConfigChanges, compare_configs
 from watchdog.domain.rules.service import WATCHDOG_SELF_PROBE_ID
 from watchdog.service.process_configuration import build_loaded_config_snapshot
-from watchdog.store.read.running_config import load_running_config
+from watchdog.store.read.running_config import load_snapshot_of_running_config
 
 URL = "http://127.0.0.1:9"
 API_KEY = {"name": "ci", "role": "reader", "key": "0123456789abcdef-ci"}
@@ -171,7 +171,7 @@ def observe_effect(app: RunningWatchdogService) -> Effect:
 def predict_changes(app: RunningWatchdogService, loaded: LoadedConfig) -> ConfigChanges:
     """As `watchdog diff` does."""
     with app.store_executor.database.open_read_transaction() as connection:
-        running = load_running_config(connection, app.clock())
+        running = load_snapshot_of_running_config(connection, app.clock())
     assert running is not None
     return compare_configs(running, build_loaded_config_snapshot(loaded), parse_yaml_values_by_field_path)
 

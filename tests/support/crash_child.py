@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from watchdog.app import open_running_watchdog_service
+from watchdog.app import start_watchdog_service_and_stop_on_exit
 from watchdog.config.load import load_config
 from watchdog.domain import registered_probe, shared_cause
 from watchdog.domain.model import IncidentEvent
@@ -142,7 +142,7 @@ def arm_kill_point(kill_point: str, event: IncidentEvent, marker: Path) -> None:
 async def main(config: Path) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    async with open_running_watchdog_service(load_config(config)):
+    async with start_watchdog_service_and_stop_on_exit(load_config(config)):
         print("up", flush=True)
         await stop.wait()
 

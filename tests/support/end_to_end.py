@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from tests.support.crash_harness import ReceiverKind, RecordingReceiver
 from tests.support.fakes import FakeHttpTarget
 from tests.support.polling import wait_until_async
-from watchdog.app import RunningWatchdogService, open_running_watchdog_service
+from watchdog.app import RunningWatchdogService, start_watchdog_service_and_stop_on_exit
 from watchdog.config.load import load_config
 from watchdog.domain.model import Incident, IncidentEvent
 from watchdog.domain.rules import service
@@ -69,7 +69,7 @@ class EndToEndHarness:
         monotonic_clock: Clock = read_boot_clock_ms,
     ) -> AsyncIterator[RunningWatchdog]:
         loaded = load_config(self.folder / "watchdog.yaml", json.dumps(self.config()), env)
-        async with open_running_watchdog_service(loaded, clock, monotonic_clock) as app:
+        async with start_watchdog_service_and_stop_on_exit(loaded, clock, monotonic_clock) as app:
             yield RunningWatchdog(app)
 
     def received_events(self) -> dict[str, list[IncidentEvent]]:

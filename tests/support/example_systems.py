@@ -65,10 +65,10 @@ class ExampleSystemRunner:
         self.now += delay_ms
         for _ in range(count):
             self.now = self.service.claims.registry[self.probe].schedule.find_next_slot_after(self.now)
-            await self.service.claim_due_slots()
+            await self.service.claim_due_slots_and_start_runs()
             while runs := self.service.run_executor._slot_by_task:
                 await asyncio.gather(*runs)
-            await self.service.record_results()
+            await self.service.record_buffered_results_and_notify()
         records = await self.store_executor.run_read_query(list_incidents)
         return summarize_open_incidents([record.incident for record in records])
 

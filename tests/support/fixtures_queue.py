@@ -10,7 +10,7 @@ from watchdog.domain.model import Outcome
 from watchdog.domain.probe_state import (
     QUEUE_THRESHOLDS_STATE_KEY,
     QueueThreshold,
-    QueueThresholdRecord,
+    QueueThresholdStateRecord,
     queue_threshold_records_to_json,
 )
 
@@ -66,10 +66,10 @@ def add_queue_probe(rows: FixtureRows) -> None:
         else:
             rows.add_result(id, slot, Outcome.FAIL, "broker unreachable", "broker.unreachable", None)
     records = [
-        QueueThresholdRecord(QueueThreshold("waiting", 200, 10 * MINUTE_MS), newest - 14 * MINUTE_MS),
-        QueueThresholdRecord(QueueThreshold("failed", 50)),
-        QueueThresholdRecord(QueueThreshold("oldest", 15 * MINUTE_MS), newest - 7 * MINUTE_MS),
-        QueueThresholdRecord(QueueThreshold("stalled", for_ms=10 * MINUTE_MS), newest - 3 * MINUTE_MS, "b7c1"),
+        QueueThresholdStateRecord(QueueThreshold("waiting", 200, 10 * MINUTE_MS), newest - 14 * MINUTE_MS),
+        QueueThresholdStateRecord(QueueThreshold("failed", 50)),
+        QueueThresholdStateRecord(QueueThreshold("oldest", 15 * MINUTE_MS), newest - 7 * MINUTE_MS),
+        QueueThresholdStateRecord(QueueThreshold("stalled", for_ms=10 * MINUTE_MS), newest - 3 * MINUTE_MS, "b7c1"),
     ]
     state = json.dumps(queue_threshold_records_to_json(records))
     rows.rows["probe_state"].append({"probe": id, "key": QUEUE_THRESHOLDS_STATE_KEY, "value": state})

@@ -9,7 +9,7 @@ from watchdog.config.load import LoadedConfig, load_config
 from watchdog.config.problems import ConfigError
 from watchdog.net import NetworkAccess
 from watchdog.service.clock import read_wall_clock_ms
-from watchdog.service.config_reload import ConfigReloadOutcome, ConfigReloadStatus
+from watchdog.service.config_reload import ConfigReloadOutcome, ConfigReloadResultKind
 from watchdog.service.managed_probes import ManagedProbeEditor
 
 MAIN_TEXT = """\
@@ -49,8 +49,8 @@ class ManagedFileHarness:
         try:
             self.loaded_config = load_config(self.main, env=self.env)
         except ConfigError as e:
-            return ConfigReloadOutcome(ConfigReloadStatus.INVALID, tuple(map(str, e.problems)))
-        return ConfigReloadOutcome(ConfigReloadStatus.APPLIED)
+            return ConfigReloadOutcome(ConfigReloadResultKind.INVALID, tuple(map(str, e.problems)))
+        return ConfigReloadOutcome(ConfigReloadResultKind.APPLIED)
 
     def create_editor(self, network: NetworkAccess | None = None) -> ManagedProbeEditor:
         return ManagedProbeEditor(

@@ -12,7 +12,7 @@ import httpx2
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from watchdog.app import RunningWatchdogService, create_asgi_app, open_running_watchdog_service
+from watchdog.app import RunningWatchdogService, create_asgi_app, start_watchdog_service_and_stop_on_exit
 from watchdog.config.load import load_config
 from watchdog.server import WebServer, open_listen_socket
 
@@ -95,7 +95,7 @@ async def running_watchdog(
         server = {"listen": f"127.0.0.1:{port}", "public_url": "https://status.example"}
         config = {"server": server, "storage": {"url": f"sqlite:///{folder}/watchdog.db"}, "probes": probes, **more}
         loaded = load_config(folder / "watchdog.yaml", json.dumps(config), dict(env or {}))
-        async with open_running_watchdog_service(loaded) as app, WebServer(create_asgi_app(app), listening):
+        async with start_watchdog_service_and_stop_on_exit(loaded) as app, WebServer(create_asgi_app(app), listening):
             yield app, f"http://127.0.0.1:{port}/mcp"
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from tests.support.third_party import ThirdPartyServers
 from watchdog.domain.model import ClaimedSlot, Evidence, Json, ProbeResult, ResultToRecord
-from watchdog.domain.rules import evaluate_result_rules
+from watchdog.domain.rules import derive_findings_from_result
 from watchdog.domain.uptime_clock import DowntimeGaps
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.probes import CanaryProbe, Probe, QueueProbe
@@ -107,7 +107,7 @@ class JobsRun:
 
     def findings(self, rule: str) -> dict[str, str]:
         """Subject -> message of each bad finding of a rule."""
-        findings = evaluate_result_rules(build_registered_probe(self.probe, "").policy, self.result)
+        findings = derive_findings_from_result(build_registered_probe(self.probe, "").policy, self.result)
         return {finding.subject: finding.message for finding in findings if finding.rule == rule and finding.bad}
 
     @property
@@ -127,7 +127,7 @@ def run_jobs_probe(probe: Probe, probe_state: Mapping[str, Json] | None = None) 
 def find_job_problems(probe: Probe, result: ProbeResult) -> dict[str, JobProblem] | None:
     if "job" not in result.listings:
         return None
-    findings = evaluate_result_rules(build_registered_probe(probe, "").policy, result)
+    findings = derive_findings_from_result(build_registered_probe(probe, "").policy, result)
     return {f.subject: JobProblem(f.reason, f.message) for f in findings if f.rule == "job" and f.bad}
 
 

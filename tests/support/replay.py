@@ -7,9 +7,14 @@ from functools import partial
 import sqlalchemy as sa
 
 from watchdog.domain.clock_steps import build_clock_timeline_id
-from watchdog.domain.maintenance import NO_MAINTENANCE
+from watchdog.domain.maintenance import NO_MAINTENANCE_PERIODS
 from watchdog.domain.model import LOCAL_LOCATION_NAME, IncidentTransition
-from watchdog.domain.rules import AlertPolicy, AlertStates, FoldMaintenance, fold_results_into_alert_states_in_place
+from watchdog.domain.rules import (
+    AlertPolicy,
+    AlertStates,
+    ResultFoldMaintenancePeriods,
+    fold_results_into_alert_states_in_place,
+)
 from watchdog.domain.uptime_clock import UptimeClock
 from watchdog.store.listings import build_results_with_listings_from_rows
 from watchdog.store.read.closures import load_closed_findings
@@ -30,7 +35,7 @@ def replay_stored_results(
     transitions: list[IncidentTransition] = []
     for generation, start in enumerate(starts):
         timeline = build_clock_timeline_id(LOCAL_LOCATION_NAME, generation)
-        periods = load_maintenance_periods(connection, [probe], generation).get(probe, NO_MAINTENANCE)
+        periods = load_maintenance_periods(connection, [probe], generation).get(probe, NO_MAINTENANCE_PERIODS)
         of_probe = results.c.probe == probe, results.c.location == timeline, results.c.slot > start
         stored = connection.execute(sa.select(*RESULT_COLUMNS).where(*of_probe).order_by(results.c.slot))
         columns = (staleness_events.c.last_result_slot, staleness_events.c.threshold_ms, staleness_events.c.detected_at)
@@ -49,7 +54,7 @@ def replay_stored_results(
             staleness_events=[(*row,) for row in connection.execute(events)],
             closed_findings=load_closed_findings(connection, {probe: 0}, generation).get(probe, ()),
             generation=generation,
-            maintenance=FoldMaintenance(
+            maintenance=ResultFoldMaintenancePeriods(
                 periods, start, clock.compute_cutoff_excluding_downtime(policy.max_lateness, ends[generation])
             ),
         )

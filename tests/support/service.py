@@ -136,7 +136,7 @@ class ServiceHarness:
     async def run_next_minute(self) -> None:
         """Advance the clock to the next minute, then claim and run what is due; nothing is recorded yet."""
         self.now = (self.now // INTERVAL_MS + 1) * INTERVAL_MS
-        await self.service.claim_due_slots()
+        await self.service.claim_due_slots_and_start_runs()
         await self.wait_for_runs()
 
 

@@ -27,7 +27,7 @@ from watchdog.net import NetworkAccess, SecretMask
 from watchdog.notifiers.log import LogNotifier
 from watchdog.service.acts import ActResultT, ActRunner
 from watchdog.service.process_metrics import WatchdogActivityMetrics
-from watchdog.service.receiver_tests import ConfiguredDestinations, ReceiverTester
+from watchdog.service.receiver_tests import ConfiguredReceiverTestDependencies, ReceiverTester
 from watchdog.service.transition_feed import TransitionFeed, TransitionSubscription
 from watchdog.store.database import Database
 from watchdog.store.read.query import QueryResultT, StoreReadRunner
@@ -124,7 +124,7 @@ def create_test_app(database: Database, **options: Any) -> FastAPI:
         "mcp_app": FakeMcpApp(),
         "transition_feed": EndedTransitionFeed(database),
         "receiver_tester": ReceiverTester(
-            ConfiguredDestinations(
+            ConfiguredReceiverTestDependencies(
                 dict.fromkeys(DESTINATION_ADDRESSES, LogNotifier()), NetworkAccess(), SecretMask(()), lambda: NOW
             )
         ),

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from watchdog.domain.model import HealthState
 from watchdog.web import charts, row_charts
-from watchdog.web.charts import ChartValue, FailedRunCluster, LimitLine
+from watchdog.web.charts import ChartFailedRunCluster, ChartValue, LimitLine
 from watchdog.web.row_charts import SparklineValue
 from watchdog.web.times import TimeAxisLabel
 
@@ -34,7 +34,7 @@ def drawn(svg: Markup) -> ElementTree.Element:
 @given(points, st.none() | st.floats(0.1, 1e9))
 def test_latency_is_valid_for_any_numbers(values: list[ChartValue], limit: float | None) -> None:
     higher = [None if v is None else v * 1.5 for v in values]
-    failures = [FailedRunCluster(0, 0, 1), FailedRunCluster(0.5, 0.9, 7), FailedRunCluster(1, 1, 2)]
+    failures = [ChartFailedRunCluster(0, 0, 1), ChartFailedRunCluster(0.5, 0.9, 7), ChartFailedRunCluster(1, 1, 2)]
     drawn(
         charts.render_latency_chart(
             (values, higher),

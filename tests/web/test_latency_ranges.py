@@ -22,8 +22,8 @@ from watchdog.web.chart_window import (
     MAX_CHART_POINTS,
     ChartUrlQuery,
     build_chart_range_links,
-    build_chart_window_of_hours,
     build_chart_window_of_runs,
+    build_chart_window_of_whole_hours,
     parse_chart_url_query,
 )
 from watchdog.web.latency_points import add_newest_runs_to_hours, compute_points_of_hours, compute_points_of_runs
@@ -175,7 +175,7 @@ def run(ago: int, outcome: Outcome = Outcome.PASS, duration: int | None = 100, s
 
 def test_runs_stand_for_the_hours_that_are_not_rolled_up() -> None:
     """Once each: not those of an hour that is rolled up."""
-    window = build_chart_window_of_hours(NOW - 7 * DAY_MS, NOW, NOW)
+    window = build_chart_window_of_whole_hours(NOW - 7 * DAY_MS, NOW, NOW)
     hours = [HourlyRollup(LAST_HOUR, 59, 1, 2, 3, 59 * 100, 400)]
     in_hour, later = NOW - LAST_HOUR - MINUTE_MS, 5 * MINUTE_MS
     newest = [
@@ -189,7 +189,7 @@ def test_runs_stand_for_the_hours_that_are_not_rolled_up() -> None:
 
 
 def test_points_without_any_data() -> None:
-    empty = compute_points_of_hours([], build_chart_window_of_hours(NOW - 30 * DAY_MS, NOW, NOW))
+    empty = compute_points_of_hours([], build_chart_window_of_whole_hours(NOW - 30 * DAY_MS, NOW, NOW))
     assert (empty.total_lower, empty.total_upper, empty.passed_count) == (None, None, 0)
     assert set(empty.lower) == {None}
     none = compute_points_of_runs([], build_chart_window_of_runs([], NOW - HOUR_MS, NOW))
@@ -200,7 +200,7 @@ def test_points_without_any_data() -> None:
 def test_a_chart_has_few_points(length: int) -> None:
     for window in (
         build_chart_window_of_runs([], NOW - length, NOW),
-        build_chart_window_of_hours(NOW - length, NOW, NOW),
+        build_chart_window_of_whole_hours(NOW - length, NOW, NOW),
     ):
         assert 1 <= window.point_count <= MAX_CHART_POINTS + 1
         assert window.start <= NOW - length

@@ -103,7 +103,7 @@ def _iter_field_change_lines(
         yield f"~ {subject}: {UNSHOWN_VALUES_CHANGE_TEXT}"
     for change in fields:
         path = change.path if is_part_of_path else f"{subject}: {change.path}"
-        before, after = map(_format_config_value_in_change_line, (change.before, change.after))
+        before, after = map(_truncate_config_value_in_change_line, (change.before, change.after))
         if change.before is None:
             yield f"~ {path}: added {after}"
         elif change.after is None:
@@ -112,7 +112,7 @@ def _iter_field_change_lines(
             yield f"~ {path}: {before} -> {after}"
 
 
-def _format_config_value_in_change_line(value: str | None) -> str:
+def _truncate_config_value_in_change_line(value: str | None) -> str:
     return truncate_with_ellipsis(value or "''", MAX_CONFIG_VALUE_CHARS_IN_CHANGE_LINE)
 
 

@@ -31,7 +31,7 @@ from watchdog.api.serializers.managed_probes import (
 )
 from watchdog.api.serializers.probes import serialize_probe_detail, serialize_probe_status
 from watchdog.api.serializers.queues import QueueStatus, serialize_queue
-from watchdog.api.serializers.receivers import serialize_receiver, serialize_receiver_test
+from watchdog.api.serializers.receivers import serialize_destination_summary, serialize_receiver_test
 from watchdog.api.serializers.reload import serialize_config_reload
 from watchdog.api.serializers.results import serialize_result_details
 from watchdog.api.serializers.transitions import serialize_transition
@@ -45,7 +45,7 @@ from watchdog.domain.acts import (
     OperatorInterfaceKind,
 )
 from watchdog.domain.alert_message import AlertMessageContext
-from watchdog.domain.config_changes import ConfigChanges, ConfigFieldChange, ProbeConfigChange, RoutingChange
+from watchdog.domain.config_changes import ConfigChanges, ConfigFieldChange, ProbeConfigFieldChanges, RoutingChange
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, format_iso8601
 from watchdog.domain.maintenance_windows import MaintenanceWindow
 from watchdog.domain.measurements import QueueMeasurements
@@ -68,15 +68,15 @@ from watchdog.domain.model import (
     Severity,
 )
 from watchdog.domain.pausing import Pause
-from watchdog.domain.probe_state import QueueThreshold, QueueThresholdRecord
+from watchdog.domain.probe_state import QueueThreshold, QueueThresholdStateRecord
 from watchdog.domain.routing import ProbeMatcher
-from watchdog.domain.selection import SelectionSummary
+from watchdog.domain.selection import SelectedProbeCountAndWarnings
 from watchdog.domain.silencing import Silence, SilenceMatcher
 from watchdog.domain.transitions import RecordedTransition, TransitionKind
 from watchdog.service.config_check import ConfigCheckOutcome
-from watchdog.service.config_reload import ConfigReloadOutcome, ConfigReloadStatus
+from watchdog.service.config_reload import ConfigReloadOutcome, ConfigReloadResultKind
 from watchdog.service.managed_edits import ManagedProbe, ManagedProbes
-from watchdog.service.receiver_tests import ReceiverTestResult, SentTestAlert
+from watchdog.service.receiver_tests import DestinationTestResult, SentTestAlertOutcome
 from watchdog.store.read.destinations import DestinationDeliverySummary, DestinationSummary
 from watchdog.store.read.history import ResultDetails
 from watchdog.store.read.incident_details import IncidentDetails
@@ -200,7 +200,7 @@ _EXAMPLE_QUEUE_STATUS = QueueStatus(
         QueueMeasurements(waiting=1_204, active=4, failed=2, oldest=660_000, consumers=4),
     ),
     {
-        "waiting": QueueThresholdRecord(
+        "waiting": QueueThresholdStateRecord(
             QueueThreshold("waiting", 1_000, 5 * MINUTE_MS), _EXAMPLE_INCIDENT_OPENED_AT_MS - 6 * MINUTE_MS
         )
     },
@@ -208,30 +208,30 @@ _EXAMPLE_QUEUE_STATUS = QueueStatus(
 _EXAMPLE_WATCHDOG_PROCESS_RECORD = WatchdogProcessRecord(
     "watchdog-1-4242-9f3a1c", 7, _EXAMPLE_INCIDENT_OPENED_AT_MS - 10 * HOUR_MS, _EXAMPLE_INCIDENT_OPENED_AT_MS + 25_000
 )
-_ACTOR = Actor("ops for Ana", OperatorInterfaceKind.API)
-_SILENCE = Silence(
+_EXAMPLE_ACTOR = Actor("ops for Ana", OperatorInterfaceKind.API)
+_EXAMPLE_SILENCE = Silence(
     id="s-4f0c2a91be",
     matcher=SilenceMatcher(ProbeMatcher(group="Search")),
     started_at=_EXAMPLE_INCIDENT_OPENED_AT_MS,
     ends_at=_EXAMPLE_INCIDENT_OPENED_AT_MS + 2 * HOUR_MS,
-    actor=_ACTOR,
+    actor=_EXAMPLE_ACTOR,
     comment="upgrade",
 )
-_MAINTENANCE = MaintenanceWindow(
+_EXAMPLE_MAINTENANCE_WINDOW = MaintenanceWindow(
     id="m-4f0c2a91be",
     name="",
     matcher=ProbeMatcher(group="Core"),
-    starts_at=_SILENCE.started_at,
-    ends_at=_SILENCE.ends_at,
-    actor=_ACTOR,
+    starts_at=_EXAMPLE_SILENCE.started_at,
+    ends_at=_EXAMPLE_SILENCE.ends_at,
+    actor=_EXAMPLE_ACTOR,
     comment="upgrade",
 )
-_PAUSE = Pause(_SILENCE.started_at, _SILENCE.ends_at, _ACTOR, "the server is moved")
-_ACT = OperatorAuditLogEntry(
+_EXAMPLE_PAUSE = Pause(_EXAMPLE_SILENCE.started_at, _EXAMPLE_SILENCE.ends_at, _EXAMPLE_ACTOR, "the server is moved")
+_EXAMPLE_OPERATOR_AUDIT_LOG_ENTRY = OperatorAuditLogEntry(
     id=7,
     kind=OperatorActKind.ACKNOWLEDGE,
     occurred_at=_EXAMPLE_INCIDENT_OPENED_AT_MS + MINUTE_MS,
-    actor=_ACTOR,
+    actor=_EXAMPLE_ACTOR,
     incident=_EXAMPLE_INCIDENT.id,
     silence="",
     comment="restarting the database",
@@ -247,7 +247,7 @@ _EXAMPLE_BACKGROUND_TASK_HEALTH_JSON: BackgroundTaskHealthJson = {
 }
 
 _INCIDENT_SILENCE = replace(
-    _SILENCE, matcher=SilenceMatcher.of_incident("api", ""), incident=_EXAMPLE_INCIDENT.id, comment="known"
+    _EXAMPLE_SILENCE, matcher=SilenceMatcher.of_incident("api", ""), incident=_EXAMPLE_INCIDENT.id, comment="known"
 )
 _SILENCED_PROBE_STATUS = replace(_EXAMPLE_PROBE_STATUS, silences=(_INCIDENT_SILENCE,))
 _SILENCED_INCIDENT_RECORD = replace(_EXAMPLE_INCIDENT_RECORD, silences=(_INCIDENT_SILENCE,))
@@ -263,22 +263,24 @@ INCIDENT_DETAIL_JSON_EXAMPLE = serialize_incident_detail(
         context=_EXAMPLE_ALERT_MESSAGE_CONTEXT,
         deliveries=[_EXAMPLE_DELIVERY_RECORD],
         configured_destinations=["chat/slack"],
-        acts=[_ACT],
+        acts=[_EXAMPLE_OPERATOR_AUDIT_LOG_ENTRY],
         silences=[_INCIDENT_SILENCE],
     )
 )
 RESULT_DETAIL_JSON_EXAMPLE = serialize_result_details(_EXAMPLE_RESULT_DETAILS)
 DELIVERY_JSON_EXAMPLE = serialize_delivery(_EXAMPLE_DELIVERY_RECORD)
 QUEUE_JSON_EXAMPLE = serialize_queue(_EXAMPLE_QUEUE_STATUS)
-RECEIVER_JSON_EXAMPLE = serialize_receiver(
+RECEIVER_JSON_EXAMPLE = serialize_destination_summary(
     DestinationSummary("oncall/slack", DestinationDeliverySummary(_EXAMPLE_INCIDENT_OPENED_AT_MS + 412), None),
     "#oncall",
 )
 RECEIVER_TEST_EXAMPLE = serialize_receiver_test(
     "oncall",
     [
-        ReceiverTestResult(
-            "oncall/slack", "#oncall", (SentTestAlert(IncidentEvent.OPENED), SentTestAlert(IncidentEvent.RESOLVED))
+        DestinationTestResult(
+            "oncall/slack",
+            "#oncall",
+            (SentTestAlertOutcome(IncidentEvent.OPENED), SentTestAlertOutcome(IncidentEvent.RESOLVED)),
         )
     ],
 )
@@ -294,37 +296,43 @@ WATCHDOG_SERVICE_JSON_EXAMPLE = serialize_watchdog_service(
 JOB_JSON_EXAMPLE = serialize_job_summary(_EXAMPLE_JOB_SUMMARY)
 
 INCIDENT_ACKNOWLEDGEMENT_EXAMPLE = serialize_incident_acknowledgement(
-    _EXAMPLE_INCIDENT.id, Acknowledgement(_ACT.occurred_at, _ACTOR, _ACT.comment)
+    _EXAMPLE_INCIDENT.id,
+    Acknowledgement(
+        _EXAMPLE_OPERATOR_AUDIT_LOG_ENTRY.occurred_at, _EXAMPLE_ACTOR, _EXAMPLE_OPERATOR_AUDIT_LOG_ENTRY.comment
+    ),
 )
 INCIDENT_CLOSURE_EXAMPLE = serialize_incident_closure(
     _EXAMPLE_INCIDENT.id,
-    Closure(_ACT.occurred_at, _ACTOR, "the host was removed"),
+    Closure(_EXAMPLE_OPERATOR_AUDIT_LOG_ENTRY.occurred_at, _EXAMPLE_ACTOR, "the host was removed"),
     "the probe still fails: another incident opens after 3 more bad results in a row (within about 3 min)",
 )
-SILENCE_EXAMPLE = serialize_silence(_SILENCE)
-STARTED_SILENCE_EXAMPLE = serialize_started_silence(_SILENCE, 2, SelectionSummary(3))
+SILENCE_EXAMPLE = serialize_silence(_EXAMPLE_SILENCE)
+STARTED_SILENCE_EXAMPLE = serialize_started_silence(_EXAMPLE_SILENCE, 2, SelectedProbeCountAndWarnings(3))
 ENDED_SILENCE_EXAMPLE = serialize_silence(
-    replace(_SILENCE, ended_at=_EXAMPLE_INCIDENT_OPENED_AT_MS + HOUR_MS, ended_by="Ben")
+    replace(_EXAMPLE_SILENCE, ended_at=_EXAMPLE_INCIDENT_OPENED_AT_MS + HOUR_MS, ended_by="Ben")
 )
 INCIDENT_SILENCE_EXAMPLE = serialize_silence(_INCIDENT_SILENCE)
-MAINTENANCE_EXAMPLE = serialize_maintenance_window(_MAINTENANCE, _MAINTENANCE.starts_at)
-STARTED_MAINTENANCE_EXAMPLE = serialize_started_maintenance(_MAINTENANCE, 4, _MAINTENANCE.starts_at)
-_ENDED_AT = _MAINTENANCE.starts_at + HOUR_MS
-ENDED_MAINTENANCE_EXAMPLE = serialize_maintenance_window(
-    replace(_MAINTENANCE, ended_at=_ENDED_AT, ended_by="Ben"), _ENDED_AT
+MAINTENANCE_EXAMPLE = serialize_maintenance_window(_EXAMPLE_MAINTENANCE_WINDOW, _EXAMPLE_MAINTENANCE_WINDOW.starts_at)
+STARTED_MAINTENANCE_EXAMPLE = serialize_started_maintenance(
+    _EXAMPLE_MAINTENANCE_WINDOW, 4, _EXAMPLE_MAINTENANCE_WINDOW.starts_at
 )
-PROBE_PAUSE_EXAMPLE = serialize_probe_pause(_EXAMPLE_PROBE_INFO.id, _PAUSE)
+_EXAMPLE_MAINTENANCE_ENDED_AT_MS = _EXAMPLE_MAINTENANCE_WINDOW.starts_at + HOUR_MS
+ENDED_MAINTENANCE_EXAMPLE = serialize_maintenance_window(
+    replace(_EXAMPLE_MAINTENANCE_WINDOW, ended_at=_EXAMPLE_MAINTENANCE_ENDED_AT_MS, ended_by="Ben"),
+    _EXAMPLE_MAINTENANCE_ENDED_AT_MS,
+)
+PROBE_PAUSE_EXAMPLE = serialize_probe_pause(_EXAMPLE_PROBE_INFO.id, _EXAMPLE_PAUSE)
 RUN_REQUEST_EXAMPLE = serialize_run_request(_EXAMPLE_PROBE_INFO.id, _EXAMPLE_INCIDENT_OPENED_AT_MS + 1)
 FORGOTTEN_JOBS_EXAMPLE = serialize_forgotten_jobs(
     ForgottenJobs("report-schedules", "Report schedules", ("nightly-report",))
 )  # fmt: skip
-RECORDED_ACT_EXAMPLE = serialize_recorded_act(_ACT)
+RECORDED_ACT_EXAMPLE = serialize_recorded_act(_EXAMPLE_OPERATOR_AUDIT_LOG_ENTRY)
 
 RESENT_NOTIFICATIONS_EXAMPLE = serialize_resent_notifications(
     INCIDENT_ACKNOWLEDGEMENT_EXAMPLE["incident"], ["oncall/slack"]
 )
 
-RELOAD_EXAMPLE = serialize_config_reload(ConfigReloadOutcome(ConfigReloadStatus.APPLIED))
+RELOAD_EXAMPLE = serialize_config_reload(ConfigReloadOutcome(ConfigReloadResultKind.APPLIED))
 
 CONFIG_CHECK_EXAMPLE = serialize_config_check(
     ConfigCheckOutcome(None, ("watchdog.yaml:4:5: probes.0.…: unknown field …; did you mean 'every'?",))
@@ -362,7 +370,7 @@ TRIED_PROBE_EXAMPLE: TriedProbeJson = {
 CONFIG_CHANGES_EXAMPLE = serialize_config_changes(
     ConfigChanges(
         added=("checkout",),
-        changed=(ProbeConfigChange("api", (ConfigFieldChange("every", "30s", "1m"),)),),
+        changed=(ProbeConfigFieldChanges("api", (ConfigFieldChange("every", "30s", "1m"),)),),
         rerouted=(RoutingChange("api", "", ("oncall/slack",), ("oncall/email", "oncall/slack")),),
     ),
     str,
@@ -376,11 +384,16 @@ def build_list_page_json_example(path: str, item: Any) -> Json:
 
 TRANSITION_EXAMPLE = serialize_transition(
     RecordedTransition(
-        *(1_042, TransitionKind.ACKNOWLEDGED, _ACT.occurred_at, _ACT.incident),
+        *(
+            1_042,
+            TransitionKind.ACKNOWLEDGED,
+            _EXAMPLE_OPERATOR_AUDIT_LOG_ENTRY.occurred_at,
+            _EXAMPLE_OPERATOR_AUDIT_LOG_ENTRY.incident,
+        ),
         probe_id="api",
         probe_name="API",
-        actor=_ACT.actor,
-        comment=_ACT.comment,
+        actor=_EXAMPLE_OPERATOR_AUDIT_LOG_ENTRY.actor,
+        comment=_EXAMPLE_OPERATOR_AUDIT_LOG_ENTRY.comment,
     )
 )
 TRANSITION_EVENT_EXAMPLE = {"id": str(TRANSITION_EXAMPLE["id"]), "data": json.dumps(TRANSITION_EXAMPLE)}

@@ -37,12 +37,12 @@ class MetricsSnapshot(NamedTuple):
     def collect(self) -> Iterator[Metric]:
         """As a collector of prometheus_client does."""
         yield from _collect_watchdog_metrics(self)
-        yield from _collect_run_metrics(self.process)
+        yield from _collect_prometheus_metrics_of_probe_runs(self.process)
         if self.shared is not None:
             yield from _collect_shared_metrics(self.shared)
 
 
-def encode_metrics(snapshot: MetricsSnapshot, accept_header: str) -> tuple[bytes, str]:
+def encode_metrics_body_and_content_type(snapshot: MetricsSnapshot, accept_header: str) -> tuple[bytes, str]:
     """The body and its content type. Takes CPU time: call it in a thread."""
     encode, content_type = choose_encoder(accept_header)
     return encode(snapshot), content_type
@@ -83,7 +83,7 @@ def _collect_watchdog_metrics(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     )
 
 
-def _collect_run_metrics(process: WatchdogActivityMetrics) -> Iterator[Metric]:
+def _collect_prometheus_metrics_of_probe_runs(process: WatchdogActivityMetrics) -> Iterator[Metric]:
     """About the runs of this process."""
     runs = [(_build_probe_labels(probe), counts) for probe, counts in process.run_counts]
     yield _build_counter(
@@ -141,7 +141,7 @@ def _collect_shared_metrics(shared: SharedMetrics) -> Iterator[Metric]:
         (
             (labels | {"state": state}, count)
             for labels, queue in queues
-            for state, count in _count_jobs_by_state(queue).items()
+            for state, count in _get_reported_job_counts_by_state(queue).items()
         ),
     )
     yield _build_gauge(
@@ -156,7 +156,7 @@ def _collect_shared_metrics(shared: SharedMetrics) -> Iterator[Metric]:
     )
 
 
-def _count_jobs_by_state(queue: QueueMeasurements) -> dict[str, int]:
+def _get_reported_job_counts_by_state(queue: QueueMeasurements) -> dict[str, int]:
     """Without the states that the queue system does not report."""
     counts = {state: getattr(queue, state) for state in QUEUE_JOB_STATES}
     return {state: count for state, count in counts.items() if count is not None}
@@ -185,7 +185,7 @@ def _build_histogram(
 ) -> Metric:
     name = METRIC_NAME_PREFIX + name
 
-    def list_samples() -> Iterator[Sample]:
+    def yield_histogram_samples() -> Iterator[Sample]:
         for labels, durations in values:
             counts, bounds = durations.list_cumulative_counts(), (*map(str, durations.bounds_s), "+Inf")
             for bound, count in zip(bounds, counts, strict=True):
@@ -193,7 +193,7 @@ def _build_histogram(
             yield Sample(f"{name}_count", dict(labels), counts[-1])
             yield Sample(f"{name}_sum", dict(labels), durations.sum_s)
 
-    return _build_prometheus_metric(name, documentation, "histogram", list_samples())
+    return _build_prometheus_metric(name, documentation, "histogram", yield_histogram_samples())
 
 
 def _build_prometheus_metric(name: str, documentation: str, metric_type: str, samples: Iterator[Sample]) -> Metric:

@@ -113,13 +113,13 @@ def build_readiness_body(
     return readiness | {name: entries for name, entries in lists.items() if entries}
 
 
-def build_health_check_tool_result(tasks: Sequence[BackgroundTaskHealthJson], note: str = "") -> Json:
+def build_health_check_tool_response(tasks: Sequence[BackgroundTaskHealthJson], note: str = "") -> Json:
     """The answer of a `health_check` tool, by the convention that docs/health-check.md describes."""
     return {"healthy": all(task["ok"] for task in tasks), "tasks": list(tasks)} | ({"note": note} if note else {})
 
 
 def serialize_background_task_health(task: BackgroundTask, now: int) -> BackgroundTaskHealthJson:
-    """One entry of `build_health_check_tool_result`."""
+    """One entry of `build_health_check_tool_response`."""
     status = task.status(now)
     return _serialize_background_task_health(
         name=task.name,

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 
-STDOUT_WRITE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG})
+STDOUT_DISK_OR_TERMINAL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG})
 """Errors of the disk or terminal that the output goes to."""
 
 
@@ -39,7 +39,7 @@ def main() -> None:
             if sys.stdout is not None:
                 sys.stdout.flush()
     except OSError as e:
-        if e.errno not in STDOUT_WRITE_ERRNOS or e.filename is not None:
+        if e.errno not in STDOUT_DISK_OR_TERMINAL_ERRNOS or e.filename is not None:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter flushes what is left once more at exit
         print(f"watchdog: cannot write the output: {e.strerror}", file=sys.stderr)

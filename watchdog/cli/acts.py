@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from watchdog.cli.common import exit_with_error, load_database_or_exit, open_database_or_exit, read_database_clock
+from watchdog.cli.common import (
+    exit_with_error,
+    load_database_config_or_exit,
+    open_database_or_exit,
+    read_database_clock,
+)
 from watchdog.cli.completion import complete_probe_name
 
 if TYPE_CHECKING:
@@ -40,9 +45,9 @@ def open_database_to_act(config_path: Path) -> Iterator[tuple[Database, Actor, i
     and as `open_database_or_exit` does."""
     from watchdog.domain.acts import OperatorActRefusedError
 
-    with open_database_or_exit(load_database_or_exit(config_path)) as database:
+    with open_database_or_exit(load_database_config_or_exit(config_path)) as database:
         try:
-            yield database, read_operating_system_user(), read_database_clock(database)
+            yield database, build_cli_actor_from_os_user(), read_database_clock(database)
         except OperatorActRefusedError as e:
             exit_with_error(describe_refusal(e))
 
@@ -72,7 +77,7 @@ def describe_refusal(error: OperatorActRefusedError) -> str:
     return append_list_hint(str(error), f"`{commands[error.unknown_subject]}`")
 
 
-def read_operating_system_user() -> Actor:
+def build_cli_actor_from_os_user() -> Actor:
     """By the id of the process, and not by the environment, which anyone may set."""
     import os
 

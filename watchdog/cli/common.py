@@ -77,7 +77,7 @@ def load_config_or_exit(path: Path) -> LoadedConfig:
         raise typer.Exit(ExitCode.USAGE_ERROR) from None
 
 
-def load_database_or_exit(path: Path) -> ConfiguredDatabase:
+def load_database_config_or_exit(path: Path) -> ConfiguredDatabase:
     """Which database the configuration names. Prints and exits as `load_database_and_service_or_exit` does."""
     return load_database_and_service_or_exit(path)[0]
 
@@ -146,7 +146,7 @@ def open_database_or_exit(configured: ConfiguredDatabase) -> Iterator[Database]:
 def open_read_connection_or_exit(config_path: Path) -> Iterator[tuple[Connection, int]]:
     """A connection to the configured database, and the time by its clock in epoch ms. Exits as `open_database_or_exit`
     does."""
-    with open_database_or_exit(load_database_or_exit(config_path)) as database:
+    with open_database_or_exit(load_database_config_or_exit(config_path)) as database:
         now = read_database_clock(database)
         with database.open_read_transaction() as connection:
             yield connection, now

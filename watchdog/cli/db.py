@@ -14,7 +14,7 @@ from watchdog.cli.common import (
     ExitCode,
     exit_with_database_error,
     exit_with_error,
-    load_database_or_exit,
+    load_database_config_or_exit,
     open_database_or_exit,
 )
 from watchdog.cli.output import CliOutputFormat, OutputFormatOption, print_json
@@ -34,7 +34,7 @@ def db_upgrade_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     \b
     Example: watchdog db upgrade -c /etc/watchdog/watchdog.yaml
     """
-    configured = load_database_or_exit(config)
+    configured = load_database_config_or_exit(config)
 
     from watchdog.resources import find_resource_folder
     from watchdog.store.database import Database
@@ -71,7 +71,7 @@ def db_check_command(
     from watchdog.store.errors import WatchdogDatabaseDamagedError
     from watchdog.store.upkeep import find_sqlite_damage, load_schema_revision
 
-    with open_database_or_exit(load_database_or_exit(config)) as database:
+    with open_database_or_exit(load_database_config_or_exit(config)) as database:
         try:
             revision, damage = load_schema_revision(database), find_sqlite_damage(database)
         except WatchdogDatabaseDamagedError as e:
@@ -112,7 +112,7 @@ def db_vacuum_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     """
     from watchdog.store.upkeep import compact_database
 
-    with open_database_or_exit(load_database_or_exit(config)) as database:
+    with open_database_or_exit(load_database_config_or_exit(config)) as database:
         before = _load_database_size_text(database)
         compact_database(database)
         print(f"Compacted the database: {before} before, {_load_database_size_text(database)} now.")
@@ -132,7 +132,7 @@ def db_backup_command(
     """
     from watchdog.store.upkeep import back_up_sqlite
 
-    with open_database_or_exit(load_database_or_exit(config)) as database:
+    with open_database_or_exit(load_database_config_or_exit(config)) as database:
         if database.is_postgres:
             exit_with_error("the database is PostgreSQL: back it up with `pg_dump`")
         try:

@@ -70,12 +70,15 @@ def diff_command(
 def _load_running_config_and_incidents_or_exit(
     loaded: LoadedConfig,
 ) -> tuple[ComparableConfigSnapshot, Sequence[OpenIncidentWithNotifiedDestinations]]:
-    from watchdog.store.read.running_config import load_open_incidents_with_destinations, load_running_config
+    from watchdog.store.read.running_config import (
+        load_open_incidents_with_destinations,
+        load_snapshot_of_running_config,
+    )
 
     with open_database_or_exit(loaded.database) as database:
         now = read_database_clock(database)
         with database.open_read_transaction() as connection:
-            running = load_running_config(connection, now)
+            running = load_snapshot_of_running_config(connection, now)
             incidents = load_open_incidents_with_destinations(connection)
     if running is None:
         exit_with_error("no process has run with this database in the last day: start `watchdog run`", ExitCode.UNKNOWN)

@@ -14,8 +14,8 @@ from urllib.parse import urlencode
 CHECK_IN_SEND_TIMEOUT_S = 5.0
 MAX_CHECK_IN_RESPONSE_LINE_BYTES = 65_536
 MAX_EXEC_CHECK_IN_REJECTION_BYTES = 200
-RETRYABLE_CHECK_IN_STATUSES = (408, 425, 429)
-_RAW_SOCKET_POSTABLE_URL_PATTERN = re.compile(
+RETRYABLE_CHECK_IN_4XX_STATUSES = (408, 425, 429)
+_CHECK_IN_URL_PATTERN_FOR_POST_OVER_SOCKET = re.compile(
     r"(https?)://(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::([0-9]{1,5}))?(/[\w/.~%!$&'()*+,;=:@-]*)", re.ASCII
 )
 _PROXY_ENV_VARS = {"http_proxy", "https_proxy", "all_proxy"}
@@ -29,9 +29,9 @@ class CheckInPostError(Exception):
         self.retryable = retryable
 
 
-def post_check_in(url: str, event: str, run_id: str, age_s: float, output: bytes) -> None:
+def post_check_in_or_raise(url: str, event: str, run_id: str, age_s: float, output: bytes) -> None:
     """Reports an event of a run that happened `age_s` seconds ago. Raises CheckInPostError."""
-    plain = _RAW_SOCKET_POSTABLE_URL_PATTERN.fullmatch(f"{url.rstrip('/')}/{event}")
+    plain = _CHECK_IN_URL_PATTERN_FOR_POST_OVER_SOCKET.fullmatch(f"{url.rstrip('/')}/{event}")
     if plain is None or any(value and name.lower() in _PROXY_ENV_VARS for name, value in os.environ.items()):
         return _post_check_in_with_urllib(url, event, run_id, age_s, output)
     query = urlencode({"rid": run_id, "ago": max(round(age_s * 1000), 0)})
@@ -44,7 +44,7 @@ def post_check_in(url: str, event: str, run_id: str, age_s: float, output: bytes
     if 300 <= status < 400:
         return _post_check_in_with_urllib(url, event, run_id, age_s, output)
     if not 200 <= status < 300:
-        retryable = not 400 <= status < 500 or status in RETRYABLE_CHECK_IN_STATUSES
+        retryable = not 400 <= status < 500 or status in RETRYABLE_CHECK_IN_4XX_STATUSES
         raise CheckInPostError(f"Watchdog answered HTTP {status}{explanation}", retryable=retryable)
     return None
 
@@ -69,12 +69,12 @@ def _post_check_in_over_socket(url: re.Match[str], query: str, body: bytes) -> t
             connection.sendall(head.encode() + body)
             status = _read_http_response_status(response)
             while status == 100:  # a server may announce that it reads on
-                _skip_response_head(response)
+                _read_and_discard_response_head(response)
                 status = _read_http_response_status(response)
             return status, _read_exec_check_in_rejection_text(response) if 400 <= status < 500 else ""
 
 
-def _skip_response_head(response: IO[bytes]) -> None:
+def _read_and_discard_response_head(response: IO[bytes]) -> None:
     while response.readline(MAX_CHECK_IN_RESPONSE_LINE_BYTES).strip():
         pass
 
@@ -82,7 +82,7 @@ def _skip_response_head(response: IO[bytes]) -> None:
 def _read_exec_check_in_rejection_text(response: IO[bytes]) -> str:
     """The body as ": ...", if it is a short line of text."""
     try:
-        _skip_response_head(response)
+        _read_and_discard_response_head(response)
         line = response.read(MAX_EXEC_CHECK_IN_REJECTION_BYTES).decode("ascii").strip()
     except (OSError, UnicodeDecodeError):
         return ""
@@ -100,9 +100,9 @@ def _read_http_response_status(response: IO[bytes]) -> int:
 
 
 def _post_check_in_with_urllib(url: str, event: str, run_id: str, age_s: float, output: bytes) -> None:
-    from watchdog.checkin import CheckInDeliveryError, send_check_in
+    from watchdog.checkin import CheckInDeliveryError, send_check_in_once
 
     try:
-        send_check_in(url, event, run_id, age_s, output)
+        send_check_in_once(url, event, run_id, age_s, output)
     except CheckInDeliveryError as error:
         raise CheckInPostError(str(error), retryable=error.retryable) from None

@@ -85,7 +85,7 @@ class WrappedCommandProcess:
         threading.Thread(target=self._wait_and_record_exit, args=(process,)).start()
         return None
 
-    def wait(self) -> tuple[int, float]:
+    def wait_for_exit_code_and_end_time(self) -> tuple[int, float]:
         """Waits for the command to end. Returns its exit code, or 128 + the number of the signal that ended it, and the
         monotonic time of its end."""
         while not self._ended.is_set():

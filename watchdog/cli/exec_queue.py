@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from watchdog.cli.exec_post import CheckInPostError, post_check_in
+from watchdog.cli.exec_post import CheckInPostError, post_check_in_or_raise
 
 MAX_UNSENT_CHECK_INS_FILE_BYTES = 1024 * 1024
 """Beyond this size the oldest check-ins are dropped."""
@@ -68,7 +68,7 @@ class CheckInReporter:
     def _send_check_ins(self, check_ins: list[QueuedCheckIn], attempts: int) -> None:
         """In order, up to the first that may succeed later; from there on they stay in `_undelivered`."""
         while check_ins and self._url:
-            error = _send_check_in_with_retries_or_get_error(check_ins[0], attempts)
+            error = _send_check_in_with_retries_or_return_exception(check_ins[0], attempts)
             if error is not None:
                 self._warn(f"check-in not delivered: {error}")
                 if error.retryable:
@@ -77,13 +77,15 @@ class CheckInReporter:
         self._undelivered = check_ins
 
 
-def _send_check_in_with_retries_or_get_error(check_in: QueuedCheckIn, attempts: int = 1) -> CheckInPostError | None:
+def _send_check_in_with_retries_or_return_exception(
+    check_in: QueuedCheckIn, attempts: int = 1
+) -> CheckInPostError | None:
     error = None
     for n in range(attempts):
         time.sleep(n)
         try:
             body = check_in["body"].encode()
-            post_check_in(
+            post_check_in_or_raise(
                 check_in["url"], check_in["event"], check_in["run"], _compute_queued_check_in_age_s(check_in), body
             )
             return None
@@ -106,7 +108,7 @@ def _resend_queued_check_ins() -> None:
         for check_in in list(_read_unsent_check_ins_from_queue(file)):
             url = check_in["url"]
             if url not in unreachable and time.monotonic() < end:
-                error = _send_check_in_with_retries_or_get_error(check_in)
+                error = _send_check_in_with_retries_or_return_exception(check_in)
                 if error is None or not error.retryable:
                     continue
                 unreachable.add(url)

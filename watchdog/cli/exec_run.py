@@ -67,7 +67,7 @@ def run_external_command_and_send_check_ins(arguments: WatchdogExecArguments) ->
         reporter.report_end(failure.exit_code, time.monotonic(), failure.message.encode())
         return failure.exit_code
     reporter.report_start()
-    exit_code, ended_monotonic_s = process.wait()
+    exit_code, ended_monotonic_s = process.wait_for_exit_code_and_end_time()
     reporter.report_end(exit_code, ended_monotonic_s, process.output_tail)
     process.wait_until_output_closed()
     return exit_code

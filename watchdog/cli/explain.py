@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from watchdog.cli.incident_detail import LoadedIncident
 
 
-def explain_command(
+def explain_incident_command(
     subject: IncidentArgument,
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
     output: OutputFormatOption = CliOutputFormat.TABLE,
@@ -61,7 +61,7 @@ def _print_explanation(output: CliOutputFormat, body: Mapping[str, Any], lines: 
 
 def _iter_incident_explanation_lines(incident: LoadedIncident) -> Iterator[str]:
     from watchdog.cli.incident_detail import INDENT, iter_incident_head_lines, iter_incident_timeline_lines
-    from watchdog.web.times import remove_time_markup
+    from watchdog.web.times import convert_markup_to_plain_text
 
     yield from iter_incident_head_lines(incident)
     yield from ("", "Why it opened, and which routes apply")
@@ -70,7 +70,7 @@ def _iter_incident_explanation_lines(incident: LoadedIncident) -> Iterator[str]:
     if incident.page.escalations:
         yield from ("", "Escalation")
     for escalation in incident.page.escalations:
-        outcome = remove_time_markup(escalation.outcome)
+        outcome = convert_markup_to_plain_text(escalation.outcome)
         yield f"{INDENT}{escalation.step} ({escalation.destination}): {outcome}"
     yield from ("", "Who was notified")
     yield from _iter_destination_lines(incident)

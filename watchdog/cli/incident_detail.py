@@ -113,7 +113,7 @@ def serialize_loaded_incident(incident: LoadedIncident) -> IncidentDetailJson:
 def iter_incident_head_lines(incident: LoadedIncident) -> Iterator[str]:
     """What is wrong, who has been notified, what holds notifications back, and what to do."""
     from watchdog.web.pages.delivery import describe_who_was_notified
-    from watchdog.web.times import remove_time_markup
+    from watchdog.web.times import convert_markup_to_plain_text
 
     page, record = incident.page, incident.page.record
     yield page.title
@@ -123,7 +123,7 @@ def iter_incident_head_lines(incident: LoadedIncident) -> Iterator[str]:
     if headline:
         yield headline
     for banner in page.banners:
-        yield ". ".join(map(remove_time_markup, filter(None, (banner.title, banner.text))))
+        yield ". ".join(map(convert_markup_to_plain_text, filter(None, (banner.title, banner.text))))
     if page.advice_parts:
         yield f"What to do: {''.join(page.advice_parts)}"
 
@@ -131,29 +131,29 @@ def iter_incident_head_lines(incident: LoadedIncident) -> Iterator[str]:
 def iter_incident_timeline_lines(incident: LoadedIncident) -> Iterator[str]:
     """What happened, oldest first."""
     from watchdog.domain.formatting import format_utc_timestamp_without_zone
-    from watchdog.web.times import remove_time_markup
+    from watchdog.web.times import convert_markup_to_plain_text
 
     yield "What happened (UTC)"
     for event in reversed(incident.page.timeline):
         at = format_utc_timestamp_without_zone(event.occurred_at, incident.now, seconds=True)
-        text = ": ".join(map(remove_time_markup, filter(None, (event.title, event.detail))))
+        text = ": ".join(map(convert_markup_to_plain_text, filter(None, (event.title, event.detail))))
         yield f"{INDENT}{at}  {text}"
 
 
 def iter_delivery_lines(deliveries: Sequence[DeliveryRecord], *, with_destination: bool) -> Iterator[str]:
     """The state of each delivery, such as "oncall/slack opened: delivered, 01:49:03 · 1 s"."""
     from watchdog.web.pages.delivery import build_delivery_page_row
-    from watchdog.web.times import remove_time_markup
+    from watchdog.web.times import convert_markup_to_plain_text
 
     for delivery in deliveries:
         row = build_delivery_page_row(delivery, {})
         what = f"{delivery.destination} {row.event}" if with_destination else row.event
-        yield f"{what}: {row.label.lower()}, {remove_time_markup(row.detail)}"
+        yield f"{what}: {row.label.lower()}, {convert_markup_to_plain_text(row.detail)}"
 
 
 def iter_incident_detail_lines(incident: LoadedIncident) -> Iterator[str]:
     """Everything that the page of the incident shows, except why each destination was chosen."""
-    from watchdog.web.times import remove_time_markup
+    from watchdog.web.times import convert_markup_to_plain_text
 
     page = incident.page
     yield from iter_incident_head_lines(incident)
@@ -167,7 +167,7 @@ def iter_incident_detail_lines(incident: LoadedIncident) -> Iterator[str]:
         yield ""
         yield from _iter_evidence_lines(result)
     if page.latest_result_text:
-        yield from ("", f"Latest: {remove_time_markup(page.latest_result_text)}")
+        yield from ("", f"Latest: {convert_markup_to_plain_text(page.latest_result_text)}")
     yield from ("", f"Notifications: {page.delivery_summary or 'none'}")
     yield from (f"{INDENT}{line}" for line in iter_delivery_lines(incident.details.deliveries, with_destination=True))
     yield ""
@@ -196,9 +196,9 @@ def _list_incident_facts(incident: LoadedIncident) -> list[tuple[str, str]]:
 
 def _iter_evidence_lines(result: ResultComparisonSide) -> Iterator[str]:
     """Of a result. The excerpt is text of the target, without control characters."""
-    from watchdog.web.times import remove_time_markup
+    from watchdog.web.times import convert_markup_to_plain_text
 
-    yield f"{result.title}: {remove_time_markup(result.time_and_location)}"
+    yield f"{result.title}: {convert_markup_to_plain_text(result.time_and_location)}"
     width = max((len(label) for label, *_ in result.facts), default=0) + 2
     for label, value, _ in result.facts:
         yield f"{INDENT}{label:{width}}{value}"

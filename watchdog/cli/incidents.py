@@ -69,7 +69,7 @@ def _print_incidents(
     from watchdog.api.serializers.incidents import serialize_incident
     from watchdog.domain.model import Severity
     from watchdog.store.read.status import list_incidents
-    from watchdog.web.pages.incidents import load_marks_of_open_incidents
+    from watchdog.web.pages.incidents import load_acknowledgement_and_hold_marks_of_open_incidents
 
     if severity is not None and severity not in tuple(Severity):
         exit_with_error(f"--severity {severity}: expected {', '.join(Severity)}")
@@ -82,13 +82,16 @@ def _print_incidents(
             severity=None if severity is None else Severity(severity),
             limit=limit,
         )
-        notes = load_marks_of_open_incidents(connection, records, now)
+        notes = load_acknowledgement_and_hold_marks_of_open_incidents(connection, records, now)
     print_json_or_table(
         output,
         records,
-        to_json=lambda record: {**serialize_incident(record), "notes": _list_notes(record, notes)},
+        to_json=lambda record: {
+            **serialize_incident(record),
+            "notes": _list_incident_notes_as_plain_text(record, notes),
+        },
         headings=("state", "probe", "what", "opened", "id", "notes"),
-        to_row=lambda record: _format_incident_cli_row(record, _list_notes(record, notes), now),
+        to_row=lambda record: _format_incident_cli_row(record, _list_incident_notes_as_plain_text(record, notes), now),
         empty_text="no incidents",
     )
 
@@ -107,11 +110,11 @@ def _print_incident(config: Path, output: CliOutputFormat, incident: str) -> Non
         print("\n".join(iter_incident_detail_lines(loaded)))
 
 
-def _list_notes(record: IncidentRecord, notes: Mapping[str, Sequence[str]]) -> list[str]:
+def _list_incident_notes_as_plain_text(record: IncidentRecord, notes: Mapping[str, Sequence[str]]) -> list[str]:
     """`notes`: by incident, as on pages."""
-    from watchdog.web.times import remove_time_markup
+    from watchdog.web.times import convert_markup_to_plain_text
 
-    return [remove_time_markup(note) for note in notes.get(record.incident.id, ())]
+    return [convert_markup_to_plain_text(note) for note in notes.get(record.incident.id, ())]
 
 
 def _format_incident_cli_row(record: IncidentRecord, notes: Sequence[str], now: int) -> tuple[str, ...]:

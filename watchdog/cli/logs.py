@@ -14,7 +14,7 @@ def configure_logging(mask: SecretMask, *, quiet: bool = False) -> None:
     """`quiet`: only errors of Watchdog itself."""
     import structlog
 
-    def mask_secrets(_logger: Any, _method: str, event: Any) -> Any:
+    def mask_secrets_in_log_event(_logger: Any, _method: str, event: Any) -> Any:
         """Masks every value before it is rendered, and then the line, for what rendering turned into text."""
         return mask.mask_json(event)
 
@@ -27,7 +27,12 @@ def configure_logging(mask: SecretMask, *, quiet: bool = False) -> None:
     renderer: Any = structlog.processors.JSONRenderer(ensure_ascii=False)
     if terminal:
         renderer = structlog.dev.ConsoleRenderer(colors=not os.environ.get("NO_COLOR"))
-    render: list[Any] = [structlog.processors.format_exc_info, mask_secrets, renderer, mask_secrets]
+    render: list[Any] = [
+        structlog.processors.format_exc_info,
+        mask_secrets_in_log_event,
+        renderer,
+        mask_secrets_in_log_event,
+    ]
     level = logging.ERROR if quiet else logging.INFO
     structlog.configure(
         processors=[*shared, *render],

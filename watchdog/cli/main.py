@@ -14,7 +14,7 @@ from watchdog.cli.db import db_app
 from watchdog.cli.demo import demo_command
 from watchdog.cli.diff import diff_command
 from watchdog.cli.exec import ExecClickCommand, exec_command
-from watchdog.cli.explain import explain_command
+from watchdog.cli.explain import explain_incident_command
 from watchdog.cli.incidents import incidents_command
 from watchdog.cli.init import init_command
 from watchdog.cli.jobs import jobs_app
@@ -69,7 +69,7 @@ def print_version_and_exit(is_requested: bool) -> None:
 
 
 @cli_app.callback()
-def accept_common_options(
+def declare_global_options(
     version: Annotated[
         bool, typer.Option("--version", callback=print_version_and_exit, is_eager=True, help="Print the version.")
     ] = False,
@@ -87,7 +87,7 @@ CLI_COMMANDS_BY_NAME: dict[str, Callable[..., None]] = {
     "probe": probe_command,
     "status": status_command,
     "incidents": incidents_command,
-    "explain": explain_command,
+    "explain": explain_incident_command,
     "ack": ack_command,
     "unack": unack_command,
     "close": close_command,

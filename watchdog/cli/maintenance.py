@@ -47,7 +47,7 @@ maintenance_app = typer.Typer(cls=CommandGroupWithoutPydantic, invoke_without_co
 
 
 @maintenance_app.callback()
-def maintenance_command(
+def list_maintenance_windows_command(
     context: typer.Context,
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
     output: OutputFormatOption = CliOutputFormat.TABLE,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from watchdog.cli.acts import read_operating_system_user
+from watchdog.cli.acts import build_cli_actor_from_os_user
 from watchdog.cli.common import (
     DEFAULT_CONFIG_PATH,
     ConfigFileOption,
@@ -44,6 +44,6 @@ async def _serve_mcp_until_shutdown(loaded_config: LoadedConfig) -> None:
     from watchdog.mcp_server.stdio import serve_mcp_stdio
     from watchdog.signals import install_shutdown_event
 
-    user = read_operating_system_user().name
+    user = build_cli_actor_from_os_user().name
     if not await serve_mcp_stdio(loaded_config, install_shutdown_event(), user, read_database_clock):
         os._exit(0)  # a thread still waits for input that may never come; everything else is closed

@@ -19,12 +19,12 @@ To keep this environment instead, remove the other package and reinstall Watchdo
 
 def exit_on_conflicting_watchdog_package() -> None:
     """Exits 2 with the remedy if the other distribution is installed."""
-    if version := _find_conflicting_watchdog_package_version():
+    if version := _find_installed_version_of_pypi_watchdog():
         print(CONFLICTING_WATCHDOG_PACKAGE_MESSAGE.format(version=version), file=sys.stderr)
         sys.exit(2)
 
 
-def _find_conflicting_watchdog_package_version() -> str:
+def _find_installed_version_of_pypi_watchdog() -> str:
     """Reads directory names only: `importlib.metadata` would take as long to import as the interpreter to start."""
     for folder in sys.path:
         try:

@@ -53,10 +53,10 @@ def probe_command(
     configure_logging_on_first_record(loaded_config.mask)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C also ends a server that the probe has started
     result = asyncio.run(_run_and_serialize_probe(loaded_config, probe))
-    print_run_and_exit(result, output)
+    print_run_result_and_exit(result, output)
 
 
-def print_run_and_exit(result: dict[str, Any], output: CliOutputFormat) -> NoReturn:
+def print_run_result_and_exit(result: dict[str, Any], output: CliOutputFormat) -> NoReturn:
     """`result`: as `watchdog.api.probe_run` serializes it. Exits 0 if it passed, 1 if it failed, and 3 otherwise."""
     if output is CliOutputFormat.JSON:
         print_json(result)

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import typer
 
-from watchdog.cli.acts import ActCommentOption, read_operating_system_user
+from watchdog.cli.acts import ActCommentOption, build_cli_actor_from_os_user
 from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, ExitCode, exit_with_error
 from watchdog.cli.output import CliOutputFormat, OutputFormatOption, print_json
 
@@ -33,27 +33,27 @@ def reload_command(
     Example: watchdog reload -c /etc/watchdog/watchdog.yaml
     """
     from watchdog.cli.service_requests import load_service_or_exit, post_to_service_or_exit
-    from watchdog.service.config_reload import ConfigReloadStatus
+    from watchdog.service.config_reload import ConfigReloadResultKind
 
     service = load_service_or_exit(config)
-    body = {"comment": comment, "on_behalf_of": read_operating_system_user().name}
+    body = {"comment": comment, "on_behalf_of": build_cli_actor_from_os_user().name}
     answer = post_to_service_or_exit(service, "/api/v1/reload", body, RELOAD_RESPONSE_TIMEOUT_S)
-    if answer.get("result") not in tuple(ConfigReloadStatus):
+    if answer.get("result") not in tuple(ConfigReloadResultKind):
         exit_with_error(f"the server at {service.base_url} is not Watchdog", ExitCode.UNKNOWN)
     if output is CliOutputFormat.JSON:
         print_json(answer)
-    _print_reload_result_and_exit(ConfigReloadStatus(answer["result"]), answer.get("problems", []), output)
+    _print_reload_result_and_exit(ConfigReloadResultKind(answer["result"]), answer.get("problems", []), output)
 
 
 def _print_reload_result_and_exit(result: str, problems: list[str], output: CliOutputFormat) -> NoReturn:
-    from watchdog.service.config_reload import ConfigReloadStatus
+    from watchdog.service.config_reload import ConfigReloadResultKind
 
     match result:
-        case ConfigReloadStatus.APPLIED:
+        case ConfigReloadResultKind.APPLIED:
             if output is CliOutputFormat.TABLE:
                 print("Reloaded: the configuration is valid and in use.")
             raise typer.Exit(ExitCode.OK)
-        case ConfigReloadStatus.INVALID:
+        case ConfigReloadResultKind.INVALID:
             if output is CliOutputFormat.TABLE:
                 print(*problems, sep="\n", file=sys.stderr)
             advice = "the former one stays in use; `watchdog validate` shows more"

@@ -10,7 +10,7 @@ from watchdog.cli.acts import ActCommentOption, open_database_to_act
 from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, ExitCode, exit_with_error, read_database_clock
 from watchdog.cli.completion import complete_runnable_probe_name
 from watchdog.cli.output import CliOutputFormat, OutputFormatOption
-from watchdog.cli.probe import print_run_and_exit
+from watchdog.cli.probe import print_run_result_and_exit
 
 if TYPE_CHECKING:
     from watchdog.store.database import Database
@@ -47,18 +47,18 @@ def run_now_command(
             if e.refusal is not OperatorActRefusalReason.CONFLICT:
                 raise
             exit_with_error(str(e), ExitCode.UNKNOWN)
-        stored = _wait_for_result(database, requested)
+        stored = _wait_for_requested_run_result_or_exit(database, requested)
     policy = requested.registered.policy
-    print_run_and_exit(serialize_requested_run(policy, stored.result, stored.evidence or Evidence()), output)
+    print_run_result_and_exit(serialize_requested_run(policy, stored.result, stored.evidence or Evidence()), output)
 
 
-def _wait_for_result(database: Database, requested: RequestedRun) -> StoredResultWithEvidence:
+def _wait_for_requested_run_result_or_exit(database: Database, requested: RequestedRun) -> StoredResultWithEvidence:
     """Exits with one line if there is none in time."""
     from time import sleep
 
     from watchdog.service.requested_runs import (
         REQUESTED_RESULT_POLL_INTERVAL_S,
-        RequestedRunWithoutResultError,
+        RequestedRunResultTimeoutError,
         find_requested_run_result,
     )
 
@@ -67,7 +67,7 @@ def _wait_for_result(database: Database, requested: RequestedRun) -> StoredResul
         try:
             with database.open_read_transaction() as connection:
                 stored = find_requested_run_result(connection, requested, now)
-        except RequestedRunWithoutResultError as e:
+        except RequestedRunResultTimeoutError as e:
             exit_with_error(str(e), ExitCode.UNKNOWN)
         if stored is not None:
             return stored

@@ -132,8 +132,12 @@ def _print_status(
         all_statuses, watchdog_status = list_probe_statuses(connection, now=now), load_watchdog_status(connection)
         statuses, problems = options.select_probes(all_statuses)
         own_statuses = list_probe_statuses(connection, service.WATCHDOG_SELF_PROBE_ID, now=now)
-        member_lines = list(_list_watchdog_process_notes(load_live_watchdog_processes(connection, now)))
-        notes = {} if output is CliOutputFormat.JSON else _load_notes_of_open_incidents(connection, now)
+        member_lines = list(_iter_process_conflict_note_lines(load_live_watchdog_processes(connection, now)))
+        notes = (
+            {}
+            if output is CliOutputFormat.JSON
+            else _load_acknowledgement_and_muting_notes_by_incident(connection, now)
+        )
     findings = watchdog_status.findings
     print_json_or_table(
         output,
@@ -155,7 +159,7 @@ def _print_status(
     return ExitCode.DOWN if "down" in states else ExitCode.UNKNOWN if is_unknown else ExitCode.OK
 
 
-def _list_watchdog_process_notes(membership: LiveWatchdogProcesses) -> Iterator[str]:
+def _iter_process_conflict_note_lines(membership: LiveWatchdogProcesses) -> Iterator[str]:
     """What each running process leaves to others."""
     from watchdog.domain.membership import list_process_conflict_notes
 
@@ -164,14 +168,14 @@ def _list_watchdog_process_notes(membership: LiveWatchdogProcesses) -> Iterator[
             yield f"{member.id}: {note}"
 
 
-def _load_notes_of_open_incidents(connection: Connection, now: int) -> dict[str, str]:
+def _load_acknowledgement_and_muting_notes_by_incident(connection: Connection, now: int) -> dict[str, str]:
     """By incident: who is handling it, and what holds back its notifications. Empty: neither."""
     from watchdog.store.read.status import list_incidents
     from watchdog.web.pages.incidents import describe_what_holds_back
-    from watchdog.web.times import remove_time_markup
+    from watchdog.web.times import convert_markup_to_plain_text
 
     return {
-        record.incident.id: ", ".join(map(remove_time_markup, describe_what_holds_back(record, now)))
+        record.incident.id: ", ".join(map(convert_markup_to_plain_text, describe_what_holds_back(record, now)))
         for record in list_incidents(connection, is_open=True)
     }
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from watchdog.config.load import LoadedConfig
     from watchdog.notifiers.base import Notifier
-    from watchdog.service.receiver_tests import ReceiverTestResult, SentTestAlert
+    from watchdog.service.receiver_tests import DestinationTestResult, SentTestAlertOutcome
 
 
 def send_test_alert_command(
@@ -34,45 +34,49 @@ def send_test_alert_command(
     import asyncio
 
     from watchdog.api.serializers.receivers import serialize_receiver_test
-    from watchdog.service.receiver_tests import choose_destinations, describe_unknown_receiver
+    from watchdog.service.receiver_tests import describe_unknown_receiver, select_notifiers_of_receiver_or_destination
 
     notifiers = loaded_config.config.build_notifiers_by_destination()
-    chosen = choose_destinations(notifiers, receiver)
+    chosen = select_notifiers_of_receiver_or_destination(notifiers, receiver)
     if not chosen:
         exit_with_error(describe_unknown_receiver(notifiers, receiver))
 
     from watchdog.cli.logs import configure_logging
 
     configure_logging(loaded_config.mask)
-    results = asyncio.run(_send_test_alerts(loaded_config, chosen, prints=output is CliOutputFormat.TABLE))
+    results = asyncio.run(
+        _send_test_alerts_and_count_failures(loaded_config, chosen, prints=output is CliOutputFormat.TABLE)
+    )
     if output is CliOutputFormat.JSON:
         print_json(serialize_receiver_test(receiver, results))
     if any(result.failure for result in results):
         raise typer.Exit(ExitCode.UNKNOWN)
 
 
-async def _send_test_alerts(
+async def _send_test_alerts_and_count_failures(
     loaded_config: LoadedConfig, notifiers: Mapping[str, Notifier], *, prints: bool
-) -> list[ReceiverTestResult]:
+) -> list[DestinationTestResult]:
     """`prints`: a line for each alert, once its result is known."""
     from watchdog.net import NetworkAccess
     from watchdog.service.clock import read_wall_clock_ms
-    from watchdog.service.receiver_tests import ReceiverTestResult, send_test_alerts
+    from watchdog.service.receiver_tests import DestinationTestResult, send_opened_and_resolved_test_alerts
 
     results = []
     async with NetworkAccess() as network:
         for destination, notifier in notifiers.items():
             alerts = []
-            sent = send_test_alerts(destination, notifier, network, loaded_config.mask, now=read_wall_clock_ms())
+            sent = send_opened_and_resolved_test_alerts(
+                destination, notifier, network, loaded_config.mask, now=read_wall_clock_ms()
+            )
             async for alert in sent:
                 alerts.append(alert)
                 if prints:
                     print(_format_sent_test_alert(destination, notifier.recipient, alert))
-            results.append(ReceiverTestResult(destination, notifier.recipient, tuple(alerts)))
+            results.append(DestinationTestResult(destination, notifier.recipient, tuple(alerts)))
     return results
 
 
-def _format_sent_test_alert(destination: str, recipient: str, alert: SentTestAlert) -> str:
+def _format_sent_test_alert(destination: str, recipient: str, alert: SentTestAlertOutcome) -> str:
     if alert.error:
         return f"{destination}: {alert.event} alert failed: {alert.error}"
     return f"{destination}: {alert.event} alert sent to {recipient}"

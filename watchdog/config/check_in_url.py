@@ -25,8 +25,8 @@ def load_heartbeat_check_in_url_from_raw_config(path: Path, name_or_id: str, env
     sources = read_and_merge_config_files(path, None, env)
     for probe in sources.probes:
         try:
-            if "heartbeat" in probe.entries and name_or_id in _read_yaml_probe_name_and_id(probe):
-                return _build_check_in_url(sources, probe)
+            if "heartbeat" in probe.mapping_entries and name_or_id in _read_yaml_probe_name_and_id(probe):
+                return _build_check_in_url_from_raw_config(sources, probe)
         except ValueError:
             continue
     return ""
@@ -52,34 +52,34 @@ def load_check_in_url_from_validated_config(path: Path, name_or_id: str, env: Ma
 
 
 def _read_yaml_probe_name_and_id(probe: YamlNode) -> tuple[str, str]:
-    name = _read_yaml_text_field(probe, "name").strip()
-    return name, _read_yaml_text_field(probe, "id", slugify(name))
+    name = _read_yaml_text_field_or_raise(probe, "name").strip()
+    return name, _read_yaml_text_field_or_raise(probe, "id", slugify(name))
 
 
-def _build_check_in_url(sources: MergedConfigSources, probe: YamlNode) -> str:
+def _build_check_in_url_from_raw_config(sources: MergedConfigSources, probe: YamlNode) -> str:
     listen, public_url = DEFAULT_LISTEN_ADDRESS, ""
     if (server := sources.root.get("server")) is not None:
         listen, public_url = (
-            _read_yaml_text_field(server, "listen", listen),
-            _read_yaml_text_field(server, "public_url", public_url),
+            _read_yaml_text_field_or_raise(server, "listen", listen),
+            _read_yaml_text_field_or_raise(server, "public_url", public_url),
         )
     if not re.fullmatch(r"(https?://[^\s\x00-\x1f\x7f]+)?", public_url):
         raise ValueError("public_url is not a link")
-    heartbeat = probe.entries["heartbeat"]
-    if "token_file" in heartbeat.entries:
+    heartbeat = probe.mapping_entries["heartbeat"]
+    if "token_file" in heartbeat.mapping_entries:
         token = read_secret_file(
-            sources.base_folders[probe.location.file] / _read_yaml_text_field(heartbeat, "token_file")
+            sources.base_folders[probe.location.file] / _read_yaml_text_field_or_raise(heartbeat, "token_file")
         )
     else:
-        token = _read_yaml_text_field(heartbeat, "token")
+        token = _read_yaml_text_field_or_raise(heartbeat, "token")
     if not re.fullmatch(r"[A-Za-z0-9_-]{16,}", token):
         raise ValueError("the token is too short, or contains characters that a URL cannot contain")
     return build_check_in_url(listen, public_url, token)
 
 
-def _read_yaml_text_field(node: YamlNode, field: str, default: str | None = None) -> str:
+def _read_yaml_text_field_or_raise(node: YamlNode, field: str, default: str | None = None) -> str:
     """The value of a field. Raises ValueError if it is missing and has no default, or is not text."""
-    value = node.entries.get(field)
+    value = node.mapping_entries.get(field)
     if value is None and default is not None:
         return default
     text = None if value is None else value.value if value.interpolated_text is None else value.interpolated_text

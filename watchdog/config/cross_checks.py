@@ -9,7 +9,7 @@ from typing import Any
 from watchdog.config.maintenance import MaintenanceWindowSettings
 from watchdog.config.matchers import ProbeMatchSettings
 from watchdog.config.models import Config, InhibitSettings
-from watchdog.config.muting import list_inhibit_rule_nodes, report_invalid_muting, resolve_needed_probes
+from watchdog.config.muting import list_inhibit_rule_nodes, replace_needed_probe_names_with_ids, report_invalid_muting
 from watchdog.config.problems import build_did_you_mean_suffix
 from watchdog.config.sources import MergedConfigSources
 from watchdog.config.yaml_tree import YamlNode, format_yaml_key_for_message
@@ -26,13 +26,13 @@ INCLUDABLE_SECTIONS = ("probes", "receivers", "routes", "include", "version")
 def cross_validate_config_and_resolve_references(config: Config, sources: MergedConfigSources) -> Config:
     """The configuration with its references resolved. Problems are added to those of the sources."""
     _report_main_file_sections_in_includes(sources)
-    _check_unique_probe_names_and_ids(sources)
+    _report_duplicate_probe_names_and_ids(sources)
     _check_unique_heartbeat_tokens(config, sources)
     _check_receiver_name_syntax_and_references(sources)
-    _check_app_tokens_of_slack_apps(config, sources)
-    _check_unique_maintenance_names(sources)
+    _report_differing_app_tokens_of_one_slack_app(config, sources)
+    _report_duplicate_maintenance_names(sources)
     _check_api_keys_required(config, sources)
-    _check_postgres_driver_installed(config, sources)
+    _report_missing_postgres_driver(config, sources)
     probe_ids = {probe.name: probe.id for probe in config.probes} | {probe.id: probe.id for probe in config.probes}
     probe_ids[service.WATCHDOG_SELF_PROBE_ID] = service.WATCHDOG_SELF_PROBE_ID
     routes = config.routes
@@ -54,11 +54,11 @@ def cross_validate_config_and_resolve_references(config: Config, sources: Merged
         sources,
     )
     resolved: dict[str, Any] = {
-        "probes": resolve_needed_probes(config, probe_ids, sources),
+        "probes": replace_needed_probe_names_with_ids(config, probe_ids, sources),
         "inhibit": _resolve_probe_names_of_inhibit_rules(config, probe_ids, sources),
         "receivers": _apply_default_mail_server(config, sources),
         "routes": routes,
-        "maintenance": _resolve_probe_names_of_maintenance(config, probe_ids, sources),
+        "maintenance": _replace_probe_names_with_ids_in_maintenance(config, probe_ids, sources),
         "status_page": config.status_page.model_copy(update={"match": match}),
     }
     config = config.model_copy(update=resolved)
@@ -69,7 +69,7 @@ def cross_validate_config_and_resolve_references(config: Config, sources: Merged
 def _report_main_file_sections_in_includes(sources: MergedConfigSources) -> None:
     """Report sections of included files that only the main file can hold."""
     for tree in sources.trees[1:]:
-        for name, node in tree.entries.items():
+        for name, node in tree.mapping_entries.items():
             if name in Config.model_fields and name not in INCLUDABLE_SECTIONS:
                 sections = ", ".join(INCLUDABLE_SECTIONS)
                 message = f"`{name}` is allowed only in the main file; included files can contain {sections}"
@@ -82,17 +82,17 @@ def _report_main_file_sections_in_includes(sources: MergedConfigSources) -> None
                 sources.add_problem(node.location, node.path, "expected 1")
 
 
-def _check_unique_probe_names_and_ids(sources: MergedConfigSources) -> None:
+def _report_duplicate_probe_names_and_ids(sources: MergedConfigSources) -> None:
     names: dict[str, YamlNode] = {}
     ids: dict[str, tuple[str, YamlNode]] = {}
     for probe in sources.probes:
-        name = probe.entries.get("name")
+        name = probe.mapping_entries.get("name")
         if name is None or not isinstance(name.value, str) or name.invalid:
             continue
         if (first := names.setdefault(name.value, name)) is not name:
             sources.add_problem(name.location, name.path, f"duplicate name: another probe uses it at {first.location}")
             continue
-        node = probe.entries.get("id", name)
+        node = probe.mapping_entries.get("id", name)
         id = slugify(name.value) if node is name else str(node.value)
         if id == service.WATCHDOG_SELF_PROBE_ID:
             message = f"the id '{id}' is reserved for Watchdog's own probe: set another id"
@@ -112,7 +112,7 @@ def _check_unique_heartbeat_tokens(config: Config, sources: MergedConfigSources)
         return  # invalid probes have been reported already
     first: dict[str, YamlNode] = {}
     for probe, node in zip(config.probes, sources.probes, strict=True):
-        token = _get_yaml_value_of_first_present_key(node.entries.get(probe.kind), "token", "token_file")
+        token = _get_yaml_value_of_first_present_key(node.mapping_entries.get(probe.kind), "token", "token_file")
         if isinstance(probe, HeartbeatProbe) and token is not None:
             other = first.setdefault(probe.heartbeat.token.get_secret_value(), token)
             if other is not token:
@@ -127,11 +127,11 @@ def _check_receiver_name_syntax_and_references(sources: MergedConfigSources) -> 
             sources.add_problem(receiver.key_location, receiver.path, message)
     for route in sources.routes:
         _check_unknown_receivers(route, sources)
-        steps = route.entries.get("escalate")
-        notified = {item.value for item in _list_receiver_nodes(route)}
-        for step in steps.items if steps else ():
+        steps = route.mapping_entries.get("escalate")
+        notified = {item.value for item in _list_receiver_reference_nodes(route)}
+        for step in steps.list_items if steps else ():
             _check_unknown_receivers(step, sources)
-            for item in _list_receiver_nodes(step):
+            for item in _list_receiver_reference_nodes(step):
                 if item.value in notified:
                     message = (
                         f"receiver '{item.raw_value}' is already notified by this route or by an earlier step, and each"
@@ -141,14 +141,14 @@ def _check_receiver_name_syntax_and_references(sources: MergedConfigSources) -> 
                 notified.add(item.value)
 
 
-def _check_app_tokens_of_slack_apps(config: Config, sources: MergedConfigSources) -> None:
+def _report_differing_app_tokens_of_one_slack_app(config: Config, sources: MergedConfigSources) -> None:
     """A bot token belongs to one app, whose clicks reach only the receivers with the app token of the connection."""
     first: dict[tuple[Secret | None, str], tuple[SlackNotifier, YamlNode]] = {}
     for name, receiver in config.receivers.items():
         slack = getattr(receiver, "slack", None)
         if not isinstance(slack, SlackNotifier) or not slack.receives_clicks:
             continue
-        node = sources.receivers[name].entries["slack"]
+        node = sources.receivers[name].mapping_entries["slack"]
         place = _get_yaml_value_of_first_present_key(node, "app_token", "app_token_file") or node
         other, other_place = first.setdefault((slack.bot_token, slack.api_url), (slack, place))
         if other.app_token != slack.app_token:
@@ -161,25 +161,25 @@ def _check_app_tokens_of_slack_apps(config: Config, sources: MergedConfigSources
 
 def _check_unknown_receivers(node: YamlNode, sources: MergedConfigSources) -> None:
     """`node`: a route or a step of its escalation."""
-    for item in _list_receiver_nodes(node):
+    for item in _list_receiver_reference_nodes(node):
         if item.value not in sources.receivers:
             hint = build_did_you_mean_suffix(str(item.value), sources.receivers)
             hint = hint or f"; defined receivers: {', '.join(sources.receivers) or 'none'}"
             sources.add_problem(item.location, item.path, f"unknown receiver '{item.raw_value}'{hint}")
 
 
-def _list_receiver_nodes(node: YamlNode) -> list[YamlNode]:
+def _list_receiver_reference_nodes(node: YamlNode) -> list[YamlNode]:
     """The names under `receivers`, without those that are no valid text."""
-    receivers = node.entries.get("receivers")
-    items = receivers.items if receivers else ()
+    receivers = node.mapping_entries.get("receivers")
+    items = receivers.list_items if receivers else ()
     return [item for item in items if isinstance(item.value, str) and not item.invalid]
 
 
-def _check_unique_maintenance_names(sources: MergedConfigSources) -> None:
+def _report_duplicate_maintenance_names(sources: MergedConfigSources) -> None:
     first: dict[str, YamlNode] = {}
     section = sources.root.get("maintenance")
-    for window in section.items if section is not None else ():
-        name = window.entries.get("name")
+    for window in section.list_items if section is not None else ():
+        name = window.mapping_entries.get("name")
         if name is not None and isinstance(name.value, str) and not name.invalid:
             other = first.setdefault(name.value, name)
             if other is not name:
@@ -187,11 +187,11 @@ def _check_unique_maintenance_names(sources: MergedConfigSources) -> None:
                 sources.add_problem(name.location, name.path, message)
 
 
-def _resolve_probe_names_of_maintenance(
+def _replace_probe_names_with_ids_in_maintenance(
     config: Config, probe_ids: Mapping[str, str], sources: MergedConfigSources
 ) -> tuple[MaintenanceWindowSettings, ...]:
     section = sources.root.get("maintenance")
-    nodes = section.items if section is not None else []
+    nodes = section.list_items if section is not None else []
     if len(nodes) != len(config.maintenance):
         return config.maintenance  # invalid windows have been reported already
     return tuple(
@@ -217,7 +217,7 @@ def _apply_default_mail_server(config: Config, sources: MergedConfigSources) -> 
             with_server = email.model_copy(update={"server": config.email})
             receivers[name] = receiver.model_copy(update={"email": with_server})
         elif "email" not in sources.root:
-            node = sources.receivers[name].entries["email"]
+            node = sources.receivers[name].mapping_entries["email"]
             message = "no SMTP server: add a section `email: {host: smtp.example.com, from: watchdog@example.com}`"
             sources.add_problem(node.key_location, node.path, message)
     return receivers
@@ -232,7 +232,7 @@ def _check_api_keys_required(config: Config, sources: MergedConfigSources) -> No
         sources.add_problem(listen.location, listen.path, message)
 
 
-def _check_postgres_driver_installed(config: Config, sources: MergedConfigSources) -> None:
+def _report_missing_postgres_driver(config: Config, sources: MergedConfigSources) -> None:
     url = _get_yaml_value_of_first_present_key(sources.root.get("storage"), "url", "url_file")
     if url is not None and config.storage.url.startswith("postgresql") and find_spec("psycopg") is None:
         sources.add_problem(
@@ -251,7 +251,7 @@ def _resolve_probe_name_in_match_settings(
         literal_names = [
             name.value
             for probe in sources.probes
-            if (name := probe.entries.get("name")) and name.interpolated_text is None
+            if (name := probe.mapping_entries.get("name")) and name.interpolated_text is None
         ]
         hint = build_did_you_mean_suffix(match.probe, [name for name in probe_ids if name in literal_names])
         sources.add_problem(entry.location, entry.path, f"no probe has this id or name{hint}")
@@ -270,7 +270,7 @@ def _resolve_probe_names_of_inhibit_rules(
         rule.model_copy(
             update={
                 field: _resolve_probe_name_in_match_settings(
-                    getattr(rule, field), probe_ids, node.entries.get(field), sources
+                    getattr(rule, field), probe_ids, node.mapping_entries.get(field), sources
                 )
                 for field in ("when", "mute")
             }
@@ -281,4 +281,6 @@ def _resolve_probe_names_of_inhibit_rules(
 
 def _get_yaml_value_of_first_present_key(node: YamlNode | None, *names: str) -> YamlNode | None:
     """The first entry that has one of these names."""
-    return next((node.entries[name] for name in names if node is not None and name in node.entries), None)
+    return next(
+        (node.mapping_entries[name] for name in names if node is not None and name in node.mapping_entries), None
+    )

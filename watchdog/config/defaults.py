@@ -10,17 +10,17 @@ from watchdog.config_types import parse_config_duration_ms
 from watchdog.probes import PROBE_KINDS, ProbeDefaults
 
 
-def apply_probe_defaults(defaults: YamlNode | None, probe: YamlNode) -> YamlNode:
+def merge_defaults_into_probe_node(defaults: YamlNode | None, probe: YamlNode) -> YamlNode:
     """The probe with the defaults of the fields that it does not set."""
     own = probe.value
     if defaults is None or not isinstance(own, dict):
         return probe
-    inherited = {name: node for name, node in defaults.entries.items() if name in ProbeDefaults.model_fields}
+    inherited = {name: node for name, node in defaults.mapping_entries.items() if name in ProbeDefaults.model_fields}
     for name in _list_defaults_inapplicable_to_probe(own, inherited):
         inherited.pop(name, None)
     merged = {**own, **{name: node for name, node in inherited.items() if name not in own}}
     if "alert" in own and "alert" in inherited and isinstance(own["alert"].value, dict):
-        merged["alert"] = replace(own["alert"], value={**inherited["alert"].entries, **own["alert"].value})
+        merged["alert"] = replace(own["alert"], value={**inherited["alert"].mapping_entries, **own["alert"].value})
     return replace(probe, value=merged)
 
 

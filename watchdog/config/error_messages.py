@@ -119,9 +119,9 @@ def _find_yaml_node_of_error(node: YamlNode, path: Iterable[str | int]) -> tuple
     """The node that pydantic means. If its path names a branch of a union, also the union's node and the branch."""
     branch = None
     for part in path:
-        if isinstance(part, int) and part < len(node.items):
-            node = node.items[part]
-        elif (child := node.entries.get(str(part)) or node.entries.get(f"{part}_file")) is not None:
+        if isinstance(part, int) and part < len(node.list_items):
+            node = node.list_items[part]
+        elif (child := node.mapping_entries.get(str(part)) or node.mapping_entries.get(f"{part}_file")) is not None:
             node = child
         else:
             branch = branch or (id(node), str(part))

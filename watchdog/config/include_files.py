@@ -10,12 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 from stat import S_ISDIR
 
-MAX_INCLUDE_FOLDER_ENTRIES = 20_000
+MAX_TOTAL_INCLUDE_FOLDER_ENTRIES = 20_000
 """Of all folders that the patterns of one configuration read."""
 
 
 class TooManyFolderEntriesError(Exception):
-    """The patterns read more than MAX_INCLUDE_FOLDER_ENTRIES."""
+    """The patterns read more than MAX_TOTAL_INCLUDE_FOLDER_ENTRIES."""
 
 
 class IncludeFileFinder:
@@ -66,7 +66,7 @@ class IncludeFileFinder:
         with suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
                 self._entries_read += 1
-                if self._entries_read > MAX_INCLUDE_FOLDER_ENTRIES:
+                if self._entries_read > MAX_TOTAL_INCLUDE_FOLDER_ENTRIES:
                     raise TooManyFolderEntriesError
                 yield entry
 

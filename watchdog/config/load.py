@@ -14,7 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from watchdog.config.cross_checks import cross_validate_config_and_resolve_references
-from watchdog.config.defaults import apply_probe_defaults
+from watchdog.config.defaults import merge_defaults_into_probe_node
 from watchdog.config.error_messages import (
     list_yaml_field_names,
     retype_variable_values_after_validation_error,
@@ -94,7 +94,7 @@ def load_config(
     sources = read_and_merge_config_files(
         path, text, env, regular_files_only=regular_files_only, managed_text=managed_text
     )
-    sources.probes = [apply_probe_defaults(sources.root.get("defaults"), probe) for probe in sources.probes]
+    sources.probes = [merge_defaults_into_probe_node(sources.root.get("defaults"), probe) for probe in sources.probes]
     builder = _ConfigModelFromYamlBuilder(sources)
     probes = {probe.id: (node, probe) for node in sources.probes if (probe := builder.build_probe(node)) is not None}
     sections = {name: value for name in sources.root if (value := builder.build_config_section_value(name)) is not None}
@@ -113,7 +113,7 @@ def load_config(
         frozenset(sources.include_patterns),
     )
     if sources.problems:
-        raise _build_config_error(config, sources, builder, files)
+        raise _build_config_error_of_redacted_problems(config, sources, builder, files)
     secrets = collect_secrets(sources, builder.load_contexts.values(), config)
     mask = SecretMask(secrets.by_value, secrets.in_target)
     probe_yaml = {id: _dump_yaml(mask_yaml_tree(node, mask)) for id, (node, _) in probes.items()}
@@ -130,7 +130,7 @@ def load_config(
     )
 
 
-def _build_config_error(
+def _build_config_error_of_redacted_problems(
     config: Config, sources: MergedConfigSources, builder: _ConfigModelFromYamlBuilder, files: WatchedConfigPaths
 ) -> ConfigError:
     contexts = builder.load_contexts.values()
@@ -156,7 +156,7 @@ def _has_valid_section(sources: MergedConfigSources, name: str) -> bool:
     if name in sources.root:
         return all(path[0] != name for path in paths)
     has_unreadable_key = [""] in paths  # such as a merge key
-    is_elsewhere = any(name in node.entries for tree in sources.trees for node in tree.walk())
+    is_elsewhere = any(name in node.mapping_entries for tree in sources.trees for node in tree.walk())
     return not has_unreadable_key and not is_elsewhere and sources.root.keys() <= {*list_yaml_field_names(Config)}
 
 
@@ -204,11 +204,11 @@ class _ConfigModelFromYamlBuilder:
             if not node.invalid:
                 self.sources.add_problem(node.location, node.path, "expected a mapping with a name and a probe kind")
             return None
-        kinds = [kind for kind in PROBE_KINDS if kind in node.entries]
+        kinds = [kind for kind in PROBE_KINDS if kind in node.mapping_entries]
         if len(kinds) == 1:
             return self.build_config_model_of_yaml_node(PROBE_KINDS[kinds[0]], node, "probes")
         if kinds:
-            second = node.entries[kinds[1]]
+            second = node.mapping_entries[kinds[1]]
             message = f"a probe has exactly one kind, and this one already has {kinds[0]}: remove one of them"
             self.sources.add_problem(second.key_location, second.path, message)
         else:
@@ -218,9 +218,9 @@ class _ConfigModelFromYamlBuilder:
     def _report_missing_probe_kind(self, node: YamlNode) -> None:
         """Report the missing kind, and still validate the fields that every kind has."""
         common_fields = list_yaml_field_names(Probe)
-        unknown_names = [name for name in node.entries if name not in common_fields]
+        unknown_names = [name for name in node.mapping_entries if name not in common_fields]
         for name in unknown_names:
-            entry = node.entries[name]
+            entry = node.mapping_entries[name]
             hint = build_did_you_mean_suffix(name, common_fields)
             hint = hint or f"{build_did_you_mean_suffix(name, PROBE_KINDS)} (probe kinds: {', '.join(PROBE_KINDS)})"
             self.sources.add_problem(
@@ -230,7 +230,9 @@ class _ConfigModelFromYamlBuilder:
             self.sources.add_problem(node.location, node.path, f"no probe kind: add one of {', '.join(PROBE_KINDS)}")
         kind, model = next(iter(PROBE_KINDS.items()))
         validated = {
-            name: entry for name, entry in node.entries.items() if name in {*common_fields} - {"expect", "prefer"}
+            name: entry
+            for name, entry in node.mapping_entries.items()
+            if name in {*common_fields} - {"expect", "prefer"}
         }
         kind_path = f"{node.path}.{kind}"
         first_new = len(self.sources.problems)

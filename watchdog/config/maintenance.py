@@ -18,7 +18,7 @@ from watchdog.config_types import (
 from watchdog.domain.maintenance_windows import (
     ConfiguredMaintenanceWindow,
     find_shortest_cron_interval_ms,
-    parse_local_start,
+    parse_local_start_to_epoch_ms,
 )
 from watchdog.domain.schedule import CronSchedule, CronScheduleError
 
@@ -51,7 +51,7 @@ class MaintenanceWindowSettings(ConfigModel):
             raise MultiFieldValidationError([((field,), str(e))]) from None
         if self.start:
             try:
-                parse_local_start(self.start, self.timezone)
+                parse_local_start_to_epoch_ms(self.start, self.timezone)
             except ValueError as e:
                 raise MultiFieldValidationError([(("start",), str(e))]) from None
         elif (shortest := find_shortest_cron_interval_ms(cron_schedule)) <= self.duration:
@@ -64,6 +64,6 @@ class MaintenanceWindowSettings(ConfigModel):
             self.name,
             self.match.to_probe_matcher(),
             self.duration,
-            parse_local_start(self.start, self.timezone) if self.start else None,
+            parse_local_start_to_epoch_ms(self.start, self.timezone) if self.start else None,
             CronSchedule(self.schedule, self.timezone) if self.schedule else None,
         )

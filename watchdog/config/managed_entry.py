@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import yaml
 
-from watchdog.config.managed_file import parse_probe_mapping
+from watchdog.config.managed_file import parse_probe_text_into_yaml_node
 from watchdog.config.references import (
     list_config_variable_names,
     replace_config_variables_with_defaults,
@@ -40,12 +40,12 @@ class ProbeTextProblem(NamedTuple):
         return f"{self.path}: {self.message}" if self.path else self.message
 
 
-def find_forbidden_uses(text: str, variables: Collection[str]) -> list[ProbeTextProblem]:
+def find_forbidden_content_in_probe_yaml(text: str, variables: Collection[str]) -> list[ProbeTextProblem]:
     """Why a text may not be entered: it is no mapping, shares values, or reaches into the machine that Watchdog runs
     on. `variables`: the names of those that it may use."""
     if has_no_yaml_content(text):
         return [ProbeTextProblem("", "enter the fields of a probe, such as `name: API`")]
-    node, problems = parse_probe_mapping(text)
+    node, problems = parse_probe_text_into_yaml_node(text)
     if node is None:
         return [ProbeTextProblem(p.path, f"line {p.line}: {p.message}" if p.line else p.message) for p in problems]
     if any(getattr(event, "anchor", None) is not None for event in yaml.parse(text, yaml.CBaseLoader)):
@@ -102,18 +102,21 @@ class _SecretScalar(NamedTuple):
 
 def mask_probe_text(text: str) -> str:
     """The text as it may be shown: literal secrets are replaced where a configuration is expected to have them."""
-    for scalar in sorted({scalar for _, scalar in _list_secrets(text)}, reverse=True):
-        text = text[: scalar.start] + quote_yaml_scalar(scalar.masked) + text[scalar.end :]
+    for scalar in sorted({scalar for _, scalar in _list_secret_scalars_with_field_paths(text)}, reverse=True):
+        text = text[: scalar.start] + double_quote_yaml_scalar(scalar.masked) + text[scalar.end :]
     return text
 
 
 def restore_masked_secrets(text: str, stored: str) -> tuple[str, list[ProbeTextProblem]]:
     """The text with the secrets of the stored one in place of `•••`. A section with another address does not get them:
     they would be sent there."""
-    node, _ = parse_probe_mapping(text)
+    node, _ = parse_probe_text_into_yaml_node(text)
     if node is None or MASK_PLACEHOLDER not in text:
         return text, []
-    stored_secrets, before = _list_secrets(stored) if stored else [], parse_probe_mapping(mask_probe_text(stored))[0]
+    stored_secrets, before = (
+        _list_secret_scalars_with_field_paths(stored) if stored else [],
+        parse_probe_text_into_yaml_node(mask_probe_text(stored))[0],
+    )
     count_by_path = Counter(path for path, _ in stored_secrets)  # keys with dots: two fields may have one path
     secrets = {path: secret for path, secret in stored_secrets if count_by_path[path] == 1}
     spans, problems, restored = _find_scalar_spans(text), [], []
@@ -124,52 +127,52 @@ def restore_masked_secrets(text: str, stored: str) -> tuple[str, list[ProbeTextP
         if secret is None or span is None or secret.masked != each.raw_value:
             message = f"{MASK_PLACEHOLDER} stands for a secret that is not stored here: enter it"
             problems.append(ProbeTextProblem(each.path, message))
-        elif _map_addresses(node, each.path) != _map_addresses(before, each.path):
+        elif _map_section_urls_by_field_path(node, each.path) != _map_section_urls_by_field_path(before, each.path):
             message = "an address beside this secret has changed: enter the secret again"
             problems.append(ProbeTextProblem(each.path, message))
         else:
-            restored.append((*span, _format_secret(secret, stored)))
+            restored.append((*span, _quote_unmasked_secret_for_yaml(secret, stored)))
     for start, end, value in sorted(restored, reverse=True):
         text = text[:start] + value + text[end:]
     return text, problems
 
 
-def _format_secret(secret: _SecretScalar, stored: str) -> str:
+def _quote_unmasked_secret_for_yaml(secret: _SecretScalar, stored: str) -> str:
     """As it is written in the stored text, if it means the same in any place."""
     written = stored[secret.start : secret.end]
     is_portable = "\n" not in written and (written[0] in "'\"" or set(written).isdisjoint(",[]{}"))
-    return written if is_portable else quote_yaml_scalar(secret.value)
+    return written if is_portable else double_quote_yaml_scalar(secret.value)
 
 
-def _map_addresses(node: YamlNode | None, path: str) -> dict[str, str]:
+def _map_section_urls_by_field_path(node: YamlNode | None, path: str) -> dict[str, str]:
     """All URLs in the section that a field is in, by field, and all texts with variables, which may be one."""
-    section = None if node is None else node.entries.get(path.partition(".")[0])
+    section = None if node is None else node.mapping_entries.get(path.partition(".")[0])
     scalars = () if section is None else section.walk()
     texts = {each.path: each.raw_value for each in scalars if isinstance(each.raw_value, str)}
     return {field: text for field, text in texts.items() if "://" in text or "${" in text}
 
 
-def _list_secrets(text: str) -> list[tuple[str, _SecretScalar]]:
+def _list_secret_scalars_with_field_paths(text: str) -> list[tuple[str, _SecretScalar]]:
     """Each with the path of its field."""
-    node, _ = parse_probe_mapping(text)
+    node, _ = parse_probe_text_into_yaml_node(text)
     if node is None:
         return []
     spans, masked = _find_scalar_spans(text), mask_yaml_tree(node, SecretMask(()))
     return [
         (each.path, _SecretScalar(*spans[each.location[1:]], str(each.raw_value), str(masked_value)))
-        for each, masked_value in _iter_scalars(node, masked)
+        for each, masked_value in _iter_scalar_nodes_with_masked_values(node, masked)
         if masked_value != each.raw_value and each.location[1:] in spans
     ]
 
 
-def _iter_scalars(node: YamlNode, masked: Json) -> Iterator[tuple[YamlNode, Json]]:
+def _iter_scalar_nodes_with_masked_values(node: YamlNode, masked: Json) -> Iterator[tuple[YamlNode, Json]]:
     """Every scalar with what is shown of it."""
     if isinstance(node.value, dict):
         for key, entry in node.value.items():
-            yield from _iter_scalars(entry, masked[key])
+            yield from _iter_scalar_nodes_with_masked_values(entry, masked[key])
     elif isinstance(node.value, list):
         for item, masked_item in zip(node.value, masked, strict=True):
-            yield from _iter_scalars(item, masked_item)
+            yield from _iter_scalar_nodes_with_masked_values(item, masked_item)
     else:
         yield node, masked
 
@@ -190,7 +193,7 @@ def _find_scalar_spans(text: str) -> dict[tuple[int, int], tuple[int, int]]:
     return spans
 
 
-def quote_yaml_scalar(text: str) -> str:
+def double_quote_yaml_scalar(text: str) -> str:
     """A text as YAML in double quotes, on one line."""
     return '"' + "".join(map(_escape_character, text)) + '"'
 

@@ -20,7 +20,7 @@ from watchdog.config.yaml_spans import (
     YamlStructure,
     find_line_end,
     find_line_start,
-    parse_yaml_structure,
+    parse_yaml_into_comparable_structure,
     skip_line_break,
     skip_own_comments,
 )
@@ -63,7 +63,7 @@ def compute_managed_version(content: bytes) -> str:
     return sha256(content).hexdigest()[:32]
 
 
-def parse_probe_mapping(text: str) -> tuple[YamlNode | None, list[ConfigProblem]]:
+def parse_probe_text_into_yaml_node(text: str) -> tuple[YamlNode | None, list[ConfigProblem]]:
     """The text of one probe as a tree, and what is no mapping in YAML about it."""
     node, problems = parse_yaml_with_problems(text, "", AnyVariables())
     if node is None:
@@ -90,16 +90,16 @@ class ManagedFileText:
         self._structures: tuple[YamlStructure, ...] = ()
         self.entries: list[ManagedProbeEntry] = []
         if not has_no_yaml_content(self._body):
-            self._read_list()
+            self._parse_probe_list_into_entries()
 
-    def _read_list(self) -> None:
+    def _parse_probe_list_into_entries(self) -> None:
         tree, problems = parse_yaml_with_problems(self._body, self._name, AnyVariables())
         if tree is None:
             raise ManagedTextError(f"{problems[0]}; correct the file by hand")
         if twice := [problem for problem in problems if problem.path == "probes"]:
             raise ManagedTextError(f"{twice[0]}; correct the file by hand")
         try:
-            for pair, items in YamlSpanReader(self._body).iter_pairs_with_sequence("probes"):
+            for pair, items in YamlSpanReader(self._body).iter_mapping_pair_spans_and_items_of_key("probes"):
                 self._is_last_section = pair.key.text == "probes"
                 if self._is_last_section:
                     self._list, self._items = pair, items
@@ -113,27 +113,31 @@ class ManagedFileText:
         ):
             message = f"the list `probes` in {self._name} is written in brackets: begin a line with `- ` for each probe"
             raise ManagedTextError(message)
-        self._other_sections, self._structures = _get_probe_structures(parse_yaml_structure(self._body))
-        nodes = tree.entries["probes"].items if "probes" in tree.entries else []
+        self._other_sections, self._structures = _split_yaml_structure_into_other_sections_and_probes(
+            parse_yaml_into_comparable_structure(self._body)
+        )
+        nodes = tree.mapping_entries["probes"].list_items if "probes" in tree.mapping_entries else []
         for index, (node, span) in enumerate(zip(nodes, self._items, strict=False)):
-            self.entries.append(self._build_entry(index, node, span))
+            self.entries.append(self._build_managed_probe_entry_from_yaml_node(index, node, span))
 
-    def _build_entry(self, index: int, node: YamlNode, span: YamlSpan) -> ManagedProbeEntry:
-        name, id = (node.entries.get(field) for field in ("name", "id"))
+    def _build_managed_probe_entry_from_yaml_node(
+        self, index: int, node: YamlNode, span: YamlSpan
+    ) -> ManagedProbeEntry:
+        name, id = (node.mapping_entries.get(field) for field in ("name", "id"))
         name_text = str(name.raw_value) if name is not None else ""
         id_text = str(id.raw_value) if id is not None else slugify(name_text)
-        start, _ = self._find_lines(index)
+        start, _ = self._find_text_span_of_probe_lines(index)
         line = self._body.count("\n", 0, start) + 1
         return ManagedProbeEntry(index, line, self._read_entry_text(index, span), name_text, id_text)
 
     @property
-    def _column(self) -> int:
+    def _probe_list_dash_column(self) -> int:
         return self._list.value.column if self._list is not None and self._items else 2
 
-    def _find_lines(self, index: int) -> tuple[int, int]:
+    def _find_text_span_of_probe_lines(self, index: int) -> tuple[int, int]:
         """The start of the line with the dash of an entry, and the end of its last line. Comments below it belong to it
         if they are further to the right than the dash."""
-        span, column = self._items[index], self._column
+        span, column = self._items[index], self._probe_list_dash_column
         start = find_line_start(self._body, span.start)
         while self._body[start : start + column].strip(" ") or self._body[start + column : start + column + 1] != "-":
             if start == 0:
@@ -147,16 +151,16 @@ class ManagedFileText:
         """Empty if it cannot be edited alone: it shares values with others, or is no valid mapping."""
         if span.has_reference or span.style not in ("block", "flow"):
             return ""
-        start, end = self._find_lines(index)
-        indentation = span.column if span.style == "block" else self._column + 2
-        dash = start + self._column
+        start, end = self._find_text_span_of_probe_lines(index)
+        indentation = span.column if span.style == "block" else self._probe_list_dash_column + 2
+        dash = start + self._probe_list_dash_column
         lines = f"{self._body[start:dash]} {self._body[dash + 1 : end]}".replace("\r\n", "\n").split("\n")
-        text = "\n".join(_remove_indentation(line, indentation) for line in lines).strip("\n")
+        text = "\n".join(_strip_up_to_n_leading_spaces_of_line(line, indentation) for line in lines).strip("\n")
         try:
-            is_whole = parse_yaml_structure(f"{text}\n") == self._structures[index]
+            is_whole = parse_yaml_into_comparable_structure(f"{text}\n") == self._structures[index]
         except yaml.YAMLError:
             is_whole = False
-        return text if is_whole and not parse_probe_mapping(text)[1] else ""
+        return text if is_whole and not parse_probe_text_into_yaml_node(text)[1] else ""
 
     # --- new texts
 
@@ -175,19 +179,19 @@ class ManagedFileText:
         elif self._is_last_section:
             new = f"{_end_line(body, line_break)}{entry}{line_break}"
         else:
-            _, end = self._find_lines(len(self._items) - 1)
+            _, end = self._find_text_span_of_probe_lines(len(self._items) - 1)
             new = f"{body[:end]}{line_break}{entry}{body[end:]}"
         return self._check(new, len(self._items), replaced=0, probe_yaml=probe_yaml)
 
     def replace(self, index: int, probe_yaml: str) -> str:
         """The text with another content of a probe."""
-        start, end = self._find_lines(index)
+        start, end = self._find_text_span_of_probe_lines(index)
         new = f"{self._body[:start]}{self._render_entry(probe_yaml)}{self._body[end:]}"
         return self._check(new, index, replaced=1, probe_yaml=probe_yaml)
 
     def remove(self, index: int) -> str:
         """The text without a probe."""
-        body, (start, end) = self._body, self._find_lines(index)
+        body, (start, end) = self._body, self._find_text_span_of_probe_lines(index)
         rest = body[skip_line_break(body, end) :]
         if len(self._items) > 1 or self._list is None:
             return self._check(body[:start] + rest, index, replaced=1)
@@ -199,7 +203,7 @@ class ManagedFileText:
         return "\r\n" if "\r\n" in self._body else "\n"
 
     def _render_entry(self, probe_yaml: str) -> str:
-        indentation = " " * self._column
+        indentation = " " * self._probe_list_dash_column
         first, *others = probe_yaml.split("\n")
         if not first.strip() or first.lstrip().startswith("#"):
             first, others = "", [first, *others]
@@ -212,16 +216,21 @@ class ManagedFileText:
             f"the probe cannot be written into {self._name} without changing others: {_EDIT_BY_HAND}"
         )
         try:
-            wanted = [parse_yaml_structure(f"{probe_yaml}\n")] if probe_yaml else []
+            wanted = [parse_yaml_into_comparable_structure(f"{probe_yaml}\n")] if probe_yaml else []
             expected = (*self._structures[:index], *wanted, *self._structures[index + replaced :])
-            if _get_probe_structures(parse_yaml_structure(new)) != (self._other_sections, expected):
+            if _split_yaml_structure_into_other_sections_and_probes(parse_yaml_into_comparable_structure(new)) != (
+                self._other_sections,
+                expected,
+            ):
                 raise refused
         except yaml.YAMLError:
             raise refused from None
         return self.text[: self._offset] + new
 
 
-def _get_probe_structures(root: YamlStructure) -> tuple[list[YamlStructure], tuple[YamlStructure, ...]]:
+def _split_yaml_structure_into_other_sections_and_probes(
+    root: YamlStructure,
+) -> tuple[list[YamlStructure], tuple[YamlStructure, ...]]:
     """All sections but the probes, and the probes."""
     if not root:
         return [], ()
@@ -236,7 +245,7 @@ def _get_probe_structures(root: YamlStructure) -> tuple[list[YamlStructure], tup
     return others, probes
 
 
-def _remove_indentation(line: str, count: int) -> str:
+def _strip_up_to_n_leading_spaces_of_line(line: str, count: int) -> str:
     return line[min(count, len(line) - len(line.lstrip(" "))) :]
 
 

@@ -15,7 +15,7 @@ from watchdog.domain.muting import MutingProbe
 from watchdog.domain.rules import service
 from watchdog.probes import AnyProbe, Probe
 
-MAX_INHIBITED_PAIRS = 100_000
+MAX_MUTED_PAIRS_PER_INHIBIT_RULE = 100_000
 """Pairs of a muting and a muted probe, of one rule of `inhibit`: each is a row in the database."""
 MAX_PAIRS_NAMED_IN_CYCLE = 8
 
@@ -50,7 +50,7 @@ def find_probes_of_inhibit_rule(rule: InhibitSettings, infos: Sequence[ProbeInfo
     )
 
 
-def resolve_needed_probes(
+def replace_needed_probe_names_with_ids(
     config: Config, probe_ids: Mapping[str, str], sources: MergedConfigSources
 ) -> tuple[AnyProbe, ...]:
     """The probes, with the ids of those that they need in place of the names. `probe_ids`: name or id -> id."""
@@ -68,13 +68,13 @@ def _resolve_needs_of_probe(
     probe: Probe, node: YamlNode, probe_ids: Mapping[str, str], sources: MergedConfigSources
 ) -> Iterator[str]:
     needed: set[str] = set()
-    for item in node.entries["needs"].items:
+    for item in node.mapping_entries["needs"].list_items:
         id = probe_ids.get(str(item.value).strip())
         if id is None:
             literals = [
                 str(name.value)
                 for each in sources.probes
-                if (name := each.entries.get("name")) and name.interpolated_text is None
+                if (name := each.mapping_entries.get("name")) and name.interpolated_text is None
             ]
             hint = "" if item.interpolated_text is not None else build_did_you_mean_suffix(str(item.value), literals)
             problem = f"no probe has this id or name{hint or ': add the probe, or remove it here'}"
@@ -91,7 +91,7 @@ def _resolve_needs_of_probe(
         sources.add_problem(item.location, item.path, problem)
 
 
-class _MutingStatement(NamedTuple):
+class _MutingProbeWithYamlNode(NamedTuple):
     """A probe that mutes another one, and where the configuration states it."""
 
     muting_id: str
@@ -104,26 +104,29 @@ def report_invalid_muting(config: Config, sources: MergedConfigSources) -> None:
     if len(ids) != len(sources.probes) or len(set(ids)) != len(ids):
         return  # invalid or duplicate probes have been reported already
     infos = [build_probe_info_for_matching(probe) for probe in config.probes]
-    statements: dict[str, list[_MutingStatement]] = {id: [] for id in ids}
+    statements: dict[str, list[_MutingProbeWithYamlNode]] = {id: [] for id in ids}
     for probe, node in zip(config.probes, sources.probes, strict=True):
-        items = node.entries["needs"].items if probe.needs else []
+        items = node.mapping_entries["needs"].list_items if probe.needs else []
         if len(items) == len(probe.needs):  # else some have been reported already
-            statements[probe.id] = [_MutingStatement(id, item) for id, item in zip(probe.needs, items, strict=True)]
+            statements[probe.id] = [
+                _MutingProbeWithYamlNode(id, item) for id, item in zip(probe.needs, items, strict=True)
+            ]
     nodes = list_inhibit_rule_nodes(sources)
     rules = list(zip(config.inhibit, nodes, strict=True)) if len(nodes) == len(config.inhibit) else []
     for rule, node in rules:
         muting_ids, muted_ids = find_probes_of_inhibit_rule(rule, infos)
-        if len(muting_ids) * len(muted_ids) > MAX_INHIBITED_PAIRS:
+        if len(muting_ids) * len(muted_ids) > MAX_MUTED_PAIRS_PER_INHIBIT_RULE:
             message = (
-                f"{len(muting_ids):,} probes would mute {len(muted_ids):,}, and at most {MAX_INHIBITED_PAIRS:,} pairs "
-                "are possible: match fewer probes in `when` or `mute`"
+                f"{len(muting_ids):,} probes would mute {len(muted_ids):,}, and at most "
+                f"{MAX_MUTED_PAIRS_PER_INHIBIT_RULE:,} pairs are possible: match fewer probes in `when` or `mute`"
             )
             sources.add_problem(node.location, node.path, message)
             continue
         for muted_id in muted_ids:
-            statements[muted_id] += [_MutingStatement(id, node) for id in muting_ids if id != muted_id]
+            statements[muted_id] += [_MutingProbeWithYamlNode(id, node) for id in muting_ids if id != muted_id]
     names = {
-        probe.id: str(node.entries["name"].raw_value) for probe, node in zip(config.probes, sources.probes, strict=True)
+        probe.id: str(node.mapping_entries["name"].raw_value)
+        for probe, node in zip(config.probes, sources.probes, strict=True)
     }
     reported: set[ConfigSourceLocation] = set()
     for cycle, node in _iter_muting_cycles(statements):
@@ -134,7 +137,7 @@ def report_invalid_muting(config: Config, sources: MergedConfigSources) -> None:
 
 def list_inhibit_rule_nodes(sources: MergedConfigSources) -> list[YamlNode]:
     section = sources.root.get("inhibit")
-    return [] if section is None else section.items
+    return [] if section is None else section.list_items
 
 
 def _describe_muting_cycle(names: Sequence[str], node: YamlNode) -> str:
@@ -148,7 +151,7 @@ def _describe_muting_cycle(names: Sequence[str], node: YamlNode) -> str:
 
 
 def _iter_muting_cycles(
-    statements: Mapping[str, Sequence[_MutingStatement]],
+    statements: Mapping[str, Sequence[_MutingProbeWithYamlNode]],
 ) -> Iterator[tuple[list[str], YamlNode]]:
     """Cycles such as [a, b, a], each with the statement that closes it: at least one of each set of probes that mute
     one another. Iterative, because chains may be long."""
@@ -177,5 +180,5 @@ def iter_needs_with_nodes(
     """Each probe that needs another one, that one, and where it states it; of a valid configuration."""
     by_id = {probe.id: probe for probe in config.probes}
     for probe, node in zip(config.probes, sources.probes, strict=True):
-        for id, item in zip(probe.needs, node.entries["needs"].items if probe.needs else (), strict=True):
+        for id, item in zip(probe.needs, node.mapping_entries["needs"].list_items if probe.needs else (), strict=True):
             yield probe, by_id[id], item

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import yaml
 
-from watchdog.config.managed_entry import quote_yaml_scalar
-from watchdog.config.managed_file import parse_probe_mapping
+from watchdog.config.managed_entry import double_quote_yaml_scalar
+from watchdog.config.managed_file import parse_probe_text_into_yaml_node
 from watchdog.config.scalars import parse_plain_yaml_scalar
 from watchdog.config.yaml_spans import (
     YamlPairSpan,
@@ -56,7 +56,7 @@ class ProbeFormFields:
     """The other fields, as YAML."""
 
 
-def list_form_fields(kind: str) -> tuple[str, ...]:
+def list_form_field_paths_of_probe_kind(kind: str) -> tuple[str, ...]:
     """The fields that a form has an input for. `kind`: one of PROBE_FORM_KINDS."""
     probe_kind, _, system = kind.partition(".")
     model = PROBE_KINDS[probe_kind]
@@ -67,17 +67,20 @@ def list_form_fields(kind: str) -> tuple[str, ...]:
     return (first, *(f"{kind}.{name}" for name in of_system), *model.form_fields, *common)
 
 
-def find_probe_kind(text: str) -> str:
+def find_probe_kind_in_yaml(text: str) -> str:
     """The kind of a probe, with its queue system if it names one; empty: it has none."""
-    node, _ = parse_probe_mapping(text)
-    kind = next((kind for kind in PROBE_KINDS if node is not None and kind in node.entries), "")
+    node, _ = parse_probe_text_into_yaml_node(text)
+    kind = next((kind for kind in PROBE_KINDS if node is not None and kind in node.mapping_entries), "")
     if node is None or not kind:
         return ""
-    system = next((system for system in PROBE_KINDS[kind].form_systems if system in node.entries[kind].entries), "")
+    system = next(
+        (system for system in PROBE_KINDS[kind].form_systems if system in node.mapping_entries[kind].mapping_entries),
+        "",
+    )
     return f"{kind}.{system}" if system else kind
 
 
-class _FieldBlock(NamedTuple):
+class _ProbeYamlFieldBlock(NamedTuple):
     """A field of a probe with its lines."""
 
     key: str
@@ -85,81 +88,87 @@ class _FieldBlock(NamedTuple):
     """With the comments in front of it, and those below that are further to the right."""
 
 
-def _split_blocks(text: str) -> list[_FieldBlock]:
+def _split_yaml_mapping_into_field_blocks(text: str) -> list[_ProbeYamlFieldBlock]:
     """The fields of a mapping, in their order, and what is below them without a key."""
     try:
         pairs = list(YamlSpanReader(text).iter_mapping())
     except yaml.YAMLError:
-        return [_FieldBlock("", text)] if text.strip() else []
+        return [_ProbeYamlFieldBlock("", text)] if text.strip() else []
     blocks, start = [], 0
     for pair in pairs:
         end = skip_own_comments(text, find_line_end(text, max(pair.value.end, pair.key.end)), 0)
-        blocks.append(_FieldBlock(pair.key.text, text[start:end].strip("\n")))
+        blocks.append(_ProbeYamlFieldBlock(pair.key.text, text[start:end].strip("\n")))
         start = skip_line_break(text, end)
     tail = text[start:].strip("\n")
-    return [*blocks, _FieldBlock("", tail)] if tail else blocks
+    return [*blocks, _ProbeYamlFieldBlock("", tail)] if tail else blocks
 
 
 # --- from a text to fields
 
 
-def split_probe_text(text: str, kind: str) -> ProbeFormFields:
+def split_probe_yaml_into_form_fields(text: str, kind: str) -> ProbeFormFields:
     """`text`: a mapping. Comments of fields that have inputs are left out, unless other fields are below them."""
-    node, _ = parse_probe_mapping(text)
+    node, _ = parse_probe_text_into_yaml_node(text)
     if node is None:
         return ProbeFormFields({}, text)
-    blocks = _split_blocks(text)
+    blocks = _split_yaml_mapping_into_field_blocks(text)
     if not any(block.key for block in blocks):  # it is written in brackets
-        blocks = _split_blocks(_dump(node))
-    paths, values, rest = list_form_fields(kind), dict[str, str](), list[str]()
+        blocks = _split_yaml_mapping_into_field_blocks(_dump_yaml_block_mapping(node))
+    paths, values, rest = list_form_field_paths_of_probe_kind(kind), dict[str, str](), list[str]()
     for block in blocks:
-        entry = node.entries.get(block.key)
+        entry = node.mapping_entries.get(block.key)
         nested = [path for path in paths if path.startswith(f"{block.key}.")]
-        value = None if entry is None else _read_value(entry, block.key, nested, paths)
+        value = None if entry is None else _read_form_field_and_text_of_yaml_entry(entry, block.key, nested, paths)
         if value is not None:
             values[value[0]] = value[1]
-        elif entry is not None and nested and entry.entries:
-            rest.append(_take_nested_fields(block, entry, nested, values))
+        elif entry is not None and nested and entry.mapping_entries:
+            rest.append(_move_section_fields_to_values_and_return_rest(block, entry, nested, values))
         else:
             rest.append(block.text)
     return ProbeFormFields(values, "\n".join(filter(None, rest)))
 
 
-def _take_nested_fields(block: _FieldBlock, entry: YamlNode, paths: list[str], values: dict[str, str]) -> str:
+def _move_section_fields_to_values_and_return_rest(
+    block: _ProbeYamlFieldBlock, entry: YamlNode, paths: list[str], values: dict[str, str]
+) -> str:
     """What of a section has no input; empty: nothing. The values of the others are added."""
     (pair,) = YamlSpanReader(block.text).iter_mapping()
-    child = _read_child_text(block.text, pair, entry)
-    rest = _take_fields(child, entry, paths, f"{block.key}.", values)
-    return f"{block.key}:\n{_indent(rest)}" if parse_probe_mapping(rest)[0] is not None else ""
+    child = _extract_nested_mapping_yaml(block.text, pair, entry)
+    rest = _extract_fields_and_return_remaining_yaml(child, entry, paths, f"{block.key}.", values)
+    return f"{block.key}:\n{_indent(rest)}" if parse_probe_text_into_yaml_node(rest)[0] is not None else ""
 
 
-def _take_fields(text: str, node: YamlNode, paths: Iterable[str], above: str, values: dict[str, str]) -> str:
+def _extract_fields_and_return_remaining_yaml(
+    text: str, node: YamlNode, paths: Iterable[str], above: str, values: dict[str, str]
+) -> str:
     """The text without the fields, whose values are added."""
     try:
         pairs = list(YamlSpanReader(text).iter_mapping())
     except yaml.YAMLError:
-        text = _dump(node)
-        pairs = list(YamlSpanReader(text).iter_mapping()) if node.entries else []
+        text = _dump_yaml_block_mapping(node)
+        pairs = list(YamlSpanReader(text).iter_mapping()) if node.mapping_entries else []
     for pair in reversed(pairs):
-        entry, path = node.entries.get(pair.key.text), f"{above}{pair.key.text}"
+        entry, path = node.mapping_entries.get(pair.key.text), f"{above}{pair.key.text}"
         nested = [each for each in paths if each.startswith(f"{path}.")]
         if entry is None:
             continue
-        if (value := _read_value(entry, path, nested, paths)) is not None:
+        if (value := _read_form_field_and_text_of_yaml_entry(entry, path, nested, paths)) is not None:
             target, content = value
             values[target] = content
-            text = _replace_pair(text, pair, _find_comments(text, pair))
-        elif nested and entry.entries:
+            text = _replace_lines_of_yaml_pair(text, pair, _join_comments_within_yaml_field(text, pair))
+        elif nested and entry.mapping_entries:
             start, end = find_line_start(text, pair.key.start), find_line_end(text, pair.value.end)
-            child = _read_child_text(text, pair, entry)
-            rest = _take_fields(child, entry, nested, f"{path}.", values)
-            has_fields = parse_probe_mapping(rest)[0] is not None  # as opposed to comments, or nothing
+            child = _extract_nested_mapping_yaml(text, pair, entry)
+            rest = _extract_fields_and_return_remaining_yaml(child, entry, nested, f"{path}.", values)
+            has_fields = parse_probe_text_into_yaml_node(rest)[0] is not None  # as opposed to comments, or nothing
             section = f"{pair.key.text}:\n{_indent(rest)}" if has_fields else rest
             text = _replace_lines(text, start, end, section)
     return text
 
 
-def _read_value(entry: YamlNode, path: str, nested: list[str], paths: Iterable[str]) -> tuple[str, str] | None:
+def _read_form_field_and_text_of_yaml_entry(
+    entry: YamlNode, path: str, nested: list[str], paths: Iterable[str]
+) -> tuple[str, str] | None:
     """The field and what its input shows; None: it stays YAML."""
     if isinstance(entry.raw_value, str):
         text = entry.raw_value
@@ -170,17 +179,17 @@ def _read_value(entry: YamlNode, path: str, nested: list[str], paths: Iterable[s
             return f"{path}.url", text
     if path in NUMBER_FIELDS and path in paths and type(entry.raw_value) is int:
         return path, str(entry.raw_value)
-    if path in EXPRESSION_FIELDS and path in paths and entry.items:
-        lines = [item.raw_value for item in entry.items]
+    if path in EXPRESSION_FIELDS and path in paths and entry.list_items:
+        lines = [item.raw_value for item in entry.list_items]
         if all(isinstance(line, str) and line.strip() == line and line.isprintable() and line for line in lines):
             return path, "\n".join(map(str, lines))
     return None
 
 
-def _read_child_text(text: str, pair: YamlPairSpan, entry: YamlNode) -> str:
+def _extract_nested_mapping_yaml(text: str, pair: YamlPairSpan, entry: YamlNode) -> str:
     """The text of a nested mapping, without its indentation, with the comments in front of it."""
     if pair.value.style != "block":
-        return _dump(entry)
+        return _dump_yaml_block_mapping(entry)
     start = skip_line_break(text, find_line_end(text, pair.key.end))
     lines = text[start : find_line_end(text, pair.value.end)].split("\n")
     comment = _find_inline_comment(text, pair.key.end)
@@ -193,14 +202,14 @@ def _find_inline_comment(text: str, index: int) -> list[str]:
     return [match[1]] if match else []
 
 
-def _find_comments(text: str, pair: YamlPairSpan) -> str:
+def _join_comments_within_yaml_field(text: str, pair: YamlPairSpan) -> str:
     """The comments within the lines of a field."""
     body = text[pair.key.end : pair.value.end] if pair.value.style != "scalar" else ""
     inner = [line.strip() for line in body.split("\n")[1:] if line.lstrip().startswith("#")]
     return "\n".join([*inner, *_find_inline_comment(text, max(pair.value.end, pair.key.end))])
 
 
-def _replace_pair(text: str, pair: YamlPairSpan, replacement: str) -> str:
+def _replace_lines_of_yaml_pair(text: str, pair: YamlPairSpan, replacement: str) -> str:
     end = find_line_end(text, max(pair.value.end, pair.key.end))
     return _replace_lines(text, find_line_start(text, pair.key.start), end, replacement)
 
@@ -212,7 +221,7 @@ def _replace_lines(text: str, start: int, end: int, replacement: str) -> str:
     return text[:start] + after if after else text[:start].removesuffix("\n")
 
 
-def _dump(node: YamlNode) -> str:
+def _dump_yaml_block_mapping(node: YamlNode) -> str:
     """A mapping in block style."""
     dumped = yaml.dump(
         node.to_python(raw=True), Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True, width=120
@@ -227,49 +236,54 @@ def compose_probe_text(fields: ProbeFormFields, kind: str, stored: str = "") -> 
     """The text of a probe of this kind. A field that is empty is left out, but for those without which the kind would
     not be recognised. `stored`: a text whose order, comments and unchanged fields stay."""
     rest = fields.rest.replace("\r\n", "\n").replace("\r", "\n").strip("\n")
-    own_paths = [path for path in list_form_fields(kind) if path.startswith(f"{kind}.")]
+    own_paths = [path for path in list_form_field_paths_of_probe_kind(kind) if path.startswith(f"{kind}.")]
     is_named = any(fields.values.get(path, "").strip() for path in own_paths)
     required = ("name", *([] if is_named else own_paths[:1]))
     values = {
         path: fields.values.get(path, "").strip()
-        for path in list_form_fields(kind)
+        for path in list_form_field_paths_of_probe_kind(kind)
         if fields.values.get(path, "").strip() or (path in required and not _has_section(rest, path.partition(".")[0]))
     }
-    before, stored_blocks = split_probe_text(stored, kind), _split_blocks(stored)
-    own: list[_FieldBlock] = []
+    before, stored_blocks = (
+        split_probe_yaml_into_form_fields(stored, kind),
+        _split_yaml_mapping_into_field_blocks(stored),
+    )
+    own: list[_ProbeYamlFieldBlock] = []
     for section in dict.fromkeys(path.partition(".")[0] for path in values):
-        rest, inner = _cut_section(rest, section)
-        text = _compose_section(section, _select_section(values, section), inner)
-        is_same = _select_section(values, section) == _select_section(before.values, section)
+        rest, inner = _split_section_off_yaml_text(rest, section)
+        text = _format_section_form_values_as_yaml(section, _select_form_values_of_section(values, section), inner)
+        is_same = _select_form_values_of_section(values, section) == _select_form_values_of_section(
+            before.values, section
+        )
         former = next((block.text for block in stored_blocks if block.key == section), "")
-        if former and is_same and inner == _cut_section(before.rest, section)[1]:
-            own.append(_FieldBlock(section, former))
+        if former and is_same and inner == _split_section_off_yaml_text(before.rest, section)[1]:
+            own.append(_ProbeYamlFieldBlock(section, former))
         else:
             comments = [comment for comment in _list_comments(former) if comment not in text]
-            own.append(_FieldBlock(section, "\n".join([*comments, text])))
+            own.append(_ProbeYamlFieldBlock(section, "\n".join([*comments, text])))
     order = {block.key: number for number, block in enumerate(stored_blocks)}
-    blocks = [*own, *_split_blocks(rest)]
+    blocks = [*own, *_split_yaml_mapping_into_field_blocks(rest)]
     blocks.sort(key=lambda block: order.get(block.key, len(order)) if block.key else len(order) + 1)
     return "\n".join(block.text for block in blocks)
 
 
-def _select_section(values: Mapping[str, str], section: str) -> dict[str, str]:
+def _select_form_values_of_section(values: Mapping[str, str], section: str) -> dict[str, str]:
     return {path: value for path, value in values.items() if path.partition(".")[0] == section}
 
 
-def _compose_section(section: str, values: Mapping[str, str], inner: str) -> str:
+def _format_section_form_values_as_yaml(section: str, values: Mapping[str, str], inner: str) -> str:
     """`section`: its path. `inner`: what else is in it."""
     name = section.rpartition(".")[2]
     if section in values:
-        return _format_field(name, values[section], section)
+        return _format_form_field_as_yaml(name, values[section], section)
     if not inner and section == name and values.keys() == {f"{section}.url"}:
-        return _format_field(name, values[f"{section}.url"], section)
+        return _format_form_field_as_yaml(name, values[f"{section}.url"], section)
     own = []
     for child in dict.fromkeys(path.removeprefix(f"{section}.").partition(".")[0] for path in values):
         path = f"{section}.{child}"
         below = {each: value for each, value in values.items() if each == path or each.startswith(f"{path}.")}
-        inner, rest = (inner, "") if path in below else _cut_section(inner, child)
-        own.append(_compose_section(path, below, rest))
+        inner, rest = (inner, "") if path in below else _split_section_off_yaml_text(inner, child)
+        own.append(_format_section_form_values_as_yaml(path, below, rest))
     return f"{name}:\n" + _indent("\n".join([*own, *([inner] if inner else [])]))
 
 
@@ -279,40 +293,40 @@ def _list_comments(text: str) -> list[str]:
 
 
 def _has_section(text: str, name: str) -> bool:
-    node, _ = parse_probe_mapping(text) if text.strip() else (None, [])
-    return node is not None and name in node.entries
+    node, _ = parse_probe_text_into_yaml_node(text) if text.strip() else (None, [])
+    return node is not None and name in node.mapping_entries
 
 
-def _cut_section(text: str, name: str) -> tuple[str, str]:
+def _split_section_off_yaml_text(text: str, name: str) -> tuple[str, str]:
     """The text without a section, and the text of what is in it. A text that is no YAML stays as it is."""
-    node, problems = parse_probe_mapping(text) if text.strip() else (None, [])
-    section = None if node is None or problems else node.entries.get(name)
-    if section is None or not section.entries:
+    node, problems = parse_probe_text_into_yaml_node(text) if text.strip() else (None, [])
+    section = None if node is None or problems else node.mapping_entries.get(name)
+    if section is None or not section.mapping_entries:
         return text, ""
     try:
         pair = next(pair for pair in YamlSpanReader(text).iter_mapping() if pair.key.text == name)
     except (yaml.YAMLError, StopIteration):
         return text, ""
-    return _replace_pair(text, pair, "").strip("\n"), _read_child_text(text, pair, section)
+    return _replace_lines_of_yaml_pair(text, pair, "").strip("\n"), _extract_nested_mapping_yaml(text, pair, section)
 
 
-def _format_field(name: str, value: str, path: str) -> str:
+def _format_form_field_as_yaml(name: str, value: str, path: str) -> str:
     if path in EXPRESSION_FIELDS:
         items = [line.strip() for line in value.replace("\r", "").split("\n") if line.strip()]
-        return "\n".join([f"{name}:", *(f"{_INDENTATION}- {quote_yaml_scalar(item)}" for item in items)])
+        return "\n".join([f"{name}:", *(f"{_INDENTATION}- {double_quote_yaml_scalar(item)}" for item in items)])
     is_number = path in NUMBER_FIELDS and re.fullmatch(r"0|[1-9][0-9]{0,17}", value)
-    return f"{name}: {value if is_number else _format_scalar(value)}"
+    return f"{name}: {value if is_number else _format_text_as_yaml_scalar(value)}"
 
 
-def _format_scalar(text: str) -> str:
+def _format_text_as_yaml_scalar(text: str) -> str:
     """Without quotes where it is the same text then."""
     is_plain = _PLAIN_SCALAR_PATTERN.fullmatch(text) and text == text.strip() and text.isprintable()
-    if is_plain and text.lower() not in _WORDS_OF_YAML_1_1 and _is_text_without_quotes(text):
+    if is_plain and text.lower() not in _WORDS_OF_YAML_1_1 and _can_be_unquoted_yaml_text(text):
         return text
-    return quote_yaml_scalar(text)
+    return double_quote_yaml_scalar(text)
 
 
-def _is_text_without_quotes(text: str) -> bool:
+def _can_be_unquoted_yaml_text(text: str) -> bool:
     try:
         return parse_plain_yaml_scalar(text) == text
     except ValueError:

@@ -114,13 +114,13 @@ def _map_schema_definitions_to_section_paths(
     In the order of the page: every section before those inside it.
     """
     paths: dict[str, str] = {}
-    level = list(_find_referenced_schema_definitions(schema["properties"].items()))
+    level = list(_iter_directly_referenced_definitions_with_paths(schema["properties"].items()))
     while level:
         next_level: list[tuple[str, str]] = []
         for name, path in level:
             if name not in paths and (object_schema := _find_schema_part_with_fields(definitions[name])):
                 paths[name] = path
-                next_level += _find_referenced_schema_definitions(
+                next_level += _iter_directly_referenced_definitions_with_paths(
                     (f"{path}.{k}", v) for k, v in object_schema["properties"].items()
                 )
         level = next_level
@@ -130,7 +130,9 @@ def _map_schema_definitions_to_section_paths(
     )
 
 
-def _find_referenced_schema_definitions(fields: Iterable[tuple[str, JsonSchema]]) -> Iterator[tuple[str, str]]:
+def _iter_directly_referenced_definitions_with_paths(
+    fields: Iterable[tuple[str, JsonSchema]],
+) -> Iterator[tuple[str, str]]:
     """Each definition that the fields refer to, with its path."""
     for path, field in fields:
         if isinstance(reference := field.get("$ref"), str):
@@ -139,7 +141,7 @@ def _find_referenced_schema_definitions(fields: Iterable[tuple[str, JsonSchema]]
         for suffix, part in (("[]", field.get("items")), (".<name>", field.get("additionalProperties"))):
             if isinstance(part, dict):
                 branches.append((path + suffix, part))
-        yield from _find_referenced_schema_definitions(branches)
+        yield from _iter_directly_referenced_definitions_with_paths(branches)
 
 
 def _list_config_path_prefixes(path: str) -> list[str]:

@@ -25,7 +25,7 @@ def interpolate_config_variables(text: str, env: Mapping[str, str]) -> Interpola
     syntax."""
     variables: dict[str, str] = {}
 
-    def replace(reference: re.Match[str]) -> str:
+    def expand_variable_reference(reference: re.Match[str]) -> str:
         if reference[0] == "$$":
             return "$"
         name, operator, operand = reference["name"], reference["operator"], reference["operand"]
@@ -40,7 +40,7 @@ def interpolate_config_variables(text: str, env: Mapping[str, str]) -> Interpola
         variables[name] = value
         return value
 
-    return InterpolatedConfigScalar(_CONFIG_VARIABLE_PATTERN.sub(replace, text), variables)
+    return InterpolatedConfigScalar(_CONFIG_VARIABLE_PATTERN.sub(expand_variable_reference, text), variables)
 
 
 def replace_config_variables_with_defaults(text: str) -> str:

@@ -19,7 +19,7 @@ from watchdog.config_types import (
 from watchdog.domain import routing
 from watchdog.domain.escalation import EscalationStep
 from watchdog.domain.formatting import HOUR_MS
-from watchdog.domain.message_grouping import GROUP_BY_LABELS
+from watchdog.domain.message_grouping import ALLOWED_GROUP_BY_LABELS
 
 
 class EscalationSettings(ConfigModel):
@@ -40,12 +40,15 @@ class EscalationSettings(ConfigModel):
 
 
 MAX_GROUP_WAIT_MS = HOUR_MS
-GROUP_BY_LABEL_SCHEMA = Field(json_schema_extra={"enum": list(GROUP_BY_LABELS)})
+GROUP_BY_LABEL_SCHEMA = Field(json_schema_extra={"enum": list(ALLOWED_GROUP_BY_LABELS)})
 
 
 def _validate_group_by_label(label: str) -> str:
-    if label not in GROUP_BY_LABELS:
-        hint = build_did_you_mean_suffix(label, GROUP_BY_LABELS) or f"; labels: {', '.join(GROUP_BY_LABELS)}"
+    if label not in ALLOWED_GROUP_BY_LABELS:
+        hint = (
+            build_did_you_mean_suffix(label, ALLOWED_GROUP_BY_LABELS)
+            or f"; labels: {', '.join(ALLOWED_GROUP_BY_LABELS)}"
+        )
         raise ValueError(f"unknown label '{label}'{hint}")
     return label
 

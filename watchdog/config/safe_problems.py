@@ -15,7 +15,7 @@ from typing import Any
 
 from watchdog.config.problems import ConfigProblem
 from watchdog.config.schema import build_config_json_schema
-from watchdog.config.secrets import read_all_watchdog_sources_and_templates
+from watchdog.config.secrets import concatenate_watchdog_sources_and_templates
 from watchdog.domain.formatting import format_count_with_noun
 
 OMITTED_TEXT_PLACEHOLDER = "…"
@@ -49,10 +49,12 @@ def describe_config_problems_without_values(problems: Iterable[ConfigProblem], m
 def _mask_unknown_parts_of_field_path(path: str) -> str:
     names = _list_all_config_field_names()
 
-    def is_safe(part: str) -> bool:
+    def is_path_part_safe_to_show(part: str) -> bool:
         return part in names or (part.isdecimal() and len(part) <= MAX_LIST_INDEX_DIGITS_IN_CONFIG_PATH)
 
-    return ".".join(part if is_safe(part) else OMITTED_TEXT_PLACEHOLDER for part in path.split(".") if part)
+    return ".".join(
+        part if is_path_part_safe_to_show(part) else OMITTED_TEXT_PLACEHOLDER for part in path.split(".") if part
+    )
 
 
 def _keep_words_of_watchdog_sources(message: str) -> str:
@@ -60,7 +62,7 @@ def _keep_words_of_watchdog_sources(message: str) -> str:
     text = _QUOTED_TEXT_PATTERN.sub(lambda quoted: quoted["punctuation"] or OMITTED_TEXT_PLACEHOLDER, message)
     text = _CONFIG_VALUE_IN_PROBLEM_MESSAGE_PATTERN.sub(f" {OMITTED_TEXT_PLACEHOLDER}", text)
     text = _TOKEN_WITH_DIGIT_OR_SYMBOL_PATTERN.sub(OMITTED_TEXT_PLACEHOLDER, text)
-    words = _list_source_words_safe_to_show()
+    words = _list_words_of_watchdog_source_code()
     text = _WORD_PATTERN.sub(lambda word: word[0] if word[0].lower() in words else OMITTED_TEXT_PLACEHOLDER, text)
     text = re.sub(
         rf"{OMITTED_TEXT_PLACEHOLDER}(?:[\s:.,]*{OMITTED_TEXT_PLACEHOLDER})+", OMITTED_TEXT_PLACEHOLDER, text
@@ -70,8 +72,8 @@ def _keep_words_of_watchdog_sources(message: str) -> str:
 
 
 @cache
-def _list_source_words_safe_to_show() -> frozenset[str]:
-    return frozenset(word.lower() for word in _WORD_PATTERN.findall(read_all_watchdog_sources_and_templates()))
+def _list_words_of_watchdog_source_code() -> frozenset[str]:
+    return frozenset(word.lower() for word in _WORD_PATTERN.findall(concatenate_watchdog_sources_and_templates()))
 
 
 @cache

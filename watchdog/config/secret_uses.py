@@ -80,7 +80,7 @@ def classify_config_values_by_sensitivity(
     for tree in trees:
         for node in tree.walk():
             key = node.path.rpartition(".")[2]
-            for argument, spans in find_argument_nodes_with_secret_spans(node.items if key == "command" else ()):
+            for argument, spans in find_argument_nodes_with_secret_spans(node.list_items if key == "command" else ()):
                 _record_embedded_secrets(argument, spans, uses)
             if not isinstance(node.value, dict | list):
                 _record_embedded_secrets(node, find_embedded_secret_spans(node), uses)
@@ -183,7 +183,7 @@ def _record_secret_file_contents(node: YamlNode, contents: Iterable[str], uses: 
 def _record_url_sensitivity(node: YamlNode, text: str, uses: ConfigValuesBySensitivity) -> None:
     """A target's scheme, address and path are shown. The credentials of any URL, and what variables put into its query,
     are secrets. The path of a receiver's URL often is one, too."""
-    uses.add_secrets(_find_url_password_or_user_token(text), node)
+    uses.add_secrets(_list_spellings_of_url_password_or_user_token(text), node)
     uses.add_secrets(
         (value for name, value in _iter_url_parameter_names_and_values(text) if _is_secret_url_parameter(name, value)),
         node,
@@ -223,7 +223,7 @@ def _record_variable_sensitivity(
 
 def find_url_secrets(url: str) -> Iterator[str]:
     """Of a URL from a variable or file: its credentials, and the values of its parameters that may be secrets."""
-    yield from _find_url_password_or_user_token(url)
+    yield from _list_spellings_of_url_password_or_user_token(url)
     yield from (
         value
         for name, value in _iter_url_parameter_names_and_values(url)
@@ -231,7 +231,7 @@ def find_url_secrets(url: str) -> Iterator[str]:
     )
 
 
-def _find_url_password_or_user_token(url: str) -> set[str]:
+def _list_spellings_of_url_password_or_user_token(url: str) -> set[str]:
     """The password, as written and decoded; of an HTTP URL without one the user, which is a token then."""
     if (match := _URL_PARTS_PATTERN.match(url.strip())) is None:
         return set()
@@ -268,8 +268,8 @@ def _iter_url_parameter_names_and_values(url: str) -> Iterator[tuple[str, str]]:
 def mask_literal_secret_url_parameters(url: str, placeholder: str) -> str:
     """A URL as written, with the literal values of parameters that have the name of a secret replaced."""
 
-    def mask(match: re.Match[str]) -> str:
+    def mask_matched_parameter_if_secret(match: re.Match[str]) -> str:
         is_secret = _is_secret_url_parameter(unquote(match["name"]), match["value"]) and "$" not in match["value"]
         return f"{match['name']}={placeholder}" if is_secret and match["value"] else match[0]
 
-    return _URL_PARAMETER_PATTERN.sub(mask, url)
+    return _URL_PARAMETER_PATTERN.sub(mask_matched_parameter_if_secret, url)

@@ -110,11 +110,11 @@ def can_mask_secret_everywhere(secret: str) -> bool:
     """Whether the value can be replaced wherever it occurs without garbling Watchdog's own sentences."""
     if len(secret) < MIN_MASKED_SECRET_CHARS:
         return False
-    return not (_WORDS_ONLY_SECRET_PATTERN.fullmatch(secret) and secret in read_all_watchdog_sources_and_templates())
+    return not (_WORDS_ONLY_SECRET_PATTERN.fullmatch(secret) and secret in concatenate_watchdog_sources_and_templates())
 
 
 @cache
-def read_all_watchdog_sources_and_templates() -> str:
+def concatenate_watchdog_sources_and_templates() -> str:
     """The sources and templates: what messages are composed of. Read only for secrets that consist of words."""
     files = [*Path(__file__).parents[1].rglob("*.py"), *find_resource_folder("templates").rglob("*.j2")]
     return "\n".join(file.read_text(encoding="utf-8") for file in files)
@@ -168,7 +168,7 @@ def mask_secrets_in_displayed_config_fields(config: Config, mask: SecretMask) ->
     Ids of probes identify them in URLs and in the database, so they are not masked.
     """
 
-    def masked(model: ModelT, *fields: str) -> ModelT:
+    def copy_with_masked_fields(model: ModelT, *fields: str) -> ModelT:
         original = {field: getattr(model, field) for field in fields}
         update = {
             name: mask(value) if isinstance(value, str) else tuple(map(mask, value)) for name, value in original.items()
@@ -177,21 +177,29 @@ def mask_secrets_in_displayed_config_fields(config: Config, mask: SecretMask) ->
 
     probe_ids = {probe.id for probe in config.probes}
 
-    def masked_match(match: MatchT) -> MatchT:
-        return masked(match, "tags", "group", *(() if match.probe in probe_ids else ("probe",)))
+    def mask_probe_match_settings(match: MatchT) -> MatchT:
+        return copy_with_masked_fields(match, "tags", "group", *(() if match.probe in probe_ids else ("probe",)))
 
-    page = masked(config.status_page, "title", "groups")
-    windows = [window.model_copy(update={"match": masked_match(window.match)}) for window in config.maintenance]
+    page = copy_with_masked_fields(config.status_page, "title", "groups")
+    windows = [
+        window.model_copy(update={"match": mask_probe_match_settings(window.match)}) for window in config.maintenance
+    ]
     return config.model_copy(
         update={
-            "probes": tuple(masked(probe, "name", "group", "tags", "runbook") for probe in config.probes),
-            "routes": tuple(route.model_copy(update={"match": masked_match(route.match)}) for route in config.routes),
-            "maintenance": tuple(masked(window, "name") for window in windows),
+            "probes": tuple(
+                copy_with_masked_fields(probe, "name", "group", "tags", "runbook") for probe in config.probes
+            ),
+            "routes": tuple(
+                route.model_copy(update={"match": mask_probe_match_settings(route.match)}) for route in config.routes
+            ),
+            "maintenance": tuple(copy_with_masked_fields(window, "name") for window in windows),
             "inhibit": tuple(
-                rule.model_copy(update={"when": masked_match(rule.when), "mute": masked_match(rule.mute)})
+                rule.model_copy(
+                    update={"when": mask_probe_match_settings(rule.when), "mute": mask_probe_match_settings(rule.mute)}
+                )
                 for rule in config.inhibit
             ),
-            "status_page": page.model_copy(update={"match": masked_match(page.match)}),
+            "status_page": page.model_copy(update={"match": mask_probe_match_settings(page.match)}),
         }
     )
 
@@ -209,7 +217,7 @@ def redact_config_problems(
     nodes = {(*node.location, node.path): node for node in _find_yaml_nodes_with_variables(sources)}
     file_order = {file: i for i, file in enumerate(sources.base_folders)}
 
-    def redacted(problem: ConfigProblem) -> ConfigProblem:
+    def redact_config_problem(problem: ConfigProblem) -> ConfigProblem:
         node = nodes.get(problem[:4])
         own_values = (node.interpolated_text, *node.variables.values()) if node else ()
         values = [value for value in placeholders if value in own_values or can_mask_secret_everywhere(value)]
@@ -221,7 +229,7 @@ def redact_config_problems(
         return problem._replace(message=one_line)
 
     ordered = sorted(set(sources.problems), key=lambda p: (file_order.get(p.file, -1), p.line, p.column))
-    return list(dict.fromkeys(map(redacted, ordered)))
+    return list(dict.fromkeys(map(redact_config_problem, ordered)))
 
 
 def _build_redaction_pattern(value: str) -> str:

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from watchdog.config.include_files import (
-    MAX_INCLUDE_FOLDER_ENTRIES,
+    MAX_TOTAL_INCLUDE_FOLDER_ENTRIES,
     IncludeFileFinder,
     TooManyFolderEntriesError,
 )
 from watchdog.config.problems import EMPTY_CONFIG_VALUE_MESSAGE, ConfigProblem, ConfigSourceLocation
 from watchdog.config.yaml_tree import YamlNode, parse_yaml_with_problems
 
-MAX_CONFIG_BYTES = 16 * 1024 * 1024
+MAX_TOTAL_CONFIG_FILES_BYTES = 16 * 1024 * 1024
 """Of all files of a configuration together."""
 MAX_INCLUDED_FILES = 1_000
 MAX_INCLUDE_DEPTH = 20
@@ -84,24 +84,24 @@ def read_and_merge_config_files(
     if text is None:
         text = _read_config_file(path, ConfigSourceLocation(name), "", sources) if path is not None else ""
     if text is not None:
-        tree = _parse_config_text(text, name, folder, env, sources)
+        tree = _parse_config_text_and_add_to_sources(text, name, folder, env, sources)
         sources.location = ConfigSourceLocation(name)
         if tree is not None:
-            sources.root = tree.entries
+            sources.root = tree.mapping_entries
             try:
-                managed = _find_managed_file(tree, sources)
+                managed = _find_and_register_managed_file_node(tree, sources)
                 _merge_config_sections_and_includes(tree, (path,) if path else (), env, sources)
                 if managed is not None:
-                    _load_managed_file(managed, managed_text, (path,) if path else (), env, sources)
+                    _merge_managed_file_into_sources(managed, managed_text, (path,) if path else (), env, sources)
             except IncludeLimitError as e:
                 sources.problems.append(e.problem)
     return sources
 
 
-def _find_managed_file(tree: YamlNode, sources: MergedConfigSources) -> YamlNode | None:
+def _find_and_register_managed_file_node(tree: YamlNode, sources: MergedConfigSources) -> YamlNode | None:
     """The node with the path of the managed file, which patterns of `include` then leave out."""
-    node = tree.entries.get("managed")
-    node = node if node is None or not node.entries else node.entries.get("file")
+    node = tree.mapping_entries.get("managed")
+    node = node if node is None or not node.mapping_entries else node.mapping_entries.get("file")
     if node is None or node.invalid or not isinstance(node.value, str) or not node.value:
         return None
     if "\0" in node.value:
@@ -118,7 +118,7 @@ def _find_managed_file(tree: YamlNode, sources: MergedConfigSources) -> YamlNode
     return node
 
 
-def _load_managed_file(
+def _merge_managed_file_into_sources(
     node: YamlNode,
     text: str | None,
     include_chain: tuple[Path, ...],
@@ -140,7 +140,7 @@ def _load_managed_file(
         sources.watched_paths.append(path)
     if text is None or has_no_yaml_content(text):
         return
-    tree = _parse_config_text(text, str(path), path.parent, env, sources)
+    tree = _parse_config_text_and_add_to_sources(text, str(path), path.parent, env, sources)
     if tree is not None:
         _merge_config_sections_and_includes(tree, (*include_chain, path), env, sources)
 
@@ -167,7 +167,7 @@ def _read_config_file(
         return None
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_CONFIG_BYTES + 1)
+            content = file.read(MAX_TOTAL_CONFIG_FILES_BYTES + 1)
     except OSError as e:
         reason = (e.strerror or "not a file").lower()
         hint = (
@@ -178,7 +178,7 @@ def _read_config_file(
         )
         return None
     sources.byte_count += len(content)
-    if len(content) > MAX_CONFIG_BYTES:
+    if len(content) > MAX_TOTAL_CONFIG_FILES_BYTES:
         if not problem_path:
             sources.add_problem(location, problem_path, "the file is larger than 16 MiB")
         return None
@@ -192,7 +192,7 @@ def _read_config_file(
         return None
 
 
-def _parse_config_text(
+def _parse_config_text_and_add_to_sources(
     text: str, name: str, folder: Path, env: Mapping[str, str], sources: MergedConfigSources
 ) -> YamlNode | None:
     sources.base_folders[name] = folder
@@ -217,18 +217,18 @@ def _merge_config_sections_and_includes(
         section = _get_config_section_and_check_type(
             tree, name, list, f"a list of entries that start with {first_line}", sources
         )
-        nodes.extend(section.items if section else ())
+        nodes.extend(section.list_items if section else ())
     section = _get_config_section_and_check_type(
         tree, "receivers", dict, "receivers by name, such as `oncall: {slack: ...}`", sources
     )
-    for name, receiver in section.entries.items() if section else ():
+    for name, receiver in section.mapping_entries.items() if section else ():
         if (first := sources.receivers.setdefault(name, receiver)) is not receiver:
             sources.add_problem(
                 receiver.key_location, receiver.path, f"duplicate receiver: '{name}' is defined at {first.key_location}"
             )
-    for item in tree.entries["include"].items if "include" in tree.entries else ():
+    for item in tree.mapping_entries["include"].list_items if "include" in tree.mapping_entries else ():
         if isinstance(item.value, str) and not item.invalid:
-            _load_included_files(item, include_chain, env, sources)
+            _load_included_files_into_sources(item, include_chain, env, sources)
 
 
 def _get_config_section_and_check_type(
@@ -238,7 +238,7 @@ def _get_config_section_and_check_type(
     expected: str,
     sources: MergedConfigSources,
 ) -> YamlNode | None:
-    section = tree.entries.get(name)
+    section = tree.mapping_entries.get(name)
     if section is not None and not isinstance(section.value, value_type) and not section.invalid:
         sources.add_problem(
             section.location,
@@ -248,7 +248,7 @@ def _get_config_section_and_check_type(
     return section
 
 
-def _load_included_files(
+def _load_included_files_into_sources(
     item: YamlNode, include_chain: tuple[Path, ...], env: Mapping[str, str], sources: MergedConfigSources
 ) -> None:
     """Raises IncludeLimitError."""
@@ -257,7 +257,7 @@ def _load_included_files(
     try:
         paths = sources.file_finder.find_files(folder, pattern)
     except TooManyFolderEntriesError:
-        limit = f"the folders to search contain more than {MAX_INCLUDE_FOLDER_ENTRIES:,} entries"
+        limit = f"the folders to search contain more than {MAX_TOTAL_INCLUDE_FOLDER_ENTRIES:,} entries"
         raise IncludeLimitError(item, f"{limit}: name the folder that contains the files, without `**`") from None
     if not paths:
         message = f"no file '{item.raw_value}'; paths are relative to {item.location.file}"
@@ -275,7 +275,11 @@ def _load_included_files(
             sources.files[resolved] = None
             text = _read_config_file(path, item.location, item.path, sources)
             _require_includes_within_limits(path, item, include_chain, sources)
-            tree = None if text is None else _parse_config_text(text, str(path), path.parent, env, sources)
+            tree = (
+                None
+                if text is None
+                else _parse_config_text_and_add_to_sources(text, str(path), path.parent, env, sources)
+            )
             if tree is not None:
                 _merge_config_sections_and_includes(tree, (*include_chain, path), env, sources)
 
@@ -287,7 +291,7 @@ def _require_includes_within_limits(
     if len(sources.files) > MAX_INCLUDED_FILES + 1:  # and the main file
         message = f"more than {MAX_INCLUDED_FILES:,} files are included: use a narrower pattern, or merge files"
         raise IncludeLimitError(item, message)
-    if sources.byte_count > MAX_CONFIG_BYTES:
+    if sources.byte_count > MAX_TOTAL_CONFIG_FILES_BYTES:
         message = f"the files up to {path} are larger than 16 MiB in total: include only configuration files"
         raise IncludeLimitError(item, message)
     if len(include_chain) > MAX_INCLUDE_DEPTH:

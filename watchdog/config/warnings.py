@@ -35,7 +35,7 @@ from watchdog.probes import Probe
 
 MAX_CRON_SLOTS_SEARCHED_FOR_INTERVAL = 20
 """The shortest distance between the slots of a cron expression is looked for among this many."""
-PROBE_KINDS_WITHOUT_THRESHOLDS = frozenset({"heartbeat", "jobs"})
+PROBE_KINDS_WITHOUT_FAILURE_THRESHOLD = frozenset({"heartbeat", "jobs"})
 """Their incidents open after the limits of their jobs, and not after a number of runs."""
 CRON_INTERVAL_SEARCH_START_MS = 1_700_000_000_000
 """Any instant will do: the slots after it are compared."""
@@ -52,7 +52,7 @@ class _ProbeWithYamlNode:
 
     @property
     def name(self) -> str:
-        return _get_raw_yaml_text(self.node.entries["name"])
+        return _get_raw_yaml_text(self.node.mapping_entries["name"])
 
 
 def find_config_warnings(config: Config, sources: MergedConfigSources) -> list[ConfigProblem]:
@@ -69,7 +69,7 @@ def find_config_warnings(config: Config, sources: MergedConfigSources) -> list[C
             *_find_alert_receiver_warnings(config, sources),
             *_find_notification_route_warnings(config, sources, probes),
             *_find_connectivity_section_warnings(config, sources),
-            *_find_needs_warnings(config, sources),
+            *_find_too_late_muting_by_needs_warnings(config, sources),
             *_find_inhibit_warnings(config, sources, probes),
         ]
         warnings += _find_status_page_warnings(config, sources, probes)
@@ -98,14 +98,17 @@ def _build_config_section_warning(sources: MergedConfigSources, name: str, messa
 def _find_run_overlap_warnings(probes: Iterable[_ProbeWithYamlNode]) -> Iterator[ConfigProblem]:
     """Probes whose runs may last longer than their interval: they overlap, and the evaluation waits for them."""
     for written in probes:
-        probe, entries = written.probe, written.node.entries
+        probe, entries = written.probe, written.node.mapping_entries
         if probe.passive_source:
             continue
         limit_ms, limit = probe.run_time_limit_ms, format_config_duration(probe.run_time_limit_ms)
         has_timeout = "timeout" not in probe.unsupported_fields
         limit_name = "`timeout`" if has_timeout else "`finish_within` plus a margin"
         node = entries.get("timeout") or entries.get("schedule" if probe.schedule else "every") or entries[probe.kind]
-        interval_ms, interval_name = _find_shortest_run_interval_ms(probe), "schedule" if probe.schedule else "every"
+        interval_ms, interval_name = (
+            _find_shortest_scheduled_run_interval_ms(probe),
+            "schedule" if probe.schedule else "every",
+        )
         if limit_ms <= interval_ms and probe.retry_interval is not None and probe.retry_interval < limit_ms:
             interval_ms, interval_name = probe.retry_interval, "retry_interval"
             node = entries.get("retry_interval") or node
@@ -124,7 +127,7 @@ def _find_run_overlap_warnings(probes: Iterable[_ProbeWithYamlNode]) -> Iterator
             )
 
 
-def _find_shortest_run_interval_ms(probe: Probe) -> int:
+def _find_shortest_scheduled_run_interval_ms(probe: Probe) -> int:
     if probe.schedule is None:
         return probe.every
     schedule, slots = CronSchedule(probe.schedule, probe.timezone), [CRON_INTERVAL_SEARCH_START_MS]
@@ -203,7 +206,7 @@ def _find_notification_route_warnings(
     matched_ids = {probe_id for ids in applied.values() for probe_id in ids}
     for written in probes:
         if written.info.id not in matched_ids:
-            name = written.node.entries["name"]
+            name = written.node.mapping_entries["name"]
             hint = _format_nearly_matching_notification_route_hint(written, config.routes)
             yield _build_yaml_node_warning(
                 name,
@@ -225,8 +228,8 @@ def _find_match_without_probe_warnings(
     subject: str, match: ProbeMatchSettings, owner: YamlNode, probes: Sequence[_ProbeWithYamlNode]
 ) -> Iterator[ConfigProblem]:
     """Why a match fits no probe: a warning for each value that no probe has, else one for the combination."""
-    node = owner.entries.get("match", owner)
-    unknown = list(_find_route_match_values_without_probe(match, node, probes))
+    node = owner.mapping_entries.get("match", owner)
+    unknown = list(_find_match_values_that_no_probe_has(match, node, probes))
     for value, message in unknown:
         yield _build_yaml_node_warning(value, f"{subject}: {message}")
     if not unknown:
@@ -235,15 +238,17 @@ def _find_match_without_probe_warnings(
         )
 
 
-def _find_route_match_values_without_probe(
+def _find_match_values_that_no_probe_has(
     match: ProbeMatchSettings, node: YamlNode, probes: Sequence[_ProbeWithYamlNode]
 ) -> Iterator[tuple[YamlNode, str]]:
     """(node, message) for each value of a match that no probe has."""
-    tags = _index_raw_yaml_text_by_value(item for written in probes for item in _list_probe_tag_nodes(written.node))
-    groups = _index_raw_yaml_text_by_value(entry for written in probes if (entry := written.node.entries.get("group")))
-    candidates = [(tag, "tag", tags) for tag in _list_probe_tag_nodes(node)]
+    tags = _index_raw_yaml_text_by_value(item for written in probes for item in _list_tag_nodes_of_probe(written.node))
+    groups = _index_raw_yaml_text_by_value(
+        entry for written in probes if (entry := written.node.mapping_entries.get("group"))
+    )
+    candidates = [(tag, "tag", tags) for tag in _list_tag_nodes_of_probe(node)]
     if match.group:
-        candidates.append((node.entries["group"], "group", groups))
+        candidates.append((node.mapping_entries["group"], "group", groups))
     for value, field, known_texts in candidates:
         if str(value.value).strip() not in known_texts:
             yield (
@@ -252,14 +257,14 @@ def _find_route_match_values_without_probe(
                 f"{_format_similar_value_hint(value, known_texts)}",
             )
     if match.kind and match.kind not in {written.info.kind for written in probes}:
-        yield node.entries["kind"], f"no probe is of kind {match.kind}"
+        yield node.mapping_entries["kind"], f"no probe is of kind {match.kind}"
     if match.severity is not None and match.severity not in {written.info.severity for written in probes}:
-        yield node.entries["severity"], f"no probe has alert.severity {match.severity}"
+        yield node.mapping_entries["severity"], f"no probe has alert.severity {match.severity}"
 
 
-def _list_probe_tag_nodes(node: YamlNode) -> list[YamlNode]:
-    tags = node.entries.get("tags")
-    return [] if tags is None else tags.items
+def _list_tag_nodes_of_probe(node: YamlNode) -> list[YamlNode]:
+    tags = node.mapping_entries.get("tags")
+    return [] if tags is None else tags.list_items
 
 
 def _index_raw_yaml_text_by_value(nodes: Iterable[YamlNode]) -> dict[str, str]:
@@ -282,7 +287,7 @@ def _format_nearly_matching_notification_route_hint(
     for number, route in enumerate(routes, 1):
         match = route.match
         wanted = {text.lower() for text in match.tags}
-        for tag in _list_probe_tag_nodes(written.node):
+        for tag in _list_tag_nodes_of_probe(written.node):
             text = str(tag.value).strip()
             if text.lower() in wanted and text not in match.tags:
                 return f" (route {number} spells the tag '{_get_raw_yaml_text(tag)}' with different capitalization)"
@@ -296,7 +301,7 @@ def _find_maintenance_warnings(
     config: Config, sources: MergedConfigSources, probes: Sequence[_ProbeWithYamlNode]
 ) -> Iterator[ConfigProblem]:
     section = sources.root.get("maintenance")
-    for window, node in zip(config.maintenance, section.items if section is not None else (), strict=True):
+    for window, node in zip(config.maintenance, section.list_items if section is not None else (), strict=True):
         matcher = window.match.to_probe_matcher()
         selects_watchdog = matcher.probe == service.WATCHDOG_SELF_PROBE_ID
         if not selects_watchdog and all(matcher.describe_mismatch(written.info) for written in probes):
@@ -306,10 +311,10 @@ def _find_maintenance_warnings(
 # --- needs and inhibit
 
 
-def _find_needs_warnings(config: Config, sources: MergedConfigSources) -> Iterator[ConfigProblem]:
+def _find_too_late_muting_by_needs_warnings(config: Config, sources: MergedConfigSources) -> Iterator[ConfigProblem]:
     """Probes that notice an outage so late that the alerts which they would mute have been sent by then."""
     for probe, needed, item in iter_needs_with_nodes(config, sources):
-        if probe.schedule or needed.schedule or {probe.kind, needed.kind} & PROBE_KINDS_WITHOUT_THRESHOLDS:
+        if probe.schedule or needed.schedule or {probe.kind, needed.kind} & PROBE_KINDS_WITHOUT_FAILURE_THRESHOLD:
             continue
         opened_ms = probe.every + _compute_confirmation_ms(probe) + probe.run_time_limit_ms
         sent_ms, muted_ms = opened_ms + MAX_WAIT_FOR_MUTING_PROBE_MS, _compute_confirmation_ms(needed)
@@ -338,7 +343,7 @@ def _find_inhibit_warnings(
         for field, match, ids in (("when", rule.when, muting_ids), ("mute", rule.mute, muted_ids)):
             if not ids:
                 subject = f"inhibit rule {number} has no effect, because `{field}` matches no probe"
-                yield from _find_match_without_probe_warnings(subject, match, node.entries[field], probes)
+                yield from _find_match_without_probe_warnings(subject, match, node.mapping_entries[field], probes)
         if muting_ids and muting_ids == muted_ids:  # the only probe of both: several would mute one another
             yield _build_yaml_node_warning(
                 node,
@@ -362,10 +367,10 @@ def _find_status_page_warnings(
         yield from _find_match_without_probe_warnings("the status page is empty", page.match, node, probes)
         return
     groups = _index_raw_yaml_text_by_value(
-        entry for written in included if (entry := written.node.entries.get("group"))
+        entry for written in included if (entry := written.node.mapping_entries.get("group"))
     )
-    listed = node.entries.get("groups")
-    for item in listed.items if listed is not None else ():
+    listed = node.mapping_entries.get("groups")
+    for item in listed.list_items if listed is not None else ():
         if str(item.value).strip() not in groups:
             hint = _format_similar_value_hint(item, groups)
             yield _build_yaml_node_warning(

@@ -50,9 +50,9 @@ class YamlSpanReader:
 
     def iter_mapping(self) -> Iterator[YamlPairSpan]:
         """The pairs of the mapping that comes next, which must be in block style."""
-        return (pair for pair, _ in self.iter_pairs_with_sequence(""))
+        return (pair for pair, _ in self.iter_mapping_pair_spans_and_items_of_key(""))
 
-    def iter_pairs_with_sequence(self, name: str) -> Iterator[tuple[YamlPairSpan, list[YamlSpan]]]:
+    def iter_mapping_pair_spans_and_items_of_key(self, name: str) -> Iterator[tuple[YamlPairSpan, list[YamlSpan]]]:
         """As `iter_mapping`, with the items of the block sequence that has this key."""
         start = self._loader.get_event()
         if not isinstance(start, yaml.MappingStartEvent) or start.flow_style:
@@ -134,15 +134,15 @@ def skip_own_comments(text: str, end: int, column: int) -> int:
     return end
 
 
-def parse_yaml_structure(text: str) -> YamlStructure:
+def parse_yaml_into_comparable_structure(text: str) -> YamlStructure:
     """All values of a text with their tags and whether they are quoted, to compare two texts. Aliases are expanded.
     Raises yaml.YAMLError."""
     node = compose_yaml_node(text)
-    return "" if node is None else _convert_to_structure(node)
+    return "" if node is None else _convert_yaml_node_to_structure(node)
 
 
-def _convert_to_structure(node: yaml.Node) -> YamlStructure:
+def _convert_yaml_node_to_structure(node: yaml.Node) -> YamlStructure:
     if isinstance(node, yaml.ScalarNode):
         return node.tag, node.value
     parts = (part for pair in node.value for part in pair) if isinstance(node, yaml.MappingNode) else node.value
-    return node.tag, tuple(map(_convert_to_structure, parts))
+    return node.tag, tuple(map(_convert_yaml_node_to_structure, parts))

@@ -51,16 +51,16 @@ class YamlNode:
     def walk(self) -> Iterator[YamlNode]:
         """This node and all nodes inside it."""
         yield self
-        for node in (*self.entries.values(), *self.items):
+        for node in (*self.mapping_entries.values(), *self.list_items):
             yield from node.walk()
 
     @property
-    def entries(self) -> Mapping[str, YamlNode]:
+    def mapping_entries(self) -> Mapping[str, YamlNode]:
         """The entries of a mapping; empty for other values."""
         return self.value if isinstance(self.value, dict) else {}
 
     @property
-    def items(self) -> list[YamlNode]:
+    def list_items(self) -> list[YamlNode]:
         """The items of a list; empty for other values."""
         return self.value if isinstance(self.value, list) else []
 
@@ -83,7 +83,7 @@ def parse_yaml_with_problems(
             ConfigProblem(file, 0, 0, "", "the file is empty; `watchdog init` creates a starter configuration")
         ]
     reader = _YamlTreeBuilder(file, env)
-    if not reader.check_alias_expansion(root):
+    if not reader.is_alias_expansion_within_limits(root):
         return None, reader.problems
     node = reader.build_yaml_node(root, "", None)
     return node, reader.problems
@@ -187,7 +187,7 @@ class _YamlTreeBuilder:
         self.file, self.env = file, env
         self.problems: list[ConfigProblem] = []
 
-    def check_alias_expansion(self, root: yaml.Node) -> bool:
+    def is_alias_expansion_within_limits(self, root: yaml.Node) -> bool:
         """Whether the tree stays within bounds once aliases are expanded. If not, the problem is added."""
         sizes: dict[int, tuple[int, int]] = {}  # id of a node -> its expanded size and depth; (0, 0) while measuring
         node_count = 0
@@ -234,7 +234,7 @@ class _YamlTreeBuilder:
         if isinstance(node, yaml.ScalarNode):
             self.parse_yaml_scalar_into_node(node, tree)
         elif node.tag not in ("map", "seq", f"{_YAML_TAG_PREFIX}map", f"{_YAML_TAG_PREFIX}seq"):
-            self.reject_unknown_yaml_tag(node, tree)
+            self.report_unknown_yaml_tag(node, tree)
         elif isinstance(node, yaml.MappingNode):
             tree.value = self.build_yaml_mapping_entries(node, path)
         else:
@@ -243,7 +243,7 @@ class _YamlTreeBuilder:
             ]
         return tree
 
-    def reject_unknown_yaml_tag(self, node: yaml.Node, tree: YamlNode) -> None:
+    def report_unknown_yaml_tag(self, node: yaml.Node, tree: YamlNode) -> None:
         tree.invalid = True
         tag = node.tag.replace(_YAML_TAG_PREFIX, "!!")
         self.add_problem(tree.location, tree.path, f"unsupported tag {tag}: use text, numbers, lists and mappings only")
@@ -254,7 +254,7 @@ class _YamlTreeBuilder:
         if tag not in (_PLAIN_SCALAR_TAG, _QUOTED_SCALAR_TAG) and (
             not tag.startswith(_YAML_TAG_PREFIX) or tag.removeprefix(_YAML_TAG_PREFIX) not in _YAML_SCALAR_TAG_SUFFIXES
         ):
-            return self.reject_unknown_yaml_tag(node, tree)
+            return self.report_unknown_yaml_tag(node, tree)
         try:
             if "$" in text:
                 text, tree.variables = interpolate_config_variables(text, self.env)

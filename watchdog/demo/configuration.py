@@ -11,7 +11,7 @@ from watchdog.demo.inbox import DEMO_SLACK_CHANNEL_ID
 from watchdog.demo.queues import DEMO_BACKLOG_QUEUE, DEMO_CANARY_QUEUE
 from watchdog.demo.worker import DEMO_JOB_DATABASE_FILENAME
 
-DEMO_NOTICE_PREFIX = "This is a demo: every service below is a sample, and is broken on purpose now and then."
+DEMO_PAGE_NOTICE_PREFIX = "This is a demo: every service below is a sample, and is broken on purpose now and then."
 DEMO_CONFIG_TEMPLATE = """\
 server: {{listen: "127.0.0.1:{pages_port}", public_url: "http://127.0.0.1:{pages_port}"}}
 storage: {{url: "sqlite:///{folder}/demo.db"}}
@@ -103,6 +103,6 @@ def load_demo_config(addresses: DemoAddresses, every: str) -> LoadedConfig:
         inbox_port=addresses.inbox_port,
         smtp_port=addresses.smtp_port,
         targets_port=addresses.targets_port,
-        notice=json.dumps(DEMO_NOTICE_PREFIX),
+        notice=json.dumps(DEMO_PAGE_NOTICE_PREFIX),
     )
     return load_config(Path("demo.yaml"), config_yaml, {})

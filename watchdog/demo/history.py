@@ -50,14 +50,14 @@ PAST_OUTAGE_COUNTS_AND_MINUTES = {
     DemoFault.THUMBNAILS: (4, 26.0),
 }
 """How many outages of each kind there were, and how long one lasted on average."""
-PAST_OPERATORS_AND_COMMENTS = (
+DEMO_PAST_ACKNOWLEDGER_NAMES_AND_COMMENTS = (
     ("Ana", "restarting the worker"),
     ("Ben", "rolling back the last release"),
     ("Ana", "known: the nightly import holds the locks"),
 )
 CHECK_IN_INTERVAL_MS, CHECK_IN_HISTORY_MS = 10 * SECOND_MS, 15 * MINUTE_MS
 DELIVERY_LEASE_MS = MINUTE_MS
-RECORDING_DELAY_MS = 300
+DEMO_SLOT_TO_RECORDING_DELAY_MS = 300
 """From the slot of a run to when its result is stored."""
 
 
@@ -107,11 +107,11 @@ def plan_past_runs(
             runs.append((PastDemoRun(slot, probe_id, outage), slot in deciding))
     runs.sort(key=lambda run: run[0][:2])
 
-    def get_batch(run: tuple[PastDemoRun, bool]) -> tuple[int, PastDemoRun | None]:
+    def get_batch_key_of_demo_run(run: tuple[PastDemoRun, bool]) -> tuple[int, PastDemoRun | None]:
         slot = run[0].slot
         return slot // (DAY_MS if slot < dense_from else HOUR_MS), run[0] if run[1] else None
 
-    for _, batch in groupby(runs, get_batch):
+    for _, batch in groupby(runs, get_batch_key_of_demo_run):
         yield [run for run, _ in batch]
 
 
@@ -146,7 +146,7 @@ class DemoHistoryRecorder:
         """Record runs in order, in transactions that end with a change of an incident."""
         while not self.is_cancelled() and (transitions := self._record_until_transition(batches)):
             for transition, at in transitions:
-                self._deliver_notifications(at)
+                self._mark_due_notifications_as_sent(at)
                 self._acknowledge_now_and_then(transition, at)
 
     def _record_until_transition(
@@ -154,7 +154,7 @@ class DemoHistoryRecorder:
     ) -> list[tuple[IncidentTransition, int]]:
         with self.database.open_write_transaction() as connection:
             for batch in batches:
-                recorded_at = batch[-1].slot + RECORDING_DELAY_MS
+                recorded_at = batch[-1].slot + DEMO_SLOT_TO_RECORDING_DELAY_MS
                 results = [self._build_result(run) for run in batch]
                 transitions = self.recorder.record_results_in_transaction(connection, results, recorded_at)
                 if transitions:
@@ -164,7 +164,7 @@ class DemoHistoryRecorder:
     def _build_result(self, run: PastDemoRun) -> ResultToRecord:
         return self.results.build(run.probe_id, self.database_id_by_probe[run.probe_id], run.slot, run.outage)
 
-    def _deliver_notifications(self, now: int) -> None:
+    def _mark_due_notifications_as_sent(self, now: int) -> None:
         """Mark everything that is due as delivered."""
         for leased in self.outbox.lease_due_notifications(
             now, DELIVERY_LEASE_MS, self.destinations, self.editing_destinations
@@ -173,11 +173,11 @@ class DemoHistoryRecorder:
 
     def _acknowledge_now_and_then(self, transition: IncidentTransition, now: int) -> None:
         if transition.event is IncidentEvent.OPENED and self.random.random() < 0.5:
-            name, comment = self.random.choice(PAST_OPERATORS_AND_COMMENTS)
+            name, comment = self.random.choice(DEMO_PAST_ACKNOWLEDGER_NAMES_AND_COMMENTS)
             actor = Actor(name, OperatorInterfaceKind.PAGE)
             at = now + self.random.randint(40, 200) * SECOND_MS
             acknowledge_incident(self.database, transition.incident, actor, comment, at)
-            self._deliver_notifications(at)
+            self._mark_due_notifications_as_sent(at)
 
     def record_check_ins(self, probe_id: str, end: int) -> None:
         check_ins = [

@@ -71,7 +71,7 @@ class DemoHistoryResults:
         }
         body = '{"status":"unavailable","db":"pool exhausted: 100 of 100 in use","queue":{"failed":12,"waiting":61}}'
         problem = "expectation.failed", "HTTP 503, expected 200; body.queue.failed is 12, expected <= 10"
-        result = _build_result(slot, problem, {"connect": 1.1, "first_byte": self._vary(4), "body": 0.3})
+        result = _build_demo_probe_result(slot, problem, {"connect": 1.1, "first_byte": self._vary(4), "body": 0.3})
         result = result._replace(measurements={"status": 503, "size": len(body), "http_version": "1.1"})
         return result, Evidence(facts, f"HTTP/1.1 503 Service Unavailable\ncontent-type: application/json\n\n{body}")
 
@@ -80,11 +80,11 @@ class DemoHistoryResults:
         facts: dict[str, Json] = {"server": "Demo search 4.2.1"}
         if outage is not None and outage.fault is DemoFault.TOOLS:
             text = "tools/list returns error -32603: search index unavailable: 0 of 3 shards reachable"
-            return _build_result(slot, ("mcp.rpc_error", text), phases), Evidence(facts)
+            return _build_demo_probe_result(slot, ("mcp.rpc_error", text), phases), Evidence(facts)
         reindexed_at = (slot if outage is None else outage.start) - 4_000
         runs = {"reindex": reindexed_at, "registry_sync": slot - 2_000, "session_cleanup": slot - 3_000_000}
         tasks = {name: McpScheduledTaskFacts(True, at, status="success") for name, at in runs.items()}
-        result = _build_result(slot, None, {**phases, "call": self._vary(8)}, {"task": tasks})
+        result = _build_demo_probe_result(slot, None, {**phases, "call": self._vary(8)}, {"task": tasks})
         return result._replace(measurements={"tools": 2, "tasks": 3, "tasks_failed": 0}), Evidence(facts)
 
     def _build_order_jobs_result(self, slot: int, outage: PastDemoOutage | None) -> tuple[ProbeResult, Evidence]:
@@ -115,7 +115,9 @@ class DemoHistoryResults:
         limits = self.job_limits_by_probe[probe_id]
         verdicts = [judge_job_facts(job, limits.get(job.name) or limits["*"], slot) for job in jobs]
         problems = [(verdict.reason, verdict.message) for verdict in verdicts if verdict.reason]
-        result = _build_result(slot, next(iter(problems), None), phases, {"job": {job.name: job for job in jobs}})
+        result = _build_demo_probe_result(
+            slot, next(iter(problems), None), phases, {"job": {job.name: job for job in jobs}}
+        )
         result = result._replace(measurements=ListedJobCounts(len(jobs), len(problems))._asdict())
         return result, Evidence({JOBS_EVIDENCE_KEY: {job.name: {} for job in jobs}})
 
@@ -131,7 +133,7 @@ class DemoHistoryResults:
             phases |= {"pick_up": self._vary(45), "finish": 1.0}
         metrics = QueueMeasurements.from_queue_metrics(stats)
         duration_ms = None if problem else round(phases["pick_up"] + phases["finish"])
-        result = _build_result(slot, problem, phases)
+        result = _build_demo_probe_result(slot, problem, phases)
         return result._replace(duration=duration_ms, measurements=metrics.to_measurements()), Evidence(
             metrics.to_evidence_facts()
         )
@@ -145,18 +147,18 @@ class DemoHistoryResults:
         if outage is not None:
             observed = f"{format_count_with_noun(waiting, 'job')} waiting"
             problem = build_reason_and_message("queue.threshold", observed=observed, limit="20")
-        result = _build_result(slot, problem, {"connect": 0.8, "read": self._vary(60)})
+        result = _build_demo_probe_result(slot, problem, {"connect": 0.8, "read": self._vary(60)})
         return result._replace(measurements=metrics.to_measurements()), Evidence(metrics.to_evidence_facts())
 
 
 def _build_http_pass(slot: int, first_byte_ms: int, body: str) -> tuple[ProbeResult, Evidence]:
     measurements: dict[str, JsonScalar] = {"status": 200, "size": len(body), "http_version": "1.1"}
-    result = _build_result(slot, None, {"connect": 1.1, "first_byte": first_byte_ms, "body": 0.4})
+    result = _build_demo_probe_result(slot, None, {"connect": 1.1, "first_byte": first_byte_ms, "body": 0.4})
     evidence = Evidence({"status": 200}, f"HTTP/1.1 200 OK\ncontent-type: application/json\n\n{body}")
     return result._replace(measurements=measurements), evidence
 
 
-def _build_result(
+def _build_demo_probe_result(
     slot: int,
     problem: tuple[str, str] | None,
     phases: Mapping[str, float],

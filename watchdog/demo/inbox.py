@@ -51,7 +51,7 @@ class DemoEmail:
     received_at: datetime
 
 
-class DemoInbox:
+class DemoSlackChannelAndMailbox:
     """Everything that the demo's Slack channel and mailbox received, newest last, in memory."""
 
     def __init__(self) -> None:
@@ -106,27 +106,27 @@ class DemoInbox:
         """Serves one SMTP connection: the commands that a client without TLS and authentication needs."""
         recipients: list[str] = []
 
-        async def reply(line: str) -> None:
+        async def write_smtp_reply_line(line: str) -> None:
             writer.write(f"{line}\r\n".encode())
             await writer.drain()
 
         try:
-            await reply("220 inbox ready")
+            await write_smtp_reply_line("220 inbox ready")
             while line := (await reader.readline()).decode("utf-8", "replace").strip():
                 verb = line[:4].upper()
                 if verb == "QUIT":
-                    await reply("221 bye")
+                    await write_smtp_reply_line("221 bye")
                     break
                 if verb == "DATA":
-                    await reply("354 send the message")
+                    await write_smtp_reply_line("354 send the message")
                     self._store_email(await reader.readuntil(b"\r\n.\r\n"), recipients)
                     recipients = []
                 elif verb == "RCPT":
                     recipients.append(line.partition("<")[2].partition(">")[0])
                 elif verb not in ("EHLO", "HELO", "MAIL", "RSET", "NOOP"):
-                    await reply("502 not implemented")
+                    await write_smtp_reply_line("502 not implemented")
                     continue
-                await reply("250 ok")
+                await write_smtp_reply_line("250 ok")
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
             pass  # the client disconnected, or sent too long a line
         finally:
@@ -182,7 +182,7 @@ def extract_slack_rich_text(block: dict[str, Any]) -> str:
     return "".join(run["text"] for element in block["elements"] for run in element["elements"] if "text" in run)
 
 
-def create_demo_inbox_app(inbox: DemoInbox, status_url: str, signing_secret: str) -> FastAPI:
+def create_demo_inbox_app(inbox: DemoSlackChannelAndMailbox, status_url: str, signing_secret: str) -> FastAPI:
     """The inbox's page, and the Slack API that Watchdog posts to. `status_url` links back to the status page.
     `signing_secret`: of the Slack app, by which Watchdog knows that clicks come from this inbox."""
     filters = {"mrkdwn": mrkdwn_to_html, "preformatted": extract_slack_rich_text, "unescape": unescape_slack_text}
@@ -208,7 +208,7 @@ def create_demo_inbox_app(inbox: DemoInbox, status_url: str, signing_secret: str
         return HTMLResponse(page, headers={**framing, "Refresh": "5"})
 
     @app.get("/emails/{number}")
-    async def email(number: int) -> Response:
+    async def demo_email_page_endpoint(number: int) -> Response:
         if not 0 <= number < len(inbox.emails):
             return HTMLResponse("This email is no longer available.", 404)
         return HTMLResponse(inbox.emails[number].html, headers=DEMO_EMAIL_PAGE_HEADERS)
@@ -223,13 +223,13 @@ def create_demo_inbox_app(inbox: DemoInbox, status_url: str, signing_secret: str
     add_click_route(app, inbox, DemoSlackClickSender(f"{status_url}slack/interactivity", signing_secret))
 
     @app.post("/api/{method}")
-    async def slack(method: str, request: Request) -> Response:
+    async def handle_slack_api_request(method: str, request: Request) -> Response:
         return JSONResponse(inbox.handle_slack_call(method, await request.json()))
 
     return app
 
 
-def add_click_route(app: FastAPI, inbox: DemoInbox, sender: DemoSlackClickSender) -> None:
+def add_click_route(app: FastAPI, inbox: DemoSlackChannelAndMailbox, sender: DemoSlackClickSender) -> None:
     """The buttons of the messages. The page shows what became of a click."""
 
     @app.post("/clicks")

@@ -58,7 +58,7 @@ def serve_demo_queues(port: int) -> None:
 
     server = TcpFakeServer(("127.0.0.1", port))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    queue = Queue(DEMO_BACKLOG_QUEUE, connection=connect_to_demo_queues(port))
+    queue = Queue(DEMO_BACKLOG_QUEUE, connection=connect_to_demo_redis(port))
     while True:
         queue.enqueue_call("time.sleep", args=(DEMO_JOB_DURATION_S,), result_ttl=0)
         if has_stdin_closed_within(DEMO_JOB_INTERVAL_S):  # or has data
@@ -77,13 +77,13 @@ def work_on_demo_queue(port: int, name: str) -> None:
         os._exit(0)
 
     threading.Thread(target=exit_with_parent, daemon=True).start()
-    connection = connect_to_demo_queues(port)
+    connection = connect_to_demo_redis(port)
     queue = Queue(name, connection=connection)
     worker = SimpleWorker([queue], connection=connection, worker_ttl=DEMO_WORKER_TTL_S)
     worker.work(logging_level="ERROR")
 
 
-def connect_to_demo_queues(port: int) -> Redis:
+def connect_to_demo_redis(port: int) -> Redis:
     """Connect once the server listens."""
     from redis import Redis
     from redis.backoff import ConstantBackoff

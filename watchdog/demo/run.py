@@ -11,12 +11,12 @@ from functools import partial
 
 import httpx
 
-from watchdog.app import RunningWatchdogService, create_asgi_app, open_running_watchdog_service
+from watchdog.app import RunningWatchdogService, create_asgi_app, start_watchdog_service_and_stop_on_exit
 from watchdog.demo.acts import DEMO_PLAY_ACTS, DEMO_QUEUE_PROBE_IDS, DemoPlayAct
-from watchdog.demo.configuration import DEMO_NOTICE_PREFIX, DemoAddresses, load_demo_config
+from watchdog.demo.configuration import DEMO_PAGE_NOTICE_PREFIX, DemoAddresses, load_demo_config
 from watchdog.demo.faults import DemoFault
 from watchdog.demo.history import record_demo_history
-from watchdog.demo.inbox import DemoInbox, create_demo_inbox_app
+from watchdog.demo.inbox import DemoSlackChannelAndMailbox, create_demo_inbox_app
 from watchdog.demo.play import DemoPace, DemoPlay, print_demo_announcement
 from watchdog.demo.processes import DemoTargetsProcess
 from watchdog.server import WebServer, open_listen_socket
@@ -32,7 +32,7 @@ DEMO_RUN_INTERVAL, DEMO_HISTORY_RUN_INTERVAL = "2s", "10m"
 async def run_demo(targets: DemoTargetsProcess, pace: DemoPace | None = None) -> None:
     """Run the demo until a shutdown signal. The folder of `targets` holds Watchdog's database as well."""
     shutdown = install_shutdown_event()
-    inbox = DemoInbox()
+    inbox = DemoSlackChannelAndMailbox()
     pages_socket, inbox_socket = _listen_on_port_or_free(8080), _listen_on_port_or_free(8081)
     smtp_server = await asyncio.start_server(inbox.handle_smtp_connection, "127.0.0.1", 0, limit=2**22)
     addresses = DemoAddresses(
@@ -59,7 +59,7 @@ async def run_demo(targets: DemoTargetsProcess, pace: DemoPace | None = None) ->
     async with (
         smtp_server,
         WebServer(create_demo_inbox_app(inbox, status_url, addresses.signing_secret), inbox_socket),
-        open_running_watchdog_service(loaded_config) as app,
+        start_watchdog_service_and_stop_on_exit(loaded_config) as app,
         WebServer(create_asgi_app(app), pages_socket),
     ):
         backup_job = DemoBackupJob(f"{status_url}in/{addresses.token}")
@@ -103,22 +103,22 @@ def build_demo_play(
         else:
             targets.repair_target(act.fault)
 
-    async def list_open_incidents(probe_id: str) -> Sequence[IncidentRecord]:
-        def read(connection: Connection) -> list[IncidentRecord]:
+    async def load_open_incidents_of_probe(probe_id: str) -> Sequence[IncidentRecord]:
+        def list_open_incidents_of_probe(connection: Connection) -> list[IncidentRecord]:
             return [record for record in list_incidents(connection, is_open=True) if record.probe.id == probe_id]
 
-        return await app.store_executor.run_read_query(read)
+        return await app.store_executor.run_read_query(list_open_incidents_of_probe)
 
-    def show_notice(text: str) -> None:
-        app.notice = f"{DEMO_NOTICE_PREFIX} {text}"
+    def set_demo_page_notice(text: str) -> None:
+        app.notice = f"{DEMO_PAGE_NOTICE_PREFIX} {text}"
 
     return DemoPlay(
         acts=[act for act in DEMO_PLAY_ACTS if addresses.queue_port or act.probe_id not in DEMO_QUEUE_PROBE_IDS],
         pace=pace,
         break_target=partial(set_broken, is_broken=True),
         repair_target=partial(set_broken, is_broken=False),
-        list_open_incidents=list_open_incidents,
-        show_notice=show_notice,
+        list_open_incidents=load_open_incidents_of_probe,
+        show_notice=set_demo_page_notice,
         announce=print_demo_announcement,
         incidents_url=f"{app.loaded_config.config.server.public_url}/incidents/",
     )

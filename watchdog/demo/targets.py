@@ -31,7 +31,7 @@ from starlette.responses import JSONResponse
 from watchdog.demo import queues, worker
 from watchdog.demo.faults import DemoFault
 
-MAX_WAIT_FOR_RUNNING_JOB_S = 15.0
+MAX_WAIT_UNTIL_JOB_STARTS_S = 15.0
 """The job during which the worker is killed starts within this time."""
 
 
@@ -97,7 +97,7 @@ class DemoTargets:
 
     def _kill_worker_during_job(self) -> None:
         exits, process = self._workers[DemoFault.ORDERS]
-        deadline = monotonic() + MAX_WAIT_FOR_RUNNING_JOB_S
+        deadline = monotonic() + MAX_WAIT_UNTIL_JOB_STARTS_S
         while monotonic() < deadline:
             process.send_signal(signal.SIGSTOP)  # or the job could finish before the worker is killed
             if worker.DEMO_INTERRUPTED_JOB_NAME in worker.list_running_demo_jobs(self.job_file):

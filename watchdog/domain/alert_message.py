@@ -32,7 +32,7 @@ class IncidentWithProbe(NamedTuple):
     """Its alert flaps, so the message is not final when the incident is resolved."""
 
     @property
-    def is_over(self) -> bool:  # as the message states it
+    def is_resolved_and_not_flapping(self) -> bool:  # as the message states it
         return self.incident.resolved_at is not None and not self.is_flapping
 
 

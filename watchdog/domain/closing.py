@@ -20,12 +20,12 @@ MAX_DESCRIBED_CLOSER_CHARS = 40
 class ClosingReason(StrEnum):
     """Why an incident is closed, or is not."""
 
-    CLOSES = "closes"
+    CLOSES_ON_REQUEST_OF_PERSON = "closes"
     ALREADY_CLOSED = "already_closed"
     """A person has closed it before. The first closure stays."""
     ALREADY_RESOLVED = "already_resolved"
     """It was resolved, but no person closed it."""
-    WATCHDOG_ITSELF = "watchdog_itself"
+    WATCHDOG_SELF_INCIDENT_CANNOT_BE_CLOSED = "watchdog_itself"
     """Watchdog observes its own faults without interruption: the incident ends with the fault, and would open again at
     once."""
 
@@ -37,15 +37,17 @@ class ClosingDecision(NamedTuple):
     reason: ClosingReason
 
 
-def decide_closing(*, is_open: bool, is_closed_by_hand: bool, is_watchdog_itself: bool) -> ClosingDecision:
+def decide_whether_incident_can_be_closed(
+    *, is_open: bool, is_closed_by_hand: bool, is_watchdog_itself: bool
+) -> ClosingDecision:
     """`is_closed_by_hand`: a person has closed it."""
     if is_closed_by_hand:
         return ClosingDecision(False, ClosingReason.ALREADY_CLOSED)
     if not is_open:
         return ClosingDecision(True, ClosingReason.ALREADY_RESOLVED)
     if is_watchdog_itself:
-        return ClosingDecision(True, ClosingReason.WATCHDOG_ITSELF)
-    return ClosingDecision(False, ClosingReason.CLOSES)
+        return ClosingDecision(True, ClosingReason.WATCHDOG_SELF_INCIDENT_CANNOT_BE_CLOSED)
+    return ClosingDecision(False, ClosingReason.CLOSES_ON_REQUEST_OF_PERSON)
 
 
 class ClosedFinding(NamedTuple):

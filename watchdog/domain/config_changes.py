@@ -72,7 +72,7 @@ class ConfigFieldChange(NamedTuple):
     after: str | None
 
 
-class ProbeConfigChange(NamedTuple):
+class ProbeConfigFieldChanges(NamedTuple):
     """A probe with another configuration. Without fields: the values of variables differ."""
 
     probe_id: str
@@ -105,7 +105,7 @@ class ConfigChanges:
     added: tuple[str, ...] = ()
     """Probe ids, as in `removed`."""
     removed: tuple[str, ...] = ()
-    changed: tuple[ProbeConfigChange, ...] = ()
+    changed: tuple[ProbeConfigFieldChanges, ...] = ()
     renamed: tuple[SuspectedProbeRename, ...] = ()
     """Also in `added` and `removed`."""
     unrouted: tuple[str, ...] = ()
@@ -159,7 +159,7 @@ def compare_configs(
         added=added,
         removed=removed,
         changed=tuple(
-            ProbeConfigChange(
+            ProbeConfigFieldChanges(
                 id,
                 tuple(
                     list_config_field_changes(
@@ -180,13 +180,15 @@ def compare_configs(
         restart_required_fields=tuple(
             path
             for name, changes in sections.items()
-            for path in _filter_restart_required_fields(changes)
-            if not _is_value_of_start(path, old.sections[name], new.sections[name])
+            for path in _list_restart_required_field_paths(changes)
+            if not _is_new_value_equal_to_value_at_start(path, old.sections[name], new.sections[name])
         ),
     )
 
 
-def _is_value_of_start(path: str, running: ConfigSectionSnapshot, new: ConfigSectionSnapshot) -> bool:
+def _is_new_value_equal_to_value_at_start(
+    path: str, running: ConfigSectionSnapshot, new: ConfigSectionSnapshot
+) -> bool:
     """Whether a process already uses the new value of a field: an earlier reload could not apply another value."""
     started = running.started_fields
     return started is not None and started.get(path) == new.fields.get(path)
@@ -200,10 +202,10 @@ def list_restart_required_fields(
         list_config_field_changes(started[name].fields, current[name].fields)
         for name in started.keys() & current.keys()
     )
-    return tuple(sorted(_filter_restart_required_fields(chain.from_iterable(changes))))
+    return tuple(sorted(_list_restart_required_field_paths(chain.from_iterable(changes))))
 
 
-def _filter_restart_required_fields(changes: Iterable[ConfigFieldChange]) -> tuple[str, ...]:
+def _list_restart_required_field_paths(changes: Iterable[ConfigFieldChange]) -> tuple[str, ...]:
     return tuple(change.path for change in changes if change.path.startswith(RESTART_REQUIRED_FIELD_PREFIXES))
 
 

@@ -20,7 +20,7 @@ MAX_UNMERGED_DUE_MESSAGES = 10
 """If more messages wait for a destination, they are merged into one."""
 NONCRITICAL_PAUSE_AFTER_MERGED_MESSAGE_MS = 60_000
 """Between a merged message and the next message, unless that is critical."""
-MAX_NEWS_BETWEEN_EDITS = 4
+MAX_NEWS_MESSAGES_SENT_WHILE_EDIT_WAITS = 4
 """How many messages with news are sent to a destination in a row while an edit that only shows an act waits."""
 
 
@@ -52,7 +52,7 @@ def slow_destination_pace_after_refusal(pace: DestinationPace, now: int, request
     return pace._replace(interval_ms=interval, full_at=full_at)
 
 
-def update_pace_after_message_confirmed(pace: DestinationPace, now: int) -> DestinationPace:
+def compute_pace_after_message_confirmed(pace: DestinationPace, now: int) -> DestinationPace:
     """The destination confirmed a message. The interval becomes shorter, and the number of tokens stays the same."""
     if not pace.interval_ms:
         return pace
@@ -63,7 +63,7 @@ def update_pace_after_message_confirmed(pace: DestinationPace, now: int) -> Dest
     return pace._replace(interval_ms=interval, full_at=now + until_full * interval // pace.interval_ms)
 
 
-class DueAlertMessage(NamedTuple):
+class DueAlertMessageSendOrder(NamedTuple):
     """A message that is due at a destination. News is sent first, then critical messages, then older ones."""
 
     is_not_critical: bool
@@ -78,19 +78,24 @@ class DueAlertMessage(NamedTuple):
     @property
     def order(self) -> tuple[bool, bool, int, str]:
         """News about an incident comes before edits that show acts about many others: see also
-        MAX_NEWS_BETWEEN_EDITS."""
+        MAX_NEWS_MESSAGES_SENT_WHILE_EDIT_WAITS."""
         return self.states_no_news, self.is_not_critical, self.created_at, self.lead_incident
 
 
 def choose_next_messages_to_send(
-    due: Sequence[DueAlertMessage], merged_at: int | None, now: int, *, may_merge: bool = True, news_since_edit: int = 0
-) -> list[DueAlertMessage]:
+    due: Sequence[DueAlertMessageSendOrder],
+    merged_at: int | None,
+    now: int,
+    *,
+    may_merge: bool = True,
+    news_since_edit: int = 0,
+) -> list[DueAlertMessageSendOrder]:
     """What a destination is sent next: one message, or several that are merged into one; empty: nothing yet.
     `may_merge`: whether the destination accepts merged messages. `news_since_edit`: how many messages with news it was
     sent since the last one without.
 
-    After MAX_NEWS_BETWEEN_EDITS messages with news, the oldest one without is sent, so that an act of a person does not
-    stay invisible until a storm is over. More than MAX_UNMERGED_DUE_MESSAGES are merged. For
+    After MAX_NEWS_MESSAGES_SENT_WHILE_EDIT_WAITS messages with news, the oldest one without is sent, so that an act of
+    a person does not stay invisible until a storm is over. More than MAX_UNMERGED_DUE_MESSAGES are merged. For
     NONCRITICAL_PAUSE_AFTER_MERGED_MESSAGE_MS after that, only critical ones and edits are sent; what has come in the
     meantime is merged again.
     """
@@ -100,7 +105,7 @@ def choose_next_messages_to_send(
     is_storm = merged_ago < 2 * NONCRITICAL_PAUSE_AFTER_MERGED_MESSAGE_MS
     allowed = [message for message in ordered if not (is_pausing and message.is_not_critical and not message.is_edit)]
     without_news = [message for message in allowed if message.states_no_news]
-    if without_news and news_since_edit >= MAX_NEWS_BETWEEN_EDITS:
+    if without_news and news_since_edit >= MAX_NEWS_MESSAGES_SENT_WHILE_EDIT_WAITS:
         return [min(without_news, key=lambda message: (message.created_at, message.lead_incident))]
     posts = [message for message in allowed if not message.is_edit]
     is_too_much = len(posts) > MAX_UNMERGED_DUE_MESSAGES or (is_storm and not is_pausing and len(posts) > 1)

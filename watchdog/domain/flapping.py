@@ -102,6 +102,6 @@ def describe_flapping_of_opened_incident(reason: FlappingBeginReason, flapping: 
     return f"{FLAPPING_ROUTING_LOG_PREFIX}{text} ({reason})"
 
 
-def describe_end_of_flapping(decision: FlappingEndDecision) -> str:
+def build_end_of_flapping_step_of_routing_log(decision: FlappingEndDecision) -> str:
     """As a step of the routing log: "flapping: over (stays_open)"."""
     return f"{FLAPPING_ROUTING_LOG_PREFIX}over ({decision.reason})"

@@ -20,7 +20,7 @@ class FlappingHoldReason(StrEnum):
     """The destination has not been notified of the flapping yet: this opening is its notice."""
     SEVERITY_IS_HIGHER = "severity_is_higher"
     """The severity is higher than that of the openings that were sent to the destination."""
-    DESTINATION_KNOWS_INCIDENT = "destination_knows_incident"
+    SENT_AS_EDIT_OF_EXISTING_MESSAGE = "destination_knows_incident"
     """The destination has a message about the incident. It shows acknowledgements, holds and muted alerts."""
     DESTINATION_HAS_NOTICE = "destination_has_notice"
     ANOTHER_IS_NOTICE = "another_is_notice"
@@ -42,7 +42,7 @@ def decide_notification_while_flapping(
     """`has_notice`: an opening was sent to the destination since flapping began. `is_more_severe`: than these openings.
     `is_best_opening`: no other opening that waits for the destination is more severe, or newer with equal severity."""
     if event in MESSAGE_EDIT_EVENTS:
-        return FlappingHoldDecision(False, FlappingHoldReason.DESTINATION_KNOWS_INCIDENT)
+        return FlappingHoldDecision(False, FlappingHoldReason.SENT_AS_EDIT_OF_EXISTING_MESSAGE)
     if event is not IncidentEvent.OPENED:
         return FlappingHoldDecision(True, FlappingHoldReason.ALERT_IS_FLAPPING)
     if has_notice and not is_more_severe:
@@ -59,7 +59,7 @@ class AfterFlappingReason(StrEnum):
 
     STAYS_OPEN = "stays_open"
     """An incident is open: it is sent like any other."""
-    STAYS_RESOLVED = "stays_resolved"
+    RESOLVED_IS_SENT = "stays_resolved"
     """The destination has the notice, and is notified of the end."""
     NOT_NOTIFIED = "not_notified"
     """Nothing was sent to the destination since flapping began."""
@@ -90,4 +90,4 @@ def decide_notification_after_flapping(
         return NotificationAfterFlapping(None, AfterFlappingReason.NOT_NOTIFIED)
     if not wants_resolved:
         return NotificationAfterFlapping(None, AfterFlappingReason.WANTS_NO_RESOLVED)
-    return NotificationAfterFlapping(IncidentEvent.RESOLVED, AfterFlappingReason.STAYS_RESOLVED)
+    return NotificationAfterFlapping(IncidentEvent.RESOLVED, AfterFlappingReason.RESOLVED_IS_SENT)

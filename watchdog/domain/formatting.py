@@ -165,7 +165,7 @@ def format_job_status_label(reason: str, *, has_run: bool, has_schedule: bool) -
     return ("On time" if has_schedule else "Ok") if has_run else "Waiting for the first run"
 
 
-def format_remediation(attempt: RemediationAttempt, now: int) -> tuple[str, str]:
+def format_remediation_state_and_result(attempt: RemediationAttempt, now: int) -> tuple[str, str]:
     """The state of a remediation, and the action with its result: "succeeded", "UPDATE jobs · changed 1 row"."""
     unfinished = attempt.state is RemediationAttemptState.STARTED and now - attempt.started_at >= MINUTE_MS
     detail = "outcome unknown" if unfinished else attempt.detail

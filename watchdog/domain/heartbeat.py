@@ -159,21 +159,24 @@ class HeartbeatState(NamedTuple):
     def cap_instants(self, latest: int) -> HeartbeatState:
         """The state after the clock was set back to `latest`: nothing happened later than that."""
 
-        def limit(instant: int | None) -> int | None:
+        def cap_instant_at_latest(instant: int | None) -> int | None:
             return None if instant is None else min(instant, latest)
 
         return self._replace(
             open_runs=tuple((run_id, min(start, latest)) for run_id, start in self.open_runs),
-            ended_runs=tuple(run._replace(start=limit(run.start), end=min(run.end, latest)) for run in self.ended_runs),
+            ended_runs=tuple(
+                run._replace(start=cap_instant_at_latest(run.start), end=min(run.end, latest))
+                for run in self.ended_runs
+            ),
             lost_runs=tuple(
                 run._replace(start=min(run.start, latest), lost_at=min(run.lost_at, latest)) for run in self.lost_runs
             ),
             recent_starts=tuple(min(start, latest) for start in self.recent_starts),
             recent_failures=tuple(min(failure, latest) for failure in self.recent_failures),
-            last_start=limit(self.last_start),
-            last_end=limit(self.last_end),
-            last_ok=limit(self.last_ok),
-            last_rejected=limit(self.last_rejected),
+            last_start=cap_instant_at_latest(self.last_start),
+            last_end=cap_instant_at_latest(self.last_end),
+            last_ok=cap_instant_at_latest(self.last_ok),
+            last_rejected=cap_instant_at_latest(self.last_rejected),
         )
 
     def to_json(self) -> Json:
@@ -272,7 +275,7 @@ def _apply_end_check_in(state: HeartbeatState, check_in: CheckIn) -> HeartbeatSt
     succeeded, end = check_in.kind is CheckInKind.OK, check_in.occurred_at
     if _is_repeated_end_check_in(state, check_in):
         return HeartbeatStateAfterCheckIn(state)
-    state, start, duration = _close_heartbeat_run(state, check_in)
+    state, start, duration = _remove_ended_run_and_get_start_and_duration(state, check_in)
     state = _remember_ended_heartbeat_run(state, EndedHeartbeatRun(check_in.run_id, end, succeeded, start))
     if state.last_end is None or end >= state.last_end:
         output = check_in.output[-MAX_HEARTBEAT_OUTPUT_CHARS:] or (state.output if state.output_is_partial else "")
@@ -296,7 +299,9 @@ def _is_repeated_end_check_in(state: HeartbeatState, check_in: CheckIn) -> bool:
     )
 
 
-def _close_heartbeat_run(state: HeartbeatState, check_in: CheckIn) -> tuple[HeartbeatState, int | None, int | None]:
+def _remove_ended_run_and_get_start_and_duration(
+    state: HeartbeatState, check_in: CheckIn
+) -> tuple[HeartbeatState, int | None, int | None]:
     """The state without the run that ends here, and its start and duration, as far as they are known.
 
     An end with an id ends its own run. An end without one ends the newest run still open, first of those without an id.

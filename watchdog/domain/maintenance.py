@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 
 from watchdog.domain.model import IncidentEvent
 
-MAINTENANCE_AFTERMATH_MS = 300_000
+POST_MAINTENANCE_RUN_GRACE_PERIOD_MS = 300_000
 """How long after its maintenance a probe has to run again. Without a result by then, what was found before opens."""
 BEGAN_DURING_MAINTENANCE_TEXT = "began during maintenance"
 
@@ -46,10 +46,10 @@ class MaintenancePeriods:
         begins again within the aftermath of another one continues it."""
         following_starts = [*self._starts[1:], None]
         return [
-            end + MAINTENANCE_AFTERMATH_MS
+            end + POST_MAINTENANCE_RUN_GRACE_PERIOD_MS
             for end, following in zip(self._ends, following_starts, strict=False)
-            if end + MAINTENANCE_AFTERMATH_MS > after
-            and (following is None or following > end + MAINTENANCE_AFTERMATH_MS)
+            if end + POST_MAINTENANCE_RUN_GRACE_PERIOD_MS > after
+            and (following is None or following > end + POST_MAINTENANCE_RUN_GRACE_PERIOD_MS)
         ]
 
     def compute_overlap_ms(self, start: int, end: int) -> int:
@@ -73,7 +73,7 @@ class MaintenancePeriods:
         return list(zip(self._starts[first:last], self._ends[first:last], strict=True))
 
 
-NO_MAINTENANCE = MaintenancePeriods()
+NO_MAINTENANCE_PERIODS = MaintenancePeriods()
 
 
 class MaintenanceReason(StrEnum):

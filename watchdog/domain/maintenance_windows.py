@@ -126,7 +126,7 @@ def describe_maintenance_mismatch(matcher: ProbeMatcher, probe: ProbeInfo) -> st
     return ""
 
 
-def parse_local_start(text: str, timezone: str) -> int:
+def parse_local_start_to_epoch_ms(text: str, timezone: str) -> int:
     """The instant of a local time such as 2026-12-01T22:00, in epoch ms. Raises ValueError for another text.
 
     A time that clocks skip is as long after the change as it would have been after the former time; of a time that

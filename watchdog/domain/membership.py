@@ -138,7 +138,9 @@ def derive_live_watchdog_processes(
     live = sorted(member for member in members if member.is_live(now))
     revisions = {member.revision for member in live}
 
-    def superseded(revision: int, by_revision: Mapping[int, Mapping[str, str]]) -> dict[str, int]:
+    def map_superseded_names_to_governing_revision(
+        revision: int, by_revision: Mapping[int, Mapping[str, str]]
+    ) -> dict[str, int]:
         governing = find_highest_live_config_revision_by_name(revisions, by_revision)
         own = by_revision.get(revision, {})
         return {name: governing[name] for name in own if by_revision[governing[name]][name] != own[name]}
@@ -146,8 +148,8 @@ def derive_live_watchdog_processes(
     statuses = [
         LiveProcessWithSupersededDefinitions(
             member,
-            superseded(member.revision, definitions.probes),
-            superseded(member.revision, definitions.destinations),
+            map_superseded_names_to_governing_revision(member.revision, definitions.probes),
+            map_superseded_names_to_governing_revision(member.revision, definitions.destinations),
         )
         for member in live
     ]

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from watchdog.domain.formatting import HOUR_MS, format_duration
 from watchdog.domain.model import ProbeInfo
-from watchdog.domain.shared_cause import SharedIncidentCause
+from watchdog.domain.shared_cause import SharedIncidentCauseKey
 
-GROUP_BY_LABELS = ("group", "kind", "severity", "probe")
+ALLOWED_GROUP_BY_LABELS = ("group", "kind", "severity", "probe")
 """The labels that `group_by` of a route may list."""
 MAX_LABEL_GROUP_AGE_MS = 24 * HOUR_MS
 """How long a group accepts incidents with its labels, while one of its incidents is open."""
@@ -35,8 +35,8 @@ class LabelGrouping(NamedTuple):
     """How long the first message of a group waits for further incidents."""
 
 
-def get_label_values(probe: ProbeInfo, names: Sequence[str]) -> dict[str, str]:
-    """The values of a probe by label. `names`: of GROUP_BY_LABELS."""
+def get_label_values_of_probe(probe: ProbeInfo, names: Sequence[str]) -> dict[str, str]:
+    """The values of a probe by label. `names`: of ALLOWED_GROUP_BY_LABELS."""
     values = {"group": probe.group, "kind": probe.kind, "severity": probe.severity.value, "probe": probe.id}
     return {name: values[name] for name in names}
 
@@ -48,7 +48,7 @@ class MessageGroup:
     lead_incident: str
     """The first one."""
     lead_probe_name: str = ""
-    cause: SharedIncidentCause | None
+    cause: SharedIncidentCauseKey | None
     """None: the cause is unknown, or the incidents have several."""
     label_key: str
     """Of a LabelGrouping; empty: no route groups all of them by the same labels."""
@@ -64,7 +64,7 @@ class MessageGroup:
     def accepts_labels(self, key: str, now: int) -> bool:
         return bool(key) and self.label_key == key and now < self.opened_at + MAX_LABEL_GROUP_AGE_MS
 
-    def accepts_cause(self, cause: SharedIncidentCause | None, now: int) -> bool:
+    def accepts_cause(self, cause: SharedIncidentCauseKey | None, now: int) -> bool:
         return cause is not None and self.cause == cause and now < self.accepts_cause_until
 
 
@@ -111,7 +111,7 @@ class MessageGroupDecision(NamedTuple):
         return f"begins a message{wait} ({self.reason}{suffix})"
 
 
-def describe_message_groups(decisions: Mapping[str, MessageGroupDecision], now: int) -> list[str]:
+def build_grouping_steps_of_routing_log(decisions: Mapping[str, MessageGroupDecision], now: int) -> list[str]:
     """As steps of the routing log: "grouping: chat/slack, ops/email: in one message with the incident of API
     (same_cause: db:5432)". `decisions`: by destination."""
     destinations: dict[str, list[str]] = {}
@@ -129,7 +129,7 @@ def format_labels(labels: Mapping[str, str]) -> str:
 def decide_message_group(
     incident: str,
     groups: Sequence[MessageGroup],
-    cause: SharedIncidentCause | None,
+    cause: SharedIncidentCauseKey | None,
     grouping: LabelGrouping | None,
     *,
     cause_window_ms: int,
@@ -162,7 +162,7 @@ def decide_message_group(
 
 
 def _add_to_group(
-    group: MessageGroup, cause: SharedIncidentCause | None, key: str, cause_window_ms: int, sent_at: int
+    group: MessageGroup, cause: SharedIncidentCauseKey | None, key: str, cause_window_ms: int, sent_at: int
 ) -> MessageGroup:
     """`sent_at`: when the incident would be sent if it were the first. The message of a group that waits is sent at the
     earliest of these times. If all incidents were held back so far, the wait begins again."""

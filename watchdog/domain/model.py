@@ -65,9 +65,9 @@ class IncidentEvent(StrEnum):
     MUTES = "mutes"
     """More alerts of other probes are muted while it is open. Only messages that can be edited show this, as the
     following ones."""
-    SILENCE = "silence"
+    SILENCE_BEGAN_OR_ENDED = "silence"
     """A silence of it began or ended."""
-    MUTING = "muting"
+    MUTING_BEGAN_OR_ENDED = "muting"
     """Another probe mutes it, or no longer."""
     MAINTENANCE_BEGAN = "maintenance_began"
     MAINTENANCE_ENDED = "maintenance_ended"

@@ -18,7 +18,7 @@ from watchdog.domain.text import format_display_name
 
 MAX_WAIT_FOR_MUTING_PROBE_MS = 60_000
 """An alert that opens before it is certain whether a muting probe is down waits for this time, and is then sent."""
-NEEDS_MUTING_SETTING = "needs"
+NEEDS_SETTING_NAME = "needs"
 MUTED_INCIDENT_IS_OVER_TEXT = "it is over: what was held back is not sent"
 
 
@@ -26,7 +26,7 @@ class MutingProbe(NamedTuple):
     """A probe that mutes the alerts of another one while it is down."""
 
     probe_id: str
-    setting: str = NEEDS_MUTING_SETTING
+    setting: str = NEEDS_SETTING_NAME
     """What states it: `needs`, or `inhibit.0`."""
 
 
@@ -89,7 +89,7 @@ class MutingProbeStatus:
         return self.state is HealthState.DOWN and bool(self.incident)
 
     @property
-    def is_awaited(self) -> bool:
+    def may_open_incident_soon(self) -> bool:
         """Whether its incident may open soon: it is up or degraded, or has no verdict yet. In any other state, it may
         not run at all."""
         is_without_verdict = self.state is HealthState.UNKNOWN and not self.is_reported_unknown
@@ -156,7 +156,7 @@ def decide_muting_of_opened_incident(
         if status.is_down:
             action = MutingAction.MUTE if is_open else MutingAction.DROP
             return MutingDecision(action, MutingDecisionReason.MUTING_PROBE_IS_DOWN, status)
-    awaited = [status for status in statuses if status.is_awaited]
+    awaited = [status for status in statuses if status.may_open_incident_soon]
     for status in awaited:
         if not status.has_passed:
             if wait_left_ms > 0:
@@ -188,7 +188,7 @@ def decide_muting_of_muted_incident(
     return MutingDecision(MutingAction.SEND, MutingDecisionReason.MUTING_PROBE_IS_NO_LONGER_DOWN, former)
 
 
-def is_notification_held_back(event: IncidentEvent, *, is_notified: bool) -> bool:
+def is_notification_held_back_while_muted(event: IncidentEvent, *, is_notified: bool) -> bool:
     """Of an incident that waits or is muted. `is_notified`: the destination was sent that it opened. Who knows of the
     incident gets its end, and is shown who is handling it."""
     return event in (IncidentEvent.OPENED, IncidentEvent.CHANGED) or not is_notified

@@ -10,14 +10,14 @@ HELD_BACK_DELIVERY_STATES = (DeliveryState.SILENCED, DeliveryState.MUTED, Delive
 """No one was sent such a notification, and it is not sent any more: another one may be."""
 SENT_DELIVERY_STATES = (DeliveryState.SENT, DeliveryState.MERGED, DeliveryState.UNCONFIRMED)
 """The destination has such a notification, or a later one that states it."""
-HOLD_EVENTS = (
-    IncidentEvent.SILENCE,
+NOTIFICATION_HOLD_CHANGE_EVENTS = (
+    IncidentEvent.SILENCE_BEGAN_OR_ENDED,
     IncidentEvent.MAINTENANCE_BEGAN,
     IncidentEvent.MAINTENANCE_ENDED,
-    IncidentEvent.MUTING,
+    IncidentEvent.MUTING_BEGAN_OR_ENDED,
 )
 """What holds back the notifications of an incident began, changed or ended."""
-MESSAGE_EDIT_EVENTS = (IncidentEvent.ACKNOWLEDGED, *HOLD_EVENTS, IncidentEvent.MUTES)
+MESSAGE_EDIT_EVENTS = (IncidentEvent.ACKNOWLEDGED, *NOTIFICATION_HOLD_CHANGE_EVENTS, IncidentEvent.MUTES)
 """Only messages that can be edited show these events. Elsewhere, such a notification is dropped, except for an
 acknowledgement at a receiver that tracks it. If several are due, the reply states the first of them."""
 

@@ -77,7 +77,7 @@ def find_own_network_fault_symptom_of_reason(reason: str) -> OwnNetworkFaultSymp
     return _OWN_NETWORK_FAULT_SYMPTOM_KIND_BY_FAILURE_REASON.get(reason)
 
 
-def apply_network_fault_decision(result: ProbeResult, decision: NetworkFaultDecision) -> ProbeResult:
+def apply_network_fault_decision_to_result(result: ProbeResult, decision: NetworkFaultDecision) -> ProbeResult:
     """A result that was held, as it counts: an error that quotes what was observed, or as it was observed."""
     if decision is not NetworkFaultDecision.OWN:
         return result._replace(held_until=None)

@@ -41,10 +41,10 @@ class PauseReason(StrEnum):
     BEGINS = "begins"
     ALREADY_PAUSED = "already_paused"
     """The pause goes on, with another end and comment."""
-    ENDS = "ends"
+    PROBE_IS_RESUMED = "ends"
     NOT_PAUSED = "not_paused"
     PAUSED_IN_CONFIGURATION = "paused_in_configuration"
-    WATCHDOG_ITSELF = "watchdog_itself"
+    WATCHDOG_SELF_PROBE_CANNOT_BE_PAUSED = "watchdog_itself"
     """The built-in probe reports Watchdog's own faults, which nothing may hide."""
 
 
@@ -58,7 +58,7 @@ class PauseDecision(NamedTuple):
 def decide_pause(*, is_paused: bool, is_in_configuration: bool, is_watchdog_itself: bool) -> PauseDecision:
     """`is_in_configuration`: the pause that is in effect."""
     if is_watchdog_itself:
-        return PauseDecision(False, PauseReason.WATCHDOG_ITSELF)
+        return PauseDecision(False, PauseReason.WATCHDOG_SELF_PROBE_CANNOT_BE_PAUSED)
     if is_in_configuration:
         return PauseDecision(False, PauseReason.PAUSED_IN_CONFIGURATION)
     return PauseDecision(True, PauseReason.ALREADY_PAUSED if is_paused else PauseReason.BEGINS)
@@ -67,10 +67,12 @@ def decide_pause(*, is_paused: bool, is_in_configuration: bool, is_watchdog_itse
 def decide_resumption(*, is_paused: bool, is_in_configuration: bool, is_watchdog_itself: bool) -> PauseDecision:
     """`is_in_configuration`: the pause that is in effect."""
     if is_watchdog_itself:
-        return PauseDecision(False, PauseReason.WATCHDOG_ITSELF)
+        return PauseDecision(False, PauseReason.WATCHDOG_SELF_PROBE_CANNOT_BE_PAUSED)
     if is_in_configuration:
         return PauseDecision(False, PauseReason.PAUSED_IN_CONFIGURATION)
-    return PauseDecision(True, PauseReason.ENDS) if is_paused else PauseDecision(False, PauseReason.NOT_PAUSED)
+    return (
+        PauseDecision(True, PauseReason.PROBE_IS_RESUMED) if is_paused else PauseDecision(False, PauseReason.NOT_PAUSED)
+    )
 
 
 def describe_pause(pause: Pause, now: int) -> str:

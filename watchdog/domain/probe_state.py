@@ -25,7 +25,7 @@ JOB_SOURCE_OUTAGE_STATE_KEY = "source"
 WAITING_FOR_FIRST_RUN_STATE_KEY = "waiting"
 """Present while none of the probe's jobs has run yet."""
 QUEUE_THRESHOLDS_STATE_KEY = "queue"
-"""Key of a queue's `QueueThresholdRecord`s."""
+"""Key of a queue's `QueueThresholdStateRecord`s."""
 OUTSTANDING_CANARY_JOBS_STATE_KEY = "sentinel"
 """Key of `OutstandingCanaryJobs`."""
 MCP_TARGET_DIGEST_STATE_KEY = "mcp_target"
@@ -190,7 +190,7 @@ class QueueThreshold(NamedTuple):
     """Completed jobs below which `failure_ratio` is not judged."""
 
 
-class QueueThresholdRecord(NamedTuple):
+class QueueThresholdStateRecord(NamedTuple):
     """How one metric of a queue stood against its limit at the last run."""
 
     threshold: QueueThreshold
@@ -217,18 +217,18 @@ class QueueThresholdRecord(NamedTuple):
         return {name: value for name, value in values.items() if value is not None}
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Json]) -> QueueThresholdRecord:
+    def from_json(cls, stored: Mapping[str, Json]) -> QueueThresholdStateRecord:
         threshold = QueueThreshold(**{name: stored[name] for name in QueueThreshold._fields if name in stored})
         return cls(threshold, stored.get("breached_since"), stored.get("head_marker"))
 
 
-def queue_threshold_records_to_json(records: Iterable[QueueThresholdRecord]) -> Json:
+def queue_threshold_records_to_json(records: Iterable[QueueThresholdStateRecord]) -> Json:
     return {record.threshold.metric: record.to_json() for record in records}
 
 
-def queue_threshold_records_from_json(stored: Mapping[str, Json] | None) -> dict[str, QueueThresholdRecord]:
+def queue_threshold_records_from_json(stored: Mapping[str, Json] | None) -> dict[str, QueueThresholdStateRecord]:
     """By metric."""
-    return {metric: QueueThresholdRecord.from_json(values) for metric, values in (stored or {}).items()}
+    return {metric: QueueThresholdStateRecord.from_json(values) for metric, values in (stored or {}).items()}
 
 
 class CanaryJobLeftByEarlierRun(NamedTuple):

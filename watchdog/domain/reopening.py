@@ -7,7 +7,9 @@ from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.rules import THRESHOLD_IGNORING_RULE_NAMES, availability, job, missed_run, stale
 
 
-def describe_reopening(rule: str, probe: RegisteredProbe, now: int, *, was_last_result_bad: bool) -> str:
+def describe_when_another_incident_opens_after_closure(
+    rule: str, probe: RegisteredProbe, now: int, *, was_last_result_bad: bool
+) -> str:
     """A clause about an incident of this rule that is closed now; empty: the finding was good in the last result."""
     if not was_last_result_bad:
         return ""

@@ -24,6 +24,6 @@ def derive_requested_slot(requested_at: int, last_slot: int | None) -> int:
     return max(requested_at, 0 if last_slot is None else last_slot + 1) | 1
 
 
-def is_odd_slot(slot: int) -> bool:
+def may_be_requested_run_slot(slot: int) -> bool:
     """Slots of requested runs are odd. An interval that is not a whole number of 2 ms has odd slots, too."""
     return slot % 2 == 1

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from watchdog.domain.escalation import EscalationStep
 from watchdog.domain.flapping import FLAPPING_ROUTING_LOG_PREFIX
 from watchdog.domain.formatting import format_duration
-from watchdog.domain.message_grouping import GROUPING_ROUTING_LOG_PREFIX, LabelGrouping, get_label_values
+from watchdog.domain.message_grouping import GROUPING_ROUTING_LOG_PREFIX, LabelGrouping, get_label_values_of_probe
 from watchdog.domain.model import ProbeInfo, Severity
 from watchdog.domain.reasons import matches_reason_pattern
 from watchdog.domain.rules import service
@@ -62,7 +62,7 @@ class NotificationRoute:
     escalation_steps: tuple[EscalationStep, ...] = ()
     """Further receivers that are notified later."""
     group_by: tuple[str, ...] | None = None
-    """The labels by which its incidents share messages (GROUP_BY_LABELS); None: it does not group them."""
+    """The labels by which its incidents share messages (ALLOWED_GROUP_BY_LABELS); None: it does not group them."""
     group_wait_ms: int = 0
     """How long the first message of a group waits for further incidents."""
 
@@ -86,7 +86,7 @@ class NotificationRoute:
         """How it groups the incidents of a probe; None: it does not."""
         if self.group_by is None:
             return None
-        labels = get_label_values(probe, self.group_by)
+        labels = get_label_values_of_probe(probe, self.group_by)
         matcher = self.match
         matched = matcher.severity, sorted(matcher.tags), matcher.group, matcher.kind, matcher.probe
         key = json.dumps([*matched, self.reason_patterns, labels], sort_keys=True)
@@ -117,7 +117,7 @@ class RoutingDecision:
     routing_log: tuple[str, ...]
 
 
-class DestinationEscalation(NamedTuple):
+class DestinationEscalationStep(NamedTuple):
     """A step that leads to a destination."""
 
     destination: str
@@ -175,7 +175,7 @@ class NotificationRoutingTable:
         Someone is notified of every fault of Watchdog itself: if no route leads to a destination, every destination.
         `failing_destination`: the fault is that this one gets no notifications, so it is left out.
         """
-        decision = self._evaluate_routes(probe, reason)
+        decision = self._decide_routing_by_routes(probe, reason)
         if probe.kind != service.WATCHDOG_SELF_PROBE_KIND or not self.receivers:
             return decision
         log = decision.routing_log
@@ -195,11 +195,11 @@ class NotificationRoutingTable:
 
     def list_escalations(
         self, probe: ProbeInfo, reason: str, failing_destination: str = ""
-    ) -> list[DestinationEscalation]:
+    ) -> list[DestinationEscalationStep]:
         """The steps of the routes that apply to an incident of the probe with this reason, those that come first
         first. `failing_destination` and KeyError: as for `decide_routing`."""
         escalations = [
-            DestinationEscalation(destination, step, index + 1)
+            DestinationEscalationStep(destination, step, index + 1)
             for index, mismatch in list_evaluated_routes_with_mismatches(self.routes, probe, reason)
             if not mismatch
             for step in self.routes[index].escalation_steps
@@ -233,7 +233,7 @@ class NotificationRoutingTable:
         evaluated = list_evaluated_routes_with_mismatches(self.routes, probe)
         return not self.routes or any(not mismatch for _, mismatch in evaluated)
 
-    def _evaluate_routes(self, probe: ProbeInfo, reason: str) -> RoutingDecision:
+    def _decide_routing_by_routes(self, probe: ProbeInfo, reason: str) -> RoutingDecision:
         if not self.receivers:
             return RoutingDecision((), ("no receivers are configured: no one is notified",))
         if not self.routes:

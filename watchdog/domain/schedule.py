@@ -193,7 +193,7 @@ MIN_CHECK_IN_RETRY_DURATION_MS = 30_000
 """Senders of check-ins retry for at least this long, so a shorter downtime of Watchdog loses nothing."""
 
 
-def list_missed_job_runs(
+def list_missed_job_run_slots(
     schedule: Schedule,
     now: int,
     last_start: int | None,
@@ -237,14 +237,14 @@ def list_missed_job_runs(
 def find_common_job_start_delay_ms(schedule: Schedule, starts: Sequence[int]) -> int | None:
     """How long after the nearest slot several runs started, in ms, if it was the same for all, give or take a minute;
     negative: before it. None: they differ, or were on time."""
-    delays = [_compute_nearest_slot_delay_ms(schedule, start) for start in starts]
+    delays = [_compute_signed_delay_from_nearest_slot_ms(schedule, start) for start in starts]
     if not delays or max(delays) - min(delays) > MAX_JOB_START_DELAY_DIFFERENCE_MS:
         return None
     delay = round(sum(delays) / len(delays) / MAX_JOB_START_DELAY_DIFFERENCE_MS) * MAX_JOB_START_DELAY_DIFFERENCE_MS
     return delay or None
 
 
-def _compute_nearest_slot_delay_ms(schedule: Schedule, start: int) -> int:
+def _compute_signed_delay_from_nearest_slot_ms(schedule: Schedule, start: int) -> int:
     late = start - schedule.find_latest_slot_until(start)
     early = schedule.find_next_slot_after(start) - start
     return late if late <= early else -early

@@ -21,7 +21,7 @@ MIN_NAME_SIMILARITY = 0.6
 MAX_QUOTED_NAME_CHARS = 60
 
 
-class SelectionSummary(NamedTuple):
+class SelectedProbeCountAndWarnings(NamedTuple):
     """What is selected at present."""
 
     probe_count: int
@@ -43,25 +43,25 @@ class SelectedCounts(NamedTuple):
         return f"selects {probes} and {format_count_with_noun(self.open_incident_count, 'open incident')}"
 
 
-def summarize_silence_selection(
+def count_probes_of_silence_with_warnings(
     matcher: SilenceMatcher, probes: Collection[ProbeInfo], known_subjects: Mapping[int, Collection[str]]
-) -> SelectionSummary:
+) -> SelectedProbeCountAndWarnings:
     """`known_subjects`: by database id of the probe; they are compared only with a pattern for subjects. An incident
     about the probe itself has the empty subject. A healthy subject may be unknown, such as a tool of an MCP server."""
     selected = [probe for probe in probes if not matcher.describe_mismatch_of_probe(probe)]
     pattern = matcher.subject_pattern
     if not selected:
-        return SelectionSummary(0, describe_empty_probe_selection(matcher.probe, probes))
+        return SelectedProbeCountAndWarnings(0, describe_empty_probe_selection(matcher.probe, probes))
     if not pattern:
-        return SelectionSummary(len(selected))
+        return SelectedProbeCountAndWarnings(len(selected))
     subjects = [_list_subjects(probe, known_subjects) for probe in selected]
     count = sum(any(matches_subject_pattern(pattern, subject) for subject in (*each, "")) for each in subjects)
     if count:
-        return SelectionSummary(count)
+        return SelectedProbeCountAndWarnings(count)
     hint = format_similar_name_hint(pattern, (subject for each in subjects for subject in each))
     whose = _describe_selected_probes(matcher.probe, selected)
     clause = f"no job or other subject {_quote_name(pattern)} of {whose} is known now{hint}"
-    return SelectionSummary(len(selected), (clause,))
+    return SelectedProbeCountAndWarnings(len(selected), (clause,))
 
 
 def _list_subjects(probe: ProbeInfo, known_subjects: Mapping[int, Collection[str]]) -> list[str]:
@@ -83,14 +83,14 @@ def describe_empty_probe_selection(matcher: ProbeMatcher, probes: Collection[Pro
     """Of a matcher that selects no probe: a clause for each value that no probe has, else one for the combination."""
     if matcher == EVERY_PROBE_MATCHER:
         return ("there is no probe now",)
-    unknown = tuple(_iter_values_without_probe(matcher, probes))
+    unknown = tuple(_iter_descriptions_of_values_without_probe(matcher, probes))
     if unknown:
         return unknown
     described = SilenceMatcher(matcher).describe()
     return (f"no probe matches {truncate_to_single_line(described, MAX_QUOTED_NAME_CHARS)} now",)
 
 
-def _iter_values_without_probe(matcher: ProbeMatcher, probes: Collection[ProbeInfo]) -> Iterator[str]:
+def _iter_descriptions_of_values_without_probe(matcher: ProbeMatcher, probes: Collection[ProbeInfo]) -> Iterator[str]:
     names = [name for probe in probes for name in dict.fromkeys((probe.id, probe.name))]
     if matcher.probe and matcher.probe not in names:
         hint = format_similar_name_hint(matcher.probe, names)

@@ -39,7 +39,7 @@ _TARGET_URL_PARTS_PATTERN = re.compile(
 """Of a target, which has no credentials and no query."""
 
 
-class SharedIncidentCause(NamedTuple):
+class SharedIncidentCauseKey(NamedTuple):
     """Incidents with an equal one are about one fault."""
 
     what: str
@@ -50,34 +50,34 @@ class SharedIncidentCause(NamedTuple):
 
 def derive_shared_cause_of_incident(
     probe: ProbeInfo, rule: str, reason: str, facts: Mapping[str, Json]
-) -> SharedIncidentCause | None:
+) -> SharedIncidentCauseKey | None:
     """None if it is unknown what broke. `facts`: the evidence of the result that opened the incident.
 
     The first that applies: Watchdog itself; the resolver; the URL of a broker or database, without credentials; the
     address, if it is unreachable; host and port.
     """
     if rule in WATCHDOG_FAULT_RULE_NAMES:
-        return SharedIncidentCause("Watchdog itself")
+        return SharedIncidentCauseKey("Watchdog itself")
     family = reasons.get_reason_family(reason)
     has_response = family not in _NO_RESPONSE_REASON_FAMILIES or reason in _RESPONSE_STARTED_REASONS
     response_family = family if has_response else ""
     if family == "dns" or reason in _DNS_RESOLVER_FAULT_REASONS:
-        return SharedIncidentCause(_DNS_RESOLVER_CAUSE_TEXT)
+        return SharedIncidentCauseKey(_DNS_RESOLVER_CAUSE_TEXT)
     redirected_to = facts.get("redirected_to")
-    url = _parse_target_url(redirected_to if isinstance(redirected_to, str) else probe.target)
+    url = _parse_url_of_target_if_any(redirected_to if isinstance(redirected_to, str) else probe.target)
     if url is None:
         return None
     if url.scheme not in _DEFAULT_HTTP_PORTS:
-        return SharedIncidentCause(url.normalized, response_family)
+        return SharedIncidentCauseKey(url.normalized, response_family)
     if reason in _UNREACHABLE_ADDRESS_REASONS and (address := _strip_ports_and_sort_ip_addresses(facts.get("address"))):
-        return SharedIncidentCause(address)
-    return SharedIncidentCause(url.host_and_port, response_family)
+        return SharedIncidentCauseKey(address)
+    return SharedIncidentCauseKey(url.host_and_port, response_family)
 
 
 def format_display_name_of_shared_cause(what: str, targets: Iterable[str]) -> str:
     """What broke, as people read it. `targets`: of the probes. If the name of one host only cannot be resolved, that
     name and not the resolver."""
-    hosts = {url.host if url else "" for url in map(_parse_target_url, targets)}
+    hosts = {url.host if url else "" for url in map(_parse_url_of_target_if_any, targets)}
     return hosts.pop() or what if what == _DNS_RESOLVER_CAUSE_TEXT and len(hosts) == 1 else what
 
 
@@ -102,7 +102,7 @@ class _ParsedTargetUrl(NamedTuple):
         return f"{self.scheme}://{self.host_and_port}{self.path}"
 
 
-def _parse_target_url(target: str) -> _ParsedTargetUrl | None:
+def _parse_url_of_target_if_any(target: str) -> _ParsedTargetUrl | None:
     """The URL at the beginning of a target, with the defaults of its scheme; None for anything else, such as a
     command."""
     match = _TARGET_URL_PARTS_PATTERN.fullmatch(target.partition(", ")[0].rstrip("/"))

@@ -34,11 +34,11 @@ class TransitionKind(StrEnum):
     MAINTENANCE_BEGAN = "maintenance_began"
     """By a person, who may have planned it for later. What the configuration schedules is no transition: it is known
     beforehand."""
-    MAINTENANCE_ENDED = "maintenance_ended"
+    MAINTENANCE_ENDED_BY_PERSON = "maintenance_ended"
     """A person ended it before its time, or cancelled it."""
     PROBE_CREATED = "probe_created"
     """A person created it in the managed file. What the processes run changes with `reloaded`."""
-    PROBE_EDITED = "probe_edited"
+    MANAGED_PROBE_EDITED = "probe_edited"
     PROBE_DELETED = "probe_deleted"
     RECEIVER_TESTED = "receiver_tested"
     """A person tested a destination, which the comment names."""
@@ -61,9 +61,9 @@ TRANSITION_KIND_BY_ACT = {
     OperatorActKind.RESUME: TransitionKind.RESUMED,
     OperatorActKind.RUN_NOW: TransitionKind.RUN_REQUESTED,
     OperatorActKind.BEGIN_MAINTENANCE: TransitionKind.MAINTENANCE_BEGAN,
-    OperatorActKind.END_MAINTENANCE: TransitionKind.MAINTENANCE_ENDED,
+    OperatorActKind.END_MAINTENANCE: TransitionKind.MAINTENANCE_ENDED_BY_PERSON,
     OperatorActKind.CREATE_PROBE: TransitionKind.PROBE_CREATED,
-    OperatorActKind.EDIT_PROBE: TransitionKind.PROBE_EDITED,
+    OperatorActKind.EDIT_PROBE: TransitionKind.MANAGED_PROBE_EDITED,
     OperatorActKind.DELETE_PROBE: TransitionKind.PROBE_DELETED,
     OperatorActKind.TEST_RECEIVER: TransitionKind.RECEIVER_TESTED,
     OperatorActKind.FORGET_JOBS: TransitionKind.JOBS_FORGOTTEN,
@@ -98,7 +98,7 @@ class RecordedTransition(NamedTuple):
     """Its id; empty if the transition is not about one."""
 
 
-class StoredTransitionNumbers(NamedTuple):
+class StoredTransitionNumberRange(NamedTuple):
     """The first and the last number that is stored; both 0 if there is none."""
 
     oldest: int

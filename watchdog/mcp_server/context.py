@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from watchdog.api.service import build_health_check_tool_result, serialize_background_task_health
+from watchdog.api.service import build_health_check_tool_response, serialize_background_task_health
 from watchdog.domain.acts import Actor, ActSubjectKind, OperatorActRefusedError, OperatorInterfaceKind
 from watchdog.domain.model import Json
 from watchdog.domain.text import append_list_hint
@@ -15,7 +15,7 @@ from watchdog.mcp_server.tool_jobs import McpToolRequestError
 from watchdog.probes.base import Probe
 from watchdog.service.acts import ActResultT, ActRunner
 from watchdog.service.clock import Clock
-from watchdog.service.receiver_tests import ReceiverTester, ReceiverTestResult
+from watchdog.service.receiver_tests import DestinationTestResult, ReceiverTester
 from watchdog.service.runner import RetryingProbeRunner
 from watchdog.service.scheduler import MonitoringService
 from watchdog.store.database import Database
@@ -32,7 +32,7 @@ MCP_UNCERTAIN_ACT_TEXT = (
 LIST_TOOL_BY_ACT_SUBJECT = {ActSubjectKind.PROBE: "list_probes", ActSubjectKind.INCIDENT: "list_incidents"}
 
 
-class BackgroundTaskHealthAndTrigger(Protocol):
+class AllBackgroundTasksHealthAndTrigger(Protocol):
     """The internal tasks of a running service. Both methods raise McpToolRequestError."""
 
     async def health(self) -> Json:
@@ -50,7 +50,7 @@ class McpToolContext:
     run_read_query: StoreReadRunner
     runner: RetryingProbeRunner
     probes: Sequence[Probe]
-    service: BackgroundTaskHealthAndTrigger
+    service: AllBackgroundTasksHealthAndTrigger
     is_operator: Callable[[Any], bool]
     run_act_in_store: ActRunner
     get_actor_name: Callable[[Any], str]
@@ -70,7 +70,7 @@ class McpToolContext:
             raise McpToolRequestError("this requires an API key with the operator role; this key has the reader role")
         return Actor(self.get_actor_name(request), OperatorInterfaceKind.MCP)
 
-    async def test_receiver(self, receiver: str, actor: Actor, comment: str) -> list[ReceiverTestResult]:
+    async def test_receiver(self, receiver: str, actor: Actor, comment: str) -> list[DestinationTestResult]:
         """Raises McpToolRequestError."""
         try:
             return await self.receiver_tester.test(receiver, actor, comment, self.run_act_in_store)
@@ -97,7 +97,7 @@ class LocalBackgroundTaskHealthAndTrigger:
         self._service, self._clock = service, clock
 
     async def health(self) -> Json:
-        return build_health_check_tool_result(
+        return build_health_check_tool_response(
             [serialize_background_task_health(task, self._clock()) for task in self._service.tasks.values()]
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
-from watchdog.api.service import build_health_check_tool_result, serialize_slot_claim_task_health
+from watchdog.api.service import build_health_check_tool_response, serialize_slot_claim_task_health
 from watchdog.domain.model import Json
 from watchdog.domain.watermark import describe_outdated_watermark_with_advice
 from watchdog.mcp_server.tool_jobs import McpToolRequestError
@@ -51,7 +51,7 @@ class RemoteBackgroundTaskControl:
         error = describe_outdated_watermark_with_advice(claimed_until, now)
         lag_ms = None if claimed_until is None else max(now - claimed_until, 0)
         task = serialize_slot_claim_task_health(last_run_at=claimed_until, staleness_ms=lag_ms, error=error)
-        return build_health_check_tool_result(
+        return build_health_check_tool_response(
             [task], note=f"the other tasks cannot be checked from here: {unreachable_reason}"
         )
 
@@ -93,7 +93,7 @@ class RemoteBackgroundTaskControl:
         )
         try:
             async with asyncio.timeout(REMOTE_WATCHDOG_CALL_TIMEOUT_S):
-                await session.run(result)
+                await session.run_mcp_session_into_result(result)
         except (ProbeError, TimeoutError) as e:
             raise WatchdogUnreachableError(f"no usable response from {self._url}: {e or 'timed out'}") from None
         if result.tool_is_error:

@@ -31,11 +31,11 @@ from watchdog.probes.base import Probe
 from watchdog.service.acts import request_run
 from watchdog.service.registration import compute_max_result_lateness
 from watchdog.service.requested_runs import (
-    RequestedRunWithoutResultError,
+    RequestedRunResultTimeoutError,
     wait_for_requested_run_result,
 )
 from watchdog.service.run_once import (
-    find_probe_by_name_or_id,
+    find_probe_by_name_or_id_or_raise,
     find_runnable_probe,
     run_probe_on_demand_without_recording,
 )
@@ -83,11 +83,11 @@ class McpTools:
         oldest. Empty while nothing is wrong. incident: the id for get_incident.
         """
 
-        def query(connection: Connection) -> McpToolResult:
+        def read_service_findings(connection: Connection) -> McpToolResult:
             answer: McpToolResult = serialize_watchdog_finding_list(status.list_service_findings(connection))
             return answer
 
-        return await self._run_query(query)
+        return await self._run_query(read_service_findings)
 
     async def trigger_task(
         self,
@@ -120,12 +120,12 @@ class McpTools:
 
         now = self._context.runner.clock()
 
-        def query(connection: Connection) -> McpToolResult:
+        def read_probe_list(connection: Connection) -> McpToolResult:
             statuses = [s for s in status.list_probe_statuses(connection, now=now) if state in (None, s.state.value)]
             answer: McpToolResult = serialize_probe_list(statuses[:limit], total=len(statuses))
             return answer
 
-        return await self._run_query(query)
+        return await self._run_query(read_probe_list)
 
     async def get_probe(
         self, id: Annotated[str, Field(description="A probe's id or name, as in list_probes.")]
@@ -135,14 +135,14 @@ class McpTools:
         """
         probe_id, now = self._find_probe(id).id, self._context.runner.clock()
 
-        def query(connection: Connection) -> McpToolResult:
+        def read_incident_list(connection: Connection) -> McpToolResult:
             statuses = status.list_probe_statuses(connection, probe_id, now=now)
             if not statuses:
                 raise McpToolRequestError(f"probe {probe_id} is not in the database yet: try again in 10 s")
             config_yaml_text = load_probe_config_yaml_text(connection, statuses[0].probe.database_id)
             return {**serialize_probe_detail(statuses[0], config_yaml_text)}
 
-        return await self._run_query(query)
+        return await self._run_query(read_incident_list)
 
     async def list_incidents(
         self,
@@ -160,7 +160,7 @@ class McpTools:
         probe_id = None if probe is None else self._find_probe(probe).id
         is_open = {"open": True, "resolved": False}.get(state)
 
-        def query(connection: Connection) -> McpToolResult:
+        def read_incident_detail(connection: Connection) -> McpToolResult:
             records: list[IncidentRecord] = []
             if probe_id is None:
                 records = status.list_incidents(connection, is_open=is_open, limit=limit)
@@ -172,7 +172,7 @@ class McpTools:
             answer: McpToolResult = serialize_incident_list(records)
             return answer
 
-        return await self._run_query(query)
+        return await self._run_query(read_incident_detail)
 
     async def get_incident(self, id: Annotated[str, Field(description="An id from list_incidents.")]) -> McpToolResult:
         """One incident: the last good, the first bad and the latest result with evidence, bad_count (bad results in a
@@ -208,23 +208,23 @@ class McpTools:
         operator = self._require_operator(ctx)
         chosen = self._find_probe(probe, find_runnable_probe)
 
-        async def run() -> Json:
+        async def run_chosen_probe_and_serialize_run() -> Json:
             if record:
-                return await self._run_in_service(chosen, operator)
+                return await self._request_run_and_wait_for_result(chosen, operator)
             return serialize_on_demand_run(await run_probe_on_demand_without_recording(self._context.runner, chosen))
 
         time_limit_ms = compute_max_result_lateness(chosen) if record else chosen.run_time_limit_ms
         timeout_s = time_limit_ms / 1000 + PROBE_RUN_TOOL_JOB_TIMEOUT_MARGIN_S
-        return await self._run_as_tool_job(ctx, f"run of {chosen.id}", timeout_s, run)
+        return await self._run_as_tool_job(ctx, f"run of {chosen.id}", timeout_s, run_chosen_probe_and_serialize_run)
 
-    async def _run_in_service(self, probe: Probe, operator: Actor) -> Json:
+    async def _request_run_and_wait_for_result(self, probe: Probe, operator: Actor) -> Json:
         """Raises McpToolRequestError."""
         requested = await self._context.run_act(
             lambda database, now: request_run(database, probe.id, operator, "", now)
         )
         try:
             stored = await wait_for_requested_run_result(self._context.run_query, requested, self._context.runner.clock)
-        except RequestedRunWithoutResultError as e:
+        except RequestedRunResultTimeoutError as e:
             raise McpToolRequestError(str(e)) from None
         return serialize_requested_run(requested.registered.policy, stored.result, stored.evidence or Evidence())
 
@@ -254,7 +254,7 @@ class McpTools:
             raise self._to_tool_error(e) from None
 
     def _find_probe(
-        self, name: str, find_by_name: Callable[[Sequence[Probe], str], Probe] = find_probe_by_name_or_id
+        self, name: str, find_by_name: Callable[[Sequence[Probe], str], Probe] = find_probe_by_name_or_id_or_raise
     ) -> Probe:
         try:
             return find_by_name(self._context.probes, name)

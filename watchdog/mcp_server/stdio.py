@@ -14,10 +14,10 @@ from watchdog.mcp_server.context import McpToolContext
 from watchdog.mcp_server.remote_service import RemoteBackgroundTaskControl
 from watchdog.mcp_server.tool_jobs import WatchdogMcpToolJobRunner
 from watchdog.net import NetworkAccess
-from watchdog.service.acts import run_act
+from watchdog.service.acts import run_act_in_writer_thread_with_timeout
 from watchdog.service.clock import read_wall_clock_ms
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
-from watchdog.service.receiver_tests import ConfiguredDestinations, ReceiverTester
+from watchdog.service.receiver_tests import ConfiguredReceiverTestDependencies, ReceiverTester
 from watchdog.service.runner import RetryingProbeRunner
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.database import Database
@@ -45,10 +45,10 @@ async def serve_mcp_stdio(
             context = McpToolContext(
                 *(store_executor.run_read_query, runner, config.probes, remote_service),
                 is_operator=lambda _: True,
-                run_act_in_store=partial(run_act, store_executor),
+                run_act_in_store=partial(run_act_in_writer_thread_with_timeout, store_executor),
                 get_actor_name=lambda _: user,
                 receiver_tester=ReceiverTester(
-                    ConfiguredDestinations(
+                    ConfiguredReceiverTestDependencies(
                         config.build_notifiers_by_destination(), network, loaded_config.mask, read_wall_clock_ms
                     )
                 ),

@@ -75,7 +75,7 @@ def _parse_certificate(der: bytes) -> Certificate | None:
         parsed = x509.load_der_x509_certificate(der)
     except (ValueError, x509.InvalidVersion):
         return None
-    names, issuer_is_published = _read_certificate_extensions(parsed)
+    names, issuer_is_published = _read_subject_alt_names_and_whether_issuer_published(parsed)
     return Certificate(
         subject=parsed.subject.rfc4514_string(),
         issuer=parsed.issuer.rfc4514_string(),
@@ -90,7 +90,7 @@ def _parse_certificate(der: bytes) -> Certificate | None:
     )
 
 
-def _read_certificate_extensions(certificate: x509.Certificate) -> tuple[tuple[str, ...], bool]:
+def _read_subject_alt_names_and_whether_issuer_published(certificate: x509.Certificate) -> tuple[tuple[str, ...], bool]:
     """The subject alternative names, and whether the issuer is published. Nothing if any extension is malformed."""
     from cryptography import x509
     from cryptography.x509.oid import AuthorityInformationAccessOID

@@ -17,7 +17,7 @@ from watchdog.net.name_lookup import SharedDnsResolver, SocketAddress
 from watchdog.net.own_network import (
     DefaultRouteReader,
     read_default_route_families,
-    translate_error_of_missing_default_route,
+    translate_network_error_of_missing_ip_default_route,
 )
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.tls import TlsConfig, TlsFileVersions, create_ssl_context, read_tls_file_change_stamps
@@ -62,7 +62,7 @@ class TcpConnector:
         if not allowed:
             raise _build_address_blocked_error(addresses[0][1][0], allow_private_addresses)
         phase_timer.facts["address"] = ", ".join(format_socket_address(address) for _, address in allowed)
-        phase_timer.start_phase("connect")
+        phase_timer.start_nestable_phase("connect")
         try:
             sock = await _connect_happy_eyeballs(allowed)
         except _NoAddressConnectedError as failed:
@@ -77,7 +77,7 @@ class TcpConnector:
         try:
             return await self._name_lookups.resolve(host, port, phase_timer)
         except socket.gaierror as dns_error:
-            own_error = translate_error_of_missing_default_route(dns_error, None, self.read_default_routes)
+            own_error = translate_network_error_of_missing_ip_default_route(dns_error, None, self.read_default_routes)
             raise own_error or build_probe_error_from_dns_error(dns_error, host) from None
 
     def _select_connect_error(self, failures: Sequence[tuple[SocketAddress, OSError]]) -> ProbeError:
@@ -87,7 +87,7 @@ class TcpConnector:
         return next((error for error in errors if error.reason != WATCHDOG_NETWORK_FAULT_REASON), errors[0])
 
     def _translate_connect_error(self, family: socket.AddressFamily, os_error: OSError) -> ProbeError:
-        own_error = translate_error_of_missing_default_route(os_error, family, self.read_default_routes)
+        own_error = translate_network_error_of_missing_ip_default_route(os_error, family, self.read_default_routes)
         if error := own_error or build_probe_error_from_exception(os_error):
             return error
         raise os_error

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from watchdog.net.url import ParsedHttpUrl
 
 MAX_COOKIES_PER_ORIGIN = 50
-MAX_COOKIE_HEADER_BYTES = 8 * 1024
+MAX_SENT_COOKIE_HEADER_BYTES = 8 * 1024
 """Of all cookies in a request."""
 
 
@@ -42,7 +42,7 @@ class RunCookieJar:
             if path == cookie_path or path.startswith(cookie_path.rstrip("/") + "/")
         ]
         header = "; ".join(pair for _, pair in sorted(matching, key=lambda item: -len(item[0])))
-        return header if len(header) <= MAX_COOKIE_HEADER_BYTES else ""
+        return header if len(header) <= MAX_SENT_COOKIE_HEADER_BYTES else ""
 
 
 def _parse_cookie_attributes(texts: Iterable[str]) -> dict[str, str]:

@@ -76,7 +76,7 @@ class ProbeError(Exception):
         if self.reason == "timeout.exceeded":
             self.reason = get_timeout_reason_of_phase(self.phase)
         if self.reason in _INTERRUPTED_CONNECTION_REASONS or self.message == "timed out":
-            self.message += describe_phase_activity(self.phase, self.message)
+            self.message += build_while_phase_suffix(self.phase, self.message)
 
 
 _INTERRUPTED_CONNECTION_REASONS = (
@@ -86,7 +86,7 @@ _INTERRUPTED_CONNECTION_REASONS = (
 """Their messages name the phase that they interrupted."""
 
 
-def describe_phase_activity(phase: str | None, message: str = "") -> str:
+def build_while_phase_suffix(phase: str | None, message: str = "") -> str:
     """ " while connecting"; empty if the phase is unknown, or if the message states it."""
     activity = PHASE_DESCRIPTIONS.get(phase or "")
     return f" while {activity}" if activity and " while " not in message else ""
@@ -94,7 +94,7 @@ def describe_phase_activity(phase: str | None, message: str = "") -> str:
 
 def build_timeout_error(timeout_s: float, phase: str | None) -> ProbeError:
     """A step of a run took longer than `timeout_s`, in this phase."""
-    message = f"timed out after {format_duration(timeout_s * 1000)}{describe_phase_activity(phase)}"
+    message = f"timed out after {format_duration(timeout_s * 1000)}{build_while_phase_suffix(phase)}"
     reason = get_timeout_reason_of_phase(phase)
     is_internal = get_reason_entry(reason).scope is ReasonCategory.ERROR
     return ProbeError(reason, message, phase, retryable=True, is_internal=is_internal)

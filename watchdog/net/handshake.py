@@ -66,7 +66,7 @@ class TlsHandshaker:
         """Upgrades the connection and times the phase `tls`. None: no certificate can be read. Raises ProbeError and
         OSError."""
         context = self.connector.get_ssl_context(self.tls)
-        phase_timer.start_phase("tls")
+        phase_timer.start_nestable_phase("tls")
         try:
             await writer.start_tls(context, server_hostname=self._server_name)
         except ssl.SSLError as ssl_error:
@@ -105,7 +105,7 @@ class TlsHandshaker:
         inspection = await self._inspect_server_without_verification()
         explained = (
             self._explain_refusal_by_client_certificate(error, inspection)
-            or self._explain_certificate_error(error, inspection)
+            or self._build_explained_certificate_error(error, inspection)
             or error
         )
         if inspection.chain:
@@ -153,7 +153,7 @@ class TlsHandshaker:
             return error
         return ProbeError.from_reason("protocol.tls_required")
 
-    def _explain_certificate_error(
+    def _build_explained_certificate_error(
         self, error: ProbeError, inspection: _UnverifiedTlsHandshakeResult
     ) -> ProbeError | None:
         if not inspection.chain:

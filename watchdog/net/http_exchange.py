@@ -40,12 +40,12 @@ class HttpResponseReader:
         """What has arrived so far, as evidence."""
         if self._body is None:
             return Evidence({}, self._response_start.decode(errors="replace"))
-        facts = {"status": self._status, "received": self._body.progress}
+        facts = {"status": self._status, "received": self._body.progress_text}
         body_start = self._body.decompressed_body_start[:MAX_RESPONSE_BODY_EXCERPT_BYTES].decode(errors="replace")
         return Evidence(facts, f"{self._head_text}\n\n{body_start}".rstrip())
 
     async def read(self) -> tuple[h11.Response, dict[str, str], BoundedBodyCollector]:
-        self._phase_timer.start_phase("first_byte")
+        self._phase_timer.start_nestable_phase("first_byte")
         try:
             response = await self._read_response_head()
             headers = combine_response_headers(response)
@@ -65,7 +65,7 @@ class HttpResponseReader:
                 self._switch_phase_timer_to_body()
                 return event
             self._phase_timer.end_phase("body")  # proxies send interim responses before the service has responded
-            self._phase_timer.start_phase("first_byte")
+            self._phase_timer.start_nestable_phase("first_byte")
         raise ProbeError.from_reason("protocol.no_final_response", limit=str(MAX_INTERIM_RESPONSES))
 
     async def _read_body(self, headers: dict[str, str]) -> BoundedBodyCollector:
@@ -78,7 +78,7 @@ class HttpResponseReader:
             if self._raw_bytes_read >= max_raw_bytes:
                 body.mark_body_too_long()
                 break
-        body.finish()
+        body.finish_and_require_complete_body()
         return body
 
     async def _read_next_h11_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
@@ -100,7 +100,7 @@ class HttpResponseReader:
     def _switch_phase_timer_to_body(self) -> None:
         if self._phase_timer.current_phase == "first_byte":
             self._phase_timer.end_phase("first_byte")
-            self._phase_timer.start_phase("body")
+            self._phase_timer.start_nestable_phase("body")
 
     def _build_malformed_response_error(self, error: h11.RemoteProtocolError) -> ProbeError:
         translated = build_probe_error_from_exception(error) or ProbeError.from_reason(

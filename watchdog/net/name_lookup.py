@@ -57,10 +57,10 @@ class SharedDnsResolver:
         lookup = self._lookups.get(host) or self._start_dns_lookup(host)
         await asyncio.sleep(0)  # starts a lookup that finds a free thread
         if not lookup.started.is_set():
-            phase_timer.start_phase("lookup_queue")
+            phase_timer.start_nestable_phase("lookup_queue")
             await lookup.started.wait()
             phase_timer.end_phase("lookup_queue")
-        phase_timer.start_phase("dns")
+        phase_timer.start_nestable_phase("dns")
         try:
             await asyncio.wait([lookup.task])  # which goes on if this run is cancelled
         except asyncio.CancelledError:

@@ -66,7 +66,7 @@ def read_static_host_names(path: Path = HOSTS_FILE) -> frozenset[str]:
     return frozenset(name.lower() for line in lines for name in line.partition("#")[0].split()[1:])
 
 
-def translate_error_of_missing_default_route(
+def translate_network_error_of_missing_ip_default_route(
     error: OSError, family: socket.AddressFamily | None, read_default_routes: DefaultRouteReader
 ) -> ProbeError | None:
     """The error of a connection or name lookup that fails because this machine has no default route; None: another one.

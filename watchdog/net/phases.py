@@ -69,7 +69,7 @@ class PhaseTimer:
         self._completed_ms: dict[str, float] = {}
         self._open_phases: list[_OpenPhase] = []
 
-    def start_phase(self, phase: str) -> None:
+    def start_nestable_phase(self, phase: str) -> None:
         self._open_phases.append(_OpenPhase(phase, self._clock()))
 
     def end_phase(self, phase: str) -> None:
@@ -87,7 +87,7 @@ class PhaseTimer:
     @contextmanager
     def measure(self, phase: str) -> Iterator[None]:
         """Times a phase. A cancelled phase stays open, so that a timeout can name it."""
-        self.start_phase(phase)
+        self.start_nestable_phase(phase)
         try:
             yield
         except Exception:

@@ -42,7 +42,7 @@ class BoundedBodyCollector:
         self._is_identity = self._decoder is not None and self._decoder.is_body_uncompressed
 
     @property
-    def progress(self) -> str:
+    def progress_text(self) -> str:
         """What has arrived so far: "300 of 5000 bytes"."""
         return f"{self.encoded_bytes}{f' of {self._declared_length}' if self._declared_length else ''} bytes"
 
@@ -90,7 +90,7 @@ class BoundedBodyCollector:
         del self._encoded[self.max_bytes if self._is_identity else 0 :]
         del self._decoded[self.max_bytes :]
 
-    def finish(self) -> None:
+    def finish_and_require_complete_body(self) -> None:
         """Checks that the body is complete, unless it is not decoded yet. Raises ProbeError."""
         decoder, self._decoder = self._decoder, None
         if not self._is_undecoded:

@@ -67,7 +67,7 @@ class SecretMask:
             return self
         return SecretMask(self.secrets | other.secrets, self.target_secrets | other.target_secrets)
 
-    def adopt(self, other: SecretMask) -> None:
+    def use_secrets_of(self, other: SecretMask) -> None:
         """Mask the same as `other` from now on, wherever this mask is used."""
         self.secrets, self.target_secrets = other.secrets, other.target_secrets
         self._substitute, self._target_pattern = other._substitute, other._target_pattern

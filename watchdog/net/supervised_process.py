@@ -87,7 +87,7 @@ class SupervisedProcess:
         self.left_processes = tuple(LeftoverProcess(name, pid) for name, pid in report.get("remaining", ()))
         self.ended.set()
 
-    def terminate(self) -> None:
+    def send_sigterm(self) -> None:
         """Sends SIGTERM to the process group of the command."""
         if self._control is not None:
             self._control.write(b"terminate\n")

@@ -52,7 +52,7 @@ class ProcessTreeSupervisor:
             signal.signal(number, lambda *_: None)
         set_prctl_option(PR_SET_CHILD_SUBREAPER, 1)
 
-    def run(self) -> None:
+    def supervise_until_no_process_is_left(self) -> None:
         """Returns when the control socket has closed and no process is left."""
         request = self._control.makefile("r").readline()
         if request and self._start_command(json.loads(request)):
@@ -204,4 +204,4 @@ def read_program_name_of_pid(pid: int) -> str:
 if __name__ == "__main__":
     with socket.socket(fileno=int(sys.argv[1])) as control_socket:
         control_socket.set_inheritable(False)
-        ProcessTreeSupervisor(control_socket).run()
+        ProcessTreeSupervisor(control_socket).supervise_until_no_process_is_left()

@@ -19,7 +19,7 @@ _JSON_SURROGATE_ESCAPE_PATTERN = re.compile(
     r"(\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
 )
 """An escaped backslash or a pair of surrogates in JSON, which are valid, or one surrogate, which is not."""
-_MAX_JSON_INTEGER_DIGITS = 300
+_MAX_FINITE_JSON_INTEGER_DIGITS = 300
 """A longer number becomes infinite, as in browsers."""
 
 
@@ -62,7 +62,7 @@ def decode_body_text(data: bytes, content_type: str = "") -> str:
             return data.decode(errors="replace")
 
 
-def parse_json_leniently(text: str) -> Json:
+def parse_json_with_lone_surrogates_and_huge_numbers(text: str) -> Json:
     """Reads what browsers read: also half of a pair of surrogates, as of an emoji that was cut, and numbers of any
     length. Raises ValueError and RecursionError."""
     if "\\u" in text:
@@ -76,13 +76,13 @@ def parse_json_leniently(text: str) -> Json:
 
 
 def _parse_json_integer_or_float_if_large(digits: str) -> int | float:
-    return int(digits) if len(digits) <= _MAX_JSON_INTEGER_DIGITS else float(digits)
+    return int(digits) if len(digits) <= _MAX_FINITE_JSON_INTEGER_DIGITS else float(digits)
 
 
 def parse_json_with_problem(text: str) -> tuple[Json, JsonParseProblem | None]:
     """The value, or the text itself and why it is no JSON."""
     try:
-        return parse_json_leniently(text), None
+        return parse_json_with_lone_surrogates_and_huge_numbers(text), None
     except json.JSONDecodeError as error:
         if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated"):
             size = f"{len(text)} characters" if text.strip() else "it is empty"

@@ -25,19 +25,19 @@ async def run_in_daemon_thread(function: Callable[[], T], thread_name: str) -> T
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
-    def settle(set_outcome: Callable[[], None]) -> None:
+    def set_future_outcome_unless_done(set_outcome: Callable[[], None]) -> None:
         if not future.done():
             set_outcome()
 
-    def run() -> None:
+    def run_function_and_settle_future() -> None:
         try:
             set_outcome = partial(future.set_result, function())
         except BaseException as error:
             set_outcome = partial(future.set_exception, error)
         with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(settle, set_outcome)
+            loop.call_soon_threadsafe(set_future_outcome_unless_done, set_outcome)
 
-    Thread(target=run, name=thread_name, daemon=True).start()
+    Thread(target=run_function_and_settle_future, name=thread_name, daemon=True).start()
     return await future
 
 

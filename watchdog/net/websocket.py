@@ -22,7 +22,7 @@ WEBSOCKET_OPEN_TIMEOUT_S = 20.0
 WEBSOCKET_PING_INTERVAL_S = WEBSOCKET_PING_TIMEOUT_S = 20.0
 """A connection without any response to a ping counts as lost."""
 WEBSOCKET_CLOSE_TIMEOUT_S = 1.0
-_INVALID_ADDRESS_TEXT = "the address of the socket is not valid"
+_INVALID_WEBSOCKET_URL_TEXT = "the address of the socket is not valid"
 _MESSAGE_TOO_BIG_CLOSE_CODE, _INTERNAL_ERROR_CLOSE_CODE = 1009, 1011
 
 
@@ -39,7 +39,7 @@ class WebSocket:
         try:
             message = await self._connection.recv()
         except ConnectionClosed as error:
-            raise self._describe_end(error) from None
+            raise self._build_error_of_websocket_end(error) from None
         return message if isinstance(message, str) else bytes(message).decode(errors="replace")
 
     async def send(self, text: str) -> None:
@@ -48,13 +48,13 @@ class WebSocket:
         try:
             await self._connection.send(text)
         except ConnectionClosed as error:
-            raise self._describe_end(error) from None
+            raise self._build_error_of_websocket_end(error) from None
 
     async def close(self) -> None:
         """Returns within WEBSOCKET_CLOSE_TIMEOUT_S or soon after it. Raises nothing."""
         await self._connection.close()
 
-    def _describe_end(self, error: ConnectionClosed) -> ProbeError:
+    def _build_error_of_websocket_end(self, error: ConnectionClosed) -> ProbeError:
         """The text that a server gives as its reason is not quoted."""
         if error.rcvd is not None and error.rcvd_then_sent is not False:
             return ProbeError("connection.closed", f"the server closed the connection (code {error.rcvd.code})")
@@ -72,12 +72,12 @@ async def open_websocket(connector: TcpConnector, url: str, *, max_message_bytes
     phase_timer = PhaseTimer()
     try:
         async with asyncio.timeout(WEBSOCKET_OPEN_TIMEOUT_S):
-            return await _open_websocket(connector, url, phase_timer, max_message_bytes)
+            return await _connect_websocket(connector, url, phase_timer, max_message_bytes)
     except TimeoutError:
         raise ProbeError("timeout.exceeded", f"no response within {WEBSOCKET_OPEN_TIMEOUT_S:g} s") from None
 
 
-async def _open_websocket(
+async def _connect_websocket(
     connector: TcpConnector, url: str, phase_timer: PhaseTimer, max_message_bytes: int
 ) -> WebSocket:
     from websockets.asyncio.client import connect
@@ -86,7 +86,7 @@ async def _open_websocket(
     try:
         parsed = parse_http_url(f"http{url.removeprefix('ws')}")
     except ValueError:
-        raise ProbeError("protocol.invalid_response", _INVALID_ADDRESS_TEXT) from None
+        raise ProbeError("protocol.invalid_response", _INVALID_WEBSOCKET_URL_TEXT) from None
     ssl_context = connector.get_ssl_context(TlsConfig()) if parsed.scheme == "https" else None
     try:
         sock = await connector.connect(parsed.host, parsed.port, phase_timer, allow_private_addresses=True)
@@ -111,7 +111,7 @@ async def _open_websocket(
         )
     except (WebSocketException, ValueError):  # it quotes the address
         sock.close()
-        raise ProbeError("protocol.invalid_response", _INVALID_ADDRESS_TEXT) from None
+        raise ProbeError("protocol.invalid_response", _INVALID_WEBSOCKET_URL_TEXT) from None
     except BaseException:
         sock.close()
         raise

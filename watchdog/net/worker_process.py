@@ -94,7 +94,7 @@ async def _start_worker_process() -> _WorkerProcessHandles:
             raise
     try:
         worker = _WorkerProcessHandles(process, *await asyncio.open_unix_connection(sock=own_end))
-        await _send_with_size_header(worker.writer, pickle.dumps(sys.path))
+        await _send_length_prefixed_message(worker.writer, pickle.dumps(sys.path))
     except BaseException:
         process.kill()
         reap_in_daemon_thread(process)
@@ -105,7 +105,7 @@ async def _start_worker_process() -> _WorkerProcessHandles:
 async def _call_worker_process(worker: _WorkerProcessHandles, request: bytes) -> tuple[bool, Any]:
     """Whether the function has returned, and its result, or else what it has raised."""
     try:
-        await _send_with_size_header(worker.writer, request)
+        await _send_length_prefixed_message(worker.writer, request)
         [size] = struct.unpack(
             worker_program.MESSAGE_LENGTH_PREFIX_STRUCT_FORMAT,
             await worker.reader.readexactly(worker_program.MESSAGE_LENGTH_PREFIX_BYTES),
@@ -121,7 +121,7 @@ async def _call_worker_process(worker: _WorkerProcessHandles, request: bytes) ->
     return response
 
 
-async def _send_with_size_header(writer: asyncio.StreamWriter, data: bytes) -> None:
+async def _send_length_prefixed_message(writer: asyncio.StreamWriter, data: bytes) -> None:
     writer.write(struct.pack(worker_program.MESSAGE_LENGTH_PREFIX_STRUCT_FORMAT, len(data)))
     for start in range(0, len(data), WORKER_REQUEST_WRITE_CHUNK_BYTES):
         writer.write(data[start : start + WORKER_REQUEST_WRITE_CHUNK_BYTES])

@@ -56,7 +56,7 @@ def _build_alertmanager_alert(
     member: IncidentWithProbe, context: AlertMessageContext, public_url: str
 ) -> dict[str, Json]:
     incident, labels = member.incident, _build_alertmanager_labels(member)
-    is_over = context.event is IncidentEvent.RESOLVED or (bool(context.members) and member.is_over)
+    is_over = context.event is IncidentEvent.RESOLVED or (bool(context.members) and member.is_resolved_and_not_flapping)
     return {
         "status": "resolved" if is_over else "firing",
         "labels": labels,
@@ -92,7 +92,9 @@ def _build_alertmanager_annotations(member: IncidentWithProbe, context: AlertMes
     cause = to_safe_single_line(incident.message or incident.reason, MAX_MESSAGE_CAUSE_CHARS)
     annotations = {
         "summary": f"{'Test: ' * context.is_test}{name}: {cause}",
-        "description": "" if context.members else _format_alert_description(compose_alert_message(context)),
+        "description": ""
+        if context.members
+        else _format_headline_and_body_of_alert_message(compose_alert_message(context)),
         "reason": incident.reason,
         "incident": incident.id,
         "runbook_url": probe.runbook,
@@ -101,8 +103,8 @@ def _build_alertmanager_annotations(member: IncidentWithProbe, context: AlertMes
     return {name: replace_nbsp(value) for name, value in annotations.items() if value}
 
 
-def _format_alert_description(message: AlertMessage) -> str:
-    return f"{message.headline_or_change_text}\n\n{render_alert_text_body(message)}"
+def _format_headline_and_body_of_alert_message(message: AlertMessage) -> str:
+    return f"{message.change_text_or_headline}\n\n{render_alert_text_body(message)}"
 
 
 def _find_entries_common_to_mappings(entries: Sequence[Mapping[str, str]]) -> dict[str, str]:

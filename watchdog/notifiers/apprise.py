@@ -52,7 +52,7 @@ _NOTIFY_TYPE_BY_SEVERITY: Mapping[Severity, Literal["failure", "warning", "info"
     Severity.WARNING: "warning",
     Severity.INFO: "info",
 }
-_MENTION_OR_LINK_PATTERN = re.compile(r"(?<![\w.])@(?=\w)|<(?=[@!#&]|\w+:)|(?<=\])\(")
+_CHAT_MENTION_OR_LINK_START_PATTERN = re.compile(r"(?<![\w.])@(?=\w)|<(?=[@!#&]|\w+:)|(?<=\])\(")
 _LOOKALIKE_BY_MENTION_OR_LINK_CHARACTER = {"@": "\uff20", "<": "\u2039", "(": " ("}
 
 
@@ -120,7 +120,7 @@ class AppriseNotifier(Notifier):
         delivery = _AppriseDelivery(url.get_secret_value(), request.alert_context)
         try:
             async with asyncio.timeout(APPRISE_TIMEOUT_S):
-                await run_in_daemon_thread(delivery.run, "apprise")
+                await run_in_daemon_thread(delivery.deliver_or_raise, "apprise")
         except TimeoutError:
             raise NotificationDeliveryError(
                 "timeout.exceeded",
@@ -140,7 +140,7 @@ class _AppriseDelivery:
         message = compose_alert_message(context)
         self.url, self.notify_type = url, _choose_apprise_notify_type(context)
         self.title = neutralize_mentions_and_links(
-            replace_nbsp(f"{message.state_symbol} {message.headline_or_change_text}")
+            replace_nbsp(f"{message.state_symbol} {message.change_text_or_headline}")
         )
         self.body = neutralize_mentions_and_links(render_alert_text_body(message))
         self._permit_to_start = threading.Lock()
@@ -149,7 +149,7 @@ class _AppriseDelivery:
         """Whether nothing was sent, and nothing will be."""
         return self._permit_to_start.acquire(blocking=False)
 
-    def run(self) -> None:
+    def deliver_or_raise(self) -> None:
         """Raises NotificationDeliveryError unless the service has accepted the message."""
         with _AppriseThreadLogHandler() as log:
             service = _create_apprise_service(self.url, log)
@@ -161,7 +161,7 @@ class _AppriseDelivery:
                     title=self.title, body=self.body, notify_type=self.notify_type, body_format="text"
                 )
             except Exception as error:
-                log.add(f"{type(error).__name__} inside Apprise")
+                log.append_warning(f"{type(error).__name__} inside Apprise")
             if not is_accepted:
                 has_several_targets = len(service) > 1
                 raise NotificationDeliveryError(
@@ -196,9 +196,9 @@ class _AppriseThreadLogHandler(logging.Handler):
         text = record.getMessage()
         self.names_lost_response |= _LOST_RESPONSE_PATTERN.search(text) is not None
         if record.levelno >= logging.WARNING:
-            self.add(text)
+            self.append_warning(text)
 
-    def add(self, warning: str) -> None:
+    def append_warning(self, warning: str) -> None:
         self._warnings.append(warning)
 
     def format_last_masked_warning(self, url: str) -> str:
@@ -209,7 +209,9 @@ class _AppriseThreadLogHandler(logging.Handler):
 
 def neutralize_mentions_and_links(text: str) -> str:
     """The text without mentions and links that a service may interpret: some parse plain text as well."""
-    return _MENTION_OR_LINK_PATTERN.sub(lambda match: _LOOKALIKE_BY_MENTION_OR_LINK_CHARACTER[match[0]], text)
+    return _CHAT_MENTION_OR_LINK_START_PATTERN.sub(
+        lambda match: _LOOKALIKE_BY_MENTION_OR_LINK_CHARACTER[match[0]], text
+    )
 
 
 def _create_apprise_service(url: str, log: _AppriseThreadLogHandler) -> NotifyBase:

@@ -10,7 +10,7 @@ from watchdog.domain.text import truncate_at_word
 from watchdog.notifiers.message import AlertMessage
 from watchdog.notifiers.message_fields import AlertMessageField
 from watchdog.notifiers.slack_buttons import (
-    SlackMessageReference,
+    SlackButtonValue,
     build_slack_act_buttons,
     build_slack_details_button,
 )
@@ -33,9 +33,9 @@ def format_slack_fallback_text(message: AlertMessage) -> str:
     return escape_mrkdwn(f"{_choose_slack_state_symbol(message)} {message.summary_text}")
 
 
-def build_slack_blocks(message: AlertMessage, reference: SlackMessageReference | None = None) -> list[Json]:
+def build_slack_blocks(message: AlertMessage, reference: SlackButtonValue | None = None) -> list[Json]:
     """`reference`: of a message whose buttons people can act through; None: they cannot."""
-    headline = f"{_choose_slack_state_symbol(message)} {message.headline_or_change_text}"
+    headline = f"{_choose_slack_state_symbol(message)} {message.change_text_or_headline}"
     header = escape_and_truncate_mrkdwn(headline, MAX_SLACK_HEADER_CHARS)
     header_text = {"type": "plain_text", "text": header, "emoji": not message.is_open}
     blocks: list[Json] = [{"type": "header", "block_id": "header", "text": header_text}]
@@ -76,7 +76,8 @@ def _choose_slack_state_symbol(message: AlertMessage) -> str:
 
 def _format_mrkdwn_field(field: AlertMessageField) -> str:
     text = "".join(
-        _format_mrkdwn_code(part) if index % 2 else escape_mrkdwn(part) for index, part in enumerate(field.text_parts)
+        _format_mrkdwn_code(part) if index % 2 else escape_mrkdwn(part)
+        for index, part in enumerate(field.alternating_text_and_code_parts)
     )
     return " ".join(part for part in (f"*{field.label}*", _format_mrkdwn_code(field.code), text) if part)
 
@@ -114,7 +115,7 @@ def _build_slack_section_block(id: str, text: str) -> Json:
     return {"type": "section", "block_id": id, "text": _build_mrkdwn_object(text)}
 
 
-def _build_slack_buttons(message: AlertMessage, reference: SlackMessageReference | None) -> list[Json]:
+def _build_slack_buttons(message: AlertMessage, reference: SlackButtonValue | None) -> list[Json]:
     """None once the message is over."""
     if not message.is_open:
         return []

@@ -133,7 +133,9 @@ class SmtpServerSettings(ConfigModel):
     def parsed_sender(self) -> Address:
         return _parse_email_sender(self.sender)
 
-    async def send_mail(self, mail: EmailMessage, recipients: tuple[str, ...]) -> dict[str, SmtpRefusal]:
+    async def send_mail_and_get_refused_recipients(
+        self, mail: EmailMessage, recipients: tuple[str, ...]
+    ) -> dict[str, SmtpRefusal]:
         """Sends the email. Returns the recipients that the server refused, maybe all: address -> its reply. Raises
         NotificationDeliveryError."""
         import asyncio
@@ -225,7 +227,7 @@ class EmailNotifier(Notifier):
         remaining = tuple(address for address in self.to if address not in completed)
         if remaining:
             try:
-                replies = await self.server.send_mail(mail, remaining)
+                replies = await self.server.send_mail_and_get_refused_recipients(mail, remaining)
             except NotificationDeliveryError as error:
                 error.partial_receipt = {**error.partial_receipt, "message_id": thread_id or message_id}
                 raise

@@ -88,7 +88,7 @@ def format_email_subject(message: AlertMessage) -> str:
 
 
 def render_email_text_part(message: AlertMessage) -> str:
-    first_line = replace_nbsp(f"{message.state_symbol} {message.headline_or_change_text}")
+    first_line = replace_nbsp(f"{message.state_symbol} {message.change_text_or_headline}")
     return f"{first_line}\n\n{render_alert_text_body(message)}\n"
 
 

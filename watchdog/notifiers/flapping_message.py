@@ -37,16 +37,17 @@ def is_end_of_flapping(context: AlertMessageContext) -> bool:
 
 def format_flapping_notice_title(context: AlertMessageContext, cause: str) -> str:
     """ "API is flapping: 3 incidents in 22 min, last cause: HTTP 503, expected 2xx"."""
-    return f"{_format_alert_name(context)} is flapping: {_describe_incidents(context)}, last cause: {cause}"
+    incidents = _describe_incidents_during_flapping(context)
+    return f"{_format_alert_name(context)} is flapping: {incidents}, last cause: {cause}"
 
 
 def format_flapping_notice_email_subject(context: AlertMessageContext, cause: str) -> str:
     """ "[FLAPPING warning] API: 3 incidents in 22 min, last cause: HTTP 503, expected 2xx"."""
     name, severity = _format_alert_name(context), context.incident.severity
-    return f"[FLAPPING {severity}] {name}: {_describe_incidents(context)}, last cause: {cause}"
+    return f"[FLAPPING {severity}] {name}: {_describe_incidents_during_flapping(context)}, last cause: {cause}"
 
 
-def take_end_from_newest_incident(context: AlertMessageContext) -> AlertMessageContext:
+def take_resolution_and_closure_from_newest_incident(context: AlertMessageContext) -> AlertMessageContext:
     """Lets the message state how the newest incident ended, although the destination may have been notified of an
     earlier one."""
     if not context.flapping_incidents:
@@ -68,14 +69,16 @@ def format_end_of_flapping_title(context: AlertMessageContext) -> str:
 
 def format_end_of_flapping_duration(context: AlertMessageContext) -> str:
     """ "after 9 incidents in 1 h 10 min"."""
-    return f"after {_describe_incidents(context)}"
+    return f"after {_describe_incidents_during_flapping(context)}"
 
 
 def build_flapping_notice_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
     """The newest incidents, and when the next message follows."""
     state = HEALTH_STATE_LABELS[INCIDENT_HEALTH_STATE_BY_RULE.get(context.incident.rule, HealthState.DOWN)].lower()
     text = f"when it has been up or {state} for {format_duration(STABLE_AFTER_MS)}"
-    return AlertMessageField("Incidents", _list_incidents(context)), AlertMessageField("Next message", text)
+    return AlertMessageField("Incidents", _format_flapping_incident_ranges(context)), AlertMessageField(
+        "Next message", text
+    )
 
 
 def build_end_of_flapping_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
@@ -84,7 +87,7 @@ def build_end_of_flapping_fields(context: AlertMessageContext) -> tuple[AlertMes
         return ()
     first, last = context.flapping.first_opened_at, context.flapping.changed_at
     time = format_time_range(first, last, context.now, find_incident_time_zone(context))
-    return AlertMessageField("Incidents", _list_incidents(context)), AlertMessageField("Time", time)
+    return AlertMessageField("Incidents", _format_flapping_incident_ranges(context)), AlertMessageField("Time", time)
 
 
 def build_flapped_before_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
@@ -92,7 +95,7 @@ def build_flapped_before_fields(context: AlertMessageContext) -> tuple[AlertMess
     flapping = context.flapping
     if flapping is None or flapping.end_reason is not FlappingEndReason.STAYS_OPEN:
         return ()
-    text = f"{_describe_incidents(context)}, until {_format_time(context, flapping.changed_at)}"
+    text = f"{_describe_incidents_during_flapping(context)}, until {_format_time(context, flapping.changed_at)}"
     return (AlertMessageField("Flapping", text),)
 
 
@@ -105,22 +108,22 @@ def _format_alert_name(context: AlertMessageContext) -> str:
     return f"{name}: {INCIDENT_SUBJECT_DISPLAY_PREFIX_BY_RULE.get(incident.rule, '')}{subject}"
 
 
-def _describe_incidents(context: AlertMessageContext) -> str:
+def _describe_incidents_during_flapping(context: AlertMessageContext) -> str:
     return "" if context.flapping is None else describe_flapping_incidents(context.flapping)
 
 
-def _list_incidents(context: AlertMessageContext) -> str:
+def _format_flapping_incident_ranges(context: AlertMessageContext) -> str:
     """ "01:26 to 01:31 UTC, 01:35 to 01:38 UTC, since 01:48 UTC"; each with its cause if they have several."""
     incidents = context.flapping_incidents
     has_several_causes = len({incident.message for incident in incidents}) > 1
     parts = []
     for incident in incidents:
         cause = to_safe_single_line(incident.message, MAX_MESSAGE_CAUSE_CHARS // 3)
-        parts.append(f"{_format_incident_range(context, incident)}{f' ({cause})' * has_several_causes}")
+        parts.append(f"{_format_incident_time_range(context, incident)}{f' ({cause})' * has_several_causes}")
     return ", ".join(parts)
 
 
-def _format_incident_range(context: AlertMessageContext, incident: Incident) -> str:
+def _format_incident_time_range(context: AlertMessageContext, incident: Incident) -> str:
     if incident.resolved_at is None:
         return f"since {_format_time(context, incident.since)}"
     return format_time_range(incident.since, incident.resolved_at, context.now, find_incident_time_zone(context))

@@ -27,7 +27,7 @@ from watchdog.notifiers.flapping_message import (
     format_flapping_notice_title,
     is_end_of_flapping,
     is_flapping_notice,
-    take_end_from_newest_incident,
+    take_resolution_and_closure_from_newest_incident,
 )
 from watchdog.notifiers.message_evidence import format_alert_evidence, format_alert_evidence_title
 from watchdog.notifiers.message_fields import (
@@ -44,13 +44,13 @@ from watchdog.notifiers.message_fields import (
 from watchdog.notifiers.message_holds import build_hold_alert_fields, format_hold_change
 from watchdog.notifiers.message_recovery import (
     format_closing_email_subject,
-    format_closing_title_omitting_cause,
     format_ended_cause_suffix,
+    format_incident_end_title_without_cause,
     has_incident_ended_by_recovery,
 )
 from watchdog.notifiers.message_recovery_fields import build_resolved_alert_fields, compute_shown_duration_ms
 from watchdog.notifiers.shared_message import (
-    AlertMessageIncidentLine,
+    AlertMessageLineWithIncidentCount,
     build_multi_incident_alert_fields,
     build_severity_and_group_of_incidents_fields,
     compute_first_start_to_last_end_duration_ms,
@@ -65,7 +65,7 @@ from watchdog.notifiers.shared_message import (
     format_open_incidents_title_with_cause,
     has_recovered_incident,
     is_about_single_probe,
-    is_merged_message,
+    is_merge_of_separate_messages,
 )
 
 
@@ -102,7 +102,7 @@ class AlertMessage:
     probe_url: str
     runbook_url: str
     incident_id: str
-    members: tuple[AlertMessageIncidentLine, ...] = ()
+    members: tuple[AlertMessageLineWithIncidentCount, ...] = ()
     """The incidents, if the message is about several."""
     change_text: str = ""
     """Set if the cause has changed, "Still down: API: connection refused (was: HTTP 503, expected 200)", if the
@@ -135,14 +135,14 @@ class AlertMessage:
         return f"{'Test: ' * self.is_test}{self.title} · {self.duration_text}"
 
     @property
-    def headline_or_change_text(self) -> str:
+    def change_text_or_headline(self) -> str:
         """The headline, or what has changed: the first line of a message of its own."""
         return self.change_text or self.headline
 
     @property
     def summary_text(self) -> str:
         """The first line with the severity, without no-break spaces: complete by itself, on one line."""
-        return replace_nbsp(f"{self.headline_or_change_text} · {self.attribute_fields[0].text}")
+        return replace_nbsp(f"{self.change_text_or_headline} · {self.attribute_fields[0].text}")
 
 
 def compose_alert_message(context: AlertMessageContext) -> AlertMessage:
@@ -150,8 +150,8 @@ def compose_alert_message(context: AlertMessageContext) -> AlertMessage:
         message = _compose_multi_incident_message(context)
     else:
         if is_end_of_flapping(context):
-            context = take_end_from_newest_incident(context)
-        message = _state_flapping(_compose_incident_message(context), context)
+            context = take_resolution_and_closure_from_newest_incident(context)
+        message = _adapt_message_to_flapping(_compose_incident_message(context), context)
     return replace(
         message,
         unacknowledged_count=count_unacknowledged_incidents(context),
@@ -193,10 +193,14 @@ def _compose_multi_incident_message(context: AlertMessageContext) -> AlertMessag
         attribute_fields=build_severity_and_group_of_incidents_fields(context),
         evidence=format_evidence_of_headline_incident(context),
         evidence_title=format_alert_evidence_title(context),
-        incident_url="" if is_merged_message(context) or is_about_single_probe(context) else context.incident_url,
+        incident_url=""
+        if is_merge_of_separate_messages(context) or is_about_single_probe(context)
+        else context.incident_url,
         runbook_url="",
         incident_id=context.incident.id,
-        probe_url=context.probe_url if not is_merged_message(context) and is_about_single_probe(context) else "",
+        probe_url=context.probe_url
+        if not is_merge_of_separate_messages(context) and is_about_single_probe(context)
+        else "",
         members=format_merged_message_incident_lines(context),
         change_text=change_text,
     )
@@ -218,14 +222,15 @@ def _compose_incident_message(context: AlertMessageContext) -> AlertMessage:
         if context.event in MESSAGE_EDIT_EVENTS:
             change_text = _format_message_edit(context)
         if context.event is IncidentEvent.REMINDER:
-            change_text = f"{_format_reminder(state_label, title, context.now - incident.since)}{_format_was(context)}"
+            reminder = _format_reminder(state_label, title, context.now - incident.since)
+            change_text = reminder + _format_previous_cause_suffix(context)
             subject = f"[STILL {state_label.upper()} {incident.severity}] {title}"
         main_fields = build_opened_alert_fields(context, cause, build_hold_alert_fields(context))
     else:
         recovered, facts = has_incident_ended_by_recovery(incident), context.latest_subject_facts
         duration = format_duration(compute_shown_duration_ms(incident.since, incident.resolved_at or context.now))
         cause_text = format_ended_cause_suffix(context.probe, incident, cause, context.previous_cause)
-        title = f"{format_closing_title_omitting_cause(context.probe, incident, facts)}{cause_text}"
+        title = f"{format_incident_end_title_without_cause(context.probe, incident, facts)}{cause_text}"
         needs_for = not recovered or state_label in ("No data", "Unknown")
         past_state = f"{'' if recovered else 'was '}{state_label.lower()}"
         duration_text = f"{past_state} for {duration}" if needs_for else f"{past_state} {duration}"
@@ -253,7 +258,7 @@ def _compose_incident_message(context: AlertMessageContext) -> AlertMessage:
     )
 
 
-def _state_flapping(message: AlertMessage, context: AlertMessageContext) -> AlertMessage:
+def _adapt_message_to_flapping(message: AlertMessage, context: AlertMessageContext) -> AlertMessage:
     """The message about one incident, if its alert flaps or has flapped."""
     cause = to_safe_single_line(context.incident.message or context.incident.reason, MAX_MESSAGE_CAUSE_CHARS)
     if is_flapping_notice(context):
@@ -263,7 +268,7 @@ def _state_flapping(message: AlertMessage, context: AlertMessageContext) -> Aler
             state_label="Flapping",
             title=format_flapping_notice_title(context, cause),
             email_subject=replace_nbsp(format_flapping_notice_email_subject(context, cause)),
-            main_fields=_replace_fields(message, ("Since",), build_flapping_notice_fields(context)),
+            main_fields=_list_main_fields_with_replacements(message, ("Since",), build_flapping_notice_fields(context)),
         )
     if is_end_of_flapping(context):
         title, duration_text = format_end_of_flapping_title(context), format_end_of_flapping_duration(context)
@@ -274,14 +279,16 @@ def _state_flapping(message: AlertMessage, context: AlertMessageContext) -> Aler
             email_subject=replace_nbsp(
                 f"[{'RECOVERED' if message.state_label == 'Up' else 'CLOSED'}] {title}, {duration_text}"
             ),
-            main_fields=_replace_fields(message, ("Was", "Time"), build_end_of_flapping_fields(context)),
+            main_fields=_list_main_fields_with_replacements(
+                message, ("Was", "Time"), build_end_of_flapping_fields(context)
+            ),
         )
     if message.is_open and (fields := build_flapped_before_fields(context)):
         return replace(message, main_fields=(*message.main_fields, *fields))
     return message
 
 
-def _replace_fields(
+def _list_main_fields_with_replacements(
     message: AlertMessage, labels: Sequence[str], fields: Sequence[AlertMessageField]
 ) -> tuple[AlertMessageField, ...]:
     """The message's main fields, with others in the place of those with these labels."""
@@ -295,10 +302,10 @@ def _replace_fields(
 
 def _format_cause_change(context: AlertMessageContext, state_label: str, title: str) -> str:
     """ "Still down: API: connection refused (was: HTTP 503, expected 200)"."""
-    return f"Still {state_label.lower()}: {title}{_format_was(context)}"
+    return f"Still {state_label.lower()}: {title}{_format_previous_cause_suffix(context)}"
 
 
-def _format_was(context: AlertMessageContext) -> str:
+def _format_previous_cause_suffix(context: AlertMessageContext) -> str:
     """The cause that the destination's message states so far, if it is another one."""
     previous = to_safe_single_line(context.previous_cause, MAX_MESSAGE_NAME_CHARS)
     return f" (was: {previous})" if previous and context.previous_cause != context.incident.message else ""

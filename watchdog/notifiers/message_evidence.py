@@ -69,13 +69,15 @@ def _format_alert_result_evidence(
         if isinstance(entries, Mapping) and all(isinstance(entry, Mapping) for entry in entries.values()):
             del facts[plural]
             own = {name: entry for name, entry in entries.items() if name in subjects} or entries
-            lines += _format_subject_facts(singular, own, is_only=len(subjects) == 1 and len(own) == 1)
+            lines += _format_fact_lines_of_subjects(singular, own, is_only=len(subjects) == 1 and len(own) == 1)
     lines += [f"{_format_fact_label(name)}: {_format_fact_value(name, value)}" for name, value in facts.items()]
     text = replace_invisible_characters("\n".join([*lines, result.evidence.excerpt])).strip()
     return truncate_at_word(text, MAX_MESSAGE_EXCERPT_CHARS)
 
 
-def _format_subject_facts(noun: str, entries: Mapping[str, Mapping[str, Json]], *, is_only: bool) -> Iterator[str]:
+def _format_fact_lines_of_subjects(
+    noun: str, entries: Mapping[str, Mapping[str, Json]], *, is_only: bool
+) -> Iterator[str]:
     """One line for each fact of the only task or job, or one for each task or job. The names of a task's facts are
     those of its server."""
     for subject, entry in entries.items():

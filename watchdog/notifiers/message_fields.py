@@ -43,7 +43,7 @@ from watchdog.domain.text import (
 
 MAX_MESSAGE_NAME_CHARS, MAX_MESSAGE_CAUSE_CHARS, MAX_MESSAGE_EXCERPT_CHARS = 80, 240, 300
 """The incident's page has the full text."""
-MAX_TEXTS_ABOUT_SHARES = 3
+MAX_TEXTS_LISTED_FOR_SHARE_OF_INCIDENTS = 3
 MAX_EXPECTATIONS_IN_ALERT = 10
 """Broken expectations that a message lists."""
 INCIDENT_CLOSED_PHRASE_BY_RESOLUTION = {
@@ -60,7 +60,7 @@ PROBE_KINDS_OF_SERVERS = ("http", "mcp")
 """Kinds of probes whose target is up or down, and whose duration is a response time."""
 PROBE_KINDS_READING_BROKER_OR_DATABASE = ("queue", "jobs")
 """Kinds of probes whose duration is that of reading a broker or database: it is none of the queue or the jobs."""
-RULE_NAMES_INDEPENDENT_OF_RUNS = ("service", "task", "missing", "tool", "schedule")
+RULE_NAMES_WITH_SUBJECT_INDEPENDENT_OF_RUNS = ("service", "task", "missing", "tool", "schedule")
 """Rules about subjects that are independent of the runs of the probe and of their durations."""
 _REASONS_WITHOUT_LAST_GOOD_RUN = ("task.never_ran", "job.never_ran")
 INCIDENT_SUBJECT_DISPLAY_PREFIX_BY_RULE = {"job": "job ", "schedule": "job ", "task": "task ", "missing": "task "}
@@ -78,7 +78,7 @@ class AlertMessageField:
     """`text` is advice from the catalogue, with code between backticks."""
 
     @property
-    def text_parts(self) -> list[str]:
+    def alternating_text_and_code_parts(self) -> list[str]:
         """`text` in parts: every second one is code."""
         return self.text.split("`") if self.has_code_spans else [self.text]
 
@@ -133,7 +133,7 @@ def build_opened_alert_fields(
         *_build_cause_history_alert_fields(context),
         *build_recent_runs_alert_fields(context),
         *build_advice_alert_fields(context.incident, context.probe, context.latest or context.first_bad),
-        *build_also_notified_alert_fields(context),
+        *build_other_notified_destinations_fields(context),
     )
 
 
@@ -151,16 +151,16 @@ def format_acknowledgement(acknowledgement: Acknowledgement, now: int) -> str:
     return f"by {name} at {format_utc_timestamp(acknowledgement.at, now)}"
 
 
-def format_share_of_incidents(texts: Sequence[str], open_count: int) -> str:
+def format_texts_with_share_of_incidents(texts: Sequence[str], open_count: int) -> str:
     """To how many open incidents of a message something applies: "by Ana at 03:12 UTC", "2 of 7 by Ana at 03:12 UTC";
     empty if to none. `texts`: one for each incident that it applies to."""
     if not texts:
         return ""
     distinct = list(dict.fromkeys(texts))
     share = "" if len(texts) == open_count else f"{format_number(len(texts))} of {format_number(open_count)} "
-    more_count = len(distinct) - MAX_TEXTS_ABOUT_SHARES
+    more_count = len(distinct) - MAX_TEXTS_LISTED_FOR_SHARE_OF_INCIDENTS
     more = f"; {format_number(more_count)} more" if more_count > 0 else ""
-    return f"{share}{'; '.join(distinct[:MAX_TEXTS_ABOUT_SHARES])}{more}"
+    return f"{share}{'; '.join(distinct[:MAX_TEXTS_LISTED_FOR_SHARE_OF_INCIDENTS])}{more}"
 
 
 def _build_acknowledged_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
@@ -215,7 +215,7 @@ def build_advice_alert_fields(
     return (AlertMessageField("What to do", advice, has_code_spans=True),) if advice else ()
 
 
-def build_also_notified_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
+def build_other_notified_destinations_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
     """Who else is notified of the incident."""
     names = [
         to_safe_single_line(name, MAX_MESSAGE_NAME_CHARS)
@@ -236,7 +236,11 @@ def _format_last_good_result(context: AlertMessageContext) -> str:
 def describe_run_duration(context: AlertMessageContext, duration: int | None) -> str:
     """ "response time 182 ms", "took 3.9 s"; empty if it is not one of what the incident is about."""
     rule, kind = context.incident.rule, context.probe.kind
-    if duration is None or rule in RULE_NAMES_INDEPENDENT_OF_RUNS or kind in PROBE_KINDS_READING_BROKER_OR_DATABASE:
+    if (
+        duration is None
+        or rule in RULE_NAMES_WITH_SUBJECT_INDEPENDENT_OF_RUNS
+        or kind in PROBE_KINDS_READING_BROKER_OR_DATABASE
+    ):
         return ""
     return f"{'response time' if kind in PROBE_KINDS_OF_SERVERS else 'took'} {format_duration(duration)}"
 
@@ -333,7 +337,7 @@ def _build_job_schedule_alert_fields(context: AlertMessageContext) -> tuple[Aler
 def build_recent_runs_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
     """The newest results of the probe; of a job, its newest runs."""
     runs = context.recent_runs
-    if not runs or context.incident.rule in RULE_NAMES_INDEPENDENT_OF_RUNS:
+    if not runs or context.incident.rule in RULE_NAMES_WITH_SUBJECT_INDEPENDENT_OF_RUNS:
         return ()
     if context.incident.rule == job.ALERT_RULE_NAME:
         label = f"Last {len(runs)} runs" if len(runs) > 1 else "Last run"

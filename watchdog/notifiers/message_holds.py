@@ -11,7 +11,7 @@ from watchdog.notifiers.message_fields import (
     MAX_MESSAGE_CAUSE_CHARS,
     MAX_MESSAGE_NAME_CHARS,
     AlertMessageField,
-    format_share_of_incidents,
+    format_texts_with_share_of_incidents,
     to_safe_single_line,
 )
 
@@ -27,8 +27,8 @@ _TEXTS_BY_HOLD_KIND = {
     NotificationHoldKind.MAINTENANCE: _HoldTexts("In maintenance", "No longer in maintenance"),
 }
 _HOLD_KIND_BY_EVENT = {
-    IncidentEvent.SILENCE: NotificationHoldKind.SILENCE,
-    IncidentEvent.MUTING: NotificationHoldKind.MUTING,
+    IncidentEvent.SILENCE_BEGAN_OR_ENDED: NotificationHoldKind.SILENCE,
+    IncidentEvent.MUTING_BEGAN_OR_ENDED: NotificationHoldKind.MUTING,
     IncidentEvent.MAINTENANCE_BEGAN: NotificationHoldKind.MAINTENANCE,
     IncidentEvent.MAINTENANCE_ENDED: NotificationHoldKind.MAINTENANCE,
 }
@@ -56,7 +56,7 @@ def _describe_holds(context: AlertMessageContext, kind: NotificationHoldKind) ->
     incidents = incidents or [(context.incident, is_flapping)]
     open_ids = {incident.id for incident, is_going_on in incidents if is_going_on or incident.resolved_at is None}
     holds = [hold for hold in context.holds if hold.kind is kind and hold.incident in open_ids]
-    return format_share_of_incidents([_format_hold(hold) for hold in holds], len(open_ids))
+    return format_texts_with_share_of_incidents([_format_hold(hold) for hold in holds], len(open_ids))
 
 
 def _format_hold(hold: NotificationHold) -> str:

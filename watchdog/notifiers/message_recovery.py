@@ -17,7 +17,7 @@ from watchdog.notifiers.message_fields import (
     PROBE_KINDS_OF_SERVERS,
     to_safe_single_line,
 )
-from watchdog.notifiers.message_recovery_fields import format_past_cause
+from watchdog.notifiers.message_recovery_fields import strip_momentary_details_of_past_cause
 
 _RECOVERED_PHRASE_BY_RULE = {
     "missing": "is listed again",
@@ -45,7 +45,7 @@ def format_closure(closure: Closure) -> str:
     return to_safe_single_line(describe_closure(closure, MAX_MESSAGE_NAME_CHARS), MAX_MESSAGE_CAUSE_CHARS)
 
 
-def format_closing_title_omitting_cause(
+def format_incident_end_title_without_cause(
     probe: ProbeInfo, incident: Incident, subject_facts: SubjectFacts | None = None
 ) -> str:
     """ "API recovered", "Search MCP: task reindex is no longer listed", "API: closed by Ana: host removed".
@@ -63,7 +63,7 @@ def format_closing_title_omitting_cause(
     is_expression = not closed and incident.rule == preference.ALERT_RULE_NAME
     subject = f": {kind}{subject}" if subject not in ("", name) and not is_expression else ""
     phrase = closed or _choose_recovered_phrase(incident, subject_facts) or "recovered"
-    if phrase == "recovered" and _has_only_started(incident, subject_facts):
+    if phrase == "recovered" and _is_overdue_job_running(incident, subject_facts):
         phrase = "has started"
     if incident.reason == "job.lost" and phrase == "recovered" and _has_newest_run_succeeded(subject_facts):
         phrase = "a later run succeeded"
@@ -75,7 +75,7 @@ def format_closing_email_subject(
     probe: ProbeInfo, incident: Incident, duration_text: str, subject_facts: SubjectFacts | None = None
 ) -> str:
     """Without the cause: "[RECOVERED] API: up again after 12 min"."""
-    title = format_closing_title_omitting_cause(probe, incident, subject_facts)
+    title = format_incident_end_title_without_cause(probe, incident, subject_facts)
     if not has_incident_ended_by_recovery(incident):
         return f"[CLOSED] {title}"
     if incident.rule == availability.ALERT_RULE_NAME and probe.kind in PROBE_KINDS_OF_SERVERS:
@@ -83,7 +83,7 @@ def format_closing_email_subject(
     if incident.rule == no_verdict.ALERT_RULE_NAME:
         return f"[RECOVERED] {title} (unknown for {duration_text})"
     is_about_one_run = incident.reason in (*_REASONS_BEFORE_THE_FIRST_RUN, "job.lost")
-    if is_about_one_run or _has_only_started(incident, subject_facts):
+    if is_about_one_run or _is_overdue_job_running(incident, subject_facts):
         state = INCIDENT_HEALTH_STATE_BY_RULE[incident.rule]
         return f"[RECOVERED] {title}; {HEALTH_STATE_LABELS[state].lower()} for {duration_text}"
     return f"[RECOVERED] {title} after {duration_text}"
@@ -104,12 +104,12 @@ def format_ended_cause_suffix(probe: ProbeInfo, incident: Incident, cause: str, 
 def _choose_recovered_phrase(incident: Incident, subject_facts: SubjectFacts | None = None) -> str:
     """What the subject does again; empty if "recovered" is all that can be stated."""
     if incident.reason in _REASONS_BEFORE_THE_FIRST_RUN:
-        verb = "started" if _has_only_started(incident, subject_facts) else "run"
+        verb = "started" if _is_overdue_job_running(incident, subject_facts) else "run"
         return f"has {verb} for the first time"
     return _RECOVERED_PHRASE_BY_INCIDENT_REASON.get(incident.reason) or _RECOVERED_PHRASE_BY_RULE.get(incident.rule, "")
 
 
-def _has_only_started(incident: Incident, subject_facts: SubjectFacts | None) -> bool:
+def _is_overdue_job_running(incident: Incident, subject_facts: SubjectFacts | None) -> bool:
     """Whether the overdue job is running, so that its success is not known yet."""
     is_running = isinstance(subject_facts, ScheduledJobFacts) and subject_facts.running_since is not None
     return is_running and incident.reason in job.OVERDUE_JOB_REASONS
@@ -140,7 +140,7 @@ def _describe_ended_cause(probe: ProbeInfo, incident: Incident, cause: str) -> s
     elif reasons.get_reason_family(incident.reason) == "http":
         text = f"was: {cause.removesuffix(', expected 2xx')}"
     else:
-        text = f"was: {format_past_cause(incident, cause)}"
+        text = f"was: {strip_momentary_details_of_past_cause(incident, cause)}"
     return to_safe_single_line(text, MAX_MESSAGE_NAME_CHARS + len("was: "))
 
 

@@ -13,7 +13,7 @@ from watchdog.domain.formatting import (
     SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS,
     format_count_with_noun,
     format_duration,
-    format_remediation,
+    format_remediation_state_and_result,
     format_time_in_zone,
     format_utc_timestamp,
 )
@@ -25,9 +25,9 @@ from watchdog.notifiers.message_fields import (
     INCIDENT_CLOSED_PHRASE_BY_RESOLUTION,
     MAX_MESSAGE_CAUSE_CHARS,
     PROBE_KINDS_READING_BROKER_OR_DATABASE,
-    RULE_NAMES_INDEPENDENT_OF_RUNS,
+    RULE_NAMES_WITH_SUBJECT_INDEPENDENT_OF_RUNS,
     AlertMessageField,
-    build_also_notified_alert_fields,
+    build_other_notified_destinations_fields,
     build_recent_runs_alert_fields,
     build_target_alert_fields,
     describe_run_duration,
@@ -37,7 +37,7 @@ from watchdog.notifiers.message_fields import (
     to_safe_single_line,
 )
 
-MAX_CAUSE_CHANGES_IN_ALERT = 4
+MAX_CAUSE_CHANGES_IN_RESOLVED_ALERT = 4
 """Changes of the cause that the message about the end of an incident lists."""
 
 
@@ -60,33 +60,33 @@ def build_resolved_alert_fields(context: AlertMessageContext, cause: str) -> tup
         key=lambda attempt: (attempt.state is not RemediationAttemptState.RATE_LIMITED, attempt.started_at),
     )
     for attempt in attempts[-1:]:
-        state, action = format_remediation(attempt, context.now)
+        state, action = format_remediation_state_and_result(attempt, context.now)
         text = f"{state} at {format_utc_timestamp(attempt.started_at, context.now)}: {action}"
         fields.append(AlertMessageField("Remediation", to_safe_single_line(text, MAX_MESSAGE_CAUSE_CHARS)))
     if incident.resolution not in INCIDENT_CLOSED_PHRASE_BY_RESOLUTION and (
         now_text := _describe_current_state(context)
     ):
         fields.append(AlertMessageField("Now", now_text))
-    return (*fields, *build_recent_runs_alert_fields(context), *build_also_notified_alert_fields(context))
+    return (*fields, *build_recent_runs_alert_fields(context), *build_other_notified_destinations_fields(context))
 
 
 def _format_incident_causes_in_time_order(context: AlertMessageContext, cause: str) -> str:
     """ "HTTP 503, expected 2xx; changed at 16:34:32 UTC to: connection refused": the causes of an incident that ended.
     Of many, the first and the newest ones."""
     incident, changes = context.incident, context.cause_changes
-    cause = format_past_cause(incident, cause)
+    cause = strip_momentary_details_of_past_cause(incident, cause)
     if not incident.first_reason or incident.opening_cause_message == incident.message:
         return cause
     causes = [to_safe_single_line(incident.opening_cause_message, MAX_MESSAGE_CAUSE_CHARS)]
-    if (omitted_count := len(changes) - MAX_CAUSE_CHANGES_IN_ALERT) > 0:
+    if (omitted_count := len(changes) - MAX_CAUSE_CHANGES_IN_RESOLVED_ALERT) > 0:
         causes.append(f"{omitted_count} more")
-    for change in changes[-MAX_CAUSE_CHANGES_IN_ALERT:]:
+    for change in changes[-MAX_CAUSE_CHANGES_IN_RESOLVED_ALERT:]:
         text = to_safe_single_line(change.message, MAX_MESSAGE_CAUSE_CHARS)
         causes.append(f"changed at {format_incident_time(context, change.since)} to: {text}")
     return "; ".join(causes if changes else (*causes, f"then: {cause}"))
 
 
-def format_past_cause(incident: Incident, cause: str) -> str:
+def strip_momentary_details_of_past_cause(incident: Incident, cause: str) -> str:
     """Without what held only when the cause was stated: "canary job not picked up within 5 s" of "canary job not picked
     up for 30 s, limit 5 s", "271 jobs waiting, limit 200" of "271 jobs waiting, limit 200; no workers"."""
     if reasons.get_reason_family(incident.reason) == "queue":
@@ -102,7 +102,11 @@ def _describe_current_state(context: AlertMessageContext) -> str:
     incident, facts, latest = context.incident, context.latest_subject_facts, context.latest
     if isinstance(facts, McpScheduledTaskFacts | ScheduledJobFacts):
         return describe_newest_run(facts, context.now, find_incident_time_zone(context))
-    if incident.rule in RULE_NAMES_INDEPENDENT_OF_RUNS or latest is None or latest.outcome is not Outcome.PASS:
+    if (
+        incident.rule in RULE_NAMES_WITH_SUBJECT_INDEPENDENT_OF_RUNS
+        or latest is None
+        or latest.outcome is not Outcome.PASS
+    ):
         return ""
     if context.probe.kind in PROBE_KINDS_READING_BROKER_OR_DATABASE:
         return _format_measured_job_and_worker_counts(latest) or "ok"

@@ -122,7 +122,7 @@ def _build_pagerduty_payload(message: AlertMessage, context: AlertMessageContext
     source = context.shared_cause or probe.target or probe.name or probe.id
     component = "" if context.members else probe.name
     payload = {
-        "summary": truncate_at_word(replace_nbsp(message.headline_or_change_text), MAX_PAGERDUTY_SUMMARY_CHARS),
+        "summary": truncate_at_word(replace_nbsp(message.change_text_or_headline), MAX_PAGERDUTY_SUMMARY_CHARS),
         "source": to_safe_single_line(source, MAX_MESSAGE_CAUSE_CHARS) or "Watchdog",
         "severity": find_highest_incident_severity(context).value,
         "timestamp": format_iso8601(incident.since),

@@ -28,38 +28,38 @@ from watchdog.notifiers.message_fields import (
     MAX_MESSAGE_NAME_CHARS,
     AlertMessageField,
     build_advice_alert_fields,
-    build_also_notified_alert_fields,
     build_escalated_alert_fields,
     build_muted_alerts_alert_fields,
+    build_other_notified_destinations_fields,
     build_since_alert_field,
     build_target_alert_fields,
     find_subject_time_zone,
     format_acknowledgement,
-    format_share_of_incidents,
+    format_texts_with_share_of_incidents,
     to_safe_single_line,
 )
 from watchdog.notifiers.message_holds import build_hold_alert_fields
-from watchdog.notifiers.message_recovery import format_closing_title_omitting_cause, format_ended_cause_suffix
+from watchdog.notifiers.message_recovery import format_ended_cause_suffix, format_incident_end_title_without_cause
 from watchdog.notifiers.message_recovery_fields import compute_shown_duration_ms, describe_newest_run, format_time_range
 
 MAX_LISTED_INCIDENT_CAUSE_CHARS, MAX_INCIDENT_LINE_CHARS = 120, 300
 
 
-class AlertMessageIncidentLine(NamedTuple):
+class AlertMessageLineWithIncidentCount(NamedTuple):
     """A line about incidents of a message, and how many it names."""
 
     text: str
     incident_count: int
 
 
-def is_merged_message(context: AlertMessageContext) -> bool:
+def is_merge_of_separate_messages(context: AlertMessageContext) -> bool:
     """Whether it stands for messages that would otherwise be separate."""
     return bool(context.members) and not context.shared_cause and context.group_labels is None
 
 
 def find_worst_incident_health_state(context: AlertMessageContext) -> HealthState:
     """Of the open members, else of all."""
-    members = [member for member in context.members if not member.is_over] or context.members
+    members = [member for member in context.members if not member.is_resolved_and_not_flapping] or context.members
     states = {INCIDENT_HEALTH_STATE_BY_RULE.get(member.incident.rule, HealthState.DOWN) for member in members}
     return next(state for state in reversed(HealthState) if state in states)
 
@@ -93,13 +93,13 @@ def format_open_incidents_title_with_cause(context: AlertMessageContext) -> str:
     HTTP 503, and 2 more", "40 probes: API: HTTP 503, and 39 more". The cause is that of the worst open incident."""
     members = _sort_incidents_of_message(context)
     total = len(context.members)
-    open_count = sum(not member.is_over for member in context.members)
+    open_count = sum(not member.is_resolved_and_not_flapping for member in context.members)
     count = (
         format_number(total) if open_count in (0, total) else f"{format_number(open_count)} of {format_number(total)}"
     )
     noun = _choose_probes_or_incidents_noun(context.members)
     if not context.shared_cause:
-        is_about_one_probe = not is_merged_message(context) and is_about_single_probe(context)
+        is_about_one_probe = not is_merge_of_separate_messages(context) and is_about_single_probe(context)
         incident = members[0].incident
         first = (
             to_safe_single_line(incident.message or incident.reason, MAX_MESSAGE_NAME_CHARS)
@@ -156,7 +156,7 @@ def compute_first_start_to_last_end_duration_ms(context: AlertMessageContext) ->
     return compute_shown_duration_ms(min(member.incident.since for member in context.members), max(ends))
 
 
-def format_merged_message_incident_lines(context: AlertMessageContext) -> tuple[AlertMessageIncidentLine, ...]:
+def format_merged_message_incident_lines(context: AlertMessageContext) -> tuple[AlertMessageLineWithIncidentCount, ...]:
     """Open incidents first, and of these the critical ones. Those with the same cause are named together:
     "✕ Checkout: HTTP 503, expected 2xx · since 14:07 UTC · critical", "✕ connection refused, 37 probes:
     API 8 (critical), API 4". An incident that began after the first one has its own start."""
@@ -180,7 +180,7 @@ def _sort_incidents_of_message(context: AlertMessageContext) -> list[IncidentWit
     return sorted(
         context.members,
         key=lambda m: (
-            m.is_over,
+            m.is_resolved_and_not_flapping,
             -by_severity(m.incident.severity),
             m.incident.id != context.incident.id,
         ),
@@ -201,7 +201,7 @@ def format_evidence_of_headline_incident(context: AlertMessageContext) -> str:
 
 def format_merged_message_explanation(context: AlertMessageContext) -> str:
     """What the reader needs to know about the message itself."""
-    if is_merged_message(context):
+    if is_merge_of_separate_messages(context):
         return "Many messages were waiting for this destination, so this message replaces them."
     if context.merged:
         return (
@@ -213,7 +213,7 @@ def format_merged_message_explanation(context: AlertMessageContext) -> str:
 
 def build_multi_incident_alert_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
     since = min(member.incident.since for member in context.members)
-    is_single_probe = not is_merged_message(context) and is_about_single_probe(context)
+    is_single_probe = not is_merge_of_separate_messages(context) and is_about_single_probe(context)
     subjects = [member.incident.subject for member in _sort_incidents_of_message(context)]
     fields = list(build_target_alert_fields(context, subjects)) if is_single_probe else []
     if context.event is IncidentEvent.RESOLVED:
@@ -234,7 +234,7 @@ def build_multi_incident_alert_fields(context: AlertMessageContext) -> tuple[Ale
         first = _sort_incidents_of_message(context)[0]
         result = context.latest or context.first_bad if first.incident.probe == context.incident.probe else None
         fields += build_advice_alert_fields(first.incident, first.probe, result)
-    return (*fields, *build_also_notified_alert_fields(context))
+    return (*fields, *build_other_notified_destinations_fields(context))
 
 
 def _build_flapping_alerts_fields(context: AlertMessageContext) -> list[AlertMessageField]:
@@ -263,7 +263,7 @@ def _describe_acknowledgements_of_incidents(context: AlertMessageContext) -> str
     acknowledged = [incident.acknowledgement for incident in open_incidents if incident.acknowledgement]
     newest_first = sorted(acknowledged, key=lambda acknowledgement: -acknowledgement.at)
     texts = [format_acknowledgement(each, context.now) for each in newest_first]
-    return format_share_of_incidents(texts, len(open_incidents))
+    return format_texts_with_share_of_incidents(texts, len(open_incidents))
 
 
 def _format_what_incidents_share(context: AlertMessageContext) -> str:
@@ -271,7 +271,7 @@ def _format_what_incidents_share(context: AlertMessageContext) -> str:
     only what a route groups them by. Empty if they share nothing."""
     names = {member.probe.name for member in context.members}
     what = context.shared_cause or format_labels(context.group_labels or {})
-    if len(names) == 1 and not is_merged_message(context):
+    if len(names) == 1 and not is_merge_of_separate_messages(context):
         what = names.pop()
     return f" ({to_safe_single_line(what, MAX_MESSAGE_NAME_CHARS)})" if what else ""
 
@@ -294,7 +294,7 @@ def _format_incident_probe_and_cause(member: IncidentWithProbe, max_cause_chars:
 def _format_incident_state_symbol(member: IncidentWithProbe) -> str:
     """The symbol of an open incident; of one that ended, with how: "✓ recovered"."""
     incident = member.incident
-    if not member.is_over:
+    if not member.is_resolved_and_not_flapping:
         return HEALTH_STATE_SYMBOLS[INCIDENT_HEALTH_STATE_BY_RULE.get(incident.rule, HealthState.DOWN)]
     phrase = INCIDENT_CLOSED_PHRASE_BY_RESOLUTION.get(incident.resolution, "recovered")
     return f"{HEALTH_STATE_SYMBOLS[HealthState.UP]} {phrase}"
@@ -303,11 +303,11 @@ def _format_incident_state_symbol(member: IncidentWithProbe) -> str:
 def _format_incident_line_of_shared_message(member: IncidentWithProbe, now: int) -> str:
     """ "Ops MCP: task prune is stale: last run 00:53 UTC"; of one that ended "Ops MCP: task prune recovered (was stale:
     last run 00:53 UTC), last run 01:57:12 UTC"."""
-    if not member.is_over:
+    if not member.is_resolved_and_not_flapping:
         return _format_incident_probe_and_cause(member, MAX_LISTED_INCIDENT_CAUSE_CHARS)
     cause = _format_listed_incident_cause(member)
     incident, probe, facts = member.incident, member.probe, member.latest_subject_facts
-    title = format_closing_title_omitting_cause(probe, incident, facts)
+    title = format_incident_end_title_without_cause(probe, incident, facts)
     newest_run = describe_newest_run(facts, now, find_subject_time_zone(probe, incident, facts))
     was = format_ended_cause_suffix(probe, incident, cause)
     return f"{title}{was}{newest_run and f', {newest_run}'}"
@@ -315,14 +315,14 @@ def _format_incident_line_of_shared_message(member: IncidentWithProbe, now: int)
 
 def _format_lines_of_incidents_with_same_cause(
     members: Sequence[IncidentWithProbe], first_since: int, now: int
-) -> Iterator[AlertMessageIncidentLine]:
+) -> Iterator[AlertMessageLineWithIncidentCount]:
     """Incidents of one state and cause, as many on a line as fit."""
     symbol, _, phrase = _format_incident_state_symbol(members[0]).partition(" ")
     if len(members) == 1:
         seconds = now - first_since < SHOW_TIMESTAMP_SECONDS_IF_LIMIT_BELOW_MS
         line = f"{symbol} {_format_incident_line_of_shared_message(members[0], now)}"
         details = _list_start_and_severity(members[0], first_since, now, seconds=seconds)
-        yield AlertMessageIncidentLine(" · ".join([line, *details]), 1)
+        yield AlertMessageLineWithIncidentCount(" · ".join([line, *details]), 1)
         return
     cause = to_safe_single_line(_format_listed_incident_cause(members[0]), MAX_LISTED_INCIDENT_CAUSE_CHARS)
     counted = f"{format_number(len(members))} {_choose_probes_or_incidents_noun(members)}"
@@ -337,18 +337,18 @@ def _format_lines_of_incidents_with_same_cause(
         suffix = ", ".join(_list_start_and_severity(member, first_since, now))
         name += f" ({suffix})" * bool(suffix) + "," * (not is_last)
         if count and len(text) + 1 + len(name) > MAX_INCIDENT_LINE_CHARS:
-            yield AlertMessageIncidentLine(text, count)
+            yield AlertMessageLineWithIncidentCount(text, count)
             text, count = name, 1
         else:
             text, count = f"{text} {name}", count + 1
-    yield AlertMessageIncidentLine(text, count)
+    yield AlertMessageLineWithIncidentCount(text, count)
 
 
 def _list_start_and_severity(
     member: IncidentWithProbe, first_since: int, now: int, *, seconds: bool = False
 ) -> list[str]:
     """What a list adds to an open incident: "since 14:07 UTC" if that is not the time of the first one, "critical"."""
-    if member.is_over:
+    if member.is_resolved_and_not_flapping:
         return []
     since, first = (format_utc_timestamp(at, now, seconds=seconds) for at in (member.incident.since, first_since))
     critical = ["critical"] * (member.incident.severity is Severity.CRITICAL)

@@ -35,8 +35,8 @@ from watchdog.notifiers.post import (
     build_delivery_error_from_status,
     post_notification_json_without_status_check,
 )
-from watchdog.notifiers.shared_message import is_merged_message
-from watchdog.notifiers.slack_buttons import SlackMessageReference
+from watchdog.notifiers.shared_message import is_merge_of_separate_messages
+from watchdog.notifiers.slack_buttons import SlackButtonValue
 
 if TYPE_CHECKING:
     from watchdog.net import NetworkAccess
@@ -197,8 +197,8 @@ class SlackNotifier(Notifier):
     def _build_slack_message_body(self, request: NotificationDeliveryRequest, message: AlertMessage) -> dict[str, Json]:
         """Only a message that a later one edits has buttons: otherwise it would go on to offer what was done."""
         context = request.alert_context
-        is_interactive = self.receives_clicks and not context.is_test and not is_merged_message(context)
-        reference = SlackMessageReference(request.notification.incident, context.now) if is_interactive else None
+        is_interactive = self.receives_clicks and not context.is_test and not is_merge_of_separate_messages(context)
+        reference = SlackButtonValue(request.notification.incident, context.now) if is_interactive else None
         return {"text": format_slack_fallback_text(message), "blocks": build_slack_blocks(message, reference)}
 
     async def show_text_to_person(
@@ -219,7 +219,7 @@ class SlackNotifier(Notifier):
             return {}
         message = {"channel": self.channel, **body, **options}
         response = await self._call_slack_api(network, "chat.postMessage", message, now=now)
-        if is_merged_message(request.alert_context):
+        if is_merge_of_separate_messages(request.alert_context):
             return {}
         posted = response.get("message")
         team = posted.get("team") if isinstance(posted, dict) else None

@@ -17,7 +17,7 @@ SILENCE_UNTIL_RESOLVED_ACTION_ID = "silence_until_resolved"
 SILENCE_DURATION_MS_BY_ACTION_ID = {"silence_1h": HOUR_MS, "silence_4h": 4 * HOUR_MS}
 
 
-class SlackMessageReference(NamedTuple):
+class SlackButtonValue(NamedTuple):
     """Identifies a message at a destination, and the state in which a person read it: the value of its buttons."""
 
     lead_incident: str
@@ -25,11 +25,11 @@ class SlackMessageReference(NamedTuple):
     shown_at: int
     """Epoch ms: when it was sent or edited. It did not list what happened later."""
 
-    def encode(self) -> str:
+    def encode_as_button_value(self) -> str:
         return f"{self.lead_incident}:{self.shown_at}"
 
     @classmethod
-    def decode(cls, value: str) -> SlackMessageReference:
+    def decode_button_value(cls, value: str) -> SlackButtonValue:
         """Raises ValueError."""
         match = re.fullmatch(r"([A-Za-z0-9_-]{1,64}):([0-9]{1,15})", value)
         if match is None:
@@ -37,15 +37,15 @@ class SlackMessageReference(NamedTuple):
         return cls(match[1], int(match[2]))
 
 
-def build_slack_act_buttons(message: AlertMessage, reference: SlackMessageReference) -> list[Json]:
+def build_slack_act_buttons(message: AlertMessage, reference: SlackButtonValue) -> list[Json]:
     """Of an open message: Acknowledge, unless each of its open incidents is acknowledged, Silence, and Run now if it is
     about a single probe."""
-    value, is_group = reference.encode(), bool(message.members)
+    value, is_group = reference.encode_as_button_value(), bool(message.members)
     buttons: list[Json] = []
     if count := message.unacknowledged_count:
         label = f"Acknowledge all {format_number(count)}" if count > 1 else "Acknowledge"
         button = {**_build_slack_button(ACKNOWLEDGE_ACTION_ID, label, value), "style": "primary"}
-        buttons.append(button | ({"confirm": _build_confirmation_of_group(count)} if count > 1 else {}))
+        buttons.append(button | ({"confirm": _build_slack_acknowledge_all_confirm_dialog(count)} if count > 1 else {}))
     for action_id, duration_ms in SILENCE_DURATION_MS_BY_ACTION_ID.items():
         label = f"Silence{' all' * is_group} {format_duration(duration_ms)}"
         buttons.append(_build_slack_button(action_id, label, value))
@@ -69,7 +69,7 @@ def _build_slack_button(action_id: str, label: str, value: str) -> dict[str, Jso
     return {"type": "button", "action_id": action_id, "text": _build_plain_text_object(label), "value": value}
 
 
-def _build_confirmation_of_group(count: int) -> Json:
+def _build_slack_acknowledge_all_confirm_dialog(count: int) -> Json:
     """Asked before all incidents of a message are acknowledged."""
     return {
         "title": _build_plain_text_object(f"Acknowledge {format_number(count)} incidents?"),

@@ -39,10 +39,12 @@ async def request_slack_socket_url(network: NetworkAccess, app_token: Secret, ap
     url = f"{api_url.rstrip('/')}/{SLACK_SOCKET_METHOD}"
     headers = {"authorization": f"Bearer {app_token.get_secret_value()}"}
     response = await post_notification_json_without_status_check(network, url, b"{}", headers, now=now)
-    return get_slack_socket_url(require_slack_success(response, SLACK_APP_TOKEN_ADVICE_BY_ERROR_CODE), api_url)
+    return extract_slack_socket_url_from_response(
+        require_slack_success(response, SLACK_APP_TOKEN_ADVICE_BY_ERROR_CODE), api_url
+    )
 
 
-def get_slack_socket_url(body: Mapping[str, Json], api_url: str) -> str:
+def extract_slack_socket_url_from_response(body: Mapping[str, Json], api_url: str) -> str:
     """The address in a response. It is encrypted unless the Web API is not. Raises NotificationDeliveryError."""
     schemes = ("wss://",) if parse_http_url(api_url).scheme == "https" else ("wss://", "ws://")
     url = body.get("url")

@@ -199,7 +199,7 @@ class _CanaryRunner:
             given_up, self.others = give_up_oldest_canary_job_if_too_many(outstanding, self.context.slot)
             if given_up:
                 self._facts["no_longer_awaited"] = given_up.job_id
-        await self._poll_canary_job_until_finished(connection, tracker)
+        await self._poll_into_tracker_until_canary_job_finished(connection, tracker)
         stats, is_cancelled = QueueStats(), False
         if tracker.job_status.stage in IN_PROGRESS_CANARY_STAGES:
             with suppress(ProbeError, TimeoutError):
@@ -237,7 +237,7 @@ class _CanaryRunner:
             ttl_ms=settings.finish_within + CANARY_JOB_TTL_MARGIN_MS,
             send_within_s=settings.finish_within / 1000,
         )
-        self.context.phase_timer.start_phase("enqueue")
+        self.context.phase_timer.start_nestable_phase("enqueue")
         job_id = await connection.send(sentinel)
         self.context.phase_timer.end_phase("enqueue")
         sent_at = self._compute_now_ms()
@@ -305,7 +305,7 @@ class _CanaryRunner:
 
     # --- polling
 
-    async def _poll_canary_job_once(self, connection: CanaryConnection, job_id: str) -> CanaryJobPollResult:
+    async def _fetch_canary_job_poll_result(self, connection: CanaryConnection, job_id: str) -> CanaryJobPollResult:
         """Raises ProbeError, also if there is no response before the run has to end."""
         import asyncio
 
@@ -317,7 +317,7 @@ class _CanaryRunner:
             detail = f"no response within {format_duration(time_left_s * 1000)}"
             raise build_broker_unreachable_error(detail) from None
 
-    async def _poll_canary_job_until_finished(
+    async def _poll_into_tracker_until_canary_job_finished(
         self, connection: CanaryConnection, tracker: CanaryJobStageTracker
     ) -> None:
         """Polls until the sentinel finishes or its time is up. A retryable error counts only if it lasts until then; of
@@ -328,7 +328,7 @@ class _CanaryRunner:
         poll_error: ProbeError | None = None
         while True:
             try:
-                status = await self._poll_canary_job_once(connection, tracker.job_id)
+                status = await self._fetch_canary_job_poll_result(connection, tracker.job_id)
                 tracker.apply_poll_result(status, now := self._compute_now_ms())
                 poll_error = None
             except ProbeError as error:

@@ -99,7 +99,7 @@ class ExpressionEvaluationContext:
         message = describe_false_expression(expression, values, self.value_templates)
         return ExpectationResult("expectation.failed", message, f"false: {message}")
 
-    def evaluate_preferences_as_listing_by_rule(
+    def evaluate_all_preferences_as_listing_by_rule(
         self, expressions: Iterable[CelExpression], observed_at: int
     ) -> dict[str, SubjectListing]:
         """The listing of these expressions; empty if there are none."""
@@ -124,7 +124,7 @@ class ExpectationsVerdict(NamedTuple):
     """Expression -> how it evaluated."""
 
 
-def derive_expectations_verdict(
+def evaluate_expectations_to_verdict(
     context: ExpressionEvaluationContext,
     expectations: Iterable[CelExpression],
     preferences: Iterable[CelExpression] = (),

@@ -105,7 +105,7 @@ class HeartbeatProbe(Probe):
     """The token for the job's check-ins, its schedule and limits."""
 
     @model_validator(mode="after")
-    def _reject_guessable_token(self) -> Self:
+    def _reject_token_equal_to_probe_name_or_id(self) -> Self:
         if slugify(self.heartbeat.token.get_secret_value()) in (slugify(self.name), slugify(self.id)):
             message = "the token is the probe's name or id, which can be guessed; create it with `openssl rand -hex 20`"
             raise MultiFieldValidationError([(("heartbeat", "token"), message)])

@@ -25,7 +25,7 @@ from watchdog.probes.expectations import (
     ExpressionEvaluationContext,
     ExpressionVariableValueProblem,
     build_observation_from_error,
-    derive_expectations_verdict,
+    evaluate_expectations_to_verdict,
 )
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class HttpProbe(Probe):
             response = await context.network.send_http_request(request)
             observation = await context.network.run_cpu_work_inline_or_in_worker(
                 phase_timer,
-                judge_http_response,
+                build_http_response_observation,
                 response,
                 criteria,
                 context.slot,
@@ -131,10 +131,10 @@ class HttpResponseCriteria(NamedTuple):
     """Whether an expression is evaluated for each element of the body."""
 
 
-def judge_http_response(response: HttpResponse, criteria: HttpResponseCriteria, slot: int) -> Observation:
+def build_http_response_observation(response: HttpResponse, criteria: HttpResponseCriteria, slot: int) -> Observation:
     """The observation, without phases. Raises ProbeError if the body cannot be decoded."""
     expression_context = _build_expression_context(response, criteria.used_variables)
-    verdict = derive_expectations_verdict(
+    verdict = evaluate_expectations_to_verdict(
         expression_context, criteria.expectation_expressions, criteria.preference_expressions
     )
     outcome, reason, message = verdict.outcome, verdict.reason, verdict.message
@@ -150,7 +150,7 @@ def judge_http_response(response: HttpResponse, criteria: HttpResponseCriteria, 
         message,
         duration=response.elapsed_ms,
         measurements=_build_http_measurements(response),
-        listings=expression_context.evaluate_preferences_as_listing_by_rule(criteria.preference_expressions, slot)
+        listings=expression_context.evaluate_all_preferences_as_listing_by_rule(criteria.preference_expressions, slot)
         if is_good
         else {},
         evidence=Evidence(facts, build_response_head_and_body_excerpt(response)),

@@ -28,11 +28,11 @@ from watchdog.domain.probe_state import (
     ScheduledJobStateRecord,
 )
 from watchdog.domain.rules import job as job_rule
-from watchdog.domain.rules.closed_job import update_job_closures
+from watchdog.domain.rules.closed_job import compute_changed_job_closures_by_state_key
 from watchdog.domain.rules.job import EvaluatedJob, ScheduledJobVerdict
 from watchdog.domain.rules.job_source import (
     EvaluatedJobSource,
-    build_job_source_outage_state_updates,
+    build_state_update_of_job_source_outage_start,
     evaluate_job_source,
 )
 from watchdog.domain.rules.missing_jobs import MIN_GONE_JOBS_OF_SOURCE_INCIDENT
@@ -190,7 +190,7 @@ class JobsProbe(ProbeUsingQueueDriver):
     async def observe(self, context: ProbeAttemptContext) -> Observation:
         connect_context = self.create_queue_connect_context(context, JOB_SOURCE_CALL_TIMEOUT_S)
         try:
-            context.phase_timer.start_phase("read")
+            context.phase_timer.start_nestable_phase("read")
             snapshot = await self.queue_driver.fetch_job_source_snapshot(connect_context)
             context.phase_timer.end_phase("read")
             if len(snapshot.jobs) > self.queue_driver.max_jobs:
@@ -201,7 +201,7 @@ class JobsProbe(ProbeUsingQueueDriver):
             ):
                 observation = build_observation_from_error(error, context.phase_timer)
                 if error.reason == "broker.unreachable":
-                    updates = build_job_source_outage_state_updates(context.probe_state, context.started_at)
+                    updates = build_state_update_of_job_source_outage_start(context.probe_state, context.started_at)
                     observation = replace(observation, state_updates=updates)
                 return add_facts_to_observation_evidence(observation, connect_context.facts)
             snapshot = JobSourceSnapshot(context.started_at, (), location=error.message)
@@ -293,7 +293,9 @@ def _build_scheduled_job_state_updates(source: EvaluatedJobSource, probe_state: 
     removed = {
         key: None for key in probe_state if key.startswith(SCHEDULED_JOB_STATE_KEY_PREFIX) and key not in records
     }
-    closures = update_job_closures({job.state_key: job.facts for job in source.jobs}, removed, probe_state)
+    closures = compute_changed_job_closures_by_state_key(
+        {job.state_key: job.facts for job in source.jobs}, removed, probe_state
+    )
     waiting = {WAITING_FOR_FIRST_RUN_STATE_KEY: None if any(job.facts.has_run for job in source.jobs) else True}
     return {**removed, **records, **closures, **source.state_updates, **waiting}
 

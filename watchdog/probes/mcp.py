@@ -24,7 +24,7 @@ from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.probes.expectations import build_observation_from_error
 from watchdog.probes.mcp_judgement import (
     McpSessionCriteria,
-    McpSessionJudgementContext,
+    McpSessionRunTimesAndTaskRecord,
     build_interrupted_mcp_session_evidence,
     build_mcp_session_measurements,
     judge_mcp_session,
@@ -129,7 +129,7 @@ class McpProbe(Probe):
         )
         context.phase_timer.describe_response = lambda: build_interrupted_mcp_session_evidence(result)
         try:
-            await session.run(result)
+            await session.run_mcp_session_into_result(result)
         except ProbeError as error:
             if era and not error.is_internal:
                 state_updates[NEGOTIATED_MCP_ERA_STATE_KEY] = None
@@ -148,7 +148,9 @@ class McpProbe(Probe):
             judge_mcp_session,
             result.detach(),
             McpSessionCriteria(self.mcp, self.expectation_expressions, self.preference_expressions),
-            McpSessionJudgementContext(context.started_at, context.slot, remembered.get(NEVER_RUN_MCP_TASKS_STATE_KEY)),
+            McpSessionRunTimesAndTaskRecord(
+                context.started_at, context.slot, remembered.get(NEVER_RUN_MCP_TASKS_STATE_KEY)
+            ),
             in_worker=bool(result.large_results) or (self._has_looping_expression and result.has_many_json_elements),
         )
         return replace(

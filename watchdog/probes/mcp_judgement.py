@@ -22,10 +22,10 @@ from watchdog.expressions import CelExpression
 from watchdog.probes.expectations import (
     ExpressionEvaluationContext,
     ExpressionVariableValueProblem,
-    derive_expectations_verdict,
+    evaluate_expectations_to_verdict,
 )
 from watchdog.probes.mcp_health import find_mcp_health_failure, find_tool_error_text, tool_reports_unhealthy
-from watchdog.probes.mcp_settings import HEALTH_CHECK_TOOL_NAME, McpProbeSettings, McpToolCallSettings
+from watchdog.probes.mcp_settings import DEFAULT_CALLED_MCP_TOOL_NAME, McpProbeSettings, McpToolCallSettings
 from watchdog.probes.mcp_tasks import (
     McpToolResultTaskList,
     clean_mcp_server_text,
@@ -44,7 +44,7 @@ MAX_MCP_TOOL_NAME_CHARS = 120
 MAX_EVIDENCE_TOOLS, MAX_EVIDENCE_NAME_CHARS = 99, 2_000
 MAX_EVIDENCE_FACTS_BYTES = 64 << 10
 """Of the facts about a large response."""
-_HEALTHY_IN_EXPRESSION_PATTERN = re.compile(r"\bhealthy\b")
+_HEALTHY_WORD_PATTERN = re.compile(r"\bhealthy\b")
 """In an `expect` expression: the expression decides what `healthy: false` means."""
 
 T = TypeVar("T")
@@ -58,7 +58,7 @@ class McpSessionCriteria(NamedTuple):
     preference_expressions: tuple[CelExpression, ...]
 
 
-class McpSessionJudgementContext(NamedTuple):
+class McpSessionRunTimesAndTaskRecord(NamedTuple):
     """What the judgement of a session depends on, apart from the session."""
 
     started_at: int
@@ -68,10 +68,10 @@ class McpSessionJudgementContext(NamedTuple):
 
 
 def judge_mcp_session(
-    session: McpSessionResult, criteria: McpSessionCriteria, run: McpSessionJudgementContext
+    session: McpSessionResult, criteria: McpSessionCriteria, run: McpSessionRunTimesAndTaskRecord
 ) -> Observation:
     """The observation, without phases."""
-    observation = build_mcp_session_observation(session.unpack_large_results(), criteria, run)
+    observation = build_mcp_session_observation(session.with_large_results_unpacked(), criteria, run)
     if not session.large_results:
         return observation
     evidence = replace(observation.evidence, facts=limit_evidence_facts_size(observation.evidence.facts))
@@ -103,7 +103,7 @@ def _take_entries_up_to_json_bytes(entries: Iterable[T], max_bytes: int) -> Iter
 
 
 def build_mcp_session_observation(
-    session: McpSessionResult, criteria: McpSessionCriteria, run: McpSessionJudgementContext
+    session: McpSessionResult, criteria: McpSessionCriteria, run: McpSessionRunTimesAndTaskRecord
 ) -> Observation:
     """The observation, without phases."""
     task_list, responded_at = None, run.started_at + round(session.elapsed_ms or 0)
@@ -116,8 +116,10 @@ def build_mcp_session_observation(
         if task_list is not None and task_list.first_listed_at != record.first_listed_at:
             state_updates[NEVER_RUN_MCP_TASKS_STATE_KEY] = NeverRunMcpTasksRecord(task_list.first_listed_at).to_json()
     expression_context = _build_mcp_expression_context(session, criteria.settings)
-    reason, message = _find_mcp_failure_besides_expectations(session, criteria, task_list, expression_context)
-    verdict = derive_expectations_verdict(
+    reason, message = _find_failure_reason_and_message_besides_expectations(
+        session, criteria, task_list, expression_context
+    )
+    verdict = evaluate_expectations_to_verdict(
         expression_context, criteria.expectation_expressions, criteria.preference_expressions
     )
     outcome = Outcome.FAIL if reason else verdict.outcome
@@ -132,7 +134,7 @@ def build_mcp_session_observation(
     if task_list and (task_list.tasks or not task_list.problems):
         task_listings = {task_rule.ALERT_RULE_NAME: SubjectListing(responded_at, task_list.tasks)}
     if not reason:
-        preference_listings = expression_context.evaluate_preferences_as_listing_by_rule(
+        preference_listings = expression_context.evaluate_all_preferences_as_listing_by_rule(
             criteria.preference_expressions, run.slot
         )
     return Observation(
@@ -149,7 +151,7 @@ def build_mcp_session_observation(
     )
 
 
-def _find_mcp_failure_besides_expectations(
+def _find_failure_reason_and_message_besides_expectations(
     session: McpSessionResult,
     criteria: McpSessionCriteria,
     task_list: McpToolResultTaskList | None,
@@ -162,7 +164,7 @@ def _find_mcp_failure_besides_expectations(
         subject = f"tool {missing[0]} is" if len(missing) == 1 else f"tools {', '.join(missing)} are"
         return "mcp.tool_missing", f"{subject} missing: {format_count_with_noun(len(listed_tools), 'tool')} listed"
     judge_healthy = not any(
-        _HEALTHY_IN_EXPRESSION_PATTERN.search(expression.text) for expression in criteria.expectation_expressions
+        _HEALTHY_WORD_PATTERN.search(expression.text) for expression in criteria.expectation_expressions
     )
     failure = find_mcp_health_failure(session, task_list, judge_healthy=judge_healthy)
     if failure[0] or not criteria.settings.tasks:
@@ -200,7 +202,7 @@ def _build_mcp_expression_context(session: McpSessionResult, settings: McpProbeS
         if len(json.dumps(variables[name])) > settings.max_body
     }
     if not session.called_tool:
-        name = settings.call.tool if isinstance(settings.call, McpToolCallSettings) else HEALTH_CHECK_TOOL_NAME
+        name = settings.call.tool if isinstance(settings.call, McpToolCallSettings) else DEFAULT_CALLED_MCP_TOOL_NAME
         is_listed = any(tool.name == name for tool in session.tools)
         text = f"no tool was called: {name} {'requires arguments' if is_listed else 'is not listed'}"
         problem = ExpressionVariableValueProblem("expectation.evaluation_failed", text)

@@ -14,7 +14,7 @@ from watchdog.net.targets import McpTarget
 if TYPE_CHECKING:
     from watchdog.net.mcp import McpTool
 
-HEALTH_CHECK_TOOL_NAME = "health_check"
+DEFAULT_CALLED_MCP_TOOL_NAME = "health_check"
 """The tool that is called by default."""
 
 
@@ -56,20 +56,22 @@ class McpProbeSettings(McpTarget):
         """The tool that is called if it is listed; empty: none."""
         if self.call == "off":
             return ""
-        return self.call.tool if self.call else HEALTH_CHECK_TOOL_NAME
+        return self.call.tool if self.call else DEFAULT_CALLED_MCP_TOOL_NAME
 
     @property
     def required_tools(self) -> tuple[str, ...]:
         """Tools that must be listed, those of `call` and `tasks` included."""
         if isinstance(self.call, McpToolCallSettings):
             return (*self.tools, self.call.tool)
-        return (*self.tools, HEALTH_CHECK_TOOL_NAME) if self.tasks else self.tools
+        return (*self.tools, DEFAULT_CALLED_MCP_TOOL_NAME) if self.tasks else self.tools
 
     def choose_tool_call(self, listed_tools: Sequence[McpTool]) -> tuple[str, Mapping[str, Json]] | None:
         """The tool to call, and its arguments. None: none is called."""
         if self.call is None:
-            callable_ = any(tool.name == HEALTH_CHECK_TOOL_NAME and not tool.needs_arguments for tool in listed_tools)
-            return (HEALTH_CHECK_TOOL_NAME, {}) if callable_ else None
+            callable_ = any(
+                tool.name == DEFAULT_CALLED_MCP_TOOL_NAME and not tool.needs_arguments for tool in listed_tools
+            )
+            return (DEFAULT_CALLED_MCP_TOOL_NAME, {}) if callable_ else None
         if self.call == "off" or all(tool.name != self.call.tool for tool in listed_tools):
             return None
         return self.call.tool, self.call.arguments

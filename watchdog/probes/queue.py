@@ -21,7 +21,7 @@ from watchdog.domain.reasons import build_reason_and_message
 from watchdog.domain.rules.queue import (
     EvaluatedQueueThreshold,
     build_queue_threshold_breach_problem,
-    evaluate_queue_thresholds,
+    evaluate_each_queue_threshold,
 )
 from watchdog.net.errors import ProbeError
 from watchdog.probes.base import ProbeAttemptContext, ProbeUsingQueueDriver
@@ -80,7 +80,7 @@ class StalledQueueThreshold(ConfigModel):
     job."""
 
 
-class QueueThresholdSettings(ConfigModel):
+class QueueThresholdsByMetricSettings(ConfigModel):
     """Limits for a queue. At least one is required. All exceeded limits of a queue are reported in one incident."""
 
     waiting: MaxQueueCountThreshold | None = None
@@ -182,7 +182,7 @@ class QueueProbe(ProbeUsingQueueDriver):
 
     queue: QueueSettings
     """The queue to monitor."""
-    rules: QueueThresholdSettings = QueueThresholdSettings(stalled=StalledQueueThreshold())
+    rules: QueueThresholdsByMetricSettings = QueueThresholdsByMetricSettings(stalled=StalledQueueThreshold())
     """For `queue` probes: limits for the queue; default: `stalled: {for: 10m}`. Required for systems that do not show
     which job is next, such as Celery on RabbitMQ."""
 
@@ -213,14 +213,14 @@ class QueueProbe(ProbeUsingQueueDriver):
         connect_context = self.create_queue_connect_context(context, QUEUE_STATS_CALL_TIMEOUT_S)
         window_ms = next((threshold.window_ms for threshold in self.rules.thresholds if threshold.window_ms), None)
         try:
-            context.phase_timer.start_phase("read")
+            context.phase_timer.start_nestable_phase("read")
             stats = await self.queue_driver.fetch_queue_stats(connect_context, window_ms)
             context.phase_timer.end_phase("read")
         except ProbeError as error:
             observation = build_observation_from_error(error, context.phase_timer)
         else:
             records = queue_threshold_records_from_json(context.probe_state.get(QUEUE_THRESHOLDS_STATE_KEY))
-            states = evaluate_queue_thresholds(self.rules.thresholds, stats, records, context.slot, context.gaps)
+            states = evaluate_each_queue_threshold(self.rules.thresholds, stats, records, context.slot, context.gaps)
             observation = build_queue_observation(states, stats, context)
         return add_facts_to_observation_evidence(observation, connect_context.facts)
 

@@ -30,7 +30,7 @@ from watchdog.queues.procrastinate.periodic_tasks import ProcrastinatePeriodicJo
 from watchdog.queues.procrastinate.stats import ProcrastinateQueueStatsSource
 from watchdog.queues.rq import RqCanary, RqQueueStatsSource
 from watchdog.queues.rq_cron import RqCronJobSource
-from watchdog.queues.sql import SqlJobSource
+from watchdog.queues.sql import SqlTableJobSource
 from watchdog.registry import KindRegistry
 
 CANARY_DRIVERS: KindRegistry[CanaryDriver] = KindRegistry(
@@ -43,7 +43,7 @@ JOB_SOURCES: KindRegistry[JobSource] = KindRegistry(
     ProcrastinatePeriodicJobSource,
     RqCronJobSource,
     ApschedulerJobSource,
-    SqlJobSource,
+    SqlTableJobSource,
 )
 QUEUE_STATS_SOURCES: KindRegistry[QueueStatsSource] = KindRegistry(
     BullmqQueueStatsSource,

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, ClassVar
 from watchdog.domain.model import Json
 from watchdog.domain.observations import JobSourceSnapshot, ScheduledJobFacts, SchedulerLiveness
 from watchdog.net.errors import ProbeError
-from watchdog.queues.clients.job_table import SqlTableName, TableJobSource
+from watchdog.queues.clients.job_table import DatabaseTableJobSourceBase, SqlTableName
 from watchdog.queues.clients.timestamps import parse_database_timestamp_ms
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 
-class ApschedulerJobSource(TableJobSource):
+class ApschedulerJobSource(DatabaseTableJobSourceBase):
     """The APScheduler 3 job store. It holds the next run of each job but no past runs, so Watchdog reports only jobs
     that are overdue or gone, and a scheduler that is not running. APScheduler removes a one-off job after its run.
     Therefore, if a job disappears after its run was due, Watchdog reports it as gone only if more than one run of the

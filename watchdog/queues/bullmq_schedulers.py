@@ -89,7 +89,7 @@ class BullmqSchedulerJobSource(BullmqQueueConfig, JobSource):
             job.name: due_at
             for job in jobs
             if (
-                due_at := _find_last_bullmq_due_time_after_failure(
+                due_at := _infer_due_time_of_last_bullmq_success_after_failure(
                     job.without_implausible_values, runs.get(job.name, [])
                 )
             )
@@ -159,7 +159,9 @@ def _has_no_further_bullmq_run(fields: dict[str, str], next_due: int | None) -> 
     return schedule is not None and schedule.find_next_slot_after(next_due) > end
 
 
-def _find_last_bullmq_due_time_after_failure(facts: ScheduledJobFacts, runs: list[_BullmqJobRun]) -> int | None:
+def _infer_due_time_of_last_bullmq_success_after_failure(
+    facts: ScheduledJobFacts, runs: list[_BullmqJobRun]
+) -> int | None:
     """When the last run was due that was picked up after the newest failure and is neither active nor waiting. None:
     there is no such run."""
     next_due = min(

@@ -165,7 +165,7 @@ class _HttpCanaryConnection:
         timeout_s = min(HTTP_ENQUEUE_TIMEOUT_S, sentinel.send_within_s)
         response = await self._send_request(request, sentinel.id, timeout_s)
         self.context.facts["address"] = response.peer_address
-        return await self._judge_response_within_timeout(
+        return await self._apply_function_to_response_within_time_left(
             parse_enqueue_response_job_id, response, self.config, sentinel.id
         )
 
@@ -177,7 +177,9 @@ class _HttpCanaryConnection:
         except ProbeError as error:
             raise _wrap_http_poll_error(error) from None
         self.context.facts["polled"] = poll.model_copy(update={"url": url}).target
-        return await self._judge_response_within_timeout(build_poll_result_from_response, response, self.config)
+        return await self._apply_function_to_response_within_time_left(
+            build_poll_result_from_response, response, self.config
+        )
 
     async def cancel(self, job_id: str) -> bool:
         """Jobs cannot be cancelled."""
@@ -186,7 +188,7 @@ class _HttpCanaryConnection:
     async def fetch_queue_stats(self) -> QueueStats:
         return QueueStats()
 
-    async def _judge_response_within_timeout(
+    async def _apply_function_to_response_within_time_left(
         self, function: Callable[[HttpResponse, Unpack[_Ts]], _T], response: HttpResponse, *args: *_Ts
     ) -> _T:
         """Within the time that is left, because a run that is cut off could not remember its sentinel."""

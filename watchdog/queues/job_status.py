@@ -75,7 +75,7 @@ def find_canary_stage_of_true_expression(
     return None, problem
 
 
-def normalize_status_word(value: Json) -> str:
+def extract_status_as_snake_case(value: Json) -> str:
     """A status word in lower case with underscores, from a text or from the field `status` or `state`; else empty."""
     if isinstance(value, dict):
         value = next((value[name] for name in ("status", "state") if isinstance(value.get(name), str)), "")
@@ -84,7 +84,7 @@ def normalize_status_word(value: Json) -> str:
 
 def find_canary_stage_of_status_word(value: Json) -> CanaryJobStage | None:
     """The stage that an application's own status word stands for; None: it has none, or an unknown one."""
-    return CANARY_STAGE_BY_STATUS_WORD.get(normalize_status_word(value))
+    return CANARY_STAGE_BY_STATUS_WORD.get(extract_status_as_snake_case(value))
 
 
 def parse_job_id(value: Json) -> str:

@@ -26,11 +26,11 @@ from watchdog.queues.base import CanaryConnection, CanaryDriver, CanaryJobReques
 from watchdog.queues.job_status import (
     compile_canary_stage_expressions,
     create_cel_expression_validator,
+    extract_status_as_snake_case,
     fill_braced_placeholders_in_json,
     find_canary_stage_of_status_word,
     find_canary_stage_of_true_expression,
     find_job_error_message,
-    normalize_status_word,
     parse_job_id,
     parse_job_progress_and_total,
 )
@@ -153,7 +153,7 @@ class McpCanary(McpTarget, CanaryDriver):
                 raise ProbeError("mcp.tool_missing", f"tool {self.tool} is missing: {listed} listed")
             calls = await stack.enter_async_context(anyio.create_task_group())
             connection = _McpToolCallCanaryConnection(self, context, client, started_monotonic)
-            calls.start_soon(connection.wait_for_send_then_call_tool)
+            calls.start_soon(connection.wait_for_send_then_call_tool_and_keep_outcome)
             yield connection
             calls.cancel_scope.cancel()
 
@@ -182,12 +182,12 @@ class _McpToolCallCanaryConnection:
         self._started_job_uri = ""
         """The URI of the job that this connection started."""
 
-    async def wait_for_send_then_call_tool(self) -> None:
+    async def wait_for_send_then_call_tool_and_keep_outcome(self) -> None:
         """Waits for `send`, then calls the tool."""
         sentinel = await self._sent_sentinel
         arguments = fill_braced_placeholders_in_json(self.config.arguments, nonce=sentinel.id)
         try:
-            await self.client.call_tool(self.config.tool, arguments, self._handle_tool_call_progress)
+            await self.client.call_tool_into_result(self.config.tool, arguments, self._record_tool_call_progress)
         except ProbeError as error:
             error.retryable = False  # polling does not repeat the call
             self._call_error = error
@@ -312,7 +312,7 @@ class _McpToolCallCanaryConnection:
         self, content: Json, stage: CanaryJobStage | None, problem: str
     ) -> CanaryJobPollResult:
         """By the stage of the configured expressions; the status word counts only for stages without an expression."""
-        word = normalize_status_word(content)
+        word = extract_status_as_snake_case(content)
         if stage is None:
             stage_of_word = find_canary_stage_of_status_word(content)
             if stage_of_word not in [configured for configured, _ in self.config.job_stage_conditions]:
@@ -327,7 +327,7 @@ class _McpToolCallCanaryConnection:
         message = find_job_error_message(content) if stage in (CanaryJobStage.FAILED, CanaryJobStage.LOST) else problem
         return CanaryJobPollResult(stage, error=message, progress=progress and progress[0])
 
-    async def _handle_tool_call_progress(self, progress: float, total: float | None, message: str | None) -> None:
+    async def _record_tool_call_progress(self, progress: float, total: float | None, message: str | None) -> None:
         self._record_progress_and_time_of_change((progress, total))
 
     def _record_progress_and_time_of_change(self, progress: tuple[float, float | None]) -> None:

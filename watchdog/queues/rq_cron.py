@@ -153,7 +153,7 @@ class _RegisteredRqCronScheduler(NamedTuple):
 
     @classmethod
     def parse(cls, heartbeat_at: int, created_at: str | None, job_list: str | None) -> Self:
-        jobs = _parse_rq_cron_job_list(job_list) if job_list else []
+        jobs = _parse_json_list_of_rq_cron_jobs(job_list) if job_list else []
         counts = Counter(map(_get_rq_cron_job_name, jobs))
         names = (
             f"{_get_rq_cron_job_name(job)} {_describe_rq_cron_schedule(job)}"
@@ -192,7 +192,7 @@ class _RqJobRun(NamedTuple):
     """False only for a run in progress whose worker is gone."""
 
 
-def _parse_rq_cron_job_list(text: str) -> list[dict[str, Any]]:
+def _parse_json_list_of_rq_cron_jobs(text: str) -> list[dict[str, Any]]:
     try:
         jobs = json.loads(text)
     except (ValueError, RecursionError):

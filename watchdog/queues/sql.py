@@ -21,8 +21,8 @@ from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import Json
 from watchdog.domain.observations import JobSourceSnapshot, ScheduledJobFacts
 from watchdog.net.errors import ProbeError
-from watchdog.queues.clients.job_table import TableJobSource
-from watchdog.queues.clients.timestamps import ColumnTimestampFormat, parse_database_timestamp_ms
+from watchdog.queues.clients.job_table import DatabaseTableJobSourceBase
+from watchdog.queues.clients.timestamps import ColumnTimestampRepresentationAndZone, parse_database_timestamp_ms
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Row, Select, TableClause
@@ -119,7 +119,7 @@ class JobTableStatuses(ConfigModel):
         return tuple(status for _, _, status in self._iter_statuses())
 
 
-class SqlJobSource(TableJobSource):
+class SqlTableJobSource(DatabaseTableJobSourceBase):
     """A PostgreSQL, MySQL, MariaDB or SQLite table in which every row is a run. The role needs only SELECT on the
     table."""
 
@@ -155,7 +155,7 @@ class SqlJobSource(TableJobSource):
         return self.columns.id is not None and self.columns.started is not None
 
     def read_job_source_snapshot(self, connection: Connection) -> tuple[JobSourceSnapshot, dict[str, Json]]:
-        table, time_formats = self._inspect_job_table(connection)
+        table, time_formats = self._load_job_table_and_time_column_formats(connection)
         facts = self.database.build_write_access_note(connection, table)
         now = self.database.read_external_database_clock_ms(connection)
         rows = connection.execute(_JobAggregateQuery(self, table, time_formats, now).statement).all()
@@ -165,11 +165,11 @@ class SqlJobSource(TableJobSource):
         if unknown := sorted({row.unknown for row in rows if row.unknown is not None}):
             facts["unmapped_statuses"] = ", ".join(unknown[:5])
         jobs = tuple(self._build_job_facts(row, time_formats) for row in rows)
-        location = "" if rows else self._describe_lack_of_runs(connection, table)
+        location = "" if rows else self._describe_table_without_recent_runs(connection, table)
         kept_since = self._find_oldest_stored_run_end(rows, time_formats, now)
         return JobSourceSnapshot(now, jobs, location=location, kept_since=kept_since), facts
 
-    def _describe_lack_of_runs(self, connection: Connection, table: TableClause) -> str:
+    def _describe_table_without_recent_runs(self, connection: Connection, table: TableClause) -> str:
         """What a table without recent runs is like."""
         import sqlalchemy as sa
 
@@ -178,14 +178,16 @@ class SqlJobSource(TableJobSource):
         return f"table {self.table} contains no runs from the last {format_duration(self.since)}"
 
     def _find_oldest_stored_run_end(
-        self, rows: Sequence[Row[Any]], time_formats: Mapping[str, ColumnTimestampFormat], now: int
+        self, rows: Sequence[Row[Any]], time_formats: Mapping[str, ColumnTimestampRepresentationAndZone], now: int
     ) -> int:
         """When the oldest run ended that the table still holds: applications delete old ones."""
         column = self.columns.finished or self.columns.started or self.columns.scheduled or ""
         ends = (parse_database_timestamp_ms(row.oldest_end, time_formats[column].default_zone, column) for row in rows)
         return max(now - self.since, min((at for at in ends if at is not None), default=0))
 
-    def _inspect_job_table(self, connection: Connection) -> tuple[TableClause, dict[str, ColumnTimestampFormat]]:
+    def _load_job_table_and_time_column_formats(
+        self, connection: Connection
+    ) -> tuple[TableClause, dict[str, ColumnTimestampRepresentationAndZone]]:
         """The table and the formats of its time columns, from the database's catalog. Raises ProbeError."""
         import sqlalchemy as sa
 
@@ -206,12 +208,14 @@ class SqlJobSource(TableJobSource):
             sa.column(column, None if dialect == "sqlite" else types[column]) for column in self.columns.all_columns
         ]
         time_formats = {
-            column: ColumnTimestampFormat.from_column_type(types[column], column, dialect, self.timezone)
+            column: ColumnTimestampRepresentationAndZone.from_column_type(types[column], column, dialect, self.timezone)
             for column in self.columns.time_columns
         }
         return sa.table(name, *columns, schema=schema or None), time_formats
 
-    def _build_job_facts(self, row: Row[Any], time_formats: Mapping[str, ColumnTimestampFormat]) -> ScheduledJobFacts:
+    def _build_job_facts(
+        self, row: Row[Any], time_formats: Mapping[str, ColumnTimestampRepresentationAndZone]
+    ) -> ScheduledJobFacts:
         values = row._mapping
         times = {
             name: parse_database_timestamp_ms(values[name], time_formats[column].default_zone, column)
@@ -262,7 +266,11 @@ class _JobAggregateQuery:
     """One statement with a row per job: its newest times, joined with what the rows at these times contain."""
 
     def __init__(
-        self, config: SqlJobSource, table: TableClause, time_formats: Mapping[str, ColumnTimestampFormat], now: int
+        self,
+        config: SqlTableJobSource,
+        table: TableClause,
+        time_formats: Mapping[str, ColumnTimestampRepresentationAndZone],
+        now: int,
     ) -> None:
         self.config, self.columns, self.table = config, config.columns, table
         self.time_formats, self.now = time_formats, now

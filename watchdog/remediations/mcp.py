@@ -89,7 +89,7 @@ class McpRemediation(McpTarget, RemediationAction):
             timeout_s=connect_context.timeout_s,
             now=connect_context.started_at,
         )
-        await session.run(result)
+        await session.run_mcp_session_into_result(result)
         if dry_run:
             return "would call the tool, which is listed"
         if result.tool_is_error:

@@ -57,7 +57,7 @@ class _AwaitedRequestPart(Enum):
     """What the next bytes of a connection belong to."""
 
     HEAD = auto()
-    REQUEST = auto()
+    REQUEST_START_BY_SERVER = auto()
     """The head is complete; whether a body follows is known when the server begins the request."""
     BODY = auto()
     RESPONSE = auto()
@@ -179,7 +179,7 @@ class GuardedInboundConnection(asyncio.BufferedProtocol):
         head_bytes = match.end() - len(self._head_tail) if match else len(received)
         self._head_tail = b"" if match else (self._head_tail + received)[-2:]
         if match:
-            self._awaited = _AwaitedRequestPart.REQUEST
+            self._awaited = _AwaitedRequestPart.REQUEST_START_BY_SERVER
         self._server_protocol.data_received(received[:head_bytes])
         return received[head_bytes:]
 
@@ -202,7 +202,7 @@ class GuardedInboundConnection(asyncio.BufferedProtocol):
 
     def begin_request(self, request: HttpRequestInProgress) -> bool:
         """False: this request was sent behind a body without a stated length, before the response."""
-        is_expected = self._awaited is _AwaitedRequestPart.REQUEST
+        is_expected = self._awaited is _AwaitedRequestPart.REQUEST_START_BY_SERVER
         self.request, self._missing_body_bytes = request, request.body_bytes
         self._awaited = _AwaitedRequestPart.BODY if request.is_body_incomplete else _AwaitedRequestPart.RESPONSE
         held, self._held = self._held, b""

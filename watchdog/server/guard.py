@@ -67,7 +67,7 @@ class InboundConnectionGuard:
         connection.waiting_since = connection.progressed_at = self.clock()
         self._connections[connection] = None
         self._connection_by_peer[connection.peer] = connection
-        self._count_connection_and_enforce_address_limit(connection, connection.peer[0])
+        self._count_connection_and_drop_another_over_address_limit(connection, connection.peer[0])
 
     def remove(self, connection: GuardedInboundConnection) -> None:
         if connection in self._connections:
@@ -140,7 +140,7 @@ class InboundConnectionGuard:
             self.turned_away.record(ConnectionTurnAwayReason.PIPELINED, address)
             return False
         self.note_connection_progress(connection)
-        self._count_connection_and_enforce_address_limit(connection, address)
+        self._count_connection_and_drop_another_over_address_limit(connection, address)
         while not request.has_priority and len(
             others := self._list_other_connections_with_ordinary_request(connection)
         ) >= max(self.limits.total - self.limits.reserved - self._count_streams(), 1):
@@ -155,7 +155,7 @@ class InboundConnectionGuard:
             if not connection.end_request(self.clock()):
                 self.turned_away.record(ConnectionTurnAwayReason.PIPELINED, connection.address or connection.peer[0])
             self.note_connection_progress(connection)
-            self._count_connection_and_enforce_address_limit(connection, connection.peer[0])
+            self._count_connection_and_drop_another_over_address_limit(connection, connection.peer[0])
 
     # Decisions
 
@@ -184,7 +184,9 @@ class InboundConnectionGuard:
     def _exceeds_connection_limit_per_address(self, address: str) -> bool:
         return bool(address) and self._count_by_address[address] > self.limits.per_address
 
-    def _count_connection_and_enforce_address_limit(self, connection: GuardedInboundConnection, address: str) -> None:
+    def _count_connection_and_drop_another_over_address_limit(
+        self, connection: GuardedInboundConnection, address: str
+    ) -> None:
         """Count a connection towards the share of an address; another one of that address may be closed for it."""
         address = (
             "" if self.trusted_proxies.is_trusted_proxy(address) else get_address_or_ipv6_subscriber_network(address)

@@ -27,7 +27,7 @@ class RequestConcurrencyLimitMiddleware:
         if connection is None:  # the visitor has left
             await self._app(scope, receive, send)
             return
-        scope = apply_forwarded_headers(scope, self._guard.trusted_proxies)
+        scope = build_scope_with_forwarded_client_and_scheme(scope, self._guard.trusted_proxies)
         request = HttpRequestInProgress(
             self._guard.clock(),
             has_priority=is_priority_path(scope["path"]),
@@ -63,7 +63,7 @@ def is_priority_path(path: str) -> bool:
     return path in PRIORITY_REQUEST_PATHS or path.startswith(PRIORITY_REQUEST_PATH_PREFIXES)
 
 
-def apply_forwarded_headers(scope: Scope, trusted_proxies: TrustedProxies) -> Scope:
+def build_scope_with_forwarded_client_and_scheme(scope: Scope, trusted_proxies: TrustedProxies) -> Scope:
     """The scope with the client and the scheme that a trusted proxy states; of any other peer, the scope itself."""
     peer = scope["client"][0]
     if not trusted_proxies.is_trusted_proxy(peer):

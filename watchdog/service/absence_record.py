@@ -64,7 +64,7 @@ class StoreAbsenceRecordFile:
     def __init__(self, path: Path):
         self.path, self._fd = path, -1
 
-    def load(self) -> list[StoreAbsenceRecord]:
+    def load_records(self) -> list[StoreAbsenceRecord]:
         """What the file holds, oldest first; empty: no absence, or none that can be read. Raises nothing."""
         try:
             if self._fd < 0:

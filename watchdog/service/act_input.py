@@ -193,6 +193,6 @@ def require_act_text_within_limit(name: str, text: str, max_chars: int) -> None:
         )
 
 
-def clean_actor_name(actor: Actor) -> Actor:
+def copy_actor_with_clean_name(actor: Actor) -> Actor:
     name = truncate_to_single_line(replace_invisible_characters(actor.name), MAX_ACTOR_NAME_CHARS)
     return actor._replace(name=name or "unknown")

@@ -23,7 +23,7 @@ from watchdog.domain.maintenance_windows import (
 from watchdog.domain.model import LOCAL_LOCATION_NAME
 from watchdog.domain.pausing import MAX_PAUSE_DURATION_MS, Pause
 from watchdog.domain.routing import ProbeMatcher
-from watchdog.domain.selection import SelectionSummary
+from watchdog.domain.selection import SelectedProbeCountAndWarnings
 from watchdog.domain.silencing import (
     MAX_SILENCE_DURATION_MS,
     MAX_SILENCE_SUBJECT_PATTERN_CHARS,
@@ -31,7 +31,7 @@ from watchdog.domain.silencing import (
     SilenceMatcher,
 )
 from watchdog.service.act_input import (
-    clean_actor_name,
+    copy_actor_with_clean_name,
     require_act_text_within_limit,
     require_end_within_limit,
     require_start_within_limit,
@@ -43,8 +43,8 @@ from watchdog.service.notifications import NotificationSender
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.database import Database
 from watchdog.store.errors import StoreUnavailableError
-from watchdog.store.read.reopening import load_reopening_outlook
-from watchdog.store.read.selections import load_silence_selection
+from watchdog.store.read.reopening import load_reopening_outlook_text
+from watchdog.store.read.selections import load_silence_selection_summary
 from watchdog.store.read.status import Connection
 from watchdog.store.write import (
     acknowledgements,
@@ -67,7 +67,9 @@ log = logging.getLogger(__name__)
 
 REPEATED_SILENCE_TOLERANCE_MS = 60_000
 """A silence that would end at most so much later than one in effect repeats it."""
-UNREADABLE_SELECTION = SelectionSummary(0, ("the probes that it selects cannot be read from the database",))
+UNREADABLE_SELECTION = SelectedProbeCountAndWarnings(
+    0, ("the probes that it selects cannot be read from the database",)
+)
 ACT_TIMEOUT_S = 15.0
 """Longer than SQLite and PostgreSQL usually wait for a lock."""
 
@@ -98,11 +100,11 @@ class StartedSilence(NamedTuple):
     silence: Silence
     open_incident_count: int
     """How many open incidents it selected when it began."""
-    selection: SelectionSummary
+    selection: SelectedProbeCountAndWarnings
     """Of the probes that there are."""
 
 
-class ClosedIncident(NamedTuple):
+class IncidentClosingOutcome(NamedTuple):
     closure: Closure
     """The one that the incident has now."""
     is_new: bool
@@ -136,7 +138,7 @@ def acknowledge_incident(
 ) -> tuple[Acknowledgement, bool]:
     """Returns the acknowledgement that the incident then has, and whether it is this one: the first stays."""
     return acknowledgements.acknowledge_incident(
-        database, incident, clean_actor_name(actor), validate_and_clean_act_comment(comment), now
+        database, incident, copy_actor_with_clean_name(actor), validate_and_clean_act_comment(comment), now
     )
 
 
@@ -145,23 +147,25 @@ def acknowledge_open_incidents(
 ) -> list[tuple[Acknowledgement, bool]]:
     """The same for those of several incidents that are open: all or none. Refused if none of them is open."""
     return acknowledgements.acknowledge_open_incidents(
-        database, incidents, clean_actor_name(actor), validate_and_clean_act_comment(comment), now
+        database, incidents, copy_actor_with_clean_name(actor), validate_and_clean_act_comment(comment), now
     )
 
 
 def remove_acknowledgement(database: Database, incident: str, actor: Actor, comment: str, now: int) -> bool:
     """Returns whether the incident was acknowledged."""
     return acknowledgements.remove_acknowledgement(
-        database, incident, clean_actor_name(actor), validate_and_clean_act_comment(comment), now
+        database, incident, copy_actor_with_clean_name(actor), validate_and_clean_act_comment(comment), now
     )
 
 
-def close_incident(database: Database, incident: str, actor: Actor, comment: str, now: int) -> ClosedIncident:
+def close_incident(database: Database, incident: str, actor: Actor, comment: str, now: int) -> IncidentClosingOutcome:
     """Close an open incident whose failure was handled outside Watchdog. The first closure stays."""
-    comment, actor = validate_and_clean_act_comment(comment), clean_actor_name(actor)
-    outlook = _read_unless_error(database, lambda connection: load_reopening_outlook(connection, incident, now), "")
+    comment, actor = validate_and_clean_act_comment(comment), copy_actor_with_clean_name(actor)
+    outlook = _read_unless_error(
+        database, lambda connection: load_reopening_outlook_text(connection, incident, now), ""
+    )
     closure, is_new = closures.close_incident(database, LOCAL_LOCATION_NAME, incident, actor, comment, now=now)
-    return ClosedIncident(closure, is_new, outlook if is_new else "")
+    return IncidentClosingOutcome(closure, is_new, outlook if is_new else "")
 
 
 def resend_undelivered_notifications(
@@ -170,7 +174,12 @@ def resend_undelivered_notifications(
     """Send again what could not be delivered to this destination; empty: to any. Returns the destinations."""
     require_act_text_within_limit("destination", destination, MAX_SILENCE_SUBJECT_PATTERN_CHARS)
     return resends.resend_undelivered_notifications(
-        database, incident, destination, clean_actor_name(actor), validate_and_clean_act_comment(comment), now=now
+        database,
+        incident,
+        destination,
+        copy_actor_with_clean_name(actor),
+        validate_and_clean_act_comment(comment),
+        now=now,
     )
 
 
@@ -179,7 +188,7 @@ def begin_silence(database: Database, request: SilenceRequest, actor: Actor, now
     request before, returns the silence that began then."""
     silence, count = silences.begin_silence(database, _validate_and_build_silence(request, actor, now))
     selection = _read_unless_error(
-        database, lambda connection: load_silence_selection(connection, silence.matcher), UNREADABLE_SELECTION
+        database, lambda connection: load_silence_selection_summary(connection, silence.matcher), UNREADABLE_SELECTION
     )
     return StartedSilence(silence, count, selection)
 
@@ -210,11 +219,11 @@ def _validate_and_build_silence(request: SilenceRequest, actor: Actor, now: int)
     matcher = validate_silence_matcher(request.matcher, actor.interface, selects_everything=request.selects_everything)
     require_end_within_limit(request.ends_at, now, MAX_SILENCE_DURATION_MS, "silence")
     return Silence(
-        id=_make_silence_id(actor, request.idempotency_key),
+        id=_make_idempotent_silence_id(actor, request.idempotency_key),
         matcher=matcher,
         started_at=now,
         ends_at=request.ends_at,
-        actor=clean_actor_name(actor),
+        actor=copy_actor_with_clean_name(actor),
         comment=validate_and_clean_act_comment(request.comment),
     )
 
@@ -236,17 +245,17 @@ def silence_open_incidents_until_resolved(
 def _build_silence_of_incident(incident: str, actor: Actor, comment: str, now: int) -> Silence:
     """Its matcher is that of the incident, which is still to be read."""
     return Silence(
-        id=_make_silence_id(actor, ""),
+        id=_make_idempotent_silence_id(actor, ""),
         matcher=SilenceMatcher(),
         started_at=now,
         ends_at=now + MAX_SILENCE_DURATION_MS,
-        actor=clean_actor_name(actor),
+        actor=copy_actor_with_clean_name(actor),
         comment=validate_and_clean_act_comment(comment),
         incident=incident,
     )
 
 
-def _make_silence_id(actor: Actor, idempotency_key: str) -> str:
+def _make_idempotent_silence_id(actor: Actor, idempotency_key: str) -> str:
     text = f"{actor.interface}\0{actor.name}\0{idempotency_key}" if idempotency_key else uuid4().hex
     return f"s-{blake2b(text.encode(errors='replace'), digest_size=5).hexdigest()}"
 
@@ -254,10 +263,12 @@ def _make_silence_id(actor: Actor, idempotency_key: str) -> str:
 def end_silence(database: Database, silence: str, actor: Actor, now: int) -> Silence:
     """End a silence before its time; returns it as it has ended. What it held back about open incidents is sent at
     once."""
-    return silence_ends.end_silence(database, silence, clean_actor_name(actor), now)
+    return silence_ends.end_silence(database, silence, copy_actor_with_clean_name(actor), now)
 
 
-async def run_act(store_executor: StoreExecutor, act: Callable[[Database, int], ActResultT]) -> ActResultT:
+async def run_act_in_writer_thread_with_timeout(
+    store_executor: StoreExecutor, act: Callable[[Database, int], ActResultT]
+) -> ActResultT:
     """Run an act in the thread that writes. Raises TimeoutError after ACT_TIMEOUT_S; an act that has not started by
     then does not take place."""
     async with asyncio.timeout(ACT_TIMEOUT_S):
@@ -268,7 +279,7 @@ async def run_act_and_send(
     store_executor: StoreExecutor, sender: NotificationSender, act: Callable[[Database, int], ActResultT]
 ) -> ActResultT:
     """Run an act, and start to send what it caused."""
-    result = await run_act(store_executor, act)
+    result = await run_act_in_writer_thread_with_timeout(store_executor, act)
     sender.send_due_soon("after an act")
     return result
 
@@ -279,7 +290,7 @@ def pause_probe(
     """Stop running and judging a probe, until `ends_at` or until someone resumes it. `probe`: its id or name."""
     if ends_at is not None:
         require_end_within_limit(ends_at, now, MAX_PAUSE_DURATION_MS, "pause")
-    pause = Pause(now, ends_at, clean_actor_name(actor), validate_and_clean_act_comment(comment))
+    pause = Pause(now, ends_at, copy_actor_with_clean_name(actor), validate_and_clean_act_comment(comment))
     return pauses.begin_pause(database, LOCAL_LOCATION_NAME, probe, pause)
 
 
@@ -289,7 +300,7 @@ def resume_probe(database: Database, probe: str, actor: Actor, comment: str, now
         database,
         LOCAL_LOCATION_NAME,
         probe,
-        clean_actor_name(actor),
+        copy_actor_with_clean_name(actor),
         comment=validate_and_clean_act_comment(comment),
         now=now,
     )
@@ -299,7 +310,9 @@ def request_run(database: Database, probe: str, actor: Actor, comment: str, now:
     """Have a running process run a probe at once. `probe`: its id or name. It is judged like any run, except while the
     probe is paused, and the schedule does not move."""
     comment = validate_and_clean_act_comment(comment)
-    return requested_runs.request_run(database, LOCAL_LOCATION_NAME, probe, clean_actor_name(actor), comment, now=now)
+    return requested_runs.request_run(
+        database, LOCAL_LOCATION_NAME, probe, copy_actor_with_clean_name(actor), comment, now=now
+    )
 
 
 def forget_missing_jobs(
@@ -308,7 +321,7 @@ def forget_missing_jobs(
     """Decide that a job which its source no longer lists was removed on purpose, and is not missed any more. It takes
     effect at the next run of the probe. `probe`: its id or name. `job`: its name; empty: every missing job."""
     comment = validate_and_clean_act_comment(comment)
-    return forgotten_jobs.forget_missing_jobs(database, probe, job, clean_actor_name(actor), comment, now=now)
+    return forgotten_jobs.forget_missing_jobs(database, probe, job, copy_actor_with_clean_name(actor), comment, now=now)
 
 
 def begin_maintenance(database: Database, request: MaintenanceRequest, actor: Actor, now: int) -> StartedMaintenance:
@@ -321,7 +334,7 @@ def begin_maintenance(database: Database, request: MaintenanceRequest, actor: Ac
     require_end_within_limit(
         request.ends_at, now, MAX_MAINTENANCE_DURATION_MS, "maintenance window", starts_at=starts_at
     )
-    actor = clean_actor_name(actor)
+    actor = copy_actor_with_clean_name(actor)
     window = MaintenanceWindow(
         id=f"m-{uuid4().hex[:10]}",
         name="",
@@ -331,26 +344,30 @@ def begin_maintenance(database: Database, request: MaintenanceRequest, actor: Ac
         actor=actor,
         comment=validate_and_clean_act_comment(request.comment),
     )
-    return StartedMaintenance(window, maintenance_windows.begin_maintenance(database, window, actor, now))
+    return StartedMaintenance(
+        window, maintenance_windows.store_begun_maintenance_and_count_probes(database, window, actor, now)
+    )
 
 
 def end_maintenance(database: Database, window: str, actor: Actor, now: int) -> MaintenanceWindow:
     """End maintenance before its time, also of a configured window, or cancel what a person has planned. Returns the
     window as it has ended."""
-    return maintenance_windows.end_maintenance(database, window, clean_actor_name(actor), now)
+    return maintenance_windows.end_maintenance(database, window, copy_actor_with_clean_name(actor), now)
 
 
 def record_config_act(
     database: Database, kind: OperatorActKind, actor: Actor, now: int, *, probe: str = "", comment: str = ""
 ) -> None:
     """Record that the managed file was changed, or the configuration read again. `probe`: its id."""
-    audit.record_operator_act_alone(database, kind, clean_actor_name(actor), now, probe=probe, comment=comment)
+    audit.record_operator_act_alone(
+        database, kind, copy_actor_with_clean_name(actor), now, probe=probe, comment=comment
+    )
 
 
-def record_receiver_test(
+def record_receiver_test_start_or_refuse(
     database: Database, destinations: Sequence[str], actor: Actor, comment: str, now: int
 ) -> None:  # fmt: skip
     """Record that test alerts are sent to these destinations. Refused if one was tested a moment ago."""
     receiver_tests.record_receiver_test(
-        database, destinations, clean_actor_name(actor), validate_and_clean_act_comment(comment), now
+        database, destinations, copy_actor_with_clean_name(actor), validate_and_clean_act_comment(comment), now
     )

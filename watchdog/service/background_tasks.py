@@ -10,7 +10,7 @@ from time import monotonic
 from watchdog.domain.formatting import format_duration, format_duration_rounded
 from watchdog.domain.text import replace_invisible_characters, truncate_to_single_line
 from watchdog.service.counters import BACKGROUND_TASK_DURATION_BUCKET_BOUNDS_S, DurationHistogram
-from watchdog.store.errors import describe_store_error
+from watchdog.store.errors import describe_store_error_unmasked
 
 BACKGROUND_TASK_OVERDUE_AFTER_INTERVALS = 20
 """A task is overdue after this many intervals without a run that ended."""
@@ -19,7 +19,7 @@ MAX_BACKGROUND_TASK_ERROR_CHARS = 300
 
 def format_background_task_error(error: Exception, mask: Callable[[str], str]) -> str:
     """The error's message on one line, masked."""
-    text = truncate_to_single_line(mask(describe_store_error(error)), MAX_BACKGROUND_TASK_ERROR_CHARS)
+    text = truncate_to_single_line(mask(describe_store_error_unmasked(error)), MAX_BACKGROUND_TASK_ERROR_CHARS)
     return replace_invisible_characters(text)
 
 

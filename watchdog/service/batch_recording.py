@@ -33,11 +33,11 @@ async def record_result_batch(
     this clock; None: by now.
     """
 
-    async def record(results: Sequence[ResultToRecord]) -> list[IncidentTransition]:
+    async def record_results_in_store(results: Sequence[ResultToRecord]) -> list[IncidentTransition]:
         return await store_executor.run_write_with_now(partial(recorder.record_results, results), read_time)
 
     try:
-        return await record(batch)
+        return await record_results_in_store(batch)
     except StoreUnavailableError:
         raise
     except Exception as e:
@@ -48,7 +48,7 @@ async def record_result_batch(
     for recorded_result in batch:
         for candidate in (recorded_result, build_unstorable_result_replacement(recorded_result.result)):
             try:
-                transitions += await record([candidate])
+                transitions += await record_results_in_store([candidate])
                 stored = True
                 break
             except StoreUnavailableError:
@@ -84,7 +84,9 @@ def _is_requested(result: ProbeResult) -> bool:
     return missed_run.REQUESTED_RUN_MEASUREMENT_NAME in result.measurements
 
 
-def compute_rerun_times(batch: Iterable[ResultToRecord], probes: Mapping[int, Probe], timeline: str) -> dict[int, int]:
+def compute_latest_next_run_time_by_probe(
+    batch: Iterable[ResultToRecord], probes: Mapping[int, Probe], timeline: str
+) -> dict[int, int]:
     """When each probe runs next at the latest, if it has a deadline, or if it has failed and has a `retry_interval`.
     Later results of a probe replace earlier ones, and those of another timeline say nothing about this one."""
     times = {}

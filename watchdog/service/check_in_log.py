@@ -58,7 +58,7 @@ class _CheckInWriteAheadLogFile:
         self.fd = -1
 
 
-class CheckInLog:
+class CheckInWriteAheadLog:
     """Owns the two files `<path>.0` and `<path>.1`, and a lock that keeps other processes from using them.
 
     If another process uses them, as on a shared SQLite file, it takes `<path>-2` and so on. What processes that have
@@ -160,7 +160,7 @@ class CheckInLog:
         """The files of the first log that no other process uses, open and locked. Raises OSError."""
         for path in self._list_possible_log_paths():
             files = _build_check_in_log_files(path)
-            if _try_to_lock_log_files(files):
+            if _try_to_open_and_lock_both_log_files(files):
                 return files
         raise BlockingIOError
 
@@ -182,7 +182,7 @@ class CheckInLog:
         for path in self._list_possible_log_paths():
             files = _build_check_in_log_files(path)
             is_own = path == self._files[0].path.with_suffix("")
-            if is_own or not _do_log_files_hold_records(files) or not _try_to_lock_log_files(files):
+            if is_own or not _do_log_files_hold_records(files) or not _try_to_open_and_lock_both_log_files(files):
                 continue
             try:
                 for file in files:
@@ -217,14 +217,14 @@ def _do_log_files_hold_records(files: tuple[_CheckInWriteAheadLogFile, _CheckInW
 
 def _are_log_files_abandoned(files: tuple[_CheckInWriteAheadLogFile, _CheckInWriteAheadLogFile]) -> bool:
     """Whether the files hold records, and no process uses them. Raises OSError."""
-    if not _do_log_files_hold_records(files) or not _try_to_lock_log_files(files):
+    if not _do_log_files_hold_records(files) or not _try_to_open_and_lock_both_log_files(files):
         return False
     for file in files:
         file.close()
     return True
 
 
-def _try_to_lock_log_files(files: tuple[_CheckInWriteAheadLogFile, _CheckInWriteAheadLogFile]) -> bool:
+def _try_to_open_and_lock_both_log_files(files: tuple[_CheckInWriteAheadLogFile, _CheckInWriteAheadLogFile]) -> bool:
     """Open both files; False, with both closed, if another process has locked them. Raises OSError."""
     try:
         for file in files:

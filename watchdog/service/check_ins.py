@@ -16,7 +16,7 @@ import structlog
 from watchdog.domain.heartbeat import CheckIn, CheckInKind, ReceivedCheckIn
 from watchdog.domain.text import replace_invisible_characters
 from watchdog.net import SecretMask
-from watchdog.service.check_in_log import CheckInLog, CheckInLogError
+from watchdog.service.check_in_log import CheckInLogError, CheckInWriteAheadLog
 from watchdog.service.clock import MAX_CLOCK_DEVIATION_MS, Clock
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.errors import StoreUnavailableError
@@ -48,7 +48,7 @@ class DurableCheckInReceiver:
     def __init__(
         self,
         *,
-        check_in_log: CheckInLog,
+        check_in_log: CheckInWriteAheadLog,
         store_executor: StoreExecutor,
         check_in_store: CheckInStore,
         claims: SlotClaimer,
@@ -114,7 +114,7 @@ class DurableCheckInReceiver:
         self._writing = True
         write = asyncio.get_running_loop().run_in_executor(self._disk_executor, self.check_in_log.append, records)
 
-        def finish(write: asyncio.Future[None]) -> None:
+        def resolve_senders_after_log_write(write: asyncio.Future[None]) -> None:
             error = write.exception()
             for _, written in group:
                 if written.done():  # the sender has disconnected
@@ -127,7 +127,7 @@ class DurableCheckInReceiver:
             if self._pending:
                 self._append_pending_check_ins_to_log()
 
-        write.add_done_callback(finish)
+        write.add_done_callback(resolve_senders_after_log_write)
 
     async def flush_check_ins(self) -> None:
         """Store what is on disk when this begins. Raises what prevents it."""

@@ -43,8 +43,8 @@ class WatchdogClock:
     """The time that everything in this process uses: a monotonic clock plus its offset to the reference clock.
 
     The reference is the database's clock, so that processes on several machines agree on slots and leases. SQLite has
-    no clock, so there it is this machine's. Between two calls of `step_to_database_clock_time` the time never goes
-    back.
+    no clock, so there it is this machine's. Between two calls of `step_to_measured_database_clock_time` the
+    time never goes back.
     """
 
     def __init__(self, wall_clock: Clock = read_wall_clock_ms, monotonic_clock: Clock = read_boot_clock_ms):
@@ -100,7 +100,7 @@ class WatchdogClock:
         """The reference clock, as it was last measured."""
         return self._monotonic_clock() + self._reference_offset
 
-    def step_to_database_clock_time(self, distance: int) -> None:
+    def step_to_measured_database_clock_time(self, distance: int) -> None:
         """Continue at the time of the reference clock. `distance`: how far the time steps by this, in ms."""
         with self._lock:
             self._offset, self._pending, self._newest = self._reference_offset, None, 0

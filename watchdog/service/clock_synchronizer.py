@@ -66,7 +66,7 @@ class ClockGenerationSynchronizer:
             self._follow_clock_step_of_other_process()
             return
         watermark.follow_database_clock_generation(
-            partial(self.clock.step_to_database_clock_time, step.signed_clock_step_ms)
+            partial(self.clock.step_to_measured_database_clock_time, step.signed_clock_step_ms)
         )
         start, end = (format_utc_timestamp(instant, step.stepped_to, seconds=True) for instant in step[1:])
         distance = format_duration(abs(step.signed_clock_step_ms))
@@ -77,5 +77,7 @@ class ClockGenerationSynchronizer:
     def _follow_clock_step_of_other_process(self) -> None:
         """Another process has adopted a step, which this one sees by itself at about the same time."""
         self.watermark.follow_database_clock_generation(
-            lambda: self.clock.step_to_database_clock_time(self.clock.estimate_database_clock_time() - self.clock())
+            lambda: self.clock.step_to_measured_database_clock_time(
+                self.clock.estimate_database_clock_time() - self.clock()
+            )
         )

@@ -45,12 +45,12 @@ def build_watchdog_self_probe(
     """The built-in probe, which observes these destinations."""
     names = sorted(destinations)
 
-    async def load_facts() -> dict[str, WatchdogFaultFacts]:
+    async def load_fault_facts_of_destinations() -> dict[str, WatchdogFaultFacts]:
         return await store_executor.run_read_query(
             lambda connection: load_watchdog_fault_facts(connection, names, clock())
         )
 
-    return WatchdogSelfProbe(load_facts=load_facts)
+    return WatchdogSelfProbe(load_facts=load_fault_facts_of_destinations)
 
 
 def create_run_self_probe_soon_callback(

@@ -66,7 +66,7 @@ class PostedConfigChecker:
             loaded = load_config(self._path, text, self._env, regular_files_only=True)
         except ConfigError as e:
             return ConfigCheckOutcome(None, self._describe(e.problems))
-        if problems := self._describe(_iter_probe_names_with_variables(self._path, loaded)):
+        if problems := self._describe(_iter_problems_of_variables_in_probe_ids_and_names(self._path, loaded)):
             return ConfigCheckOutcome(None, problems)
         mask = loaded.mask.including(self._mask)
         return ConfigCheckOutcome(replace(loaded, mask=mask), warnings=self._describe(loaded.warnings))
@@ -76,7 +76,7 @@ class PostedConfigChecker:
         return tuple(describe_config_problems_without_values([problem], self._mask) for problem in first)
 
 
-def _iter_probe_names_with_variables(path: Path, loaded: LoadedConfig) -> Iterator[ConfigProblem]:
+def _iter_problems_of_variables_in_probe_ids_and_names(path: Path, loaded: LoadedConfig) -> Iterator[ConfigProblem]:
     """Ids are shown, and may be derived from names: such a configuration would reveal the value of any variable."""
     for number, probe in enumerate(loaded.config.probes):
         written = parse_yaml_values_by_field_path(loaded.probe_yaml[probe.id])

@@ -47,7 +47,7 @@ def log_config_warnings(loaded_config: LoadedConfig) -> None:
         log.warning("config_warning", location=location, field=warning.path, detail=warning.message)
 
 
-class ConfigReloadStatus(StrEnum):
+class ConfigReloadResultKind(StrEnum):
     APPLIED = "applied"
     INVALID = "invalid"
     """The configuration cannot be loaded, and the former one stays."""
@@ -56,7 +56,7 @@ class ConfigReloadStatus(StrEnum):
 
 
 class ConfigReloadOutcome(NamedTuple):
-    result: ConfigReloadStatus
+    result: ConfigReloadResultKind
     problems: tuple[str, ...] = ()
     """Why the configuration is invalid, a line each, without anything that its files contain."""
 
@@ -78,8 +78,8 @@ class ConfigReloadCounts:
 
     def count(self, reload: FinishedConfigReload) -> None:
         """A postponed reload is counted when it is applied."""
-        self.success += reload.outcome.result is ConfigReloadStatus.APPLIED
-        self.failure += reload.outcome.result is ConfigReloadStatus.INVALID
+        self.success += reload.outcome.result is ConfigReloadResultKind.APPLIED
+        self.failure += reload.outcome.result is ConfigReloadResultKind.INVALID
         self.last_reload = reload
 
 
@@ -120,7 +120,7 @@ class ConfigReloader:
     async def run_forever(self) -> None:
         """Reload whenever it is requested, the files have changed, or the database is back for a postponed one."""
         while True:
-            await self._wait_for_reload_request_or_tick()
+            await self._sleep_until_reload_request_or_tick()
             try:
                 if self._requested.is_set() or await self._have_config_files_changed_and_settled():
                     self._requested.clear()
@@ -132,7 +132,7 @@ class ConfigReloader:
                 log.exception("reload_failed")
                 await asyncio.sleep(RELOAD_RETRY_INTERVAL_S)
 
-    async def _wait_for_reload_request_or_tick(self) -> None:
+    async def _sleep_until_reload_request_or_tick(self) -> None:
         try:
             async with asyncio.timeout(CONFIG_FILE_CHECK_INTERVAL_S):
                 await self._requested.wait()
@@ -169,7 +169,7 @@ class ConfigReloader:
                 summary, problems = await asyncio.to_thread(self._describe_invalid_config, e)
                 log.error("config_invalid", detail=summary, advice="`watchdog validate` shows every problem")
                 self._fault_reporter.set_config_problem(summary)
-                return self._report(ConfigReloadOutcome(ConfigReloadStatus.INVALID, problems))
+                return self._report(ConfigReloadOutcome(ConfigReloadResultKind.INVALID, problems))
             self._postponed = loaded
             return await self._try_to_apply_config(loaded)
 
@@ -229,15 +229,15 @@ class ConfigReloader:
         except (StoreUnavailableError, WatchdogDatabaseSchemaError) as e:
             if is_first_attempt:
                 log.warning("reload_postponed", error=str(e))
-                self._report(ConfigReloadOutcome(ConfigReloadStatus.POSTPONED))
-            return ConfigReloadOutcome(ConfigReloadStatus.POSTPONED)
+                self._report(ConfigReloadOutcome(ConfigReloadResultKind.POSTPONED))
+            return ConfigReloadOutcome(ConfigReloadResultKind.POSTPONED)
         self._postponed = None
         if new_secrets.including(self._current_secrets) is not new_secrets:
             self._former_masks.append((self._clock(), self._current_secrets))
         self._current_secrets = new_secrets
         self.loaded_config = replace(loaded, mask=self._mask)
         self._fault_reporter.set_config_problem("")
-        return self._report(ConfigReloadOutcome(ConfigReloadStatus.APPLIED))
+        return self._report(ConfigReloadOutcome(ConfigReloadResultKind.APPLIED))
 
     def _mask_new_and_former_secrets(self, new_secrets: SecretMask) -> None:
         """Mask the new secrets from now on, and those of former configurations for a while."""
@@ -250,4 +250,4 @@ class ConfigReloader:
         combined = new_secrets.including(self._current_secrets)
         for _, mask in self._former_masks:
             combined = combined.including(mask)
-        self._mask.adopt(combined)
+        self._mask.use_secrets_of(combined)

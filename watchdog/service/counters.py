@@ -61,7 +61,7 @@ class DeliveryResultKind(StrEnum):
 
     SENT = "sent"
     """Its receiver confirmed it."""
-    FAILED = "failed"
+    FAILED_WILL_RETRY = "failed"
     """It is tried again."""
     UNCONFIRMED = "unconfirmed"
     """Sent several times, and no response shows whether it arrived. It is tried again once an hour."""

@@ -21,7 +21,7 @@ def add_or_remove_dead_mans_switch(service: MonitoringService, network: NetworkA
     """As configured. One that is replaced begins its interval again."""
     if switch := config.dead_mans_switch:
         destinations = config.build_notifiers_by_destination().keys()
-        ping = DeadMansSwitch(switch.url, service, network, destinations).ping
+        ping = DeadMansSwitchPinger(switch.url, service, network, destinations).ping
         service.add_background_task("ping_dead_mans_switch", ping, switch.every / 1000)
     else:
         service.remove_background_task("ping_dead_mans_switch")
@@ -31,7 +31,7 @@ class DeadMansSwitchNotPingedError(Exception):
     """The URL was not requested, or the request failed; the text is the reason."""
 
 
-class DeadMansSwitch:
+class DeadMansSwitchPinger:
     """Owns the time of the last request. `destinations`: all that are configured.
 
     Watchdog works if, since the last request, a claim was committed and a result as well; if no run was due, the lease
@@ -69,7 +69,7 @@ class DeadMansSwitch:
             if task.status(now) in ("failed", "overdue"):
                 return f"the background task {name} does not work: {task.describe_problem(now)}"
         if self.service.last_recorded_at <= self._last_ping_at:
-            await self.service.lease_keeper.renew_process_lease_now()
+            await self.service.lease_keeper.renew_process_lease_immediately_or_raise()
         stuck = await self.service.store_executor.run_read_query(lambda c: load_stuck_destinations(c, now))
         if self.destinations and stuck.issuperset(self.destinations):
             return "no receiver gets its notifications"

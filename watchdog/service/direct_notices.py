@@ -74,7 +74,9 @@ class StoreAbsenceNotifier:
 
     async def load(self) -> None:
         """Read what an earlier process has left: the database is available now, so it is back."""
-        self._records = await asyncio.get_running_loop().run_in_executor(self._disk_executor, self._record_file.load)
+        self._records = await asyncio.get_running_loop().run_in_executor(
+            self._disk_executor, self._record_file.load_records
+        )
         self._is_on_disk = bool(self._records)
 
     def update(self, absence: StoreAbsence | None, failing_targets: Collection[str]) -> None:
@@ -84,7 +86,7 @@ class StoreAbsenceNotifier:
         """
         now = self.clock()
         if absence is None:
-            self._end_absence_if_back_long_enough(now)
+            self._mark_absence_ended_if_back_long_enough(now)
         else:
             self._back_since = None
             if not self._records or self._records[-1].ended_at is not None:
@@ -96,7 +98,7 @@ class StoreAbsenceNotifier:
         if absence is not None:
             self._start_sending_due_absence_notices(self._records[-1], sorted(failing_targets), now)
 
-    def _end_absence_if_back_long_enough(self, now: int) -> None:
+    def _mark_absence_ended_if_back_long_enough(self, now: int) -> None:
         if self._back_since is None or self._back_since > now:  # the clock was set back
             self._back_since = now
         has_ended = now - self._back_since >= STORE_BACK_NOTICE_DELAY_MS

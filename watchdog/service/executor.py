@@ -18,7 +18,7 @@ from watchdog.service.registration import compute_max_result_lateness
 from watchdog.service.run_places import ConcurrentRunLimitTimeoutError, ProbeRunLimiter
 from watchdog.service.runner import RetryingProbeRunner
 
-MAX_RUN_START_BEFORE_SLOT_MS = 1_500
+MAX_PROBE_RUN_START_BEFORE_SLOT_MS = 1_500
 """How long before its slot a run is started at most: slots are claimed twice a second, and without the store started
 once a second."""
 MAX_WAIT_FOR_FREE_RUN_PLACE_S = 20.0
@@ -62,7 +62,7 @@ class ConcurrentProbeRunExecutor:
         self._latest_updates = {id: latest for id, latest in self._latest_updates.items() if id in probes}
 
     def start_probe_run(self, probe: Probe, slot: ClaimedSlot, probe_state: Mapping[str, Json]) -> None:
-        """Run the probe at its slot, which may be up to MAX_RUN_START_BEFORE_SLOT_MS in the future."""
+        """Run the probe at its slot, which may be up to MAX_PROBE_RUN_START_BEFORE_SLOT_MS in the future."""
         task = asyncio.create_task(self._run_at_slot(probe, slot, probe_state), name=f"run {probe.id}")
         self._slot_by_task[task] = slot
         task.add_done_callback(lambda done: self._slot_by_task.pop(done, None))
@@ -72,7 +72,7 @@ class ConcurrentProbeRunExecutor:
         try:
             if (wait_ms := slot.slot - self.clock()) > 0:
                 # The clock may have been set back.
-                await asyncio.sleep(min(wait_ms, MAX_RUN_START_BEFORE_SLOT_MS) / 1000)
+                await asyncio.sleep(min(wait_ms, MAX_PROBE_RUN_START_BEFORE_SLOT_MS) / 1000)
             is_slow = slot.probe in self._slow_probes
             async with self.places.occupy_run_place(
                 slot.probe,
@@ -140,7 +140,7 @@ class ConcurrentProbeRunExecutor:
         now = self.clock()
         for task, slot in self._slot_by_task.items():
             # A later one runs: the clock was set back meanwhile.
-            if now < slot.slot <= now + MAX_RUN_START_BEFORE_SLOT_MS:
+            if now < slot.slot <= now + MAX_PROBE_RUN_START_BEFORE_SLOT_MS:
                 task.cancel()
         if self._slot_by_task:
             await asyncio.wait(list(self._slot_by_task), timeout=grace_s)

@@ -8,7 +8,7 @@ from watchdog.domain.model import IncidentEvent
 from watchdog.service.clock import Clock
 from watchdog.service.notifications import NotificationSender
 from watchdog.service.store_executor import StoreExecutor
-from watchdog.store.read.follow_ups import list_due_follow_ups
+from watchdog.store.read.follow_ups import list_incidents_with_due_follow_ups
 from watchdog.store.write.follow_ups import enqueue_due_reminders_and_escalations
 
 log = structlog.get_logger()
@@ -22,7 +22,9 @@ async def send_due_reminders_and_escalations(
     """Decide about incidents whose time has come, and send at once what follows. The next run takes those that are too
     many for one transaction."""
     database = store_executor.database
-    if not await store_executor.run_read_query(lambda connection: list_due_follow_ups(connection, clock())):
+    if not await store_executor.run_read_query(
+        lambda connection: list_incidents_with_due_follow_ups(connection, clock())
+    ):
         return  # the usual case, without waiting for other writes
     enqueued = await store_executor.run_write_with_now(lambda now: enqueue_due_reminders_and_escalations(database, now))
     for incident, destination, event in enqueued:

@@ -22,7 +22,7 @@ NOTIFICATION_SEND_INTERVAL_S = 1.0
 """Notifications of a new transition are sent at once; the timer picks up retries."""
 
 
-def list_incident_tasks(
+def list_incident_background_tasks(
     store_executor: StoreExecutor, sender: NotificationSender, membership: WatchdogProcessMembership, clock: Clock
 ) -> list[tuple[str, Callable[[], Awaitable[None]], float]]:
     """Name, what it runs, and its interval in seconds."""

@@ -6,11 +6,11 @@ import structlog
 
 from watchdog.service.clock import Clock
 from watchdog.service.store_executor import StoreExecutor
-from watchdog.store.write.maintenance_messages import announce_maintenance, list_unannounced_maintenance
+from watchdog.store.write.maintenance_messages import enqueue_maintenance_message_edits, list_unannounced_maintenance
 from watchdog.store.write.maintenance_windows import (
-    MAX_PROBES_PER_PLANNING_TRANSACTION,
-    MaintenancePlan,
-    find_maintenance_changes,
+    MAX_PROBES_PER_MAINTENANCE_PLANNING_TRANSACTION,
+    MaintenancePlanningInputs,
+    compare_stored_maintenance_with_plan,
     plan_maintenance,
 )
 from watchdog.store.write.members import WatchdogProcessMembership
@@ -27,14 +27,14 @@ async def plan_maintenance_windows(
     """Store which probes are in the windows in effect and in the next ones, and enqueue edits of the messages about
     open incidents where maintenance began or ended. Raises StoreUnavailableError."""
     infos = {id: registered.info for id, registered in dict(membership.registry).items()}
-    plan = MaintenancePlan(membership.configuration.maintenance_windows, membership.revision, infos)
+    plan = MaintenancePlanningInputs(membership.configuration.maintenance_windows, membership.revision, infos)
     changes = await store_executor.run_read_query(
-        lambda connection: find_maintenance_changes(connection, plan, clock())
+        lambda connection: compare_stored_maintenance_with_plan(connection, plan, clock())
     )
     database = store_executor.database
     if not changes.is_empty:
         log.info("maintenance_planned", added=len(changes.added), ended=len(changes.ended))
-        for _ in range(0, max(1, len(infos)), MAX_PROBES_PER_PLANNING_TRANSACTION):
+        for _ in range(0, max(1, len(infos)), MAX_PROBES_PER_MAINTENANCE_PLANNING_TRANSACTION):
             await store_executor.run_write_with_now(lambda now: plan_maintenance(database, plan, now))
     if await store_executor.run_read_query(lambda connection: list_unannounced_maintenance(connection, clock())):
-        await store_executor.run_write_with_now(lambda now: announce_maintenance(database, now))
+        await store_executor.run_write_with_now(lambda now: enqueue_maintenance_message_edits(database, now))

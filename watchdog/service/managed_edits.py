@@ -26,7 +26,7 @@ class ManagedProbeRefusalReason(StrEnum):
     UNAVAILABLE = "unavailable"
     """There is no managed file, or it cannot be read, written or edited."""
     NOT_FOUND = "not_found"
-    CHANGED = "changed"
+    FILE_CHANGED = "changed"
     """The file has changed since it was read."""
     INVALID = "invalid"
     BUSY = "busy"
@@ -99,7 +99,7 @@ class SavedProbeEdit(NamedTuple):
     """None: the configuration is reloaded on a signal only."""
 
 
-def describe_problem_of_probe(
+def build_probe_text_problem_from_config_problem(
     problem: ConfigProblem, prefix: str, mask: Callable[[str], str], has_variables: bool
 ) -> ProbeTextProblem:
     path = problem.path.removeprefix(prefix).lstrip(".")
@@ -124,7 +124,7 @@ def find_identity_problems(
 ) -> Iterator[ProbeTextProblem]:
     """A probe keeps its id, and no other one in the file has its name. The configuration's other files are compared
     when it is loaded."""
-    name, own_id = (node.entries.get(field) for field in ("name", "id"))
+    name, own_id = (node.mapping_entries.get(field) for field in ("name", "id"))
     name_text = "" if name is None else str(name.raw_value)
     new_id = slugify(name_text) if own_id is None else str(own_id.raw_value)
     if id and name is not None and new_id != id:
@@ -136,7 +136,7 @@ def find_identity_problems(
             )
 
 
-def find_managed_entry(text: ManagedFileText, id: str) -> ManagedProbeEntry:
+def find_managed_entry_or_refuse(text: ManagedFileText, id: str) -> ManagedProbeEntry:
     entry = next((entry for entry in text.entries if entry.id == id), None)
     if entry is None:
         message = f"no probe in the managed file has the id {id}; other probes are edited in their own files"

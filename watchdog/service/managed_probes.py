@@ -20,7 +20,7 @@ from watchdog.config.load import LoadedConfig, load_config
 from watchdog.config.managed_entry import (
     MAX_PROBE_YAML_CHARS,
     ProbeTextProblem,
-    find_forbidden_uses,
+    find_forbidden_content_in_probe_yaml,
     mask_probe_text,
     restore_masked_secrets,
 )
@@ -29,7 +29,7 @@ from watchdog.config.managed_file import (
     ManagedProbeEntry,
     ManagedTextError,
     compute_managed_version,
-    parse_probe_mapping,
+    parse_probe_text_into_yaml_node,
 )
 from watchdog.config.problems import ConfigError, ConfigProblem
 from watchdog.config.references import list_config_variable_names
@@ -52,10 +52,10 @@ from watchdog.service.managed_edits import (
     SavedProbeEdit,
     build_invalid_probe_error,
     build_masked_probe_diff,
-    describe_problem_of_probe,
+    build_probe_text_problem_from_config_problem,
     describe_warnings_of_probe,
     find_identity_problems,
-    find_managed_entry,
+    find_managed_entry_or_refuse,
 )
 from watchdog.service.managed_store import (
     ManagedFileChangedError,
@@ -72,10 +72,12 @@ ResultT = TypeVar("ResultT")
 TRY_TIMEOUT_S = 30.0
 """A probe that takes longer cannot be tried."""
 MAX_CONCURRENT_TRIES = 2
-NOT_MANAGED_MESSAGE = (
+NO_MANAGED_FILE_MESSAGE = (
     "Watchdog has no managed file: set `managed` in the configuration, such as `managed: managed.yaml`"
 )
-CHANGED_MESSAGE = "the managed file has changed since it was read: look at the probe again, and repeat the change"
+MANAGED_FILE_CHANGED_MESSAGE = (
+    "the managed file has changed since it was read: look at the probe again, and repeat the change"
+)
 
 
 class ManagedProbeEditor:
@@ -109,7 +111,7 @@ class ManagedProbeEditor:
         return self._get_loaded_config().managed_probe_ids if self.is_enabled else None
 
     @property
-    def file_name(self) -> str:
+    def managed_file_path(self) -> str:
         """The path of the managed file."""
         return str(self._get_loaded_config().managed_file or "")
 
@@ -142,7 +144,9 @@ class ManagedProbeEditor:
             try:
                 replace_managed_file(checked.file, checked.before, checked.after)
             except ManagedFileChangedError:
-                raise ManagedProbeRefusedError(ManagedProbeRefusalReason.CHANGED, CHANGED_MESSAGE) from None
+                raise ManagedProbeRefusedError(
+                    ManagedProbeRefusalReason.FILE_CHANGED, MANAGED_FILE_CHANGED_MESSAGE
+                ) from None
         return checked
 
     async def try_once(self, edit: ProbeEdit) -> OnDemandRun:
@@ -181,18 +185,18 @@ class ManagedProbeEditor:
     def _read_text(self) -> tuple[Path, bytes, ManagedFileText]:
         file = self._get_loaded_config().managed_file
         if file is None:
-            raise ManagedProbeRefusedError(ManagedProbeRefusalReason.UNAVAILABLE, NOT_MANAGED_MESSAGE)
+            raise ManagedProbeRefusedError(ManagedProbeRefusalReason.UNAVAILABLE, NO_MANAGED_FILE_MESSAGE)
         content = read_managed_file(file)
         return file, content, ManagedFileText(content, str(file))
 
     def _check(self, edit: ProbeEdit) -> CheckedProbeEdit:
         file, content, text = self._read_text()
-        entry = find_managed_entry(text, edit.id) if edit.id else None
+        entry = find_managed_entry_or_refuse(text, edit.id) if edit.id else None
         if edit.version and edit.version != compute_managed_version(content):
-            raise ManagedProbeRefusedError(ManagedProbeRefusalReason.CHANGED, CHANGED_MESSAGE)
+            raise ManagedProbeRefusedError(ManagedProbeRefusalReason.FILE_CHANGED, MANAGED_FILE_CHANGED_MESSAGE)
         if entry is not None and edit.is_deletion:
-            loaded = self._load(file, text.remove(entry.index), None, "")
-            return self._describe_edit(edit, loaded, (file, content, text.remove(entry.index)), entry, None)
+            loaded = self._load_config_with_managed_file_text(file, text.remove(entry.index), None, "")
+            return self._build_checked_probe_edit(edit, loaded, (file, content, text.remove(entry.index)), entry, None)
         if entry is not None and not entry.yaml:
             message = f"the probe {entry.id} shares values with other parts of the managed file: edit it by hand"
             raise ManagedProbeRefusedError(ManagedProbeRefusalReason.UNAVAILABLE, message)
@@ -202,8 +206,10 @@ class ManagedProbeEditor:
             new = text.add(probe_yaml)
         else:
             new = text.text if probe_yaml == entry.yaml else text.replace(index, probe_yaml)
-        loaded = self._load(file, new, index, probe_yaml)
-        return self._describe_edit(replace(edit, yaml=probe_yaml), loaded, (file, content, new), entry, index)
+        loaded = self._load_config_with_managed_file_text(file, new, index, probe_yaml)
+        return self._build_checked_probe_edit(
+            replace(edit, yaml=probe_yaml), loaded, (file, content, new), entry, index
+        )
 
     def _prepare_probe_yaml(self, edit: ProbeEdit, text: ManagedFileText, entry: ManagedProbeEntry | None) -> str:
         """The text to store, with the secrets of the former one."""
@@ -212,14 +218,14 @@ class ManagedProbeEditor:
                 [ProbeTextProblem("", f"expected at most {MAX_PROBE_YAML_CHARS:,} characters")]
             )
         yaml, running = edit.yaml.replace("\r\n", "\n").strip("\n").rstrip(), self._get_loaded_config().config
-        problems = find_forbidden_uses(yaml, running.managed.variables if running.managed else ())
+        problems = find_forbidden_content_in_probe_yaml(yaml, running.managed.variables if running.managed else ())
         source = entry or next((e for e in text.entries if edit.copy_of and e.id == edit.copy_of), None)
         yaml, missing = restore_masked_secrets(yaml, source.yaml if source is not None else "")
         problems += missing
-        node, _ = parse_probe_mapping(yaml)
+        node, _ = parse_probe_text_into_yaml_node(yaml)
         if node is not None:
             problems += find_identity_problems(node, edit.id, text, entry)
-            allowed = node.entries.get("allow_private_addresses")
+            allowed = node.mapping_entries.get("allow_private_addresses")
             if allowed is not None and allowed.value is not False and not running.defaults.allow_private_addresses:
                 message = "`defaults` forbid private addresses: edit the managed file by hand"
                 problems.append(ProbeTextProblem("allow_private_addresses", message))
@@ -227,18 +233,20 @@ class ManagedProbeEditor:
             raise build_invalid_probe_error(problems)
         return yaml
 
-    def _load(self, file: Path, text: str, index: int | None, probe_yaml: str) -> LoadedConfig:
+    def _load_config_with_managed_file_text(
+        self, file: Path, text: str, index: int | None, probe_yaml: str
+    ) -> LoadedConfig:
         """The configuration with a new text of the managed file. `index`: of the probe in it."""
         try:
             loaded = load_config(self._path, env=self._env, regular_files_only=True, managed_text=text)
         except ConfigError as e:
-            raise self._translate_problems(e.problems, str(file), index, probe_yaml) from None
+            raise self._build_refusal_from_config_problems(e.problems, str(file), index, probe_yaml) from None
         if loaded.managed_file != file:
             message = "`managed` names another file by now: reload the configuration"
             raise ManagedProbeRefusedError(ManagedProbeRefusalReason.UNAVAILABLE, message)
         return replace(loaded, mask=loaded.mask.including(self._get_loaded_config().mask))
 
-    def _describe_edit(
+    def _build_checked_probe_edit(
         self,
         edit: ProbeEdit,
         loaded: LoadedConfig,
@@ -264,7 +272,7 @@ class ManagedProbeEditor:
             after=text.encode(),
         )
 
-    def _translate_problems(
+    def _build_refusal_from_config_problems(
         self, problems: list[ConfigProblem], file: str, index: int | None, probe_yaml: str
     ) -> ManagedProbeRefusedError:
         """Those of the probe with their field; others without anything that files contain."""
@@ -281,7 +289,7 @@ class ManagedProbeEditor:
             return ManagedProbeRefusedError(ManagedProbeRefusalReason.UNAVAILABLE, message)
         has_variables = bool(list_config_variable_names(probe_yaml))
         return build_invalid_probe_error(
-            [describe_problem_of_probe(problem, prefix, mask, has_variables) for problem in own]
+            [build_probe_text_problem_from_config_problem(problem, prefix, mask, has_variables) for problem in own]
         )
 
 

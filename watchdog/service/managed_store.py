@@ -40,7 +40,7 @@ def read_managed_file(path: Path) -> bytes:
     except FileNotFoundError:
         return b""
     except OSError as e:
-        raise ManagedStoreError(f"cannot read {path}: {_describe(e, path)}") from None
+        raise ManagedStoreError(f"cannot read {path}: {_describe_managed_file_error_with_remedy(e, path)}") from None
     if len(content) > MAX_MANAGED_FILE_BYTES:
         raise ManagedStoreError(f"{path} is larger than 4 MiB: divide it by hand, and `include` the other files")
     return content
@@ -52,7 +52,7 @@ def replace_managed_file(path: Path, expected: bytes, content: bytes) -> None:
     target = Path(os.path.realpath(path))
     try:
         with _lock_folder(target.parent):
-            status = _read_status(target)
+            status = _stat_file_and_require_writable(target)
             temporary = target.with_name(f".{target.name}.{uuid4().hex}.tmp")
             try:
                 _write_new_file(temporary, content, status, target)
@@ -65,10 +65,12 @@ def replace_managed_file(path: Path, expected: bytes, content: bytes) -> None:
             with suppress(OSError):  # it is replaced, which some file systems cannot make durable
                 _synchronize_folder(target.parent)
     except OSError as e:
-        raise ManagedStoreError(f"cannot write {path}: {_describe(e, target)}; nothing was changed") from None
+        raise ManagedStoreError(
+            f"cannot write {path}: {_describe_managed_file_error_with_remedy(e, target)}; nothing was changed"
+        ) from None
 
 
-def _read_status(path: Path) -> os.stat_result | None:
+def _stat_file_and_require_writable(path: Path) -> os.stat_result | None:
     """None if there is no such file."""
     try:
         status = path.stat()
@@ -136,7 +138,7 @@ def _acquire_lock(fd: int, folder: Path) -> None:
             return None
 
 
-def _describe(error: OSError, path: Path) -> str:
+def _describe_managed_file_error_with_remedy(error: OSError, path: Path) -> str:
     """Why, and what to do."""
     if error.errno == errno.ENOENT:
         return f"the folder {path.parent} does not exist: create it"

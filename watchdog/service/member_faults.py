@@ -12,7 +12,7 @@ from watchdog.domain.own_network import OWN_NETWORK_FAILED_MESSAGE_PREFIX, WATCH
 from watchdog.domain.rules.service import WatchdogProcessFaultName
 from watchdog.service.clock import Clock
 from watchdog.service.store_executor import StoreExecutor
-from watchdog.store.write.member_faults import WatchdogProcessFault, replace_watchdog_process_faults
+from watchdog.store.write.member_faults import DetectedWatchdogProcessFault, replace_watchdog_process_faults
 
 log = structlog.get_logger()
 
@@ -57,31 +57,31 @@ class WatchdogProcessFaultReporter:
     ):
         self.member, self.store_executor, self.clock, self.on_change = member, store_executor, clock, on_change
         self._describe_clock_problem = describe_clock_problem
-        self._overload: WatchdogProcessFault | None = None
-        self._clock_fault: WatchdogProcessFault | None = None
+        self._overload: DetectedWatchdogProcessFault | None = None
+        self._clock_fault: DetectedWatchdogProcessFault | None = None
         self._overloaded_at = 0
-        self._network_fault: WatchdogProcessFault | None = None
+        self._network_fault: DetectedWatchdogProcessFault | None = None
         self._network_failed_at = 0
         self._unreachable_probes: dict[int, int] = {}
         """Probe -> when its newest run showed that the network of this machine had failed."""
-        self._store_fault: WatchdogProcessFault | None = None
+        self._store_fault: DetectedWatchdogProcessFault | None = None
         self._store_back_at = 0
-        self._config_fault: WatchdogProcessFault | None = None
-        self._restart_fault: WatchdogProcessFault | None = None
-        self._slack_fault: WatchdogProcessFault | None = None
-        self._stored: dict[WatchdogProcessFaultName, WatchdogProcessFault] = {}
+        self._config_fault: DetectedWatchdogProcessFault | None = None
+        self._restart_fault: DetectedWatchdogProcessFault | None = None
+        self._slack_fault: DetectedWatchdogProcessFault | None = None
+        self._stored: dict[WatchdogProcessFaultName, DetectedWatchdogProcessFault] = {}
 
     def record_overload(self, full_limit: str) -> None:
         """A run found no free place. `full_limit`: what it waited for, such as "2,000 runs"."""
         self._overloaded_at = self.clock()
         since = self._overload.since if self._overload else self._overloaded_at
-        self._overload = WatchdogProcessFault(since, f"{full_limit} were in progress")
+        self._overload = DetectedWatchdogProcessFault(since, f"{full_limit} were in progress")
 
     def record_store_absence(self, since: int, error: str) -> None:
         """The store was away, and is back."""
         now = self._store_back_at = self.clock()
         since = self._store_fault.since if self._store_fault else since
-        self._store_fault = WatchdogProcessFault(since, f"back at {format_utc_timestamp(now, now)}; {error}")
+        self._store_fault = DetectedWatchdogProcessFault(since, f"back at {format_utc_timestamp(now, now)}; {error}")
 
     def set_config_problem(self, problem: str) -> None:
         """The configuration could not be loaded; empty: it could. `problem`: free of what its files contain."""
@@ -95,8 +95,10 @@ class WatchdogProcessFaultReporter:
         """Clicks in Slack do not arrive; empty: they do."""
         self._slack_fault = self._start_or_continue_fault(self._slack_fault, problem)
 
-    def _start_or_continue_fault(self, fault: WatchdogProcessFault | None, detail: str) -> WatchdogProcessFault | None:
-        return WatchdogProcessFault(fault.since if fault else self.clock(), detail) if detail else None
+    def _start_or_continue_fault(
+        self, fault: DetectedWatchdogProcessFault | None, detail: str
+    ) -> DetectedWatchdogProcessFault | None:
+        return DetectedWatchdogProcessFault(fault.since if fault else self.clock(), detail) if detail else None
 
     def note_result(self, result: ProbeResult) -> None:
         """A run has ended, and may show that the network of this machine has failed, or works again."""
@@ -106,7 +108,7 @@ class WatchdogProcessFaultReporter:
             problem = (
                 result.message.removeprefix("no verdict: ").removeprefix(OWN_NETWORK_FAILED_MESSAGE_PREFIX).strip()
             )
-            self._network_fault = WatchdogProcessFault(since, problem)
+            self._network_fault = DetectedWatchdogProcessFault(since, problem)
         elif result.outcome in (Outcome.PASS, Outcome.FAIL):
             self._unreachable_probes.pop(result.probe, None)
 
@@ -117,7 +119,7 @@ class WatchdogProcessFaultReporter:
     def _note_clock_problem(self, problem: str) -> None:
         now = self.clock()
         since = min(self._clock_fault.since, now) if self._clock_fault else now  # it may just have been set back
-        self._clock_fault = WatchdogProcessFault(since, problem) if problem else None
+        self._clock_fault = DetectedWatchdogProcessFault(since, problem) if problem else None
 
     async def write_changed_faults(self) -> None:
         """Store what has changed. Raises StoreUnavailableError; then the next call does."""

@@ -45,10 +45,10 @@ class ProcessLeaseKeeper:
         if await self.store_executor.run_read_query(
             lambda connection: self.membership.is_process_lease_renewal_due(connection, now)
         ):
-            await self.renew_process_lease_now()
+            await self.renew_process_lease_immediately_or_raise()
         self._log_process_conflict_changes(self.clock())
 
-    async def renew_process_lease_now(self) -> None:
+    async def renew_process_lease_immediately_or_raise(self) -> None:
         """Renew the lease, whether or not it is time."""
         await self.store_executor.run_write_with_now(self.membership.renew_process_lease_and_update_probes)
 
@@ -56,7 +56,7 @@ class ProcessLeaseKeeper:
         """Let other members take over, because this process claims nothing any more."""
         await self.store_executor.run_write_with_now(self.membership.leave)
 
-    def notes(self, *, show_names: bool) -> list[str]:
+    def list_own_process_conflict_notes(self, *, show_names: bool) -> list[str]:
         """What operators should know about this member, in sentences. `show_names`: with the names of probes."""
         membership = self.membership
         return list_process_conflict_notes(membership.status, membership.member_id, show_names=show_names)

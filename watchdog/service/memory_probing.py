@@ -13,7 +13,7 @@ from watchdog.domain.membership import WATCHDOG_PROCESS_LEASE_MS, choose_process
 from watchdog.domain.model import ClaimedSlot, Json, ResultToRecord
 from watchdog.probes.base import Probe
 from watchdog.service.clock import Clock
-from watchdog.service.executor import MAX_RUN_START_BEFORE_SLOT_MS, ConcurrentProbeRunExecutor
+from watchdog.service.executor import MAX_PROBE_RUN_START_BEFORE_SLOT_MS, ConcurrentProbeRunExecutor
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.write.absences import (
     ProbeSlotsRunWithoutStore,
@@ -103,7 +103,7 @@ class StoreAbsenceProbeScheduler:
             self._states[recorded.result.probe] = {key: value for key, value in merged.items() if value is not None}
 
     def start_due_runs(self) -> None:
-        """Start the runs of this member that are due within MAX_RUN_START_BEFORE_SLOT_MS."""
+        """Start the runs of this member that are due within MAX_PROBE_RUN_START_BEFORE_SLOT_MS."""
         # Before the time, which therefore is never of an earlier generation.
         timeline = self.claims.watermark.clock_timeline_id
         now = self.clock()
@@ -118,7 +118,7 @@ class StoreAbsenceProbeScheduler:
             schedule = self.claims.registry[id].schedule
             previous = self._find_newest_claimed_slot(id, timeline)
             slot = schedule.find_next_slot_after(max(now - SECOND_MS, previous or 0))
-            if slot > now + MAX_RUN_START_BEFORE_SLOT_MS:
+            if slot > now + MAX_PROBE_RUN_START_BEFORE_SLOT_MS:
                 continue
             self._newest_slots[id] = timeline, slot
             runs = self.runs_by_probe.get(id)
@@ -143,11 +143,11 @@ class StoreAbsenceProbeScheduler:
         """Store the gap. Returns a clock that stands at the return. Raises StoreUnavailableError."""
         watermark = self.claims.watermark
 
-        def record_gap_and_freeze_clock(now: int) -> Clock:
+        def record_gap_and_make_frozen_clock(now: int) -> Clock:
             watermark.record_downtime_gap(now)
-            return watermark.make_frozen_clock(now)
+            return watermark.make_clock_frozen_at(now)
 
-        return await self.store_executor.run_write_with_now(record_gap_and_freeze_clock)
+        return await self.store_executor.run_write_with_now(record_gap_and_make_frozen_clock)
 
     async def write_run_slots_to_returned_store(self, return_clock: Clock) -> None:
         """Store which slots ran, once their results are stored. Raises StoreUnavailableError."""

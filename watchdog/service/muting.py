@@ -13,7 +13,7 @@ from watchdog.store.write.flapping_ends import end_flapping_of_stable_alerts
 from watchdog.store.write.muting_ends import (
     announce_muted_alerts,
     carry_out_due_muting_decisions,
-    list_incidents_with_unannounced_muting,
+    list_muting_incidents_with_unannounced_alerts,
 )
 
 log = structlog.get_logger()
@@ -35,7 +35,7 @@ async def decide_muting_and_send(store_executor: StoreExecutor, sender: Notifica
         for end in ended:
             log.info("flapping_ended", flapping=end.flapping, reason=end.decision.reason.value)
         is_sending_due |= bool(ended)
-    if await store_executor.run_read_query(lambda c: list_incidents_with_unannounced_muting(c, clock())):
+    if await store_executor.run_read_query(lambda c: list_muting_incidents_with_unannounced_alerts(c, clock())):
         await store_executor.run_write_with_now(lambda now: announce_muted_alerts(database, now))
         is_sending_due = True
     if is_sending_due:

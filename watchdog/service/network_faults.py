@@ -18,7 +18,7 @@ from watchdog.domain.own_network import (
     NetworkFaultDecision,
     OwnNetworkFault,
     OwnNetworkFaultSymptomKind,
-    apply_network_fault_decision,
+    apply_network_fault_decision_to_result,
     find_own_network_fault_symptom_of_reason,
     get_endpoint_host,
 )
@@ -76,7 +76,7 @@ class NetworkFaultDecider:
         self.check, self.endpoint_hosts = check, _map_probes_to_hosts(probes)
         self._failures = {id: result for id, result in self._failures.items() if id in self.endpoint_hosts}
 
-    def hold_result_if_network_doubtful(self, recorded: ResultToRecord) -> ResultToRecord:
+    def mark_result_as_held_if_network_doubtful(self, recorded: ResultToRecord) -> ResultToRecord:
         """The result of a run, held if it has to be decided whose fault it is; then a check is started or joined."""
         result = recorded.result
         symptom = self._find_network_fault_symptom(recorded)
@@ -86,7 +86,9 @@ class NetworkFaultDecider:
         result = result._replace(held_until=self.clock() + MAX_RESULT_HOLD_FOR_NETWORK_CHECK_MS)
         self._held.setdefault(symptom, []).append(result)
         if symptom not in self._checks:
-            task = asyncio.create_task(self._decide_held_results(symptom), name=f"network check: {symptom}")
+            task = asyncio.create_task(
+                self._check_network_and_store_decided_results(symptom), name=f"network check: {symptom}"
+            )
             self._checks[symptom] = task
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -136,7 +138,7 @@ class NetworkFaultDecider:
             self._mass_failures.count_run_failed_by_own_fault_as_passed(result.probe)
         self._note_result(result)
 
-    async def _decide_held_results(self, symptom: OwnNetworkFaultSymptomKind) -> None:
+    async def _check_network_and_store_decided_results(self, symptom: OwnNetworkFaultSymptomKind) -> None:
         """Check, and decide about what is held by then.
 
         A failure of a run that started before the recovery of the own network was found counts as a part of that fault,
@@ -163,7 +165,8 @@ class NetworkFaultDecider:
             result_count=len(held),
         )
         decided = [
-            apply_network_fault_decision(result, decision) for result, decision in zip(held, decisions, strict=True)
+            apply_network_fault_decision_to_result(result, decision)
+            for result, decision in zip(held, decisions, strict=True)
         ]
         if symptom is OwnNetworkFaultSymptomKind.MASS_FAILURE and NetworkFaultDecision.OWN in decisions:
             await self._withdraw_earlier_failures([result.probe for result in held])
@@ -198,7 +201,7 @@ class NetworkFaultDecider:
             if p in self._failures
         ]
         earlier = [
-            apply_network_fault_decision(result, NetworkFaultDecision.OWN)
+            apply_network_fault_decision_to_result(result, NetworkFaultDecision.OWN)
             for result in alike
             if self._may_be_own_network_fault(OwnNetworkFaultSymptomKind.MASS_FAILURE, result)
         ]

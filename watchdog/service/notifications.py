@@ -47,7 +47,7 @@ def compute_notification_retry_delay_ms(attempts: int) -> int:
     return int(min(FIRST_NOTIFICATION_RETRY_DELAY_MS * 2 ** (attempts - 1), MAX_NOTIFICATION_RETRY_DELAY_MS))
 
 
-class _PreparedNotification(NamedTuple):
+class _NotificationContextAndHeadline(NamedTuple):
     """What is sent, and its first line."""
 
     context: AlertMessageContext
@@ -137,7 +137,7 @@ class NotificationSender:
                 task.add_done_callback(self._create_send_done_callback(destination))
 
     def _create_send_done_callback(self, destination: str) -> Callable[[asyncio.Task[None]], None]:
-        def done(task: asyncio.Task[None]) -> None:
+        def handle_finished_destination_task(task: asyncio.Task[None]) -> None:
             del self._tasks_by_destination[destination]
             if task.cancelled():
                 return
@@ -146,7 +146,7 @@ class NotificationSender:
             elif not self._stopping:
                 self.send_due_soon(f"next for {destination}")
 
-        return done
+        return handle_finished_destination_task
 
     def send_due_soon(self, task_name: str) -> None:
         """Start to send what is due, in a task of its own."""
@@ -202,7 +202,9 @@ class NotificationSender:
                 attempts=leased.attempts + 1,
             )
 
-    async def _prepare_notification(self, leased: LeasedNotification, now: int) -> _PreparedNotification | None:
+    async def _prepare_notification(
+        self, leased: LeasedNotification, now: int
+    ) -> _NotificationContextAndHeadline | None:
         """None if nothing is to be sent now: the destination's message states it already, the lease was lost, or the
         database does not respond. The last is no attempt of the notifier's: the notification is due again soon, or once
         its lease ends."""
@@ -227,7 +229,7 @@ class NotificationSender:
                 await self.store_executor.run_write_with_now(lambda now: self.outbox.mark_merged(leased, now))
                 return None
             is_leased = await run_read_query(lambda c: self.outbox.is_still_leased(leased, c))
-            return _PreparedNotification(context, headline) if is_leased else None
+            return _NotificationContextAndHeadline(context, headline) if is_leased else None
         except (StoreUnavailableError, WatchdogDatabaseSchemaError) as e:
             log.warning("notification_postponed", destination=n.destination, error=self.mask(str(e)))
             with suppress(StoreUnavailableError, WatchdogDatabaseSchemaError):
@@ -239,7 +241,7 @@ class NotificationSender:
             return None
 
     async def _mark_sent_with_retries(
-        self, leased: LeasedNotification, receipt: Mapping[str, Json], message: _PreparedNotification | None
+        self, leased: LeasedNotification, receipt: Mapping[str, Json], message: _NotificationContextAndHeadline | None
     ) -> None:
         """Store that the receiver has confirmed, however long the database is unavailable.
 
@@ -261,7 +263,10 @@ class NotificationSender:
         log.warning("notification_not_acknowledged", destination=destination, error=type(error).__name__)
 
     async def _record_delivery_failure(
-        self, leased: LeasedNotification, error: NotificationDeliveryError, message: _PreparedNotification | None = None
+        self,
+        leased: LeasedNotification,
+        error: NotificationDeliveryError,
+        message: _NotificationContextAndHeadline | None = None,
     ) -> None:
         n, attempts, now = leased.notification, leased.attempts + 1, self.clock()
         detail = self.mask(str(error))
@@ -288,7 +293,7 @@ class NotificationSender:
             self._failing_destinations.add(n.destination)
             await self._run_receiver_health_change_callback()
             return
-        self.delivery_counts[n.destination, DeliveryResultKind.FAILED] += 1
+        self.delivery_counts[n.destination, DeliveryResultKind.FAILED_WILL_RETRY] += 1
         self._failing_destinations.add(n.destination)
         delay_ms = await self._choose_notification_retry_delay_ms(n.destination, error, attempts)
         await self.store_executor.run_write_with_now(
@@ -321,7 +326,7 @@ class NotificationSender:
         self,
         leased: LeasedNotification,
         error: NotificationDeliveryError,
-        message: _PreparedNotification | None,
+        message: _NotificationContextAndHeadline | None,
         detail: str,
     ) -> None:
         receipt = {**leased.previous_receipt, **error.partial_receipt}

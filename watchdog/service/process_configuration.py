@@ -104,7 +104,7 @@ def build_config_snapshot(configuration: WatchdogProcessConfiguration) -> Compar
     )
 
 
-async def join_as_watchdog_process(
+async def join_and_create_process_lease_keeper(
     loaded_config: LoadedConfig,
     configured_probes: Sequence[Probe],
     store_executor: StoreExecutor,

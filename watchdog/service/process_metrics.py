@@ -32,7 +32,9 @@ class WatchdogActivityMetrics:
     """For how long due slots have waited to be claimed at most; None: this process has not claimed any yet."""
 
 
-def collect_process_metrics(service: MonitoringService, reload_counts: ConfigReloadCounts) -> WatchdogActivityMetrics:
+def collect_watchdog_activity_metrics(
+    service: MonitoringService, reload_counts: ConfigReloadCounts
+) -> WatchdogActivityMetrics:
     """In the event loop: the probes and destinations may change between two calls."""
     registry, counts = service.lease_keeper.membership.registry, service.run_executor.counts_by_probe
     registered = [(registry.get(id), counts[id]) for id in service.probes if id in counts]

@@ -30,7 +30,7 @@ from watchdog.domain.reasons import get_reason_advice
 from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.notifiers.base import NotificationDeliveryError, NotificationDeliveryRequest, Notifier
-from watchdog.service.acts import ActRunner, record_receiver_test
+from watchdog.service.acts import ActRunner, record_receiver_test_start_or_refuse
 from watchdog.service.clock import Clock
 from watchdog.service.notifications import NOTIFICATION_SEND_TIMEOUT_S
 from watchdog.store.errors import StoreUnavailableError
@@ -41,7 +41,7 @@ log = structlog.get_logger()
 MAX_NAME_CHARS_IN_REFUSAL = 100
 
 
-class SentTestAlert(NamedTuple):
+class SentTestAlertOutcome(NamedTuple):
     """One of the two alerts of a test, and whether the destination confirmed it."""
 
     event: IncidentEvent
@@ -51,20 +51,20 @@ class SentTestAlert(NamedTuple):
     """What to do, in Markdown; empty: the error states it, or it is not known."""
 
 
-class ReceiverTestResult(NamedTuple):
+class DestinationTestResult(NamedTuple):
     """The result of the test of a destination."""
 
     destination: str
     recipient: str
-    alerts: tuple[SentTestAlert, ...]
+    alerts: tuple[SentTestAlertOutcome, ...]
     """That an incident opened, and its end, which is sent only if the first was confirmed."""
 
     @property
-    def failure(self) -> SentTestAlert | None:
+    def failure(self) -> SentTestAlertOutcome | None:
         return next((alert for alert in self.alerts if alert.error), None)
 
 
-class DestinationAccess(Protocol):
+class ReceiverTestDependencies(Protocol):
     """The parts of the sender of notifications that a test uses. A reload changes them."""
 
     @property
@@ -82,7 +82,7 @@ class DestinationAccess(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class ConfiguredDestinations:
+class ConfiguredReceiverTestDependencies:
     """The destinations of a configuration, in a process that sends no notifications itself."""
 
     notifiers: Mapping[str, Notifier]
@@ -94,23 +94,25 @@ class ConfiguredDestinations:
 class ReceiverTester:
     """Sends test alerts to destinations of the running configuration at a person's request."""
 
-    def __init__(self, access: DestinationAccess):
+    def __init__(self, access: ReceiverTestDependencies):
         self._access = access
 
     def has_destination(self, receiver: str) -> bool:
         """`receiver`: a receiver, or one of its destinations."""
-        return bool(choose_destinations(self._access.notifiers, receiver))
+        return bool(select_notifiers_of_receiver_or_destination(self._access.notifiers, receiver))
 
-    async def test(self, receiver: str, actor: Actor, comment: str, run_act: ActRunner) -> list[ReceiverTestResult]:
+    async def test(self, receiver: str, actor: Actor, comment: str, run_act: ActRunner) -> list[DestinationTestResult]:
         """Returns the results by destination. A destination can be tested once in 30 s. The test is in the audit log
         before anything is sent. What failed at a destination that confirms the test is due at once. Raises
         OperatorActRefusedError, and what `run_act` raises."""
-        notifiers = choose_destinations(self._access.notifiers, receiver)
+        notifiers = select_notifiers_of_receiver_or_destination(self._access.notifiers, receiver)
         if not notifiers:
             raise OperatorActRefusedError(
                 OperatorActRefusalReason.INVALID, describe_unknown_receiver(self._access.notifiers, receiver)
             )
-        await run_act(lambda database, now: record_receiver_test(database, sorted(notifiers), actor, comment, now))
+        await run_act(
+            lambda database, now: record_receiver_test_start_or_refuse(database, sorted(notifiers), actor, comment, now)
+        )
         tests = (self._test_destination(name, each) for name, each in sorted(notifiers.items()))
         results = await asyncio.gather(*tests)
         if working := [result.destination for result in results if result.failure is None]:
@@ -118,16 +120,20 @@ class ReceiverTester:
                 await run_act(lambda database, now: make_retries_due(database, working, now))
         return results
 
-    async def _test_destination(self, destination: str, notifier: Notifier) -> ReceiverTestResult:
+    async def _test_destination(self, destination: str, notifier: Notifier) -> DestinationTestResult:
         access = self._access
-        sent = send_test_alerts(destination, notifier, access.network, access.mask, now=access.clock())
-        result = ReceiverTestResult(destination, notifier.recipient, tuple([alert async for alert in sent]))
+        sent = send_opened_and_resolved_test_alerts(
+            destination, notifier, access.network, access.mask, now=access.clock()
+        )
+        result = DestinationTestResult(destination, notifier.recipient, tuple([alert async for alert in sent]))
         error = result.failure.error if result.failure else ""
         log.info("receiver_tested", destination=destination, delivered=not error, error=error)
         return result
 
 
-def choose_destinations(notifiers: Mapping[str, Notifier], receiver: str) -> dict[str, Notifier]:
+def select_notifiers_of_receiver_or_destination(
+    notifiers: Mapping[str, Notifier], receiver: str
+) -> dict[str, Notifier]:
     """`receiver`: a receiver, or one of its destinations."""
     return {name: notifier for name, notifier in notifiers.items() if receiver in (name, name.partition("/")[0])}
 
@@ -139,9 +145,9 @@ def describe_unknown_receiver(notifiers: Mapping[str, Notifier], receiver: str) 
     return f"no {what} is named {name!r}; {what}s: {', '.join(names) or 'none'}"
 
 
-async def send_test_alerts(
+async def send_opened_and_resolved_test_alerts(
     destination: str, notifier: Notifier, network: NetworkAccess, mask: SecretMask, *, now: int
-) -> AsyncIterator[SentTestAlert]:
+) -> AsyncIterator[SentTestAlertOutcome]:
     """Send an alert and then its end, both marked as tests; stop after a failure."""
     receipt: dict[str, Json] = {}
     for notification, context in build_opened_and_resolved_test_alerts(destination, now):
@@ -150,17 +156,17 @@ async def send_test_alerts(
             async with asyncio.timeout(NOTIFICATION_SEND_TIMEOUT_S):
                 receipt = await notifier.send(request)
         except NotificationDeliveryError as e:
-            yield SentTestAlert(notification.event, mask(str(e)) or e.reason, get_reason_advice(e.reason))
+            yield SentTestAlertOutcome(notification.event, mask(str(e)) or e.reason, get_reason_advice(e.reason))
             return
         except TimeoutError:
-            yield SentTestAlert(notification.event, "no response in time", get_reason_advice("timeout.exceeded"))
+            yield SentTestAlertOutcome(notification.event, "no response in time", get_reason_advice("timeout.exceeded"))
             return
         except Exception as e:
             log.exception("notifier_error", destination=destination)
             advice = get_reason_advice("watchdog.internal_error")
-            yield SentTestAlert(notification.event, f"{type(e).__name__} inside Watchdog", advice)
+            yield SentTestAlertOutcome(notification.event, f"{type(e).__name__} inside Watchdog", advice)
             return
-        yield SentTestAlert(notification.event)
+        yield SentTestAlertOutcome(notification.event)
 
 
 def build_opened_and_resolved_test_alerts(destination: str, now: int) -> list[tuple[Notification, AlertMessageContext]]:

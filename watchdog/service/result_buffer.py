@@ -104,7 +104,7 @@ class ResultBuffer:
             batch.append(each)
         return batch
 
-    def confirm_stored_results_and_take_dropped(
+    def confirm_stored_batch_and_take_dropped_summaries(
         self, batch: Sequence[ResultToRecord]
     ) -> Mapping[int, DroppedResultsSummary]:
         """The batch is stored. Returns what was dropped since the last call, by probe."""

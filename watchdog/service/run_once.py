@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import NamedTuple, Protocol, TypeVar
 
 from watchdog.domain.model import ClaimedSlot, Finding, Outcome, ProbeResult, ResultToRecord
-from watchdog.domain.rules import AlertPolicy, availability, evaluate_result_rules, job, missing, task
+from watchdog.domain.rules import AlertPolicy, availability, derive_findings_from_result, job, missing, task
 from watchdog.probes.base import Probe
 from watchdog.service.registration import build_registered_probe
 from watchdog.service.runner import RetryingProbeRunner
@@ -30,7 +30,7 @@ class ProbeWithNameAndId(Protocol):
 NamedProbeT = TypeVar("NamedProbeT", bound=ProbeWithNameAndId)
 
 
-def find_probe_by_name_or_id(probes: Sequence[NamedProbeT], name_or_id: str) -> NamedProbeT:
+def find_probe_by_name_or_id_or_raise(probes: Sequence[NamedProbeT], name_or_id: str) -> NamedProbeT:
     """Find a probe by name or id. Raises LookupError with a message for the user."""
     for probe in probes:
         if name_or_id in (probe.name, probe.id):
@@ -44,7 +44,7 @@ def find_probe_by_name_or_id(probes: Sequence[NamedProbeT], name_or_id: str) -> 
 
 def find_runnable_probe(probes: Sequence[Probe], name_or_id: str) -> Probe:
     """Find a probe that runs on demand. Raises LookupError also for a probe that only receives data."""
-    probe = find_probe_by_name_or_id(probes, name_or_id)
+    probe = find_probe_by_name_or_id_or_raise(probes, name_or_id)
     if probe.passive_source:
         raise LookupError(
             f"{probe.name} cannot be run on demand, because {probe.passive_source}; look at its status instead"
@@ -88,7 +88,7 @@ def _evaluate_on_demand_run(runner: RetryingProbeRunner, probe: Probe, recorded_
 
 def judge_single_result(policy: AlertPolicy, result: ProbeResult) -> SingleResultVerdict:
     """The outcome is `fail` if a task or job is bad, as it would open an incident."""
-    findings = tuple(finding for finding in evaluate_result_rules(policy, result) if finding.bad)
+    findings = tuple(finding for finding in derive_findings_from_result(policy, result) if finding.bad)
     subject_findings = [finding for finding in findings if finding.rule in TASK_AND_JOB_RULE_NAMES]
     verdict = SingleResultVerdict(findings, result.outcome, result.reason, result.message)
     if not subject_findings or any(finding.rule == availability.ALERT_RULE_NAME for finding in findings):

@@ -57,7 +57,7 @@ class RetryingProbeRunner:
         if lag_s > MAX_EVENT_LOOP_LAG_S and get_reason_family(observation.reason) == "timeout":
             message = f"no verdict: Watchdog's event loop was blocked for {format_duration(round(lag_s * 1000))}"
             observation = replace(observation, outcome=Outcome.ERROR, reason="watchdog.loop_late", message=message)
-        return self.build_result_to_record(slot, observation)
+        return self.build_masked_result_from_observation(slot, observation)
 
     async def _run_probe_with_retries(
         self, probe: Probe, slot: ClaimedSlot, probe_state: Mapping[str, Json], started_monotonic: float
@@ -106,7 +106,7 @@ class RetryingProbeRunner:
                 Outcome.ERROR, "watchdog.internal_error", message, phases=context.phase_timer.phase_durations_ms
             )
 
-    def build_result_to_record(self, slot: ClaimedSlot, observation: Observation) -> ResultToRecord:
+    def build_masked_result_from_observation(self, slot: ClaimedSlot, observation: Observation) -> ResultToRecord:
         """Give an observation its identity, and mask, strip and truncate every text of it."""
         listings = {
             rule: listing._replace(

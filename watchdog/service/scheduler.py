@@ -25,14 +25,14 @@ from watchdog.domain.watermark import describe_outdated_watermark
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.probes.base import Probe
 from watchdog.service.background_tasks import BackgroundTask, format_background_task_error
-from watchdog.service.batch_recording import compute_rerun_times, record_result_batch
+from watchdog.service.batch_recording import compute_latest_next_run_time_by_probe, record_result_batch
 from watchdog.service.clock import Clock
 from watchdog.service.composition import ReloadableServiceParts
 from watchdog.service.connectivity import ConnectivityCheck
 from watchdog.service.direct_notices import NOTICE_DELAY_MS, StoreAbsenceNotifier
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
 from watchdog.service.executor import ConcurrentProbeRunExecutor
-from watchdog.service.incident_tasks import list_incident_tasks
+from watchdog.service.incident_tasks import list_incident_background_tasks
 from watchdog.service.maintenance import RetentionPolicy, maintain_store
 from watchdog.service.maintenance_windows import PLAN_MAINTENANCE_TASK_NAME
 from watchdog.service.member_faults import PROCESS_FAULT_WRITE_INTERVAL_S, WatchdogProcessFaultReporter
@@ -127,11 +127,11 @@ class MonitoringService:
         self._add_own_background_tasks(fault_reporter)
 
     def _add_own_background_tasks(self, fault_reporter: WatchdogProcessFaultReporter) -> None:
-        self.add_background_task("claim", self.claim_due_slots, SLOT_CLAIM_INTERVAL_S)
-        self.add_background_task("record", self.record_results, RESULT_RECORD_INTERVAL_S)
+        self.add_background_task("claim", self.claim_due_slots_and_start_runs, SLOT_CLAIM_INTERVAL_S)
+        self.add_background_task("record", self.record_buffered_results_and_notify, RESULT_RECORD_INTERVAL_S)
         self.add_background_task("wake", self.evaluate_deadlines, DEADLINE_CHECK_INTERVAL_S)
         parts = self.store_executor, self.notification_sender, self.lease_keeper.membership, self.clock
-        for name, run, interval_s in list_incident_tasks(*parts):
+        for name, run, interval_s in list_incident_background_tasks(*parts):
             self.add_background_task(name, run, interval_s)
         self.add_background_task("maintain", self.run_maintenance, MAINTENANCE_INTERVAL_S)
         self.add_background_task("report_faults", fault_reporter.write_changed_faults, PROCESS_FAULT_WRITE_INTERVAL_S)
@@ -218,7 +218,7 @@ class MonitoringService:
         run.add_done_callback(self._triggered_runs.discard)
         await asyncio.shield(run)
 
-    async def claim_due_slots(self) -> None:
+    async def claim_due_slots_and_start_runs(self) -> None:
         """Claim what is due within the next second; each run then starts at its slot."""
         async with self._claim_lock:
             returns = self.memory_probing.is_active
@@ -287,7 +287,7 @@ class MonitoringService:
         self._return_clock = return_clock = await probing.record_gap_and_return_frozen_clock()
         try:
             while len(self._result_buffer):
-                await self.record_results()
+                await self.record_buffered_results_and_notify()
         finally:
             self._return_clock = None
         probing.is_paused = True  # until the next slots are claimed: no slot may be run twice
@@ -302,7 +302,7 @@ class MonitoringService:
 
     def buffer_result(self, recorded_result: ResultToRecord) -> None:
         """Take a run's result, to be recorded with the next batch: at once if it is bad or may end something bad."""
-        recorded_result = self.network_fault_decider.hold_result_if_network_doubtful(recorded_result)
+        recorded_result = self.network_fault_decider.mark_result_as_held_if_network_doubtful(recorded_result)
         self.memory_probing.remember_state_updates_of_result(recorded_result)
         self._result_buffer.add(recorded_result)
         if self._newest_verdicts.note_result(recorded_result.result):
@@ -325,7 +325,7 @@ class MonitoringService:
             self._urgent_event.clear()
             await self._run_background_task_once(self.tasks["record"])
 
-    async def record_results(self) -> None:
+    async def record_buffered_results_and_notify(self) -> None:
         """Store and evaluate a batch of results, and send the notifications that follow."""
         async with self._record_lock:
             taken = self._result_buffer.take(MAX_RESULTS_PER_RECORDED_BATCH)
@@ -340,12 +340,12 @@ class MonitoringService:
                 self._result_buffer.put_back_oldest_results(taken)
                 raise
         self.last_recorded_at = self.clock()
-        if dropped := self._result_buffer.confirm_stored_results_and_take_dropped(batch):
+        if dropped := self._result_buffer.confirm_stored_batch_and_take_dropped_summaries(batch):
             log.error("results_dropped", count=sum(each.count for each in dropped.values()))
             counts = {probe: (each.first_slot, each.timeline, each.count) for probe, each in dropped.items()}
             await self.store_executor.run_write_with_now(partial(record_dropped_results_as_missed, self.claims, counts))
         timeline = self.claims.watermark.clock_timeline_id
-        if rerun_times := compute_rerun_times(batch, self.probes, timeline):
+        if rerun_times := compute_latest_next_run_time_by_probe(batch, self.probes, timeline):
             await self.store_executor.run_write(partial(self.claims.reschedule_sooner, rerun_times, timeline=timeline))
         await self._notify_of_transitions(transitions)
 

@@ -26,7 +26,7 @@ from watchdog.notifiers.slack_buttons import (
     RUN_NOW_ACTION_ID,
     SILENCE_DURATION_MS_BY_ACTION_ID,
     SILENCE_UNTIL_RESOLVED_ACTION_ID,
-    SlackMessageReference,
+    SlackButtonValue,
 )
 from watchdog.service.acts import (
     ActRunner,
@@ -36,13 +36,13 @@ from watchdog.service.acts import (
     request_run,
     silence_open_incidents_until_resolved,
 )
-from watchdog.service.requested_runs import RequestedRunWithoutResultError, wait_for_requested_run_result
+from watchdog.service.requested_runs import RequestedRunResultTimeoutError, wait_for_requested_run_result
 from watchdog.service.run_once import judge_single_result
 from watchdog.service.slack_requests import (
+    InboundSlackRequestRefusedError,
     SlackClick,
-    SlackRequestIdentity,
-    SlackRequestRefusedError,
-    accept_slack_request,
+    SlackRequestDeduplicationKey,
+    record_slack_request_or_raise_if_repeated,
 )
 from watchdog.store.database import Database
 from watchdog.store.read.messages import (
@@ -59,14 +59,14 @@ log = structlog.get_logger()
 
 SLACK_ACT_TIMEOUT_S = 2.0
 """Slack waits for 3 s."""
-SLACK_REPLY_TIMEOUT_S = 10.0
+SLACK_CLICK_RESULT_DELIVERY_TIMEOUT_S = 10.0
 SLACK_RUN_RESULT_TIMEOUT_S = 120.0
 """How long the result of a run is awaited."""
 MESSAGE_IS_OVER_TEXT = "The incidents of this message are over: there is nothing to do."
 RUN_REQUESTED_BEFORE_TEXT = "A run is already requested. No second run is added."
 NO_RUN_RESULT_TEXT = "The run has no result yet: see the page of the probe later."
 RUN_VERB_BY_OUTCOME = {Outcome.PASS: "passed", Outcome.FAIL: "failed"}
-DATABASE_UNAVAILABLE_TEXT = (
+SLACK_CLICK_DATABASE_UNAVAILABLE_TEXT = (
     "Watchdog's database does not respond at the moment. See whether the message has changed before you click again."
 )
 UNEXPECTED_ERROR_TEXT = "Watchdog could not act because of an error; its log has it."
@@ -83,7 +83,7 @@ class SlackClickResult(NamedTuple):
     """Its result is shown as soon as it is stored."""
 
 
-class SlackMessageContent(NamedTuple):
+class ClickedSlackMessageWithOpenIncidents(NamedTuple):
     """The message of a click."""
 
     sent: SentMessage
@@ -103,15 +103,17 @@ class SlackClickHandler:
     """Epoch ms."""
 
     async def act(
-        self, click: SlackClick, request: SlackRequestIdentity, destinations: Sequence[str]
+        self, click: SlackClick, request: SlackRequestDeduplicationKey, destinations: Sequence[str]
     ) -> SlackClickResult:
-        """`destinations`: the message is one of theirs. Raises SlackRequestRefusedError."""
+        """`destinations`: the message is one of theirs. Raises InboundSlackRequestRefusedError."""
         destination, reference = destinations[0], click.message
         if reference is None:
             return SlackClickResult(destination)
         try:
             async with asyncio.timeout(SLACK_ACT_TIMEOUT_S):
-                await self.run_act(lambda database, now: accept_slack_request(database, request, now))
+                await self.run_act(
+                    lambda database, now: record_slack_request_or_raise_if_repeated(database, request, now)
+                )
                 message = await self.run_read_query(lambda c: load_message_of_click(c, click, reference, destinations))
                 destination = message.sent.destination
                 if not message.open_incidents:
@@ -120,8 +122,8 @@ class SlackClickHandler:
         except OperatorActRefusedError as error:
             return SlackClickResult(destination, f"{capitalize_first(str(error))}.")
         except STORE_READ_QUERY_ERRORS:
-            return SlackClickResult(destination, DATABASE_UNAVAILABLE_TEXT)
-        except SlackRequestRefusedError:
+            return SlackClickResult(destination, SLACK_CLICK_DATABASE_UNAVAILABLE_TEXT)
+        except InboundSlackRequestRefusedError:
             raise
         except Exception:  # the click is accepted by now, so nothing would act on it if Slack sent it again
             log.exception("slack_click_failed", destination=destination)
@@ -144,7 +146,7 @@ class SlackClickHandler:
             return
         notifier, destination = self.notifiers[result.destination], result.destination
         try:
-            async with asyncio.timeout(SLACK_REPLY_TIMEOUT_S):
+            async with asyncio.timeout(SLACK_CLICK_RESULT_DELIVERY_TIMEOUT_S):
                 await notifier.show_text_to_person(
                     self.network, click.channel_id, click.user.id, text, now=self.clock()
                 )
@@ -152,42 +154,52 @@ class SlackClickHandler:
             log.warning("slack_reply_not_delivered", destination=destination, error=str(error) or "no response in time")
 
 
-async def run_act_of_click(click: SlackClick, message: SlackMessageContent, run_act: ActRunner) -> SlackClickResult:
+async def run_act_of_click(
+    click: SlackClick, message: ClickedSlackMessageWithOpenIncidents, run_act: ActRunner
+) -> SlackClickResult:
     """Raises OperatorActRefusedError, and what the store raises."""
     actor, destination = Actor(click.user.display_name, OperatorInterfaceKind.SLACK), message.sent.destination
     if click.action_id == ACKNOWLEDGE_ACTION_ID:
-        return SlackClickResult(destination, await acknowledge(message.open_incidents, actor, run_act))
+        return SlackClickResult(
+            destination, await acknowledge_incidents_of_slack_message(message.open_incidents, actor, run_act)
+        )
     if click.action_id == RUN_NOW_ACTION_ID:
-        return await run_now(message, actor, run_act)
+        return await request_run_for_slack_message(message, actor, run_act)
     if click.action_id == SILENCE_UNTIL_RESOLVED_ACTION_ID:
-        return SlackClickResult(destination, await silence_until_resolved(message.open_incidents, actor, run_act))
+        return SlackClickResult(
+            destination, await silence_incidents_of_slack_message_until_resolved(message.open_incidents, actor, run_act)
+        )
     duration_ms = SILENCE_DURATION_MS_BY_ACTION_ID[click.action_id]
-    return SlackClickResult(destination, await silence(message.open_incidents, duration_ms, actor, run_act))
+    return SlackClickResult(
+        destination, await silence_incidents_and_describe_end(message.open_incidents, duration_ms, actor, run_act)
+    )
 
 
 def load_message_of_click(
-    connection: Connection, click: SlackClick, reference: SlackMessageReference, destinations: Sequence[str]
-) -> SlackMessageContent:
-    """The message is one of these destinations, in the channel of the click. Raises SlackRequestRefusedError."""
+    connection: Connection, click: SlackClick, reference: SlackButtonValue, destinations: Sequence[str]
+) -> ClickedSlackMessageWithOpenIncidents:
+    """The message is one of these destinations, in the channel of the click. Raises InboundSlackRequestRefusedError."""
     messages = list_messages_of_incident(connection, reference.lead_incident, destinations)
     if not messages:
-        raise SlackRequestRefusedError(
+        raise InboundSlackRequestRefusedError(
             "the receivers of this Slack app have no message about this incident", status_code=404
         )
     in_channel = [message for message in messages if message.receipt.get("channel") == click.channel_id]
     if not in_channel:
-        raise SlackRequestRefusedError("the message was sent to another channel", status_code=403)
+        raise InboundSlackRequestRefusedError("the message was sent to another channel", status_code=403)
     clicked = [message for message in in_channel if message.receipt.get("ts") == click.message_ts]
     sent = (clicked or in_channel)[0]  # a message may have been posted again since
     if click.team_id and sent.receipt.get("team", click.team_id) != click.team_id:
-        raise SlackRequestRefusedError("the message was sent to another workspace", status_code=403)
+        raise InboundSlackRequestRefusedError("the message was sent to another workspace", status_code=403)
     incidents = list_open_incidents_of_message(
         connection, reference.lead_incident, sent.destination, reference.shown_at
     )
-    return SlackMessageContent(sent, incidents)
+    return ClickedSlackMessageWithOpenIncidents(sent, incidents)
 
 
-async def acknowledge(incidents: list[IncidentOfMessage], actor: Actor, run_act: ActRunner) -> str:
+async def acknowledge_incidents_of_slack_message(
+    incidents: list[IncidentOfMessage], actor: Actor, run_act: ActRunner
+) -> str:
     """What the person is shown: nothing, unless others have acknowledged all of them."""
     ids = [incident.id for incident in incidents]
 
@@ -201,7 +213,9 @@ async def acknowledge(incidents: list[IncidentOfMessage], actor: Actor, run_act:
     return await run_act(act)
 
 
-async def run_now(message: SlackMessageContent, actor: Actor, run_act: ActRunner) -> SlackClickResult:
+async def request_run_for_slack_message(
+    message: ClickedSlackMessageWithOpenIncidents, actor: Actor, run_act: ActRunner
+) -> SlackClickResult:
     """A message with this button is about one probe."""
     probe_id = message.open_incidents[0].probe_id
     requested = await run_act(lambda database, now: request_run(database, probe_id, actor, "", now))
@@ -218,7 +232,7 @@ async def describe_result_of_requested_run(
     try:
         async with asyncio.timeout(SLACK_RUN_RESULT_TIMEOUT_S):
             stored = await wait_for_requested_run_result(run_read_query, requested, clock)
-    except RequestedRunWithoutResultError as error:
+    except RequestedRunResultTimeoutError as error:
         return capitalize_first(str(error))
     except STORE_READ_QUERY_ERRORS:
         return NO_RUN_RESULT_TEXT
@@ -232,7 +246,9 @@ async def describe_result_of_requested_run(
     )
 
 
-async def silence(incidents: list[IncidentOfMessage], duration_ms: int, actor: Actor, run_act: ActRunner) -> str:
+async def silence_incidents_and_describe_end(
+    incidents: list[IncidentOfMessage], duration_ms: int, actor: Actor, run_act: ActRunner
+) -> str:
     """What the person is shown: until when, and how to end it."""
     matchers = [SilenceMatcher.of_incident(incident.probe_id, incident.subject) for incident in incidents]
 
@@ -243,7 +259,9 @@ async def silence(incidents: list[IncidentOfMessage], duration_ms: int, actor: A
     return await run_act(act)
 
 
-async def silence_until_resolved(incidents: list[IncidentOfMessage], actor: Actor, run_act: ActRunner) -> str:
+async def silence_incidents_of_slack_message_until_resolved(
+    incidents: list[IncidentOfMessage], actor: Actor, run_act: ActRunner
+) -> str:
     """Each incident until it is resolved. Returns what the person is shown."""
     ids = [incident.id for incident in incidents]
 

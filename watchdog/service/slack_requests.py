@@ -20,7 +20,7 @@ from watchdog.notifiers.slack_buttons import (
     RUN_NOW_ACTION_ID,
     SILENCE_DURATION_MS_BY_ACTION_ID,
     SILENCE_UNTIL_RESOLVED_ACTION_ID,
-    SlackMessageReference,
+    SlackButtonValue,
 )
 from watchdog.store.database import Database
 from watchdog.store.write.slack_requests import store_accepted_slack_request
@@ -36,7 +36,7 @@ _SLACK_ACTION_IDS = (
 )
 
 
-class SlackRequestRefusedError(Exception):
+class InboundSlackRequestRefusedError(Exception):
     """A request is not answered. The message states why, and quotes nothing of the request."""
 
     def __init__(self, message: str, *, status_code: int):
@@ -44,11 +44,11 @@ class SlackRequestRefusedError(Exception):
         self.status_code = status_code
 
 
-class SlackRequestRepeatedError(SlackRequestRefusedError):
+class SlackRequestRepeatedError(InboundSlackRequestRefusedError):
     """The request was accepted before."""
 
 
-class SlackRequestIdentity(NamedTuple):
+class SlackRequestDeduplicationKey(NamedTuple):
     """What a request and its repetitions have in common."""
 
     value: str
@@ -67,26 +67,28 @@ class SlackSignature(NamedTuple):
     value: str
 
     @property
-    def identity(self) -> SlackRequestIdentity:
+    def identity(self) -> SlackRequestDeduplicationKey:
         """Forgotten when no process accepts the signature any more, even if their clocks differ by minutes."""
-        return SlackRequestIdentity(self.value, int(self.timestamp) * 1_000 + 2 * SLACK_REQUEST_TOLERANCE_MS)
+        return SlackRequestDeduplicationKey(self.value, int(self.timestamp) * 1_000 + 2 * SLACK_REQUEST_TOLERANCE_MS)
 
 
 def parse_slack_signature(timestamp: str, value: str, now: int) -> SlackSignature:
-    """Of the headers of a request, before its body is read. `now`: epoch ms. Raises SlackRequestRefusedError."""
+    """Of the headers of a request, before its body is read. `now`: epoch ms. Raises InboundSlackRequestRefusedError."""
     if not timestamp or not value:
-        raise SlackRequestRefusedError("the signature or its time is missing", status_code=403)
+        raise InboundSlackRequestRefusedError("the signature or its time is missing", status_code=403)
     if not re.fullmatch(r"[0-9]{1,12}", timestamp):
-        raise SlackRequestRefusedError("the time of the signature is not valid", status_code=403)
+        raise InboundSlackRequestRefusedError("the time of the signature is not valid", status_code=403)
     if abs(now - int(timestamp) * 1_000) > SLACK_REQUEST_TOLERANCE_MS:
         message = "the time of the signature is more than 5 minutes from now: the request is old, or a clock is wrong"
-        raise SlackRequestRefusedError(message, status_code=403)
+        raise InboundSlackRequestRefusedError(message, status_code=403)
     return SlackSignature(timestamp, value)
 
 
-def verify_slack_signature(secrets: Mapping[str, Secret], signature: SlackSignature, body: bytes) -> list[str]:
+def find_destinations_whose_secret_signed_request(
+    secrets: Mapping[str, Secret], signature: SlackSignature, body: bytes
+) -> list[str]:
     """The destinations whose signing secret has signed a request. `secrets`: by destination. Raises
-    SlackRequestRefusedError."""
+    InboundSlackRequestRefusedError."""
     content = b"v0:%s:%s" % (signature.timestamp.encode(), body)
     signature_by_secret = {secret: _sign(secret, content) for secret in set(secrets.values())}
     destinations = [
@@ -95,7 +97,7 @@ def verify_slack_signature(secrets: Mapping[str, Secret], signature: SlackSignat
         if hmac.compare_digest(signature_by_secret[secret].encode(), signature.value.encode())
     ]
     if not destinations:
-        raise SlackRequestRefusedError("the signature matches no signing secret", status_code=403)
+        raise InboundSlackRequestRefusedError("the signature matches no signing secret", status_code=403)
     return destinations
 
 
@@ -103,7 +105,9 @@ def _sign(secret: Secret, content: bytes) -> str:
     return f"v0={hmac.new(secret.get_secret_value().encode(), content, hashlib.sha256).hexdigest()}"
 
 
-def accept_slack_request(database: Database, request: SlackRequestIdentity, now: int) -> None:
+def record_slack_request_or_raise_if_repeated(
+    database: Database, request: SlackRequestDeduplicationKey, now: int
+) -> None:
     """Accept a verified request, once in all processes on the database. Raises SlackRequestRepeatedError if it was
     accepted before."""
     if not store_accepted_slack_request(database, request.value, request.forgotten_after, now):
@@ -145,7 +149,7 @@ class SlackUser(_SlackPayloadModel):
         return next((name for name in names if name and name.strip()), self.id)
 
 
-class SlackAction(_SlackPayloadModel):
+class SlackButtonActionPayload(_SlackPayloadModel):
     action_id: str
     value: str = ""
     action_ts: Annotated[str, BeforeValidator(lambda value: value if isinstance(value, str) else "")] = ""
@@ -166,14 +170,14 @@ class SlackInteraction(_SlackPayloadModel):
     team: SlackTeam | None = None
     """None: the app is installed for a whole organization."""
     container: SlackContainer | None = None
-    actions: Annotated[list[SlackAction], Field(min_length=1, max_length=1)]
+    actions: Annotated[list[SlackButtonActionPayload], Field(min_length=1, max_length=1)]
 
 
 class SlackClick(NamedTuple):
     """What a person asks for."""
 
     action_id: str
-    message: SlackMessageReference | None
+    message: SlackButtonValue | None
     """None for a link."""
     user: SlackUser
     channel_id: str
@@ -186,28 +190,28 @@ class SlackClick(NamedTuple):
 
 
 def parse_slack_click(body: bytes) -> SlackClick:
-    """The click that a signed body states. Raises SlackRequestRefusedError."""
+    """The click that a signed body states. Raises InboundSlackRequestRefusedError."""
     try:
         fields = parse_qs(body.decode("ascii"), max_num_fields=MAX_SLACK_FORM_FIELDS)
         (payload,) = fields["payload"]
     except (KeyError, ValueError):
-        raise SlackRequestRefusedError("the body is not a form with one payload", status_code=400) from None
+        raise InboundSlackRequestRefusedError("the body is not a form with one payload", status_code=400) from None
     return parse_slack_interaction(payload)
 
 
 def parse_slack_interaction(payload: str) -> SlackClick:
-    """The click that a payload states, which is JSON. Raises SlackRequestRefusedError."""
+    """The click that a payload states, which is JSON. Raises InboundSlackRequestRefusedError."""
     interaction = _parse_json_from_slack(SlackInteraction, payload, "payload")
     (action,) = interaction.actions
     if action.action_id not in _SLACK_ACTION_IDS:
-        raise SlackRequestRefusedError("Watchdog has no such button", status_code=400)
+        raise InboundSlackRequestRefusedError("Watchdog has no such button", status_code=400)
     team_id = interaction.team.id if interaction.team else ""
     if team_id and interaction.user.team_id not in (None, team_id):
-        raise SlackRequestRefusedError("the person belongs to another workspace", status_code=403)
+        raise InboundSlackRequestRefusedError("the person belongs to another workspace", status_code=403)
     try:
-        message = None if action.action_id == DETAILS_ACTION_ID else SlackMessageReference.decode(action.value)
+        message = None if action.action_id == DETAILS_ACTION_ID else SlackButtonValue.decode_button_value(action.value)
     except ValueError as error:
-        raise SlackRequestRefusedError(str(error), status_code=400) from None
+        raise InboundSlackRequestRefusedError(str(error), status_code=400) from None
     return SlackClick(
         action_id=action.action_id,
         message=message,
@@ -223,13 +227,13 @@ _SlackModelT = TypeVar("_SlackModelT", bound=_SlackPayloadModel)
 
 
 def _parse_json_from_slack(model: type[_SlackModelT], text: str, name: str) -> _SlackModelT:
-    """Raises SlackRequestRefusedError."""
+    """Raises InboundSlackRequestRefusedError."""
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
-        raise SlackRequestRefusedError(f"the {name} is not valid: {place or 'JSON'}", status_code=400) from None
+        raise InboundSlackRequestRefusedError(f"the {name} is not valid: {place or 'JSON'}", status_code=400) from None
 
 
 # --- sockets
@@ -248,16 +252,18 @@ class SlackSocketMessage(_SlackPayloadModel):
 
 
 def parse_slack_socket_message(text: str) -> SlackSocketMessage:
-    """Raises SlackRequestRefusedError."""
+    """Raises InboundSlackRequestRefusedError."""
     return _parse_json_from_slack(SlackSocketMessage, text, "message")
 
 
-def parse_click_of_envelope(envelope: SlackSocketMessage, now: int) -> tuple[SlackClick, SlackRequestIdentity]:
+def parse_click_and_identity_of_envelope(
+    envelope: SlackSocketMessage, now: int
+) -> tuple[SlackClick, SlackRequestDeduplicationKey]:
     """The click and what identifies it, also if Slack sends it again in another envelope. `now`: epoch ms. Raises
-    SlackRequestRefusedError."""
+    InboundSlackRequestRefusedError."""
     click = parse_slack_interaction(json.dumps(envelope.payload))
-    message = "" if click.message is None else click.message.encode()
+    message = "" if click.message is None else click.message.encode_as_button_value()
     when = click.clicked_at or envelope.envelope_id or ""
     parts = [click.team_id, click.channel_id, click.user.id, click.action_id, message, when]
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-    return click, SlackRequestIdentity(f"click {digest}", now + SOCKET_CLICK_MEMORY_MS)
+    return click, SlackRequestDeduplicationKey(f"click {digest}", now + SOCKET_CLICK_MEMORY_MS)

@@ -29,11 +29,11 @@ from watchdog.service.acts import run_act_and_send
 from watchdog.service.notifications import NOTIFICATION_SEND_TIMEOUT_S, NotificationSender
 from watchdog.service.slack_clicks import SlackClickHandler, SlackClickResult
 from watchdog.service.slack_requests import (
+    InboundSlackRequestRefusedError,
     SlackClick,
-    SlackRequestRefusedError,
     SlackRequestRepeatedError,
     SlackSocketMessage,
-    parse_click_of_envelope,
+    parse_click_and_identity_of_envelope,
     parse_slack_socket_message,
 )
 
@@ -62,7 +62,7 @@ REFUSAL_BY_DISCONNECT_REASON = {
 """Why Slack ends a connection that it does not replace."""
 
 
-class SlackApp(NamedTuple):
+class SlackAppConnectionKey(NamedTuple):
     """What identifies a connection. Receivers with one app share it, because Slack sends a click over any one of the
     connections of an app."""
 
@@ -82,12 +82,14 @@ class SlackSocketError(Exception):
         self.is_refused, self.retry_after_s = is_refused, retry_after_s
 
 
-def group_notifiers_by_slack_app(notifiers: Mapping[str, Notifier]) -> dict[SlackApp, dict[str, SlackNotifier]]:
+def group_notifiers_by_slack_app(
+    notifiers: Mapping[str, Notifier],
+) -> dict[SlackAppConnectionKey, dict[str, SlackNotifier]]:
     """App -> destination -> notifier, of those that have an app token."""
-    notifiers_by_app: dict[SlackApp, dict[str, SlackNotifier]] = {}
+    notifiers_by_app: dict[SlackAppConnectionKey, dict[str, SlackNotifier]] = {}
     for destination, notifier in notifiers.items():
         if isinstance(notifier, SlackNotifier) and notifier.app_token is not None:
-            app = SlackApp(notifier.app_token, notifier.api_url)
+            app = SlackAppConnectionKey(notifier.app_token, notifier.api_url)
             notifiers_by_app.setdefault(app, {})[destination] = notifier
     return notifiers_by_app
 
@@ -115,7 +117,7 @@ class SlackSockets:
         wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ):
         self._sender, self._report_problem, self._wait = sender, report_problem, wait
-        self._sockets: dict[SlackApp, SlackSocket] = {}
+        self._sockets: dict[SlackAppConnectionKey, SlackSocket] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._results: set[asyncio.Task[None]] = set()
 
@@ -128,7 +130,7 @@ class SlackSockets:
         self._sender.on_destination_change = None
         closing = (*self._closing, *(socket.close() for socket in self._sockets.values()))
         await asyncio.gather(*closing, return_exceptions=True)
-        await _cancel_and_wait(self._results)
+        await _cancel_tasks_and_wait(self._results)
 
     def open_and_close_as_configured(self) -> None:
         notifiers_by_app = group_notifiers_by_slack_app(self._sender.notifiers)
@@ -142,11 +144,11 @@ class SlackSockets:
             else:
                 self._sockets[app] = SlackSocket(
                     *(app, notifiers, self._sender),
-                    on_problem_change=self._note_problem_change,
+                    on_problem_change=self._report_problems_of_all_sockets,
                     show_result_soon=self._show_result_soon,
                     wait=self._wait,
                 )
-        self._note_problem_change()
+        self._report_problems_of_all_sockets()
 
     def _show_result_soon(self, handler: SlackClickHandler, click: SlackClick, result: SlackClickResult) -> None:
         """Also if a reload closes the connection before the result is known."""
@@ -154,7 +156,7 @@ class SlackSockets:
         self._results.add(task)
         task.add_done_callback(self._results.discard)
 
-    def _note_problem_change(self) -> None:
+    def _report_problems_of_all_sockets(self) -> None:
         problems = [
             f"{', '.join(sorted(socket.notifiers))}: {socket.problem}"
             for socket in self._sockets.values()
@@ -168,7 +170,7 @@ class SlackSocket:
 
     def __init__(
         self,
-        app: SlackApp,
+        app: SlackAppConnectionKey,
         notifiers: Mapping[str, SlackNotifier],
         sender: NotificationSender,
         *,
@@ -191,7 +193,7 @@ class SlackSocket:
 
     async def close(self) -> None:
         """At once, but for the acts in progress, which end within seconds."""
-        await _cancel_and_wait({self._keeper, *self._recoveries})
+        await _cancel_tasks_and_wait({self._keeper, *self._recoveries})
         serving = dict(self._serving)
         for task, connection in serving.items():
             if not connection.is_ending:
@@ -258,17 +260,19 @@ class SlackSocket:
                 while True:
                     await self._take_message(connection, await connection.websocket.receive(), deadline)
         except TimeoutError:
-            connection.end(SlackSocketError(f"no greeting from Slack within {SLACK_GREETING_TIMEOUT_S:g} s"))
+            connection.record_error_and_request_replacement(
+                SlackSocketError(f"no greeting from Slack within {SLACK_GREETING_TIMEOUT_S:g} s")
+            )
         except ProbeError as error:
-            connection.end(SlackSocketError(str(error)))
+            connection.record_error_and_request_replacement(SlackSocketError(str(error)))
         except SlackSocketError as error:
-            connection.end(error)
+            connection.record_error_and_request_replacement(error)
         except Exception as error:
             log.exception("slack_socket_error")
-            connection.end(SlackSocketError(f"{type(error).__name__} inside Watchdog"))
+            connection.record_error_and_request_replacement(SlackSocketError(f"{type(error).__name__} inside Watchdog"))
         finally:
             connection.is_ending = True
-            connection.end(SlackSocketError("the connection was lost"))
+            connection.record_error_and_request_replacement(SlackSocketError("the connection was lost"))
             await asyncio.gather(*connection.acts, return_exceptions=True)
             await connection.websocket.close()
 
@@ -276,7 +280,7 @@ class SlackSocket:
         """Raises SlackSocketError if no other connection can be opened."""
         try:
             message = parse_slack_socket_message(text)
-        except SlackRequestRefusedError as error:
+        except InboundSlackRequestRefusedError as error:
             log.warning("slack_message_ignored", destinations=sorted(self.notifiers), error=str(error))
             return
         if message.type == "disconnect" and message.reason in REFUSAL_BY_DISCONNECT_REASON:
@@ -291,23 +295,27 @@ class SlackSocket:
             connection.replacement_needed.set()
         elif message.envelope_id:
             await connection.places.acquire()
-            act = asyncio.create_task(self._answer(connection, message), name="act on Slack click")
+            act = asyncio.create_task(
+                self._act_on_envelope_and_acknowledge(connection, message), name="act on Slack click"
+            )
             connection.acts.add(act)
             act.add_done_callback(connection.end_act)
 
-    async def _answer(self, connection: _SlackSocketConnection, envelope: SlackSocketMessage) -> None:
+    async def _act_on_envelope_and_acknowledge(
+        self, connection: _SlackSocketConnection, envelope: SlackSocketMessage
+    ) -> None:
         """Acknowledge an envelope once it is acted on. Without that, Slack shows the person that the click failed."""
         handler = self._build_click_handler()
         acted: tuple[SlackClick, SlackClickResult] | None = None
         try:
             if envelope.type == "interactive":
-                click, request = parse_click_of_envelope(envelope, self._sender.clock())
+                click, request = parse_click_and_identity_of_envelope(envelope, self._sender.clock())
                 acted = click, await handler.act(click, request, list(handler.notifiers))
             else:
                 log.info("slack_envelope_ignored", type=envelope.type)
         except SlackRequestRepeatedError:
             log.info("slack_click_repeated", destinations=sorted(handler.notifiers))
-        except SlackRequestRefusedError as error:
+        except InboundSlackRequestRefusedError as error:
             log.warning("slack_request_refused", destinations=sorted(handler.notifiers), error=str(error))
             return
         except Exception:
@@ -369,7 +377,7 @@ class _SlackSocketConnection:
         self.acts: set[asyncio.Task[None]] = set()
         self.places = asyncio.Semaphore(MAX_CLICKS_IN_PROGRESS_PER_SLACK_SOCKET)
 
-    def end(self, error: SlackSocketError) -> None:
+    def record_error_and_request_replacement(self, error: SlackSocketError) -> None:
         if not self.replacement_needed.is_set():
             self.error = error
             self.replacement_needed.set()
@@ -379,7 +387,7 @@ class _SlackSocketConnection:
         self.places.release()
 
 
-async def _cancel_and_wait(tasks: set[asyncio.Task[None]]) -> None:
+async def _cancel_tasks_and_wait(tasks: set[asyncio.Task[None]]) -> None:
     cancelled = list(tasks)
     for task in cancelled:
         task.cancel()

@@ -39,22 +39,22 @@ class StoreExecutor:
         adopts one in between, the function is run again. `read_time`: another clock."""
         read_time = read_time or self._read_time
 
-        def run() -> ResultT:
+        def call_with_time_and_repeat_after_clock_step() -> ResultT:
             try:
                 return func(read_time())
             except ClockSteppedError:
                 return func(read_time())
 
-        return await self.run_write(run)
+        return await self.run_write(call_with_time_and_repeat_after_clock_step)
 
     async def run_read_query(self, query: Callable[[sa.Connection], ResultT]) -> ResultT:
         """Run a query in a read transaction."""
 
-        def run() -> ResultT:
+        def run_query_in_read_transaction() -> ResultT:
             with self.database.open_read_transaction() as connection:
                 return query(connection)
 
-        return await self.run_read(run)
+        return await self.run_read(run_query_in_read_transaction)
 
     async def run_read(self, func: Callable[[], ResultT]) -> ResultT:
         """Run a function in a reading thread."""

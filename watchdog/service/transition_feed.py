@@ -10,7 +10,7 @@ from functools import partial
 import structlog
 
 from watchdog.domain.transitions import RecordedTransition
-from watchdog.store.errors import describe_store_error
+from watchdog.store.errors import describe_store_error_unmasked
 from watchdog.store.read.query import STORE_READ_QUERY_ERRORS, StoreReadRunner
 from watchdog.store.read.status import Connection
 from watchdog.store.read.transitions import (
@@ -113,7 +113,9 @@ class TransitionFeed:
                     try:
                         await self._publish_new_transitions()
                     except STORE_READ_QUERY_ERRORS as e:
-                        log.debug("transitions_not_read", error=describe_store_error(e))  # the next poll reads them
+                        log.debug(
+                            "transitions_not_read", error=describe_store_error_unmasked(e)
+                        )  # the next poll reads them
         except Exception:
             log.exception("transition_feed_failed")
             self._polling = self._published_until = None
@@ -126,7 +128,9 @@ class TransitionFeed:
             self._published_until = (await self._run_read_query(load_stored_transition_numbers)).newest
         while True:
             published_until = self._published_until
-            is_unnumbered, transitions = await self._run_read_query(partial(_read_transitions, after=published_until))
+            is_unnumbered, transitions = await self._run_read_query(
+                partial(_load_transitions_and_whether_some_are_unnumbered, after=published_until)
+            )
             if transitions:
                 self._published_until = transitions[-1].number
                 for subscription in self._subscriptions:
@@ -137,6 +141,8 @@ class TransitionFeed:
                 return self._published_until
 
 
-def _read_transitions(connection: Connection, after: int) -> tuple[bool, list[RecordedTransition]]:
+def _load_transitions_and_whether_some_are_unnumbered(
+    connection: Connection, after: int
+) -> tuple[bool, list[RecordedTransition]]:
     """Whether some have no number yet, and those that have one."""
     return has_unnumbered_transitions(connection), load_transitions_after(connection, after, MAX_TRANSITIONS_PER_POLL)

@@ -7,7 +7,7 @@ from sqlalchemy import BigInteger, Column, Index, Table, Text
 from watchdog.store import transition_tables as transition_tables  # a part of the schema
 from watchdog.store.metadata import AUTOINCREMENT_ID_TYPE, metadata
 
-INCIDENT_ACT_COLUMN_NAMES = (
+ACKNOWLEDGEMENT_AND_CLOSURE_COLUMN_NAMES = (
     *("acknowledged_by", "acknowledged_through", "acknowledgement_comment"),
     *("closed_by", "closed_through", "closure_comment"),
 )

@@ -324,13 +324,13 @@ def _enable_wal(dbapi_connection: Any) -> None:
 
 def _configure_sqlite_connections(engine: sa.Engine, begin_statement: str, cache_kib: int) -> None:
     @sa.event.listens_for(engine, "connect")
-    def configure(dbapi_connection: Any, _record: Any) -> None:
+    def set_sqlite_connection_pragmas(dbapi_connection: Any, _record: Any) -> None:
         dbapi_connection.isolation_level = None  # sqlite3 would begin transactions by itself
         for pragma in ("busy_timeout=10000", "synchronous=normal", f"cache_size=-{cache_kib}"):
             dbapi_connection.execute(f"PRAGMA {pragma}")
         _enable_wal(dbapi_connection)
 
     @sa.event.listens_for(engine, "begin")
-    def begin(connection: sa.Connection) -> None:
+    def execute_begin_statement(connection: sa.Connection) -> None:
         if not connection.get_execution_options().get(_WITHOUT_BEGIN_EXECUTION_OPTION):
             connection.exec_driver_sql(begin_statement)

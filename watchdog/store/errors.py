@@ -87,7 +87,7 @@ def _is_schema_missing_error(error: DBAPIError) -> bool:
     return undefined or str(error.orig).startswith(("no such table", "no such column"))
 
 
-def describe_store_error(error: Exception) -> str:
+def describe_store_error_unmasked(error: Exception) -> str:
     """The type and message of any error. Of a driver's error only the first line: the others quote values."""
     if isinstance(error, StoreUnavailableError):
         return str(error)

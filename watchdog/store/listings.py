@@ -56,7 +56,7 @@ class SubjectListingCache:
         probe, slot, location = key
         return self._committed.get((probe, location), {}).get(slot)
 
-    def get(self, key: ResultKey) -> CachedListingsOfResult | None:
+    def get_staged_or_committed_listings(self, key: ResultKey) -> CachedListingsOfResult | None:
         """Committed, or staged in the current transaction."""
         return self._staged.get(key) or self.get_committed_listings(key)
 
@@ -121,14 +121,14 @@ def _decode_subject_listings_by_rule(
     cache: SubjectListingCache | None,
 ) -> ListingsByRule | None:
     probe, slot, location, base_slot = (values[name] for name in ("probe", "slot", "location", "facts_base"))
-    if cache is not None and (cached := cache.get((probe, slot, location))) is not None:
+    if cache is not None and (cached := cache.get_staged_or_committed_listings((probe, slot, location))) is not None:
         return cached.listings
     base: ListingsByRule | None = {}
     if base_slot != slot:
         previous = (probe, values["previous_slot"], location)
         if previous in decoded:
             base = decoded[previous]
-        elif cache is not None and (cached := cache.get(previous)) is not None:
+        elif cache is not None and (cached := cache.get_staged_or_committed_listings(previous)) is not None:
             base = cached.listings
         else:
             base = _load_listings_from_diff_chain(connection, previous, base_slot)

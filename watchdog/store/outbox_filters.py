@@ -36,11 +36,13 @@ def build_due_outbox_filter(now: int, editing_destinations: Collection[str]) -> 
         earlier.c.seq < outbox.c.seq, earlier.c.state == DeliveryState.WAITING,
         earlier.c.event.not_in((IncidentEvent.CHANGED, IncidentEvent.REMINDER)) | (earlier.c.leased_until > now),
     )  # fmt: skip
-    held_back = build_held_back_outbox_filter(now, editing_destinations)
+    held_back = build_waits_for_pace_or_group_outbox_filter(now, editing_destinations)
     return outbox_is_waiting, outbox.c.due_at <= now, build_unleased_outbox_filter(now), ~blocked, ~held_back
 
 
-def build_held_back_outbox_filter(now: int, editing_destinations: Collection[str]) -> sa.ColumnElement[bool]:
+def build_waits_for_pace_or_group_outbox_filter(
+    now: int, editing_destinations: Collection[str]
+) -> sa.ColumnElement[bool]:
     """Rows that wait although their destination takes messages: it was sent another change or has the group's message,
     which states enough for now, or the first message of the group waits for further incidents."""
     sent = outbox.alias()
@@ -106,7 +108,7 @@ def build_notified_outbox_filter(rows: sa.FromClause, now: int) -> sa.ColumnElem
     return rows.c.event.not_in(MESSAGE_EDIT_EVENTS) & (sent | (rows.c.leased_until > now))
 
 
-def build_message_outbox_filter() -> sa.ColumnElement[bool]:
+def build_sent_waiting_or_given_up_message_outbox_filter() -> sa.ColumnElement[bool]:
     """Rows of which their destination was sent a message, or one waits to be sent, or was given up."""
     return outbox.c.state.not_in(HELD_BACK_DELIVERY_STATES) & outbox.c.event.not_in(MESSAGE_EDIT_EVENTS)
 
@@ -118,17 +120,17 @@ def build_unleased_outbox_filter(now: int) -> sa.ColumnElement[bool]:
 
 def _build_waits_for_group_outbox_filter(now: int) -> sa.ColumnElement[bool]:
     """Rows about a group whose first message waits for further incidents."""
-    waits = sa.exists().where(*_build_own_group_conditions(), incident_groups.c.first_message_at > now)
-    return waits & ~sa.exists().where(*_build_own_message_conditions())
+    waits = sa.exists().where(*_build_group_of_outbox_row_conditions(), incident_groups.c.first_message_at > now)
+    return waits & ~sa.exists().where(*_build_message_of_outbox_row_conditions())
 
 
-def _build_own_group_conditions() -> tuple[sa.ColumnElement[bool], ...]:
+def _build_group_of_outbox_row_conditions() -> tuple[sa.ColumnElement[bool], ...]:
     """The group that a row of the outbox is about."""
     group = incident_groups.c
     return group.lead_incident == outbox.c.lead_incident, group.destination == outbox.c.destination
 
 
-def _build_own_message_conditions() -> tuple[sa.ColumnElement[bool], ...]:
+def _build_message_of_outbox_row_conditions() -> tuple[sa.ColumnElement[bool], ...]:
     """The message at the destination that a row of the outbox is about."""
     return messages.c.incident == outbox.c.lead_incident, messages.c.destination == outbox.c.destination
 
@@ -148,15 +150,15 @@ def _build_held_in_group_outbox_filter(now: int, editing_destinations: Collectio
         sibling.c.lead_incident == outbox.c.lead_incident, sibling.c.destination == outbox.c.destination,
         sibling.c.state.not_in(HELD_BACK_DELIVERY_STATES),
     )  # fmt: skip
-    has_message = sa.exists().where(*_build_own_message_conditions())
+    has_message = sa.exists().where(*_build_message_of_outbox_row_conditions())
     edited_recently, sent_recently = (
         sa.exists().where(
-            *_build_own_message_conditions(), _build_within_last_ms_filter(ms, messages.c.sent_at, now)
+            *_build_message_of_outbox_row_conditions(), _build_within_last_ms_filter(ms, messages.c.sent_at, now)
         )
         for ms in (MIN_GROUP_MESSAGE_EDIT_INTERVAL_MS, MIN_LABEL_GROUP_MESSAGE_INTERVAL_MS)
     )  # fmt: skip
-    shares_labels = sa.exists().where(*_build_own_group_conditions(), incident_groups.c.label_key != "")
-    accepts_more = sa.exists().where(*_build_own_group_conditions(), incident_groups.c.accepts_until > now)
+    shares_labels = sa.exists().where(*_build_group_of_outbox_row_conditions(), incident_groups.c.label_key != "")
+    accepts_more = sa.exists().where(*_build_group_of_outbox_row_conditions(), incident_groups.c.accepts_until > now)
     is_open = sa.exists().where(
         *is_sibling, incidents.c.id == sibling.c.incident,
         incidents.c.resolved_at.is_(None) | build_flapping_filter(incidents.c.id),

@@ -266,7 +266,10 @@ incidents = Table(
     Column("clock_shift", BigInteger, nullable=False, server_default="0"),  # how far steps have moved the time of since
     Column("resolved_generation", Integer),  # the clock generation of resolved_slot and resolved_at
     Column("acknowledged_at", BigInteger),
-    *(Column(name, Text, nullable=False, server_default="") for name in act_tables.INCIDENT_ACT_COLUMN_NAMES),
+    *(
+        Column(name, Text, nullable=False, server_default="")
+        for name in act_tables.ACKNOWLEDGEMENT_AND_CLOSURE_COLUMN_NAMES
+    ),
     *(Column("closed_after_slot", BigInteger), Column("closed_until_slot", BigInteger)),  # as in ClosedFinding
 )  # fmt: skip
 Index(

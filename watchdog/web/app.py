@@ -37,7 +37,7 @@ from watchdog.web.routes.sign_in import create_sign_in_router
 from watchdog.web.routes.slack import (
     MAX_SLACK_REQUEST_BODY_BYTES,
     SLACK_INTERACTIVITY_PATH,
-    SlackInteractivity,
+    SlackInteractivityRouteContext,
     create_slack_router,
 )
 from watchdog.web.templating import SECURITY_HEADERS, PageRenderer
@@ -68,7 +68,7 @@ def create_web_app(
     collect_process_metrics: Callable[[], WatchdogActivityMetrics],
     mcp_app: McpAsgiApp,
     transition_feed: TransitionFeed,
-    slack: SlackInteractivity | None = None,
+    slack: SlackInteractivityRouteContext | None = None,
     receiver_tester: ReceiverTester | None = None,
     check_in_addresses: Mapping[str, CheckInAddress] = MappingProxyType({}),
     has_run_effect: Callable[[str], bool] = lambda _: False,

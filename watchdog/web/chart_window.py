@@ -92,7 +92,9 @@ class ChartUrlQuery(NamedTuple):
             return (f"from={self.start}", f"to={self.stop}")
         return (f"range={self.range_name}",) if self.range_name else ()
 
-    def build_query_string(self, *, range_name: str = "", start: int | None = None, stop: int | None = None) -> str:
+    def build_query_string_of_other_period(
+        self, *, range_name: str = "", start: int | None = None, stop: int | None = None
+    ) -> str:
         """For a link to another part; without any, to the newest runs."""
         query = ChartUrlQuery(range_name, start, stop)
         return "?" + "&".join((*query.parameters, *self.other_parameters))
@@ -108,9 +110,9 @@ class ChartUrlQuery(NamedTuple):
         start = window.get_chart_point_start_ms(index)
         stop = min(start + window.step, window.stop)
         is_long_enough = MIN_CHART_LENGTH_MS <= stop - start < window.length
-        return self.build_query_string(start=start, stop=stop) if is_long_enough else ""
+        return self.build_query_string_of_other_period(start=start, stop=stop) if is_long_enough else ""
 
-    def render_period(self, window: ChartWindow, now: int) -> Markup:
+    def render_period_title(self, window: ChartWindow, now: int) -> Markup:
         """For titles: "last 7 days", "21 Nov 22:00 to 02:00"."""
         if self.start is None:
             length = CHART_RANGES_MS.get(self.range_name, window.length)
@@ -131,15 +133,21 @@ def build_chart_range_links(window: ChartWindow, query: ChartUrlQuery, now: int)
     a chart, to the time after it, and to the newest runs."""
     for name, length in CHART_RANGES_MS.items():
         is_current = name == query.range_name or (not query.parameters and length == window.length)
-        yield ChartRangeLink(format_duration(length), query.build_query_string(range_name=name), is_current)
+        yield ChartRangeLink(
+            format_duration(length), query.build_query_string_of_other_period(range_name=name), is_current
+        )
     if query.start is None:
         return
     length = window.stop - window.start
     if window.start - MIN_CHART_LENGTH_MS >= now - MAX_CHART_AGE_MS:
-        yield ChartRangeLink("Earlier", query.build_query_string(start=window.start - length, stop=window.start))
+        yield ChartRangeLink(
+            "Earlier", query.build_query_string_of_other_period(start=window.start - length, stop=window.start)
+        )
     if window.stop < now:
-        yield ChartRangeLink("Later", query.build_query_string(start=window.stop, stop=window.stop + length))
-    yield ChartRangeLink("Newest", query.build_query_string())
+        yield ChartRangeLink(
+            "Later", query.build_query_string_of_other_period(start=window.stop, stop=window.stop + length)
+        )
+    yield ChartRangeLink("Newest", query.build_query_string_of_other_period())
 
 
 def parse_chart_url_query(range_name: str, start: int | None, stop: int | None, now: int) -> ChartUrlQuery:
@@ -153,18 +161,20 @@ def parse_chart_url_query(range_name: str, start: int | None, stop: int | None, 
 
 def build_chart_window_of_runs(runs: Sequence[ResultRow], start: int, stop: int) -> ChartWindow:
     """A point is at least as long as the interval of the runs."""
-    step = _choose_chart_point_duration(max(_find_interval(runs), -(-(stop - start) // MAX_CHART_POINTS)))
+    step = _choose_chart_point_duration(
+        max(_compute_median_run_interval_ms(runs), -(-(stop - start) // MAX_CHART_POINTS))
+    )
     return ChartWindow(start, stop, step, -(-(stop - start) // step))
 
 
-def build_chart_window_of_hours(start: int, stop: int, now: int) -> ChartWindow:
+def build_chart_window_of_whole_hours(start: int, stop: int, now: int) -> ChartWindow:
     """Points of whole hours: [start, stop) is extended to whole hours, but not beyond `now`."""
     start, stop = start // HOUR_MS * HOUR_MS, min(-(-stop // HOUR_MS) * HOUR_MS, now)
     step = _choose_chart_point_duration(max(HOUR_MS, -(-(stop - start) // MAX_CHART_POINTS)))
     return ChartWindow(start, stop, step, -(-(stop - start) // step))
 
 
-def _find_interval(runs: Sequence[ResultRow]) -> int:
+def _compute_median_run_interval_ms(runs: Sequence[ResultRow]) -> int:
     """0 if there are too few runs."""
     intervals = [later.slot - earlier.slot for earlier, later in pairwise(runs)]
     return median_high(intervals) if intervals else 0
@@ -175,14 +185,14 @@ def _choose_chart_point_duration(min_duration: int) -> int:
     return next((choice for choice in choices if choice >= min_duration), choices[-1])
 
 
-def choose_chart_window(runs: Sequence[ResultRow], now: int) -> ChartWindow:
+def choose_shortest_chart_window_holding_runs(runs: Sequence[ResultRow], now: int) -> ChartWindow:
     """The shortest window that holds all of `runs`, at most a day. A point is at least as long as their interval."""
     age = now - runs[0].slot if runs else DAY_MS
     length, step = next(
         (window for window in CHART_WINDOW_AND_POINT_DURATIONS_MS if age <= window[0]),
         CHART_WINDOW_AND_POINT_DURATIONS_MS[-1],
     )
-    if (interval := _find_interval(runs)) > step:
+    if (interval := _compute_median_run_interval_ms(runs)) > step:
         step = _choose_chart_point_duration(interval)
     return ChartWindow(now - length, now, step, -(-length // step))
 

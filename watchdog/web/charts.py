@@ -37,7 +37,7 @@ def format_svg_number(value: float) -> str:
     return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
-class FailedRunCluster(NamedTuple):
+class ChartFailedRunCluster(NamedTuple):
     """Failed runs close together. `start` and `stop` are fractions of the chart's width."""
 
     start: float
@@ -83,7 +83,7 @@ def render_latency_chart(
     lines: tuple[Sequence[ChartValue], Sequence[ChartValue]],
     line_names: tuple[str, str],
     *,
-    failures: Sequence[FailedRunCluster],
+    failures: Sequence[ChartFailedRunCluster],
     limit: LimitLine | None,
     time_labels: Sequence[TimeAxisLabel],
     label: str,

@@ -17,11 +17,11 @@ FORM_RECEIVE_TIMEOUT_S = 10.0
 
 async def read_form(request: Request, max_bytes: int = MAX_FORM_BYTES) -> dict[str, str]:
     """The fields of a page's form. Raises HTTPException if it is too long, or not sent in time."""
-    body = await read_form_body(request, max_bytes)
+    body = await read_raw_form_body_bytes(request, max_bytes)
     return {name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace")).items()}
 
 
-async def read_form_body(request: Request, max_bytes: int) -> bytes:
+async def read_raw_form_body_bytes(request: Request, max_bytes: int) -> bytes:
     """A form as it was sent. Raises HTTPException if it is too long, or not sent in time."""
     body = bytearray()
     try:

@@ -46,7 +46,7 @@ class LatencyPoints:
     """The first and the last of them; None: there is none, or they are not known one by one."""
 
 
-def compute_percentile(values: Sequence[int], percent: int) -> int:
+def compute_percentile_of_sorted_values(values: Sequence[int], percent: int) -> int:
     """The nearest-rank percentile of sorted values."""
     return values[max(0, ceil(len(values) * percent / 100) - 1)]
 
@@ -65,11 +65,11 @@ def compute_points_of_runs(runs: Sequence[ResultRow], window: ChartWindow) -> La
     return LatencyPoints(
         window=window,
         line_names=PERCENTILE_LINE_NAMES,
-        lower=[compute_percentile(values, 50) if values else None for values in durations],
-        upper=[compute_percentile(values, 95) if values else None for values in durations],
+        lower=[compute_percentile_of_sorted_values(values, 50) if values else None for values in durations],
+        upper=[compute_percentile_of_sorted_values(values, 95) if values else None for values in durations],
         failures=failures,
-        total_lower=compute_percentile(all_durations, 50) if all_durations else None,
-        total_upper=compute_percentile(all_durations, 95) if all_durations else None,
+        total_lower=compute_percentile_of_sorted_values(all_durations, 50) if all_durations else None,
+        total_upper=compute_percentile_of_sorted_values(all_durations, 95) if all_durations else None,
         passed_count=sum(run.outcome is Outcome.PASS for run in runs),
         failed_count=len(failures),
         no_verdict_count=sum(run.slot_count for run in no_verdict),
@@ -82,7 +82,10 @@ def add_newest_runs_to_hours(
 ) -> list[HourlyRollup]:
     """The hours of a chart, oldest first, then each run that is not rolled up yet."""
     rolled_up_until = hours[-1].hour + HOUR_MS if hours else window.start
-    return [*hours, *(_to_rollup(run) for run in newest_runs if rolled_up_until <= run.slot < window.stop)]
+    return [
+        *hours,
+        *(_build_rollup_of_one_run(run) for run in newest_runs if rolled_up_until <= run.slot < window.stop),
+    ]
 
 
 def compute_points_of_hours(parts: Sequence[HourlyRollup], window: ChartWindow) -> LatencyPoints:
@@ -110,7 +113,7 @@ def compute_points_of_hours(parts: Sequence[HourlyRollup], window: ChartWindow) 
     )
 
 
-def _to_rollup(run: ResultRow) -> HourlyRollup:
+def _build_rollup_of_one_run(run: ResultRow) -> HourlyRollup:
     passed = run.outcome is Outcome.PASS
     return HourlyRollup(
         hour=run.slot,

@@ -49,7 +49,7 @@ def share_query_in_progress(
     """Runs a query at most once at a time, so that a flood of requests occupies one connection."""
     task: asyncio.Future[QueryResultT] | None = None
 
-    async def load() -> QueryResultT:
+    async def join_query_in_progress_or_start_it() -> QueryResultT:
         nonlocal task
         if task is None or task.done():
             task = asyncio.ensure_future(run_query())
@@ -57,7 +57,7 @@ def share_query_in_progress(
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return await asyncio.shield(task)
 
-    return load
+    return join_query_in_progress_or_start_it
 
 
 def _load_failing_destinations_and_own_findings(

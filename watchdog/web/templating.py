@@ -66,7 +66,7 @@ class StaticFile:
         return f"/static/{self.name}"
 
 
-_FUNCTIONS_OF_MACROS = {
+_TEMPLATE_FUNCTIONS_BY_JINJA_MACRO_NAME = {
     "render_glyph": render_glyph,
     "render_state_badge": render_state_badge,
     "render_time_ago": render_time_ago,
@@ -112,7 +112,7 @@ class PageRenderer:
             "favicon": favicon.url_path,
             "scripts": {name: script.url_path for name, script in scripts.items()},
             "state_labels": PAGE_HEALTH_STATE_LABELS,
-            **_FUNCTIONS_OF_MACROS,
+            **_TEMPLATE_FUNCTIONS_BY_JINJA_MACRO_NAME,
         }
         self._environment.filters |= {
             "duration": formatting.format_duration,

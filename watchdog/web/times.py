@@ -96,7 +96,7 @@ def _render_time(at: int, style: TimeStyle, text: str, attributes: Markup = Mark
     )
 
 
-def remove_time_markup(text: str) -> str:
+def convert_markup_to_plain_text(text: str) -> str:
     """The text of a page as plain text, with its times in UTC."""
     return unescape(_HTML_TAG_PATTERN.sub("", text)) if isinstance(text, Markup) else text
 

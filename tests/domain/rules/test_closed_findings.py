@@ -14,8 +14,13 @@ from tests.support.builders import (
     make_results,
 )
 from watchdog.domain.closing import ClosedFinding
-from watchdog.domain.maintenance import MAINTENANCE_AFTERMATH_MS, MaintenancePeriods
-from watchdog.domain.rules import AlertStates, FoldMaintenance, fold_results_into_alert_states_in_place, stale
+from watchdog.domain.maintenance import POST_MAINTENANCE_RUN_GRACE_PERIOD_MS, MaintenancePeriods
+from watchdog.domain.rules import (
+    AlertStates,
+    ResultFoldMaintenancePeriods,
+    fold_results_into_alert_states_in_place,
+    stale,
+)
 from watchdog.domain.rules.engine import derive_incident_id
 
 MINUTE = SLOT_INTERVAL_MS
@@ -86,9 +91,9 @@ def test_a_probe_that_stays_silent_is_stale_again() -> None:
 
 
 def test_what_opened_after_maintenance_without_a_result_is_closed_after_that() -> None:
-    end = 4 * MINUTE + MAINTENANCE_AFTERMATH_MS
+    end = 4 * MINUTE + POST_MAINTENANCE_RUN_GRACE_PERIOD_MS
     closed = close_availability(1, end / MINUTE)
-    maintenance = FoldMaintenance(MaintenancePeriods([(MINUTE, 4 * MINUTE)]), settled_until=99 * MINUTE)
+    maintenance = ResultFoldMaintenancePeriods(MaintenancePeriods([(MINUTE, 4 * MINUTE)]), settled_until=99 * MINUTE)
     done = fold_results_into_alert_states_in_place(
         alert_policy(2), {}, -1, make_results("pfff", 0), lambda _: True,
         closed_findings=[closed], maintenance=maintenance,

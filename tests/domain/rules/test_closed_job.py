@@ -20,7 +20,7 @@ from watchdog.domain.probe_state import (
 from watchdog.domain.rules.closed_job import (
     MAX_JOB_CLOSURE_LEAD_MS,
     add_closure_to_job_facts,
-    update_job_closures,
+    compute_changed_job_closures_by_state_key,
 )
 from watchdog.domain.rules.job import judge_job_facts
 from watchdog.domain.rules.job_deadlines import find_next_deadline_of_job
@@ -131,7 +131,7 @@ def test_a_source_judges_its_jobs_by_it(is_listed: bool, is_closed: bool) -> Non
 def test_how_many_failures_a_close_goes_on_to_leave_out(sentence: str, facts: dict[str, Any], failures: int) -> None:
     state = make_state(CLOSED_AT, 3)
     job = add_closure_to_job_facts(ScheduledJobFacts("backup", **facts), state, NOW)
-    updates = update_job_closures({build_scheduled_job_state_key("backup"): job}, (), state)
+    updates = compute_changed_job_closures_by_state_key({build_scheduled_job_state_key("backup"): job}, (), state)
     assert state | updates == make_state(CLOSED_AT, failures), sentence
     assert (updates == {}) is (failures == 3), "an unchanged close is not written"
 
@@ -143,7 +143,7 @@ def test_a_job_that_fails_more_often_than_before_the_close_does_not_recover() ->
         facts = ScheduledJobFacts("backup", last_end=AFTER + failures * MIN, failures=failures)
         job = add_closure_to_job_facts(facts, state, NOW)
         reasons.append(judge_job_facts(job, limits, NOW).reason)
-        state |= update_job_closures({build_scheduled_job_state_key("backup"): job}, (), state)
+        state |= compute_changed_job_closures_by_state_key({build_scheduled_job_state_key("backup"): job}, (), state)
     assert reasons == ["", "", *["job.failed"] * 4]
 
 
@@ -161,14 +161,18 @@ def test_which_close_a_run_changes(
     sentence: str, read: dict[str, Any], stored: dict[str, Any], is_applied: bool
 ) -> None:
     job = add_closure_to_job_facts(ScheduledJobFacts("backup", last_end=AFTER, failures=1), read, NOW)
-    ((key, update),) = update_job_closures({build_scheduled_job_state_key("backup"): job}, (), read).items()
+    ((key, update),) = compute_changed_job_closures_by_state_key(
+        {build_scheduled_job_state_key("backup"): job}, (), read
+    ).items()
     assert is_update_of_stored_job_closure(update, stored.get(key)) is is_applied, sentence
 
 
 def test_the_close_is_deleted_with_the_job() -> None:
     key = build_scheduled_job_state_key("backup")
-    assert update_job_closures({}, [key], make_state(CLOSED_AT)) == {build_job_closure_state_key(key): None}
-    assert update_job_closures({}, [key], {}) == {}
+    assert compute_changed_job_closures_by_state_key({}, [key], make_state(CLOSED_AT)) == {
+        build_job_closure_state_key(key): None
+    }
+    assert compute_changed_job_closures_by_state_key({}, [key], {}) == {}
 
 
 def test_a_run_stores_what_it_changes_about_closes() -> None:

@@ -21,13 +21,13 @@ from watchdog.domain.model import Finding, IncidentEvent, IncidentTransition, Su
 from watchdog.domain.rules import (
     INCIDENT_HEALTH_STATE_BY_RULE,
     AlertStates,
-    advance_alert_state,
+    advance_alert_state_in_place,
     derive_probe_health_state,
     fold_results_into_alert_states_in_place,
     missed_run,
     stale,
 )
-from watchdog.domain.rules.engine import derive_incident_id, fold_result_into_alert_states
+from watchdog.domain.rules.engine import derive_incident_id, fold_result_into_alert_states_in_place
 
 KEY = ("availability", "")
 OPENED_FOR = derive_incident_id(PROBE_DATABASE_ID, *KEY, SLOT_INTERVAL_MS)
@@ -114,7 +114,7 @@ def test_state_transitions(row: Row) -> None:
     alert_states: AlertStates = {} if row.before is None else {KEY: row.before}
     out: list[IncidentTransition] = []
     finding = Finding(*KEY, row.bad, "refused" if row.bad else "", "connection refused" if row.bad else "")
-    advance_alert_state(
+    advance_alert_state_in_place(
         alert_policy(row.failure_threshold, row.success_threshold), alert_states, 4 * SLOT_INTERVAL_MS, finding, out
     )
     assert state_name(alert_states.get(KEY)) == row.becomes
@@ -135,9 +135,13 @@ def test_state_transitions(row: Row) -> None:
 def test_a_suspect_state_counts_bad_findings_and_keeps_the_first_slot_and_the_newest_reason() -> None:
     alert_states: AlertStates = {}
     for slot, reason in ((1, "timeout.exceeded"), (2, "refused")):
-        advance_alert_state(alert_policy(failure_threshold=3), alert_states, slot, Finding(*KEY, True, reason), [])
+        advance_alert_state_in_place(
+            alert_policy(failure_threshold=3), alert_states, slot, Finding(*KEY, True, reason), []
+        )
     assert alert_states == {KEY: SuspectOrOpenAlertState(2, 0, 1, None, "refused")}
-    advance_alert_state(alert_policy(failure_threshold=3), alert_states, 3, Finding(*KEY, True, "dns.failed"), [])
+    advance_alert_state_in_place(
+        alert_policy(failure_threshold=3), alert_states, 3, Finding(*KEY, True, "dns.failed"), []
+    )
     assert alert_states == {
         KEY: SuspectOrOpenAlertState(3, 0, 1, derive_incident_id(PROBE_DATABASE_ID, *KEY, 1), "dns.failed")
     }
@@ -145,13 +149,17 @@ def test_a_suspect_state_counts_bad_findings_and_keeps_the_first_slot_and_the_ne
 
 def test_a_bad_finding_resets_the_good_count_of_an_open_state() -> None:
     alert_states = {KEY: opened(2)}
-    advance_alert_state(alert_policy(), alert_states, 9 * SLOT_INTERVAL_MS, Finding(*KEY, True, "timeout.exceeded"), [])
+    advance_alert_state_in_place(
+        alert_policy(), alert_states, 9 * SLOT_INTERVAL_MS, Finding(*KEY, True, "timeout.exceeded"), []
+    )
     assert alert_states == {KEY: opened(0)}
 
 
 def test_a_recovering_state_counts_good_findings() -> None:
     alert_states = {KEY: opened(1)}
-    advance_alert_state(alert_policy(success_threshold=3), alert_states, 9 * SLOT_INTERVAL_MS, Finding(*KEY, False), [])
+    advance_alert_state_in_place(
+        alert_policy(success_threshold=3), alert_states, 9 * SLOT_INTERVAL_MS, Finding(*KEY, False), []
+    )
     assert alert_states == {KEY: opened(2)}
 
 
@@ -240,11 +248,13 @@ def test_incident_ids_differ(sentence: str, other: tuple[int, str, str, int]) ->
 def test_staleness_opens_and_resolves_at_once_regardless_of_thresholds() -> None:
     alert_states: AlertStates = {}
     out: list[IncidentTransition] = []
-    advance_alert_state(alert_policy(3, 3), alert_states, SLOT_INTERVAL_MS, stale.build_stale_finding(300_000), out)
-    fold_result_into_alert_states(alert_policy(3, 3), alert_states, make_result("f", 9), out)
+    advance_alert_state_in_place(
+        alert_policy(3, 3), alert_states, SLOT_INTERVAL_MS, stale.build_stale_finding(300_000), out
+    )
+    fold_result_into_alert_states_in_place(alert_policy(3, 3), alert_states, make_result("f", 9), out)
     assert describe_transitions(out) == ["opened stale at 1: no_data", "resolved stale at 9"]
     assert out[0].message == "no result for 5\N{NO-BREAK SPACE}min"
-    assert stale.build_not_stale_finding() == Finding(*stale.STALE_ALERT_STATE_KEY, False)
+    assert stale.build_finding_that_probe_results_are_not_stale() == Finding(*stale.STALE_ALERT_STATE_KEY, False)
 
 
 @pytest.mark.parametrize(
@@ -258,16 +268,16 @@ def test_staleness_opens_and_resolves_at_once_regardless_of_thresholds() -> None
 )
 def test_outcomes_that_resolve_staleness(sentence: str, outcome: str, ends: bool) -> None:
     alert_states: AlertStates = {}
-    advance_alert_state(alert_policy(), alert_states, SLOT_INTERVAL_MS, stale.build_stale_finding(300_000), [])
-    fold_result_into_alert_states(alert_policy(), alert_states, make_result(outcome, 9), [])
+    advance_alert_state_in_place(alert_policy(), alert_states, SLOT_INTERVAL_MS, stale.build_stale_finding(300_000), [])
+    fold_result_into_alert_states_in_place(alert_policy(), alert_states, make_result(outcome, 9), [])
     assert (stale.STALE_ALERT_STATE_KEY not in alert_states) is ends, sentence
 
 
 def test_a_run_of_a_cron_schedule_that_did_not_take_place_does_not_resolve_staleness() -> None:
     alert_states: AlertStates = {}
-    advance_alert_state(alert_policy(), alert_states, SLOT_INTERVAL_MS, stale.build_stale_finding(300_000), [])
+    advance_alert_state_in_place(alert_policy(), alert_states, SLOT_INTERVAL_MS, stale.build_stale_finding(300_000), [])
     result = make_result("m", 9)._replace(reason=missed_run.NOT_RUN_REASON)
-    fold_result_into_alert_states(alert_policy(), alert_states, result, [])
+    fold_result_into_alert_states_in_place(alert_policy(), alert_states, result, [])
     assert alert_states.keys() == {stale.STALE_ALERT_STATE_KEY, (missed_run.ALERT_RULE_NAME, "")}
 
 
@@ -352,7 +362,7 @@ def test_the_cause_of_an_incident(row: CauseRow) -> None:
     policy = alert_policy(row.failure_threshold, 3)
     for slot, reason in enumerate(row.reasons.split(), 1):
         finding = Finding(row.rule, "", reason != "-", reason.strip("-"), f"sentence of {reason}")
-        advance_alert_state(policy, alert_states, slot, finding, out)
+        advance_alert_state_in_place(policy, alert_states, slot, finding, out)
     changes = [transition for transition in out if transition.event is IncidentEvent.CHANGED]
     assert ",".join(f"{change.slot} {change.reason}" for change in changes) == row.changes
     assert [change.message for change in changes] == [f"sentence of {change.reason}" for change in changes]
@@ -364,7 +374,7 @@ def test_the_cause_of_an_incident(row: CauseRow) -> None:
 def test_after_a_change_no_other_cause_is_counted() -> None:
     alert_states: AlertStates = {}
     for slot, reason in enumerate(("http.503", "http.503", "dns.failed", "dns.failed")):
-        advance_alert_state(alert_policy(2), alert_states, slot, Finding(*KEY, True, reason), [])
+        advance_alert_state_in_place(alert_policy(2), alert_states, slot, Finding(*KEY, True, reason), [])
     assert (alert_states[KEY].reason, alert_states[KEY].other_count) == ("dns.failed", 0)
 
 
@@ -387,7 +397,7 @@ def test_a_cause_is_new_since_the_first_slot_that_had_it(
     transitions: list[IncidentTransition] = []
     for slot, reason in enumerate(reasons.split(), 1):
         finding = Finding(*KEY, reason != "-", reason.strip("-"))
-        advance_alert_state(alert_policy(threshold, 3), alert_states, slot, finding, transitions)
+        advance_alert_state_in_place(alert_policy(threshold, 3), alert_states, slot, finding, transitions)
     changed = [(each.cause_since, each.slot) for each in transitions if each.event is IncidentEvent.CHANGED]
     assert changed == changes
     assert {each.cause_since for each in transitions if each.event is not IncidentEvent.CHANGED} == {None}
@@ -403,7 +413,7 @@ def test_a_change_is_decided_alike_wherever_the_fold_is_interrupted() -> None:
         for slot, reason in enumerate(reasons):
             if slot == cut:  # as if the states were written and read again
                 stored = {key: SuspectOrOpenAlertState(*state) for key, state in stored.items()}
-            advance_alert_state(policy, stored, slot, Finding(*KEY, reason != "-", reason, reason), out)
+            advance_alert_state_in_place(policy, stored, slot, Finding(*KEY, reason != "-", reason, reason), out)
         return out
 
     assert all(fold(cut) == fold(-1) for cut in range(len(reasons)))

@@ -28,17 +28,17 @@ from watchdog.domain.model import Finding, IncidentTransition, ProbeResult, Susp
 from watchdog.domain.observations import McpScheduledTaskFacts, ScheduledJobFacts
 from watchdog.domain.rules import (
     AlertStates,
-    evaluate_result_rules,
+    derive_findings_from_result,
     fold_results_into_alert_states_in_place,
     is_result_bad_by_rule_about_subject,
 )
 from watchdog.domain.rules.engine import (
     build_good_findings_of_vanished_subjects,
     find_listed_subjects,
-    fold_result_into_alert_states,
+    fold_result_into_alert_states_in_place,
 )
 from watchdog.domain.rules.task import McpTaskStatusCategory, find_meaning_of_mcp_task_status_word
-from watchdog.domain.rules.unreadable_schedule import find_unjudged_job_problem
+from watchdog.domain.rules.unreadable_schedule import find_unjudged_job_reason_and_message
 
 MIN, HOUR = 60_000, 3_600_000
 NB = "\N{NO-BREAK SPACE}"
@@ -335,7 +335,7 @@ def test_verdicts(rule: str, row: Row) -> None:
 @pytest.mark.parametrize("outcome", "pfem")
 def test_only_bad_findings_have_a_reason(outcome: str) -> None:
     full = make_result(outcome, tasks={"a": OK_TASK, "b": FAILED_TASK}, preferences={"x": "", "y": "y is false"})
-    for finding in evaluate_result_rules(alert_policy(tasks={"a": MIN, "c": MIN}), full):
+    for finding in derive_findings_from_result(alert_policy(tasks={"a": MIN, "c": MIN}), full):
         assert finding.bad or (finding.reason, finding.message) == ("", ""), finding
         assert not finding.bad or (finding.reason and finding.message), finding
 
@@ -353,7 +353,7 @@ def test_a_finding_about_one_subject_is_the_same_alone(outcome: str, gone_count:
     result = make_result(
         outcome, tasks={"a": OK_TASK, "b": FAILED_TASK}, preferences={"x": "", "y": "y is false"}, jobs=jobs
     )
-    findings = evaluate_result_rules(policy, result)
+    findings = derive_findings_from_result(policy, result)
     subjects = {(finding.rule, finding.subject) for finding in findings} | {
         (rule, facts.name) for rule in ("job", "schedule") for facts in jobs
     }
@@ -375,7 +375,7 @@ def test_for_a_finding_about_one_subject_no_other_is_evaluated(rule: str, bad: b
 def test_a_failure_caused_by_a_task_is_one_incident() -> None:
     row = make_result("f", reason="expectation.failed", message="not ok", tasks={"a": FAILED_TASK, "b": OK_TASK})
     out: list[IncidentTransition] = []
-    fold_result_into_alert_states(alert_policy(), {}, row, out)
+    fold_result_into_alert_states_in_place(alert_policy(), {}, row, out)
     assert describe_transitions(out) == ["opened task[a] at 1: task.failed"]
 
 
@@ -580,12 +580,12 @@ def test_every_listed_job_is_a_subject_with_its_own_verdict() -> None:
 def test_a_job_that_the_configuration_no_longer_covers_is_not_judged() -> None:
     uncovered = alert_policy()
     uncovered = replace(uncovered, probe=replace(uncovered.probe, job_limits={"other": ScheduledJobLimits()}))
-    assert [f for f in evaluate_result_rules(uncovered, make_result("p", jobs=LATE)) if f.rule == "job"] == []
+    assert [f for f in derive_findings_from_result(uncovered, make_result("p", jobs=LATE)) if f.rule == "job"] == []
 
 
 def test_a_job_whose_schedule_and_status_can_be_read_has_no_problem() -> None:
     readable = ScheduledJobFacts("a", cron="0 3 * * *", timezone="Europe/Berlin")
-    assert find_unjudged_job_problem(readable, ScheduledJobLimits()) == ("", "")
+    assert find_unjudged_job_reason_and_message(readable, ScheduledJobLimits()) == ("", "")
 
 
 def test_a_job_whose_schedule_is_configured_under_its_name_needs_no_readable_one() -> None:
@@ -593,7 +593,7 @@ def test_a_job_whose_schedule_is_configured_under_its_name_needs_no_readable_one
     policy = alert_policy()
     policy = replace(policy, probe=replace(policy.probe, job_limits=limits))
     result = make_result("p", jobs=[ScheduledJobFacts(name, cron="@dawn") for name in "ab"])
-    assert [(f.subject, f.bad) for f in evaluate_result_rules(policy, result) if f.rule == "schedule"] == [
+    assert [(f.subject, f.bad) for f in derive_findings_from_result(policy, result) if f.rule == "schedule"] == [
         ("a", False), ("b", True)
     ]  # fmt: skip
 

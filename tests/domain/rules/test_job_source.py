@@ -25,15 +25,15 @@ from watchdog.domain.probe_state import (
 from watchdog.domain.rules import (
     AlertPolicy,
     AlertStates,
-    evaluate_result_rules,
+    derive_findings_from_result,
     fold_results_into_alert_states_in_place,
 )
 from watchdog.domain.rules.job_source import (
     EvaluatedJobSource,
-    build_job_source_outage_state_updates,
+    build_state_update_of_job_source_outage_start,
     evaluate_job_source,
 )
-from watchdog.domain.rules.unreadable_schedule import find_unjudged_job_problem
+from watchdog.domain.rules.unreadable_schedule import find_unjudged_job_reason_and_message
 from watchdog.domain.schedule import CronSchedule
 from watchdog.domain.uptime_clock import DowntimeGaps
 from watchdog.net.errors import ProbeError
@@ -92,7 +92,7 @@ class Poller:
     def lose_source(self) -> None:
         """A run to which the server that holds the jobs gives no answer."""
         self.now += MIN
-        self.state |= build_job_source_outage_state_updates(self.state, self.now)
+        self.state |= build_state_update_of_job_source_outage_start(self.state, self.now)
 
     def replay(self) -> list[str]:
         return describe(
@@ -190,7 +190,7 @@ def test_a_scheduler_may_be_silent_for_as_long_again_when_its_server_returns(tim
 
 
 def test_a_dead_scheduler_hides_its_jobs_and_not_when_its_server_returned() -> None:
-    away = build_job_source_outage_state_updates({}, NOON - HOUR)
+    away = build_state_update_of_job_source_outage_start({}, NOON - HOUR)
     returned = evaluate_heartbeat(NOON, away).state_updates
     assert returned[JOB_SOURCE_OUTAGE_STATE_KEY] == JobSourceOutageRecord(NOON - HOUR, NOON).to_json()
     scheduler = SchedulerLiveness("RQ scheduler", 2 * MIN, NOON)
@@ -266,7 +266,9 @@ def test_the_only_job_of_a_source_that_is_empty_now_is_gone_with_the_place() -> 
 def message_of(poller: Poller, name: str) -> str:
     """What the newest result shows of a job."""
     result = poller.results[-1]
-    return next(f.message for f in evaluate_result_rules(poller.policy, result) if (f.rule, f.subject) == ("job", name))
+    return next(
+        f.message for f in derive_findings_from_result(poller.policy, result) if (f.rule, f.subject) == ("job", name)
+    )
 
 
 def test_the_message_names_what_vanished_and_where() -> None:
@@ -531,7 +533,7 @@ def test_a_schedule_that_cannot_be_read(facts: dict[str, Any], limits: Scheduled
     opened = poller.poll(ScheduledJobFacts("a", last_start=NOON, **facts))
     assert opened == ([] if message == "" else ["opened schedule[a]: job.schedule_unreadable"])
     (listed,) = poller.results[-1].listings["job"].subjects.values()
-    assert message in (None, find_unjudged_job_problem(listed, limits)[1])
+    assert message in (None, find_unjudged_job_reason_and_message(listed, limits)[1])
     resolved = [] if message == "" else ["resolved schedule[a]"]
     assert poller.poll(ScheduledJobFacts("a", cron="0 0 * * *", last_start=NOON)) == resolved
 
@@ -561,7 +563,7 @@ def test_a_status_that_is_not_known() -> None:
     facts = ScheduledJobFacts("a", cron="0 0 * * *", last_start=NOON, unknown_status="CRASHED" + "!" * 100)
     assert poller.poll(facts) == ["opened schedule[a]: job.status_unknown"]
     (listed,) = poller.results[-1].listings["job"].subjects.values()
-    (_, message) = find_unjudged_job_problem(listed, ScheduledJobLimits())
+    (_, message) = find_unjudged_job_reason_and_message(listed, ScheduledJobLimits())
     status = "CRASHED" + "!" * 52 + "…"
     assert message == f"a is not evaluated: its newest run has the status '{status}', which `statuses` does not list"
     assert poller.poll(facts._replace(unknown_status="")) == ["resolved schedule[a]"]

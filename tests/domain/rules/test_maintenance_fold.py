@@ -7,9 +7,16 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.builders import SLOT_INTERVAL_MS, alert_policy, describe_transitions, make_results
-from watchdog.domain.maintenance import MAINTENANCE_AFTERMATH_MS, MaintenancePeriods
+from watchdog.domain.maintenance import POST_MAINTENANCE_RUN_GRACE_PERIOD_MS, MaintenancePeriods
 from watchdog.domain.model import IncidentEvent
-from watchdog.domain.rules import AlertStates, FoldMaintenance, fold_results_into_alert_states_in_place, stale
+from watchdog.domain.rules import (
+    AlertStates,
+    ResultFoldMaintenancePeriods,
+    fold_results_into_alert_states_in_place,
+    stale,
+)
+
+GRACE_SLOTS = POST_MAINTENANCE_RUN_GRACE_PERIOD_MS / SLOT_INTERVAL_MS
 
 
 def minutes(start: float, end: float) -> tuple[int, int]:
@@ -40,9 +47,9 @@ TABLE = [
     Row("a window without end holds back always", "ffffffffff", [minutes(0, 99)], []),
     Row("two windows that touch are one", "pffffffp", [minutes(1, 4), minutes(4, 7)], []),
     Row("without a later result it opens once the aftermath is settled", "pfff", [minutes(1, 4)],
-        ["opened availability at 1: http.503"], settled_until=4 + MAINTENANCE_AFTERMATH_MS / SLOT_INTERVAL_MS),
+        ["opened availability at 1: http.503"], settled_until=4 + GRACE_SLOTS),
     Row("it does not open before that", "pfff", [minutes(1, 4)], [],
-        settled_until=4 + MAINTENANCE_AFTERMATH_MS / SLOT_INTERVAL_MS - 1),
+        settled_until=4 + POST_MAINTENANCE_RUN_GRACE_PERIOD_MS / SLOT_INTERVAL_MS - 1),
     Row("an error is no evidence", "pfff" + "e" * 7, [minutes(1, 4)],
         ["opened no_verdict at 5: watchdog.internal_error", "opened availability at 1: http.503"]),
     Row("a good result in the aftermath clears it", "pfffppppppppppppp", [minutes(1, 4)], [], settled_until=99),
@@ -53,7 +60,7 @@ TABLE = [
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.sentence)
 def test_table(row: Row) -> None:
-    maintenance = FoldMaintenance(
+    maintenance = ResultFoldMaintenancePeriods(
         MaintenancePeriods(row.periods), settled_until=int(row.settled_until * SLOT_INTERVAL_MS)
     )
     done = fold_results_into_alert_states_in_place(
@@ -63,7 +70,7 @@ def test_table(row: Row) -> None:
 
 
 def test_the_message_states_that_it_began_during_maintenance() -> None:
-    maintenance = FoldMaintenance(MaintenancePeriods([minutes(1, 3)]))
+    maintenance = ResultFoldMaintenancePeriods(MaintenancePeriods([minutes(1, 3)]))
     done = fold_results_into_alert_states_in_place(
         alert_policy(2), {}, -1, make_results("pfff", 0), lambda _: True, maintenance=maintenance
     )
@@ -74,7 +81,7 @@ def test_the_message_states_that_it_began_during_maintenance() -> None:
 
 def test_an_opening_without_a_later_result_states_what_failed() -> None:
     states: AlertStates = {}
-    maintenance = FoldMaintenance(MaintenancePeriods([minutes(0, 2)]), settled_until=99 * SLOT_INTERVAL_MS)
+    maintenance = ResultFoldMaintenancePeriods(MaintenancePeriods([minutes(0, 2)]), settled_until=99 * SLOT_INTERVAL_MS)
     done = fold_results_into_alert_states_in_place(
         alert_policy(2), states, -1, make_results("ff", 0), lambda _: True, maintenance=maintenance
     )
@@ -82,7 +89,7 @@ def test_an_opening_without_a_later_result_states_what_failed() -> None:
     assert opened.message.endswith(" (began during maintenance)")
     assert len(opened.message) > len(" (began during maintenance)")
     assert states["availability", ""].incident == opened.incident
-    assert done.evaluated_until == 2 * SLOT_INTERVAL_MS + MAINTENANCE_AFTERMATH_MS
+    assert done.evaluated_until == 2 * SLOT_INTERVAL_MS + POST_MAINTENANCE_RUN_GRACE_PERIOD_MS
     assert done.alert_states_changed
 
 
@@ -90,11 +97,21 @@ def test_an_aftermath_that_is_decided_is_not_decided_again() -> None:
     states: AlertStates = {}
     periods = MaintenancePeriods([minutes(0, 2)])
     fold_results_into_alert_states_in_place(
-        alert_policy(2), states, -1, make_results("ff", 0), lambda _: True, maintenance=FoldMaintenance(periods)
+        alert_policy(2),
+        states,
+        -1,
+        make_results("ff", 0),
+        lambda _: True,
+        maintenance=ResultFoldMaintenancePeriods(periods),
     )
-    end = 2 * SLOT_INTERVAL_MS + MAINTENANCE_AFTERMATH_MS
+    end = 2 * SLOT_INTERVAL_MS + POST_MAINTENANCE_RUN_GRACE_PERIOD_MS
     done = fold_results_into_alert_states_in_place(
-        alert_policy(2), states, end, [], lambda _: True, maintenance=FoldMaintenance(periods, end, 2 * end)
+        alert_policy(2),
+        states,
+        end,
+        [],
+        lambda _: True,
+        maintenance=ResultFoldMaintenancePeriods(periods, end, 2 * end),
     )
     assert done.transitions == []
 
@@ -104,7 +121,7 @@ def test_another_cause_is_reported_after_maintenance() -> None:
         result._replace(reason=reason)
         for result, reason in zip(make_results("ffffff", 0), ["http.503"] * 2 + ["mcp.tool_error"] * 4, strict=True)
     ]
-    maintenance = FoldMaintenance(MaintenancePeriods([minutes(2, 5)]))
+    maintenance = ResultFoldMaintenancePeriods(MaintenancePeriods([minutes(2, 5)]))
     done = fold_results_into_alert_states_in_place(
         alert_policy(2), {}, -1, rows, lambda _: True, maintenance=maintenance
     )
@@ -118,7 +135,7 @@ def test_another_cause_is_reported_after_maintenance() -> None:
 def test_a_probe_that_is_stale_during_maintenance_opens_nothing(detected_at: int, opens: bool) -> None:
     states: AlertStates = {}
     events = [(SLOT_INTERVAL_MS, 300_000, detected_at * SLOT_INTERVAL_MS)]
-    maintenance = FoldMaintenance(MaintenancePeriods([minutes(2, 10)]))
+    maintenance = ResultFoldMaintenancePeriods(MaintenancePeriods([minutes(2, 10)]))
     done = fold_results_into_alert_states_in_place(
         alert_policy(), states, -1, make_results("pp", 0), lambda _: True, events, maintenance=maintenance
     )

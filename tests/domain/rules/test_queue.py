@@ -10,7 +10,7 @@ import pytest
 from watchdog.domain.observations import QueueStats, RecentlyEndedJobCounts
 from watchdog.domain.probe_state import (
     QueueThreshold,
-    QueueThresholdRecord,
+    QueueThresholdStateRecord,
     compute_short_digest,
     queue_threshold_records_from_json,
     queue_threshold_records_to_json,
@@ -18,7 +18,7 @@ from watchdog.domain.probe_state import (
 from watchdog.domain.rules.queue import (
     EvaluatedQueueThreshold,
     build_queue_threshold_breach_problem,
-    evaluate_queue_thresholds,
+    evaluate_each_queue_threshold,
 )
 from watchdog.domain.uptime_clock import DowntimeGaps
 
@@ -38,13 +38,13 @@ def run_polls(
     limit: QueueThreshold, *polls: tuple[int, QueueStats | None]
 ) -> tuple[EvaluatedQueueThreshold, QueueStats, int]:
     """The state after several polls, as (minutes after noon, statistics). None: the poll failed."""
-    records: dict[str, QueueThresholdRecord] = {}
-    state, stats, now = EvaluatedQueueThreshold(QueueThresholdRecord(limit), None), QueueStats(), NOON
+    records: dict[str, QueueThresholdStateRecord] = {}
+    state, stats, now = EvaluatedQueueThreshold(QueueThresholdStateRecord(limit), None), QueueStats(), NOON
     for minutes, polled in polls:
         if polled is None:
             continue
         stats, now = polled, NOON + minutes * MIN
-        (state,) = evaluate_queue_thresholds([limit], stats, records, now)
+        (state,) = evaluate_each_queue_threshold([limit], stats, records, now)
         stored = json.loads(json.dumps(queue_threshold_records_to_json([state.record])))
         records = queue_threshold_records_from_json(stored)
         assert records == {limit.metric: state.record}
@@ -242,12 +242,12 @@ def test_a_missing_metric_does_not_end_a_breach() -> None:
 
 def test_an_empty_queue_is_not_stalled() -> None:
     state, _, _ = run_polls(STILL, (0, waiting(0)))
-    assert state == EvaluatedQueueThreshold(QueueThresholdRecord(STILL), 0)
+    assert state == EvaluatedQueueThreshold(QueueThresholdStateRecord(STILL), 0)
 
 
 def test_a_changed_threshold_starts_a_new_period() -> None:
-    (before,) = evaluate_queue_thresholds([QueueThreshold("waiting", 100, 10 * MIN)], waiting(240), {}, NOON)
-    (after,) = evaluate_queue_thresholds([MANY_FOR_LONG], waiting(240), {"waiting": before.record}, NOON + 10 * MIN)
+    (before,) = evaluate_each_queue_threshold([QueueThreshold("waiting", 100, 10 * MIN)], waiting(240), {}, NOON)
+    (after,) = evaluate_each_queue_threshold([MANY_FOR_LONG], waiting(240), {"waiting": before.record}, NOON + 10 * MIN)
     assert after.record.breached_since == NOON + 10 * MIN
 
 
@@ -296,6 +296,6 @@ def test_thresholds_after_a_gap(
     gaps: DowntimeGaps,
     since: int | None,
 ) -> None:
-    record = QueueThresholdRecord(limit, NOON)._replace(**changes)
-    (state,) = evaluate_queue_thresholds([limit], stats, {limit.metric: record}, NOON + at * MIN, gaps)
+    record = QueueThresholdStateRecord(limit, NOON)._replace(**changes)
+    (state,) = evaluate_each_queue_threshold([limit], stats, {limit.metric: record}, NOON + at * MIN, gaps)
     assert state.record.breached_since == (None if since is None else NOON + since * MIN), sentence

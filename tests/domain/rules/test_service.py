@@ -9,7 +9,7 @@ import pytest
 from tests.support.builders import PROBE_DATABASE_ID, alert_policy, make_result
 from watchdog.domain.model import IncidentTransition, SubjectListing
 from watchdog.domain.rules import AlertStates, service
-from watchdog.domain.rules.engine import fold_result_into_alert_states
+from watchdog.domain.rules.engine import fold_result_into_alert_states_in_place
 from watchdog.domain.rules.service import WatchdogFaultFacts
 
 NOW = 1_700_000_100_000
@@ -61,7 +61,7 @@ def test_each_receiver_is_a_subject_that_opens_and_resolves_by_itself() -> None:
             for name, state in (("oncall/slack", slack), ("ops/email", email))
         }
         result = make_result("p", slot)._replace(listings={"service": SubjectListing(NOW, subjects)})
-        fold_result_into_alert_states(alert_policy(3, 3), states, result, out)
+        fold_result_into_alert_states_in_place(alert_policy(3, 3), states, result, out)
     assert [(t.event.value, t.subject, t.probe) for t in out] == [
         ("opened", "receiver oncall/slack", PROBE_DATABASE_ID),
         ("opened", "receiver ops/email", PROBE_DATABASE_ID),

@@ -6,7 +6,7 @@ from tests.support.builders import alert_policy, describe_transitions, make_resu
 from watchdog.domain.model import Finding, IncidentTransition, ProbeResult, SubjectListing
 from watchdog.domain.observations import McpToolListingProblemFacts
 from watchdog.domain.rules import AlertStates
-from watchdog.domain.rules.engine import fold_result_into_alert_states
+from watchdog.domain.rules.engine import fold_result_into_alert_states_in_place
 from watchdog.domain.rules.tool import evaluate_result
 
 
@@ -34,7 +34,7 @@ def test_a_tool_recovers_with_a_pass_that_does_not_list_it() -> None:
     out: list[IncidentTransition] = []
     twice = McpToolListingProblemFacts(2)
     for result in (tools_at(1, a=twice, b=twice), tools_at(2, "f"), tools_at(3, b=twice), tools_at(4)):
-        fold_result_into_alert_states(alert_policy(), states, result, out)
+        fold_result_into_alert_states_in_place(alert_policy(), states, result, out)
     assert describe_transitions([transition for transition in out if transition.rule == "tool"]) == [
         "opened tool[a] at 1: mcp.duplicate_tool",
         "opened tool[b] at 1: mcp.duplicate_tool",

@@ -11,7 +11,7 @@ from celery.schedules import crontab
 from watchdog.domain.schedule import CronSchedule, CronScheduleError
 from watchdog.queues.celery.crontab import (
     MAX_CELERY_CRON_EXPRESSION_CHARS,
-    celery_crontab_to_cron_expression,
+    celery_crontab_to_possibly_invalid_cron_expression,
     to_plausible_job_interval_ms,
 )
 
@@ -34,7 +34,7 @@ from watchdog.queues.celery.crontab import (
 )
 def test_a_crontab_has_the_same_runs(fields: tuple[Any, ...], text: str) -> None:
     minute, hour, day, month, weekday = fields
-    assert celery_crontab_to_cron_expression(*fields) == text
+    assert celery_crontab_to_possibly_invalid_cron_expression(*fields) == text
     cron_schedule, at = CronSchedule(text), datetime(2026, 1, 1, tzinfo=UTC)
     celery_crontab = crontab(
         minute, hour, weekday.replace(" ", "") if isinstance(weekday, str) else weekday, day, month
@@ -62,7 +62,7 @@ def test_a_crontab_has_the_same_runs(fields: tuple[Any, ...], text: str) -> None
 def test_crontabs_without_an_equivalent_are_invalid_expressions(fields: tuple[Any, ...]) -> None:
     """Such as the first Monday of a month: cron would run on each of the first seven days, and on every Monday."""
     with pytest.raises(CronScheduleError):
-        CronSchedule(celery_crontab_to_cron_expression(*fields))
+        CronSchedule(celery_crontab_to_possibly_invalid_cron_expression(*fields))
 
 
 @pytest.mark.parametrize(("ms", "expected"), [(1500.0, 1500), (0.5, None), (1e300, None), (float("nan"), None)])

@@ -70,7 +70,7 @@ def test_other_tasks_run_while_a_long_response_is_read() -> None:
     async def run() -> int:
         stream = asyncio.StreamReader()
         stream.feed_data(b":1\r\n" * 100_000)
-        reader = redis_client.BoundedRedisReader(stream)
+        reader = redis_client.RedisReaderWithConnectionByteLimit(stream)
         turns = 0
 
         async def run_other_task() -> None:

@@ -22,7 +22,7 @@ from watchdog.store.write.absences import (
     record_dropped_results_as_missed,
 )
 from watchdog.store.write.claims import MISSED_BECAUSE_STORE_AWAY_REASON
-from watchdog.store.write.member_faults import WatchdogProcessFault, replace_watchdog_process_faults
+from watchdog.store.write.member_faults import DetectedWatchdogProcessFault, replace_watchdog_process_faults
 
 MINUTES = [START_AT + n * INTERVAL_MS for n in range(30)]
 
@@ -83,7 +83,7 @@ def test_members_return_when_they_have_stored_what_they_ran(databases: DatabaseP
             return load_processes_with_unreported_store_absence(connection, {other})
 
     assert missing() == {other}
-    fault = WatchdogProcessFault(MINUTES[1], "locked")
+    fault = DetectedWatchdogProcessFault(MINUTES[1], "locked")
     replace_watchdog_process_faults(second.database, other, {WatchdogProcessFaultName.DATABASE: fault})
     assert missing() == set()
     replace_watchdog_process_faults(second.database, other, {})

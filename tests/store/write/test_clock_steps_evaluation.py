@@ -7,7 +7,7 @@ from tests.support.store import INTERVAL_MS, START_AT, make_registered_probe
 from watchdog.domain.clock_steps import parse_clock_generation_of_timeline_id
 from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.model import ClaimedSlot, Outcome, ProbeResult
-from watchdog.domain.own_network import NetworkFaultDecision, apply_network_fault_decision
+from watchdog.domain.own_network import NetworkFaultDecision, apply_network_fault_decision_to_result
 from watchdog.store.database import Database
 from watchdog.store.read.alert_context import list_incident_cause_changes
 from watchdog.store.tables import cause_changes, incidents, results
@@ -25,7 +25,7 @@ def fail_once(process: SteppingProcess) -> ProbeResult:
 
 
 def withdraw(process: SteppingProcess, failure: ProbeResult) -> bool:
-    decided = apply_network_fault_decision(failure, NetworkFaultDecision.OWN)
+    decided = apply_network_fault_decision_to_result(failure, NetworkFaultDecision.OWN)
     return bool(withdraw_recorded_failures(process.harness.recorder, [decided]))
 
 

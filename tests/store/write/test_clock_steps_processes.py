@@ -126,7 +126,7 @@ def test_slots_that_were_claimed_before_the_step_run(databases: DatabasePair, mo
 
 def test_a_stopped_clock_is_refused_after_a_step(databases: DatabasePair) -> None:
     process = SteppingProcess(databases.first)
-    read_time = process.harness.watermark.make_frozen_clock(process.now)
+    read_time = process.harness.watermark.make_clock_frozen_at(process.now)
     assert read_time() == process.now
     process.step(-2 * HOUR_MS)
     with pytest.raises(ClockSteppedError):

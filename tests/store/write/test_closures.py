@@ -50,7 +50,7 @@ from watchdog.service.acts import (
 from watchdog.store.act_tables import acts
 from watchdog.store.codec import decode_nullable_json, encode_storable_json
 from watchdog.store.database import Database
-from watchdog.store.read.reopening import load_reopening_outlook
+from watchdog.store.read.reopening import load_reopening_outlook_text
 from watchdog.store.read.status import IncidentRecord, list_incidents, list_probe_statuses
 from watchdog.store.tables import alert_states, incidents, probe_state
 from watchdog.store.transition_tables import transitions
@@ -155,7 +155,7 @@ def test_the_response_states_when_another_incident_opens(
     expected = outlook if is_stated else ""
     with database.open_read_transaction() as connection:
         incident = rows[0]["id"] if rows else "none"
-        assert load_reopening_outlook(connection, incident, now + 1) == expected
+        assert load_reopening_outlook_text(connection, incident, now + 1) == expected
     if rows:
         assert close_incident(database, incident, ANA, "", now + 1).outlook == expected
 
@@ -163,7 +163,7 @@ def test_the_response_states_when_another_incident_opens(
 def test_an_incident_is_closed_also_if_its_outlook_cannot_be_read(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("watchdog.service.acts.load_reopening_outlook", Mock(side_effect=KeyError("tags")))
+    monkeypatch.setattr("watchdog.service.acts.load_reopening_outlook_text", Mock(side_effect=KeyError("tags")))
     harness = make_harness(database)
     record(harness, "f")
     assert close_incident(database, find_open_incident(harness), ANA, "", SLOTS[2])[1:] == (True, "")

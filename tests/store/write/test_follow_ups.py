@@ -38,7 +38,7 @@ from watchdog.store.codec import decode_notification_routing_table, encode_notif
 from watchdog.store.database import Database
 from watchdog.store.follow_up_tables import incident_follow_ups
 from watchdog.store.read.alert_context import load_alert_message_context
-from watchdog.store.read.follow_ups import list_due_follow_ups
+from watchdog.store.read.follow_ups import list_incidents_with_due_follow_ups
 from watchdog.store.tables import incidents, outbox
 from watchdog.store.write.clock_steps import adopt_clock_step
 from watchdog.store.write.follow_ups import enqueue_due_reminders_and_escalations
@@ -80,7 +80,7 @@ def enqueue_due(harness: StoreHarness, now: int) -> list[tuple[str, str]]:
     """As the background task does. Returns destination and event of each."""
     enqueued = []
     with harness.database.open_read_transaction() as connection:
-        is_due = bool(list_due_follow_ups(connection, now))
+        is_due = bool(list_incidents_with_due_follow_ups(connection, now))
     if is_due:
         enqueued = [(each[1], each[2].value) for each in enqueue_due_reminders_and_escalations(harness.database, now)]
     return enqueued
@@ -344,8 +344,8 @@ def test_a_step_of_the_clock_keeps_the_distance(database: Database, step_ms: int
     harness.advance_watermark(now)
     assert adopt_clock_step(database, "local", generation=0, to=now + step_ms, now=now) is not None
     with database.open_read_transaction() as connection:
-        assert list_due_follow_ups(connection, SLOT + step_ms + AFTER_MS - 1) == []
-        assert len(list_due_follow_ups(connection, SLOT + step_ms + AFTER_MS)) == 1
+        assert list_incidents_with_due_follow_ups(connection, SLOT + step_ms + AFTER_MS - 1) == []
+        assert len(list_incidents_with_due_follow_ups(connection, SLOT + step_ms + AFTER_MS)) == 1
     row = harness.select_row(incident_follow_ups)
     assert row["decide_at"] - harness.select_row(incidents)["opened_at"] == AFTER_MS
 

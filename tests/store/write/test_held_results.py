@@ -13,19 +13,19 @@ from watchdog.domain.own_network import (
     MAX_RESULT_HOLD_FOR_NETWORK_CHECK_MS,
     WATCHDOG_NETWORK_FAULT_REASON,
     NetworkFaultDecision,
-    apply_network_fault_decision,
+    apply_network_fault_decision_to_result,
 )
 from watchdog.store.database import Database
 from watchdog.store.tables import incidents, outbox, results
 from watchdog.store.write.held_results import (
-    HeldResultsStoringOutcome,
+    UnrecordedHeldResultsAndTransitions,
     store_decided_held_results,
     withdraw_recorded_failures,
 )
 
 OPENED, RESOLVED = IncidentEvent.OPENED, IncidentEvent.RESOLVED
 OWN, TARGET, UNDECIDED = NetworkFaultDecision
-RECORDING_DELAY_MS = 300
+DEMO_SLOT_TO_RECORDING_DELAY_MS = 300
 
 
 @pytest.fixture
@@ -44,16 +44,16 @@ def result_of(store: StoreHarness, number: int, outcome: str = "pass") -> ProbeR
 
 def held(store: StoreHarness, number: int) -> ProbeResult:
     """A failure that is held from when it is recorded."""
-    held_until = slot_of(number) + RECORDING_DELAY_MS + MAX_RESULT_HOLD_FOR_NETWORK_CHECK_MS
+    held_until = slot_of(number) + DEMO_SLOT_TO_RECORDING_DELAY_MS + MAX_RESULT_HOLD_FOR_NETWORK_CHECK_MS
     failure = result_of(store, number, "fail")._replace(reason="connection.unreachable", message="no route to the host")
     return failure._replace(held_until=held_until)
 
 
 def decide(
     store: StoreHarness, result: ProbeResult, decision: NetworkFaultDecision, after_ms: int = 2_000
-) -> HeldResultsStoringOutcome:
-    decided = [apply_network_fault_decision(result, decision)]
-    return store_decided_held_results(store.recorder, decided, result.slot + RECORDING_DELAY_MS + after_ms)
+) -> UnrecordedHeldResultsAndTransitions:
+    decided = [apply_network_fault_decision_to_result(result, decision)]
+    return store_decided_held_results(store.recorder, decided, result.slot + DEMO_SLOT_TO_RECORDING_DELAY_MS + after_ms)
 
 
 def events(transitions: list[IncidentTransition]) -> list[IncidentEvent]:
@@ -73,7 +73,9 @@ def test_a_failure_opens_its_incident_once_it_is_known_to_be_the_targets(store: 
     assert store.select_rows(outbox) == []
     unrecorded, transitions = decide(store, failure, TARGET)
     assert (unrecorded, events(transitions)) == (set(), [OPENED])
-    assert {row["due_at"] for row in store.select_rows(outbox)} == {failure.slot + RECORDING_DELAY_MS + 2_000}
+    assert {row["due_at"] for row in store.select_rows(outbox)} == {
+        failure.slot + DEMO_SLOT_TO_RECORDING_DELAY_MS + 2_000
+    }
     transitions += store.record_results(result_of(store, 3))
     assert events(transitions) == [OPENED, RESOLVED]
     assert_replay_equals(store, transitions, slot_of(4))
@@ -163,7 +165,7 @@ def test_a_result_that_comes_too_late_to_be_evaluated_is_not_held(store: StoreHa
 
 
 def withdraw(store: StoreHarness, result: ProbeResult) -> bool:
-    decided = apply_network_fault_decision(result, OWN)
+    decided = apply_network_fault_decision_to_result(result, OWN)
     return withdraw_recorded_failures(store.recorder, [decided]) == {result[:3]}
 
 
@@ -222,7 +224,7 @@ def test_replay_equals_live_with_random_decisions(database: Database, seed: int)
             if kind == "held" and rnd.random() < 0.8:
                 after = rnd.choice((100, 2_000, MAX_RESULT_HOLD_FOR_NETWORK_CHECK_MS, 15_000))
                 if after > MAX_RESULT_HOLD_FOR_NETWORK_CHECK_MS:
-                    live += store.evaluate_deadlines(result.slot + RECORDING_DELAY_MS + after)
+                    live += store.evaluate_deadlines(result.slot + DEMO_SLOT_TO_RECORDING_DELAY_MS + after)
                 live += decide(decider, result, rnd.choice((OWN, OWN, TARGET, UNDECIDED)), after).transitions
             live += rnd.choice((store, other)).evaluate_deadlines(slot_of(number) + 20_000)
         assert {row["held_until"] for row in store.select_rows(results)} == {None}

@@ -8,7 +8,7 @@ from tests.store.write.test_clock_steps import SteppingProcess, replays
 from tests.support.acts import ANA
 from tests.support.store import INTERVAL_MS, START_AT, make_registered_probe
 from watchdog.domain.formatting import DAY_MS, HOUR_MS
-from watchdog.domain.maintenance import MAINTENANCE_AFTERMATH_MS
+from watchdog.domain.maintenance import POST_MAINTENANCE_RUN_GRACE_PERIOD_MS
 from watchdog.domain.maintenance_windows import ConfiguredMaintenanceWindow
 from watchdog.domain.routing import ProbeMatcher
 from watchdog.service.acts import MaintenanceRequest, begin_maintenance, end_maintenance
@@ -138,9 +138,9 @@ def test_what_is_held_back_opens_without_another_run_after_a_step(
     process.run(minute(4) + 10_000)
     to = process.step(distance)
     process.in_flight = []
-    process.run(to + MAINTENANCE_AFTERMATH_MS)
+    process.run(to + POST_MAINTENANCE_RUN_GRACE_PERIOD_MS)
     assert process.incidents == []
-    process.run(to + MAINTENANCE_AFTERMATH_MS + 30 * INTERVAL_MS)
+    process.run(to + POST_MAINTENANCE_RUN_GRACE_PERIOD_MS + 30 * INTERVAL_MS)
     assert (process.first, "availability") in process.incidents
     assert replays(process)
 

@@ -10,7 +10,7 @@ from tests.store.write.test_maintenance_windows import begin, check_replay, make
 from tests.support.acts import ANA, BEN
 from tests.support.store import StoreHarness
 from watchdog.domain.formatting import HOUR_MS
-from watchdog.domain.maintenance import MAINTENANCE_AFTERMATH_MS
+from watchdog.domain.maintenance import POST_MAINTENANCE_RUN_GRACE_PERIOD_MS
 from watchdog.service.acts import end_maintenance, pause_probe, resume_probe
 from watchdog.store.database import Database
 from watchdog.store.tables import evaluation_cursors, incidents
@@ -60,7 +60,7 @@ def test_without_a_run_after_the_pause_it_opens_when_the_aftermath_is_over(datab
     pause(harness, minute(4.5))
     resume(harness, minute(30.5))
     lateness = harness.registry[harness.database_id("api")].policy.max_lateness
-    decided_at = minute(30.5) + 1 + MAINTENANCE_AFTERMATH_MS + lateness
+    decided_at = minute(30.5) + 1 + POST_MAINTENANCE_RUN_GRACE_PERIOD_MS + lateness
     harness.evaluate_deadlines(decided_at - 1)
     assert "availability" not in rules_of_incidents(harness)
     harness.evaluate_deadlines(decided_at)
@@ -105,6 +105,6 @@ def test_a_pause_without_maintenance_changes_no_period(database: Database, outco
 def test_a_pause_long_after_maintenance_changes_no_period(database: Database) -> None:
     harness: Any = make_harness(database)
     harness.plan_maintenance(minute(0), once(1, 2))
-    pause(harness, minute(2) + MAINTENANCE_AFTERMATH_MS)
+    pause(harness, minute(2) + POST_MAINTENANCE_RUN_GRACE_PERIOD_MS)
     resume(harness, minute(20))
     assert periods(harness) == [(1, 2)]

@@ -18,7 +18,7 @@ from tests.store.write.test_recorder_replay import (
 from tests.support.acts import ANA
 from tests.support.store import INTERVAL_MS, START_AT, DatabasePair, StoreHarness
 from watchdog.domain.acts import OperatorActRefusedError
-from watchdog.domain.maintenance import MAINTENANCE_AFTERMATH_MS
+from watchdog.domain.maintenance import POST_MAINTENANCE_RUN_GRACE_PERIOD_MS
 from watchdog.domain.maintenance_windows import ConfiguredMaintenanceWindow
 from watchdog.domain.model import IncidentEvent, IncidentTransition, ResultToRecord
 from watchdog.domain.routing import ProbeMatcher
@@ -105,7 +105,7 @@ def check(databases: DatabasePair, history: History, skew: int) -> None:
         if rnd.random() < 0.3:
             harnesses[rnd.randrange(2)].evaluate_deadlines(now)
     resume(first, now)
-    end = now + MAINTENANCE_AFTERMATH_MS + 20 * INTERVAL_MS + history.probe.policy.max_lateness
+    end = now + POST_MAINTENANCE_RUN_GRACE_PERIOD_MS + 20 * INTERVAL_MS + history.probe.policy.max_lateness
     first.watermark.uptime_clock = history.uptime_clock_at(end)
     for _ in range(3):  # one deadline may set the next
         first.evaluate_deadlines(end)

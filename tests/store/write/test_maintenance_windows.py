@@ -18,7 +18,7 @@ from tests.support.store import (
 )
 from watchdog.domain.acts import OperatorActRefusalReason, OperatorActRefusedError
 from watchdog.domain.formatting import DAY_MS, HOUR_MS
-from watchdog.domain.maintenance import MAINTENANCE_AFTERMATH_MS
+from watchdog.domain.maintenance import POST_MAINTENANCE_RUN_GRACE_PERIOD_MS
 from watchdog.domain.maintenance_windows import (
     MAX_MAINTENANCE_DURATION_MS,
     ConfiguredMaintenanceWindow,
@@ -169,7 +169,7 @@ def test_without_a_run_afterwards_it_opens_when_the_aftermath_is_over(database: 
     harness.plan_maintenance(minute(0), once(2, 5))
     record(harness, "pff")
     lateness = harness.registry[harness.database_id("api")].policy.max_lateness
-    decided_at = minute(5) + MAINTENANCE_AFTERMATH_MS + lateness
+    decided_at = minute(5) + POST_MAINTENANCE_RUN_GRACE_PERIOD_MS + lateness
     assert [t.rule for t in harness.evaluate_deadlines(decided_at - 1) if t.rule != "stale"] == []
     assert [t.rule for t in harness.evaluate_deadlines(decided_at) if t.rule != "stale"] == ["availability"]
     row = harness.select_row(incidents, incidents.c.rule == "availability")
@@ -303,7 +303,7 @@ def test_another_configuration_keeps_out_of_the_windows_of_the_newest_one(databa
 
 
 def test_more_probes_than_one_transaction_takes(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(write_maintenance_windows, "MAX_PROBES_PER_PLANNING_TRANSACTION", 2)
+    monkeypatch.setattr(write_maintenance_windows, "MAX_PROBES_PER_MAINTENANCE_PLANNING_TRANSACTION", 2)
     harness = make_harness(database, *(make_probe(f"p{i}") for i in range(5)))
     harness.plan_maintenance(minute(0), once(2, 5))
     assert len(harness.select_rows(maintenance_periods)) == 5

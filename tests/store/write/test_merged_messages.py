@@ -47,7 +47,9 @@ def send_all(harness: StoreHarness, now: int, *, editing: bool = False) -> list[
     sent = []
     while leased := lease(harness, now, editing=editing):
         for each in leased:
-            harness.outbox.mark_sent(each, {"ts": "1"} if not each.is_merged_message else {}, now, "headline", "cause")
+            harness.outbox.mark_sent(
+                each, {"ts": "1"} if not each.is_merge_of_separate_messages else {}, now, "headline", "cause"
+            )
             sent.append(each)
     return sent
 

@@ -39,7 +39,7 @@ from watchdog.service.acts import acknowledge_incident, end_silence
 from watchdog.store.database import Database
 from watchdog.store.muting_tables import muted_incidents, muting_probes
 from watchdog.store.read.alert_context import load_alert_message_context
-from watchdog.store.read.muted_incidents import list_names_of_muted_probes
+from watchdog.store.read.muted_incidents import list_names_of_probes_muted_by_incidents
 from watchdog.store.read.status import list_incidents
 from watchdog.store.tables import incidents, outbox
 from watchdog.store.write.clock_steps import adopt_clock_step
@@ -137,7 +137,7 @@ def test_in_a_chain_each_alert_is_muted_by_the_probe_that_it_needs(database: Dat
     assert send(harness, SLOT) == [("db", "opened")]
     with database.open_read_transaction() as connection:
         (of_db,) = find_incidents(harness, "db")
-        assert list_names_of_muted_probes(connection, [of_db["id"]]) == ("Api", "Search")
+        assert list_names_of_probes_muted_by_incidents(connection, [of_db["id"]]) == ("Api", "Search")
     record(harness, "pass", SLOT + INTERVAL_MS, "db")
     assert send(harness, SLOT + INTERVAL_MS) == [("api", "opened"), ("db", "resolved")]
     record(harness, "pass", SLOT + 2 * INTERVAL_MS, "api")

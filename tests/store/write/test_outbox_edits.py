@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.acts import ANA
 from tests.support.store import INTERVAL_MS, LEASE_MS, START_AT, StoreHarness, make_registered_probes, make_result
-from watchdog.domain.delivery_pace import MAX_NEWS_BETWEEN_EDITS
+from watchdog.domain.delivery_pace import MAX_NEWS_MESSAGES_SENT_WHILE_EDIT_WAITS
 from watchdog.domain.model import Outcome
 from watchdog.domain.routing import NotificationRoutingTable
 from watchdog.service.acts import acknowledge_incident
@@ -59,7 +59,7 @@ def test_an_acknowledgement_is_sent_after_a_few_messages_with_news(database: Dat
         acknowledge_incident(database, incident, ANA, "", now)
     record(harness, Outcome.PASS, now, first_probe=2)
     news, edit = "resolved", "acknowledged"
-    expected = [*[news] * MAX_NEWS_BETWEEN_EDITS, edit, news, news, edit]
+    expected = [*[news] * MAX_NEWS_MESSAGES_SENT_WHILE_EDIT_WAITS, edit, news, news, edit]
     assert send_all(harness, now + INTERVAL_MS, counts_news=counts_news) == (
         expected if counts_news else [*[news] * 6, edit, edit]
     )

@@ -25,14 +25,14 @@ from watchdog.store.database import Database
 from watchdog.store.group_tables import incident_groups
 from watchdog.store.tables import failing_destinations, incidents, outbox
 from watchdog.store.write.outbox_lease import LeasedNotification
-from watchdog.store.write.outbox_retries import MAX_WAIT_BEFORE_DESTINATION_FAILED_MS, make_retries_due
+from watchdog.store.write.outbox_retries import MAX_WAIT_BEFORE_FAILURE_TO_RETRY_ON_RECOVERY_MS, make_retries_due
 
 SLOT = START_AT + INTERVAL_MS
 SLACK, EMAIL = "oncall/slack", "oncall/email"
 FAILING_SINCE = SLOT + HOUR_MS
 NOW = FAILING_SINCE + HOUR_MS
 LATER = NOW + 600_000
-EARLIEST = FAILING_SINCE - MAX_WAIT_BEFORE_DESTINATION_FAILED_MS
+EARLIEST = FAILING_SINCE - MAX_WAIT_BEFORE_FAILURE_TO_RETRY_ON_RECOVERY_MS
 A_RETRY: dict[str, Any] = {"created_at": FAILING_SINCE + 1, "due_at": LATER, "attempts": 8}
 CASES: dict[str, tuple[dict[str, Any], bool, bool]] = {
     # what: (values of the row, due after a confirmed notification, due after a test)

@@ -16,7 +16,7 @@ from watchdog.domain.model import IncidentEvent, IncidentTransition, Outcome, Pr
 from watchdog.domain.observations import McpScheduledTaskFacts
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.rules import AlertPolicy, AlertStates, UptimeClock, stale
-from watchdog.domain.rules.engine import advance_alert_state, fold_result_into_alert_states
+from watchdog.domain.rules.engine import advance_alert_state_in_place, fold_result_into_alert_states_in_place
 from watchdog.store.listings import build_results_with_listings_from_rows
 from watchdog.store.tables import (
     RESULT_COLUMNS,
@@ -175,9 +175,9 @@ def evaluate_naively(harness: StoreHarness, policy: AlertPolicy) -> tuple[AlertS
     out: list[IncidentTransition] = []
     for at in sorted({*rows, *stale_after}):
         if at in stale_after:
-            advance_alert_state(policy, states, int(at), stale.build_stale_finding(stale_after[at]), out)
+            advance_alert_state_in_place(policy, states, int(at), stale.build_stale_finding(stale_after[at]), out)
         else:
-            fold_result_into_alert_states(policy, states, rows[int(at)], out)
+            fold_result_into_alert_states_in_place(policy, states, rows[int(at)], out)
     return states, out
 
 

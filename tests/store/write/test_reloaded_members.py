@@ -137,11 +137,11 @@ def test_two_members_are_reloaded_one_after_the_other(databases: DatabasePair) -
     assert second.membership.status.find_live_process(second.membership.member_id).superseded_probes == {  # type: ignore[union-attr]
         "shop": first.membership.revision
     }
-    assert not second.registry.runs(second.database_id("shop"))
+    assert not second.registry.is_run_by_this_process(second.database_id("shop"))
     reload(second, SLOT + 2, API, CHANGED_SHOP)
     renew([first, second], SLOT + 3)
     assert first.membership.revision == second.membership.revision
-    assert all(harness.registry.runs(harness.database_id("shop")) for harness in (first, second))
+    assert all(harness.registry.is_run_by_this_process(harness.database_id("shop")) for harness in (first, second))
     with databases.first.open_read_transaction() as connection:
         status = load_live_watchdog_processes(connection, SLOT + 4)
     assert (len(status.members), status.differing_since) == (2, None)
@@ -154,10 +154,10 @@ def test_back_to_the_former_configuration_while_another_process_has_the_newer(da
         reload(harness, SLOT, API, CHANGED_SHOP)
     reload(first, SLOT + 1, API, SHOP)
     assert first.membership.revision < second.membership.revision
-    assert not first.registry.runs(first.database_id("shop"))
+    assert not first.registry.is_run_by_this_process(first.database_id("shop"))
     reload(second, SLOT + 2, API, SHOP)
     renew([first], SLOT + 3)
-    assert first.registry.runs(first.database_id("shop"))
+    assert first.registry.is_run_by_this_process(first.database_id("shop"))
 
 
 @pytest.mark.parametrize(
@@ -183,9 +183,9 @@ def test_a_reload_that_fails_changes_nothing_for_long(
     assert {registered.info.id for registered in harness.registry.values()} == {"api", "shop"}
     [live] = harness.select_rows(members, ~members.c.left_in_order)
     assert (live["id"], live["revision"]) == (harness.membership.member_id, former)
-    assert harness.registry.runs(harness.database_id("shop"))
+    assert harness.registry.is_run_by_this_process(harness.database_id("shop"))
     reload(harness, SLOT + 2, API, NEW)
-    assert harness.registry.runs(harness.database_id("new"))
+    assert harness.registry.is_run_by_this_process(harness.database_id("new"))
 
 
 def test_a_process_that_has_left_does_not_come_back(databases: DatabasePair) -> None:

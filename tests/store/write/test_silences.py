@@ -402,7 +402,7 @@ def test_an_end_that_cannot_get_its_locks_is_tried_again(database: Database, mon
     harness = make_harness(database)
     id = silence(harness, SLOT - 1)
     record(harness, "fail", SLOT)
-    monkeypatch.setattr(silence_ends, "_try_to_acquire_locks_for_ending_silences", lambda *_: False)
+    monkeypatch.setattr(silence_ends, "_acquire_locks_for_ending_silences_unless_probes_changed", lambda *_: False)
     assert end_expired(harness, SLOT + HOUR_MS) == []
     monkeypatch.undo()
     assert end_expired(harness, SLOT + HOUR_MS + 1) == [id]

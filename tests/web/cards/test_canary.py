@@ -15,7 +15,7 @@ from watchdog.domain.formatting import MINUTE_MS, NBSP
 from watchdog.domain.model import Outcome, ProbeResult
 from watchdog.store.read.measured_runs import MeasuredRun
 from watchdog.web.cards.canary import (
-    JudgedRunCounts,
+    JudgedRunCountsByChartPoint,
     build_canary_latest_run,
     compute_canary_chart_points,
     render_canary_chart_of_points,
@@ -97,7 +97,7 @@ def test_a_point_of_the_chart(
     sentence: str, runs: list[MeasuredRun], counts: tuple[int, int], expected: list[tuple[Any, ...]], is_hatched: bool
 ) -> None:
     window = ChartWindow(0, 20 * MINUTE_MS, 10 * MINUTE_MS, 2)
-    counts_by_point = JudgedRunCounts([counts[0], 0], [counts[1], 0])
+    counts_by_point = JudgedRunCountsByChartPoint([counts[0], 0], [counts[1], 0])
     points = compute_canary_chart_points(runs, counts_by_point, window, ChartUrlQuery())
     assert [(*p.stages, p.failed_count, p.waiting, p.message) for p in points] == expected, sentence
     assert all((p.start, p.zoom_query_string) == (0, f"?from=0&to={10 * MINUTE_MS}") for p in points)

@@ -10,7 +10,7 @@ from tests.support.store import make_result
 from watchdog.domain.formatting import DAY_MS, HOUR_MS
 from watchdog.domain.model import Outcome
 from watchdog.store.read.status import ResultRow
-from watchdog.web.cards.phases import build_phases_card, pick_representative_run_slots
+from watchdog.web.cards.phases import build_phases_card, pick_last_median_p95_and_failed_run_slots
 
 
 @pytest.mark.parametrize(
@@ -35,5 +35,5 @@ def test_the_total_is_never_less_than_its_parts(duration: int | None, phases: di
 )  # fmt: skip
 def test_an_old_failed_run_has_a_date(ago: int, name: str) -> None:
     failed = ResultRow(NOW - ago, "local", Outcome.FAIL, "", "", 100, 1, NOW)
-    (label,) = pick_representative_run_slots([failed], NOW)
+    (label,) = pick_last_median_p95_and_failed_run_slots([failed], NOW)
     assert Markup(label).striptags() == name

@@ -8,7 +8,11 @@ from watchdog.domain.formatting import NBSP, SECOND_MS
 from watchdog.domain.model import DeliveryState, IncidentEvent
 from watchdog.domain.notification import UNEDITABLE_MESSAGE_TEXT
 from watchdog.store.read.status import DeliveryRecord
-from watchdog.web.pages.delivery import build_delivery_page_row, describe_who_was_notified, summarize_deliveries
+from watchdog.web.pages.delivery import (
+    build_delivery_page_row,
+    describe_who_was_notified,
+    format_delivery_counts_by_state,
+)
 
 NOW = 1_700_006_400_000  # 2023-11-15 00:00:00 UTC
 SENT, WAITING, MERGED = DeliveryState.SENT, DeliveryState.WAITING, DeliveryState.MERGED
@@ -111,4 +115,4 @@ def test_of_an_incident_that_is_over_no_one_is_notified_later() -> None:
 def test_an_edit_is_queued_only_where_messages_can_be_edited(record: DeliveryRecord, label: str) -> None:
     """An incoming webhook of Slack is sent no acknowledgement, so its delivery is never shown as queued or merged."""
     assert build_delivery_page_row(record, {}).label == label
-    assert summarize_deliveries([record]) == f"1 {label.lower()}"
+    assert format_delivery_counts_by_state([record]) == f"1 {label.lower()}"

@@ -20,7 +20,7 @@ from watchdog.store.read.incident_details import load_incident_details
 from watchdog.store.tables import incidents
 from watchdog.store.write.follow_ups import enqueue_due_reminders_and_escalations
 from watchdog.web.pages.incident import load_incident_detail_page
-from watchdog.web.times import remove_time_markup
+from watchdog.web.times import convert_markup_to_plain_text
 
 SLOT, AFTER_MS = START_AT + INTERVAL_MS, 15 * MINUTE_MS
 SLACK, PAGER, CHIEF = "oncall/slack", "pager/webhook", "chief/email"
@@ -54,7 +54,7 @@ def read_outcomes(harness: StoreHarness, now: int) -> dict[str, str]:
     with harness.database.open_read_transaction() as connection:
         page = load_incident_detail_page(connection, find_incident(harness), {}, now)
     assert page is not None
-    return {row.destination: remove_time_markup(row.outcome) for row in page.escalations}
+    return {row.destination: convert_markup_to_plain_text(row.outcome) for row in page.escalations}
 
 
 def at(instant: int) -> str:

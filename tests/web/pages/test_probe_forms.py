@@ -17,10 +17,10 @@ from tests.support.html_checks import find_html_problems, visible_text
 from tests.support.managed_files import ENV, MANAGED_TEXT, ManagedFileHarness
 from tests.support.web import create_test_app, filled_database, request_page
 from watchdog.config.load import load_config
-from watchdog.config.probe_form import PROBE_FORM_KINDS, list_form_fields
+from watchdog.config.probe_form import PROBE_FORM_KINDS, list_form_field_paths_of_probe_kind
 from watchdog.probes import PROBE_KINDS
 from watchdog.service.config_check import RunningConfigActions
-from watchdog.service.config_reload import ConfigReloadOutcome, ConfigReloadStatus
+from watchdog.service.config_reload import ConfigReloadOutcome, ConfigReloadResultKind
 from watchdog.store.act_tables import acts
 from watchdog.store.database import Database
 from watchdog.web import ApiKey
@@ -238,12 +238,12 @@ def test_a_probe_that_is_gone_can_be_added_again(app: FastAPI, harness: ManagedF
 
 def test_what_is_not_applied_at_once_is_stated(app: FastAPI, harness: ManagedFileHarness, database: Database) -> None:
     outcomes = {
-        ConfigReloadStatus.POSTPONED: "It takes effect when the database is back.",
-        ConfigReloadStatus.INVALID: "It takes effect once the configuration is valid: watchdog.yaml: broken.",
+        ConfigReloadResultKind.POSTPONED: "It takes effect when the database is back.",
+        ConfigReloadResultKind.INVALID: "It takes effect once the configuration is valid: watchdog.yaml: broken.",
     }
     for number, (status, text) in enumerate(outcomes.items()):
 
-        async def reload(status: ConfigReloadStatus = status) -> ConfigReloadOutcome:
+        async def reload(status: ConfigReloadResultKind = status) -> ConfigReloadOutcome:
             return ConfigReloadOutcome(status, ("watchdog.yaml: broken",))
 
         harness.reload = reload  # type: ignore[method-assign]
@@ -261,7 +261,7 @@ def test_each_kind_has_a_form_with_labels(app: FastAPI, kind: str) -> None:
     assert form_kind.startswith(kind)
     assert bool(system) == bool(PROBE_KINDS[probe_kind].form_systems)
     labels = dict(re.findall(r'<label class="lab" for="([^"]+)">([^<]+)</label>', page))
-    for path in list_form_fields(form_kind):
+    for path in list_form_field_paths_of_probe_kind(form_kind):
         assert labels[path.replace(".", "-")] != path
 
 
@@ -282,7 +282,7 @@ def test_a_form_of_a_kind_is_filled_in_corrected_and_edited(
     app: FastAPI, harness: ManagedFileHarness, kind: str
 ) -> None:
     browser, (values, name, invalid_text) = Browser(app), FILLED_FORMS[kind]
-    path = next(path for path in list_form_fields(kind) if path.endswith(f".{name}"))
+    path = next(path for path in list_form_field_paths_of_probe_kind(kind) if path.endswith(f".{name}"))
     entered = {path.replace(".", "__"): value for path, value in {"name": "New one", **values}.items()}
     page = browser.press(
         browser.get(f"{NEW}?kind={kind}"), "save", NEW, **{**entered, path.replace(".", "__"): invalid_text}

@@ -21,7 +21,7 @@ from watchdog.service.config_check import ConfigCheckOutcome, RunningConfigActio
 from watchdog.service.config_reload import (
     ConfigReloadCounts,
     ConfigReloadOutcome,
-    ConfigReloadStatus,
+    ConfigReloadResultKind,
     FinishedConfigReload,
 )
 from watchdog.service.process_metrics import WatchdogActivityMetrics
@@ -116,7 +116,7 @@ def reload_that_returns(outcome: ConfigReloadOutcome, calls: list[str]) -> Runni
     return RunningConfigActions(reload, check)
 
 
-APPLIED = ConfigReloadOutcome(ConfigReloadStatus.APPLIED)
+APPLIED = ConfigReloadOutcome(ConfigReloadResultKind.APPLIED)
 
 
 def test_a_service_that_is_ready(read: Callable[..., str]) -> None:
@@ -179,12 +179,12 @@ def test_processes_state_what_others_do_for_them(
     [
         (APPLIED, "Applied by the last reload at 02:19:14 UTC No warnings."),
         (
-            ConfigReloadOutcome(ConfigReloadStatus.INVALID, ("watchdog.yaml:4:3: unknown <b>",)),
+            ConfigReloadOutcome(ConfigReloadResultKind.INVALID, ("watchdog.yaml:4:3: unknown <b>",)),
             "Not valid by the last reload at 02:19:14 UTC The former configuration stays in use. watchdog validate"
             " shows every problem. watchdog.yaml:4:3: unknown <b> No warnings.",
         ),
         (
-            ConfigReloadOutcome(ConfigReloadStatus.POSTPONED),
+            ConfigReloadOutcome(ConfigReloadResultKind.POSTPONED),
             "Postponed by the last reload at 02:19:14 UTC It is applied when the database is available.",
         ),
     ],
@@ -320,7 +320,7 @@ def test_long_texts_fit_a_phone(
         "config_warnings": (long,),
         "config_actions": reload_that_returns(APPLIED, []),
         "collect_process_metrics": process_with(
-            FinishedConfigReload(NOW, ConfigReloadOutcome(ConfigReloadStatus.INVALID, (long,)))
+            FinishedConfigReload(NOW, ConfigReloadOutcome(ConfigReloadResultKind.INVALID, (long,)))
         ),
     }
     page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=colors)

@@ -19,13 +19,13 @@ from watchdog.store.database import Database
 from watchdog.store.read.rollups import HourlyRollup
 from watchdog.web.pages import state_timeline
 from watchdog.web.pages.state_timeline import (
-    Sighting,
+    TimelineRunOrHour,
     build_state_timeline,
-    list_sightings_of_hours,
-    measure_state_intervals,
-    merge_into_parts,
+    condense_intervals_into_equal_parts_of_worst_state,
+    convert_sightings_to_up_or_no_data_intervals,
+    list_timeline_runs_or_hours,
     overlay_state_intervals,
-    remove_maintenance,
+    replace_state_during_maintenance_by_unknown,
 )
 from watchdog.web.pages.timeline import HealthStateInterval
 
@@ -56,7 +56,10 @@ def spans(*parts: tuple[HealthState, int, int]) -> list[HealthStateInterval]:
 def test_what_was_measured(
     sentence: str, sightings: list[tuple[int, bool]], expected: list[HealthStateInterval]
 ) -> None:
-    assert measure_state_intervals([Sighting(*each) for each in sightings], 100, 200) == expected, sentence
+    assert (
+        convert_sightings_to_up_or_no_data_intervals([TimelineRunOrHour(*each) for each in sightings], 100, 200)
+        == expected
+    ), sentence
 
 
 @pytest.mark.parametrize(
@@ -74,7 +77,7 @@ def test_an_hour_with_missed_slots(
     sentence: str, parts: list[tuple[int, int, int]], expected: list[tuple[int, bool]]
 ) -> None:
     rollups = [HourlyRollup(hour * HOUR_MS, passed, 0, 0, missed, 0, None) for hour, passed, missed in parts]
-    assert [(at // HOUR_MS, is_judged) for at, is_judged in list_sightings_of_hours(rollups)] == expected, sentence
+    assert [(at // HOUR_MS, is_judged) for at, is_judged in list_timeline_runs_or_hours(rollups)] == expected, sentence
 
 
 def test_maintenance_counts_neither_as_up_nor_as_a_problem() -> None:
@@ -85,7 +88,7 @@ def test_maintenance_counts_neither_as_up_nor_as_a_problem() -> None:
 
     maintenance = MaintenancePeriods([(at(120), at(130)), (at(150), at(400)), (at(0), at(101))])
     measured = spans((UP, at(100), at(160)), (UNKNOWN, at(160), at(170)), (UP, at(170), at(200)))
-    base = remove_maintenance(measured, maintenance, at(100), at(200))
+    base = replace_state_during_maintenance_by_unknown(measured, maintenance, at(100), at(200))
     assert base == spans(
         (UNKNOWN, at(100), at(101)), (UP, at(101), at(120)), (UNKNOWN, at(120), at(130)), (UP, at(130), at(150)),
         (UNKNOWN, at(150), at(200)),
@@ -95,7 +98,7 @@ def test_maintenance_counts_neither_as_up_nor_as_a_problem() -> None:
         (None, "In maintenance 1 h 1 min: nothing was judged"), (UP, "the rest · 39 min")
     ]  # fmt: skip
     assert 'aria-label="In maintenance 1' in timeline.chart
-    assert remove_maintenance(measured, MaintenancePeriods(), at(100), at(200)) == measured
+    assert replace_state_during_maintenance_by_unknown(measured, MaintenancePeriods(), at(100), at(200)) == measured
 
 
 def test_problems_beyond_the_first_ones_are_counted_without_a_state() -> None:
@@ -120,11 +123,13 @@ def test_problems_hide_what_was_measured() -> None:
 
 def test_a_drawing_has_few_parts() -> None:
     many = [HealthStateInterval(DOWN if i % 50 == 7 else UP, i, i + 1) for i in range(1_000)]
-    assert merge_into_parts(many[:3], 3) == many[:3]
-    merged = merge_into_parts(many, 10)
+    assert condense_intervals_into_equal_parts_of_worst_state(many[:3], 3) == many[:3]
+    merged = condense_intervals_into_equal_parts_of_worst_state(many, 10)
     assert merged == spans((DOWN, 0, 1_000)), "each part has a problem"
     rare = spans((UP, 0, 500), (DOWN, 500, 501), (DEGRADED, 501, 599), (UP, 599, 1_000))
-    assert merge_into_parts(rare, 3) == spans((UP, 0, 333), (DOWN, 333, 666), (UP, 666, 1_000))
+    assert condense_intervals_into_equal_parts_of_worst_state(rare, 3) == spans(
+        (UP, 0, 333), (DOWN, 333, 666), (UP, 666, 1_000)
+    )
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from prometheus_client.samples import Sample
 
 from tests.support.fixture_rows import NOW, FixtureRows
 from tests.support.web import create_test_app, filled_database, request_page
-from watchdog.api.metrics import encode_metrics
+from watchdog.api.metrics import encode_metrics_body_and_content_type
 from watchdog.domain.model import Outcome, ProbeInfo, ProbeResult
 from watchdog.service.counters import DeliveryResultKind, ProbeRunCounters
 from watchdog.service.process_metrics import WatchdogActivityMetrics
@@ -64,9 +64,9 @@ def test_ten_thousand_groups_are_encoded_beside_the_event_loop(
 
     def encode_and_note_thread(*arguments: Any) -> Any:
         threads.add(threading.current_thread())
-        return encode_metrics(*arguments)
+        return encode_metrics_body_and_content_type(*arguments)
 
-    monkeypatch.setattr(metrics_route, "encode_metrics", encode_and_note_thread)
+    monkeypatch.setattr(metrics_route, "encode_metrics_body_and_content_type", encode_and_note_thread)
     process = process_metrics_of([f"group {i}" for i in range(10_000)])
     response = request_page(create_test_app(acme_database, collect_process_metrics=lambda: process), "/metrics")
     counts = [line for line in response.text.splitlines() if line.startswith("watchdog_probe_duration_seconds_count")]

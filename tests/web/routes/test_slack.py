@@ -32,10 +32,10 @@ from watchdog.notifiers.slack import SlackNotifier
 from watchdog.service import slack_clicks
 from watchdog.service.acts import acknowledge_incident, end_silence, remove_acknowledgement
 from watchdog.service.slack_clicks import (
-    DATABASE_UNAVAILABLE_TEXT,
     MESSAGE_IS_OVER_TEXT,
     NO_RUN_RESULT_TEXT,
     RUN_REQUESTED_BEFORE_TEXT,
+    SLACK_CLICK_DATABASE_UNAVAILABLE_TEXT,
 )
 from watchdog.service.slack_requests import parse_slack_click
 from watchdog.store.act_tables import acts, requested_runs, silences
@@ -478,7 +478,7 @@ async def test_an_unavailable_database_is_explained(tmp_path: Path, receivers: R
         for options in ({"run_read_query": fail}, {"run_act": fail}):
             assert (await SlackClicks(harness, **options).click(ACKNOWLEDGE)).status_code == 200
             harness.now += 1_000
-        assert harness.bot.texts_to_one_person == [("U0ANA", DATABASE_UNAVAILABLE_TEXT)] * 2
+        assert harness.bot.texts_to_one_person == [("U0ANA", SLACK_CLICK_DATABASE_UNAVAILABLE_TEXT)] * 2
         assert list_acts(harness) == []
 
 

@@ -10,7 +10,7 @@ from watchdog.api.serializers.results import FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CO
 from watchdog.domain.acts import Acknowledgement, Closure, OperatorAuditLogEntry
 from watchdog.domain.formatting import format_iso8601
 from watchdog.domain.pausing import Pause
-from watchdog.domain.selection import SelectionSummary
+from watchdog.domain.selection import SelectedProbeCountAndWarnings
 from watchdog.domain.silencing import Silence
 from watchdog.domain.text import format_as_sentence
 from watchdog.store.write.forgotten_jobs import ForgottenJobs
@@ -275,7 +275,7 @@ def serialize_silence(silence: Silence) -> SilenceJson:
 
 
 def serialize_started_silence(
-    silence: Silence, open_incident_count: int, selection: SelectionSummary
+    silence: Silence, open_incident_count: int, selection: SelectedProbeCountAndWarnings
 ) -> StartedSilenceJson:
     return {
         "silence": serialize_silence(silence),

@@ -62,7 +62,7 @@ SuspectedProbeRenameJson = TypedDict("SuspectedProbeRenameJson", {"from": str, "
 
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
-class RoutingChangeJson(TypedDict):
+class ProbeRoutingChangeJson(TypedDict):
     """Who is notified of the future incidents of a probe."""
 
     probe: str
@@ -72,7 +72,7 @@ class RoutingChangeJson(TypedDict):
 
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
-class IncidentRoutingChangeJson(RoutingChangeJson):
+class IncidentRoutingChangeJson(ProbeRoutingChangeJson):
     """Who was notified of an open incident, and to whom the new routes lead."""
 
     incident: str
@@ -100,7 +100,7 @@ class ConfigChangesJson(TypedDict):
     """Also in `added` and `removed`."""
     unrouted: list[str]
     """Ids of added and changed probes that no route matches: no one is notified of their incidents."""
-    rerouted: list[RoutingChangeJson]
+    rerouted: list[ProbeRoutingChangeJson]
     rerouted_incidents: list[IncidentRoutingChangeJson]
     destinations: DestinationChangesJson
     sections: list[ConfigSectionChangeJson]

@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 from watchdog.api.serializers.instants import format_optional_iso8601
 from watchdog.api.serializers.results import FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG
 from watchdog.domain.model import HealthState, ProbeInfo
-from watchdog.domain.probe_state import QueueThresholdRecord
+from watchdog.domain.probe_state import QueueThresholdStateRecord
 from watchdog.store.read.queue_stats import QueueSample
 
 
@@ -35,7 +35,7 @@ class QueueMetricsJson(TypedDict):
 
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
-class QueueLimitJson(TypedDict):
+class QueueLimitStatusJson(TypedDict):
     """How a metric of a queue stands against its limit."""
 
     rule: str
@@ -61,7 +61,7 @@ class QueueJson(TypedDict):
     read_at: str | None
     """When it was last read; null: it has not been read yet."""
     metrics: QueueMetricsJson | None
-    limits: list[QueueLimitJson]
+    limits: list[QueueLimitStatusJson]
 
 
 class QueueStatus(NamedTuple):
@@ -71,7 +71,7 @@ class QueueStatus(NamedTuple):
     state: HealthState
     sample: QueueSample | None
     """None: it has not been read yet."""
-    thresholds: Mapping[str, QueueThresholdRecord]
+    thresholds: Mapping[str, QueueThresholdStateRecord]
     """By rule."""
 
 
@@ -103,7 +103,7 @@ def _serialize_queue_metrics(sample: QueueSample) -> QueueMetricsJson:
     }
 
 
-def _serialize_queue_limit(rule: str, record: QueueThresholdRecord, read_at: int | None) -> QueueLimitJson:
+def _serialize_queue_limit(rule: str, record: QueueThresholdStateRecord, read_at: int | None) -> QueueLimitStatusJson:
     return {
         "rule": rule,
         "limit": record.threshold.value,

@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 
 from watchdog.api.serializers.instants import format_optional_iso8601
 from watchdog.api.serializers.results import FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG
-from watchdog.service.receiver_tests import ReceiverTestResult
+from watchdog.service.receiver_tests import DestinationTestResult
 from watchdog.store.read.destinations import DestinationSummary
 
 
@@ -36,7 +36,7 @@ class ReceiverJson(TypedDict):
 
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
-class ReceiverTestResultJson(TypedDict):
+class DestinationTestResultJson(TypedDict):
     """The result of the test of a destination."""
 
     destination: str
@@ -57,15 +57,15 @@ class ReceiverTestJson(TypedDict):
 
     receiver: str
     """As in the request."""
-    destinations: list[ReceiverTestResultJson]
+    destinations: list[DestinationTestResultJson]
     """By name."""
 
 
-def serialize_receiver_test(receiver: str, results: Iterable[ReceiverTestResult]) -> ReceiverTestJson:
+def serialize_receiver_test(receiver: str, results: Iterable[DestinationTestResult]) -> ReceiverTestJson:
     return {"receiver": receiver, "destinations": [_serialize_receiver_test_result(result) for result in results]}
 
 
-def _serialize_receiver_test_result(result: ReceiverTestResult) -> ReceiverTestResultJson:
+def _serialize_receiver_test_result(result: DestinationTestResult) -> DestinationTestResultJson:
     failure = result.failure
     return {
         "destination": result.destination,
@@ -76,7 +76,7 @@ def _serialize_receiver_test_result(result: ReceiverTestResult) -> ReceiverTestR
     }
 
 
-def serialize_receiver(summary: DestinationSummary, address: str) -> ReceiverJson:
+def serialize_destination_summary(summary: DestinationSummary, address: str) -> ReceiverJson:
     receiver, _, notifier = summary.name.partition("/")
     deliveries, failure = summary.deliveries, summary.failure
     return {

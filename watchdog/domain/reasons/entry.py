@@ -15,7 +15,7 @@ class ReasonCategory(Enum):
     """A run's outcome is `error`: Watchdog could not judge the target."""
     MISSED = "missed"
     """A slot passed without a run."""
-    FINDING = "finding"
+    RULE_FINDING_OTHER_THAN_OUTCOME = "finding"
     """A rule found a problem that is not the run's own outcome."""
     NO_DATA = "no_data"
     """A rule found that results are missing."""
@@ -52,4 +52,4 @@ class ReasonEntry:
     @property
     def may_be_remediated(self) -> bool:
         """Whether a remediation may be configured for it: it makes a finding bad, and a run has just shown it."""
-        return self.scope in (ReasonCategory.FAILURE, ReasonCategory.FINDING)
+        return self.scope in (ReasonCategory.FAILURE, ReasonCategory.RULE_FINDING_OTHER_THAN_OUTCOME)

@@ -8,7 +8,7 @@ from watchdog.domain.reasons.entry import ReasonCategory, ReasonEntry
 
 _error_reason_entry = partial(ReasonEntry, ReasonCategory.ERROR)
 _missed_reason_entry = partial(ReasonEntry, ReasonCategory.MISSED)
-_finding_reason_entry = partial(ReasonEntry, ReasonCategory.FINDING)
+_finding_reason_entry = partial(ReasonEntry, ReasonCategory.RULE_FINDING_OTHER_THAN_OUTCOME)
 
 ERROR_MISSED_AND_FINDING_REASON_ENTRIES = (
     _error_reason_entry(

@@ -37,7 +37,7 @@ _REASONS_PAGE_SECTIONS = {
         "The outcome is `missed`: there was no run, so the target was not checked.",
     ),
     "Other reasons why an incident opens": (
-        (ReasonCategory.FINDING, ReasonCategory.NO_DATA),
+        (ReasonCategory.RULE_FINDING_OTHER_THAN_OUTCOME, ReasonCategory.NO_DATA),
         "Incidents of the rules `availability` and `no_verdict` have one of the reasons above. The reasons of the "
         "other rules:",
     ),

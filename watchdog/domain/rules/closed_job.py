@@ -35,27 +35,27 @@ def add_closure_to_job_facts(
     return facts._replace(closed_at=closure.closed_at, closed_failures=closure.failures)
 
 
-def leave_out_closed_problems(facts: ScheduledJobFacts) -> ScheduledJobFacts:
+def remove_closed_problems_from_job_facts(facts: ScheduledJobFacts) -> ScheduledJobFacts:
     """The facts without what happened before the closure: runs are expected and failures are counted from the
     closure on."""
     closed_at = facts.closed_at
     if closed_at is None:
         return facts
-    has_ended_since = _keep_later(facts.last_end, closed_at) is not None
-    counts_anew = _keep_later(facts.last_ok, closed_at) is not None or (
+    has_ended_since = _get_instant_if_after_closure(facts.last_end, closed_at) is not None
+    counts_anew = _get_instant_if_after_closure(facts.last_ok, closed_at) is not None or (
         has_ended_since and facts.failures <= facts.closed_failures  # not every source reports when a run succeeded
     )
     return facts._replace(
         expected_from=max(facts.expected_from or 0, closed_at),
-        next_due=_keep_later(facts.next_due, closed_at),
-        running_since=_keep_later(facts.running_since, closed_at),
-        lost_since=_keep_later(facts.lost_since, closed_at),
+        next_due=_get_instant_if_after_closure(facts.next_due, closed_at),
+        running_since=_get_instant_if_after_closure(facts.running_since, closed_at),
+        lost_since=_get_instant_if_after_closure(facts.lost_since, closed_at),
         duration=facts.duration if has_ended_since else None,
         failures=facts.failures if counts_anew else max(facts.failures - facts.closed_failures, 0),
     )
 
 
-def update_job_closures(
+def compute_changed_job_closures_by_state_key(
     jobs: Mapping[str, ScheduledJobFacts], removed_keys: Iterable[str], probe_state: Mapping[str, Json]
 ) -> dict[str, Json]:
     """The closures that change with a run that reports these facts, by key; None: the key is deleted. `jobs`: by the
@@ -68,7 +68,7 @@ def update_job_closures(
         if facts.closed_at is None or facts.failures >= facts.closed_failures or key not in probe_state:
             continue
         # The source counts from the beginning again, or has deleted some of the failures that do not count.
-        has_ended_since = _keep_later(facts.last_end, facts.closed_at) is not None
+        has_ended_since = _get_instant_if_after_closure(facts.last_end, facts.closed_at) is not None
         closure = JobClosureRecord.from_json(probe_state[key])
         closures[key] = closure._replace(failures=0 if has_ended_since else facts.failures).to_json()
     return closures
@@ -79,5 +79,5 @@ def is_absence_closed(facts: ScheduledJobFacts) -> bool:
     return facts.closed_at is not None and (facts.gone_since is None or facts.gone_since <= facts.closed_at)
 
 
-def _keep_later(instant: int | None, closed_at: int) -> int | None:
+def _get_instant_if_after_closure(instant: int | None, closed_at: int) -> int | None:
     return instant if instant is not None and instant > closed_at else None

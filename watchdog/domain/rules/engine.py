@@ -12,7 +12,7 @@ from hashlib import blake2b
 from watchdog.domain.clock_steps import parse_clock_generation_of_timeline_id
 from watchdog.domain.closing import CLOSED_BY_HAND_RESOLUTION, ClosedFinding
 from watchdog.domain.maintenance import (
-    NO_MAINTENANCE,
+    NO_MAINTENANCE_PERIODS,
     MaintenancePeriods,
     MaintenanceReason,
     decide_transition_in_maintenance,
@@ -95,7 +95,7 @@ def derive_incident_id(probe: int, rule: str, subject: str, first_bad_slot: int,
     return blake2b(f"{probe}\0{rule}\0{subject}\0{slot}".encode(), digest_size=12).hexdigest()
 
 
-def evaluate_result_rules(policy: AlertPolicy, result: ProbeResult) -> list[Finding]:
+def derive_findings_from_result(policy: AlertPolicy, result: ProbeResult) -> list[Finding]:
     """The findings of a result alone. A `missed` row is evidence only that no run took place, an `error` only that
     one did, without a verdict."""
     rules = RULE_MODULES_BY_OUTCOME_WITHOUT_VERDICT.get(result.outcome, RESULT_RULE_MODULES)
@@ -103,7 +103,7 @@ def evaluate_result_rules(policy: AlertPolicy, result: ProbeResult) -> list[Find
 
 
 def is_result_bad_by_rule_about_subject(policy: AlertPolicy, result: ProbeResult, rule_name: str, subject: str) -> bool:
-    """Whether `evaluate_result_rules` gives a bad finding of this rule about this subject. Other subjects of its
+    """Whether `derive_findings_from_result` gives a bad finding of this rule about this subject. Other subjects of its
     listing, of which there may be hundreds, are not evaluated."""
     rules = RULE_MODULES_BY_OUTCOME_WITHOUT_VERDICT.get(result.outcome, RESULT_RULE_MODULES)
     rule = next((rule for rule in rules if rule_name == rule.ALERT_RULE_NAME), None)
@@ -118,7 +118,7 @@ def is_result_bad_by_rule_about_subject(policy: AlertPolicy, result: ProbeResult
     return any(finding.bad and finding.subject == subject for finding in rule.evaluate_result(policy, result))
 
 
-def advance_alert_state(
+def advance_alert_state_in_place(
     policy: AlertPolicy,
     alert_states: AlertStates,
     slot: int,
@@ -126,7 +126,7 @@ def advance_alert_state(
     transitions: list[IncidentTransition],
     *,
     generation: int = 0,
-    maintenance: MaintenancePeriods = NO_MAINTENANCE,
+    maintenance: MaintenancePeriods = NO_MAINTENANCE_PERIODS,
     decided_at: int | None = None,
 ) -> None:
     """Advances the state machine of one finding. Changes `alert_states` and appends to `transitions`.
@@ -152,7 +152,7 @@ def advance_alert_state(
     if finding.bad:
         state = state or SuspectOrOpenAlertState(0, 0, first_bad_slot=slot, incident=None, generation=generation)
         if state.incident is not None:
-            state = _count_other_cause_slot_in_state(state._replace(good_count=0), finding.reason, slot)
+            state = _update_count_of_slots_with_other_cause(state._replace(good_count=0), finding.reason, slot)
             if state.other_count >= failure_threshold and add_transition(IncidentEvent.CHANGED, state):
                 state = state._replace(reason=finding.reason, other_count=0, other_since=None)
         else:
@@ -232,7 +232,9 @@ def _build_incident_transition(
     )
 
 
-def _count_other_cause_slot_in_state(state: SuspectOrOpenAlertState, reason: str, slot: int) -> SuspectOrOpenAlertState:
+def _update_count_of_slots_with_other_cause(
+    state: SuspectOrOpenAlertState, reason: str, slot: int
+) -> SuspectOrOpenAlertState:
     """Counts the bad slots in a row in which an open incident has one other cause than its current one."""
     if is_same_incident_cause(reason, state.reason):
         return state._replace(other_count=0, other_since=None)
@@ -270,28 +272,31 @@ def build_good_findings_of_vanished_subjects(
     ]
 
 
-def fold_result_into_alert_states(
+def fold_result_into_alert_states_in_place(
     policy: AlertPolicy,
     alert_states: AlertStates,
     result: ProbeResult,
     transitions: list[IncidentTransition],
-    maintenance: MaintenancePeriods = NO_MAINTENANCE,
+    maintenance: MaintenancePeriods = NO_MAINTENANCE_PERIODS,
     *,
     closed: Collection[tuple[str, str]] = (),
 ) -> None:
     """Folds one result. `closed`: the (rule, subject) of findings about which it is no evidence, because their
     incidents were closed after its slot."""
-    findings, generation = evaluate_result_rules(policy, result), parse_clock_generation_of_timeline_id(result.location)
+    findings, generation = (
+        derive_findings_from_result(policy, result),
+        parse_clock_generation_of_timeline_id(result.location),
+    )
     if findings and result.outcome is not Outcome.MISSED and stale.STALE_ALERT_STATE_KEY in alert_states:
-        findings.append(stale.build_not_stale_finding())
+        findings.append(stale.build_finding_that_probe_results_are_not_stale())
     for finding in [*findings, *build_good_findings_of_vanished_subjects(alert_states, result, findings)]:
         if (finding.rule, finding.subject) not in closed:
-            advance_alert_state(
+            advance_alert_state_in_place(
                 policy, alert_states, result.slot, finding, transitions, generation=generation, maintenance=maintenance
             )
 
 
-def close_finding(
+def resolve_closed_incident_in_alert_states(
     policy: AlertPolicy, alert_states: AlertStates, closed: ClosedFinding, transitions: list[IncidentTransition]
 ) -> None:
     """Resolves an incident that a person has closed, unless that is done. Changes `alert_states` and appends to

@@ -12,24 +12,24 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from watchdog.domain.closing import ClosedFinding
-from watchdog.domain.maintenance import NO_MAINTENANCE, MaintenancePeriods
+from watchdog.domain.maintenance import NO_MAINTENANCE_PERIODS, MaintenancePeriods
 from watchdog.domain.model import IncidentTransition, ProbeResult
 from watchdog.domain.rules import stale
 from watchdog.domain.rules.engine import (
     AlertStates,
-    advance_alert_state,
-    close_finding,
-    fold_result_into_alert_states,
+    advance_alert_state_in_place,
+    fold_result_into_alert_states_in_place,
     has_finding_waiting_for_maintenance,
     open_findings_after_maintenance,
+    resolve_closed_incident_in_alert_states,
 )
 from watchdog.domain.rules.policy import AlertPolicy
 
 
-class FoldMaintenance(NamedTuple):
+class ResultFoldMaintenancePeriods(NamedTuple):
     """When the probe is in maintenance, and which aftermaths of it the fold decides about."""
 
-    periods: MaintenancePeriods = NO_MAINTENANCE
+    periods: MaintenancePeriods = NO_MAINTENANCE_PERIODS
     decided_until: int = 0
     """Those that ended up to then were decided before."""
     settled_until: int = 0
@@ -37,7 +37,7 @@ class FoldMaintenance(NamedTuple):
     without a later result."""
 
 
-FOLD_WITHOUT_MAINTENANCE = FoldMaintenance()
+FOLD_WITHOUT_MAINTENANCE = ResultFoldMaintenancePeriods()
 
 
 class _EventsBetweenResults:
@@ -53,7 +53,7 @@ class _EventsBetweenResults:
         staleness_events: Iterable[tuple[int, int, int]],
         closed_findings: Iterable[ClosedFinding],
         generation: int,
-        maintenance: FoldMaintenance,
+        maintenance: ResultFoldMaintenancePeriods,
     ):
         self._policy, self._alert_states, self._transitions = policy, alert_states, transitions
         self._staleness_events, self._generation = sorted(staleness_events), generation
@@ -69,7 +69,7 @@ class _EventsBetweenResults:
             closed = self._unapplied_closures.pop(0)
             self._apply_staleness_before(closed.after_slot + 1)
             self.open_findings_after_maintenance_before(closed.after_slot + 1)
-            close_finding(self._policy, self._alert_states, closed, self._transitions)
+            resolve_closed_incident_in_alert_states(self._policy, self._alert_states, closed, self._transitions)
             self._applied_closures.append(closed)
         self._apply_staleness_before(slot)
 
@@ -77,7 +77,7 @@ class _EventsBetweenResults:
         """Returns whether it changed an alert state."""
         before = dict(self._alert_states)
         closed = [(each.rule, each.subject) for each in self._applied_closures if result.slot <= each.until_slot]
-        fold_result_into_alert_states(
+        fold_result_into_alert_states_in_place(
             self._policy, self._alert_states, result, self._transitions, self._periods, closed=closed
         )
         return self._alert_states != before
@@ -86,7 +86,7 @@ class _EventsBetweenResults:
         while self._staleness_events and (slot is None or self._staleness_events[0][0] < slot):
             last_slot, threshold, detected_at = self._staleness_events.pop(0)
             finding = stale.build_stale_finding(threshold)
-            advance_alert_state(
+            advance_alert_state_in_place(
                 self._policy, self._alert_states, last_slot, finding, self._transitions,
                 generation=self._generation, maintenance=self._periods, decided_at=detected_at,
             )  # fmt: skip
@@ -128,7 +128,7 @@ def fold_results_into_alert_states_in_place(
     *,
     closed_findings: Iterable[ClosedFinding] = (),
     generation: int = 0,
-    maintenance: FoldMaintenance = FOLD_WITHOUT_MAINTENANCE,
+    maintenance: ResultFoldMaintenancePeriods = FOLD_WITHOUT_MAINTENANCE,
 ) -> AlertStateFoldOutcome:
     """Folds results into `alert_states`, which it changes, up to the first slot that is still awaited, or whose result
     is held beyond `now`.
@@ -145,7 +145,7 @@ def fold_results_into_alert_states_in_place(
     )  # fmt: skip
     changed, awaited = False, None
 
-    def end_maintenance_before(slot: int) -> None:
+    def open_post_maintenance_findings_before(slot: int) -> None:
         nonlocal changed, evaluated_until
         if (end := events.open_findings_after_maintenance_before(slot)) is not None:
             changed, evaluated_until = True, max(evaluated_until, end)
@@ -158,11 +158,11 @@ def fold_results_into_alert_states_in_place(
             awaited = previous
             break
         events.apply_stored_decisions_before(result.slot)
-        end_maintenance_before(result.slot)
+        open_post_maintenance_findings_before(result.slot)
         if result.held_until is not None and result.held_until > now:
             return AlertStateFoldOutcome(evaluated_until, None, changed, transitions, result.held_until)
         changed = events.fold_result(result) or changed
         evaluated_until = result.slot
     events.apply_stored_decisions_before(awaited)
-    end_maintenance_before(maintenance.settled_until + 1)
+    open_post_maintenance_findings_before(maintenance.settled_until + 1)
     return AlertStateFoldOutcome(evaluated_until, awaited, changed, transitions)

@@ -26,7 +26,7 @@ from watchdog.domain.model import Finding, HealthState, Incident, ProbeInfo, Pro
 from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.probe_state import SavedScheduledJobState, ScheduledJobStateRecord, build_scheduled_job_state_key
 from watchdog.domain.reasons import build_reason_and_message
-from watchdog.domain.rules.closed_job import is_absence_closed, leave_out_closed_problems
+from watchdog.domain.rules.closed_job import is_absence_closed, remove_closed_problems_from_job_facts
 from watchdog.domain.rules.lost_run import (
     build_lost_job_run_problem,
     find_job_interval_counted_from_run,
@@ -41,7 +41,7 @@ from watchdog.domain.schedule import (
     IntervalSchedule,
     Schedule,
     extend_deadline_and_find_long_downtime_gap,
-    list_missed_job_runs,
+    list_missed_job_run_slots,
 )
 from watchdog.domain.text import summarize_error_text
 from watchdog.domain.uptime_clock import DowntimeGaps
@@ -264,7 +264,7 @@ def judge_job_facts(
 ) -> ScheduledJobVerdict:
     """Judges a job by its facts alone; of several problems, the most specific one. `gaps`: when no run could have been
     reported; empty where the source keeps all runs."""
-    facts = leave_out_closed_problems(facts)
+    facts = remove_closed_problems_from_job_facts(facts)
     limits = replace(limits, grace=limits.grace + facts.reporting_lag)
     expected_from = now if facts.expected_from is None else facts.expected_from
     expected = build_job_run_expectation(facts, limits, expected_from, gaps)
@@ -356,7 +356,7 @@ def _find_overdue_problem(
     missed: list[int] = []
     is_last = facts.final and announced is not None
     if expected.schedule is not None and not is_last:
-        missed = list_missed_job_runs(
+        missed = list_missed_job_run_slots(
             expected.schedule, now, last_run, limits.grace, expected_from=expected_from, gaps=gaps, early=limits.early
         )
     if announced is not None:

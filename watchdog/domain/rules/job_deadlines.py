@@ -5,7 +5,7 @@ from __future__ import annotations
 from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.observations import ScheduledJobFacts
-from watchdog.domain.rules.closed_job import leave_out_closed_problems
+from watchdog.domain.rules.closed_job import remove_closed_problems_from_job_facts
 from watchdog.domain.rules.job import OVERDUE_JOB_REASONS, build_job_run_expectation
 from watchdog.domain.rules.lost_run import compute_job_run_end_deadline
 from watchdog.domain.schedule import MIN_CHECK_IN_RETRY_DURATION_MS, compute_utc_offset_change_near_instant_ms
@@ -23,7 +23,7 @@ def find_next_deadline_of_job(
 
     `reason`: of the verdict at `now`. A job that is overdue cannot become so.
     """
-    facts = leave_out_closed_problems(facts)
+    facts = remove_closed_problems_from_job_facts(facts)
     deadlines = [stop + MIN_CHECK_IN_RETRY_DURATION_MS for _, stop in gaps]
     expected = build_job_run_expectation(
         facts, limits, now if facts.expected_from is None else facts.expected_from, gaps

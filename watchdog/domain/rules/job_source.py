@@ -37,10 +37,10 @@ from watchdog.domain.rules.job import (
     update_and_judge_job,
 )
 from watchdog.domain.rules.missing_jobs import MIN_GONE_JOBS_OF_SOURCE_INCIDENT, find_gone_job_majority, is_job_gone
-from watchdog.domain.schedule import list_missed_job_runs
+from watchdog.domain.schedule import list_missed_job_run_slots
 from watchdog.domain.uptime_clock import DowntimeGaps, UptimeClock
 
-JOB_REMOVAL_ACCEPTED_AFTER_MS = DAY_MS
+ACCEPT_JOB_REMOVAL_AFTER_SOURCE_STABLE_FOR_MS = DAY_MS
 """A source that has been stable for this long is believed: the jobs that it does not list were removed."""
 MIN_ASSUMED_JOB_RUN_RETENTION_MS = DAY_MS
 """A source is assumed to have deleted the runs of a job by age only if they are at least this old."""
@@ -296,15 +296,15 @@ def _accept_vanished_jobs_as_removed(
     changes = [facts.gone_since for facts in gone.values()] + [job.state.returned_at for job in listed]
     stable_since = max(at for at in changes if at is not None)
 
-    def is_accepted(facts: ScheduledJobFacts) -> bool:
+    def is_job_removal_accepted(facts: ScheduledJobFacts) -> bool:
         if facts.name not in gone or facts.name in source.required_jobs:
             return False
         since = stable_since if facts.name in vanished else facts.gone_since or source.taken_at
-        return clock.has_uptime_elapsed_since(since, JOB_REMOVAL_ACCEPTED_AFTER_MS, source.taken_at)
+        return clock.has_uptime_elapsed_since(since, ACCEPT_JOB_REMOVAL_AFTER_SOURCE_STABLE_FOR_MS, source.taken_at)
 
     return [
         job._replace(facts=job.facts._replace(removal="job.removal_accepted"), verdict=ScheduledJobVerdict())
-        if is_accepted(job.facts)
+        if is_job_removal_accepted(job.facts)
         else job
         for job in unlisted
     ]
@@ -322,7 +322,7 @@ def _find_newest_scheduler_heartbeat(snapshot: JobSourceSnapshot, probe_state: M
     return max((min(at, snapshot.taken_at) for at in reports), default=None)
 
 
-def build_job_source_outage_state_updates(probe_state: Mapping[str, Json], now: int) -> Mapping[str, Json]:
+def build_state_update_of_job_source_outage_start(probe_state: Mapping[str, Json], now: int) -> Mapping[str, Json]:
     """What a run changes in the probe's state that could not reach the server that holds the jobs."""
     record = _decode_job_source_outage(probe_state)
     is_known = record is not None and record.returned_at is None
@@ -395,6 +395,6 @@ def _find_due_time_of_job_not_sent_by_scheduler(facts: ScheduledJobFacts, now: i
         return facts.next_due if facts.next_due <= now else None
     since = next(at for at in (facts.schedule_since, facts.last_start, now) if at is not None)
     schedule = facts.build_schedule(since)
-    if schedule is None or not list_missed_job_runs(schedule, now, facts.last_start, 0, since):
+    if schedule is None or not list_missed_job_run_slots(schedule, now, facts.last_start, 0, since):
         return None
     return schedule.find_next_slot_after(since if facts.last_start is None else facts.last_start)

@@ -14,7 +14,7 @@ from watchdog.domain.formatting import (
     format_utc_timestamp,
 )
 from watchdog.domain.observations import QueueStats
-from watchdog.domain.probe_state import QueueThreshold, QueueThresholdRecord, compute_short_digest
+from watchdog.domain.probe_state import QueueThreshold, QueueThresholdStateRecord, compute_short_digest
 from watchdog.domain.reasons import build_reason_and_message
 from watchdog.domain.schedule import MIN_CHECK_IN_RETRY_DURATION_MS
 from watchdog.domain.uptime_clock import DowntimeGaps
@@ -23,7 +23,7 @@ from watchdog.domain.uptime_clock import DowntimeGaps
 class EvaluatedQueueThreshold(NamedTuple):
     """How one metric stands against its limit, now."""
 
-    record: QueueThresholdRecord
+    record: QueueThresholdStateRecord
     value: float | None
     """None: the system does not report it, or too few jobs completed to say."""
     unavailable: bool = False
@@ -37,10 +37,10 @@ class EvaluatedQueueThreshold(NamedTuple):
         return not self.unavailable and self.record.is_breached(now)
 
 
-def evaluate_queue_thresholds(
+def evaluate_each_queue_threshold(
     thresholds: Iterable[QueueThreshold],
     stats: QueueStats,
-    records: Mapping[str, QueueThresholdRecord],
+    records: Mapping[str, QueueThresholdStateRecord],
     now: int,
     gaps: DowntimeGaps = (),
 ) -> list[EvaluatedQueueThreshold]:
@@ -52,7 +52,7 @@ def evaluate_queue_thresholds(
 
 
 def _evaluate_queue_threshold(
-    threshold: QueueThreshold, stats: QueueStats, record: QueueThresholdRecord | None, now: int, gaps: DowntimeGaps
+    threshold: QueueThreshold, stats: QueueStats, record: QueueThresholdStateRecord | None, now: int, gaps: DowntimeGaps
 ) -> EvaluatedQueueThreshold:
     since = _find_queue_threshold_breach_start(threshold, record, now, gaps)
     if threshold.metric == "stalled":
@@ -61,17 +61,17 @@ def _evaluate_queue_threshold(
         )
     value, reported = get_queue_metric_and_whether_reported(threshold, stats)
     if not reported:
-        return EvaluatedQueueThreshold(QueueThresholdRecord(threshold, since), None, unavailable=True)
+        return EvaluatedQueueThreshold(QueueThresholdStateRecord(threshold, since), None, unavailable=True)
     is_bad = value is not None and (
         value < threshold.value if threshold.metric == "consumers" else value > threshold.value
     )
     return EvaluatedQueueThreshold(
-        QueueThresholdRecord(threshold, (now if since is None else since) if is_bad else None), value
+        QueueThresholdStateRecord(threshold, (now if since is None else since) if is_bad else None), value
     )
 
 
 def _find_queue_threshold_breach_start(
-    threshold: QueueThreshold, record: QueueThresholdRecord | None, now: int, gaps: DowntimeGaps
+    threshold: QueueThreshold, record: QueueThresholdStateRecord | None, now: int, gaps: DowntimeGaps
 ) -> int | None:
     """Since when the metric is bad, as remembered under the same limit. A metric that had not been bad for long enough
     when a gap began starts anew after it; one that had been is not cleared by a gap."""
@@ -92,17 +92,17 @@ def _evaluate_queue_stalled_threshold(
     waiting = stats.waiting
     if waiting is None:
         return EvaluatedQueueThreshold(
-            QueueThresholdRecord(threshold, breached_since, previous_head), None, unavailable=True
+            QueueThresholdStateRecord(threshold, breached_since, previous_head), None, unavailable=True
         )
     if not waiting:
-        return EvaluatedQueueThreshold(QueueThresholdRecord(threshold), 0)
+        return EvaluatedQueueThreshold(QueueThresholdStateRecord(threshold), 0)
     head = waiting if stats.head is None else compute_short_digest(stats.head)
     if isinstance(head, int) and isinstance(previous_head, int):
         stalled = head >= previous_head
     else:
         stalled = head == previous_head
     since = breached_since if stalled and breached_since is not None else now
-    return EvaluatedQueueThreshold(QueueThresholdRecord(threshold, since, head), waiting)
+    return EvaluatedQueueThreshold(QueueThresholdStateRecord(threshold, since, head), waiting)
 
 
 def get_queue_metric_and_whether_reported(threshold: QueueThreshold, stats: QueueStats) -> tuple[float | None, bool]:

@@ -16,5 +16,5 @@ def build_stale_finding(staleness_threshold: int) -> Finding:
     return Finding(ALERT_RULE_NAME, "", True, *build_reason_and_message("no_data", period=period))
 
 
-def build_not_stale_finding() -> Finding:
+def build_finding_that_probe_results_are_not_stale() -> Finding:
     return Finding(ALERT_RULE_NAME, "", False)

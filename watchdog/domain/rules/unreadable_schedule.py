@@ -15,7 +15,7 @@ from watchdog.domain.schedule import CronSchedule, CronScheduleError
 from watchdog.domain.text import truncate_with_ellipsis
 
 ALERT_RULE_NAME = "schedule"
-MAX_JOB_STATUS_CHARS = 60
+MAX_JOB_STATUS_CHARS_IN_MESSAGE = 60
 ALERT_RULE_INCIDENT_HEALTH_STATE = HealthState.DEGRADED
 
 
@@ -26,17 +26,17 @@ def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Findin
     for name, facts in listing.subjects.items():
         limits = job.find_job_limits(policy.probe.job_limits, name)
         if limits is not None and facts.listed and name not in withheld:
-            reason, message = find_unjudged_job_problem(facts, limits)
+            reason, message = find_unjudged_job_reason_and_message(facts, limits)
             yield Finding(ALERT_RULE_NAME, name, bool(reason), reason, message)
 
 
-def find_unjudged_job_problem(facts: ScheduledJobFacts, limits: ScheduledJobLimits) -> tuple[str, str]:
+def find_unjudged_job_reason_and_message(facts: ScheduledJobFacts, limits: ScheduledJobLimits) -> tuple[str, str]:
     """Reason and message if the job cannot be judged, because the outcome of its newest run is not known, or because
     its schedule cannot be read and nothing else shows when it is due; both empty otherwise."""
     if not facts.enabled or not facts.listed:
         return "", ""
     if facts.unknown_status:
-        status = truncate_with_ellipsis(facts.unknown_status, MAX_JOB_STATUS_CHARS)
+        status = truncate_with_ellipsis(facts.unknown_status, MAX_JOB_STATUS_CHARS_IN_MESSAGE)
         return build_reason_and_message("job.status_unknown", name=facts.name, status=status)
     if limits.overrides_schedule or facts.next_due is not None or not facts.cron:
         return "", ""

@@ -34,7 +34,7 @@ from watchdog.domain.text import truncate_to_single_line, truncate_with_ellipsis
 from watchdog.net.errors import ProbeError, build_probe_error_from_exception
 from watchdog.net.mcp.received_messages import McpMessageInspector
 from watchdog.net.mcp.reply_errors import (
-    build_mcp_rpc_error,
+    build_probe_error_from_mcp_error,
     error_from_invalid_mcp_reply,
     error_from_unsupported_mcp_version,
 )
@@ -119,18 +119,18 @@ async def open_mcp_client_over_transport(
     outgoing, outbox = anyio.create_memory_object_stream[SessionMessage](16)
     receiving = anyio.CancelScope()
 
-    async def receive() -> None:
+    async def forward_received_messages_to_session() -> None:
         with receiving, suppress(anyio.BrokenResourceError):  # the session may close its end first
             async for item in transport.incoming:
                 if receiving.cancel_called:
                     return
                 if not isinstance(item, Exception):
-                    received.requests.reject_reply_to_unknown_request(item.message)
+                    received.requests.mark_request_answered_or_reject_unknown_reply(item.message)
                     _record_details_discarded_by_mcp_sdk(item.message, result, received)
                 await inbox.send(item)
             inbox.close()
 
-    async def send() -> None:
+    async def relay_outgoing_messages() -> None:
         async for item in outbox:
             if isinstance(item.message, JSONRPCRequest):
                 received.requests.add(item.message)
@@ -138,8 +138,8 @@ async def open_mcp_client_over_transport(
 
     client_info = Implementation(name="watchdog-monitor", version="1")
     async with inbox, incoming, outgoing, outbox, anyio.create_task_group() as relays:
-        relays.start_soon(receive)
-        relays.start_soon(send)
+        relays.start_soon(forward_received_messages_to_session)
+        relays.start_soon(relay_outgoing_messages)
         async with ClientSession(incoming, outgoing, client_info=client_info) as session:
             try:
                 yield McpClient(session, transport, result, received)
@@ -214,7 +214,7 @@ class McpClient:
         """Awaits the response to `expected`. If it does not come in time, `other` is requested as well, and the first
         response decides: the server may be slow, or may no longer know the method."""
 
-        async def request_other() -> None:
+        async def request_fallback_after_delay() -> None:
             await anyio.sleep(other_after_s)
             with suppress(ProbeError):
                 await other()
@@ -222,7 +222,7 @@ class McpClient:
 
         try:
             async with anyio.create_task_group() as requests:
-                requests.start_soon(request_other)
+                requests.start_soon(request_fallback_after_delay)
                 await expected()
                 requests.cancel_scope.cancel()
         except ExceptionGroup as group:
@@ -293,7 +293,9 @@ class McpClient:
                 return ListToolsResult(tools=[])  # a server without tools need not implement the method
             raise
 
-    async def call_tool(self, tool: str, arguments: Mapping[str, Json], on_progress: ProgressFnT | None = None) -> None:
+    async def call_tool_into_result(
+        self, tool: str, arguments: Mapping[str, Json], on_progress: ProgressFnT | None = None
+    ) -> None:
         """`on_progress` receives the progress that the tool reports while it runs."""
         # session.call_tool() would discard a result that does not match the tool's own schema.
         request = CallToolRequest(params=CallToolRequestParams(name=tool, arguments=dict(arguments)))
@@ -344,4 +346,4 @@ class McpClient:
     async def _build_error_from_mcp_error(self, method: str, mcp_error: MCPError) -> ProbeError:
         received = any((e.code, e.message) == (mcp_error.code, mcp_error.message) for e in self._received.errors)
         error = await self.transport.translate_error(mcp_error, was_received=received)
-        return error or build_mcp_rpc_error(method, mcp_error)
+        return error or build_probe_error_from_mcp_error(method, mcp_error)

@@ -68,7 +68,7 @@ async def open_mcp_http_transport(
         try:
             waiting = loop.call_later(endpoint_event_timeout_s, transport.fail_for_missing_sse_endpoint)
             try:
-                async with _open_mcp_sdk_streams(transport, ssl_context):
+                async with _attach_mcp_sdk_streams_to_transport(transport, ssl_context):
                     waiting.cancel()
                     yield transport
             finally:
@@ -91,7 +91,9 @@ async def open_mcp_http_transport(
 
 
 @asynccontextmanager
-async def _open_mcp_sdk_streams(transport: McpHttpTransport, ssl_context: ssl.SSLContext | None) -> AsyncIterator[None]:
+async def _attach_mcp_sdk_streams_to_transport(
+    transport: McpHttpTransport, ssl_context: ssl.SSLContext | None
+) -> AsyncIterator[None]:
     url = transport.endpoint.url
     async with httpcore2.AsyncConnectionPool(
         ssl_context=ssl_context, network_backend=McpHttpNetworkBackend(transport)
@@ -175,7 +177,7 @@ class _McpHttpxTransport(httpx2.AsyncBaseTransport):
             transport.record_failure(error)
             raise
         if is_sse_post:
-            transport.unread_responses[_parse_jsonrpc_id_of_http_request(request)] = info
+            transport.unread_responses[_parse_jsonrpc_id_text_of_http_request(request)] = info
             if status_error := info.find_mcp_response_error():
                 transport.record_failure(status_error)
         kept_headers = [(k, v) for k, v in response.headers if k.lower() != b"content-encoding"]
@@ -191,7 +193,7 @@ class _McpHttpxTransport(httpx2.AsyncBaseTransport):
         )
 
 
-def _parse_jsonrpc_id_of_http_request(request: httpx2.Request) -> str:
+def _parse_jsonrpc_id_text_of_http_request(request: httpx2.Request) -> str:
     """Of the message in a POST; "None" for a notification."""
     return str(json.loads(request.content).get("id"))
 
@@ -236,7 +238,7 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
                 yield b"".join(
                     [await self._shorten_or_normalize_sse_event(event) for event in self._split_into_sse_events(chunk)]
                 )
-            yield self._mark_remover.flush() + self._take_and_check_unfinished_sse_event()
+            yield self._mark_remover.flush() + self._take_unfinished_sse_event_and_reject_reply_in_it()
         except Exception as error:
             self._transport.record_failure(error)
             raise
@@ -247,7 +249,7 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
     async def _read_json_body_for_mcp_sdk(self, body: BoundedBodyCollector) -> bytes:
         async for _ in self._iter_decoded_chunks():
             pass
-        body.finish()
+        body.finish_and_require_complete_body()
         received = self._transport.received
         if received.count_bytes_and_check_if_large(body.decompressed_body_start, is_cut=body.is_large):
             return (await received.shorten_large_message_in_worker(shorten_large_mcp_message_in_body, body)).data
@@ -278,7 +280,7 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
         events.has_error |= has_error
         return event
 
-    def _take_and_check_unfinished_sse_event(self) -> bytes:
+    def _take_unfinished_sse_event_and_reject_reply_in_it(self) -> bytes:
         """The end of the stream, which the SDK ignores. Raises ProbeError for a reply in it."""
         rest = events.flush() if (events := self._response_info.events) else b""
         if len(rest) > MAX_BODY_BYTES_IN_EVENT_LOOP:

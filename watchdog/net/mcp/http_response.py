@@ -62,7 +62,7 @@ class McpHttpResponse:
         error = self._find_status_error() or self._find_content_type_error()
         return error and self.attach_evidence(error)
 
-    def explain_missing_sse_reply(self, method: str) -> ProbeError | None:
+    def build_missing_sse_reply_error(self, method: str) -> ProbeError | None:
         """Over SSE: what a response shows if the reply to its request never came. None: nothing."""
         if b'"jsonrpc"' in self.body_start:
             place = "is in the response to the POST and not in the event stream, so MCP clients ignore it"

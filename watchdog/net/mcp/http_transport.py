@@ -103,7 +103,9 @@ class McpHttpTransport:
         if error is not None and error.precedes_deadline:
             return error
         for id_, method in self.received.requests.awaited_method_by_request_id.items():
-            if (response := self.unread_responses.get(id_)) and (error := response.explain_missing_sse_reply(method)):
+            if (response := self.unread_responses.get(id_)) and (
+                error := response.build_missing_sse_reply_error(method)
+            ):
                 error.precedes_deadline = True
                 return error
         return None

@@ -183,7 +183,7 @@ def _shorten_large_jsonrpc_message(
         error = message.error.model_copy(
             update={
                 "message": message.error.message[:MAX_SHORTENED_MCP_VALUE_CHARS],
-                "data": _truncate_long_json_value_as_text(message.error.data),
+                "data": _keep_short_json_value_or_truncate_as_text(message.error.data),
             }
         )
         message = message.model_copy(update={"error": error})
@@ -275,7 +275,7 @@ def _is_short_json_value(value: Any) -> bool:
     ) <= MAX_SHORTENED_MCP_VALUE_CHARS
 
 
-def _truncate_long_json_value_as_text(value: Any) -> Any:
+def _keep_short_json_value_or_truncate_as_text(value: Any) -> Any:
     return value if _is_short_json_value(value) else json.dumps(value)[:MAX_SHORTENED_MCP_VALUE_CHARS]
 
 

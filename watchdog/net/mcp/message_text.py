@@ -12,7 +12,7 @@ from mcp.types import jsonrpc_message_adapter
 from watchdog.domain.model import Json
 from watchdog.domain.text import quote_json_value
 from watchdog.net.errors import ProbeError
-from watchdog.net.text_encoding import parse_json_leniently
+from watchdog.net.text_encoding import parse_json_with_lone_surrogates_and_huge_numbers
 
 
 def normalize_jsonrpc_message(data: bytes, awaited_method_by_request_id: Mapping[str, str]) -> bytes:
@@ -25,7 +25,7 @@ def normalize_jsonrpc_message(data: bytes, awaited_method_by_request_id: Mapping
     if data.lstrip()[:1] not in (b"{", b"[") or _is_valid_jsonrpc_message(data):
         return data
     try:
-        value = parse_json_leniently(data.decode(errors="replace"))
+        value = parse_json_with_lone_surrogates_and_huge_numbers(data.decode(errors="replace"))
     except RecursionError:
         if awaited_method_by_request_id and b'"jsonrpc"' in data[:1_000]:
             raise _build_reply_too_deep_error([*awaited_method_by_request_id.values()][-1]) from None
@@ -49,7 +49,10 @@ def contains_awaited_mcp_reply(data: bytes, awaited_method_by_request_id: Mappin
         return False
     try:
         return (
-            _find_awaited_reply(parse_json_leniently(data.decode(errors="replace")), awaited_method_by_request_id)
+            _find_awaited_reply(
+                parse_json_with_lone_surrogates_and_huge_numbers(data.decode(errors="replace")),
+                awaited_method_by_request_id,
+            )
             is not None
         )
     except (ValueError, RecursionError):

@@ -25,7 +25,7 @@ _MCP_ERROR_REASONS_BY_METHOD_AND_CODE = {
 """What a JSON-RPC error is about, if its code reveals it."""
 
 
-def build_mcp_rpc_error(method: str, mcp_error: MCPError) -> ProbeError:
+def build_probe_error_from_mcp_error(method: str, mcp_error: MCPError) -> ProbeError:
     """A JSON-RPC error that the server returned."""
     reason = _MCP_ERROR_REASONS_BY_METHOD_AND_CODE.get((method, mcp_error.code), "mcp.rpc_error")
     error = ProbeError(reason, f"{method} returns error {mcp_error.code}: {truncate_to_single_line(mcp_error.message)}")

@@ -16,7 +16,7 @@ from mcp.types import (
 from pydantic import ConfigDict, TypeAdapter
 
 from watchdog.domain.model import Json
-from watchdog.net.text_encoding import parse_json_leniently
+from watchdog.net.text_encoding import parse_json_with_lone_surrogates_and_huge_numbers
 
 _JSON_ADAPTER: TypeAdapter[Any] = TypeAdapter(Any, config=ConfigDict(ser_json_inf_nan="null"))
 
@@ -66,16 +66,16 @@ def _unwrap_structured_content(structured: Any, text: str) -> Json:
 
 def _parse_json_or_text(text: str) -> Json:
     try:
-        return _JSON_ADAPTER.dump_python(_parse_json(text), mode="json")
+        return _JSON_ADAPTER.dump_python(_parse_json_strictly_or_else_leniently(text), mode="json")
     except (ValueError, RecursionError):
         return text
 
 
-def _parse_json(text: str) -> Json:
+def _parse_json_strictly_or_else_leniently(text: str) -> Json:
     try:
         return _JSON_ADAPTER.validate_json(text)
     except ValueError:
-        return parse_json_leniently(text)
+        return parse_json_with_lone_surrogates_and_huge_numbers(text)
 
 
 def add_missing_mcp_result_content(method: str, result: dict[str, Any]) -> None:

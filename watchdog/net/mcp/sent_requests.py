@@ -28,7 +28,7 @@ class SentMcpRequests:
         """The method of the request that this is the response to; empty if there is none."""
         return self.methods.get(str(response.id), "")
 
-    def reject_reply_to_unknown_request(self, message: JSONRPCMessage) -> None:
+    def mark_request_answered_or_reject_unknown_reply(self, message: JSONRPCMessage) -> None:
         """Raises ProbeError for a reply to another request, if there is one that still awaits its reply."""
         if not isinstance(message, JSONRPCResponse | JSONRPCError):
             return

@@ -35,7 +35,7 @@ from watchdog.net.phases import RESPONSE_PROCESSING_PHASES, PhaseTimer
 from watchdog.net.worker_process import FunctionWorkerProcess
 
 UNKNOWN_MCP_PROTOCOL_ERA = ""
-MAX_MCP_DISCOVERY_HANG_CHECK_DELAY_S = 1.0
+MAX_INITIALIZE_WAIT_AFTER_UNANSWERED_DISCOVERY_S = 1.0
 """Time to respond to `initialize` after `server/discover` got no response, until another process is tried."""
 
 
@@ -54,7 +54,7 @@ class McpSessionRunner:
     now: int
     """In ms since the epoch."""
 
-    async def run(self, result: McpSessionResult) -> None:
+    async def run_mcp_session_into_result(self, result: McpSessionResult) -> None:
         """Carries out the plan and fills in `result`. Raises ProbeError. The caller enforces the timeout."""
         started = perf_counter()
         async with connect_mcp_client(
@@ -72,7 +72,7 @@ class McpSessionRunner:
                 await client.list_tools_into_result()
             if tool_call := self.plan.choose_tool_call([*result.tools, *result.callable_tools]):
                 with measure_phase_and_tag_errors(self.phase_timer, "call"):
-                    await client.call_tool(*tool_call, self._make_tool_progress_callback(result))
+                    await client.call_tool_into_result(*tool_call, self._make_tool_progress_callback(result))
             if self.plan.resource_uri:
                 with measure_phase_and_tag_errors(self.phase_timer, "read"):
                     await client.read_resource_into_result(self.plan.resource_uri)
@@ -82,7 +82,7 @@ class McpSessionRunner:
 
     @staticmethod
     def _make_tool_progress_callback(result: McpSessionResult) -> ProgressFnT:
-        async def record(progress: float, total: float | None, message: str | None) -> None:
+        async def record_tool_progress_in_facts(progress: float, total: float | None, message: str | None) -> None:
             of_total = "" if total is None else f" of {total:g}"
             detail = (
                 f": {truncate_with_ellipsis(truncate_to_single_line(message), MAX_MCP_LOG_MESSAGE_CHARS)}"
@@ -91,7 +91,7 @@ class McpSessionRunner:
             )
             result.facts["progress"] = f"{progress:g}{of_total}{detail}"
 
-        return record
+        return record_tool_progress_in_facts
 
 
 @asynccontextmanager
@@ -192,17 +192,17 @@ async def _negotiate_mcp_or_raise_if_discovery_blocks(
     of the server responds to `initialize`: it handles one request at a time, and never ends one that it does not know.
     A server that is slow looks the same, so its process is left to negotiate until the other one has responded."""
     check_after_s = _compute_mcp_discovery_timeout_s(remaining_s) + min(
-        MAX_MCP_DISCOVERY_HANG_CHECK_DELAY_S, remaining_s / 8
+        MAX_INITIALIZE_WAIT_AFTER_UNANSWERED_DISCOVERY_S, remaining_s / 8
     )
 
-    async def check_blocked() -> None:
+    async def cancel_negotiation_if_discovery_blocks() -> None:
         await anyio.sleep(check_after_s)
         if await _try_mcp_initialize_in_new_process(command, remaining_s - check_after_s):
             negotiation.cancel()
 
     with anyio.CancelScope() as negotiation:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(check_blocked)
+            tasks.start_soon(cancel_negotiation_if_discovery_blocks)
             await client.negotiate(
                 UNKNOWN_MCP_PROTOCOL_ERA, remaining_s / 2, _compute_mcp_discovery_timeout_s(remaining_s)
             )

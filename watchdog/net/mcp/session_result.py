@@ -72,7 +72,7 @@ class McpSessionResult:
         """A copy that can be pickled."""
         return replace(self, build_server_output_evidence=Evidence)
 
-    def unpack_large_results(self) -> McpSessionResult:
+    def with_large_results_unpacked(self) -> McpSessionResult:
         """With the whole of its large results. May take long."""
         whole = replace(self, tools=[*self.tools], large_results=[])
         for large in self.large_results:

@@ -211,7 +211,7 @@ class McpStdioTransport:
         if self._writers:
             self._writers[0].close()
         if not await self._has_process_exited_within(exit_timeout_s):
-            self.process.terminate()
+            self.process.send_sigterm()
             await self._has_process_exited_within(exit_timeout_s)
 
     def close(self) -> None:

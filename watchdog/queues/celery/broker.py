@@ -100,7 +100,7 @@ class CeleryQueueConfig(QueueSystemConfig):
 
         timeout_s -= await _acquire_celery_broker_thread(timeout_s / 2)
 
-        def run() -> T:
+        def call_work_with_broker_connection() -> T:
             try:
                 app = _create_celery_app(url, timeout_s)
                 with app.connection_for_write() as connection:
@@ -113,7 +113,7 @@ class CeleryQueueConfig(QueueSystemConfig):
         try:
             async with asyncio.timeout(timeout_s):
                 with translate_redis_errors():
-                    return await run_in_daemon_thread(run, f"call {self.target}")
+                    return await run_in_daemon_thread(call_work_with_broker_connection, f"call {self.target}")
         except TimeoutError:
             raise build_broker_unreachable_error(
                 f"the broker did not respond within {round(timeout_s, 1):g} s"
@@ -191,7 +191,7 @@ def try_remove_celery_message(connection: Any, queue: str, task_id: str) -> bool
     return any(removed)
 
 
-def check_celery_task_worker_gone(app: Any, connection: Any, task_id: str, worker: str) -> bool:
+def is_celery_task_worker_gone(app: Any, connection: Any, task_id: str, worker: str) -> bool:
     """Whether no worker runs a task any more that `worker` started.
 
     A worker that responds without listing the task was restarted. One that does not respond may be busy: without child

@@ -26,8 +26,8 @@ from watchdog.queues.base import (
 )
 from watchdog.queues.celery.broker import (
     CeleryQueueConfig,
-    check_celery_task_worker_gone,
     fetch_celery_waiting_stats,
+    is_celery_task_worker_gone,
     read_whether_celery_task_waits,
     try_remove_celery_message,
 )
@@ -156,7 +156,7 @@ class _CeleryCanaryConnection:
         if monotonic() - checked_at >= CELERY_WORKER_CHECK_INTERVAL_S:
             with suppress(ProbeError):  # without the right to ask, workers are taken to live
                 dropped = await self._run_with_broker_connection(
-                    lambda app, connection: check_celery_task_worker_gone(app, connection, task_id, worker)
+                    lambda app, connection: is_celery_task_worker_gone(app, connection, task_id, worker)
                 )
             self._drop_checks[task_id] = monotonic(), dropped
         return dropped

@@ -18,7 +18,9 @@ NUMBER_BY_WEEKDAY_OR_MONTH_NAME = {
 CELERY_CRON_FIELD_BOUNDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
 
 
-def celery_crontab_to_cron_expression(minute: Any, hour: Any, day: Any, month: Any, weekday: Any) -> str:
+def celery_crontab_to_possibly_invalid_cron_expression(
+    minute: Any, hour: Any, day: Any, month: Any, weekday: Any
+) -> str:
     """A Celery crontab as a cron expression.
 
     With both a day of the month and a weekday, cron runs on days that match either, Celery on days that match both.

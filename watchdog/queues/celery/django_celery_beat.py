@@ -10,7 +10,7 @@ from watchdog.domain.observations import JobSourceSnapshot, ScheduledJobFacts, S
 from watchdog.net.errors import ProbeError
 from watchdog.queues.celery.crontab import (
     MAX_CELERY_SCHEDULES,
-    celery_crontab_to_cron_expression,
+    celery_crontab_to_possibly_invalid_cron_expression,
     to_plausible_job_interval_ms,
 )
 from watchdog.queues.clients.timestamps import parse_database_timestamp_ms
@@ -93,7 +93,7 @@ def _build_celery_beat_job_facts(row: Row[Any], default_zone: str, now: int) -> 
         if row.event is not None
         else ""
         if row.minute is None
-        else celery_crontab_to_cron_expression(*crontab),
+        else celery_crontab_to_possibly_invalid_cron_expression(*crontab),
         every=to_plausible_job_interval_ms(row.every * MS_BY_CELERY_BEAT_PERIOD.get(row.period, 0))
         if isinstance(row.every, int)
         else None,

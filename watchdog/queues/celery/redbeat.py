@@ -13,7 +13,7 @@ from watchdog.domain.observations import JobSourceSnapshot, ScheduledJobFacts, S
 from watchdog.domain.timestamps import parse_positive_ms, to_epoch_ms
 from watchdog.queues.celery.crontab import (
     MAX_CELERY_SCHEDULES,
-    celery_crontab_to_cron_expression,
+    celery_crontab_to_possibly_invalid_cron_expression,
     to_plausible_job_interval_ms,
 )
 from watchdog.queues.clients.redis import parse_redis_time_ms
@@ -21,7 +21,7 @@ from watchdog.queues.clients.redis import parse_redis_time_ms
 MAX_REDBEAT_DEFINITION_CHARS = 20_000
 """Longer definitions are not read: they contain the task's arguments."""
 REDBEAT_READ_BATCH_SIZE = 100
-REDBEAT_DATETIME_FIELDS = ("year", "month", "day", "hour", "minute", "second")
+REDBEAT_DATETIME_COMPONENT_KEYS = ("year", "month", "day", "hour", "minute", "second")
 REDBEAT_CRONTAB_FIELDS = ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
 
 
@@ -42,7 +42,7 @@ async def read_redbeat_jobs(client: Any, prefix: str, facts: dict[str, Json]) ->
         for start in range(0, len(entries), REDBEAT_READ_BATCH_SIZE)
         for hash_fields in await _read_redbeat_definitions(client, entries[start : start + REDBEAT_READ_BATCH_SIZE])
     ]
-    runs = [_parse_last_redbeat_run(meta.get("last_run_at")) for _, meta in hashes]
+    runs = [_parse_last_redbeat_run_start_and_timezone(meta.get("last_run_at")) for _, meta in hashes]
     zone = max((run for run in runs if run.zone), default=NO_REDBEAT_JOB_RUN).zone
     names = [key.removeprefix(prefix)[:200] for key, _ in entries]
     jobs: list[ScheduledJobFacts] = []
@@ -109,7 +109,7 @@ def _build_redbeat_job_facts(
     crontab = [schedule.get(field, "*") for field in REDBEAT_CRONTAB_FIELDS]
     return ScheduledJobFacts(
         name,
-        cron=celery_crontab_to_cron_expression(*crontab) if zone and is_crontab else "",
+        cron=celery_crontab_to_possibly_invalid_cron_expression(*crontab) if zone and is_crontab else "",
         every=to_plausible_job_interval_ms(every * 1000) if isinstance(every, int | float) else None,
         timezone=zone or "UTC",
         enabled=definition.get("enabled") is not False,
@@ -130,13 +130,13 @@ class _RedbeatJobRun(NamedTuple):
 NO_REDBEAT_JOB_RUN = _RedbeatJobRun(0, "")
 
 
-def _parse_last_redbeat_run(value: Any) -> _RedbeatJobRun:
+def _parse_last_redbeat_run_start_and_timezone(value: Any) -> _RedbeatJobRun:
     if not isinstance(value, dict):
         return NO_REDBEAT_JOB_RUN
     name = value.get("timezone", "UTC")
     try:
         zone: tzinfo = ZoneInfo(name) if isinstance(name, str) else timezone(timedelta(seconds=name))
-        year, month, day, hour, minute, second = (value[part] for part in REDBEAT_DATETIME_FIELDS)
+        year, month, day, hour, minute, second = (value[part] for part in REDBEAT_DATETIME_COMPONENT_KEYS)
         started_at = to_epoch_ms(datetime(year, month, day, hour, minute, second, tzinfo=zone))
     except (KeyError, TypeError, ValueError, OverflowError, OSError, RecursionError):
         return NO_REDBEAT_JOB_RUN

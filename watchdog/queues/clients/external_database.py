@@ -178,14 +178,14 @@ async def run_external_database_transaction(
         )
     aborters: list[ConnectionAborter] = []
 
-    def run() -> T:
+    def run_work_in_transaction() -> T:
         with database.open_transaction(address, aborters.append) as connection:
             return work(connection)
 
-    context.phase_timer.start_phase("query")
+    context.phase_timer.start_nestable_phase("query")
     try:
         async with asyncio.timeout(EXTERNAL_DATABASE_TRANSACTION_TIMEOUT_S):
-            result = await run_in_daemon_thread(run, f"query {database.display_name}")
+            result = await run_in_daemon_thread(run_work_in_transaction, f"query {database.display_name}")
     except (TimeoutError, asyncio.CancelledError) as e:
         for abort in aborters:
             with suppress(Exception):  # the connection may have ended by itself
@@ -218,7 +218,7 @@ async def execute_external_database_update(
     untyped = [sa.bindparam(name, value, sa.types.NullType()) for name, value in parameters.items()]
     prepared = sa.text(statement).bindparams(*untyped)
 
-    def update(connection: Connection) -> int:
+    def execute_update_limited_to_max_rows(connection: Connection) -> int:
         changed = max(connection.execute(prepared).rowcount, 0)
         if changed > max_rows:
             message = (
@@ -229,4 +229,4 @@ async def execute_external_database_update(
             connection.rollback()
         return changed
 
-    return await run_external_database_transaction(database, context, update)
+    return await run_external_database_transaction(database, context, execute_update_limited_to_max_rows)

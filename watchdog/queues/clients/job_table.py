@@ -28,7 +28,7 @@ def _validate_table_name(text: str) -> str:
 SqlTableName = Annotated[str, AfterValidator(_validate_table_name)]
 
 
-class TableJobSource(JobSource):
+class DatabaseTableJobSourceBase(JobSource):
     """Jobs in a table. The role needs only SELECT on the table."""
 
     url: ExternalDatabaseUrl

@@ -85,7 +85,7 @@ async def open_postgres_queue_session(
     import psycopg
 
     address = await connect_once_to_find_reachable_address(context, driver.host, driver.port)
-    context.phase_timer.start_phase("connect")
+    context.phase_timer.start_nestable_phase("connect")
     try:
         connection = await psycopg.AsyncConnection.connect(
             driver.url,

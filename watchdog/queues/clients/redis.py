@@ -107,7 +107,7 @@ def _create_address_pinned_redis_connection_class(connection_class: Any, address
     return PinnedConnection
 
 
-class BoundedRedisReader:
+class RedisReaderWithConnectionByteLimit:
     """An asyncio.StreamReader that raises ProbeError once a connection has read more than any queue should hold.
 
     It also gives other tasks their turn while a large response is parsed.
@@ -149,7 +149,7 @@ def _build_redis_response_too_large_error() -> ProbeError:
 
 
 async def _install_bounded_reader(connection: Any) -> None:
-    connection._reader = BoundedRedisReader(connection._reader)
+    connection._reader = RedisReaderWithConnectionByteLimit(connection._reader)
     await connection.on_connect()
 
 

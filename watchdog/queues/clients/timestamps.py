@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
 
 
-class ColumnTimestampFormat(NamedTuple):
+class ColumnTimestampRepresentationAndZone(NamedTuple):
     """How a column stores times."""
 
     representation: str
@@ -25,7 +25,9 @@ class ColumnTimestampFormat(NamedTuple):
     timezone_aware: bool = False
 
     @classmethod
-    def from_column_type(cls, column_type: Any, column: str, dialect: str, default_zone: str) -> ColumnTimestampFormat:
+    def from_column_type(
+        cls, column_type: Any, column: str, dialect: str, default_zone: str
+    ) -> ColumnTimestampRepresentationAndZone:
         """Raises ProbeError for a type that stores no times."""
         import sqlalchemy as sa
 

@@ -42,13 +42,13 @@ from watchdog.store.read.acts import build_acknowledgement_from_row
 from watchdog.store.read.closures import build_closure_from_row
 from watchdog.store.read.flapping import (
     list_newest_incidents_of_alert,
-    list_replaced_incidents,
+    list_other_notified_incidents_of_same_flapping,
     load_active_flapping_by_incident,
     load_flapping_of_incident,
 )
 from watchdog.store.read.generation_results import build_results_as_of_clock_generation_subquery, result_generation
 from watchdog.store.read.job_runs import list_job_runs
-from watchdog.store.read.muted_incidents import list_names_of_muted_probes
+from watchdog.store.read.muted_incidents import list_names_of_probes_muted_by_incidents
 from watchdog.store.read.notification_holds import load_notification_holds
 from watchdog.store.tables import (
     RESULT_COLUMNS,
@@ -100,7 +100,7 @@ def load_alert_message_context(
     main_incident = main_incident or notification.incident
     row = connection.execute(INCIDENTS_WITH_PROBE_INFO_QUERY.where(incidents.c.id == main_incident)).one()
     probe = codec.decode_probe_info(row.probe, row.info)
-    recent_rows = _load_recent_rows(connection, row.probe)
+    recent_rows = _load_rows_of_recent_runs(connection, row.probe)
     last_good, first_bad = _load_last_good_and_first_bad_row(connection, row)
     results_with_facts = _build_results_oldest_first(
         connection, recent_rows if row.rule == preference.ALERT_RULE_NAME else recent_rows[:1]
@@ -133,23 +133,23 @@ def load_alert_message_context(
         previous_cause=previous_cause,
         members=members,
         shared_cause=_load_shared_cause_text(connection, notification, members) if members else "",
-        group_labels=_load_group_labels(connection, notification),
+        group_labels=_load_group_labels_of_notification(connection, notification),
         raises_severity=raises_severity,
-        muted_probe_names=list_names_of_muted_probes(connection, named_incidents or [row.id]),
+        muted_probe_names=list_names_of_probes_muted_by_incidents(connection, named_incidents or [row.id]),
         holds=load_notification_holds(connection, named_incidents or [row.id], now),
         escalated_after_ms=_load_escalated_after_ms(connection, row.id, notification.destination),
     )
-    return _add_flapping(connection, context, row, notification)
+    return _add_flapping_to_message_context(connection, context, row, notification)
 
 
-def _load_recent_rows(connection: sa.Connection, probe: int) -> Sequence[Any]:
+def _load_rows_of_recent_runs(connection: sa.Connection, probe: int) -> Sequence[Any]:
     """Of the runs that took place, newest first."""
     of_probe = (newest_results.c.probe == probe, newest_results.c.outcome != Outcome.MISSED)
     newest_first = sa.select(newest_results).where(*of_probe).order_by(newest_results.c.slot.desc())
     return connection.execute(newest_first.limit(MAX_RECENT_RUNS_IN_ALERT)).all()
 
 
-def _add_flapping(
+def _add_flapping_to_message_context(
     connection: sa.Connection, context: AlertMessageContext, row: Any, notification: Notification
 ) -> AlertMessageContext:
     """`row`: of the incident."""
@@ -162,7 +162,9 @@ def _add_flapping(
         flapping=flapping,
         flapping_incidents=tuple(map(build_incident_from_row, reversed(newest))),
         replaced_incidents=tuple(
-            list_replaced_incidents(connection, row.id, notification.incident, notification.destination)
+            list_other_notified_incidents_of_same_flapping(
+                connection, row.id, notification.incident, notification.destination
+            )
         ),
     )
 
@@ -238,7 +240,7 @@ def _load_shared_cause_text(
     return format_display_name_of_shared_cause(cause, [member.probe.target for member in members])
 
 
-def _load_group_labels(connection: sa.Connection, notification: Notification) -> dict[str, str] | None:
+def _load_group_labels_of_notification(connection: sa.Connection, notification: Notification) -> dict[str, str] | None:
     """None for a message that others are merged into."""
     is_group = _build_group_of_notification_conditions(notification)
     labels = connection.execute(sa.select(incident_groups.c.labels).where(*is_group)).scalar()

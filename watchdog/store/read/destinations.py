@@ -11,7 +11,7 @@ from watchdog.domain.membership import describe_process_config_revisions
 from watchdog.domain.model import DeliveryState
 from watchdog.domain.rules import service
 from watchdog.domain.rules.service import WatchdogFaultFacts
-from watchdog.store.outbox_filters import build_held_back_outbox_filter
+from watchdog.store.outbox_filters import build_waits_for_pace_or_group_outbox_filter
 from watchdog.store.read.members import load_live_watchdog_processes
 from watchdog.store.tables import (
     failing_destinations,
@@ -85,7 +85,7 @@ def load_stuck_destinations(connection: sa.Connection, now: int) -> set[str]:
         for name, facts in load_failing_destinations(connection).items()
         if facts.failing_since is not None and facts.failing_since <= long_ago
     }
-    is_overdue = (outbox_is_waiting, outbox.c.due_at <= long_ago, ~build_held_back_outbox_filter(now, ()))
+    is_overdue = (outbox_is_waiting, outbox.c.due_at <= long_ago, ~build_waits_for_pace_or_group_outbox_filter(now, ()))
     overdue = sa.select(outbox.c.destination).where(*is_overdue).distinct()
     return failing | set(connection.execute(overdue).scalars())
 

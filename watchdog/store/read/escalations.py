@@ -7,7 +7,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from watchdog.domain.escalation import EscalationDecision
-from watchdog.domain.routing import DestinationEscalation
+from watchdog.domain.routing import DestinationEscalationStep
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.read.follow_ups import decide_escalations, load_follow_up_facts
 from watchdog.store.tables import incidents, outbox
@@ -16,7 +16,7 @@ from watchdog.store.tables import incidents, outbox
 class IncidentEscalation(NamedTuple):
     """A step that leads to a destination, and what became of it."""
 
-    escalation: DestinationEscalation
+    escalation: DestinationEscalationStep
     decision: EscalationDecision
     """As of now."""
     escalated_at: int | None

@@ -27,7 +27,7 @@ _is_of_incident = flapping_incidents.c.incident == incidents.c.id
 _is_flapping_of_incident = flapping_alerts.c.id == flapping_incidents.c.flapping
 
 
-def add_flapping_columns(incidents_query: sa.Select[Any]) -> sa.Select[Any]:
+def add_flapping_columns_to_incidents_query(incidents_query: sa.Select[Any]) -> sa.Select[Any]:
     """What `build_alert_flapping_from_row` needs, for a query on the table incidents."""
     return (
         incidents_query.outerjoin(flapping_incidents, _is_of_incident)
@@ -66,7 +66,9 @@ def list_newest_incidents_of_alert(connection: sa.Connection, incident: Any, sin
     return connection.execute(query.limit(limit)).all()
 
 
-def list_replaced_incidents(connection: sa.Connection, incident: str, lead: str, destination: str) -> list[str]:
+def list_other_notified_incidents_of_same_flapping(
+    connection: sa.Connection, incident: str, lead: str, destination: str
+) -> list[str]:
     """Other incidents from the same flapping of the alert that a message notified a destination of. `lead`:
     the first incident of the message."""
     other = flapping_incidents.alias()

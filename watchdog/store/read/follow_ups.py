@@ -15,14 +15,14 @@ from watchdog.domain.model import LOCAL_LOCATION_NAME, DeliveryState, IncidentEv
 from watchdog.domain.notification import HELD_BACK_DELIVERY_STATES, MESSAGE_EDIT_EVENTS
 from watchdog.domain.pausing import Pause
 from watchdog.domain.registered_probe import RegisteredProbe
-from watchdog.domain.routing import DestinationEscalation
+from watchdog.domain.routing import DestinationEscalationStep
 from watchdog.domain.rules import service
 from watchdog.store.act_tables import acts, silence_is_in_effect, silenced_incidents, silences
 from watchdog.store.follow_up_tables import incident_follow_ups
 from watchdog.store.read.acts import load_pauses_in_effect
 from watchdog.store.read.flapping import load_active_flapping_by_incident, load_severities_of_flapping_notices
 from watchdog.store.read.maintenance import load_maintenance_ends_by_probe
-from watchdog.store.read.muted_incidents import load_held_back_incidents
+from watchdog.store.read.muted_incidents import load_ids_of_held_back_incidents
 from watchdog.store.read.registered_probes import load_active_probes
 from watchdog.store.tables import incidents, outbox
 
@@ -42,7 +42,7 @@ class MessageHistory:
 
 
 @dataclass(slots=True)
-class DestinationHistory:
+class IncidentHistoryAtDestination:
     """What a destination was sent about an incident."""
 
     lead_incident: str
@@ -56,7 +56,7 @@ class DestinationHistory:
 class NotificationHistories:
     """What was sent about incidents."""
 
-    destinations: dict[str, dict[str, DestinationHistory]] = field(default_factory=lambda: defaultdict(dict))
+    destinations: dict[str, dict[str, IncidentHistoryAtDestination]] = field(default_factory=lambda: defaultdict(dict))
     """By incident and destination."""
     messages: dict[tuple[str, str], MessageHistory] = field(default_factory=lambda: defaultdict(MessageHistory))
     """By the first incident of the group, and destination."""
@@ -82,7 +82,7 @@ class FollowUpFacts:
     now: int
 
 
-def list_due_follow_ups(connection: sa.Connection, now: int) -> list[str]:
+def list_incidents_with_due_follow_ups(connection: sa.Connection, now: int) -> list[str]:
     """The incidents of which reminders and escalation are decided now, at most MAX_FOLLOW_UPS_PER_TRANSACTION."""
     query = sa.select(incident_follow_ups.c.incident).where(incident_follow_ups.c.decide_at <= now)
     ordered = query.order_by(incident_follow_ups.c.decide_at, incident_follow_ups.c.incident)
@@ -114,7 +114,7 @@ def load_notification_histories(connection: sa.Connection, ids: Collection[str],
 def _add_notifications_of_one_kind(histories: NotificationHistories, row: Any) -> None:
     """`row`: the notifications of an incident at a destination that have one event and state."""
     by_destination = histories.destinations[row.incident]
-    history = by_destination.setdefault(row.destination, DestinationHistory(row.lead_incident, row.last_seq))
+    history = by_destination.setdefault(row.destination, IncidentHistoryAtDestination(row.lead_incident, row.last_seq))
     history.last_seq = max(history.last_seq, row.last_seq)
     message, event = histories.messages[row.lead_incident, row.destination], IncidentEvent(row.event)
     history.is_notified |= row.state not in HELD_BACK_DELIVERY_STATES and event not in MESSAGE_EDIT_EVENTS
@@ -150,7 +150,7 @@ def load_follow_up_facts(connection: sa.Connection, rows: Collection[Any], now: 
         silenced=load_silenced_incidents(connection, ids),
         paused=load_pauses_in_effect(connection, probes),
         maintenance_ends=load_maintenance_ends_by_probe(connection, now, probes),
-        held_back=load_held_back_incidents(connection, ids),
+        held_back=load_ids_of_held_back_incidents(connection, ids),
         flapping=flapping,
         flapping_notices=load_severities_of_flapping_notices(connection, flapping, now).keys(),
         unacknowledged_at=load_unacknowledged_times(connection, ids),
@@ -158,7 +158,9 @@ def load_follow_up_facts(connection: sa.Connection, rows: Collection[Any], now: 
     )
 
 
-def decide_escalations(incident: Any, facts: FollowUpFacts) -> list[tuple[DestinationEscalation, EscalationDecision]]:
+def decide_escalations(
+    incident: Any, facts: FollowUpFacts
+) -> list[tuple[DestinationEscalationStep, EscalationDecision]]:
     """For each destination of each step of the routes that apply now. `incident`: its row. None for a probe that is
     retired, or that an earlier version registered."""
     registered = facts.registered.get(incident.probe)

@@ -16,7 +16,7 @@ from watchdog.domain.uptime_clock import DowntimeGap
 from watchdog.store.act_tables import pause_is_in_effect, pauses
 from watchdog.store.codec import OUTCOMES_BY_VALUE, decode_nullable_json
 from watchdog.store.listings import build_results_with_listings_from_rows
-from watchdog.store.read.status import JUDGED_OUTCOMES, RESULT_ROW_COLUMNS, ResultRow, result_row_from_columns
+from watchdog.store.read.status import OUTCOMES_WITH_VERDICT, RESULT_ROW_COLUMNS, ResultRow, result_row_from_columns
 from watchdog.store.tables import (
     RESULT_COLUMNS,
     check_ins,
@@ -127,7 +127,7 @@ def count_judged_results_between(connection: Connection, probe: int, start: int,
     """A probe's stored results with slots in [start, end) that passed or failed."""
     inside = (effective_results.c.probe == probe, effective_results.c.slot >= start, effective_results.c.slot < end)
     query = sa.select(sa.func.count()).select_from(effective_results)
-    return connection.execute(query.where(*inside, effective_results.c.outcome.in_(JUDGED_OUTCOMES))).scalar_one()
+    return connection.execute(query.where(*inside, effective_results.c.outcome.in_(OUTCOMES_WITH_VERDICT))).scalar_one()
 
 
 def load_days_with_judged_results(
@@ -165,7 +165,7 @@ _DAYS_WITH_JUDGED_ROLLUPS_QUERY = _build_days_with_data_query(
     rollups, rollups.c.hour, rollups.c.passed + rollups.c.failed > 0
 )
 _DAYS_WITH_JUDGED_RESULTS_QUERY = _build_days_with_data_query(
-    effective_results, effective_results.c.slot, effective_results.c.outcome.in_(JUDGED_OUTCOMES)
+    effective_results, effective_results.c.slot, effective_results.c.outcome.in_(OUTCOMES_WITH_VERDICT)
 )
 
 

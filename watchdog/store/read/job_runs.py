@@ -33,7 +33,7 @@ def list_job_runs(
     return _load_runs_from_stored_listings(connection, probe, job_name, limit, listings)
 
 
-def list_check_in_runs(
+def load_check_in_runs_by_probe_id(
     connection: sa.Connection, probes: Iterable[ProbeInfo], limit: int
 ) -> dict[int, list[RunSummary]]:
     """The newest runs of the jobs that check in, by database id; without the probes that observe something else."""

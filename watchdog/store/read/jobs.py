@@ -204,7 +204,7 @@ def _build_listed_job_summaries(source: NewestJobSourceListing) -> Iterator[JobS
             continue
         reason, message, rule = verdict.reason, verdict.message, job.ALERT_RULE_NAME
         if not reason:
-            reason, message = unreadable_schedule.find_unjudged_job_problem(facts, limits)
+            reason, message = unreadable_schedule.find_unjudged_job_reason_and_message(facts, limits)
             rule = unreadable_schedule.ALERT_RULE_NAME if reason else rule
         yield JobSummary(
             probe=probe,

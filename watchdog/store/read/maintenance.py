@@ -153,7 +153,7 @@ def load_maintenance_window(connection: sa.Connection, window: str) -> Maintenan
     return None if row is None else build_maintenance_window_from_row(row)
 
 
-def build_in_maintenance_filter(probe: sa.ColumnElement[int], now: int) -> sa.ColumnElement[bool]:
+def build_probe_in_maintenance_filter(probe: sa.ColumnElement[int], now: int) -> sa.ColumnElement[bool]:
     """Whether the probe of a column is in maintenance."""
     is_now = maintenance_periods.c.starts_at <= now, maintenance_periods.c.ends_at > now
     return sa.exists().where(maintenance_periods.c.probe == probe, *is_now, is_of_current_generation)

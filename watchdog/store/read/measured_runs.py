@@ -35,13 +35,13 @@ class MeasuredRun(NamedTuple):
         return decode_nullable_json(self.measurements_json) or {}
 
 
-_COLUMNS = [effective_results.c[name] for name in ("slot", "outcome", "message", "phases", "measurements")]
+_MEASURED_RUN_COLUMNS = [effective_results.c[name] for name in ("slot", "outcome", "message", "phases", "measurements")]
 
 
 def list_measured_runs(connection: Connection, probe: int, start: int, end: int) -> list[MeasuredRun]:
     """All runs with slots in [start, end), oldest first, without the slots that were missed."""
     inside = (effective_results.c.probe == probe, effective_results.c.slot >= start, effective_results.c.slot < end)
-    query = sa.select(*_COLUMNS).where(*inside, effective_results.c.outcome != Outcome.MISSED)
+    query = sa.select(*_MEASURED_RUN_COLUMNS).where(*inside, effective_results.c.outcome != Outcome.MISSED)
     return [_measured_run_from_row(row) for row in connection.execute(query.order_by(effective_results.c.slot))]
 
 
@@ -72,7 +72,9 @@ def _build_sampled_runs_query() -> sa.Select[Any]:
         .limit(1)
     )
     is_first = sa.and_(effective_results.c.probe == probe, effective_results.c.slot == first_slot.scalar_subquery())
-    return sa.select(*_COLUMNS).join_from(intervals, effective_results, is_first).order_by(intervals.c.start)
+    return (
+        sa.select(*_MEASURED_RUN_COLUMNS).join_from(intervals, effective_results, is_first).order_by(intervals.c.start)
+    )
 
 
 _SAMPLED_RUNS_QUERY = _build_sampled_runs_query()
@@ -84,7 +86,7 @@ def _build_first_runs_of_incidents_query() -> sa.Select[Any]:
     began = sa.select(since).where(incidents.c.probe == probe, since >= start, since < end).distinct()
     began_last = began.order_by(since.desc()).limit(MAX_INCIDENTS_IN_SAMPLE).subquery("began")
     is_first = sa.and_(effective_results.c.probe == probe, effective_results.c.slot == began_last.c.since)
-    query = sa.select(*_COLUMNS).join_from(began_last, effective_results, is_first)
+    query = sa.select(*_MEASURED_RUN_COLUMNS).join_from(began_last, effective_results, is_first)
     return query.where(effective_results.c.outcome != Outcome.MISSED)
 
 

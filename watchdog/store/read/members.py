@@ -26,7 +26,7 @@ def load_config_definition_digests(
 ) -> ConfigDefinitionDigestsByRevision:
     """What these revisions have."""
 
-    def load(table: sa.Table, name: str) -> dict[int, dict[str, str]]:
+    def load_definitions_by_revision(table: sa.Table, name: str) -> dict[int, dict[str, str]]:
         by_revision: dict[int, dict[str, str]] = {number: {} for number in numbers}
         query = sa.select(table.c.revision, table.c[name], table.c.definition).where(table.c.revision.in_(numbers))
         for revision, key, definition in connection.execute(query):
@@ -34,7 +34,8 @@ def load_config_definition_digests(
         return by_revision
 
     return ConfigDefinitionDigestsByRevision(
-        load(revision_probes, "probe_id"), load(revision_destinations, "destination")
+        load_definitions_by_revision(revision_probes, "probe_id"),
+        load_definitions_by_revision(revision_destinations, "destination"),
     )
 
 

@@ -14,7 +14,7 @@ from watchdog.store.flapping_tables import flapping_incidents
 from watchdog.store.outbox_filters import build_flapping_filter
 from watchdog.store.tables import incidents, messages, outbox, probes
 
-MAX_CLOCK_DIFFERENCE_MS = 1_000
+MAX_CLOCK_SKEW_BETWEEN_PROCESSES_MS = 1_000
 """Between the process that stored a notification and the one that sent it."""
 
 
@@ -76,7 +76,8 @@ def list_open_incidents_of_message(
     message about it is also about the incidents that were not sent."""
     listed = sa.select(outbox.c.incident).where(
         outbox.c.lead_incident == lead_incident, outbox.c.destination == destination,
-        outbox.c.state.not_in(HELD_BACK_DELIVERY_STATES), outbox.c.created_at <= shown_at + MAX_CLOCK_DIFFERENCE_MS,
+        outbox.c.state.not_in(HELD_BACK_DELIVERY_STATES),
+        outbox.c.created_at <= shown_at + MAX_CLOCK_SKEW_BETWEEN_PROCESSES_MS,
     )  # fmt: skip
     newer = flapping_incidents.alias()
     of_flapping_alert = (

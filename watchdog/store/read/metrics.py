@@ -16,7 +16,7 @@ from watchdog.domain.model import Outcome, ProbeInfo, Severity
 from watchdog.domain.rules.service import WATCHDOG_SELF_PROBE_KIND
 from watchdog.store.act_tables import pause_is_in_effect, pauses
 from watchdog.store.codec import decode_nullable_json, decode_probe_info
-from watchdog.store.read.status import JUDGED_OUTCOMES
+from watchdog.store.read.status import OUTCOMES_WITH_VERDICT
 from watchdog.store.tables import incidents, newest_results, probes
 
 MAX_RESULTS_SEARCHED_FOR_NEWEST_VERDICT = 10
@@ -62,7 +62,7 @@ def _build_metrics_query_of_newest_probe_runs() -> sa.Select[Any]:
         .limit(MAX_RESULTS_SEARCHED_FOR_NEWEST_VERDICT)
         .subquery("searched")
     )
-    verdict = sa.select(searched.c.outcome).where(searched.c.outcome.in_(JUDGED_OUTCOMES))
+    verdict = sa.select(searched.c.outcome).where(searched.c.outcome.in_(OUTCOMES_WITH_VERDICT))
     last_run_slot = sa.select(sa.func.max(searched.c.slot)).where(searched.c.outcome != Outcome.MISSED)
     measurements = _build_newest_results_of_probe_query("measurements").limit(1).scalar_subquery()
     phases = _build_newest_results_of_probe_query("phases").limit(1).scalar_subquery()

@@ -14,7 +14,7 @@ from watchdog.store.tables import incidents, probes
 MAX_INCIDENTS_PER_QUERY = 5_000
 """SQLite takes 32,766 parameters by default."""
 _muting_probe = probes.alias("muting_probe")
-MUTING_PROBE_NAME = (
+MUTING_PROBE_NAME_SUBQUERY = (
     sa.select(sa.func.max(_muting_probe.c.name))
     .where(_muting_probe.c.probe_id == muted_incidents.c.muting_probe_id)
     .correlate(muted_incidents)
@@ -29,7 +29,7 @@ def add_muting_columns(incidents_query: sa.Select[Any]) -> sa.Select[Any]:
     return incidents_query.outerjoin(muted_incidents, of_incident).add_columns(
         muted_incidents.c.state.label("muting_state"), muted_incidents.c.reason.label("muting_reason"),
         muted_incidents.c.since.label("muting_since"), muted_incidents.c.waits_until, muted_incidents.c.muting_probe_id,
-        muted_incidents.c.muting_incident, MUTING_PROBE_NAME.label("muting_probe_name"),
+        muted_incidents.c.muting_incident, MUTING_PROBE_NAME_SUBQUERY.label("muting_probe_name"),
     )  # fmt: skip
 
 
@@ -57,7 +57,9 @@ class MutedIncident(NamedTuple):
     """Its cause."""
 
 
-def list_names_of_muted_probes(connection: sa.Connection, muting_incidents: Iterable[str]) -> tuple[str, ...]:
+def list_names_of_probes_muted_by_incidents(
+    connection: sa.Connection, muting_incidents: Iterable[str]
+) -> tuple[str, ...]:
     """Of the open incidents that these mute: the name of the probe of each."""
     return tuple(muted.probe_name for muted in list_incidents_muted_by(connection, muting_incidents))
 
@@ -82,7 +84,7 @@ def list_incidents_muted_by(connection: sa.Connection, muting_incidents: Iterabl
     return sorted(muted, key=lambda each: (each.probe_name, each.id))
 
 
-def load_held_back_incidents(connection: sa.Connection, ids: Iterable[str]) -> set[str]:
+def load_ids_of_held_back_incidents(connection: sa.Connection, ids: Iterable[str]) -> set[str]:
     """Those of these incidents whose notifications wait or are muted."""
     held_back = connection.execute(sa.select(muted_incidents.c.incident)).scalars()
     return set(held_back).intersection(ids)

@@ -27,7 +27,7 @@ from watchdog.store.read.status import ProbeStatus, list_probe_statuses
 from watchdog.store.tables import effective_results, incidents, probes
 
 MAX_MUTING_DECISIONS_PER_TRANSACTION = 500
-RULES_OF_UNKNOWN_PROBES = [
+RULES_WITH_INCIDENT_HEALTH_STATE_UNKNOWN = [
     rule for rule, state in INCIDENT_HEALTH_STATE_BY_RULE.items() if state is HealthState.UNKNOWN
 ]
 RULES_OF_DOWN_PROBES = [rule for rule, state in INCIDENT_HEALTH_STATE_BY_RULE.items() if state is HealthState.DOWN]
@@ -35,7 +35,7 @@ _INCIDENT_COLUMNS = (
     *(incidents.c.id, incidents.c.probe, incidents.c.since, incidents.c.generation, incidents.c.clock_shift),
     incidents.c.resolved_at,
 )
-_MUTED_COLUMNS = (
+_MUTED_INCIDENT_COLUMNS = (
     *(muted_incidents.c.state, muted_incidents.c.waits_until),
     *(muted_incidents.c.muting_probe_id, muted_incidents.c.muting_incident),
 )
@@ -65,24 +65,30 @@ def list_due_muting_decisions(connection: sa.Connection, now: int) -> list[DueMu
         muting_probes.c.probe == incidents.c.probe,
         muting_probes.c.muting_probe_id == muted_incidents.c.muting_probe_id,
     )
-    columns = *_INCIDENT_COLUMNS, *_MUTED_COLUMNS, is_configured.label("is_configured")
+    columns = *_INCIDENT_COLUMNS, *_MUTED_INCIDENT_COLUMNS, is_configured.label("is_configured")
     query = sa.select(*columns).select_from(held_back_first)
     held_back = connection.execute(query.order_by(muted_incidents.c.since, incidents.c.id)).all()
     undecided = _drop_incidents_that_stay_muted(connection, held_back)
     undecided += _list_incidents_not_held_back_of_down_probes(connection)
-    due = decide_muting_of_incidents(connection, undecided, now)
-    not_reported = _load_probes_that_are_not_reported(connection, {each.probe for each in due}, now) if due else ()
+    due = decide_muting_and_select_due_decisions(connection, undecided, now)
+    not_reported = (
+        _load_ids_of_probes_paused_or_in_maintenance(connection, {each.probe for each in due}, now) if due else ()
+    )
     due = [each for each in due if each.decision.action is not MutingAction.SEND or each.probe not in not_reported]
     return due[:MAX_MUTING_DECISIONS_PER_TRANSACTION]
 
 
-def _load_probes_that_are_not_reported(connection: sa.Connection, ids: Collection[int], now: int) -> Collection[int]:
+def _load_ids_of_probes_paused_or_in_maintenance(
+    connection: sa.Connection, ids: Collection[int], now: int
+) -> Collection[int]:
     paused = load_pauses_in_effect(connection, ids)
     return paused.keys() | load_maintenance_ends_by_probe(connection, now, ids).keys()
 
 
-def decide_muting_of_incidents(connection: sa.Connection, rows: Sequence[Any], now: int) -> list[DueMutingDecision]:
-    """Of these, the decisions that change something. `rows`: as `load_incidents_to_decide` returns them."""
+def decide_muting_and_select_due_decisions(
+    connection: sa.Connection, rows: Sequence[Any], now: int
+) -> list[DueMutingDecision]:
+    """Of these, the decisions that change something. `rows`: as `load_incidents_for_muting_decision` returns them."""
     due = []
     statuses: dict[str, list[MutingProbeStatus]] = {}
     for start in range(0, len(rows), MAX_MUTING_DECISIONS_PER_TRANSACTION):
@@ -90,7 +96,9 @@ def decide_muting_of_incidents(connection: sa.Connection, rows: Sequence[Any], n
     for row in rows:
         state = None if row.state is None else MutingState(row.state)
         decision = _decide_muting_of_incident(row, state, statuses[row.id], now)
-        is_same = decision.action is MutingAction.MUTE and _find_incident(decision) == row.muting_incident
+        is_same = (
+            decision.action is MutingAction.MUTE and _get_muting_incident_of_decision(decision) == row.muting_incident
+        )
         if state is None:
             is_due = decision.action is MutingAction.MUTE
         elif state is MutingState.WAITING:
@@ -102,25 +110,25 @@ def decide_muting_of_incidents(connection: sa.Connection, rows: Sequence[Any], n
     return due
 
 
-def load_incidents_to_decide(
+def load_incidents_for_muting_decision(
     connection: sa.Connection, *conditions: sa.ColumnElement[bool], is_locking: bool = False
 ) -> Sequence[Any]:
     """Rows of incidents, with whether their notifications are held back. `is_locking`: those that no other transaction
     has locked; to wait for it could be a deadlock."""
-    query = sa.select(*_INCIDENT_COLUMNS, *_MUTED_COLUMNS).outerjoin(muted_incidents, _is_of_incident)
+    query = sa.select(*_INCIDENT_COLUMNS, *_MUTED_INCIDENT_COLUMNS).outerjoin(muted_incidents, _is_of_incident)
     if is_locking:
         query = query.with_for_update(of=incidents, skip_locked=True)
     return sorted(connection.execute(query.where(*conditions)), key=lambda row: row.id)
 
 
-def list_open_incidents_muted_by_probes(connection: sa.Connection, ids: Collection[int]) -> Sequence[Any]:
+def lock_and_list_incidents_not_yet_muted_by_probes(connection: sa.Connection, ids: Collection[int]) -> Sequence[Any]:
     """Those of other probes that these mute while they are down, and that are not muted yet. They are locked. Those
     that another transaction has locked are left to the background task."""
     muted = (
         sa.select(muting_probes.c.probe).join(_muting_probe, _is_muting_probe).where(_muting_probe.c.id.in_(list(ids)))
     )
     is_muted_yet = sa.func.coalesce(muted_incidents.c.state, MutingState.WAITING) == MutingState.MUTED
-    return load_incidents_to_decide(
+    return load_incidents_for_muting_decision(
         connection, incidents.c.probe.in_(muted), incidents.c.resolved_at.is_(None), ~is_muted_yet, is_locking=True
     )
 
@@ -180,7 +188,7 @@ def _decide_muting_of_incident(
     return decide_muting_of_muted_incident(statuses, row.muting_probe_id, is_open=is_open)
 
 
-def _find_incident(decision: MutingDecision) -> str:
+def _get_muting_incident_of_decision(decision: MutingDecision) -> str:
     return "" if decision.status is None else decision.status.incident
 
 
@@ -213,7 +221,7 @@ def _list_incidents_not_held_back_of_down_probes(connection: sa.Connection) -> l
         muting_incident.c.probe.not_in(sa.select(pauses.c.probe).where(pause_is_in_effect)),
     )  # fmt: skip
     return list(
-        load_incidents_to_decide(
+        load_incidents_for_muting_decision(
             connection, incidents.c.resolved_at.is_(None), muted_incidents.c.incident.is_(None), has_down_probe
         )
     )
@@ -237,7 +245,9 @@ def _build_muting_probe_status(
         name=pair.name,
         state=status.state,
         incident=status.open_incidents[0].id if is_down else "",
-        is_reported_unknown=any(each.rule in RULES_OF_UNKNOWN_PROBES for each in status.open_incidents),
+        is_reported_unknown=any(
+            each.rule in RULES_WITH_INCIDENT_HEALTH_STATE_UNKNOWN for each in status.open_incidents
+        ),
         has_passed=newest_good is not None and newest_good > (incident.generation, incident.since),
     )
 

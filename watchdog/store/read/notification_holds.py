@@ -19,7 +19,7 @@ from watchdog.store.maintenance_tables import (
 from watchdog.store.muting_tables import muted_incidents
 from watchdog.store.read.acts import build_silence_from_row
 from watchdog.store.read.maintenance import build_maintenance_window_from_row, is_of_current_generation
-from watchdog.store.read.muted_incidents import MUTING_PROBE_NAME
+from watchdog.store.read.muted_incidents import MUTING_PROBE_NAME_SUBQUERY
 from watchdog.store.tables import incidents
 
 
@@ -29,17 +29,19 @@ def load_notification_holds(
     """The holds of those of these incidents that are open: for each, the longest of each kind. If the alert of one
     flaps, also the silences of the incident of the alert that is open now, as if they were its own: only these cause an
     edit when they end."""
-    replaced = _load_replaced_while_flapping(connection, ids)
+    replaced = _load_replaced_incident_by_open_flapping_incident(connection, ids)
     holds = (
-        *_list_silences(connection, [*ids, *replaced], now),
-        *_list_muting(connection, ids),
-        *_list_maintenance(connection, ids, now),
+        *_iter_silence_holds(connection, [*ids, *replaced], now),
+        *_iter_muting_holds(connection, ids),
+        *_iter_maintenance_holds(connection, ids, now),
     )
     stated = (hold._replace(incident=replaced.get(hold.incident, hold.incident)) for hold in holds)
     return tuple({(hold.incident, hold.kind): hold for hold in stated}.values())
 
 
-def _load_replaced_while_flapping(connection: sa.Connection, ids: Collection[str]) -> dict[str, str]:
+def _load_replaced_incident_by_open_flapping_incident(
+    connection: sa.Connection, ids: Collection[str]
+) -> dict[str, str]:
     """By other incident that is open: which of these it replaces, because their alert flaps."""
     other = flapping_incidents.alias()
     is_active = flapping_alerts.c.id == flapping_incidents.c.flapping, alert_is_flapping
@@ -50,7 +52,7 @@ def _load_replaced_while_flapping(connection: sa.Connection, ids: Collection[str
     return {id: replaced for id, replaced in connection.execute(query) if id not in ids}
 
 
-def _list_silences(connection: sa.Connection, ids: Collection[str], now: int) -> Iterator[NotificationHold]:
+def _iter_silence_holds(connection: sa.Connection, ids: Collection[str], now: int) -> Iterator[NotificationHold]:
     """By their end."""
     query = (
         sa.select(silences, incidents.c.id.label("incident_id"))
@@ -70,9 +72,11 @@ def _list_silences(connection: sa.Connection, ids: Collection[str], now: int) ->
         )
 
 
-def _list_muting(connection: sa.Connection, ids: Collection[str]) -> Iterator[NotificationHold]:
+def _iter_muting_holds(connection: sa.Connection, ids: Collection[str]) -> Iterator[NotificationHold]:
     query = (
-        sa.select(muted_incidents.c.incident, muted_incidents.c.muting_probe_id, MUTING_PROBE_NAME.label("name"))
+        sa.select(
+            muted_incidents.c.incident, muted_incidents.c.muting_probe_id, MUTING_PROBE_NAME_SUBQUERY.label("name")
+        )
         .join(incidents, incidents.c.id == muted_incidents.c.incident)
         .where(muted_incidents.c.state == MutingState.MUTED)
         .where(incidents.c.id.in_(ids), incidents.c.resolved_at.is_(None))
@@ -81,7 +85,7 @@ def _list_muting(connection: sa.Connection, ids: Collection[str]) -> Iterator[No
         yield NotificationHold(NotificationHoldKind.MUTING, row.incident, row.name or row.muting_probe_id)
 
 
-def _list_maintenance(connection: sa.Connection, ids: Collection[str], now: int) -> Iterator[NotificationHold]:
+def _iter_maintenance_holds(connection: sa.Connection, ids: Collection[str], now: int) -> Iterator[NotificationHold]:
     """By their end."""
     query = (
         sa.select(maintenance_windows, incidents.c.id.label("incident_id"))

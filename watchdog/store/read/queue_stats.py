@@ -12,7 +12,7 @@ from watchdog.domain.formatting import DAY_MS
 from watchdog.domain.measurements import QueueMeasurements
 from watchdog.domain.probe_state import (
     QUEUE_THRESHOLDS_STATE_KEY,
-    QueueThresholdRecord,
+    QueueThresholdStateRecord,
     queue_threshold_records_from_json,
 )
 from watchdog.domain.rules.missed_run import REQUESTED_RUN_MEASUREMENT_NAME
@@ -38,7 +38,7 @@ def build_queue_samples(runs: Iterable[MeasuredRun]) -> list[QueueSample]:
 
 def load_newest_queue_sample(connection: Connection, probe: int) -> QueueSample | None:
     """The newest run that read the queue; None: there is none in the last days before the newest result."""
-    row = connection.execute(_NEWEST_SAMPLE_QUERY, {"probe": probe}).one_or_none()
+    row = connection.execute(_NEWEST_QUEUE_SAMPLE_QUERY, {"probe": probe}).one_or_none()
     if row is None:
         return None
     return QueueSample(row.slot, QueueMeasurements.from_measurements(decode_nullable_json(row.measurements)))
@@ -57,10 +57,10 @@ def _build_newest_sample_query() -> sa.Select[Any]:
     return query.order_by(newest_results.c.slot.desc()).limit(1)
 
 
-_NEWEST_SAMPLE_QUERY = _build_newest_sample_query()
+_NEWEST_QUEUE_SAMPLE_QUERY = _build_newest_sample_query()
 
 
-def load_queue_threshold_records(connection: Connection, probe: int) -> dict[str, QueueThresholdRecord]:
+def load_queue_threshold_records(connection: Connection, probe: int) -> dict[str, QueueThresholdStateRecord]:
     """By rule."""
     query = sa.select(probe_state.c.value).where(
         probe_state.c.probe == probe, probe_state.c.key == QUEUE_THRESHOLDS_STATE_KEY

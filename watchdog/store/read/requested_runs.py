@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import sqlalchemy as sa
 
-from watchdog.domain.requested_runs import is_odd_slot
+from watchdog.domain.requested_runs import may_be_requested_run_slot
 from watchdog.domain.rules import missed_run
 from watchdog.store.act_tables import requested_runs
 from watchdog.store.codec import decode_nullable_json
@@ -14,7 +14,7 @@ from watchdog.store.read.history import StoredResultWithEvidence, load_results_w
 from watchdog.store.tables import effective_results
 
 
-def load_waiting_request(connection: sa.Connection, probe: int) -> int | None:
+def load_unclaimed_requested_run_slot(connection: sa.Connection, probe: int) -> int | None:
     """The slot that is requested for a probe and that no process has claimed yet. It may be too old to be claimed."""
     query = sa.select(requested_runs.c.slot).where(requested_runs.c.probe == probe)
     return connection.execute(query).scalar()
@@ -30,7 +30,7 @@ def load_requested_run_result(connection: sa.Connection, probe: int, slot: int) 
 
 def filter_slots_of_requested_runs(connection: sa.Connection, probe: int, slots: Collection[int]) -> set[int]:
     """Those of the slots of a probe whose runs people have requested, and which have a result."""
-    odd_slots = [slot for slot in slots if is_odd_slot(slot)]
+    odd_slots = [slot for slot in slots if may_be_requested_run_slot(slot)]
     if not odd_slots:  # the usual case
         return set()
     columns = effective_results.c.slot, effective_results.c.measurements

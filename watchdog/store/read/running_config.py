@@ -19,7 +19,7 @@ from watchdog.store.read.registered_probes import load_routing_table_of_config_r
 from watchdog.store.tables import incidents, members, outbox, probes, revision_probes, revisions
 
 
-def load_running_config(connection: sa.Connection, now: int) -> ComparableConfigSnapshot | None:
+def load_snapshot_of_running_config(connection: sa.Connection, now: int) -> ComparableConfigSnapshot | None:
     """The configuration of the live process with the highest revision; if none lives, of the one that ended last. None:
     no process is known."""
     process = _choose_process_whose_config_counts(load_watchdog_processes(connection), now)

@@ -9,7 +9,11 @@ import sqlalchemy as sa
 
 from watchdog.domain.maintenance_windows import MaintenanceWindow, describe_maintenance_mismatch
 from watchdog.domain.model import DeliveryState, IncidentEvent, ProbeInfo
-from watchdog.domain.selection import SelectedCounts, SelectionSummary, summarize_silence_selection
+from watchdog.domain.selection import (
+    SelectedCounts,
+    SelectedProbeCountAndWarnings,
+    count_probes_of_silence_with_warnings,
+)
 from watchdog.domain.silencing import Silence, SilenceMatcher
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.act_tables import silence_is_in_effect, silenced_incidents, silences
@@ -28,13 +32,13 @@ def load_active_probe_infos(connection: sa.Connection) -> dict[int, ProbeInfo]:
     return {row.id: decode_probe_info(row.id, row.info) for row in connection.execute(query)}
 
 
-def load_silence_selection(connection: sa.Connection, matcher: SilenceMatcher) -> SelectionSummary:
+def load_silence_selection_summary(connection: sa.Connection, matcher: SilenceMatcher) -> SelectedProbeCountAndWarnings:
     infos = load_active_probe_infos(connection)
     subjects: Mapping[int, set[str]] = {}
     if matcher.subject_pattern:
         selected = [id for id, info in infos.items() if not matcher.describe_mismatch_of_probe(info)]
         subjects = _load_known_subjects(connection, selected)
-    return summarize_silence_selection(matcher, infos.values(), subjects)
+    return count_probes_of_silence_with_warnings(matcher, infos.values(), subjects)
 
 
 def _load_known_subjects(connection: sa.Connection, probe_database_ids: Sequence[int]) -> Mapping[int, set[str]]:
@@ -66,7 +70,7 @@ def load_selected_counts_of_silences(
     compared = {id for matcher, ids in selected.items() if matcher.subject_pattern for id in ids}
     subjects = _load_known_subjects(connection, sorted(compared))
     probe_counts = {
-        matcher: summarize_silence_selection(matcher, [probes[id] for id in ids], subjects).probe_count
+        matcher: count_probes_of_silence_with_warnings(matcher, [probes[id] for id in ids], subjects).probe_count
         for matcher, ids in selected.items()
     }
     return {

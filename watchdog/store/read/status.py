@@ -34,7 +34,7 @@ from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.codec import OUTCOMES_BY_VALUE, decode_nullable_json, decode_probe_info
 from watchdog.store.read.acts import load_pauses_in_effect, load_silences_by_incident, load_silences_by_probe
 from watchdog.store.read.alert_context import INCIDENTS_WITH_PROBE_INFO_QUERY, build_incident_from_row
-from watchdog.store.read.flapping import add_flapping_columns, build_alert_flapping_from_row
+from watchdog.store.read.flapping import add_flapping_columns_to_incidents_query, build_alert_flapping_from_row
 from watchdog.store.read.maintenance import load_maintenance_ends_by_probe
 from watchdog.store.read.muted_incidents import add_muting_columns, build_incident_muting_from_row
 from watchdog.store.read.pending_findings import (
@@ -55,7 +55,7 @@ from watchdog.store.tables import (
     watermarks,
 )
 
-JUDGED_OUTCOMES = (Outcome.PASS, Outcome.FAIL)
+OUTCOMES_WITH_VERDICT = (Outcome.PASS, Outcome.FAIL)
 MAX_LISTED_UNDELIVERED_NOTIFICATIONS = 200
 MAX_CACHED_PROBE_STATUSES = 8_192
 """About 1 KB each."""
@@ -156,7 +156,10 @@ RESULT_ROW_COLUMNS = [effective_results.c[name] for name in ResultRow._fields]
 _incident_came_again = sa.exists().where(
     clock_steps.c.generation == incidents.c.resolved_generation + 1, clock_steps.c.valid_until < incidents.c.opened_at
 )
-_LISTED_PROBE_CONDITIONS = (probes.c.removed_at.is_(None), probes.c.kind != service.WATCHDOG_SELF_PROBE_KIND)
+_NOT_REMOVED_AND_NOT_SELF_PROBE_CONDITIONS = (
+    probes.c.removed_at.is_(None),
+    probes.c.kind != service.WATCHDOG_SELF_PROBE_KIND,
+)
 _WATCHDOG_STATUS_QUERY = sa.select(
     sa.select(sa.func.min(watermarks.c.claimed_until)).scalar_subquery(),
     sa.select(sa.func.count()).select_from(incidents).where(incidents.c.resolved_at.is_(None)).scalar_subquery(),
@@ -165,7 +168,7 @@ _WATCHDOG_STATUS_QUERY = sa.select(
 _SERVICE_FINDINGS_QUERY = INCIDENTS_WITH_PROBE_INFO_QUERY.where(
     incidents.c.resolved_at.is_(None), probes.c.kind == service.WATCHDOG_SELF_PROBE_KIND
 ).order_by(incidents.c.since, incidents.c.id)
-_INCIDENT_RECORDS_QUERY = add_flapping_columns(add_muting_columns(INCIDENTS_WITH_PROBE_INFO_QUERY))
+_INCIDENT_RECORDS_QUERY = add_flapping_columns_to_incidents_query(add_muting_columns(INCIDENTS_WITH_PROBE_INFO_QUERY))
 DELIVERY_RECORD_COLUMNS = [outbox.c[name] for name in DeliveryRecord._fields]
 
 
@@ -174,8 +177,8 @@ def _build_probe_statuses_query() -> sa.Select[Any]:
     slots = sa.select(newest.c.slot).where(newest.c.probe == probes.c.id).order_by(newest.c.slot.desc()).limit(1)
     is_newest = sa.and_(effective_results.c.probe == probes.c.id, effective_results.c.slot == slots.scalar_subquery())
     judged_slot = sa.case(  # mostly the newest, which spares a search for each probe
-        (effective_results.c.outcome.in_(JUDGED_OUTCOMES), effective_results.c.slot),
-        else_=slots.where(newest.c.outcome.in_(JUDGED_OUTCOMES)).scalar_subquery(),
+        (effective_results.c.outcome.in_(OUTCOMES_WITH_VERDICT), effective_results.c.slot),
+        else_=slots.where(newest.c.outcome.in_(OUTCOMES_WITH_VERDICT)).scalar_subquery(),
     )
     next_due = sa.select(sa.func.min(schedule.c.next_due)).where(schedule.c.probe == probes.c.id).scalar_subquery()
     is_waiting = sa.exists().where(
@@ -190,7 +193,7 @@ def _build_probe_statuses_query() -> sa.Select[Any]:
 
 
 _PROBE_STATUSES_QUERY = _build_probe_statuses_query()
-_LISTED_PROBE_STATUSES_QUERY = _PROBE_STATUSES_QUERY.where(*_LISTED_PROBE_CONDITIONS)
+_LISTED_PROBE_STATUSES_QUERY = _PROBE_STATUSES_QUERY.where(*_NOT_REMOVED_AND_NOT_SELF_PROBE_CONDITIONS)
 
 
 def result_row_from_columns(row: Sequence[Any]) -> ResultRow:
@@ -212,7 +215,7 @@ def list_service_findings(connection: Connection) -> tuple[Incident, ...]:
 
 def list_probe_infos(connection: Connection, after: tuple[str, int] | None = None) -> list[ProbeInfo]:
     """Every configured probe but Watchdog's own, by name. `after`: behind the probe with this name and database id."""
-    query = sa.select(probes.c.id, probes.c.info).where(*_LISTED_PROBE_CONDITIONS)
+    query = sa.select(probes.c.id, probes.c.info).where(*_NOT_REMOVED_AND_NOT_SELF_PROBE_CONDITIONS)
     if after is not None:
         name, id = replace_unstorable_characters(after[0]), after[1]
         query = query.where((probes.c.name > name) | sa.and_(probes.c.name == name, probes.c.id > id))

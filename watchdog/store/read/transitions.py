@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from watchdog.domain.acts import Actor, OperatorInterfaceKind
-from watchdog.domain.transitions import RecordedTransition, StoredTransitionNumbers, TransitionKind
+from watchdog.domain.transitions import RecordedTransition, StoredTransitionNumberRange, TransitionKind
 from watchdog.store.act_tables import acts
 from watchdog.store.tables import incidents, probes
 from watchdog.store.transition_tables import transition_is_unnumbered, transitions
@@ -41,11 +41,11 @@ def has_unnumbered_transitions(connection: sa.Connection) -> bool:
     return bool(connection.execute(sa.select(sa.exists().where(transition_is_unnumbered))).scalar())
 
 
-def load_stored_transition_numbers(connection: sa.Connection) -> StoredTransitionNumbers:
+def load_stored_transition_numbers(connection: sa.Connection) -> StoredTransitionNumberRange:
     number = transitions.c.number
     oldest, newest = (sa.func.coalesce(extreme(number), 0) for extreme in (sa.func.min, sa.func.max))
     row = connection.execute(sa.select(sa.select(oldest).scalar_subquery(), sa.select(newest).scalar_subquery())).one()
-    return StoredTransitionNumbers(*row)
+    return StoredTransitionNumberRange(*row)
 
 
 def _build_transition_from_row(row: Any) -> RecordedTransition:

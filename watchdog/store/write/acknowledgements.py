@@ -31,7 +31,7 @@ def acknowledge_incident(
     """The acknowledgement that the incident then has, which is the first, and whether it is this one. Raises
     OperatorActRefusedError if the incident is unknown or resolved."""
     with database.open_write_transaction() as connection:
-        row = _lock_open_incident(database, connection, incident, now)
+        row = _lock_open_incident_or_refuse_act(database, connection, incident, now)
         return _acknowledge_locked_incident(connection, row, Acknowledgement(now, actor, comment))
 
 
@@ -52,7 +52,7 @@ def acknowledge_open_incidents(
 def remove_acknowledgement(database: Database, incident: str, actor: Actor, comment: str, now: int) -> bool:
     """Whether there was one. Raises OperatorActRefusedError if the incident is unknown or resolved."""
     with database.open_write_transaction() as connection:
-        row = _lock_open_incident(database, connection, incident, now)
+        row = _lock_open_incident_or_refuse_act(database, connection, incident, now)
         if row.acknowledged_at is None:
             return False
         _store_acknowledgement(connection, row.id, None)
@@ -75,7 +75,7 @@ def _acknowledge_locked_incident(
     return acknowledgement, True
 
 
-def _lock_open_incident(database: Database, connection: sa.Connection, incident: str, now: int) -> Any:
+def _lock_open_incident_or_refuse_act(database: Database, connection: sa.Connection, incident: str, now: int) -> Any:
     """The row of an open incident, which nothing changes until the transaction ends."""
     row = lock_incident(database, connection, incident)
     if row.resolved_at is not None:

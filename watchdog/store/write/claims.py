@@ -13,7 +13,7 @@ from watchdog.domain.formatting import format_count_with_noun, format_time_in_zo
 from watchdog.domain.model import ClaimedSlot, Json, Outcome, ProbeResult, ResultToRecord
 from watchdog.domain.own_network import MAX_RESULT_HOLD_FOR_NETWORK_CHECK_MS
 from watchdog.domain.registered_probe import RegisteredProbe
-from watchdog.domain.requested_runs import is_odd_slot
+from watchdog.domain.requested_runs import may_be_requested_run_slot
 from watchdog.domain.rules import missed_run
 from watchdog.domain.schedule import CronSchedule, IntervalSchedule, Schedule
 from watchdog.store.act_tables import pause_is_in_effect, pauses, requested_runs
@@ -24,7 +24,7 @@ from watchdog.store.write.in_flight_slots import InFlightSlot, decode_in_flight_
 from watchdog.store.write.probe_registry import InMemoryProbeRegistry
 from watchdog.store.write.probe_state import load_state_by_probe
 from watchdog.store.write.recorder import ResultRecorder
-from watchdog.store.write.requested_runs import list_runs_of_probe, take_requested_slots
+from watchdog.store.write.requested_runs import build_claimed_slots_of_due_and_requested_runs, take_requested_slots
 from watchdog.store.write.watermark import ClaimWatermark
 
 SLOT_CLAIM_AHEAD_MS = 1_000
@@ -127,7 +127,7 @@ class SlotClaimer:
             slot, skipped, next_due = self._choose_slot_to_run_and_missed_results(row, started, now)
             missed += skipped
             last_slot = row.last_slot
-            for run in list_runs_of_probe(row, slot, requested.get(row.probe), timeline):
+            for run in build_claimed_slots_of_due_and_requested_runs(row, slot, requested.get(row.probe), timeline):
                 late_ms = now - run.slot if slot == run.slot and self._should_catch_up(row.probe, slot, now) else 0
                 claimed.append(run._replace(late_ms=late_ms))
                 in_flight[row.probe][run.slot, timeline] = run.slot + late_ms
@@ -309,7 +309,7 @@ class SlotClaimer:
 
     def _build_lost_run_result(self, probe: int, slot: int, now: int) -> ProbeResult:
         schedule = self.registry[probe].schedule
-        if not isinstance(schedule, CronSchedule) or is_odd_slot(slot):
+        if not isinstance(schedule, CronSchedule) or may_be_requested_run_slot(slot):
             return self._build_missed_slot_result(probe, slot, "missed.result_lost")
         run = missed_run.format_cron_run(slot, now, schedule.timezone)
         message = f"{run} was started, and may have taken place"

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from watchdog.domain.acts import Actor, Closure, OperatorActKind, OperatorActRefusalReason, OperatorActRefusedError
-from watchdog.domain.closing import CLOSED_BY_HAND_RESOLUTION, ClosingReason, decide_closing
+from watchdog.domain.closing import CLOSED_BY_HAND_RESOLUTION, ClosingReason, decide_whether_incident_can_be_closed
 from watchdog.domain.formatting import format_utc_timestamp
 from watchdog.domain.probe_state import (
     SCHEDULED_JOB_STATE_KEY_PREFIX,
@@ -38,7 +38,7 @@ RULE_NAMES_ABOUT_EARLIER_TIMES = (job.ALERT_RULE_NAME, stale.ALERT_RULE_NAME)
 count for them, and deadlines start again at the closure."""
 
 
-class _PlaceInFold(NamedTuple):
+class _ClosurePositionInResultFold(NamedTuple):
     """The position of a closure in the order of the fold."""
 
     evaluated_until: int
@@ -54,11 +54,11 @@ def close_incident(
     """Returns the first closure of the incident, and whether it is new. Raises OperatorActRefusedError if the incident
     is unknown, was resolved without a closure, or is about Watchdog itself."""
     with database.open_write_transaction() as connection:
-        last_slot = _lock_schedule_of_incident(connection, location, incident)
+        last_slot = _lock_schedule_of_incident_and_get_last_slot(connection, location, incident)
         row = lock_incident(database, connection, incident)
         existing = build_closure_from_row(row)
         kind = connection.execute(sa.select(probes.c.kind).where(probes.c.id == row.probe)).scalar()
-        decision = decide_closing(
+        decision = decide_whether_incident_can_be_closed(
             is_open=row.resolved_at is None,
             is_closed_by_hand=existing is not None,
             is_watchdog_itself=kind == service.WATCHDOG_SELF_PROBE_KIND,
@@ -71,12 +71,12 @@ def close_incident(
         if row.rule == job.ALERT_RULE_NAME:
             _store_closure_of_job(database, connection, row, place.until_slot)
         closure = Closure(now, actor, comment)
-        _store_closure(connection, location, row, closure, place)
+        _resolve_incident_and_store_closure(connection, location, row, closure, place)
         record_operator_act(connection, OperatorActKind.CLOSE, actor, now, incident=row.id, comment=comment)
         return closure, True
 
 
-def _lock_schedule_of_incident(connection: sa.Connection, location: str, incident: str) -> int | None:
+def _lock_schedule_of_incident_and_get_last_slot(connection: sa.Connection, location: str, incident: str) -> int | None:
     """The newest slot that is claimed. In the order of a claim: first the schedule, then the probe."""
     probe = sa.select(incidents.c.probe).where(incidents.c.id == replace_unstorable_characters(incident))
     here = schedule.c.probe == probe.scalar_subquery(), schedule.c.location == location
@@ -84,7 +84,7 @@ def _lock_schedule_of_incident(connection: sa.Connection, location: str, inciden
 
 
 def _build_refusal(reason: ClosingReason, row: Any, now: int) -> OperatorActRefusedError:
-    if reason is ClosingReason.WATCHDOG_ITSELF:
+    if reason is ClosingReason.WATCHDOG_SELF_INCIDENT_CANNOT_BE_CLOSED:
         return OperatorActRefusedError(
             OperatorActRefusalReason.CONFLICT,
             "the incident is about a fault of Watchdog itself and ends with it: acknowledge or silence it instead",
@@ -98,7 +98,7 @@ def _build_refusal(reason: ClosingReason, row: Any, now: int) -> OperatorActRefu
 
 def _clear_finding(
     database: Database, connection: sa.Connection, location: str, row: Any, claimed_until: int
-) -> _PlaceInFold:
+) -> _ClosurePositionInResultFold:
     """Clear the finding of an incident, and move the cursor behind the results that led to it. `claimed_until`: the
     newest slot whose run may be in progress."""
     watermark = ClaimWatermark(database, location)
@@ -116,7 +116,7 @@ def _clear_finding(
     values = {"wake_at": until_slot} if is_stale else {}
     update = sa.update(evaluation_cursors).where(*cursor).values(evaluated_until=evaluated_until, **values)
     connection.execute(update)
-    return _PlaceInFold(evaluated_until, after_slot, until_slot)
+    return _ClosurePositionInResultFold(evaluated_until, after_slot, until_slot)
 
 
 def _find_evaluated_until(connection: sa.Connection, probe: int, timeline: str) -> int:
@@ -147,7 +147,9 @@ def _store_closure_of_job(database: Database, connection: sa.Connection, row: An
     upsert_probe_state(database, connection, [closure])
 
 
-def _store_closure(connection: sa.Connection, location: str, row: Any, closure: Closure, place: _PlaceInFold) -> None:
+def _resolve_incident_and_store_closure(
+    connection: sa.Connection, location: str, row: Any, closure: Closure, place: _ClosurePositionInResultFold
+) -> None:
     """Resolve the incident: those who were notified that it opened are notified of its end."""
     registered = load_active_probes(connection, location, {}, only=[row.probe]).get(row.probe)
     resolve_incident(

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 import structlog
 
 from watchdog.domain.closing import ClosedFinding
-from watchdog.domain.maintenance import MAINTENANCE_AFTERMATH_MS, NO_MAINTENANCE, MaintenancePeriods
+from watchdog.domain.maintenance import NO_MAINTENANCE_PERIODS, POST_MAINTENANCE_RUN_GRACE_PERIOD_MS, MaintenancePeriods
 from watchdog.domain.model import (
     IncidentEvent,
     IncidentTransition,
@@ -25,8 +25,8 @@ from watchdog.domain.routing import RoutingDecision
 from watchdog.domain.rules import (
     THRESHOLD_IGNORING_RULE_NAMES,
     AlertStates,
-    FoldMaintenance,
-    advance_alert_state,
+    ResultFoldMaintenancePeriods,
+    advance_alert_state_in_place,
     fold_results_into_alert_states_in_place,
     has_finding_waiting_for_maintenance,
     service,
@@ -39,7 +39,7 @@ from watchdog.store.read.closures import load_closed_findings
 from watchdog.store.read.maintenance import load_maintenance_periods
 from watchdog.store.tables import END_OF_TIME_MS, alert_states, evaluation_cursors, results, staleness_events
 from watchdog.store.write.incident_groups import INCIDENT_GROUPS_LOCK_KEY
-from watchdog.store.write.incidents import change_incident_cause, open_incident, resolve_incident
+from watchdog.store.write.incidents import change_incident_cause, resolve_incident, store_opened_incident
 from watchdog.store.write.muting import mute_alerts_of_other_probes
 from watchdog.store.write.probe_registry import InMemoryProbeRegistry
 from watchdog.store.write.silences import load_silences_for_new_incidents
@@ -185,7 +185,7 @@ class AlertEvaluator:
                 start=start,
                 rows=rows[probe],
                 states_before=states_before.get(probe, {}),
-                periods=maintenance.get(probe, NO_MAINTENANCE),
+                periods=maintenance.get(probe, NO_MAINTENANCE_PERIODS),
                 closed_findings=closed.get(probe, ()),
                 now=now,
                 newest_slot=None if newest_slots is None else newest_slots[probe],
@@ -220,7 +220,7 @@ class AlertEvaluator:
         settled = 0 if self._gives_up_awaited else self.find_newest_settled_slot(probe, now)
         fold = fold_results_into_alert_states_in_place(
             policy, states, start, rows, lateness_passed, now=waits_until, closed_findings=closed_findings,
-            generation=generation, maintenance=FoldMaintenance(periods, cursor.evaluated_until, settled),
+            generation=generation, maintenance=ResultFoldMaintenancePeriods(periods, cursor.evaluated_until, settled),
         )  # fmt: skip
         writes.add_expired_result_holds(rows, fold.evaluated_until)
         changed, until = fold.alert_states_changed, fold.evaluated_until
@@ -229,7 +229,7 @@ class AlertEvaluator:
             if clock.has_uptime_elapsed_since(newest_slot, threshold, now):
                 event = StalenessEvent(probe, newest_slot, self.watermark.clock_timeline_id, threshold, detected_at=now)
                 writes.staleness_events.append(event._asdict())
-                advance_alert_state(
+                advance_alert_state_in_place(
                     policy, states, newest_slot, stale.build_stale_finding(threshold), fold.transitions,
                     generation=generation, maintenance=periods, decided_at=now,
                 )  # fmt: skip
@@ -261,7 +261,7 @@ class AlertEvaluator:
         that is not open began."""
         suspect = [state for states in states_before.values() for state in states.values() if state.incident is None]
         instants = [cursor.evaluated_until for cursor in cursors] + [state.first_bad_slot for state in suspect]
-        since = min(instants, default=0) - MAINTENANCE_AFTERMATH_MS
+        since = min(instants, default=0) - POST_MAINTENANCE_RUN_GRACE_PERIOD_MS
         probes = [cursor.probe for cursor in cursors]
         return load_maintenance_periods(connection, probes, self.watermark.generation, since)
 
@@ -352,7 +352,7 @@ class AlertEvaluator:
         if not routing.destinations:
             log_incident = partial(_log_incident_without_destination, transition, registered.info, routing)
             run_after_commit(connection, log_incident)  # a batch that is rolled back is evaluated again
-        open_incident(
+        store_opened_incident(
             connection,
             transition,
             registered=registered,

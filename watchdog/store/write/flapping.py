@@ -29,13 +29,13 @@ class FlappingOfOpenedIncident(NamedTuple):
     routing_log: tuple[str, ...] = ()
 
 
-def decide_flapping_of_alert(
+def decide_and_store_flapping_of_opened_incident(
     connection: sa.Connection, transition: IncidentTransition, now: int
 ) -> FlappingOfOpenedIncident:
     """Decide for an incident that opens whether its alert flaps, and store that."""
     key = transition.probe, transition.rule, transition.subject
     former = _load_active_flapping(connection, *key)
-    others = _list_earlier_openings(connection, transition, now) if former is None else []
+    others = _list_earlier_opening_times_of_alert(connection, transition, now) if former is None else []
     decision = decide_flapping_of_opened_incident(others, is_flapping=former is not None, now=now)
     if not decision.is_flapping:
         return FlappingOfOpenedIncident()
@@ -60,7 +60,7 @@ def decide_flapping_of_alert(
         values = {"incident_count": count, "changed_at": now, "decide_at": now + STABLE_AFTER_MS}
         connection.execute(sa.update(flapping_alerts).where(is_row).values(values))
         stored = AlertFlapping(former.began_at, former.first_opened_at, count, now)
-    leads = {} if former is None else load_leads_of_flapping_messages(connection, flapping)
+    leads = {} if former is None else load_lead_incident_by_destination_of_flapping(connection, flapping)
     connection.execute(sa.insert(flapping_incidents).values(incident=transition.incident, flapping=flapping))
     step = describe_flapping_of_opened_incident(decision.reason, stored)
     return FlappingOfOpenedIncident(leads, (step,))
@@ -71,7 +71,9 @@ def _load_active_flapping(connection: sa.Connection, probe: int, rule: str, subj
     return connection.execute(sa.select(flapping_alerts).where(*is_alert, alert_is_flapping)).first()
 
 
-def _list_earlier_openings(connection: sa.Connection, transition: IncidentTransition, now: int) -> list[int]:
+def _list_earlier_opening_times_of_alert(
+    connection: sa.Connection, transition: IncidentTransition, now: int
+) -> list[int]:
     query = sa.select(incidents.c.opened_at).where(
         incidents.c.probe == transition.probe, incidents.c.rule == transition.rule,
         incidents.c.subject == transition.subject, incidents.c.opened_at > now - FLAPPING_WINDOW_MS,
@@ -80,7 +82,7 @@ def _list_earlier_openings(connection: sa.Connection, transition: IncidentTransi
     return list(connection.execute(query).scalars())
 
 
-def load_leads_of_flapping_messages(connection: sa.Connection, flapping: str) -> dict[str, str]:
+def load_lead_incident_by_destination_of_flapping(connection: sa.Connection, flapping: str) -> dict[str, str]:
     """By destination: the first incident of the message about the flapping, sent or not. `flapping`: its id."""
     members = sa.select(flapping_incidents.c.incident).where(flapping_incidents.c.flapping == flapping)
     is_sent = sa.case((outbox.c.state.in_(HELD_BACK_DELIVERY_STATES), 0), else_=1)
@@ -89,7 +91,7 @@ def load_leads_of_flapping_messages(connection: sa.Connection, flapping: str) ->
     return {row.destination: row.lead_incident for row in rows}
 
 
-def record_change_of_flapping_alert(connection: sa.Connection, incident: str, now: int) -> None:
+def restart_stability_period_of_flapping_alert(connection: sa.Connection, incident: str, now: int) -> None:
     """An incident is resolved: if its alert flaps, the time until it counts as stable begins again."""
     of_incident = sa.select(flapping_incidents.c.flapping).where(flapping_incidents.c.incident == incident)
     is_active = flapping_alerts.c.id.in_(of_incident), alert_is_flapping

@@ -6,17 +6,17 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from watchdog.domain.flapping import describe_end_of_flapping
+from watchdog.domain.flapping import build_end_of_flapping_step_of_routing_log
 from watchdog.domain.flapping_notifications import decide_notification_after_flapping
 from watchdog.domain.model import LOCAL_LOCATION_NAME, IncidentEvent
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.store.database import Database
 from watchdog.store.flapping_tables import flapping_alerts, flapping_incidents
-from watchdog.store.outbox_filters import build_message_outbox_filter
+from watchdog.store.outbox_filters import build_sent_waiting_or_given_up_message_outbox_filter
 from watchdog.store.read.flapping import DueFlappingEnd, list_due_flapping_ends
 from watchdog.store.read.registered_probes import load_active_probes
 from watchdog.store.tables import incidents, outbox
-from watchdog.store.write.flapping import load_leads_of_flapping_messages
+from watchdog.store.write.flapping import load_lead_incident_by_destination_of_flapping
 from watchdog.store.write.follow_up_times import schedule_follow_ups
 from watchdog.store.write.held_back_notifications import (
     decide_present_routing,
@@ -63,7 +63,7 @@ def _notify_after_flapping(
 ) -> None:
     """The open incident is sent; without one, the end of the newest incident that a destination was notified of."""
     notified = _load_newest_notified_incidents(connection, due.flapping)
-    newest = due.open_incident or _load_newest_incident(connection, due.flapping)
+    newest = due.open_incident or _load_id_of_newest_incident_of_flapping(connection, due.flapping)
     incident_row = connection.execute(sa.select(incidents).where(incidents.c.id == newest)).one()
     routing = decide_present_routing(incident_row, registered, dict.fromkeys(notified, ()))
     events: dict[str, dict[str, list[IncidentEvent]]] = {}
@@ -79,14 +79,14 @@ def _notify_after_flapping(
             incident = due.open_incident or notified[destination]
             events.setdefault(incident, {})[destination] = [decision.event]
         log.append(f"when flapping ended: {destination}: {decision.reason}")
-    leads = load_leads_of_flapping_messages(connection, due.flapping)
+    leads = load_lead_incident_by_destination_of_flapping(connection, due.flapping)
     for id, events_by_destination in events.items():
         row = connection.execute(sa.select(incidents).where(incidents.c.id == id)).one()
         rows = load_notifications_by_destination(connection, id, now)
         enqueue_notifications_after_holding_back(
             connection, row, events_by_destination, rows, registered, now=now, leads=leads
         )
-    append_routing_log_entries(connection, newest, [describe_end_of_flapping(due.decision), *log])
+    append_routing_log_entries(connection, newest, [build_end_of_flapping_step_of_routing_log(due.decision), *log])
 
 
 def _load_newest_notified_incidents(connection: sa.Connection, flapping: str) -> dict[str, str]:
@@ -96,13 +96,13 @@ def _load_newest_notified_incidents(connection: sa.Connection, flapping: str) ->
         sa.select(outbox.c.destination, outbox.c.incident)
         .join(flapping_incidents, flapping_incidents.c.incident == outbox.c.incident)
         .join(incidents, incidents.c.id == outbox.c.incident)
-        .where(flapping_incidents.c.flapping == flapping, build_message_outbox_filter())
+        .where(flapping_incidents.c.flapping == flapping, build_sent_waiting_or_given_up_message_outbox_filter())
         .order_by(outbox.c.destination, incidents.c.generation, incidents.c.since)
     )
     return {row.destination: row.incident for row in connection.execute(query)}
 
 
-def _load_newest_incident(connection: sa.Connection, flapping: str) -> str:
+def _load_id_of_newest_incident_of_flapping(connection: sa.Connection, flapping: str) -> str:
     query = (
         sa.select(incidents.c.id)
         .join(flapping_incidents, flapping_incidents.c.incident == incidents.c.id)

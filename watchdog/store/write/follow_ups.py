@@ -16,7 +16,7 @@ from watchdog.store.database import Database
 from watchdog.store.read.follow_ups import (
     FollowUpFacts,
     decide_escalations,
-    list_due_follow_ups,
+    list_incidents_with_due_follow_ups,
     load_follow_up_facts,
     load_incidents_to_follow_up,
 )
@@ -34,7 +34,7 @@ def enqueue_due_reminders_and_escalations(database: Database, now: int) -> list[
     """Decide about the incidents that are due, at most MAX_FOLLOW_UPS_PER_TRANSACTION. Returns what is enqueued:
     incident, destination, and `opened` or `reminder`."""
     with database.open_write_transaction() as connection:
-        ids = list_due_follow_ups(connection, now)
+        ids = list_incidents_with_due_follow_ups(connection, now)
         probes = sa.select(incidents.c.probe).where(incidents.c.id.in_(ids)).distinct()
         database.lock_probes(connection, connection.execute(probes).scalars())
         database.acquire_advisory_lock(connection, INCIDENT_GROUPS_LOCK_KEY)
@@ -44,7 +44,7 @@ def enqueue_due_reminders_and_escalations(database: Database, now: int) -> list[
         decide_at: dict[str, int | None] = {}
         for row in rows:
             escalated, escalate_at = _enqueue_due_escalations(connection, row, facts)
-            reminded, remind_at = _enqueue_due_reminders(connection, row, facts)
+            reminded, remind_at = _enqueue_due_reminders_of_incident(connection, row, facts)
             enqueued += [(row.id, destination, IncidentEvent.OPENED) for destination in escalated]
             enqueued += [(row.id, destination, IncidentEvent.REMINDER) for destination in reminded]
             ends = [facts.maintenance_ends[row.probe]] if row.probe in facts.maintenance_ends else []
@@ -85,7 +85,7 @@ def _enqueue_due_escalations(
     return list(due), decide_at
 
 
-def _enqueue_due_reminders(
+def _enqueue_due_reminders_of_incident(
     connection: sa.Connection, incident: Any, facts: FollowUpFacts
 ) -> tuple[list[str], list[int]]:
     """`incident`: its row. Returns the destinations, and when to decide again: while it is open, at the latest after

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from watchdog.domain.flapping_notifications import decide_notification_while_flapping
 from watchdog.domain.formatting import format_utc_timestamp
 from watchdog.domain.model import DeliveryState, IncidentEvent, Severity
-from watchdog.domain.muting import is_notification_held_back
+from watchdog.domain.muting import is_notification_held_back_while_muted
 from watchdog.domain.notification import HELD_BACK_DELIVERY_STATES
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.routing import RoutingDecision
@@ -51,7 +51,7 @@ def hold_back_notifications(connection: sa.Connection, now: int) -> set[tuple[st
     be leased now. To wait for that transaction could be a deadlock.
     """
     held_back = {**_list_silenced_notifications(connection, now), **_list_muted_notifications(connection, now)}
-    held_back |= _list_flapping_notifications(connection, held_back, now)
+    held_back |= _list_notifications_held_back_by_flapping(connection, held_back, now)
     if not held_back:
         return set()
     locked: set[_OutboxKey] = set()
@@ -124,11 +124,11 @@ def _list_muted_notifications(connection: sa.Connection, now: int) -> dict[_Outb
             row.lead_incident, DeliveryState.MUTED, f"{row.reason}: {row.muting_probe_id}"
         )
         for row in connection.execute(query)
-        if is_notification_held_back(IncidentEvent(row.event), is_notified=bool(row.is_notified))
+        if is_notification_held_back_while_muted(IncidentEvent(row.event), is_notified=bool(row.is_notified))
     }
 
 
-def _list_flapping_notifications(
+def _list_notifications_held_back_by_flapping(
     connection: sa.Connection, held_back: Collection[_OutboxKey], now: int
 ) -> dict[_OutboxKey, _HeldBackNotification]:
     """`held_back`: rows that a silence or muting holds back. They cannot be the notice of the flapping."""

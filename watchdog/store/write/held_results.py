@@ -16,7 +16,7 @@ from watchdog.store.tables import alert_states, evaluation_cursors, incidents, r
 from watchdog.store.write.recorder import ResultRecorder
 
 
-class HeldResultsStoringOutcome(NamedTuple):
+class UnrecordedHeldResultsAndTransitions(NamedTuple):
     """What a decision led to."""
 
     unrecorded: set[ResultKey]
@@ -26,7 +26,7 @@ class HeldResultsStoringOutcome(NamedTuple):
 
 def store_decided_held_results(
     recorder: ResultRecorder, decided: Sequence[ProbeResult], now: int
-) -> HeldResultsStoringOutcome:
+) -> UnrecordedHeldResultsAndTransitions:
     """Store how results count that were held, and evaluate them, in one transaction.
 
     Results whose hold has expired are evaluated already, and stay as they are.
@@ -40,11 +40,11 @@ def store_decided_held_results(
             if row is None:
                 unrecorded.add(result[:3])
             elif row.held_until is not None:
-                _store_decided_result(connection, result)
+                _update_held_result_as_decided(connection, result)
                 evaluable.add(result.probe)
         evaluable = {probe for probe in evaluable if probe in recorder.registry}
         transitions = recorder.evaluator.evaluate_probes(connection, evaluable, {}, now) if evaluable else []
-    return HeldResultsStoringOutcome(unrecorded, transitions)
+    return UnrecordedHeldResultsAndTransitions(unrecorded, transitions)
 
 
 def withdraw_recorded_failures(recorder: ResultRecorder, decided: Sequence[ProbeResult]) -> set[ResultKey]:
@@ -74,7 +74,7 @@ def withdraw_recorded_failures(recorder: ResultRecorder, decided: Sequence[Probe
                 1, 0, result.slot, None, state.reason, generation=generation
             )
             if is_current and is_first_failure and not _has_incident_resolved_in_result_slot(connection, result):
-                _store_decided_result(connection, result)
+                _update_held_result_as_decided(connection, result)
                 connection.execute(sa.delete(alert_states).where(alert_states.c.probe == result.probe))
                 is_cursor = evaluation_cursors.c.probe == result.probe
                 connection.execute(sa.update(evaluation_cursors).where(is_cursor).values(active=cursor.awaiting_slot))
@@ -90,7 +90,7 @@ def _has_incident_resolved_in_result_slot(connection: sa.Connection, result: Pro
     return connection.execute(query).first() is not None
 
 
-def _store_decided_result(connection: sa.Connection, result: ProbeResult) -> None:
+def _update_held_result_as_decided(connection: sa.Connection, result: ProbeResult) -> None:
     message = replace_unstorable_characters(result.message)
     values = {"held_until": None, "outcome": result.outcome, "reason": result.reason, "message": message}
     connection.execute(sa.update(results).where(*_build_result_key_filter(result)).values(values))

@@ -14,12 +14,12 @@ def encode_in_flight_slots(starts: Mapping[InFlightSlot, int], current_timeline:
     """Slots in flight: the number of a slot; [slot, when it was claimed] if it is caught up; [slot, start, timeline] if
     it was claimed before the last step of the clock."""
 
-    def encode(slot: int, timeline: str, start: int) -> int | list[int | str]:
+    def encode_in_flight_slot(slot: int, timeline: str, start: int) -> int | list[int | str]:
         if timeline != current_timeline:
             return [slot, start, timeline]
         return slot if start == slot else [slot, start]
 
-    return json.dumps([encode(*key, start) for key, start in starts.items()])
+    return json.dumps([encode_in_flight_slot(*key, start) for key, start in starts.items()])
 
 
 def decode_in_flight_slots(text: str, current_timeline: str) -> dict[InFlightSlot, int]:

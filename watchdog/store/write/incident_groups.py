@@ -12,14 +12,14 @@ from watchdog.domain.message_grouping import (
     LabelGrouping,
     MessageGroup,
     MessageGroupDecision,
+    build_grouping_steps_of_routing_log,
     decide_message_group,
-    describe_message_groups,
 )
 from watchdog.domain.model import IncidentEvent, IncidentTransition, Json
 from watchdog.domain.notification import HELD_BACK_DELIVERY_STATES
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.shared_cause import (
-    SharedIncidentCause,
+    SharedIncidentCauseKey,
     compute_incident_group_window_ms,
     derive_shared_cause_of_incident,
 )
@@ -36,7 +36,7 @@ INCIDENT_GROUPS_LOCK_KEY = -3
 
 def derive_grouping_cause_from_stored_evidence(
     connection: sa.Connection, transition: IncidentTransition, registered: RegisteredProbe
-) -> SharedIncidentCause | None:
+) -> SharedIncidentCauseKey | None:
     """What broke, by the evidence of the result that decided the transition."""
     query = sa.select(evidence.c.facts).where(
         evidence.c.probe == transition.probe, evidence.c.slot == transition.slot
@@ -45,7 +45,7 @@ def derive_grouping_cause_from_stored_evidence(
     return derive_shared_cause_of_incident(registered.info, transition.rule, transition.reason, facts)
 
 
-class IncidentGroups(NamedTuple):
+class GroupsJoinedByIncident(NamedTuple):
     """The groups that an incident joined or began."""
 
     lead_incidents: dict[str, str]
@@ -64,14 +64,14 @@ def add_incident_to_group_per_destination(
     now: int,
     *,
     waits: bool = True,
-) -> IncidentGroups:
+) -> GroupsJoinedByIncident:
     """Add the incident of a transition to a group at each destination, or start a group with it. `waits`: its routes
     may let the first message of a group wait.
 
     Under the lock of incident groups. `decide_message_group` decides.
     """
     if not destinations:
-        return IncidentGroups({}, {}, [])
+        return GroupsJoinedByIncident({}, {}, [])
     cause = derive_grouping_cause_from_stored_evidence(connection, transition, registered)
     groupings: dict[str, LabelGrouping] = {}
     for name in destinations:
@@ -95,7 +95,7 @@ def add_incident_to_group_per_destination(
     first_message_at = {
         name: decision.group.first_message_at for name, decision in decisions.items() if decision.group is not None
     }
-    return IncidentGroups(leads, first_message_at, describe_message_groups(decisions, now))
+    return GroupsJoinedByIncident(leads, first_message_at, build_grouping_steps_of_routing_log(decisions, now))
 
 
 def add_open_incident_to_group_per_destination(
@@ -124,7 +124,7 @@ def add_open_incident_to_group_per_destination(
 
 def _load_accepting_incident_groups(
     connection: sa.Connection,
-    cause: SharedIncidentCause | None,
+    cause: SharedIncidentCauseKey | None,
     groupings: Mapping[str, LabelGrouping],
     destinations: Collection[str],
     now: int,
@@ -162,7 +162,7 @@ def _build_message_group_from_row(row: Any) -> MessageGroup:
     return MessageGroup(
         lead_incident=row.lead_incident,
         lead_probe_name=format_display_name(row.lead_probe_name),
-        cause=SharedIncidentCause(row.cause, row.family) if row.cause else None,
+        cause=SharedIncidentCauseKey(row.cause, row.family) if row.cause else None,
         label_key=row.label_key,
         labels=codec.decode_nullable_json(row.labels),
         opened_at=row.opened_at,
@@ -183,7 +183,7 @@ def _store_incident_groups(
         group = decision.group
         if group is None or group in accepting.get(destination, ()):
             continue
-        cause = group.cause or SharedIncidentCause("")
+        cause = group.cause or SharedIncidentCauseKey("")
         values = {
             "cause": cause.what, "family": cause.family, "label_key": group.label_key,
             "labels": None if group.labels is None else codec.encode_storable_json(dict(group.labels)),

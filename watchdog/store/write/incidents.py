@@ -13,7 +13,10 @@ from watchdog.domain.silencing import Silence
 from watchdog.domain.transitions import TransitionKind
 from watchdog.store import codec
 from watchdog.store.tables import cause_changes, clock_steps, incidents
-from watchdog.store.write.flapping import decide_flapping_of_alert, record_change_of_flapping_alert
+from watchdog.store.write.flapping import (
+    decide_and_store_flapping_of_opened_incident,
+    restart_stability_period_of_flapping_alert,
+)
 from watchdog.store.write.follow_up_times import delete_follow_ups, schedule_follow_ups
 from watchdog.store.write.incident_groups import add_incident_to_group_per_destination
 from watchdog.store.write.muting import hold_back_opened_incident_if_muted
@@ -30,7 +33,7 @@ _current_generation = sa.select(sa.func.coalesce(sa.func.max(clock_steps.c.gener
 """Of the clock."""
 
 
-def open_incident(
+def store_opened_incident(
     connection: sa.Connection,
     transition: IncidentTransition,
     *,
@@ -42,7 +45,7 @@ def open_incident(
 ) -> None:
     """`registered`: the probe. `threshold`: how many consecutive bad slots were needed. `silences`: those in effect."""
     selecting = [each for each in silences if not each.matcher.describe_mismatch(registered.info, transition.subject)]
-    flapping = decide_flapping_of_alert(connection, transition, now)
+    flapping = decide_and_store_flapping_of_opened_incident(connection, transition, now)
     others = [name for name in routing.destinations if name not in flapping.lead_incidents]
     groups = add_incident_to_group_per_destination(connection, transition, others, registered, now)
     groups.lead_incidents.update(flapping.lead_incidents)
@@ -154,5 +157,5 @@ def resolve_incident(
     connection.execute(update.values(**values, resolved_generation=_current_generation))
     record_transition(connection, TransitionKind.RESOLVED, now, incident=incident, reason=resolution)
     delete_follow_ups(connection, [incident])
-    record_change_of_flapping_alert(connection, incident, now)
+    restart_stability_period_of_flapping_alert(connection, incident, now)
     enqueue_resolved_notifications(connection, incident, now, destinations_without_resolved)

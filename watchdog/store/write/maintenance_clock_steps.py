@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from watchdog.domain.clock_steps import ClockStep
-from watchdog.domain.maintenance import MAINTENANCE_AFTERMATH_MS
+from watchdog.domain.maintenance import POST_MAINTENANCE_RUN_GRACE_PERIOD_MS
 from watchdog.store.maintenance_tables import (
     maintenance_has_not_ended_early,
     maintenance_periods,
@@ -24,7 +24,7 @@ def restart_maintenance_after_clock_step(connection: sa.Connection, step: ClockS
     The caller has locked the probes and evaluated everything up to the step.
     """
     is_ended_generation = maintenance_periods.c.generation == step.generation - 1
-    goes_on_until = min(step.stepped_from - MAINTENANCE_AFTERMATH_MS, step.stepped_to)
+    goes_on_until = min(step.stepped_from - POST_MAINTENANCE_RUN_GRACE_PERIOD_MS, step.stepped_to)
     has_begun = maintenance_windows.c.starts_at <= step.stepped_from
     is_shifted = ~maintenance_windows.c.is_configured, has_begun, maintenance_windows.c.ends_at > step.stepped_from
     columns = (
@@ -55,7 +55,7 @@ def _list_periods_after_clock_step(rows: Iterable[Any], step: ClockStep) -> list
         distance = step.signed_clock_step_ms if row.keeps_distance else 0
         is_over = row.ended_at is not None or (row.keeps_distance and row.ends_at <= step.stepped_from)
         parts = [] if is_over else [(max(row.starts_at + distance, to), row.ends_at + distance)]
-        if row.starts_at <= step.stepped_from < row.ends_at + MAINTENANCE_AFTERMATH_MS:
+        if row.starts_at <= step.stepped_from < row.ends_at + POST_MAINTENANCE_RUN_GRACE_PERIOD_MS:
             parts.append((to, to + 1))  # the shortest period, whose aftermath follows
         for start, end in parts:
             key = row.probe, row.maintenance, start

@@ -9,12 +9,12 @@ import sqlalchemy as sa
 from watchdog.domain.model import IncidentEvent
 from watchdog.store.database import Database
 from watchdog.store.outbox_filters import build_notified_outbox_filter
-from watchdog.store.read.maintenance import build_in_maintenance_filter
+from watchdog.store.read.maintenance import build_probe_in_maintenance_filter
 from watchdog.store.tables import incidents, outbox
 from watchdog.store.write.outbox_rows import enqueue_message_edit_notifications
 
 
-class UnannouncedMaintenance(NamedTuple):
+class IncidentWithUnannouncedMaintenance(NamedTuple):
     """An open incident whose message does not yet state that maintenance began or ended."""
 
     incident: str
@@ -22,9 +22,9 @@ class UnannouncedMaintenance(NamedTuple):
     event: IncidentEvent
 
 
-def list_unannounced_maintenance(connection: sa.Connection, now: int) -> list[UnannouncedMaintenance]:
+def list_unannounced_maintenance(connection: sa.Connection, now: int) -> list[IncidentWithUnannouncedMaintenance]:
     """Decided by the last of both events that was enqueued for a destination, and not by a clock."""
-    notified, is_in_maintenance = outbox.alias(), build_in_maintenance_filter(incidents.c.probe, now)
+    notified, is_in_maintenance = outbox.alias(), build_probe_in_maintenance_filter(incidents.c.probe, now)
     is_stated = _build_maintenance_is_stated_filter(notified.c.destination)
     is_unannounced = sa.exists().where(
         notified.c.incident == incidents.c.id, build_notified_outbox_filter(notified, now),
@@ -33,7 +33,7 @@ def list_unannounced_maintenance(connection: sa.Connection, now: int) -> list[Un
     columns = incidents.c.id, incidents.c.probe, is_in_maintenance.label("is_in_maintenance")
     query = sa.select(*columns).where(incidents.c.resolved_at.is_(None), is_unannounced)
     return [
-        UnannouncedMaintenance(
+        IncidentWithUnannouncedMaintenance(
             row.id,
             row.probe,
             IncidentEvent.MAINTENANCE_BEGAN if row.is_in_maintenance else IncidentEvent.MAINTENANCE_ENDED,
@@ -53,7 +53,7 @@ def _build_maintenance_is_stated_filter(destination: sa.ColumnElement[str]) -> s
     return sa.exists().where(*is_began, began.c.destination == destination, ~is_over)
 
 
-def announce_maintenance(database: Database, now: int) -> list[str]:
+def enqueue_maintenance_message_edits(database: Database, now: int) -> list[str]:
     """Enqueue edits of these messages. Returns the incidents."""
     with database.open_write_transaction() as connection:
         probes = {each.probe for each in list_unannounced_maintenance(connection, now)}

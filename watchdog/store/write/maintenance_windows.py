@@ -22,7 +22,7 @@ from watchdog.domain.acts import (
     OperatorActRefusedError,
 )
 from watchdog.domain.formatting import format_number, format_utc_timestamp
-from watchdog.domain.maintenance import MAINTENANCE_AFTERMATH_MS
+from watchdog.domain.maintenance import POST_MAINTENANCE_RUN_GRACE_PERIOD_MS
 from watchdog.domain.maintenance_windows import (
     MAX_ACTIVE_MAINTENANCE_WINDOWS,
     ConfiguredMaintenanceWindow,
@@ -50,12 +50,12 @@ from watchdog.store.tables import END_OF_TIME_MS, evaluation_cursors, probes
 from watchdog.store.write.audit import record_operator_act
 from watchdog.store.write.follow_up_times import schedule_follow_ups_of_probes
 
-MAINTENANCE_LOCK_KEY = -4
+MAINTENANCE_WINDOWS_LOCK_KEY = -4
 """Advisory lock: two processes that plan at once would store the same period twice. No probe has this id."""
-MAX_PROBES_PER_PLANNING_TRANSACTION = 500
+MAX_PROBES_PER_MAINTENANCE_PLANNING_TRANSACTION = 500
 
 
-class MaintenancePlan(NamedTuple):
+class MaintenancePlanningInputs(NamedTuple):
     """What a process knows of maintenance, and of the probes that it applies to."""
 
     configured: Sequence[ConfiguredMaintenanceWindow]
@@ -65,7 +65,7 @@ class MaintenancePlan(NamedTuple):
     """Every probe that is not retired, by database id."""
 
 
-class StoredMaintenancePeriod(NamedTuple):
+class StoredProbeMaintenancePeriod(NamedTuple):
     """A row of `maintenance_periods`."""
 
     probe: int
@@ -76,12 +76,12 @@ class StoredMaintenancePeriod(NamedTuple):
     ends_at: int
 
 
-class MaintenanceChanges(NamedTuple):
+class MaintenancePeriodChangesToStore(NamedTuple):
     """What has to be written so that the stored periods follow a plan."""
 
     added: Mapping[tuple[int, str], MaintenanceWindow]
     """(probe, id of the window) -> the window."""
-    ended: Sequence[StoredMaintenancePeriod]
+    ended: Sequence[StoredProbeMaintenancePeriod]
     """Periods that the plan no longer has."""
     unused: Sequence[MaintenanceWindow]
     """Configured windows that no probe is in any more."""
@@ -91,40 +91,43 @@ class MaintenanceChanges(NamedTuple):
         return not (self.added or self.ended or self.unused)
 
 
-def find_maintenance_changes(connection: sa.Connection, plan: MaintenancePlan, now: int) -> MaintenanceChanges:
+def compare_stored_maintenance_with_plan(
+    connection: sa.Connection, plan: MaintenancePlanningInputs, now: int
+) -> MaintenancePeriodChangesToStore:
     """Reads only."""
     rows = connection.execute(sa.select(maintenance_windows).where(maintenance_windows.c.ends_at > now)).all()
     stored = {row.id: build_maintenance_window_from_row(row) for row in rows}
-    occurrences = _list_configured_occurrences(plan.configured, now)
+    occurrences = _map_current_and_next_occurrences_by_id(plan.configured, now)
     if not stored and not occurrences:  # the usual case
-        return MaintenanceChanges({}, (), ())
+        return MaintenancePeriodChangesToStore({}, (), ())
     is_own = probes.c.revision == plan.revision, probes.c.removed_at.is_(None)
     governed = set(connection.execute(sa.select(probes.c.id).where(*is_own)).scalars())
-    query = sa.select(*(maintenance_periods.c[name] for name in StoredMaintenancePeriod._fields))
+    query = sa.select(*(maintenance_periods.c[name] for name in StoredProbeMaintenancePeriod._fields))
     is_current = maintenance_periods.c.ends_at > now, is_of_current_generation
     query = query.where(*is_current, maintenance_periods.c.maintenance.in_(list(stored)))
-    periods = [StoredMaintenancePeriod(*row) for row in connection.execute(query)]
-    wanted = _select_probes(occurrences, stored, plan.probes, governed)
+    periods = [StoredProbeMaintenancePeriod(*row) for row in connection.execute(query)]
+    wanted = _match_probes_to_maintenance_windows(occurrences, stored, plan.probes, governed)
     is_planned = {(period.probe, period.maintenance) for period in periods}
     ended = [
         period
         for period in periods
         if (period.probe, period.maintenance) not in wanted
-        and period.probe in (governed if _is_decided_by_configuration(stored[period.maintenance]) else plan.probes)
+        and period.probe
+        in (governed if _is_configured_window_not_ended_by_person(stored[period.maintenance]) else plan.probes)
     ]
     in_use = {period.maintenance for period in set(periods) - set(ended)} | {window for _, window in wanted}
     unused = [
         each for each in stored.values() if each.actor is None and each.ended_at is None and each.id not in in_use
     ]
-    return MaintenanceChanges({key: wanted[key] for key in wanted.keys() - is_planned}, ended, unused)
+    return MaintenancePeriodChangesToStore({key: wanted[key] for key in wanted.keys() - is_planned}, ended, unused)
 
 
-def _is_decided_by_configuration(window: MaintenanceWindow) -> bool:
+def _is_configured_window_not_ended_by_person(window: MaintenanceWindow) -> bool:
     """Whether only a process with the configuration knows which probes are in the window."""
     return window.actor is None and not window.ended_by
 
 
-def _list_configured_occurrences(
+def _map_current_and_next_occurrences_by_id(
     configured: Iterable[ConfiguredMaintenanceWindow], now: int
 ) -> dict[str, MaintenanceWindow]:
     """Of each window the occurrence in effect and the next one, by id."""
@@ -143,7 +146,7 @@ def _list_configured_occurrences(
     return windows
 
 
-def _select_probes(
+def _match_probes_to_maintenance_windows(
     occurrences: Mapping[str, MaintenanceWindow],
     stored: Mapping[str, MaintenanceWindow],
     infos: Mapping[int, ProbeInfo],
@@ -161,23 +164,26 @@ def _select_probes(
     return wanted
 
 
-def plan_maintenance(database: Database, plan: MaintenancePlan, now: int) -> int:
+def plan_maintenance(database: Database, plan: MaintenancePlanningInputs, now: int) -> int:
     """Store the periods of the plan, and end those that it no longer has. Returns for how many probes more there is
-    something to write: MAX_PROBES_PER_PLANNING_TRANSACTION are written at once."""
+    something to write: MAX_PROBES_PER_MAINTENANCE_PLANNING_TRANSACTION are written at once."""
     with database.open_write_transaction() as connection:
-        database.acquire_advisory_lock(connection, MAINTENANCE_LOCK_KEY)
-        changes = find_maintenance_changes(connection, plan, now)
+        database.acquire_advisory_lock(connection, MAINTENANCE_WINDOWS_LOCK_KEY)
+        changes = compare_stored_maintenance_with_plan(connection, plan, now)
         if changes.is_empty:
             return 0
         affected = dict.fromkeys([probe for probe, _ in changes.added] + [period.probe for period in changes.ended])
-        locked = database.lock_probes(connection, islice(affected, MAX_PROBES_PER_PLANNING_TRANSACTION))
-        decided_until, generation = _load_evaluated_slots(connection, locked, now), load_clock_generation(connection)
+        locked = database.lock_probes(connection, islice(affected, MAX_PROBES_PER_MAINTENANCE_PLANNING_TRANSACTION))
+        decided_until, generation = (
+            _load_evaluated_until_slot_by_probe(connection, locked, now),
+            load_clock_generation(connection),
+        )
         ended = [period for period in changes.ended if period.probe in locked]
-        _end_periods(connection, ended, decided_until, now)
+        _end_maintenance_periods(connection, ended, decided_until, now)
         added = {key: window for key, window in changes.added.items() if key[0] in locked}
         _store_windows(database, connection, {window.id: window for window in added.values()}.values())
         periods = [
-            StoredMaintenancePeriod(
+            StoredProbeMaintenancePeriod(
                 probe, id, generation, max(window.starts_at, decided_until.get(probe, 0) + 1), window.ends_at
             )
             for (probe, id), window in sorted(added.items())
@@ -190,15 +196,18 @@ def plan_maintenance(database: Database, plan: MaintenancePlan, now: int) -> int
         return len(affected) - len(locked)
 
 
-def _load_evaluated_slots(connection: sa.Connection, ids: Iterable[int], now: int) -> dict[int, int]:
+def _load_evaluated_until_slot_by_probe(connection: sa.Connection, ids: Iterable[int], now: int) -> dict[int, int]:
     """Probe -> the slot up to which its results are evaluated, or changed nothing; of a paused probe at most now."""
     columns = evaluation_cursors.c.probe, evaluation_cursors.c.evaluated_until
     query = sa.select(*columns).where(evaluation_cursors.c.probe.in_(list(ids)))
     return {probe: now if slot == END_OF_TIME_MS else slot for probe, slot in connection.execute(query)}
 
 
-def _end_periods(
-    connection: sa.Connection, periods: Sequence[StoredMaintenancePeriod], decided_until: Mapping[int, int], now: int
+def _end_maintenance_periods(
+    connection: sa.Connection,
+    periods: Sequence[StoredProbeMaintenancePeriod],
+    decided_until: Mapping[int, int],
+    now: int,
 ) -> None:
     """The caller has locked the probes. Their deadlines are evaluated at once: what waits may open earlier. So are
     reminders and escalation of their incidents."""
@@ -231,23 +240,23 @@ def _end_periods(
     schedule_follow_ups_of_probes(connection, ids, now)
 
 
-def continue_maintenance_over_pause(
+def restart_maintenance_aftermath_after_pause(
     database: Database, connection: sa.Connection, probe: int, *, paused_at: int, evaluated_until: int
 ) -> None:
     """If the aftermath of maintenance was not over when a pause began, it begins again when the pause ends: nothing is
     decided in between. The caller has locked the probe."""
     columns = maintenance_periods.c.maintenance, maintenance_periods.c.generation
-    is_open = maintenance_periods.c.ends_at + MAINTENANCE_AFTERMATH_MS > paused_at
+    is_open = maintenance_periods.c.ends_at + POST_MAINTENANCE_RUN_GRACE_PERIOD_MS > paused_at
     conditions = maintenance_periods.c.probe == probe, is_of_current_generation, is_open
     has_begun = maintenance_periods.c.starts_at <= evaluated_until
     query = sa.select(*columns).where(*conditions, has_begun).order_by(maintenance_periods.c.ends_at.desc()).limit(1)
     if row := connection.execute(query).first():
-        period = StoredMaintenancePeriod(probe, row.maintenance, row.generation, paused_at, evaluated_until + 1)
+        period = StoredProbeMaintenancePeriod(probe, row.maintenance, row.generation, paused_at, evaluated_until + 1)
         _upsert_periods(database, connection, [period])
 
 
 def _upsert_periods(
-    database: Database, connection: sa.Connection, periods: Iterable[StoredMaintenancePeriod]
+    database: Database, connection: sa.Connection, periods: Iterable[StoredProbeMaintenancePeriod]
 ) -> None:  # fmt: skip
     rows = [period._asdict() for period in periods if period.starts_at < period.ends_at]
     if rows:
@@ -290,11 +299,13 @@ def _end_unused_windows(connection: sa.Connection, windows: Iterable[Maintenance
             connection.execute(sa.update(maintenance_windows).where(is_window).values(ended_at=now))
 
 
-def begin_maintenance(database: Database, window: MaintenanceWindow, actor: Actor, now: int) -> int:
+def store_begun_maintenance_and_count_probes(
+    database: Database, window: MaintenanceWindow, actor: Actor, now: int
+) -> int:
     """Store a window that a person begins or plans, and put the probes that it selects into maintenance. Returns how
     many these are. Raises OperatorActRefusedError if there are none, or too many windows."""
     with database.open_write_transaction() as connection:
-        database.acquire_advisory_lock(connection, MAINTENANCE_LOCK_KEY)
+        database.acquire_advisory_lock(connection, MAINTENANCE_WINDOWS_LOCK_KEY)
         is_active = maintenance_has_not_ended_early, maintenance_windows.c.ends_at > now
         count = sa.select(sa.func.count()).select_from(maintenance_windows).where(*is_active)
         if connection.execute(count).scalar_one() >= MAX_ACTIVE_MAINTENANCE_WINDOWS:
@@ -315,7 +326,7 @@ def begin_maintenance(database: Database, window: MaintenanceWindow, actor: Acto
         record_operator_act(
             connection, OperatorActKind.BEGIN_MAINTENANCE, actor, now, maintenance=window.id, comment=window.comment
         )  # fmt: skip
-    _apply_acts(database, infos, now)
+    _plan_maintenance_periods_after_act(database, infos, now)
     return probe_count
 
 
@@ -323,7 +334,7 @@ def end_maintenance(database: Database, window_id: str, actor: Actor, now: int) 
     """End a window in effect before its time, or cancel one that a person has planned; returns it as it has ended.
     Raises OperatorActRefusedError if it is unknown, over or configured for later."""
     with database.open_write_transaction() as connection:
-        database.acquire_advisory_lock(connection, MAINTENANCE_LOCK_KEY)
+        database.acquire_advisory_lock(connection, MAINTENANCE_WINDOWS_LOCK_KEY)
         window = load_maintenance_window(connection, window_id)
         if window is None:
             raise OperatorActRefusedError(
@@ -337,7 +348,7 @@ def end_maintenance(database: Database, window_id: str, actor: Actor, now: int) 
         connection.execute(sa.update(maintenance_windows).where(maintenance_windows.c.id == window.id).values(**values))
         record_operator_act(connection, OperatorActKind.END_MAINTENANCE, actor, now, maintenance=window.id)
         infos = load_active_probe_infos(connection)
-    _apply_acts(database, infos, now)
+    _plan_maintenance_periods_after_act(database, infos, now)
     return replace(window, ended_at=now, ended_by=actor.name)
 
 
@@ -351,9 +362,9 @@ def _describe_not_in_effect(window: MaintenanceWindow, now: int) -> str:
     return f"the maintenance {window.id} ended at {format_utc_timestamp(window.ends_at, now)}"
 
 
-def _apply_acts(database: Database, infos: Mapping[int, ProbeInfo], now: int) -> None:
+def _plan_maintenance_periods_after_act(database: Database, infos: Mapping[int, ProbeInfo], now: int) -> None:
     """Store the periods of windows that people began. What an interruption leaves is stored by the next planning."""
-    plan = MaintenancePlan((), 0, infos)
+    plan = MaintenancePlanningInputs((), 0, infos)
     with suppress(StoreUnavailableError):  # the act is stored: to run it again would begin another window
-        for _ in range(0, len(infos), MAX_PROBES_PER_PLANNING_TRANSACTION):
+        for _ in range(0, len(infos), MAX_PROBES_PER_MAINTENANCE_PLANNING_TRANSACTION):
             plan_maintenance(database, plan, now)

@@ -12,7 +12,7 @@ from watchdog.store.database import Database
 from watchdog.store.tables import member_faults
 
 
-class WatchdogProcessFault(NamedTuple):
+class DetectedWatchdogProcessFault(NamedTuple):
     """A fault of a process."""
 
     since: int
@@ -22,7 +22,7 @@ class WatchdogProcessFault(NamedTuple):
 
 
 def replace_watchdog_process_faults(
-    database: Database, member: str, faults: Mapping[WatchdogProcessFaultName, WatchdogProcessFault]
+    database: Database, member: str, faults: Mapping[WatchdogProcessFaultName, DetectedWatchdogProcessFault]
 ) -> None:
     """Store the faults of a member; those that it no longer has are deleted. `faults`: by name."""
     rows = [{"member": member, "fault": name.value, **fault._asdict()} for name, fault in faults.items()]

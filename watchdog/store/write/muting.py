@@ -24,10 +24,10 @@ from watchdog.store.outbox_filters import build_notified_outbox_filter
 from watchdog.store.read.muted_incidents import find_incident_whose_message_states_muting
 from watchdog.store.read.muting import (
     RULES_OF_DOWN_PROBES,
-    decide_muting_of_incidents,
-    list_open_incidents_muted_by_probes,
-    load_incidents_to_decide,
+    decide_muting_and_select_due_decisions,
+    load_incidents_for_muting_decision,
     load_muting_probe_statuses,
+    lock_and_list_incidents_not_yet_muted_by_probes,
 )
 from watchdog.store.tables import incidents, outbox
 from watchdog.store.write.routing_log import append_routing_log_entries
@@ -59,7 +59,7 @@ def hold_back_opened_incident_if_muted(connection: sa.Connection, incident: str,
     has_muting_probe = sa.select(muting_probes.c.probe).where(muting_probes.c.probe == probe).limit(1)
     if connection.execute(has_muting_probe).first() is None:  # the usual case
         return
-    rows = load_incidents_to_decide(connection, incidents.c.id == incident)
+    rows = load_incidents_for_muting_decision(connection, incidents.c.id == incident)
     decision = decide_muting_of_opened_incident(load_muting_probe_statuses(connection, rows)[incident])
     store_muting_decision(connection, incident, decision, now)
 
@@ -72,8 +72,8 @@ def mute_alerts_of_other_probes(connection: sa.Connection, transitions: Iterable
         for transition in transitions
         if transition.event is IncidentEvent.OPENED and transition.rule in RULES_OF_DOWN_PROBES
     }
-    rows = list_open_incidents_muted_by_probes(connection, down) if down else ()
-    for due in decide_muting_of_incidents(connection, rows, now):
+    rows = lock_and_list_incidents_not_yet_muted_by_probes(connection, down) if down else ()
+    for due in decide_muting_and_select_due_decisions(connection, rows, now):
         if due.decision.action is MutingAction.MUTE:
             store_muting_decision(connection, due.incident, due.decision, now)
 
@@ -91,13 +91,14 @@ def store_muting_decision(connection: sa.Connection, incident: str, decision: Mu
             "reason": decision.reason,
             "muting_probe_id": decision.status.probe.probe_id,
             "muting_incident": decision.status.incident if is_muted else "",
-            "is_announced": not is_muted or not _is_message_sent(connection, incident, decision.status.incident, now),
+            "is_announced": not is_muted
+            or not _is_message_about_muting_sent(connection, incident, decision.status.incident, now),
         }
         connection.execute(sa.insert(muted_incidents).values(**values))
     append_routing_log_entries(connection, incident, [decision.describe()], max_steps=MAX_ROUTING_LOG_STEPS_WITH_MUTING)
 
 
-def _is_message_sent(connection: sa.Connection, incident: str, muting_incident: str, now: int) -> bool:
+def _is_message_about_muting_sent(connection: sa.Connection, incident: str, muting_incident: str, now: int) -> bool:
     """Whether the message about the muted incident, or the one that states what the other incident mutes, was sent. If
     not, the first message will state it."""
     messages = [incident, find_incident_whose_message_states_muting(connection, muting_incident)]

@@ -65,7 +65,7 @@ def carry_out_due_muting_decisions(database: Database, now: int) -> list[DueMuti
         silenced = load_silenced_incidents(connection, ended)
         silenced |= _load_incidents_that_were_over_while_silenced(connection, ended)
         changed = [row.id for row in rows if row.resolved_at is None and row.id in stated_as_muted]
-        enqueue_message_edit_notifications(connection, changed, IncidentEvent.MUTING, now)
+        enqueue_message_edit_notifications(connection, changed, IncidentEvent.MUTING_BEGAN_OR_ENDED, now)
         for row in sorted(rows, key=lambda row: (row.opened_at, row.id)):
             is_silenced = row.id in silenced
             _notify_after_muting(connection, row, registered.get(row.probe), now, is_silenced=is_silenced)
@@ -117,7 +117,7 @@ def _notify_after_muting(
 # --- the messages about incidents that mute others, or are muted
 
 
-def list_incidents_with_unannounced_muting(connection: sa.Connection, now: int) -> list[str]:
+def list_muting_incidents_with_unannounced_alerts(connection: sa.Connection, now: int) -> list[str]:
     """Incidents whose messages do not state yet how many alerts they mute, or whose muted incidents have messages that
     do not state that yet."""
     is_due = muted_incidents.c.since <= now - MUTED_ALERTS_ANNOUNCEMENT_DELAY_MS
@@ -130,7 +130,7 @@ def announce_muted_alerts(database: Database, now: int) -> list[str]:
     """Enqueue edits of the messages about open incidents that mute more alerts than before, and about the incidents
     that they mute. Returns the incidents that mute. A message that is sent later states this at once."""
     with database.open_write_transaction() as connection:
-        unannounced = list_incidents_with_unannounced_muting(connection, now)
+        unannounced = list_muting_incidents_with_unannounced_alerts(connection, now)
         if not unannounced:
             return []
         messages = {id: find_incident_whose_message_states_muting(connection, id) for id in unannounced}
@@ -150,7 +150,7 @@ def announce_muted_alerts(database: Database, now: int) -> list[str]:
         announced = connection.execute(sa.select(incidents.c.id).where(*is_announced, ~has_waiting_message))
         ids = sorted(announced.scalars())
         enqueue_message_edit_notifications(connection, ids, IncidentEvent.MUTES, now)
-        enqueue_message_edit_notifications(connection, muted, IncidentEvent.MUTING, now)
+        enqueue_message_edit_notifications(connection, muted, IncidentEvent.MUTING_BEGAN_OR_ENDED, now)
         mark_muted_incidents_announced(connection, messages)
         return ids
 

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 
 from watchdog.domain.delivery_pace import (
     DestinationPace,
+    compute_pace_after_message_confirmed,
     slow_destination_pace_after_refusal,
-    update_pace_after_message_confirmed,
 )
 from watchdog.domain.membership import ENDED_WATCHDOG_PROCESS_RETENTION_MS
 from watchdog.domain.model import DeliveryState, Json
@@ -31,7 +31,7 @@ from watchdog.store.tables import (
     revision_destinations,
 )
 from watchdog.store.write.outbox_lease import LeasedNotification, lease_due_messages, load_destination_paces
-from watchdog.store.write.outbox_retries import make_retries_due_after_failure
+from watchdog.store.write.outbox_retries import make_retries_due_after_destination_recovery
 
 NOTIFICATION_LEASE_LOCK_KEY = -2
 """Advisory lock: two processes that lease events of one incident would block each other. No probe has this id."""
@@ -147,7 +147,7 @@ class NotificationOutbox:
                 if not leased.is_acknowledgement:
                     self._store_sent_messages(connection, leased, receipt, now, headline=headline, cause=cause)
             if failing_since is not None:  # last: it locks rows of other incidents, which others may have to wait for
-                make_retries_due_after_failure(connection, destination, failing_since, now)
+                make_retries_due_after_destination_recovery(connection, destination, failing_since, now)
 
     def _store_sent_messages(
         self,
@@ -166,7 +166,7 @@ class NotificationOutbox:
             "sent_at": now,
         }
         causes = dict.fromkeys(leased.lead_incidents, replace_unstorable_characters(cause))
-        if leased.is_merged_message:
+        if leased.is_merge_of_separate_messages:
             common["headline"] = ""
             is_lead = incidents.c.id.in_(leased.lead_incidents)
             query = sa.select(incidents.c.id, incidents.c.message).where(is_lead)
@@ -185,10 +185,10 @@ class NotificationOutbox:
         """A message was confirmed: it costs a token, and one that was merged is followed by a pause."""
         destination = leased.notification.destination
         pace = load_destination_paces(connection).get(destination)
-        if pace is None and not leased.is_merged_message:
+        if pace is None and not leased.is_merge_of_separate_messages:
             return
-        pace = update_pace_after_message_confirmed(pace or DestinationPace(), now)
-        if leased.is_merged_message:
+        pace = compute_pace_after_message_confirmed(pace or DestinationPace(), now)
+        if leased.is_merge_of_separate_messages:
             pace = pace._replace(merged_at=now)
         self._store_destination_pace(connection, destination, pace)
 
@@ -304,7 +304,7 @@ class NotificationOutbox:
     def is_still_leased(self, leased: LeasedNotification, connection: sa.Connection) -> bool:
         """Whether this process still holds the lease: checked right before sending, as a paused sender may have lost
         it."""
-        query = sa.select(outbox.c.seq).where(*_build_own_lease_outbox_filter(leased)).limit(1)
+        query = sa.select(outbox.c.seq).where(*_build_rows_still_under_lease_filter(leased)).limit(1)
         return connection.execute(query).first() is not None
 
     def _release_notification_lease(
@@ -313,11 +313,11 @@ class NotificationOutbox:
         """End the lease after an attempt. Rows that another process has leased since are left alone. Returns whether
         any row was still leased."""
         released = {"lease_token": None, "leased_until": None, "attempts": leased.attempts + 1, **values}
-        update = sa.update(outbox).where(*_build_own_lease_outbox_filter(leased), *which).values(**released)
+        update = sa.update(outbox).where(*_build_rows_still_under_lease_filter(leased), *which).values(**released)
         return connection.execute(update).rowcount > 0
 
 
-def _build_own_lease_outbox_filter(leased: LeasedNotification) -> tuple[sa.ColumnElement[bool], ...]:
+def _build_rows_still_under_lease_filter(leased: LeasedNotification) -> tuple[sa.ColumnElement[bool], ...]:
     return (
         outbox.c.lease_token == leased.lease_token,
         outbox.c.destination == leased.notification.destination,

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import sqlalchemy as sa
 
-from watchdog.domain.delivery_pace import DestinationPace, DueAlertMessage, choose_next_messages_to_send
+from watchdog.domain.delivery_pace import DestinationPace, DueAlertMessageSendOrder, choose_next_messages_to_send
 from watchdog.domain.model import DeliveryState, IncidentEvent, Json, Severity
 from watchdog.domain.notification import (
     HELD_BACK_DELIVERY_STATES,
@@ -81,7 +81,7 @@ class LeasedNotification:
     """It is for a receiver that tracks acknowledgements, and leaves the message that the destination has as it is."""
 
     @property
-    def is_merged_message(self) -> bool:
+    def is_merge_of_separate_messages(self) -> bool:
         """Whether it stands for messages that would otherwise be separate."""
         return len(self.lead_incidents) > 1
 
@@ -137,7 +137,7 @@ def lease_due_messages(
                 leads = [m.lead_incident for m in chosen if (m.lead_incident, destination) not in locked_messages]
                 is_separate = destination in acknowledging_destinations
                 is_acknowledgement = chosen[0].states_no_news if is_separate else None
-                lease = _lease_outbox_messages(
+                lease = _lease_outbox_messages_as_one_notification(
                     connection, destination, leads, state, leased_until, is_acknowledgement=is_acknowledgement
                 )
                 leased += [] if lease is None else [lease]
@@ -156,7 +156,7 @@ def _load_due_messages(
     destinations: Collection[str],
     editing_destinations: Collection[str],
     acknowledging_destinations: Collection[str],
-) -> Mapping[str, list[DueAlertMessage]]:
+) -> Mapping[str, list[DueAlertMessageSendOrder]]:
     """By destination. At one of `acknowledging_destinations`, news and acknowledgements are sent separately, each when
     it is due. Grouped here, because a GROUP BY would make the database read the whole table in its order."""
     if not destinations:
@@ -176,17 +176,17 @@ def _load_due_messages(
     states_news = sa.case((is_separate, outbox.c.event != IncidentEvent.ACKNOWLEDGED), else_=has_news)
     columns = outbox.c.destination, outbox.c.lead_incident, outbox.c.created_at, severity, receipt, states_news
     query = sa.select(*columns).where(*is_due, outbox.c.destination.in_(destinations))
-    oldest: dict[str, dict[str, DueAlertMessage]] = defaultdict(dict)
+    oldest: dict[str, dict[str, DueAlertMessageSendOrder]] = defaultdict(dict)
     for destination, lead, created_at, severity_text, receipt_text, is_news in connection.execute(query):
         is_edit = destination in editing_destinations and bool(codec.decode_nullable_json(receipt_text))
         is_not_critical = severity_text != Severity.CRITICAL
-        message = DueAlertMessage(is_not_critical, created_at, lead, is_edit, states_no_news=not is_news)
+        message = DueAlertMessageSendOrder(is_not_critical, created_at, lead, is_edit, states_no_news=not is_news)
         first = oldest[destination].get(lead, message)
         oldest[destination][lead] = min(message, first, key=lambda each: each.order)
     return {destination: list(by_lead.values()) for destination, by_lead in oldest.items()}
 
 
-def _lease_outbox_messages(
+def _lease_outbox_messages_as_one_notification(
     connection: sa.Connection,
     destination: str,
     leads: Sequence[str],

@@ -11,7 +11,7 @@ from watchdog.store.group_tables import incident_groups
 from watchdog.store.outbox_filters import build_unleased_outbox_filter
 from watchdog.store.tables import outbox, outbox_is_waiting
 
-MAX_WAIT_BEFORE_DESTINATION_FAILED_MS = 60_000
+MAX_WAIT_BEFORE_FAILURE_TO_RETRY_ON_RECOVERY_MS = 60_000
 """A notification that waited longer before its destination failed keeps its delay: it may have failed while others were
 confirmed, and so be at fault itself."""
 MIN_FAILURE_BEFORE_RETRIES_ARE_DUE_MS = 10_000
@@ -25,18 +25,18 @@ def make_retries_due(database: Database, destinations: Collection[str], now: int
         _make_retries_due(connection, destinations, now)
 
 
-def make_retries_due_after_failure(
+def make_retries_due_after_destination_recovery(
     connection: sa.Connection, destination: str, failing_since: int, now: int
 ) -> None:  # fmt: skip
     """The destination has confirmed a notification, the first one since `failing_since`. What else failed in this time
     is sent again at once, at the pace of the destination, if it failed for MIN_FAILURE_BEFORE_RETRIES_ARE_DUE_MS.
 
-    A notification that is at fault itself keeps its delays once it is MAX_WAIT_BEFORE_DESTINATION_FAILED_MS old: others
-    are confirmed between its attempts, so the destination has been failing only since its last attempt.
+    A notification that is at fault itself keeps its delays once it is MAX_WAIT_BEFORE_FAILURE_TO_RETRY_ON_RECOVERY_MS
+    old: others are confirmed between its attempts, so the destination has been failing only since its last attempt.
     """
     if now - failing_since < MIN_FAILURE_BEFORE_RETRIES_ARE_DUE_MS:
         return
-    earliest = failing_since - MAX_WAIT_BEFORE_DESTINATION_FAILED_MS
+    earliest = failing_since - MAX_WAIT_BEFORE_FAILURE_TO_RETRY_ON_RECOVERY_MS
     group = incident_groups.c
     has_waited_for_group = sa.exists().where(
         group.lead_incident == outbox.c.lead_incident, group.destination == outbox.c.destination,

@@ -9,10 +9,13 @@ import sqlalchemy as sa
 
 from watchdog.domain.model import DeliveryState, IncidentEvent
 from watchdog.domain.notification import HELD_BACK_DELIVERY_STATES, MESSAGE_EDIT_EVENTS
-from watchdog.store.outbox_filters import build_message_outbox_filter, build_notified_outbox_filter
+from watchdog.store.outbox_filters import (
+    build_notified_outbox_filter,
+    build_sent_waiting_or_given_up_message_outbox_filter,
+)
 from watchdog.store.read.flapping import add_incidents_of_same_active_flapping
 from watchdog.store.tables import outbox, outbox_is_waiting
-from watchdog.store.write.incident_groups import IncidentGroups
+from watchdog.store.write.incident_groups import GroupsJoinedByIncident
 
 OPENED_NOTIFICATION_SEQUENCE_NUMBER = 0
 """The first of an incident's notifications at a destination; each later one has the next number."""
@@ -21,7 +24,7 @@ MAX_INCIDENTS_PER_EDIT_QUERY = 5_000
 
 
 def enqueue_opened_notifications(
-    connection: sa.Connection, incident: str, destinations: Iterable[str], groups: IncidentGroups, now: int
+    connection: sa.Connection, incident: str, destinations: Iterable[str], groups: GroupsJoinedByIncident, now: int
 ) -> None:
     """`groups`: of the incident at these destinations."""
     rows = [
@@ -71,7 +74,7 @@ def enqueue_message_edit_notifications(
 
     A message about an alert that flaps shows the silence of any of its incidents, and is about one of them.
     """
-    if event is IncidentEvent.SILENCE:
+    if event is IncidentEvent.SILENCE_BEGAN_OR_ENDED:
         ids = add_incidents_of_same_active_flapping(connection, ids)
     key, remaining = (outbox.c.incident, outbox.c.destination), list(ids)
     columns = *key, sa.func.max(outbox.c.seq), sa.func.max(outbox.c.lead_incident)
@@ -117,7 +120,7 @@ def enqueue_resolved_notifications(
     """For every destination that got `opened`, even if the routes have changed since, except for those that want no
     `resolved`, and those where all were held back: no route led there when that ended, or it has not ended yet."""
     columns = outbox.c.destination, sa.func.max(outbox.c.seq), sa.func.max(outbox.c.lead_incident)
-    is_sent = sa.case((build_message_outbox_filter(), 1), else_=0)
+    is_sent = sa.case((build_sent_waiting_or_given_up_message_outbox_filter(), 1), else_=0)
     notified = sa.select(*columns).where(outbox.c.incident == incident).having(sa.func.max(is_sent) == 1)
     rows = [
         _build_outbox_row(incident, destination, last_seq + 1, IncidentEvent.RESOLVED, lead=lead, now=now)

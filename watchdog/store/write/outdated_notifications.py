@@ -9,15 +9,15 @@ import sqlalchemy as sa
 from watchdog.domain.model import DeliveryState, IncidentEvent
 from watchdog.domain.notification import (
     HELD_BACK_DELIVERY_STATES,
-    HOLD_EVENTS,
     MESSAGE_EDIT_EVENTS,
+    NOTIFICATION_HOLD_CHANGE_EVENTS,
     SENT_DELIVERY_STATES,
     UNEDITABLE_MESSAGE_TEXT,
 )
 from watchdog.store import codec
 from watchdog.store.act_tables import pause_is_in_effect, pauses
 from watchdog.store.outbox_filters import build_silenced_muted_or_flapping_outbox_filter, build_unleased_outbox_filter
-from watchdog.store.read.maintenance import build_in_maintenance_filter
+from watchdog.store.read.maintenance import build_probe_in_maintenance_filter
 from watchdog.store.tables import incidents, messages, outbox, outbox_is_waiting
 
 
@@ -55,7 +55,7 @@ def drop_holds_of_merged_messages(connection: sa.Connection, now: int) -> None:
     other message states it."""
     is_of_message = messages.c.incident == outbox.c.lead_incident, messages.c.destination == outbox.c.destination
     is_merged = sa.exists().where(*is_of_message, messages.c.receipt == codec.encode_storable_json({}))
-    _drop_waiting_notifications(connection, now, outbox.c.event.in_(HOLD_EVENTS), is_merged)
+    _drop_waiting_notifications(connection, now, outbox.c.event.in_(NOTIFICATION_HOLD_CHANGE_EVENTS), is_merged)
 
 
 def drop_outdated_reminders(connection: sa.Connection, now: int) -> None:
@@ -67,7 +67,7 @@ def drop_outdated_reminders(connection: sa.Connection, now: int) -> None:
         sibling.c.lead_incident == outbox.c.lead_incident, sibling.c.destination == outbox.c.destination,
         incidents.c.id == sibling.c.incident, incidents.c.acknowledged_at.is_(None), incidents.c.resolved_at.is_(None),
         ~build_silenced_muted_or_flapping_outbox_filter(sibling), incidents.c.probe.not_in(paused_probes),
-        ~build_in_maintenance_filter(incidents.c.probe, now),
+        ~build_probe_in_maintenance_filter(incidents.c.probe, now),
     )  # fmt: skip
     _drop_waiting_notifications(connection, now, outbox.c.event == IncidentEvent.REMINDER, ~needs_reminder)
 

@@ -38,7 +38,7 @@ from watchdog.store.read.registered_probes import load_active_probes
 from watchdog.store.tables import END_OF_TIME_MS, evaluation_cursors, probe_state, probes, schedule
 from watchdog.store.write.audit import record_operator_act
 from watchdog.store.write.follow_up_times import schedule_follow_ups_of_probes
-from watchdog.store.write.maintenance_windows import continue_maintenance_over_pause
+from watchdog.store.write.maintenance_windows import restart_maintenance_aftermath_after_pause
 from watchdog.store.write.pending_results import evaluate_pending_results
 from watchdog.store.write.probe_rows import load_probe_row_or_refuse
 from watchdog.store.write.probe_state import upsert_probe_state
@@ -74,13 +74,13 @@ def begin_pause(database: Database, location: str, probe: str, pause: Pause) -> 
         locked = _lock_probe(database, connection, location, probe)
         decision = decide_pause(
             is_paused=locked.pause is not None,
-            is_in_configuration=_is_in_configuration(locked.pause),
+            is_in_configuration=_is_configured_pause(locked.pause),
             is_watchdog_itself=_is_watchdog_itself(locked.row),
         )
         if not decision.is_allowed:
             raise _build_refusal(decision.reason, locked.row.name)
         if locked.pause is None:
-            _stop_probe(database, connection, location, locked, pause.started_at)
+            _stop_schedule_and_evaluation_of_paused_probe(database, connection, location, locked, pause.started_at)
         pause = _store_pause(connection, locked, pause)
         record_operator_act(
             connection,
@@ -102,12 +102,12 @@ def end_pause(
         locked = _lock_probe(database, connection, location, probe)
         decision = decide_resumption(
             is_paused=locked.pause is not None,
-            is_in_configuration=_is_in_configuration(locked.pause),
+            is_in_configuration=_is_configured_pause(locked.pause),
             is_watchdog_itself=_is_watchdog_itself(locked.row),
         )
         if not decision.is_allowed:
             raise _build_refusal(decision.reason, locked.row.name)
-        _restart_probe(database, connection, location, locked, now, ended_by=actor.name)
+        _end_pause_and_restart_probe(database, connection, location, locked, now, ended_by=actor.name)
         record_operator_act(connection, OperatorActKind.RESUME, actor, now, probe=locked.row.probe_id, comment=comment)
         return PausedProbe(locked.row.probe_id, locked.row.name, build_pause_from_row(locked.pause))
 
@@ -126,11 +126,11 @@ def follow_configured_pauses(
             with suppress(OperatorActRefusedError), database.open_write_transaction() as connection:  # it was retired
                 locked = _lock_probe(database, connection, location, registered.info.id)
                 if registered.is_paused and locked.pause is None:
-                    _stop_probe(database, connection, location, locked, now)
+                    _stop_schedule_and_evaluation_of_paused_probe(database, connection, location, locked, now)
                 if registered.is_paused:
                     _store_pause(connection, locked, Pause(now, None, CONFIGURATION_ACTOR))
-                elif _is_in_configuration(locked.pause):
-                    _restart_probe(database, connection, location, locked, now, ended_by="")
+                elif _is_configured_pause(locked.pause):
+                    _end_pause_and_restart_probe(database, connection, location, locked, now, ended_by="")
 
 
 def list_probes_with_expired_pause(connection: sa.Connection, now: int) -> list[str]:
@@ -149,7 +149,7 @@ def end_expired_pauses(database: Database, location: str, now: int) -> list[str]
             locked = _lock_probe(database, connection, location, probe_id)
             ends_at = None if locked.pause is None else locked.pause.ends_at
             if ends_at is not None and ends_at <= now:  # no other process has ended or prolonged it
-                _restart_probe(database, connection, location, locked, now, ended_by="")
+                _end_pause_and_restart_probe(database, connection, location, locked, now, ended_by="")
                 record_transition(connection, TransitionKind.RESUMED, now, probe=probe_id)
                 ended.append(probe_id)
     return ended
@@ -166,7 +166,7 @@ def _lock_probe(database: Database, connection: sa.Connection, location: str, pr
     return _LockedProbe(row, last_slot, registered, pause)
 
 
-def _is_in_configuration(pause_row: Any) -> bool:
+def _is_configured_pause(pause_row: Any) -> bool:
     return pause_row is not None and build_pause_from_row(pause_row).is_in_configuration
 
 
@@ -175,7 +175,7 @@ def _is_watchdog_itself(probe_row: Any) -> bool:
 
 
 def _build_refusal(reason: PauseReason, name: str) -> OperatorActRefusedError:
-    if reason is PauseReason.WATCHDOG_ITSELF:
+    if reason is PauseReason.WATCHDOG_SELF_PROBE_CANNOT_BE_PAUSED:
         message = f"{name} reports the faults of Watchdog itself and cannot be paused: silence it instead"
         return OperatorActRefusedError(OperatorActRefusalReason.INVALID, message)
     if reason is PauseReason.PAUSED_IN_CONFIGURATION:
@@ -184,13 +184,13 @@ def _build_refusal(reason: PauseReason, name: str) -> OperatorActRefusedError:
     return OperatorActRefusedError(OperatorActRefusalReason.CONFLICT, f"{name} is not paused")
 
 
-def _stop_probe(
+def _stop_schedule_and_evaluation_of_paused_probe(
     database: Database, connection: sa.Connection, location: str, locked: _LockedProbe, now: int
 ) -> None:  # fmt: skip
     if locked.registered is not None:
         evaluate_pending_results(database, connection, location, {locked.row.id: locked.registered}, now)
     connection.execute(sa.update(schedule).where(schedule.c.probe == locked.row.id).values(paused=True))
-    _set_cursor(connection, locked.row.id, END_OF_TIME_MS, None)
+    _set_evaluation_cursor(connection, locked.row.id, END_OF_TIME_MS, None)
 
 
 def _store_pause(connection: sa.Connection, locked: _LockedProbe, pause: Pause) -> Pause:
@@ -205,7 +205,7 @@ def _store_pause(connection: sa.Connection, locked: _LockedProbe, pause: Pause) 
     return pause
 
 
-def _restart_probe(
+def _end_pause_and_restart_probe(
     database: Database, connection: sa.Connection, location: str, locked: _LockedProbe, now: int, *, ended_by: str
 ) -> None:
     """Nothing is caught up, and deadlines count from now. Results of runs that are still in progress are late."""
@@ -215,20 +215,22 @@ def _restart_probe(
     next_due = now if locked.registered is None else locked.registered.schedule.find_next_slot_after(start)
     here = schedule.c.probe == locked.row.id, schedule.c.location == location
     connection.execute(sa.update(schedule).where(*here).values(paused=False, next_due=next_due))
-    _set_cursor(connection, locked.row.id, start, now)
-    continue_maintenance_over_pause(
+    _set_evaluation_cursor(connection, locked.row.id, start, now)
+    restart_maintenance_aftermath_after_pause(
         database, connection, locked.row.id, paused_at=locked.pause.started_at, evaluated_until=start
     )
-    _restart_remembered_deadlines(database, connection, locked.row, now)
+    _restart_deadlines_in_stored_probe_state(database, connection, locked.row, now)
     schedule_follow_ups_of_probes(connection, [locked.row.id], now)
 
 
-def _set_cursor(connection: sa.Connection, probe: int, evaluated_until: int, wake_at: int | None) -> None:
+def _set_evaluation_cursor(connection: sa.Connection, probe: int, evaluated_until: int, wake_at: int | None) -> None:
     update = sa.update(evaluation_cursors).where(evaluation_cursors.c.probe == probe)
     connection.execute(update.values(evaluated_until=evaluated_until, awaiting_slot=False, wake_at=wake_at))
 
 
-def _restart_remembered_deadlines(database: Database, connection: sa.Connection, probe_row: Any, now: int) -> None:
+def _restart_deadlines_in_stored_probe_state(
+    database: Database, connection: sa.Connection, probe_row: Any, now: int
+) -> None:
     """The runs of a heartbeat's job are expected from now on, and limits on a queue that apply for a time count from
     the next run."""
     columns = probe_state.c.key, probe_state.c.value

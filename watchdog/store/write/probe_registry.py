@@ -42,7 +42,7 @@ class InMemoryProbeRegistry(dict[int, RegisteredProbe]):
         """The probes of this process's configuration, by database id."""
         return {id: self.configured[probe.info.id] for id, probe in self.items() if probe.info.id in self.configured}
 
-    def runs(self, probe: int) -> bool:
+    def is_run_by_this_process(self, probe: int) -> bool:
         """Whether this process runs the probe: no member defines it otherwise and decides about it."""
         registered = self.get(probe)
         own = None if registered is None else self.configured.get(registered.info.id)

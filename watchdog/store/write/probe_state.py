@@ -28,16 +28,16 @@ def apply_probe_state_updates(
     """Apply the state updates of results; a value of None deletes the key. `late_keys`: the probe, slot and location of
     those that are never evaluated. The probes are locked: a person closes incidents under the same lock."""
 
-    def updates_of(recorded: ResultToRecord) -> Mapping[str, Json]:
+    def select_state_updates_of_result(recorded: ResultToRecord) -> Mapping[str, Json]:
         is_late = recorded.result[:3] in late_keys
         return drop_scheduled_job_state_updates(recorded.state_updates) if is_late else recorded.state_updates
 
     values = {
         (recorded.result.probe, replace_unstorable_characters(key)): value
         for recorded in recorded_results
-        for key, value in updates_of(recorded).items()
+        for key, value in select_state_updates_of_result(recorded).items()
     }
-    for replaced in _find_updates_of_replaced_job_closures(connection, values):
+    for replaced in _list_keys_of_outdated_job_closure_updates(connection, values):
         del values[replaced]
     deletes = [{"p": probe, "k": key} for (probe, key), value in values.items() if value is None]
     upserts = [
@@ -50,7 +50,7 @@ def apply_probe_state_updates(
     upsert_probe_state(database, connection, upserts)
 
 
-def _find_updates_of_replaced_job_closures(
+def _list_keys_of_outdated_job_closure_updates(
     connection: sa.Connection, values: Mapping[tuple[int, str], Json]
 ) -> list[tuple[int, str]]:
     """`values`: by probe and key."""

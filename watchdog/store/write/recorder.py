@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import sqlalchemy as sa
 
 from watchdog.domain.model import IncidentTransition, Outcome, ProbeResult, ResultToRecord
-from watchdog.domain.rules import evaluate_result_rules, missed_run, stale
+from watchdog.domain.rules import derive_findings_from_result, missed_run, stale
 from watchdog.store import codec
 from watchdog.store.act_tables import pauses
 from watchdog.store.database import Database
@@ -88,7 +88,7 @@ class ResultRecorder:
                 encoded[key] = listings
             active = cursor is not None and cursor.active
             policy = self.registry[result.probe].policy
-            if not late and (active or any(finding.bad for finding in evaluate_result_rules(policy, result))):
+            if not late and (active or any(finding.bad for finding in derive_findings_from_result(policy, result))):
                 suspect_keys.add(key)
         new_keys = self.database.insert_new_rows(connection, results, rows)
         for key in encoded.keys() & new_keys:

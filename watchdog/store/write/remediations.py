@@ -15,7 +15,7 @@ from watchdog.domain.formatting import format_count_with_noun, format_duration
 from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.reasons import matches_reason_pattern
 from watchdog.domain.remediation_attempts import RemediationAttemptState
-from watchdog.domain.rules import evaluate_result_rules
+from watchdog.domain.rules import derive_findings_from_result
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.database import Database
 from watchdog.store.listings import build_results_with_listings_from_rows
@@ -77,7 +77,7 @@ class RemediationStore:
             return [
                 probe
                 for probe in sorted(set(connection.execute(with_incident).scalars()))
-                if self.registry.runs(probe)
+                if self.registry.is_run_by_this_process(probe)
                 and any(self._list_startable_remediations(connection, probe, specs[probe], now))
             ]
 
@@ -108,7 +108,7 @@ class RemediationStore:
             return
         reasons = {
             (finding.rule, finding.subject): finding.reason
-            for finding in evaluate_result_rules(policy, result)
+            for finding in derive_findings_from_result(policy, result)
             if finding.bad and any(matches_reason_pattern(pattern, finding.reason) for pattern in spec.reason_patterns)
         }
         query = sa.select(incidents).where(incidents.c.probe == probe, incidents.c.resolved_at.is_(None))

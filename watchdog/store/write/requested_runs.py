@@ -22,7 +22,7 @@ from watchdog.domain.watermark import describe_outdated_watermark_with_advice
 from watchdog.store.act_tables import requested_runs
 from watchdog.store.database import Database
 from watchdog.store.read.registered_probes import load_active_probes
-from watchdog.store.read.requested_runs import load_waiting_request
+from watchdog.store.read.requested_runs import load_unclaimed_requested_run_slot
 from watchdog.store.tables import schedule, watermarks
 from watchdog.store.write.audit import record_operator_act
 from watchdog.store.write.probe_rows import load_probe_row_or_refuse
@@ -52,7 +52,7 @@ def request_run(
         here = schedule.c.probe == row.id, schedule.c.location == location
         connection.execute(sa.select(schedule.c.probe).where(*here).with_for_update())
         registered = _load_probe_that_a_process_runs_or_refuse(connection, location, row, now)
-        waiting = load_waiting_request(connection, row.id)
+        waiting = load_unclaimed_requested_run_slot(connection, row.id)
         if waiting is not None and now - waiting <= MAX_REQUESTED_RUN_AGE_MS:
             return RequestedRun(registered, waiting, is_new=False)
         slot = derive_requested_slot(now, None)
@@ -88,7 +88,9 @@ def take_requested_slots(
     return {row.probe: row.slot for row in rows if row.slot >= oldest}
 
 
-def list_runs_of_probe(row: Any, due_slot: int | None, requested_slot: int | None, timeline: str) -> list[ClaimedSlot]:
+def build_claimed_slots_of_due_and_requested_runs(
+    row: Any, due_slot: int | None, requested_slot: int | None, timeline: str
+) -> list[ClaimedSlot]:
     """The runs to claim now, in the order of their slots. `row`: of the table schedule."""
     slots: list[tuple[int, bool]] = [] if due_slot is None else [(due_slot, False)]
     if requested_slot is not None:

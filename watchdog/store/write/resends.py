@@ -12,7 +12,7 @@ from watchdog.store.tables import outbox
 from watchdog.store.write.audit import record_operator_act
 from watchdog.store.write.incident_locks import lock_incident
 
-_CONFIRMED_STATES = (DeliveryState.SENT, DeliveryState.UNCONFIRMED)
+_SENT_OR_UNCONFIRMED_DELIVERY_STATES = (DeliveryState.SENT, DeliveryState.UNCONFIRMED)
 
 
 def resend_undelivered_notifications(
@@ -25,7 +25,7 @@ def resend_undelivered_notifications(
     """
     with database.open_write_transaction() as connection:
         id = lock_incident(database, connection, incident).id
-        undelivered = _load_undelivered_sequence_numbers(connection, id)
+        undelivered = _load_undelivered_notification_numbers_by_destination(connection, id)
         chosen = {name: numbers for name, numbers in undelivered.items() if destination in ("", name)}
         if not chosen:
             whose = f" to {destination}" if destination else ""
@@ -50,12 +50,14 @@ def resend_undelivered_notifications(
         return destinations
 
 
-def _load_undelivered_sequence_numbers(connection: sa.Connection, incident: str) -> dict[str, list[int]]:
+def _load_undelivered_notification_numbers_by_destination(
+    connection: sa.Connection, incident: str
+) -> dict[str, list[int]]:
     """Of each destination that has any, those after everything that it has confirmed."""
     query = sa.select(outbox.c.destination, outbox.c.seq, outbox.c.state).where(outbox.c.incident == incident)
     numbers: dict[str, list[int]] = {}
     for row in connection.execute(query.order_by(outbox.c.seq).with_for_update()):
-        if row.state in _CONFIRMED_STATES:
+        if row.state in _SENT_OR_UNCONFIRMED_DELIVERY_STATES:
             numbers.pop(row.destination, None)
         elif row.state == DeliveryState.UNDELIVERED:
             numbers.setdefault(row.destination, []).append(row.seq)

@@ -68,14 +68,15 @@ def _build_hourly_rollups_query(probe: int, start: int, end: int) -> sa.Select[t
     """The results of a probe in [start, end) as rows of `rollups`."""
     hour = (results.c.slot - results.c.slot % HOUR_MS).label("hour")
 
-    def total(outcome: Outcome, value: sa.ColumnElement[int] | int = 1) -> sa.ColumnElement[int]:
+    def sum_where_outcome_is(outcome: Outcome, value: sa.ColumnElement[int] | int = 1) -> sa.ColumnElement[int]:
         return sa.func.sum(sa.case((results.c.outcome == outcome, value), else_=0))
 
     duration = sa.case((results.c.outcome == Outcome.PASS, results.c.duration))
     return (
         sa.select(
-            results.c.probe, hour, results.c.location, total(Outcome.PASS), total(Outcome.FAIL), total(Outcome.ERROR),
-            total(Outcome.MISSED, results.c.slot_count), sa.func.coalesce(sa.func.sum(duration), 0),
+            results.c.probe, hour, results.c.location, sum_where_outcome_is(Outcome.PASS),
+            sum_where_outcome_is(Outcome.FAIL), sum_where_outcome_is(Outcome.ERROR),
+            sum_where_outcome_is(Outcome.MISSED, results.c.slot_count), sa.func.coalesce(sa.func.sum(duration), 0),
             sa.func.max(duration),
         )
         .where(results.c.probe == probe, results.c.slot >= start, results.c.slot < end, is_effective_result)

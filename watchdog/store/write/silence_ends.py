@@ -16,7 +16,7 @@ from watchdog.domain.transitions import TransitionKind
 from watchdog.store.act_tables import silence_is_in_effect, silenced_incidents, silences
 from watchdog.store.database import Database
 from watchdog.store.outbox_filters import build_flapping_filter
-from watchdog.store.read.muted_incidents import load_held_back_incidents
+from watchdog.store.read.muted_incidents import load_ids_of_held_back_incidents
 from watchdog.store.read.registered_probes import load_active_probes
 from watchdog.store.tables import incidents
 from watchdog.store.write.follow_up_times import schedule_follow_ups
@@ -35,7 +35,7 @@ from watchdog.store.write.silences import (
     list_ids_of_expired_silences,
     load_silence_by_id_or_raise_if_ended,
     mark_silences_ended,
-    record_unsilence,
+    record_unsilence_act,
 )
 from watchdog.store.write.transitions import record_transition
 
@@ -50,7 +50,7 @@ def end_expired_silences(database: Database, now: int) -> list[str]:
     for _ in range(MAX_ATTEMPTS_TO_LOCK_PROBES):
         with database.open_write_transaction() as connection:
             ids = list_ids_of_expired_silences(connection, now)
-            if _try_to_acquire_locks_for_ending_silences(database, connection, ids):
+            if _acquire_locks_for_ending_silences_unless_probes_changed(database, connection, ids):
                 ended = _end_silences_and_enqueue_notifications(connection, ids, now)
                 for silence in ended:
                     record_transition(connection, TransitionKind.UNSILENCED, now, silence=silence)
@@ -64,14 +64,14 @@ def end_silence(database: Database, silence: str, actor: Actor, now: int) -> Sil
     while True:
         with database.open_write_transaction() as connection:
             stored = load_silence_by_id_or_raise_if_ended(connection, silence, now)
-            if _try_to_acquire_locks_for_ending_silences(database, connection, [stored.id]):
+            if _acquire_locks_for_ending_silences_unless_probes_changed(database, connection, [stored.id]):
                 load_silence_by_id_or_raise_if_ended(connection, silence, now)  # another process may have ended it
                 _end_silences_and_enqueue_notifications(connection, [stored.id], now, ended_by=actor.name)
-                record_unsilence(connection, stored.id, actor, now)
+                record_unsilence_act(connection, stored.id, actor, now)
                 return replace(stored, ended_at=now, ended_by=actor.name)
 
 
-def _try_to_acquire_locks_for_ending_silences(
+def _acquire_locks_for_ending_silences_unless_probes_changed(
     database: Database, connection: sa.Connection, ids: Collection[str]
 ) -> bool:
     """Take the locks in the order of the recorder and the senders: probes, incident groups, notification leases. False:
@@ -107,11 +107,11 @@ def _end_silences_and_enqueue_notifications(
     is_of_ended = _build_incidents_of_silence_ids_filter(ended)
     is_open = incidents.c.resolved_at.is_(None), is_of_ended
     edited = list(connection.execute(sa.select(incidents.c.id).where(_is_shown_as_open, is_of_ended)).scalars())
-    enqueue_message_edit_notifications(connection, edited, IncidentEvent.SILENCE, now)
+    enqueue_message_edit_notifications(connection, edited, IncidentEvent.SILENCE_BEGAN_OR_ENDED, now)
     query = sa.select(incidents).where(*is_open, ~is_still_silenced)
     open_rows = connection.execute(query.order_by(incidents.c.opened_at, incidents.c.id)).all()
     registered = load_active_probes(connection, LOCAL_LOCATION_NAME, {}, only={row.probe for row in open_rows})
-    muted = load_held_back_incidents(connection, [row.id for row in open_rows])
+    muted = load_ids_of_held_back_incidents(connection, [row.id for row in open_rows])
     schedule_follow_ups(connection, {row.id: now for row in open_rows})
     for incident in open_rows:
         is_muted = incident.id in muted

@@ -58,14 +58,14 @@ def begin_silences_unless_repeated(database: Database, new: Sequence[Silence], t
             open_incidents = _lock_selected_open_incidents(database, connection, new)
             if open_incidents is None:
                 continue
-            repeated = _load_repeated_silences(connection, by_matcher, tolerance_ms)
+            repeated = _load_silences_that_new_ones_repeat(connection, by_matcher, tolerance_ms)
             for matcher, silence in by_matcher.items():
                 if matcher not in repeated:
                     _store_silence_of_open_incidents(connection, silence, open_incidents)
             return [repeated.get(matcher, silence) for matcher, silence in by_matcher.items()]
 
 
-def _load_repeated_silences(
+def _load_silences_that_new_ones_repeat(
     connection: sa.Connection, by_matcher: Mapping[str, Silence], tolerance_ms: int
 ) -> dict[str, Silence]:
     """The silences in effect that the given ones repeat, by encoded matcher."""
@@ -90,14 +90,16 @@ def _lock_selected_open_incidents(
     groups. None: an incident of another probe opened before the second lock was held."""
     matchers = [silence.matcher for silence in new]
     locked = database.lock_probes(
-        connection, {each.probe.database_id for each in _list_open_incidents(connection, matchers)}
+        connection, {each.probe.database_id for each in _list_open_incidents_selected_by_matchers(connection, matchers)}
     )
     database.acquire_advisory_lock(connection, INCIDENT_GROUPS_LOCK_KEY)
-    selected = _list_open_incidents(connection, matchers)
+    selected = _list_open_incidents_selected_by_matchers(connection, matchers)
     return selected if {each.probe.database_id for each in selected} <= set(locked) else None
 
 
-def _list_open_incidents(connection: sa.Connection, matchers: Collection[SilenceMatcher]) -> list[_OpenIncident]:
+def _list_open_incidents_selected_by_matchers(
+    connection: sa.Connection, matchers: Collection[SilenceMatcher]
+) -> list[_OpenIncident]:
     query = INCIDENTS_WITH_PROBE_INFO_QUERY.where(incidents.c.resolved_at.is_(None))
     rows = connection.execute(query)
     opened = [_OpenIncident(row.id, decode_probe_info(row.probe, row.info), row.subject) for row in rows]
@@ -189,7 +191,9 @@ def _store_silence(connection: sa.Connection, silence: Silence, selected_inciden
     rows = [{"incident": id, "silence": silence.id, "since": silence.started_at} for id in selected_incidents]
     if rows:
         connection.execute(sa.insert(silenced_incidents), rows)
-        enqueue_message_edit_notifications(connection, selected_incidents, IncidentEvent.SILENCE, silence.started_at)
+        enqueue_message_edit_notifications(
+            connection, selected_incidents, IncidentEvent.SILENCE_BEGAN_OR_ENDED, silence.started_at
+        )
 
 
 def _load_silence_of_earlier_request(connection: sa.Connection, silence: Silence) -> tuple[Silence, int] | None:
@@ -252,5 +256,5 @@ def list_ids_of_expired_silences(connection: sa.Connection, now: int) -> list[st
     return list(connection.execute(query.order_by(silences.c.ends_at)).scalars())
 
 
-def record_unsilence(connection: sa.Connection, silence: str, actor: Actor, now: int) -> None:
+def record_unsilence_act(connection: sa.Connection, silence: str, actor: Actor, now: int) -> None:
     record_operator_act(connection, OperatorActKind.UNSILENCE, actor, now, silence=silence)

@@ -56,16 +56,16 @@ class ClaimWatermark:
         with self.database.open_read_transaction() as connection:
             self.load_clock_generation(connection, step_clock)
 
-    def make_frozen_clock(self, now: int) -> Callable[[], int]:
+    def make_clock_frozen_at(self, now: int) -> Callable[[], int]:
         """A clock that stands at `now`. It raises ClockSteppedError once this process is in another generation."""
         generation = self.generation
 
-        def read_time() -> int:
+        def get_frozen_time_or_raise_if_clock_stepped() -> int:
             if self.generation != generation:
                 raise ClockSteppedError("a step of the clock has been adopted since")
             return now
 
-        return read_time
+        return get_frozen_time_or_raise_if_clock_stepped
 
     def refuse_writes_in_another_clock_generation(self) -> None:
         """From now on, a write transaction of this database raises ClockSteppedError if another process has adopted a

@@ -14,7 +14,7 @@ ACTOR_NAME_WITHOUT_API_KEYS = "localhost"
 """The person on this machine while no API keys are configured."""
 
 
-def require_operator(request: Request) -> None:
+def require_operator_role(request: Request) -> None:
     """Refuses a reader, after the router has authenticated the request. Raises WebRequestRefusedError."""
     if not request.state.is_operator:
         raise WebRequestRefusedError(403, "access.operator_required", "This requires the role operator")

@@ -48,8 +48,10 @@ class LoginThrottle:
             self._accepted_keys[address, key_name] = None
             _evict_oldest_login_entry(self._accepted_keys)
             return
-        self._failed_attempts[address] = self._add_login_attempt_to_window(self._failed_attempts.get(address, (0, 0)))
-        self._all_failed_attempts = self._add_login_attempt_to_window(self._all_failed_attempts)
+        self._failed_attempts[address] = self._compute_window_with_added_login_attempt(
+            self._failed_attempts.get(address, (0, 0))
+        )
+        self._all_failed_attempts = self._compute_window_with_added_login_attempt(self._all_failed_attempts)
         _evict_oldest_login_entry(self._failed_attempts)
 
     def _get_remaining_login_block_s(self, attempts: tuple[int, int], max_count: float) -> int:
@@ -59,7 +61,7 @@ class LoginThrottle:
         is_blocked = count >= max_count and 0 < remaining_ms <= LOGIN_ATTEMPT_WINDOW_MS
         return -(-remaining_ms // 1000) if is_blocked else 0
 
-    def _add_login_attempt_to_window(self, attempts: tuple[int, int]) -> tuple[int, int]:
+    def _compute_window_with_added_login_attempt(self, attempts: tuple[int, int]) -> tuple[int, int]:
         started_at, count = attempts
         now = self._clock()
         in_window = 0 <= now - started_at < LOGIN_ATTEMPT_WINDOW_MS

@@ -20,9 +20,9 @@ from watchdog.web.chart_window import (
     MAX_CHART_LENGTH_OF_RUNS_MS,
     ChartUrlQuery,
     ChartWindow,
-    build_chart_window_of_hours,
     build_chart_window_of_runs,
-    choose_chart_window,
+    build_chart_window_of_whole_hours,
+    choose_shortest_chart_window_holding_runs,
 )
 from watchdog.web.latency_points import add_newest_runs_to_hours
 from watchdog.web.times import render_timestamp
@@ -61,7 +61,7 @@ class ProbeCardLoadContext:
     @cached_property
     def is_chart_of_runs(self) -> bool:
         """Whether the charts show `chart_runs`. Of more than a day, and where a run that is rolled up is no longer
-        stored, they show `chart_hours`."""
+        stored, they show `hourly_rollups_of_chart`."""
         period = self.chart_query.find_period(self.now)
         if period is None:
             return True
@@ -81,13 +81,13 @@ class ProbeCardLoadContext:
         """The same for all charts of the page."""
         period = self.chart_query.find_period(self.now)
         if period is None:
-            return choose_chart_window(self.runs, self.now)
+            return choose_shortest_chart_window_holding_runs(self.runs, self.now)
         if self.is_chart_of_runs:
             return build_chart_window_of_runs(self.chart_runs, *period)
-        return build_chart_window_of_hours(*period, self.now)
+        return build_chart_window_of_whole_hours(*period, self.now)
 
     @cached_property
-    def chart_hours(self) -> Sequence[HourlyRollup]:
+    def hourly_rollups_of_chart(self) -> Sequence[HourlyRollup]:
         """The hours that the charts show, oldest first, then each run that is not rolled up yet."""
         window = self.chart_window
         hours = list_hourly_rollups(self.connection, self.probe_database_id, window.start, window.stop)
@@ -103,7 +103,7 @@ class ProbeCardLoadContext:
 
     def render_chart_period(self) -> Markup:
         """For titles: "last 7 days"."""
-        return self.chart_query.render_period(self.chart_window, self.now)
+        return self.chart_query.render_period_title(self.chart_window, self.now)
 
     def render_sample_note(self, runs: Sequence[MeasuredRun]) -> Markup:
         """Which of its runs a chart of `list_measured_chart_runs` shows; empty: all."""
@@ -115,7 +115,7 @@ class ProbeCardLoadContext:
         )
         # The runs that passed show where stored runs begin: the first failed run of an incident is stored for longer.
         first = next((run.slot for run in runs if run.outcome is Outcome.PASS), None)
-        first_hour = next((part.hour for part in self.chart_hours if part.passed), None)
+        first_hour = next((part.hour for part in self.hourly_rollups_of_chart if part.passed), None)
         if first_hour is not None and first is None:
             note += " None of them passed."
         elif first_hour is not None and first is not None and first - first_hour > window.step:

@@ -47,7 +47,7 @@ class CanaryLatestRun:
     stages: tuple[CanaryCardStage, ...]
 
 
-class JudgedRunCounts(NamedTuple):
+class JudgedRunCountsByChartPoint(NamedTuple):
     """The numbers of runs at each point of a chart."""
 
     passed: Sequence[int]
@@ -92,7 +92,9 @@ def load_canary_card(context: ProbeCardLoadContext) -> CanaryCard | None:
     if latest is None and not context.chart_query.parameters:
         return None
     runs, window = context.list_measured_chart_runs(), context.chart_window
-    points = compute_canary_chart_points(runs, _count_judged_runs(context, runs), window, context.chart_query)
+    points = compute_canary_chart_points(
+        runs, _count_passed_and_failed_runs_per_chart_point(context, runs), window, context.chart_query
+    )
     return CanaryCard(
         latest=latest,
         window=window,
@@ -103,19 +105,21 @@ def load_canary_card(context: ProbeCardLoadContext) -> CanaryCard | None:
     )
 
 
-def _count_judged_runs(context: ProbeCardLoadContext, runs: Iterable[MeasuredRun]) -> JudgedRunCounts:
+def _count_passed_and_failed_runs_per_chart_point(
+    context: ProbeCardLoadContext, runs: Iterable[MeasuredRun]
+) -> JudgedRunCountsByChartPoint:
     """Of all runs, also where `runs` is a sample."""
     if context.is_chart_of_runs:
         passed = [(run.slot, 1) for run in runs if run.outcome is Outcome.PASS]
         failed = [(run.slot, 1) for run in runs if run.outcome is Outcome.FAIL]
     else:
-        passed = [(part.hour, part.passed) for part in context.chart_hours]
-        failed = [(part.hour, part.failed) for part in context.chart_hours]
-    return JudgedRunCounts(*map(context.chart_window.sum_counts_by_chart_point, (passed, failed)))
+        passed = [(part.hour, part.passed) for part in context.hourly_rollups_of_chart]
+        failed = [(part.hour, part.failed) for part in context.hourly_rollups_of_chart]
+    return JudgedRunCountsByChartPoint(*map(context.chart_window.sum_counts_by_chart_point, (passed, failed)))
 
 
 def compute_canary_chart_points(
-    runs: Iterable[MeasuredRun], counts: JudgedRunCounts, window: ChartWindow, query: ChartUrlQuery
+    runs: Iterable[MeasuredRun], counts: JudgedRunCountsByChartPoint, window: ChartWindow, query: ChartUrlQuery
 ) -> list[CanaryChartPoint]:
     """`runs`: oldest first. The points are in the order of time; without any run, a point needs a failure."""
     runs_by_point: dict[int, list[MeasuredRun]] = {}

@@ -46,7 +46,7 @@ class LatencyCard:
     """Newest first."""
 
     @property
-    def judged_count(self) -> int:
+    def passed_or_failed_run_count(self) -> int:
         """Runs that passed or failed."""
         return self.points.passed_count + self.points.failed_count
 
@@ -61,7 +61,7 @@ def load_latency_card(context: ProbeCardLoadContext) -> LatencyCard | None:
     if context.is_chart_of_runs:
         points = compute_points_of_runs(context.chart_runs, context.chart_window)
     else:
-        points = compute_points_of_hours(context.chart_hours, context.chart_window)
+        points = compute_points_of_hours(context.hourly_rollups_of_chart, context.chart_window)
     return build_latency_card(points, limit, context.chart_query, context.now)
 
 
@@ -83,7 +83,7 @@ def build_latency_card(points: LatencyPoints, limit: int | None, query: ChartUrl
     limit_line = _build_latency_limit_line(limit, points)
     return LatencyCard(
         points=points,
-        title=Markup("Latency, {}").format(query.render_period(window, now)),
+        title=Markup("Latency, {}").format(query.render_period_title(window, now)),
         chart=charts.render_latency_chart(
             (points.lower, points.upper),
             points.line_names,
@@ -94,11 +94,11 @@ def build_latency_card(points: LatencyPoints, limit: int | None, query: ChartUrl
         ),
         has_limit_line=limit_line is not None,
         no_verdict_period=_format_slot_range(points.no_verdict_period),
-        table_rows=tuple(_build_table_rows(points, query)),
+        table_rows=tuple(_build_latency_table_rows(points, query)),
     )
 
 
-def _build_table_rows(points: LatencyPoints, query: ChartUrlQuery) -> Iterator[LatencyPointRow]:
+def _build_latency_table_rows(points: LatencyPoints, query: ChartUrlQuery) -> Iterator[LatencyPointRow]:
     window, failed_counts = points.window, points.window.sum_counts_by_chart_point(points.failures)
     for i in range(window.point_count - 1, -1, -1):
         if points.lower[i] is None and not failed_counts[i]:
@@ -116,15 +116,15 @@ def _build_latency_limit_line(limit: int | None, points: LatencyPoints) -> chart
 
 def cluster_failed_runs_for_chart(
     failures: Iterable[tuple[int, int]], window: ChartWindow
-) -> list[charts.FailedRunCluster]:
+) -> list[charts.ChartFailedRunCluster]:
     """Failed runs, as (instant, number), those close to each other as one cluster."""
-    clusters: list[charts.FailedRunCluster] = []
+    clusters: list[charts.ChartFailedRunCluster] = []
     for instant, count in failures:
         at = min(max((instant - window.start) / window.length, 0), 1)
         if clusters and at - clusters[-1].stop < MAX_FAILED_RUN_CLUSTER_GAP_CHART_FRACTION:
-            clusters[-1] = charts.FailedRunCluster(clusters[-1].start, at, clusters[-1].run_count + count)
+            clusters[-1] = charts.ChartFailedRunCluster(clusters[-1].start, at, clusters[-1].run_count + count)
         else:
-            clusters.append(charts.FailedRunCluster(at, at, count))
+            clusters.append(charts.ChartFailedRunCluster(at, at, count))
     return clusters
 
 
@@ -137,7 +137,7 @@ def _format_slot_range(period: tuple[int, int] | None) -> Markup:
 
 
 def _describe_latency_chart(
-    points: LatencyPoints, failure_clusters: Iterable[charts.FailedRunCluster], limit: int | None, now: int
+    points: LatencyPoints, failure_clusters: Iterable[charts.ChartFailedRunCluster], limit: int | None, now: int
 ) -> str:
     """The chart in words, for screen readers."""
     parts, window = [], points.window

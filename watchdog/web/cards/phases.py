@@ -13,7 +13,7 @@ from watchdog.domain.model import Outcome, ProbeResult
 from watchdog.store.read.status import ResultRow
 from watchdog.web import charts
 from watchdog.web.cards.base import ProbeCardLoadContext, ProbePageCardType
-from watchdog.web.latency_points import compute_percentile
+from watchdog.web.latency_points import compute_percentile_of_sorted_values
 from watchdog.web.times import render_time_of_day, render_timestamp
 
 PHASE_INTERRUPTING_REASON_FAMILIES = frozenset({"timeout", "dns", "connection", "tls", "protocol", "body"})
@@ -51,12 +51,12 @@ def load_phases_card(context: ProbeCardLoadContext) -> PhasesCard | None:
         runs, period = context.chart_runs, context.render_chart_period()
     else:
         runs, period = context.runs, Markup("last {}").format(format_duration(DAY_MS))
-    slots = pick_representative_run_slots(runs, context.now)
+    slots = pick_last_median_p95_and_failed_run_slots(runs, context.now)
     results = context.load_results_of_slots(list(slots.values()))
     return build_phases_card({name: results[slot] for name, slot in slots.items() if slot in results}, period)
 
 
-def pick_representative_run_slots(runs: Sequence[ResultRow], now: int) -> dict[str, int]:
+def pick_last_median_p95_and_failed_run_slots(runs: Sequence[ResultRow], now: int) -> dict[str, int]:
     """Name -> slot: the last run, the runs at the median and at p95, and the last failed run, with its date if it was
     more than a day ago."""
     passed = sorted(
@@ -68,7 +68,10 @@ def pick_representative_run_slots(runs: Sequence[ResultRow], now: int) -> dict[s
         slots["Last run"] = max(run.slot for run in passed)
         if len(passed) > 2:
             ranked = [run.slot for run in passed]
-            slots |= {"Median": compute_percentile(ranked, 50), "p95": compute_percentile(ranked, 95)}
+            slots |= {
+                "Median": compute_percentile_of_sorted_values(ranked, 50),
+                "p95": compute_percentile_of_sorted_values(ranked, 95),
+            }
     if failed := [run for run in runs if run.outcome is Outcome.FAIL]:
         slot = failed[-1].slot
         failed_at = render_timestamp(slot, now) if slot < now - DAY_MS else render_time_of_day(slot)

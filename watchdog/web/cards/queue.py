@@ -9,7 +9,7 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from watchdog.domain.formatting import DAY_MS, format_duration, format_duration_rounded, format_number
-from watchdog.domain.probe_state import QueueThresholdRecord
+from watchdog.domain.probe_state import QueueThresholdStateRecord
 from watchdog.store.read import queue_stats
 from watchdog.store.read.queue_stats import QueueSample
 from watchdog.web import charts
@@ -103,7 +103,7 @@ def load_queue_card(context: ProbeCardLoadContext) -> QueueCard | None:
 
 
 def build_queue_card_metrics(
-    newest: QueueSample, thresholds: Mapping[str, QueueThresholdRecord]
+    newest: QueueSample, thresholds: Mapping[str, QueueThresholdStateRecord]
 ) -> tuple[QueueCardMetric, ...]:
     """`thresholds`: by rule."""
     metrics = [
@@ -137,7 +137,7 @@ def compute_queue_chart_points(
 
 def render_waiting_jobs_chart(
     points: Sequence[QueueChartPoint],
-    threshold: QueueThresholdRecord | None,
+    threshold: QueueThresholdStateRecord | None,
     window: ChartWindow,
     now: int,
     *,
@@ -164,7 +164,7 @@ def render_waiting_jobs_chart(
 
 
 def _build_queue_card_metric(
-    name: str, value: float, record: QueueThresholdRecord | None, read_at: int
+    name: str, value: float, record: QueueThresholdStateRecord | None, read_at: int
 ) -> QueueCardMetric:
     title, format_value = QUEUE_METRIC_LABELS_AND_FORMATTERS[name]
     if record is None:
@@ -181,7 +181,7 @@ def _build_queue_card_metric(
     return QueueCardMetric(title, format_value(value), tuple(notes), record.is_breached(read_at))
 
 
-def _build_stalled_card_metric(record: QueueThresholdRecord, read_at: int) -> QueueCardMetric:
+def _build_stalled_card_metric(record: QueueThresholdStateRecord, read_at: int) -> QueueCardMetric:
     limit = f"limit {format_duration(record.threshold.for_ms)}"
     if record.breached_since is None:
         return QueueCardMetric("Stalled", "no", (limit, "queue is empty"))

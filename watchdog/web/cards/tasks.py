@@ -43,7 +43,7 @@ def load_mcp_tasks_card(context: ProbeCardLoadContext) -> McpTasksCard | None:
         build_job_summaries_of_mcp_tasks(source), key=lambda job: (not job.reason, job.state is not HealthState.DOWN)
     ):
         age = None if job.last_start is None else context.now - job.last_start
-        report = _format_mcp_task_report(listing.subjects.get(job.name))
+        report = _format_reported_mcp_task_state(listing.subjects.get(job.name))
         rows.append(
             McpTasksCardRow(
                 build_jobs_card_row(job), report, age, task_rule.find_mcp_task_age_limit_ms(source.probe, job.name)
@@ -52,7 +52,7 @@ def load_mcp_tasks_card(context: ProbeCardLoadContext) -> McpTasksCard | None:
     return McpTasksCard(source.result.slot, len(rows), tuple(rows[:MAX_MCP_TASKS_ON_CARD]))
 
 
-def _format_mcp_task_report(task: McpScheduledTaskFacts | None) -> str:
+def _format_reported_mcp_task_state(task: McpScheduledTaskFacts | None) -> str:
     if task is None:
         return "not listed"
     return ", ".join([f"ok: {'true' if task.ok else 'false'}", *filter(None, (task.status, task.error))])

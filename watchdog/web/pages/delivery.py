@@ -123,7 +123,7 @@ def format_delivery_attempts(delivery: DeliveryRecord) -> str:
     return format_count_with_noun(delivery.attempts, "attempt")
 
 
-def summarize_deliveries(deliveries: Sequence[DeliveryRecord]) -> str:
+def format_delivery_counts_by_state(deliveries: Sequence[DeliveryRecord]) -> str:
     """ "3 delivered · 1 queued · 1 undelivered"."""
     counts = Counter(map(_get_delivery_label, deliveries))
     labels = dict.fromkeys((*DELIVERY_STATE_LABELS.values(), NOT_SENT_YET_LABEL))
@@ -138,7 +138,7 @@ def describe_who_was_notified(
     banner states. `deliveries`: in order. `is_muted`: what is not sent yet waits because of another probe."""
     if any(each.state in _GIVEN_UP_STATES for each in deliveries):
         return ""
-    notified = sorted({each.destination for each in deliveries if _has_reached_destination(each)})
+    notified = sorted({each.destination for each in deliveries if _has_delivery_reached_destination(each)})
     newest = {each.destination: each for each in deliveries if each.state is not DeliveryState.MERGED}
     waits = {}
     for name, delivery in sorted(newest.items()):
@@ -153,7 +153,7 @@ def describe_who_was_notified(
     return f"{no_one}. {others}" if others else ""
 
 
-def _has_reached_destination(delivery: DeliveryRecord) -> bool:
+def _has_delivery_reached_destination(delivery: DeliveryRecord) -> bool:
     """By itself, or because another message states it. A reminder or an edit that is merged was not needed."""
     is_stated_elsewhere = delivery.state is DeliveryState.MERGED and delivery.event is IncidentEvent.OPENED
     return delivery.state is DeliveryState.SENT or is_stated_elsewhere

@@ -11,19 +11,19 @@ from watchdog.domain.model import HealthState
 from watchdog.store.read.status import IncidentRecord
 from watchdog.web.pages.banner import PageBanner
 
-_END_TEXT_BY_REASON = {
+_FLAPPING_END_TEXT_BY_REASON = {
     FlappingEndReason.STAYS_OPEN: "an incident stayed open",
     FlappingEndReason.STAYS_RESOLVED: "no further incident opened",
     FlappingEndReason.PROBE_REMOVED: "the probe was removed",
 }
 
 
-def describe_flapping(record: IncidentRecord) -> tuple[str, ...]:
+def list_flapping_label_if_active(record: IncidentRecord) -> tuple[str, ...]:
     """Of an open incident, for a list: "flapping"."""
     return ("flapping",) if record.flapping is not None and record.flapping.is_active else ()
 
 
-def build_flapping_banners(record: IncidentRecord, now: int) -> Iterator[PageBanner]:
+def build_incident_flapping_banners(record: IncidentRecord, now: int) -> Iterator[PageBanner]:
     """Why no notification is or was sent although an incident opened."""
     if (flapping := record.flapping) is None:
         return
@@ -37,7 +37,6 @@ def build_flapping_banners(record: IncidentRecord, now: int) -> Iterator[PageBan
         yield PageBanner(HealthState.DEGRADED, f"Flapping since {since}", text)
     elif flapping.ended_at is not None and flapping.end_reason is not None:
         until = format_utc_timestamp(flapping.ended_at, now, seconds=True)
-        text = (
-            f"{incidents}. Flapping ended because {_END_TEXT_BY_REASON[flapping.end_reason]} ({flapping.end_reason})."
-        )
+        end_text = _FLAPPING_END_TEXT_BY_REASON[flapping.end_reason]
+        text = f"{incidents}. Flapping ended because {end_text} ({flapping.end_reason})."
         yield PageBanner(HealthState.UNKNOWN, f"Opened while its alert was flapping, from {since} to {until}", text)

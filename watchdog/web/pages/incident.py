@@ -16,7 +16,7 @@ from watchdog.domain.formatting import (
     format_count_with_noun,
     format_duration,
     format_duration_rounded,
-    format_remediation,
+    format_remediation_state_and_result,
 )
 from watchdog.domain.model import DeliveryState, HealthState, IncidentEvent, Outcome
 from watchdog.domain.notification import Notification
@@ -36,7 +36,7 @@ from watchdog.store.read.escalations import load_incident_escalations
 from watchdog.store.read.generation_results import build_results_as_of_clock_generation_subquery
 from watchdog.store.read.members import load_database_ids_of_active_probes
 from watchdog.store.read.muted_incidents import MutedIncident, list_incidents_muted_by
-from watchdog.store.read.reopening import load_reopening_outlook
+from watchdog.store.read.reopening import load_reopening_outlook_text
 from watchdog.store.read.status import Connection, DeliveryRecord, IncidentRecord, WatchdogStatus
 from watchdog.web.markup import PAGE_HEALTH_STATE_LABELS
 from watchdog.web.pages.act_form import (
@@ -56,10 +56,10 @@ from watchdog.web.pages.delivery import (
     DeliveryPageRow,
     build_delivery_page_row,
     format_delivery_attempts,
-    summarize_deliveries,
+    format_delivery_counts_by_state,
 )
 from watchdog.web.pages.escalation import EscalationPageRow, build_escalation_page_row
-from watchdog.web.pages.flapping import build_flapping_banners
+from watchdog.web.pages.flapping import build_incident_flapping_banners
 from watchdog.web.pages.muting import build_muting_banners
 from watchdog.web.pages.results import HEALTH_STATE_BY_OUTCOME
 from watchdog.web.times import render_timestamp
@@ -115,7 +115,7 @@ def load_incident_detail_page(
     deliveries = status.list_incident_deliveries(connection, incident_id)
     act_events = build_act_timeline_events(connection, incident_id)
     timeline = build_incident_timeline(record, context, deliveries, now, act_events)
-    outlook = load_reopening_outlook(connection, incident_id, now)
+    outlook = load_reopening_outlook_text(connection, incident_id, now)
     muted = list_incidents_muted_by(connection, [incident_id])
     return IncidentDetailPage(
         record=record,
@@ -126,7 +126,7 @@ def load_incident_detail_page(
         banners=(
             *build_acknowledgement_and_silence_banners(connection, record, now),
             *build_muting_banners(record, context.muted_probe_names, now),
-            *build_flapping_banners(record, now),
+            *build_incident_flapping_banners(record, now),
             *build_incident_page_banners(record, deliveries, now),
         ),
         first_bad=first_bad,
@@ -135,12 +135,12 @@ def load_incident_detail_page(
         latest_slot=context.latest.slot if context.latest else None,
         timeline=timeline,
         deliveries=tuple(build_delivery_page_row(delivery, destination_addresses) for delivery in deliveries),
-        delivery_summary=summarize_deliveries(deliveries),
-        decision_steps=tuple(_explain_incident_opening_and_routing(record)),
+        delivery_summary=format_delivery_counts_by_state(deliveries),
+        decision_steps=tuple(_explain_why_incident_opened_and_its_routing(record)),
         escalations=tuple(
             build_escalation_page_row(each, now) for each in load_incident_escalations(connection, incident_id, now)
         ),
-        advice_parts=_find_advice_parts(context),
+        advice_parts=_split_advice_of_open_incident_at_backticks(context),
         muted_incidents=tuple(muted[:MAX_MUTED_INCIDENTS_ON_PAGE]),
         muted_incident_count=len(muted),
         can_run_now=can_run_on_request(record.probe.kind)
@@ -152,7 +152,7 @@ def load_incident_detail_page(
     )
 
 
-def _find_advice_parts(context: AlertMessageContext) -> tuple[str, ...]:
+def _split_advice_of_open_incident_at_backticks(context: AlertMessageContext) -> tuple[str, ...]:
     advice = find_advice_on_alert(context)
     return tuple(advice.split("`")) if advice else ()
 
@@ -300,7 +300,7 @@ def build_incident_timeline(
         *act_events,
     ]
     for attempt in context.remediation_attempts:
-        label, detail = format_remediation(attempt, now)
+        label, detail = format_remediation_state_and_result(attempt, now)
         events.append(IncidentTimelineEvent(attempt.started_at, f"Remediation: {label}", detail, icon="action"))
     if incident.resolved_at is not None:
         detail = reasons.get_reason_title(incident.resolution).lower() if incident.resolution else "recovered"
@@ -367,7 +367,7 @@ def format_ordinal(n: int) -> str:
     return f"{n}{ending}"
 
 
-def _explain_incident_opening_and_routing(record: IncidentRecord) -> Iterator[tuple[str, str]]:
+def _explain_why_incident_opened_and_its_routing(record: IncidentRecord) -> Iterator[tuple[str, str]]:
     """(step, setting behind it): why the incident opened, its severity, and the routing."""
     incident = record.incident
     if incident.rule in THRESHOLD_IGNORING_RULE_NAMES:

@@ -20,9 +20,9 @@ from watchdog.store.read.members import load_database_ids_of_active_probes
 from watchdog.store.read.status import Connection, IncidentRecord, WatchdogStatus
 from watchdog.web.markup import PAGE_HEALTH_STATE_LABELS
 from watchdog.web.pages.acts import describe_acts, render_pause
-from watchdog.web.pages.flapping import describe_flapping
+from watchdog.web.pages.flapping import list_flapping_label_if_active
 from watchdog.web.pages.incident import find_incident_health_state
-from watchdog.web.pages.list_page import Pagination, compute_pagination
+from watchdog.web.pages.list_page import PageNumberPagination, compute_pagination
 from watchdog.web.pages.muting import describe_muting
 from watchdog.web.pages.search import does_probe_match_search_term
 from watchdog.web.times import render_timestamp_with_zone
@@ -114,7 +114,7 @@ class IncidentsPage:
     """The page begins behind a position."""
     probe_name: str
     """Of the filter's probe; its id if none of its incidents is shown."""
-    pagination: Pagination
+    pagination: PageNumberPagination
     """Of the open incidents."""
 
 
@@ -148,7 +148,7 @@ def load_incidents_page(
         resolved = search_resolved_incidents(load_resolved, incident_filter.matches_search, after)
     shown_open_incidents = pagination.slice_items(open_incidents)
     probe_names = {record.probe.id: record.probe.name for record in (*shown_open_incidents, *resolved.records)}
-    marks = load_marks_of_open_incidents(connection, shown_open_incidents, now)
+    marks = load_acknowledgement_and_hold_marks_of_open_incidents(connection, shown_open_incidents, now)
     return IncidentsPage(
         service_status=status.load_watchdog_status(connection),
         filter=incident_filter,
@@ -192,10 +192,14 @@ def _get_list_position(record: IncidentRecord) -> IncidentListPosition:
 def describe_what_holds_back(record: IncidentRecord, now: int) -> tuple[str, ...]:
     """Of an open incident: who is handling it, and what holds back its notifications, except for a pause or
     maintenance of its probe."""
-    return (*describe_acts(record.incident, record.silences, now), *describe_muting(record), *describe_flapping(record))
+    return (
+        *describe_acts(record.incident, record.silences, now),
+        *describe_muting(record),
+        *list_flapping_label_if_active(record),
+    )
 
 
-def load_marks_of_open_incidents(
+def load_acknowledgement_and_hold_marks_of_open_incidents(
     connection: Connection, records: Iterable[IncidentRecord], now: int
 ) -> dict[str, tuple[str, ...]]:
     """By incident: who is handling it, and what holds back its notifications: "acknowledged by Ana", "silenced until
@@ -203,12 +207,12 @@ def load_marks_of_open_incidents(
     maintenance_ends = load_maintenance_ends_by_probe(connection, now)
     pauses = load_pauses_in_effect(connection)
 
-    def iter_marks(record: IncidentRecord) -> Iterator[str]:
+    def iter_acknowledgement_and_hold_marks(record: IncidentRecord) -> Iterator[str]:
         yield from describe_what_holds_back(record, now)
         yield from iter_probe_marks(pauses.get(record.incident.probe), maintenance_ends.get(record.incident.probe), now)
 
     is_open = (record for record in records if record.incident.resolved_at is None)
-    return {record.incident.id: tuple(iter_marks(record)) for record in is_open}
+    return {record.incident.id: tuple(iter_acknowledgement_and_hold_marks(record)) for record in is_open}
 
 
 def iter_probe_marks(pause: Pause | None, maintenance_ends_at: int | None, now: int) -> Iterator[str]:

@@ -15,7 +15,7 @@ from watchdog.store.read.maintenance import load_maintenance_ends_by_probe
 from watchdog.store.read.status import Connection, list_incidents, load_watchdog_status
 from watchdog.web.cards.jobs import JobsCardRow, build_jobs_card_row
 from watchdog.web.cards.registry import find_probe_page_jobs_section_id
-from watchdog.web.pages.incidents import iter_probe_marks, load_marks_of_open_incidents
+from watchdog.web.pages.incidents import iter_probe_marks, load_acknowledgement_and_hold_marks_of_open_incidents
 from watchdog.web.pages.list_page import (
     NEEDS_ATTENTION_SECTION_NAME,
     SectionedListWebPage,
@@ -93,7 +93,7 @@ def _load_marks_of_jobs(connection: Connection, jobs: Sequence[JobSummary], now:
     incident: that its source is paused or in maintenance."""
     probes = {job.probe.database_id for job in jobs}
     records = list_incidents(connection, is_open=True, probe_database_ids=probes)
-    marks_by_incident = load_marks_of_open_incidents(connection, records, now)
+    marks_by_incident = load_acknowledgement_and_hold_marks_of_open_incidents(connection, records, now)
     marks_by_key = {
         (record.incident.probe, record.incident.rule, record.incident.subject): marks_by_incident[record.incident.id]
         for record in records

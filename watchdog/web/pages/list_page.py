@@ -18,7 +18,7 @@ FilterT = TypeVar("FilterT")
 RowT = TypeVar("RowT")
 
 
-class Pagination(NamedTuple):
+class PageNumberPagination(NamedTuple):
     page_number: int
     page_count: int
     item_count: int
@@ -46,13 +46,13 @@ class SectionedListWebPage(Generic[FilterT, RowT]):
     """Without the filter."""
     filter: FilterT
     sections: tuple[ListPageSection[RowT], ...]
-    pagination: Pagination
+    pagination: PageNumberPagination
 
 
-def compute_pagination(item_count: int, page_number: int) -> Pagination:
+def compute_pagination(item_count: int, page_number: int) -> PageNumberPagination:
     """A page number beyond the last is the last."""
     page_count = max(1, -(-item_count // LIST_ROWS_PER_PAGE))
-    return Pagination(min(max(page_number, 1), page_count), page_count, item_count)
+    return PageNumberPagination(min(max(page_number, 1), page_count), page_count, item_count)
 
 
 def group_rows_into_list_sections(

@@ -72,11 +72,11 @@ def load_maintenance_page(
         severities=tuple(Severity),
         suggestions=load_probe_suggestions(connection),
         form=form,
-        started_banner=_build_started_banner(connection, started, now) if started else None,
+        started_banner=_build_started_maintenance_banner(connection, started, now) if started else None,
     )
 
 
-def _build_started_banner(connection: Connection, started: str, now: int) -> PageBanner | None:
+def _build_started_maintenance_banner(connection: Connection, started: str, now: int) -> PageBanner | None:
     """None: there is no such window, or it has ended."""
     window = load_maintenance_window(connection, started)
     if window is None or window.find_state(now) is MaintenanceWindowState.ENDED:

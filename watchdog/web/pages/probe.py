@@ -19,7 +19,7 @@ from watchdog.domain.text import capitalize_first
 from watchdog.service.check_in_addresses import CheckInAddress
 from watchdog.store.read import history, status
 from watchdog.store.read.acts import load_silences_by_incident
-from watchdog.store.read.requested_runs import load_waiting_request
+from watchdog.store.read.requested_runs import load_unclaimed_requested_run_slot
 from watchdog.store.read.running_config import load_probe_config_yaml_text
 from watchdog.store.read.status import Connection, IncidentRecord, ProbeStatus, ResultRow, WatchdogStatus
 from watchdog.web.cards.base import LoadedProbeCard, ProbeCardLoadContext
@@ -162,7 +162,7 @@ def _load_banners(connection: Connection, probe_status: ProbeStatus, now: int) -
 
 def _is_run_requested(connection: Connection, probe_database_id: int, now: int) -> bool:
     """Whether a person waits for a run."""
-    requested_slot = load_waiting_request(connection, probe_database_id)
+    requested_slot = load_unclaimed_requested_run_slot(connection, probe_database_id)
     return requested_slot is not None and now - requested_slot <= MAX_REQUESTED_RUN_AGE_MS
 
 

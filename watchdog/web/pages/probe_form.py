@@ -14,9 +14,9 @@ from watchdog.config.probe_form import (
     PROBE_FORM_KINDS,
     ProbeFormFields,
     compose_probe_text,
-    find_probe_kind,
-    list_form_fields,
-    split_probe_text,
+    find_probe_kind_in_yaml,
+    list_form_field_paths_of_probe_kind,
+    split_probe_yaml_into_form_fields,
 )
 from watchdog.config.reference_examples import CONFIG_KIND_EXAMPLES
 from watchdog.domain.model import Severity
@@ -26,8 +26,8 @@ from watchdog.service.managed_edits import ManagedProbe, ManagedProbes, ProbeEdi
 from watchdog.service.run_once import OnDemandRun
 from watchdog.store.read.status import WatchdogStatus
 
-REST_FIELD = "yaml"
-DEFAULT_KIND = "http"
+REMAINING_YAML_FORM_FIELD_NAME = "yaml"
+DEFAULT_PROBE_KIND = "http"
 EXAMPLE_CHECK_IN_TOKEN = "${BACKUP_CHECKIN_TOKEN}"
 """In an example; the form has a random one in its place."""
 
@@ -95,7 +95,7 @@ FIRST_FIELDS = frozenset({"name", "schedule"})
 
 
 @dataclass(frozen=True, slots=True)
-class ProbeFormInput:
+class ProbeFormInputField:
     """A field with its value and what is not valid about it."""
 
     path: str
@@ -134,7 +134,7 @@ class ProbeForm:
         """The key of its queue system; empty: it has none."""
         return self.kind.partition(".")[2]
 
-    def to_edit(self, managed: ManagedProbes) -> ProbeEdit:
+    def build_probe_edit(self, managed: ManagedProbes) -> ProbeEdit:
         version = self.version or "-" if self.probe_id else ""
         return ProbeEdit(self.to_yaml(managed), self.probe_id, version=version, copy_of=self.copy_of)
 
@@ -153,8 +153,8 @@ class ProbeFormPage:
     form: ProbeForm
     file: str
     title: str
-    first_inputs: tuple[ProbeFormInput, ...]
-    more_inputs: tuple[ProbeFormInput, ...]
+    first_inputs: tuple[ProbeFormInputField, ...]
+    more_inputs: tuple[ProbeFormInputField, ...]
     rest_problems: tuple[str, ...]
     is_more_open: bool
     refusal: str = ""
@@ -176,20 +176,20 @@ class ProbeFormPage:
 
 def create_new_probe_form(kind: str) -> ProbeForm:
     """With an example for what is entered as YAML. `kind`: without a queue system, it has the first one."""
-    kind = kind if kind in PROBE_FORM_KINDS else DEFAULT_KIND
+    kind = kind if kind in PROBE_FORM_KINDS else DEFAULT_PROBE_KIND
     model, system = PROBE_KINDS[kind.partition(".")[0]], kind.partition(".")[2]
     if model.form_systems and not system:
         return create_new_probe_form(f"{kind}.{next(iter(model.form_systems))}")
     example = ManagedFileText(CONFIG_KIND_EXAMPLES[f"probes[].{kind}"].lstrip("\n").encode(), "").entries[0].yaml
-    fields = split_probe_text(example, kind)
+    fields = split_probe_yaml_into_form_fields(example, kind)
     tokens = {path: token_hex(20) for path, value in fields.values.items() if value == EXAMPLE_CHECK_IN_TOKEN}
     return ProbeForm(kind, ProbeFormFields(tokens, fields.rest if system or not model.form_fields else ""))
 
 
 def create_form_of_probe(probe: ManagedProbe, version: str, *, is_copy: bool = False) -> ProbeForm:
     """`is_copy`: it adds another probe."""
-    kind = find_probe_kind(probe.yaml) or DEFAULT_KIND
-    fields = split_probe_text(probe.yaml, kind)
+    kind = find_probe_kind_in_yaml(probe.yaml) or DEFAULT_PROBE_KIND
+    fields = split_probe_yaml_into_form_fields(probe.yaml, kind)
     if not is_copy:
         return ProbeForm(kind, fields, probe.id, version, former_name=probe.name)
     values = {**fields.values, "name": f"{fields.values.get('name', probe.name)} (copy)", "id": ""}
@@ -198,18 +198,20 @@ def create_form_of_probe(probe: ManagedProbe, version: str, *, is_copy: bool = F
 
 def read_probe_form(form: Mapping[str, str], probe_id: str) -> ProbeForm:
     """A probe that is edited keeps its id if its name changes."""
-    kind = form.get("kind", "") if form.get("kind", "") in PROBE_FORM_KINDS else DEFAULT_KIND
-    values = {path: form.get(path, "").replace("\r\n", "\n") for path in list_form_fields(kind)}
+    kind = form.get("kind", "") if form.get("kind", "") in PROBE_FORM_KINDS else DEFAULT_PROBE_KIND
+    values = {path: form.get(path, "").replace("\r\n", "\n") for path in list_form_field_paths_of_probe_kind(kind)}
     if probe_id and not values.get("id", "").strip() and values["name"].strip() != form.get("former_name", ""):
         values["id"] = probe_id
-    fields = ProbeFormFields(values, form.get(REST_FIELD, "").replace("\r\n", "\n"))
+    fields = ProbeFormFields(values, form.get(REMAINING_YAML_FORM_FIELD_NAME, "").replace("\r\n", "\n"))
     texts = (form.get(name, "") for name in ("version", "copy_of", "former_name"))
     return ProbeForm(kind, fields, probe_id, *texts)
 
 
-def build_inputs(form: ProbeForm, problems: Iterable[ProbeTextProblem]) -> tuple[list[ProbeFormInput], tuple[str, ...]]:
+def build_probe_form_inputs_and_other_problems(
+    form: ProbeForm, problems: Iterable[ProbeTextProblem]
+) -> tuple[list[ProbeFormInputField], tuple[str, ...]]:
     """The inputs with their problems, and the problems of what is entered as YAML."""
-    paths = list_form_fields(form.kind)
+    paths = list_form_field_paths_of_probe_kind(form.kind)
     by_path: dict[str, list[str]] = {path: [] for path in paths}
     rest = []
     for problem in problems:
@@ -219,7 +221,7 @@ def build_inputs(form: ProbeForm, problems: Iterable[ProbeTextProblem]) -> tuple
         else:
             rest.append(str(problem))
     inputs = [
-        ProbeFormInput(
+        ProbeFormInputField(
             path,
             description := describe_input(path),
             value := form.fields.values.get(path, ""),
@@ -243,7 +245,9 @@ def is_problem_of_field(problem_path: str, path: str) -> bool:
     return problem_path == path or is_entry or is_about_section
 
 
-def split_inputs(inputs: Sequence[ProbeFormInput]) -> tuple[tuple[ProbeFormInput, ...], tuple[ProbeFormInput, ...]]:
+def split_inputs_shown_first_from_others(
+    inputs: Sequence[ProbeFormInputField],
+) -> tuple[tuple[ProbeFormInputField, ...], tuple[ProbeFormInputField, ...]]:
     """Those that are shown first, and the others."""
     first = tuple(each for each in inputs if each.path in FIRST_FIELDS or each.path not in COMMON_FORM_FIELDS)
     return first, tuple(each for each in inputs if each not in first)

@@ -21,7 +21,7 @@ from watchdog.domain.model import HealthState, Outcome, RunSummary
 from watchdog.domain.silencing import Silence
 from watchdog.store.read.acts import load_silences_by_incident
 from watchdog.store.read.history import load_last_n_runs_by_probe
-from watchdog.store.read.job_runs import list_check_in_runs
+from watchdog.store.read.job_runs import load_check_in_runs_by_probe_id
 from watchdog.store.read.status import (
     Connection,
     ProbeStatus,
@@ -51,7 +51,7 @@ MAX_INLINE_RUN_MESSAGE_CHARS = 12
 """A longer message is left out of the last result: the problem stands under the name anyway."""
 
 
-class ListedState(NamedTuple):
+class ListedProbeState(NamedTuple):
     """What the column State shows, and what probes are filtered by: a health state, or maintenance."""
 
     name: str
@@ -60,15 +60,15 @@ class ListedState(NamedTuple):
     glyph_name: str
 
 
-def _listed_health_state(state: HealthState) -> ListedState:
-    return ListedState(state.value, PAGE_HEALTH_STATE_LABELS[state], state.value)
+def _build_listed_state_of_health_state(state: HealthState) -> ListedProbeState:
+    return ListedProbeState(state.value, PAGE_HEALTH_STATE_LABELS[state], state.value)
 
 
-MAINTENANCE = ListedState("maintenance", "Maintenance", "maint")
+MAINTENANCE_LISTED_STATE = ListedProbeState("maintenance", "Maintenance", "maint")
 LISTED_STATES = (
-    *map(_listed_health_state, (HealthState.DOWN, HealthState.DEGRADED, HealthState.UNKNOWN)),
-    MAINTENANCE,
-    *map(_listed_health_state, (HealthState.PAUSED, HealthState.UP)),
+    *map(_build_listed_state_of_health_state, (HealthState.DOWN, HealthState.DEGRADED, HealthState.UNKNOWN)),
+    MAINTENANCE_LISTED_STATE,
+    *map(_build_listed_state_of_health_state, (HealthState.PAUSED, HealthState.UP)),
 )
 _LISTED_STATE_BY_NAME = {state.name: state for state in LISTED_STATES}
 PROBES_PAGE_ORDERS = {
@@ -97,7 +97,9 @@ class ProbesPageFilter:
         return bool(self.search or self.state or self.kind)
 
     def matches_state(self, status: ProbeStatus) -> bool:
-        return not self.state or any(self.state == state.name for state in _list_states_of_probe(status))
+        return not self.state or any(
+            self.state == state.name for state in _list_shown_and_filterable_states_of_probe(status)
+        )
 
     def matches_search(self, status: ProbeStatus) -> bool:
         """Whether the search and the kind match."""
@@ -108,19 +110,19 @@ class ProbesPageFilter:
         )
 
 
-def _list_states_of_probe(status: ProbeStatus) -> tuple[ListedState, ...]:
+def _list_shown_and_filterable_states_of_probe(status: ProbeStatus) -> tuple[ListedProbeState, ...]:
     """The one that its row shows, then the others by which the filters find it."""
     state = _LISTED_STATE_BY_NAME[status.state.value]
     if status.maintenance_ends_at is None:
         return (state,)
     has_other_cause = bool(status.open_incidents) or status.pause is not None
-    return (state, MAINTENANCE) if has_other_cause else (MAINTENANCE,)
+    return (state, MAINTENANCE_LISTED_STATE) if has_other_cause else (MAINTENANCE_LISTED_STATE,)
 
 
 def _does_status_match_search_term(status: ProbeStatus, term: str) -> bool:
     field, colon, value = term.partition(":")
     if colon and field == "state":
-        return any(value in state.name for state in _list_states_of_probe(status))
+        return any(value in state.name for state in _list_shown_and_filterable_states_of_probe(status))
     return does_probe_match_search_term(status.probe, term)
 
 
@@ -151,7 +153,7 @@ class ProbesPage(SectionedListWebPage[ProbesPageFilter, ProbesPageRow]):
     max_sparkline_runs: int = MAX_SPARKLINE_RUNS
     orders: Mapping[str, str]
     """By their names in URLs."""
-    state_counts: tuple[tuple[ListedState, int], ...]
+    state_counts: tuple[tuple[ListedProbeState, int], ...]
     kinds: tuple[str, ...]
 
 
@@ -163,7 +165,7 @@ def load_probes_page(connection: Connection, probe_filter: ProbesPageFilter, pag
     matching = [status for status in searched if probe_filter.matches_state(status)]
     incident_counts = count_incidents_opened_since_by_probe(connection, now - PROBE_PAGE_INCIDENTS_PERIOD_MS)
     matching.sort(key=_get_probe_sort_key(probe_filter.sort, incident_counts))
-    counts = Counter(state for status in searched for state in _list_states_of_probe(status))
+    counts = Counter(state for status in searched for state in _list_shown_and_filterable_states_of_probe(status))
     pagination = compute_pagination(len(matching), page_number)
     choose_section_name = (
         _choose_probes_page_section_name if not probe_filter.sort else lambda status: ALL_PROBES_SECTION_NAME
@@ -214,35 +216,44 @@ def _get_probe_sort_key(order: str, incident_counts: Mapping[int, int]) -> Calla
 def _compute_probe_severity_sort_key(status: ProbeStatus) -> tuple[int, int, str, str]:
     probe = status.probe
     section_index = PROBES_PAGE_SECTION_NAMES.index(_choose_probes_page_section_name(status))
-    return section_index, LISTED_STATES.index(_list_states_of_probe(status)[0]), probe.group, probe.name.lower()
+    return (
+        section_index,
+        LISTED_STATES.index(_list_shown_and_filterable_states_of_probe(status)[0]),
+        probe.group,
+        probe.name.lower(),
+    )
 
 
 def _choose_probes_page_section_name(status: ProbeStatus) -> str:
     if status.open_incidents and status.pause is None:
         return PROBES_PAGE_SECTION_NAMES[0]
-    return PROBES_PAGE_SECTION_NAMES[1 if _list_states_of_probe(status)[0].name == HealthState.UP else 2]
+    return PROBES_PAGE_SECTION_NAMES[
+        1 if _list_shown_and_filterable_states_of_probe(status)[0].name == HealthState.UP else 2
+    ]
 
 
 def _load_probes_page_rows(
     connection: Connection, on_page: Sequence[ProbeStatus], incident_counts: Mapping[int, int], now: int
 ) -> Iterator[tuple[ProbeStatus, ProbesPageRow]]:
     runs = load_last_n_runs_by_probe(connection, [status.probe.database_id for status in on_page], MAX_SPARKLINE_RUNS)
-    job_runs = list_check_in_runs(connection, [status.probe for status in on_page], MAX_SPARKLINE_RUNS)
+    job_runs = load_check_in_runs_by_probe_id(connection, [status.probe for status in on_page], MAX_SPARKLINE_RUNS)
     silences = load_silences_by_incident(connection)
     for status in on_page:
         id = status.probe.database_id
-        marks = _list_probe_marks(status, silences, now)
+        marks = _build_maintenance_and_act_texts_of_probe(status, silences, now)
         yield status, _build_probes_page_row(status, job_runs.get(id, runs[id]), incident_counts.get(id, 0), marks, now)
 
 
-def _list_probe_marks(status: ProbeStatus, silences: Mapping[str, Sequence[Silence]], now: int) -> tuple[str, ...]:
+def _build_maintenance_and_act_texts_of_probe(
+    status: ProbeStatus, silences: Mapping[str, Sequence[Silence]], now: int
+) -> tuple[str, ...]:
     """`silences`: those in effect, by incident."""
     marks: tuple[str, ...] = ()
     if status.maintenance_ends_at is not None:
         ends_at = render_timestamp_with_zone(status.maintenance_ends_at, now)
-        is_shown_as_state = _list_states_of_probe(status)[0] is MAINTENANCE
+        is_shown_as_state = _list_shown_and_filterable_states_of_probe(status)[0] is MAINTENANCE_LISTED_STATE
         label = "in maintenance"
-        badge = label if is_shown_as_state else render_state_badge(MAINTENANCE.glyph_name, label)
+        badge = label if is_shown_as_state else render_state_badge(MAINTENANCE_LISTED_STATE.glyph_name, label)
         marks += (Markup("{} until {}").format(badge, ends_at),)
     if status.open_incidents:
         first = status.open_incidents[0]
@@ -274,7 +285,7 @@ def format_watchdog_last_scheduling_sentence(service_status: WatchdogStatus, now
 def _build_probes_page_row(
     status: ProbeStatus, runs: Sequence[RunSummary], incident_count: int, marks: tuple[str, ...], now: int
 ) -> ProbesPageRow:
-    probe, latest, state = status.probe, status.latest_result, _list_states_of_probe(status)[0]
+    probe, latest, state = status.probe, status.latest_result, _list_shown_and_filterable_states_of_probe(status)[0]
     sparkline, sparkline_text = _draw_and_describe_runs(tuple(runs))
     return ProbesPageRow(
         probe_id=probe.id,
@@ -282,7 +293,7 @@ def _build_probes_page_row(
         kind=probe.kind,
         group=probe.group,
         state_badge=render_state_badge(state.glyph_name, state.label),
-        problem_text=_format_problem_of_probe(status, now),
+        problem_text=_format_why_probe_is_not_up(status, now),
         marks=marks,
         last_outcome=format_run_outcome(latest) if latest else "no result yet",
         last_run_at=latest.slot if latest else None,
@@ -295,7 +306,7 @@ def _build_probes_page_row(
     )
 
 
-def _format_problem_of_probe(status: ProbeStatus, now: int) -> str:
+def _format_why_probe_is_not_up(status: ProbeStatus, now: int) -> str:
     """Why it is not up, or may soon not be: who paused it, the first open incident, or what may open one."""
     pause = "" if status.pause is None else render_pause(status.pause, now)
     incident = format_first_open_incident_and_count(status, now)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from watchdog.domain.model import HealthState
-from watchdog.service.receiver_tests import ReceiverTestResult
+from watchdog.service.receiver_tests import DestinationTestResult
 from watchdog.store.read.destinations import DestinationSummary, list_destination_summaries
 from watchdog.store.read.status import Connection, WatchdogStatus, load_watchdog_status
 
@@ -43,7 +43,7 @@ class ReceiverTestPage:
     destination: str
     address: str
     path: str
-    results: tuple[ReceiverTestResult, ...] = ()
+    results: tuple[DestinationTestResult, ...] = ()
     """Empty: it is not tested yet."""
 
     @property

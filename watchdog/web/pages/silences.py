@@ -15,7 +15,7 @@ from watchdog.store.read.selections import (
     count_open_incidents_of_silence,
     load_active_probe_infos,
     load_selected_counts_of_silences,
-    load_silence_selection,
+    load_silence_selection_summary,
 )
 from watchdog.store.read.status import Connection, WatchdogStatus, load_watchdog_status
 from watchdog.web.pages.act_form import EMPTY_ACT_FORM, ActForm, ProbeSuggestions, build_probe_suggestions
@@ -71,16 +71,16 @@ def load_silences_page(
         severities=tuple(Severity),
         suggestions=build_probe_suggestions(probes.values()),
         form=form,
-        started_banner=_build_started_banner(connection, started, now) if started else None,
+        started_banner=_build_started_silence_banner(connection, started, now) if started else None,
     )
 
 
-def _build_started_banner(connection: Connection, started: str, now: int) -> PageBanner | None:
+def _build_started_silence_banner(connection: Connection, started: str, now: int) -> PageBanner | None:
     """None: there is no such silence, it has ended, or it selects one incident alone."""
     silence = load_silence(connection, started)
     if silence is None or silence.ended_at is not None or silence.incident:
         return None
-    selection = load_silence_selection(connection, silence.matcher)
+    selection = load_silence_selection_summary(connection, silence.matcher)
     title = Markup("{} silences {} and {} {}").format(
         silence.id,
         format_count_with_noun(selection.probe_count, "probe"),

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, format_duration_rounded, format_number
-from watchdog.domain.maintenance import NO_MAINTENANCE, MaintenancePeriods
+from watchdog.domain.maintenance import NO_MAINTENANCE_PERIODS, MaintenancePeriods
 from watchdog.domain.model import HealthState, Outcome
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE
 from watchdog.domain.text import capitalize_first
@@ -22,7 +22,7 @@ from watchdog.web.markup import PAGE_HEALTH_STATE_LABELS
 from watchdog.web.pages.timeline import (
     HealthStateInterval,
     clip_state_intervals,
-    find_worst_state,
+    find_worst_state_or_up,
     flatten_to_worst_states,
 )
 from watchdog.web.times import render_time_of_day, render_timestamp
@@ -34,7 +34,7 @@ MAX_STATE_TIMELINE_PARTS = 360
 """If there are more, this many parts of equal length are drawn, each with its worst state."""
 
 
-class Sighting(NamedTuple):
+class TimelineRunOrHour(NamedTuple):
     """A run, or an hour of runs."""
 
     at: int
@@ -59,10 +59,12 @@ def load_state_timeline(context: ProbeCardLoadContext) -> StateTimeline | None:
     if not context.runs and not context.chart_query.parameters and not is_paused:
         return None
     start, stop = context.chart_window.start, context.chart_window.stop
-    problems, shown_from = _load_problems(context, start, stop)
+    problems, shown_from = _load_incident_and_pause_intervals(context, start, stop)
     probe = context.probe_database_id
-    maintenance = load_maintenance_periods(context.connection, [probe], since=start).get(probe, NO_MAINTENANCE)
-    base = remove_maintenance(_load_measured_intervals(context, start, stop), maintenance, start, stop)
+    maintenance = load_maintenance_periods(context.connection, [probe], since=start).get(probe, NO_MAINTENANCE_PERIODS)
+    base = replace_state_during_maintenance_by_unknown(
+        _load_measured_intervals(context, start, stop), maintenance, start, stop
+    )
     intervals = clip_state_intervals(overlay_state_intervals(base, problems, start, stop), shown_from, stop)
     note = ""
     if shown_from > start:
@@ -71,7 +73,9 @@ def load_state_timeline(context: ProbeCardLoadContext) -> StateTimeline | None:
     return build_state_timeline(intervals, context.render_chart_period(), context.now, maintenance, note)
 
 
-def _load_problems(context: ProbeCardLoadContext, start: int, stop: int) -> tuple[list[HealthStateInterval], int]:
+def _load_incident_and_pause_intervals(
+    context: ProbeCardLoadContext, start: int, stop: int
+) -> tuple[list[HealthStateInterval], int]:
     """The incidents and pauses in [start, stop), and the instant from which on they are complete."""
     connection, probe, count = context.connection, context.probe_database_id, MAX_STATE_TIMELINE_INCIDENTS
     incidents = list_incident_intervals(connection, start, stop=stop, probe=probe, limit=count)
@@ -92,40 +96,42 @@ def _load_problems(context: ProbeCardLoadContext, start: int, stop: int) -> tupl
 
 def _load_measured_intervals(context: ProbeCardLoadContext, start: int, stop: int) -> list[HealthStateInterval]:
     """What was measured, without the time in which Watchdog did not run: slots of that time have no results."""
-    measured = measure_state_intervals(_list_sightings(context), start, stop)
+    measured = convert_sightings_to_up_or_no_data_intervals(_list_runs_or_hours_of_timeline_chart(context), start, stop)
     min_length = min(context.chart_window.step, HOUR_MS)  # a restart is no gap
     gaps = list_downtime_gaps(context.connection, start, stop, min_length)
     unknown = [HealthStateInterval(HealthState.UNKNOWN, *gap) for gap in gaps]
     return flatten_to_worst_states([*measured, *unknown], start, stop)
 
 
-def _list_sightings(context: ProbeCardLoadContext) -> list[Sighting]:
+def _list_runs_or_hours_of_timeline_chart(context: ProbeCardLoadContext) -> list[TimelineRunOrHour]:
     """Oldest first, with the last run before the time that is shown, which stands for its beginning."""
     if not context.is_chart_of_runs:
-        return list(list_sightings_of_hours(context.chart_hours))
+        return list(list_timeline_runs_or_hours(context.hourly_rollups_of_chart))
     earlier = [run for run in context.runs if run.slot < context.chart_window.start][-1:]
     runs = [*earlier, *context.chart_runs]
-    return [Sighting(run.slot, run.outcome in (Outcome.PASS, Outcome.FAIL)) for run in runs]
+    return [TimelineRunOrHour(run.slot, run.outcome in (Outcome.PASS, Outcome.FAIL)) for run in runs]
 
 
-def list_sightings_of_hours(parts: Sequence[HourlyRollup]) -> Iterator[Sighting]:
+def list_timeline_runs_or_hours(parts: Sequence[HourlyRollup]) -> Iterator[TimelineRunOrHour]:
     """`parts`: hours and single runs, oldest first. One row of missed slots may stand for many hours, but only the
     first of them has it: an hour with missed slots does not stand for hours after it that have no results."""
     for part, following in zip(parts, [*parts[1:], None], strict=False):
-        yield Sighting(part.hour, part.passed + part.failed > 0)
+        yield TimelineRunOrHour(part.hour, part.passed + part.failed > 0)
         end = part.hour + HOUR_MS
         if part.missed and (following is None or following.hour > end):
-            yield Sighting(end, False)
+            yield TimelineRunOrHour(end, False)
 
 
-def measure_state_intervals(sightings: Sequence[Sighting], start: int, stop: int) -> list[HealthStateInterval]:
+def convert_sightings_to_up_or_no_data_intervals(
+    sightings: Sequence[TimelineRunOrHour], start: int, stop: int
+) -> list[HealthStateInterval]:
     """Up where something was judged, passed or failed, and without data where not, over all of [start, stop). Each
     sighting stands for the time until the next. The time before the first is without data, unless it is short."""
     if not sightings:
         return [HealthStateInterval(HealthState.UNKNOWN, start, stop)]
     interval = (sightings[1].at if len(sightings) > 1 else stop) - sightings[0].at
     is_from_start_on = sightings[0].at - start <= interval
-    changes = [Sighting(start, is_from_start_on and sightings[0].is_judged)]
+    changes = [TimelineRunOrHour(start, is_from_start_on and sightings[0].is_judged)]
     for sighting in sightings:
         if sighting.is_judged is not changes[-1].is_judged:
             changes.append(sighting)
@@ -149,7 +155,7 @@ def overlay_state_intervals(
     return [*intervals, *clip_state_intervals(base, at, stop)]
 
 
-def remove_maintenance(
+def replace_state_during_maintenance_by_unknown(
     measured: Sequence[HealthStateInterval], maintenance: MaintenancePeriods, start: int, stop: int
 ) -> list[HealthStateInterval]:
     """Without data during maintenance, in which no incident opens. `measured`: all of [start, stop)."""
@@ -167,7 +173,7 @@ def build_state_timeline(
     intervals: Sequence[HealthStateInterval],
     period: Markup,
     now: int,
-    maintenance: MaintenancePeriods = NO_MAINTENANCE,
+    maintenance: MaintenancePeriods = NO_MAINTENANCE_PERIODS,
     note: str = "",
 ) -> StateTimeline:
     """`intervals`: in order and without gaps."""
@@ -179,13 +185,15 @@ def build_state_timeline(
     )
     parts = [
         (part.state, (part.start - start) / (stop - start), (part.stop - start) / (stop - start))
-        for part in merge_into_parts(intervals, MAX_STATE_TIMELINE_PARTS)
+        for part in condense_intervals_into_equal_parts_of_worst_state(intervals, MAX_STATE_TIMELINE_PARTS)
     ]
     chart = charts.render_state_timeline(parts, f"{capitalize_first(label)} (UTC)")
     return StateTimeline(period, chart, entries, note)
 
 
-def merge_into_parts(intervals: Sequence[HealthStateInterval], max_parts: int) -> Sequence[HealthStateInterval]:
+def condense_intervals_into_equal_parts_of_worst_state(
+    intervals: Sequence[HealthStateInterval], max_parts: int
+) -> Sequence[HealthStateInterval]:
     """Unchanged unless there are more than `max_parts`. Otherwise that number of parts of equal length, each with the
     worst state in it, and equal neighbours joined."""
     if len(intervals) <= max_parts:
@@ -195,7 +203,7 @@ def merge_into_parts(intervals: Sequence[HealthStateInterval], max_parts: int) -
     for interval in intervals:
         first, last = ((at - start) * max_parts // length for at in (interval.start, interval.stop - 1))
         for i in range(first, last + 1):
-            states[i] = find_worst_state((states[i], interval.state))
+            states[i] = find_worst_state_or_up((states[i], interval.state))
     edges = [start + length * i // max_parts for i in range(max_parts + 1)]
     return flatten_to_worst_states(
         [HealthStateInterval(state, edges[i], edges[i + 1]) for i, state in enumerate(states)], start, start + length
@@ -233,7 +241,7 @@ def _format_state_interval(interval: HealthStateInterval, start: int, stop: int,
     """ "01:47 until now · 42 min", "19:14 to 19:18 · 4 min", "until 06:00 · 3 h"; with seconds below an hour, and with
     dates beyond the last day."""
 
-    def render(at: int) -> Markup:
+    def render_interval_edge_time(at: int) -> Markup:
         if start < now - DAY_MS:
             return render_timestamp(at, now)
         return render_time_of_day(at, seconds=stop - start < HOUR_MS)
@@ -241,6 +249,8 @@ def _format_state_interval(interval: HealthStateInterval, start: int, stop: int,
     duration = format_duration_rounded(interval.length)
     is_current = interval.stop == now
     if interval.start == start:
-        return Markup("until {} · {}").format("now" if is_current else render(interval.stop), duration)
-    end = "until now" if is_current else Markup("to {}").format(render(interval.stop))
-    return Markup("{} {} · {}").format(render(interval.start), end, duration)
+        return Markup("until {} · {}").format(
+            "now" if is_current else render_interval_edge_time(interval.stop), duration
+        )
+    end = "until now" if is_current else Markup("to {}").format(render_interval_edge_time(interval.stop))
+    return Markup("{} {} · {}").format(render_interval_edge_time(interval.start), end, duration)

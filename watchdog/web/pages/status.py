@@ -19,7 +19,7 @@ from watchdog.domain.maintenance_windows import MaintenanceWindow
 from watchdog.domain.model import HealthState
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE
 from watchdog.store.read.status import ProbeStatus
-from watchdog.web.pages.list_page import Pagination
+from watchdog.web.pages.list_page import PageNumberPagination
 from watchdog.web.pages.status_selection import StatusPageGroupAndPageNumber
 from watchdog.web.pages.status_services import (
     STATUS_PAGE_SINGULAR_STATE_PHRASES,
@@ -31,7 +31,7 @@ from watchdog.web.pages.status_services import (
     format_status_subtitle,
     group_status_page_services,
 )
-from watchdog.web.pages.status_snapshot import StatusPageConfig, StatusPageSnapshot
+from watchdog.web.pages.status_snapshot import StatusPageConfig, StatusPageDataFromStore
 from watchdog.web.pages.timeline import (
     HealthStateInterval,
     merge_touching_intervals_into_worst_state,
@@ -110,14 +110,14 @@ class StatusPage:
     maintenance: tuple[StatusPageMaintenance, ...]
     """At most MAX_MAINTENANCE_WINDOWS_ON_STATUS_PAGE, by their start."""
     view: StatusPageGroupAndPageNumber
-    pagination: Pagination
+    pagination: PageNumberPagination
     groups: tuple[StatusPageServiceGroup, ...]
     """Empty if the page shows no probe."""
     troubled_days: tuple[StatusPageTroubledDay, ...]
     past_incidents: tuple[StatusPagePastIncident, ...]
 
 
-def build_status_page(snapshot: StatusPageSnapshot, config: StatusPageConfig) -> StatusPage:
+def build_status_page(snapshot: StatusPageDataFromStore, config: StatusPageConfig) -> StatusPage:
     """The page as of the snapshot. While Watchdog does not run its probes, every service is without data."""
     now = snapshot.read_at
     services = build_status_page_services(snapshot, config.day_count)
@@ -203,7 +203,9 @@ def _list_troubled_days(services: Iterable[StatusPageServiceStatus], now: int) -
     return tuple(day for _, day in troubled[:MAX_TROUBLED_DAYS_ON_STATUS_PAGE])
 
 
-def _list_past_incidents_on_status_page(snapshot: StatusPageSnapshot, now: int) -> tuple[StatusPagePastIncident, ...]:
+def _list_past_incidents_on_status_page(
+    snapshot: StatusPageDataFromStore, now: int
+) -> tuple[StatusPagePastIncident, ...]:
     """Newest first. Incidents of one service that overlap are one entry."""
     resolved: defaultdict[int, list[HealthStateInterval]] = defaultdict(list)
     for incident in snapshot.incident_intervals:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from watchdog.domain.model import HealthState
 from watchdog.store.read.status import ProbeStatus
-from watchdog.web.pages.list_page import LIST_ROWS_PER_PAGE, Pagination, compute_pagination
+from watchdog.web.pages.list_page import LIST_ROWS_PER_PAGE, PageNumberPagination, compute_pagination
 
 _NOT_UP_HEALTH_STATES_WORST_FIRST = (HealthState.DOWN, HealthState.DEGRADED, HealthState.UNKNOWN)
 
@@ -30,7 +30,7 @@ class PaginatedStatusPageServices:
     """Of all groups."""
     listed_ids: frozenset[int]
     """Database ids of the probes that are listed with their history."""
-    pagination: Pagination
+    pagination: PageNumberPagination
     """Of the services of a group, or of the groups."""
 
 
@@ -39,7 +39,7 @@ def paginate_status_page_services(
 ) -> PaginatedStatusPageServices:
     """`statuses`: of all probes that the page shows, in its order."""
     counts = Counter(status.probe.group for status in statuses)
-    view = normalize_status_page_view(view, counts)
+    view = replace_nonexistent_status_page_view(view, counts)
     if view.group is not None:
         members = [status for status in statuses if status.probe.group == view.group]
         pagination = compute_pagination(len(members), view.page_number)
@@ -58,7 +58,7 @@ def paginate_status_page_services(
     )
 
 
-def normalize_status_page_view(
+def replace_nonexistent_status_page_view(
     view: StatusPageGroupAndPageNumber, service_count_by_group: Mapping[str, int]
 ) -> StatusPageGroupAndPageNumber:
     """The view that is shown instead of one that does not exist. A small installation has a single view."""

@@ -16,7 +16,7 @@ from watchdog.domain.formatting import (
     format_duration,
     format_duration_rounded,
 )
-from watchdog.domain.maintenance import NO_MAINTENANCE
+from watchdog.domain.maintenance import NO_MAINTENANCE_PERIODS
 from watchdog.domain.model import HealthState
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE
 from watchdog.store.read.history import IncidentInterval
@@ -24,7 +24,7 @@ from watchdog.store.read.status import ProbeStatus
 from watchdog.web import row_charts
 from watchdog.web.markup import PAGE_HEALTH_STATE_LABELS
 from watchdog.web.pages.status_selection import PaginatedStatusPageServices
-from watchdog.web.pages.status_snapshot import StatusPageSnapshot
+from watchdog.web.pages.status_snapshot import StatusPageDataFromStore
 from watchdog.web.pages.timeline import (
     DailyUptime,
     HealthStateInterval,
@@ -72,7 +72,7 @@ class StatusPageServiceGroup:
     service_count: int
 
 
-def build_status_page_services(snapshot: StatusPageSnapshot, day_count: int) -> list[StatusPageServiceStatus]:
+def build_status_page_services(snapshot: StatusPageDataFromStore, day_count: int) -> list[StatusPageServiceStatus]:
     intervals: defaultdict[int, list[HealthStateInterval]] = defaultdict(list)
     for incident in snapshot.incident_intervals:
         stop = snapshot.read_at if incident.resolved_at is None else incident.resolved_at
@@ -88,7 +88,7 @@ def build_status_page_services(snapshot: StatusPageSnapshot, day_count: int) -> 
 
 
 def _build_status_page_service(
-    status: ProbeStatus, intervals: Sequence[HealthStateInterval], snapshot: StatusPageSnapshot, day_count: int
+    status: ProbeStatus, intervals: Sequence[HealthStateInterval], snapshot: StatusPageDataFromStore, day_count: int
 ) -> StatusPageServiceStatus:
     now, name = snapshot.read_at, status.probe.name
     state = status.state if snapshot.are_states_current else HealthState.UNKNOWN
@@ -98,7 +98,7 @@ def _build_status_page_service(
             name, state, "", status.probe.group, is_in_maintenance=is_in_maintenance, is_listed=False
         )
     measured_days = snapshot.measured_days[status.probe.database_id]
-    maintenance = snapshot.maintenance_periods.get(status.probe.database_id, NO_MAINTENANCE)
+    maintenance = snapshot.maintenance_periods.get(status.probe.database_id, NO_MAINTENANCE_PERIODS)
     days = compute_daily_uptime(intervals, measured_days, status.created_at, now, day_count, maintenance=maintenance)
     covered_count = sum(day.state is not HealthState.UNKNOWN for day in days)
     bars = [(day.state, _format_day_title(day, state, now)) for day in days]
@@ -185,12 +185,12 @@ def format_status_headline(services: Sequence[StatusPageServiceStatus]) -> str:
         return ", ".join(parts)
     without_data = [service.name for service in services if service.state is HealthState.UNKNOWN]
     if not without_data:
-        return _format_headline_without_problem(services)
+        return _format_headline_if_no_service_has_problem(services)
     names_text = " and ".join(without_data) if len(without_data) <= 2 else f"{len(without_data)} services"
     return f"No data from {names_text}"
 
 
-def _format_headline_without_problem(services: Sequence[StatusPageServiceStatus]) -> str:
+def _format_headline_if_no_service_has_problem(services: Sequence[StatusPageServiceStatus]) -> str:
     in_maintenance = [service.name for service in services if service.is_in_maintenance]
     if len(in_maintenance) > 2:
         return f"{len(in_maintenance)} of {len(services)} services are in maintenance"

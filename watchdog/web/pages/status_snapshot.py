@@ -33,7 +33,7 @@ from watchdog.web.pages.status_selection import (
 
 MAX_LOADED_MAINTENANCE_WINDOWS = 50
 """The page shows fewer: those of probes that it does not show are left out."""
-STATUS_PAGE_ALL_GROUPS_VIEW = StatusPageGroupAndPageNumber()
+STATUS_PAGE_ALL_GROUPS_FIRST_PAGE = StatusPageGroupAndPageNumber()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class StatusPageConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class StatusPageSnapshot:
+class StatusPageDataFromStore:
     """Everything that one rendering of the page needs, as of `read_at`."""
 
     read_at: int
@@ -82,15 +82,15 @@ def load_status_page_snapshot(
     connection: Connection,
     config: StatusPageConfig,
     now: int,
-    view: StatusPageGroupAndPageNumber = STATUS_PAGE_ALL_GROUPS_VIEW,
-) -> StatusPageSnapshot:
+    view: StatusPageGroupAndPageNumber = STATUS_PAGE_ALL_GROUPS_FIRST_PAGE,
+) -> StatusPageDataFromStore:
     rank = {probe_id: i for i, probe_id in enumerate(config.probe_order)}
     included = [status for status in list_probe_statuses(connection, now=now) if config.includes_probe(status.probe)]
     included.sort(key=lambda status: rank.get(status.probe.id, len(rank)))
     ids = {status.probe.database_id for status in included}
     selection = paginate_status_page_services(included, config.group_order, view)
     start = (now // DAY_MS - config.day_count + 1) * DAY_MS
-    return StatusPageSnapshot(
+    return StatusPageDataFromStore(
         read_at=now,
         service_status=load_watchdog_status(connection),
         probe_statuses=tuple(included),

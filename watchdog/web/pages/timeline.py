@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from watchdog.domain.formatting import DAY_MS
-from watchdog.domain.maintenance import NO_MAINTENANCE, MaintenancePeriods
+from watchdog.domain.maintenance import NO_MAINTENANCE_PERIODS, MaintenancePeriods
 from watchdog.domain.model import HealthState
 
 RANK_BY_HEALTH_STATE = {state: rank for rank, state in enumerate(HealthState)}
@@ -25,19 +25,19 @@ class HealthStateInterval(NamedTuple):
     def length(self) -> int:
         return self.stop - self.start
 
-    def clip_to_period(self, start: int, stop: int) -> HealthStateInterval:
+    def clip_to_period_possibly_empty(self, start: int, stop: int) -> HealthStateInterval:
         """Its part within [start, stop); of no or negative length if there is none."""
         return HealthStateInterval(self.state, max(self.start, start), min(self.stop, stop))
 
 
-def find_worst_state(states: Iterable[HealthState]) -> HealthState:
+def find_worst_state_or_up(states: Iterable[HealthState]) -> HealthState:
     """Up if there are no states."""
     return max(states, key=RANK_BY_HEALTH_STATE.__getitem__, default=HealthState.UP)
 
 
 def clip_state_intervals(intervals: Iterable[HealthStateInterval], start: int, stop: int) -> list[HealthStateInterval]:
     """The parts of the intervals within [start, stop)."""
-    clipped = (interval.clip_to_period(start, stop) for interval in intervals)
+    clipped = (interval.clip_to_period_possibly_empty(start, stop) for interval in intervals)
     return [interval for interval in clipped if interval.length > 0]
 
 
@@ -55,7 +55,7 @@ def flatten_to_worst_states(
         covering = [state for state, count in open_counts.items() if count]
         if at == until or not covering:
             continue
-        worst = find_worst_state(covering)
+        worst = find_worst_state_or_up(covering)
         if flat and flat[-1].stop == at and flat[-1].state is worst:
             flat[-1] = flat[-1]._replace(stop=until)
         else:
@@ -69,7 +69,7 @@ def merge_touching_intervals_into_worst_state(intervals: Iterable[HealthStateInt
     for interval in sorted(intervals, key=lambda i: i.start):
         if merged and interval.start <= merged[-1].stop:
             last = merged[-1]
-            state = find_worst_state([last.state, interval.state])
+            state = find_worst_state_or_up([last.state, interval.state])
             merged[-1] = HealthStateInterval(state, last.start, max(last.stop, interval.stop))
         else:
             merged.append(interval)
@@ -91,7 +91,7 @@ class DailyUptime(NamedTuple):
 
 def compute_daily_uptime(
     intervals: Iterable[HealthStateInterval], measured_days: Collection[int], created_at: int, now: int, day_count: int,
-    *, maintenance: MaintenancePeriods = NO_MAINTENANCE,
+    *, maintenance: MaintenancePeriods = NO_MAINTENANCE_PERIODS,
 ) -> list[DailyUptime]:  # fmt: skip
     """The last `day_count` days, today last.
 
@@ -107,7 +107,7 @@ def compute_daily_uptime(
     affected_ms_by_day: dict[int, dict[HealthState, int]] = {}
     for interval in flatten_to_worst_states(intervals, (today - day_count + 1) * DAY_MS, now):
         for day in range(interval.start // DAY_MS, (interval.stop - 1) // DAY_MS + 1):
-            part = interval.clip_to_period(day * DAY_MS, (day + 1) * DAY_MS)
+            part = interval.clip_to_period_possibly_empty(day * DAY_MS, (day + 1) * DAY_MS)
             affected_ms = affected_ms_by_day.setdefault(day, {})
             affected_ms[interval.state] = affected_ms.get(interval.state, 0) + part.length
     summaries = []

@@ -17,7 +17,7 @@ from watchdog.domain.acts import (
 )
 from watchdog.domain.model import ProbeInfo
 from watchdog.store.read.status import Connection, list_probe_infos, load_watchdog_status
-from watchdog.web.auth.acts import get_actor, require_csrf_safe_act, require_operator
+from watchdog.web.auth.acts import get_actor, require_csrf_safe_act, require_operator_role
 from watchdog.web.errors import PageNotFoundError
 from watchdog.web.forms import MAX_FORM_BYTES, read_form
 from watchdog.web.pages.act_confirmation import (
@@ -27,7 +27,7 @@ from watchdog.web.pages.act_confirmation import (
     ActConfirmationPage,
 )
 from watchdog.web.pages.act_form import ActForm
-from watchdog.web.routes.errors import describe_refusal
+from watchdog.web.routes.errors import get_status_code_and_text_of_refusal
 from watchdog.web.routes.operators import OperatorRouteContext
 from watchdog.web.templating import NO_STORE_HEADERS
 
@@ -39,7 +39,7 @@ async def read_act_form(
     request: Request, context: OperatorRouteContext, max_bytes: int = MAX_FORM_BYTES
 ) -> tuple[Mapping[str, str], Actor]:
     """The fields, and who sends them. Raises WebRequestRefusedError for a reader, and for a form of another site."""
-    require_operator(request)
+    require_operator_role(request)
     form = await read_form(request, max_bytes)
     require_csrf_safe_act(request, context.authenticator, form.get(CSRF_TOKEN_FIELD, ""))
     return form, get_actor(request, OperatorInterfaceKind.PAGE)
@@ -55,7 +55,7 @@ async def respond_or_show_form_again(
     except OperatorActRefusedError as error:
         if error.refusal is OperatorActRefusalReason.NOT_FOUND:
             raise
-        status_code, text = describe_refusal(error, "")
+        status_code, text = get_status_code_and_text_of_refusal(error, "")
         is_about_selection = error.unknown_subject is ActSubjectKind.PROBE
         field = error.field or (find_only_selection_field(form) if is_about_selection else "")
         response = await show(ActForm({"end": form.get("duration", ""), **form}, text, field))

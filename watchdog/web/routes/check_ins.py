@@ -110,7 +110,7 @@ class CheckInMiddleware:
             probe_id = looked_up
         if wait_s := self._count_check_in_and_get_retry_after_s(probe_id, now):
             return CheckInResponse(429, "too many check-ins from this job", wait_s)
-        body = await _receive_last_check_in_body_bytes(receive)
+        body = await _receive_check_in_body_keeping_its_end(receive)
         if body is None:
             return None
         query = scope["query_string"].decode("latin-1")
@@ -208,7 +208,7 @@ def _quote_check_in_request(method: str, action: str, query: str) -> str:
     return truncate_with_ellipsis(request, MAX_QUOTED_CHECK_IN_REQUEST_CHARS)
 
 
-async def _receive_last_check_in_body_bytes(receive: Receive) -> BodyFirstAndLastBytes | None:
+async def _receive_check_in_body_keeping_its_end(receive: Receive) -> BodyFirstAndLastBytes | None:
     """The end of the body; None: the client has disconnected before it was complete."""
     message = await receive()
     if message["type"] == "http.disconnect":

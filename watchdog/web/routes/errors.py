@@ -29,7 +29,7 @@ from watchdog.web.auth.acts import SAFE_HTTP_METHODS
 from watchdog.web.errors import HttpErrorResponseError, StatusPageUnavailableError
 from watchdog.web.routes.sign_in import (
     DEFAULT_SIGN_IN_REDIRECT_PATH,
-    build_retry_after_header,
+    build_retry_after_header_of_refusal,
     render_sign_in_page,
 )
 from watchdog.web.templating import NO_STORE_HEADERS, SECURITY_HEADERS, PageRenderer
@@ -56,7 +56,7 @@ DELETED_ID_ADVICE = "Resolved incidents, ended silences and ended maintenance wi
 STATUS_CODE_BY_PROBE_EDIT_REFUSAL = {
     ManagedProbeRefusalReason.UNAVAILABLE: 409,
     ManagedProbeRefusalReason.NOT_FOUND: 404,
-    ManagedProbeRefusalReason.CHANGED: 412,
+    ManagedProbeRefusalReason.FILE_CHANGED: 412,
     ManagedProbeRefusalReason.INVALID: 422,
     ManagedProbeRefusalReason.BUSY: 429,
 }
@@ -75,7 +75,7 @@ class ProblemDetailsResponse(JSONResponse):
         super().__init__(body, body["status"], headers={**NO_STORE_HEADERS, **headers})
 
 
-def create_error_responder(renderer: PageRenderer, clock: Callable[[], int]) -> Callable[..., Response]:
+def create_error_response_builder(renderer: PageRenderer, clock: Callable[[], int]) -> Callable[..., Response]:
     def error_response(
         request: Request,
         status_code: int,
@@ -95,7 +95,7 @@ def create_error_responder(renderer: PageRenderer, clock: Callable[[], int]) -> 
 def install_error_handlers(
     app: FastAPI, renderer: PageRenderer, clock: Callable[[], int], describe_probing_without_store: Callable[[], str]
 ) -> None:
-    error_response = create_error_responder(renderer, clock)
+    error_response = create_error_response_builder(renderer, clock)
 
     @app.exception_handler(WebRequestRefusedError)
     async def handle_access_denied(request: Request, error: WebRequestRefusedError) -> Response:
@@ -103,19 +103,23 @@ def install_error_handlers(
             return build_access_problem_response(error)
         if error.status_code == 401:
             return render_sign_in_page(renderer, clock(), find_path_after_sign_in(app, request), error)
-        return error_response(request, error.status_code, "Access denied", f"{error}.", build_retry_after_header(error))
+        return error_response(
+            request, error.status_code, "Access denied", f"{error}.", build_retry_after_header_of_refusal(error)
+        )
 
     @app.exception_handler(ManagedProbeRefusedError)
     @app.exception_handler(OperatorActRefusedError)
     @app.exception_handler(HttpErrorResponseError)
-    async def handle_unanswerable_request(request: Request, error: RequestRefusal) -> Response:
-        status_code, text = describe_refusal(error, "/api/v1" if is_program_request(request) else "")
+    async def respond_to_refused_request(request: Request, error: RequestRefusal) -> Response:
+        status_code, text = get_status_code_and_text_of_refusal(error, "/api/v1" if is_program_request(request) else "")
         heading, errors = HTTPStatus(status_code).phrase.capitalize(), list_invalid_fields(error)
         return error_response(request, status_code, heading, text, errors=errors)
 
     @app.exception_handler(HTTPException)
     async def handle_http_error(request: Request, error: HTTPException) -> Response:
-        return error_response(request, error.status_code, *describe_http_error(app, request, error))
+        return error_response(
+            request, error.status_code, *build_heading_text_and_headers_of_http_error(app, request, error)
+        )
 
     @app.exception_handler(RequestValidationError)
     async def handle_invalid_parameters(request: Request, error: RequestValidationError) -> Response:
@@ -140,7 +144,7 @@ def install_error_handlers(
         return response
 
 
-def describe_refusal(error: RequestRefusal, list_path_prefix: str) -> tuple[int, str]:
+def get_status_code_and_text_of_refusal(error: RequestRefusal, list_path_prefix: str) -> tuple[int, str]:
     """The status, and a text with what to do. `list_path_prefix`: of the paths that list what there is."""
     if isinstance(error, HttpErrorResponseError):
         return error.status_code, str(error)
@@ -165,7 +169,7 @@ def list_invalid_fields(error: RequestRefusal) -> list[InvalidParameterJson]:
     ]
 
 
-def describe_http_error(
+def build_heading_text_and_headers_of_http_error(
     app: FastAPI, request: Request, error: HTTPException
 ) -> tuple[str, str, Mapping[str, str] | None]:
     """Heading, text with what to do, and headers."""
@@ -183,12 +187,12 @@ def find_path_after_sign_in(app: FastAPI, request: Request) -> str:
     if not is_act_request(request):
         return request.url.path + (f"?{request.url.query}" if request.url.query else "")
     path = request.url.path
-    while path and not is_page(app, request, path):
+    while path and not has_get_route_for_path(app, request, path):
         path = path.rpartition("/")[0]
     return path or DEFAULT_SIGN_IN_REDIRECT_PATH
 
 
-def is_page(app: FastAPI, request: Request, path: str) -> bool:
+def has_get_route_for_path(app: FastAPI, request: Request, path: str) -> bool:
     scope = {**request.scope, "method": "GET", "path": path}
     return any(route.matches(scope)[0] is Match.FULL for route in app.routes)
 
@@ -202,7 +206,7 @@ def build_access_problem_response(error: WebRequestRefusedError) -> Response:
     detail = f"{error}. {get_reason_advice(error.reason)}"
     challenge = {"WWW-Authenticate": "Bearer"} if error.status_code == 401 else {}
     body = build_problem_details_body(error.status_code, detail, reason=error.reason)
-    return ProblemDetailsResponse(body, build_retry_after_header(error) | challenge)
+    return ProblemDetailsResponse(body, build_retry_after_header_of_refusal(error) | challenge)
 
 
 def build_invalid_parameters_response(error: RequestValidationError) -> Response:

@@ -35,7 +35,7 @@ MAX_RESUMED_TRANSITIONS = 2_000
 """Transitions that a stream repeats for a client that resumes; one that has missed more starts anew."""
 MAX_TRANSITIONS_PER_READ = 200
 RESET_EVENT = "reset"
-ADVICE_WITHOUT_PLACE = "Close one, or try again later."
+TOO_MANY_EVENT_STREAMS_ADVICE = "Close one, or try again later."
 
 
 class EventStreamPlaces:
@@ -51,10 +51,14 @@ class EventStreamPlaces:
         total, of_client = self._count_by_client.total(), max(self.max_streams // 4, 1)
         if total >= self.max_streams:
             count = format_number(self.max_streams)
-            raise HttpErrorResponseError(503, f"No more streams are possible: {count} are open. {ADVICE_WITHOUT_PLACE}")
+            raise HttpErrorResponseError(
+                503, f"No more streams are possible: {count} are open. {TOO_MANY_EVENT_STREAMS_ADVICE}"
+            )
         if self._count_by_client[client] >= of_client:
             count = format_number(of_client)
-            message = f"Your address has {count} streams open, and no more are possible. {ADVICE_WITHOUT_PLACE}"
+            message = (
+                f"Your address has {count} streams open, and no more are possible. {TOO_MANY_EVENT_STREAMS_ADVICE}"
+            )
             raise HttpErrorResponseError(503, message)
         self._count_by_client[client] += 1
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
-from watchdog.api.metrics import MetricsSnapshot, encode_metrics
+from watchdog.api.metrics import MetricsSnapshot, encode_metrics_body_and_content_type
 from watchdog.service.process_metrics import WatchdogActivityMetrics
 from watchdog.store.read.metrics import SharedMetrics, load_shared_metrics
 from watchdog.store.read.query import STORE_READ_QUERY_ERRORS, STORE_READ_QUERY_TIMEOUT_S
@@ -47,6 +47,6 @@ def create_metrics_router(
 
 def _build_metrics_response(request: Request, snapshot: MetricsSnapshot) -> Response:
     """In a thread: thousands of probes take a while."""
-    body, content_type = encode_metrics(snapshot, request.headers.get("accept", ""))
+    body, content_type = encode_metrics_body_and_content_type(snapshot, request.headers.get("accept", ""))
     content, encoding_headers = compress_response_body_if_accepted(request, body)
     return Response(content, media_type=content_type, headers=NO_STORE_HEADERS | encoding_headers)

@@ -157,7 +157,7 @@ def create_operator_router(context: OperatorRouteContext) -> APIRouter:
         return await context.render_page(request, "incidents.j2", "incidents", content, now)
 
     @router.get("/incidents/{incident_id}")
-    async def show_incident(request: Request, incident_id: str) -> Response:
+    async def show_incident_page(request: Request, incident_id: str) -> Response:
         now, addresses = context.clock(), context.destination_addresses
         content = await context.run_query(lambda c: incident.load_incident_detail_page(c, incident_id, addresses, now))
         if content is None:
@@ -165,7 +165,7 @@ def create_operator_router(context: OperatorRouteContext) -> APIRouter:
         return await context.render_page(request, "incident.j2", "incidents", content, now)
 
     @router.get("/jobs")
-    async def show_jobs(request: Request, q: str = "", verdict: str = "", page: int = 1) -> Response:
+    async def show_jobs_page(request: Request, q: str = "", verdict: str = "", page: int = 1) -> Response:
         now, job_filter = context.clock(), jobs.JobsPageFilter(q[:MAX_SEARCH_TEXT_CHARS], verdict)
         content = await context.run_query(lambda c: jobs.load_jobs_page(c, job_filter, page, now))
         return await context.render_page(request, "jobs.j2", "jobs", content, now)

@@ -17,11 +17,11 @@ from watchdog.service.acts import (
     resend_undelivered_notifications,
     resume_probe,
 )
-from watchdog.service.receiver_tests import ReceiverTester, ReceiverTestResult
+from watchdog.service.receiver_tests import DestinationTestResult, ReceiverTester
 from watchdog.store.database import Database
 from watchdog.store.read.selections import count_undelivered_notifications
 from watchdog.store.read.status import load_watchdog_status
-from watchdog.web.auth.acts import require_operator
+from watchdog.web.auth.acts import require_operator_role
 from watchdog.web.errors import PageNotFoundError
 from watchdog.web.pages.act_confirmation import confirm_resending, confirm_run_with_effect
 from watchdog.web.pages.receivers import ReceiverTestPage, build_receiver_test_path
@@ -36,7 +36,7 @@ from watchdog.web.routes.act_forms import (
 from watchdog.web.routes.operators import OperatorRouteContext
 from watchdog.web.routes.timed_acts import add_timed_act_routes
 
-RECEIVER_TEST_PATH = "/receivers/test"
+RECEIVER_TEST_PAGE_PATH = "/receivers/test"
 
 
 def create_page_act_router(context: OperatorRouteContext) -> APIRouter:
@@ -44,7 +44,7 @@ def create_page_act_router(context: OperatorRouteContext) -> APIRouter:
     is a page with the results."""
     router = APIRouter(dependencies=[Depends(context.authenticate)])
     add_incident_forms(router, context)
-    add_probe_forms(router, context)
+    add_probe_act_forms(router, context)
     add_timed_act_routes(router, context)
     add_receiver_test_forms(router, context)
     return router
@@ -88,13 +88,13 @@ def add_incident_forms(router: APIRouter, context: OperatorRouteContext) -> None
         return redirect_to_page("/incidents/", incident_id)
 
 
-def add_probe_form(
+def add_probe_act_form(
     router: APIRouter, context: OperatorRouteContext, name: str, act: Callable[[Database, str, Actor, str, int], object]
 ) -> None:
     """A form about a probe that has only a comment."""
 
     @router.post(f"/probes/{{probe_id}}/{name}", name=name)
-    async def run_probe_act(request: Request, probe_id: str) -> Response:
+    async def handle_probe_act_form(request: Request, probe_id: str) -> Response:
         form, actor = await read_act_form(request, context)
         await context.run_query(lambda c: load_probe_or_raise(c, probe_id))
         comment = form.get("comment", "")
@@ -102,8 +102,8 @@ def add_probe_form(
         return redirect_to_page("/probes/", probe_id)
 
 
-def add_probe_forms(router: APIRouter, context: OperatorRouteContext) -> None:
-    add_probe_form(router, context, "resume", resume_probe)
+def add_probe_act_forms(router: APIRouter, context: OperatorRouteContext) -> None:
+    add_probe_act_form(router, context, "resume", resume_probe)
 
     @router.post("/probes/{probe_id}/run-now")
     async def run_now(request: Request, probe_id: str) -> Response:
@@ -118,21 +118,23 @@ def add_probe_forms(router: APIRouter, context: OperatorRouteContext) -> None:
 
 
 def add_receiver_test_forms(router: APIRouter, context: OperatorRouteContext) -> None:
-    @router.get(RECEIVER_TEST_PATH)
-    async def ask_before_test(request: Request, destination: str = "") -> Response:
-        require_operator(request)
-        require_tester(context, destination)
+    @router.get(RECEIVER_TEST_PAGE_PATH)
+    async def show_receiver_test_page(request: Request, destination: str = "") -> Response:
+        require_operator_role(request)
+        require_receiver_tester_of_destination(context, destination)
         return await render_receiver_test_page(context, request, destination)
 
-    @router.post(RECEIVER_TEST_PATH)
+    @router.post(RECEIVER_TEST_PAGE_PATH)
     async def send_test_alerts(request: Request) -> Response:
         form, actor = await read_act_form(request, context)
         destination = form.get("destination", "")
-        results = await require_tester(context, destination).test(destination, actor, "", context.run_act)
+        results = await require_receiver_tester_of_destination(context, destination).test(
+            destination, actor, "", context.run_act
+        )
         return await render_receiver_test_page(context, request, destination, results)
 
 
-def require_tester(context: OperatorRouteContext, destination: str) -> ReceiverTester:
+def require_receiver_tester_of_destination(context: OperatorRouteContext, destination: str) -> ReceiverTester:
     """Raises PageNotFoundError."""
     tester = context.receiver_tester
     if tester is None or not tester.has_destination(destination):
@@ -141,7 +143,10 @@ def require_tester(context: OperatorRouteContext, destination: str) -> ReceiverT
 
 
 async def render_receiver_test_page(
-    context: OperatorRouteContext, request: Request, destination: str, results: list[ReceiverTestResult] | None = None
+    context: OperatorRouteContext,
+    request: Request,
+    destination: str,
+    results: list[DestinationTestResult] | None = None,
 ) -> Response:
     """`results`: None: it is not tested yet."""
     page = ReceiverTestPage(

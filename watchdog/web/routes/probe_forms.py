@@ -13,7 +13,7 @@ from starlette.responses import Response
 from watchdog.domain.acts import Actor
 from watchdog.domain.text import capitalize_first
 from watchdog.probes import PROBE_KINDS
-from watchdog.service.config_reload import ConfigReloadStatus
+from watchdog.service.config_reload import ConfigReloadResultKind
 from watchdog.service.managed_edits import (
     ManagedProbe,
     ManagedProbeRefusalReason,
@@ -25,16 +25,16 @@ from watchdog.service.managed_edits import (
 )
 from watchdog.service.managed_probes import ManagedProbeEditor, save_and_record_probe_edit
 from watchdog.store.read.status import load_watchdog_status
-from watchdog.web.auth.acts import require_operator
+from watchdog.web.auth.acts import require_operator_role
 from watchdog.web.errors import HttpErrorResponseError, PageNotFoundError
 from watchdog.web.pages.probe_form import (
     ProbeForm,
     ProbeFormPage,
-    build_inputs,
+    build_probe_form_inputs_and_other_problems,
     create_form_of_probe,
     create_new_probe_form,
     read_probe_form,
-    split_inputs,
+    split_inputs_shown_first_from_others,
 )
 from watchdog.web.routes.act_forms import read_act_form, redirect_to_page
 from watchdog.web.routes.operators import OperatorRouteContext
@@ -57,25 +57,25 @@ def create_probe_form_router(context: OperatorRouteContext) -> APIRouter:
 
 async def require_operator_of_page(request: Request) -> None:
     """Raises WebRequestRefusedError."""
-    require_operator(request)
+    require_operator_role(request)
 
 
 def add_form_routes(router: APIRouter, forms: ProbeFormResponder) -> None:
     @router.get(NEW_PROBE_PATH)
     async def show_new_probe(request: Request, kind: str = "", copy: str = "") -> Response:
         if copy:
-            probe, managed = await forms.find_probe(copy)
+            probe, managed = await forms.require_managed_probe_with_file(copy)
             return await forms.render(request, create_form_of_probe(probe, managed.version, is_copy=True))
         return await forms.render(request, create_new_probe_form(kind))
 
     @router.post(NEW_PROBE_PATH)
-    async def create_probe(request: Request) -> Response:
+    async def create_managed_probe_from_form(request: Request) -> Response:
         fields, actor = await read_act_form(request, forms.context, MAX_PROBE_FORM_BYTES)
         return await forms.respond(request, fields, read_probe_form(fields, ""), actor)
 
     @router.get("/config/probes/{probe_id}")
     async def show_managed_probe(request: Request, probe_id: str) -> Response:
-        probe, managed = await forms.find_probe(probe_id)
+        probe, managed = await forms.require_managed_probe_with_file(probe_id)
         return await forms.render(request, create_form_of_probe(probe, managed.version))
 
     @router.post("/config/probes/{probe_id}")
@@ -87,7 +87,7 @@ def add_form_routes(router: APIRouter, forms: ProbeFormResponder) -> None:
 def add_deletion_routes(router: APIRouter, forms: ProbeFormResponder) -> None:
     @router.get("/config/probes/{probe_id}/delete")
     async def confirm_deletion(request: Request, probe_id: str) -> Response:
-        probe, managed = await forms.find_probe(probe_id, is_text_required=False)
+        probe, managed = await forms.require_managed_probe_with_file(probe_id, is_text_required=False)
         checked = await forms.get_editor().check(ProbeEdit(id=probe_id, is_deletion=True, version=managed.version))
         form = ProbeForm("", probe_id=probe_id, version=managed.version)
         title = f"Delete {probe.name}"
@@ -115,7 +115,9 @@ class ProbeFormResponder:
             raise HttpErrorResponseError(409, NO_MANAGED_FILE_TEXT)
         return editor
 
-    async def find_probe(self, probe_id: str, *, is_text_required: bool = True) -> tuple[ManagedProbe, ManagedProbes]:
+    async def require_managed_probe_with_file(
+        self, probe_id: str, *, is_text_required: bool = True
+    ) -> tuple[ManagedProbe, ManagedProbes]:
         """A probe of the file, and the file. Raises HttpErrorResponseError and ManagedProbeRefusedError."""
         managed = await self.get_editor().read()
         probe = next((probe for probe in managed.probes if probe.id == probe_id), None)
@@ -133,7 +135,7 @@ class ProbeFormResponder:
         """Carry out the button that was pressed."""
         editor = self.get_editor()
         try:
-            edit = form.to_edit(await editor.read())
+            edit = form.build_probe_edit(await editor.read())
             if fields.get("action") == "save":
                 saved = await save_and_record_probe_edit(editor, edit, self.context.run_act, actor)
                 return await self._show_saved(request, saved)
@@ -146,11 +148,11 @@ class ProbeFormResponder:
 
     async def _show_saved(self, request: Request, saved: SavedProbeEdit) -> Response:
         probe_id = saved.checked.probe_id
-        if saved.reload is not None and saved.reload.result is ConfigReloadStatus.APPLIED:
+        if saved.reload is not None and saved.reload.result is ConfigReloadResultKind.APPLIED:
             return redirect_to_page("/probes/", probe_id)
-        probe, managed = await self.find_probe(probe_id)
+        probe, managed = await self.require_managed_probe_with_file(probe_id)
         when = "when the database is back" if saved.reload else "with the next reload, as `reload` is `on_signal`"
-        if saved.reload is not None and saved.reload.result is ConfigReloadStatus.INVALID:
+        if saved.reload is not None and saved.reload.result is ConfigReloadResultKind.INVALID:
             when = f"once the configuration is valid: {saved.reload.problems[0]}"
         text = f"The probe is stored in {managed.file}. It takes effect {when}."
         return await self.render(request, create_form_of_probe(probe, managed.version), refusal=text)
@@ -159,7 +161,7 @@ class ProbeFormResponder:
         text, status_code = f"{capitalize_first(str(error))}.", 409
         if error.reason is ManagedProbeRefusalReason.INVALID:
             text, status_code = "Nothing was stored: correct what is marked below.", 422
-        if error.reason in (ManagedProbeRefusalReason.CHANGED, ManagedProbeRefusalReason.NOT_FOUND):
+        if error.reason in (ManagedProbeRefusalReason.FILE_CHANGED, ManagedProbeRefusalReason.NOT_FOUND):
             return await self._show_conflict(request, form)
         return await self.render(request, form, error=error, refusal=text, status_code=status_code)
 
@@ -188,7 +190,7 @@ class ProbeFormResponder:
         status_code: int = 200,
         **content: Any,
     ) -> Response:
-        managed = ManagedProbes(self.get_editor().file_name, "")
+        managed = ManagedProbes(self.get_editor().managed_file_path, "")
         page = await self.build_page(form, managed, error=error, **content)
         response = await self.context.render_page(request, "probe_form.j2", "probes", page, self.context.clock())
         response.status_code = status_code
@@ -197,8 +199,10 @@ class ProbeFormResponder:
     async def build_page(
         self, form: ProbeForm, managed: ManagedProbes, *, error: ManagedProbeRefusedError | None = None, **content: Any
     ) -> ProbeFormPage:
-        inputs, rest_problems = build_inputs(form, error.problems if error else ()) if form.kind else ([], ())
-        first, more = split_inputs(inputs)
+        inputs, rest_problems = (
+            build_probe_form_inputs_and_other_problems(form, error.problems if error else ()) if form.kind else ([], ())
+        )
+        first, more = split_inputs_shown_first_from_others(inputs)
         is_more_open = bool(rest_problems or form.fields.rest) or any(each.value or each.problems for each in more)
         title = "Edit probe" if form.probe_id else "New probe"
         return ProbeFormPage(

@@ -16,8 +16,8 @@ from watchdog.store.read.query import STORE_READ_QUERY_ERRORS, STORE_READ_QUERY_
 from watchdog.web.compression import PrecompressedResponseBody
 from watchdog.web.errors import StatusPageUnavailableError
 from watchdog.web.pages.status import build_status_page
-from watchdog.web.pages.status_selection import StatusPageGroupAndPageNumber, normalize_status_page_view
-from watchdog.web.pages.status_snapshot import StatusPageConfig, StatusPageSnapshot, load_status_page_snapshot
+from watchdog.web.pages.status_selection import StatusPageGroupAndPageNumber, replace_nonexistent_status_page_view
+from watchdog.web.pages.status_snapshot import StatusPageConfig, StatusPageDataFromStore, load_status_page_snapshot
 from watchdog.web.readiness import ReadinessChecker
 from watchdog.web.templating import LIVE_PAGE_HEADERS, NO_STORE_HEADERS, PageRenderer
 
@@ -50,7 +50,7 @@ class StatusPageCache:
         self._run_read_query, self._clock, self._config, self._renderer = run_read_query, clock, config, renderer
         self._rendered: dict[StatusPageGroupAndPageNumber, RenderedStatusPage] = {}
         """The view that was rendered longest ago first."""
-        self._last_snapshot: StatusPageSnapshot | None = None
+        self._last_snapshot: StatusPageDataFromStore | None = None
         self._failed_at: int | None = None
         self._lock = asyncio.Lock()
 
@@ -61,7 +61,7 @@ class StatusPageCache:
             if self._failed_at is not None and 0 <= now - self._failed_at < STATUS_PAGE_CACHE_MS:
                 raise StatusPageUnavailableError  # visitors do not queue for a database that does not respond
             if self._last_snapshot is not None:
-                view = normalize_status_page_view(view, self._last_snapshot.selection.service_count_by_group)
+                view = replace_nonexistent_status_page_view(view, self._last_snapshot.selection.service_count_by_group)
             rendered = self._rendered.get(view)
             if rendered is None or not 0 <= now - rendered.rendered_at < STATUS_PAGE_CACHE_MS:
                 rendered = await self._load_and_render_status_page(view, now)
@@ -86,7 +86,7 @@ class StatusPageCache:
         return await asyncio.to_thread(self._render_status_page_snapshot, self._last_snapshot, now, is_outdated)
 
     def _render_status_page_snapshot(
-        self, snapshot: StatusPageSnapshot, now: int, is_outdated: bool
+        self, snapshot: StatusPageDataFromStore, now: int, is_outdated: bool
     ) -> RenderedStatusPage:
         page = build_status_page(snapshot, self._config)
         template = "status.j2" if page.groups else "status_empty.j2"

@@ -64,10 +64,10 @@ def render_sign_in_page(
         "login.j2", now, next_path=restrict_redirect_path_to_site(next_path), error_message=error_message
     )
     status_code = 200 if error is None else error.status_code
-    return HTMLResponse(html, status_code, headers={**NO_STORE_HEADERS, **build_retry_after_header(error)})
+    return HTMLResponse(html, status_code, headers={**NO_STORE_HEADERS, **build_retry_after_header_of_refusal(error)})
 
 
-def build_retry_after_header(error: WebRequestRefusedError | None) -> dict[str, str]:
+def build_retry_after_header_of_refusal(error: WebRequestRefusedError | None) -> dict[str, str]:
     return {"Retry-After": str(error.retry_after_s)} if error and error.retry_after_s else {}
 
 

@@ -20,14 +20,14 @@ from watchdog.notifiers import Notifier, SlackNotifier
 from watchdog.service.acts import ActRunner
 from watchdog.service.slack_clicks import SlackClickHandler
 from watchdog.service.slack_requests import (
-    SlackRequestRefusedError,
+    InboundSlackRequestRefusedError,
+    find_destinations_whose_secret_signed_request,
     parse_slack_click,
     parse_slack_signature,
-    verify_slack_signature,
 )
 from watchdog.store.read.query import StoreReadRunner
 from watchdog.web.errors import HttpErrorResponseError
-from watchdog.web.forms import read_form_body
+from watchdog.web.forms import read_raw_form_body_bytes
 from watchdog.web.templating import NO_STORE_HEADERS
 
 log = structlog.get_logger()
@@ -40,7 +40,7 @@ NO_SIGNING_SECRET_TEXT = "No receiver has a `signing_secret`, so Watchdog accept
 
 
 @dataclass(frozen=True, slots=True)
-class SlackInteractivity:
+class SlackInteractivityRouteContext:
     """What the route needs of the receivers."""
 
     notifiers: Mapping[str, SlackNotifier]
@@ -51,14 +51,14 @@ class SlackInteractivity:
 
 def build_slack_interactivity(
     notifiers: Mapping[str, Notifier], network: NetworkAccess
-) -> SlackInteractivity | None:  # fmt: skip
+) -> SlackInteractivityRouteContext | None:  # fmt: skip
     """`notifiers`: by destination. None if no receiver has a signing secret."""
     interactive: dict[str, SlackNotifier] = {}
     secrets: dict[str, Secret] = {}
     for destination, notifier in notifiers.items():
         if isinstance(notifier, SlackNotifier) and notifier.signing_secret is not None:
             interactive[destination], secrets[destination] = notifier, notifier.signing_secret
-    return SlackInteractivity(interactive, secrets, network) if interactive else None
+    return SlackInteractivityRouteContext(interactive, secrets, network) if interactive else None
 
 
 class UnsignedSlackRequestLog:
@@ -67,7 +67,7 @@ class UnsignedSlackRequestLog:
     def __init__(self) -> None:
         self._count, self._logged_at = 0, 0
 
-    def record(self, error: SlackRequestRefusedError, now: int) -> None:
+    def record(self, error: InboundSlackRequestRefusedError, now: int) -> None:
         self._count += 1
         if not 0 <= now - self._logged_at < UNSIGNED_SLACK_REQUEST_LOG_INTERVAL_MS:
             log.warning("slack_request_not_verified", error=str(error), count=self._count)
@@ -75,7 +75,10 @@ class UnsignedSlackRequestLog:
 
 
 def create_slack_router(
-    slack: SlackInteractivity | None, run_read_query: StoreReadRunner, run_act: ActRunner, clock: Callable[[], int]
+    slack: SlackInteractivityRouteContext | None,
+    run_read_query: StoreReadRunner,
+    run_act: ActRunner,
+    clock: Callable[[], int],
 ) -> APIRouter:
     """`slack`: None if no receiver has a signing secret. `clock`: epoch ms."""
     router, unsigned_requests = APIRouter(), UnsignedSlackRequestLog()
@@ -89,22 +92,22 @@ def create_slack_router(
             signature = parse_slack_signature(
                 headers.get("x-slack-request-timestamp", ""), headers.get("x-slack-signature", ""), now
             )
-            body = await read_form_body(request, MAX_SLACK_REQUEST_BODY_BYTES)
-            destinations = verify_slack_signature(slack.secrets, signature, body)
-        except SlackRequestRefusedError as error:
+            body = await read_raw_form_body_bytes(request, MAX_SLACK_REQUEST_BODY_BYTES)
+            destinations = find_destinations_whose_secret_signed_request(slack.secrets, signature, body)
+        except InboundSlackRequestRefusedError as error:
             unsigned_requests.record(error, now)
-            raise build_refusal_response_error(error) from None
+            raise build_http_error_of_refused_slack_request(error) from None
         handler = SlackClickHandler(slack.notifiers, slack.network, run_read_query, run_act, clock)
         try:
             click = parse_slack_click(body)
             result = await handler.act(click, signature.identity, destinations)
-        except SlackRequestRefusedError as error:
+        except InboundSlackRequestRefusedError as error:
             log.warning("slack_request_refused", destinations=destinations, error=str(error))
-            raise build_refusal_response_error(error) from None
+            raise build_http_error_of_refused_slack_request(error) from None
         return Response(headers=NO_STORE_HEADERS, background=BackgroundTask(handler.show_result, click, result))
 
     return router
 
 
-def build_refusal_response_error(error: SlackRequestRefusedError) -> HttpErrorResponseError:
+def build_http_error_of_refused_slack_request(error: InboundSlackRequestRefusedError) -> HttpErrorResponseError:
     return HttpErrorResponseError(error.status_code, f"{capitalize_first(str(error))}.")

@@ -17,7 +17,7 @@ from tests.support.store import make_result
 from tests.support.web import create_test_app, filled_database, request_page
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, format_iso8601
 from watchdog.service.config_check import ConfigCheckOutcome, RunningConfigActions
-from watchdog.service.config_reload import ConfigReloadOutcome, ConfigReloadStatus
+from watchdog.service.config_reload import ConfigReloadOutcome, ConfigReloadResultKind
 from watchdog.store.database import Database
 from watchdog.store.errors import StoreUnavailableError
 from watchdog.store.read.status import list_probe_infos
@@ -539,9 +539,9 @@ async def refuse_to_check(_: str) -> ConfigCheckOutcome:
 
 def test_a_reload_is_answered_with_its_outcome_and_recorded(database: Database) -> None:
     outcomes = {
-        ConfigReloadOutcome(ConfigReloadStatus.APPLIED): {"result": "applied", "problems": []},
-        ConfigReloadOutcome(ConfigReloadStatus.POSTPONED): {"result": "postponed", "problems": []},
-        ConfigReloadOutcome(ConfigReloadStatus.INVALID, ("a:1:2",)): {"result": "invalid", "problems": ["a:1:2"]},
+        ConfigReloadOutcome(ConfigReloadResultKind.APPLIED): {"result": "applied", "problems": []},
+        ConfigReloadOutcome(ConfigReloadResultKind.POSTPONED): {"result": "postponed", "problems": []},
+        ConfigReloadOutcome(ConfigReloadResultKind.INVALID, ("a:1:2",)): {"result": "invalid", "problems": ["a:1:2"]},
     }
     waiting = list(outcomes)
 
@@ -565,7 +565,7 @@ def test_a_reload_is_answered_with_its_outcome_and_recorded(database: Database) 
 
 def test_a_reload_takes_place_while_the_database_is_away(unchanged_database: Database) -> None:
     async def reload_config() -> ConfigReloadOutcome:
-        return ConfigReloadOutcome(ConfigReloadStatus.POSTPONED)
+        return ConfigReloadOutcome(ConfigReloadResultKind.POSTPONED)
 
     async def fail(_: object) -> None:
         raise StoreUnavailableError("away")

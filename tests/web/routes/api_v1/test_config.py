@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 
 from tests.support.web import create_test_app, request_page
-from watchdog.app import open_running_watchdog_service
+from watchdog.app import start_watchdog_service_and_stop_on_exit
 from watchdog.config.load import load_config
 from watchdog.service import config_check
 from watchdog.service.config_check import PostedConfigChecker, RunningConfigActions
@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "watchdog.yaml").write_text(dump(probes=PROBES))
 
     async def run() -> None:
-        async with open_running_watchdog_service(load_config(folder / "watchdog.yaml", env=ENV)):
+        async with start_watchdog_service_and_stop_on_exit(load_config(folder / "watchdog.yaml", env=ENV)):
             pass
 
     asyncio.run(run())

@@ -38,7 +38,7 @@ from watchdog.web.auth.acts import get_actor
 from watchdog.web.routes.api_v1.cursors import CursorPosition
 from watchdog.web.routes.api_v1.incidents import IncidentId
 from watchdog.web.routes.api_v1.operations import ApiV1Router, declare_act_operation, declare_read_operation
-from watchdog.web.routes.api_v1.parameters import NO_COMMENT, ActBody, FilterText, NoQueryParameters, PageParameters
+from watchdog.web.routes.api_v1.parameters import NO_COMMENT, ActBody, FilterText, ListPageParameters, NoQueryParameters
 from watchdog.web.routes.api_v1.responses import CursorPaginatedListEndpoint, cut_list_page
 from watchdog.web.routes.operators import OperatorRouteContext
 
@@ -53,7 +53,7 @@ class ResendBody(ActBody):
 TO_EVERY_DESTINATION = ResendBody()
 
 
-class AuditListParameters(PageParameters):
+class AuditListParameters(ListPageParameters):
     """Only the acts that match the filter."""
 
     incident: FilterText = ""
@@ -109,7 +109,7 @@ def add_act_routes(router: ApiV1Router, context: OperatorRouteContext) -> None:
         return serialize_incident_acknowledgement(incident_id, None)
 
     add_close_route(router, context)
-    add_resend_route(router, context)
+    add_resend_incident_notifications_route(router, context)
     add_audit_route(router, context)
 
 
@@ -134,7 +134,7 @@ def add_close_route(router: ApiV1Router, context: OperatorRouteContext) -> None:
         return serialize_incident_closure(incident_id, closed.closure, closed.outlook)
 
 
-def add_resend_route(router: ApiV1Router, context: OperatorRouteContext) -> None:
+def add_resend_incident_notifications_route(router: ApiV1Router, context: OperatorRouteContext) -> None:
     @declare_act_operation(
         router,
         "/incidents/{incident_id}/resend",
@@ -142,7 +142,7 @@ def add_resend_route(router: ApiV1Router, context: OperatorRouteContext) -> None
         shape=ResentNotificationsJson,
         example=RESENT_NOTIFICATIONS_EXAMPLE,
     )
-    async def resend(
+    async def resend_incident_notifications(
         request: Request,
         incident_id: IncidentId,
         _: Annotated[NoQueryParameters, Query()],
@@ -171,4 +171,4 @@ def add_audit_route(router: ApiV1Router, context: OperatorRouteContext) -> None:
         acts = await context.run_query(
             lambda c: list_acts(c, limit=parameters.limit + 1, incident=parameters.incident, before_id=before_id)
         )
-        return await AUDIT_LIST.respond(request, parameters, cut_list_page(acts, parameters.limit))
+        return await AUDIT_LIST.respond_with_loaded_page(request, parameters, cut_list_page(acts, parameters.limit))

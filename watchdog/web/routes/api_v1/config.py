@@ -19,7 +19,7 @@ from watchdog.domain.config_changes import ConfigChanges, compare_configs
 from watchdog.service.config_acts import reload_and_record
 from watchdog.service.config_check import ConfigCheckOutcome, RunningConfigActions
 from watchdog.service.process_configuration import build_loaded_config_snapshot
-from watchdog.store.read.running_config import load_open_incidents_with_destinations, load_running_config
+from watchdog.store.read.running_config import load_open_incidents_with_destinations, load_snapshot_of_running_config
 from watchdog.web.auth.acts import get_actor
 from watchdog.web.errors import HttpErrorResponseError
 from watchdog.web.routes.api_v1.operations import ApiV1Router, declare_act_operation
@@ -49,7 +49,7 @@ def add_config_routes(
     """`config_actions`: None if this process has none."""
     add_reload_route(router, context, config_actions)
 
-    async def check(body: ConfigBody) -> ConfigCheckOutcome:
+    async def check_posted_config(body: ConfigBody) -> ConfigCheckOutcome:
         if config_actions is None:
             message = "This process does not check configurations. Run `watchdog validate` or `watchdog diff`."
             raise HttpErrorResponseError(409, message)
@@ -62,10 +62,10 @@ def add_config_routes(
         shape=ConfigCheckJson,
         example=CONFIG_CHECK_EXAMPLE,
     )
-    async def validate(
+    async def validate_posted_config(
         body: Annotated[ConfigBody, Body()], _: Annotated[NoQueryParameters, Query()]
     ) -> ConfigCheckJson:
-        return serialize_config_check(await check(body))
+        return serialize_config_check(await check_posted_config(body))
 
     @declare_act_operation(
         router,
@@ -74,23 +74,25 @@ def add_config_routes(
         shape=ConfigChangesJson,
         example=CONFIG_CHANGES_EXAMPLE,
     )
-    async def diff(body: Annotated[ConfigBody, Body()], _: Annotated[NoQueryParameters, Query()]) -> ConfigChangesJson:
-        outcome = await check(body)
+    async def compare_posted_config_with_running_config(
+        body: Annotated[ConfigBody, Body()], _: Annotated[NoQueryParameters, Query()]
+    ) -> ConfigChangesJson:
+        outcome = await check_posted_config(body)
         loaded, now = outcome.loaded_config, context.clock()
         if loaded is None:
             details = "POST it to /api/v1/config/validate for every problem."
             raise HttpErrorResponseError(422, f"The configuration is not valid: {outcome.problems[0]}. {details}")
         running, incidents = await context.run_query(
-            lambda c: (load_running_config(c, now), load_open_incidents_with_destinations(c))
+            lambda c: (load_snapshot_of_running_config(c, now), load_open_incidents_with_destinations(c))
         )
         if running is None:
             raise HttpErrorResponseError(409, "No process has run with this database in the last day.")
 
-        def compare() -> ConfigChanges:
+        def compare_running_with_posted_config() -> ConfigChanges:
             new = build_loaded_config_snapshot(loaded)
             return compare_configs(running, new, parse_yaml_values_by_field_path, incidents)
 
-        return serialize_config_changes(await asyncio.to_thread(compare), loaded.mask)
+        return serialize_config_changes(await asyncio.to_thread(compare_running_with_posted_config), loaded.mask)
 
 
 def add_reload_route(

@@ -16,12 +16,12 @@ from watchdog.store.read.deliveries import list_deliveries
 from watchdog.store.read.status import Connection, DeliveryRecord
 from watchdog.web.routes.api_v1.cursors import CursorPosition
 from watchdog.web.routes.api_v1.operations import ApiV1Router, declare_read_operation
-from watchdog.web.routes.api_v1.parameters import FilterText, PageParameters
+from watchdog.web.routes.api_v1.parameters import FilterText, ListPageParameters
 from watchdog.web.routes.api_v1.responses import CursorPaginatedListEndpoint, ListPage, cut_list_page
 from watchdog.web.routes.operators import OperatorRouteContext
 
 
-class DeliveryListParameters(PageParameters):
+class DeliveryListParameters(ListPageParameters):
     """Only the notifications that match every filter."""
 
     state: DeliveryState | None = None
@@ -52,7 +52,7 @@ def add_delivery_routes(router: ApiV1Router, context: OperatorRouteContext) -> N
     async def get_deliveries(request: Request, parameters: Annotated[DeliveryListParameters, Query()]) -> Response:
         after = DELIVERY_LIST_ENDPOINT.decode_cursor_position(parameters)
         page = await context.run_query(lambda c: load_delivery_list_page(c, parameters, after))
-        return await DELIVERY_LIST_ENDPOINT.respond(request, parameters, page)
+        return await DELIVERY_LIST_ENDPOINT.respond_with_loaded_page(request, parameters, page)
 
 
 def load_delivery_list_page(

@@ -23,7 +23,7 @@ from watchdog.store.read.status import Connection, IncidentRecord
 from watchdog.web.errors import HttpErrorResponseError
 from watchdog.web.routes.api_v1.cursors import CursorPosition
 from watchdog.web.routes.api_v1.operations import ApiV1Router, declare_read_operation
-from watchdog.web.routes.api_v1.parameters import MAX_FILTER_CHARS, FilterText, NoQueryParameters, PageParameters
+from watchdog.web.routes.api_v1.parameters import MAX_FILTER_CHARS, FilterText, ListPageParameters, NoQueryParameters
 from watchdog.web.routes.api_v1.probes import load_probe_status
 from watchdog.web.routes.api_v1.responses import (
     CursorPaginatedListEndpoint,
@@ -42,7 +42,7 @@ UNKNOWN_INCIDENT_TEXT = (
 )
 
 
-class IncidentListParameters(PageParameters):
+class IncidentListParameters(ListPageParameters):
     """Only the incidents that match every filter."""
 
     state: Literal["open", "resolved"] | None = None
@@ -70,7 +70,7 @@ def add_incident_routes(router: ApiV1Router, context: OperatorRouteContext) -> N
     async def list_incidents(request: Request, parameters: Annotated[IncidentListParameters, Query()]) -> Response:
         after = INCIDENT_LIST_ENDPOINT.decode_cursor_position(parameters)
         page = await context.run_query(lambda c: load_incident_list_page(c, parameters, after))
-        return await INCIDENT_LIST_ENDPOINT.respond(request, parameters, page)
+        return await INCIDENT_LIST_ENDPOINT.respond_with_loaded_page(request, parameters, page)
 
     @declare_read_operation(
         router,

@@ -21,7 +21,7 @@ from watchdog.store.read.status import Connection, list_probe_infos
 from watchdog.web.auth.acts import get_actor
 from watchdog.web.routes.api_v1.cursors import CursorPosition
 from watchdog.web.routes.api_v1.operations import ApiV1Router, declare_act_operation, declare_read_operation
-from watchdog.web.routes.api_v1.parameters import ActBody, FilterText, NoQueryParameters, PageParameters
+from watchdog.web.routes.api_v1.parameters import ActBody, FilterText, ListPageParameters, NoQueryParameters
 from watchdog.web.routes.api_v1.probes import ProbeId, load_probe_status
 from watchdog.web.routes.api_v1.responses import CursorPaginatedListEndpoint, ListPage, cut_list_page, split_into_chunks
 from watchdog.web.routes.operators import OperatorRouteContext
@@ -29,7 +29,7 @@ from watchdog.web.routes.operators import OperatorRouteContext
 MAX_JOB_NAME_CHARS = 1_000
 
 
-class JobListParameters(PageParameters):
+class JobListParameters(ListPageParameters):
     """Only the jobs that match every filter."""
 
     probe: FilterText = ""
@@ -67,7 +67,7 @@ def add_job_routes(router: ApiV1Router, context: OperatorRouteContext) -> None:
     async def get_jobs(request: Request, parameters: Annotated[JobListParameters, Query()]) -> Response:
         after = JOB_LIST_ENDPOINT.decode_cursor_position(parameters)
         page = await context.run_query(lambda c: load_job_list_page(c, parameters, after))
-        return await JOB_LIST_ENDPOINT.respond(request, parameters, page)
+        return await JOB_LIST_ENDPOINT.respond_with_loaded_page(request, parameters, page)
 
     add_forget_jobs_route(router, context)
 

@@ -37,10 +37,10 @@ from watchdog.web.routes.api_v1.cursors import CursorPosition
 from watchdog.web.routes.api_v1.operations import ApiV1Router, declare_act_operation, declare_read_operation
 from watchdog.web.routes.api_v1.parameters import (
     MAX_FILTER_CHARS,
-    ActParameters,
+    ActOnBehalfOfParameters,
     Instant,
+    ListPageParameters,
     NoQueryParameters,
-    PageParameters,
     ProbeMatchBody,
     TimedActBody,
 )
@@ -57,7 +57,7 @@ WindowId = Annotated[
 ]
 
 
-class MaintenanceListParameters(PageParameters):
+class MaintenanceListParameters(ListPageParameters):
     """Only the windows that match the filter."""
 
     state: MaintenanceWindowState | None = None
@@ -98,7 +98,7 @@ def get_maintenance_position(entry: MaintenanceListEntry) -> CursorPosition:
     return window.starts_at, window.id
 
 
-MAINTENANCE_LIST: CursorPaginatedListEndpoint[MaintenanceListEntry] = CursorPaginatedListEndpoint(
+MAINTENANCE_LIST_ENDPOINT: CursorPaginatedListEndpoint[MaintenanceListEntry] = CursorPaginatedListEndpoint(
     "/api/v1/maintenance", (int, str), get_maintenance_position, lambda entry: serialize_maintenance_window(*entry)
 )
 
@@ -113,7 +113,7 @@ def add_maintenance_routes(router: ApiV1Router, context: OperatorRouteContext) -
         shape=StartedMaintenanceJson,
         example=STARTED_MAINTENANCE_EXAMPLE,
     )
-    async def begin_window(
+    async def begin_maintenance_by_api(
         request: Request, _: Annotated[NoQueryParameters, Query()], body: Annotated[MaintenanceBody, Body()]
     ) -> StartedMaintenanceJson:
         actor = get_actor(request, OperatorInterfaceKind.API, body.on_behalf_of)
@@ -131,7 +131,7 @@ def add_maintenance_routes(router: ApiV1Router, context: OperatorRouteContext) -
         example=ENDED_MAINTENANCE_EXAMPLE,
     )
     async def end_window(
-        request: Request, window_id: WindowId, parameters: Annotated[ActParameters, Query()]
+        request: Request, window_id: WindowId, parameters: Annotated[ActOnBehalfOfParameters, Query()]
     ) -> MaintenanceWindowJson:
         actor = get_actor(request, OperatorInterfaceKind.API, parameters.on_behalf_of)
         ended, now = await context.run_act(
@@ -146,14 +146,14 @@ def add_maintenance_read_routes(router: ApiV1Router, context: OperatorRouteConte
         "/maintenance",
         summary="List maintenance windows: the next time of each comes before what is in effect and what ended",
         shape=ListPageJson[MaintenanceWindowJson],
-        example=build_list_page_json_example(MAINTENANCE_LIST.path, MAINTENANCE_EXAMPLE),
+        example=build_list_page_json_example(MAINTENANCE_LIST_ENDPOINT.path, MAINTENANCE_EXAMPLE),
     )
     async def get_maintenance_windows(
         request: Request, parameters: Annotated[MaintenanceListParameters, Query()]
     ) -> Response:
-        after, now = MAINTENANCE_LIST.decode_cursor_position(parameters), context.clock()
+        after, now = MAINTENANCE_LIST_ENDPOINT.decode_cursor_position(parameters), context.clock()
         page = await context.run_query(lambda c: load_maintenance_list_page(c, parameters, after, now))
-        return await MAINTENANCE_LIST.respond(request, parameters, page)
+        return await MAINTENANCE_LIST_ENDPOINT.respond_with_loaded_page(request, parameters, page)
 
     @declare_read_operation(
         router,

@@ -34,7 +34,12 @@ from watchdog.service.managed_probes import ManagedProbeEditor, save_and_record_
 from watchdog.web.auth.acts import get_actor
 from watchdog.web.errors import HttpErrorResponseError, PageNotFoundError
 from watchdog.web.routes.api_v1.operations import ApiV1Router, declare_act_operation
-from watchdog.web.routes.api_v1.parameters import MAX_FILTER_CHARS, ActorName, ActParameters, NoQueryParameters
+from watchdog.web.routes.api_v1.parameters import (
+    MAX_FILTER_CHARS,
+    ActOnBehalfOfParameters,
+    ActorName,
+    NoQueryParameters,
+)
 from watchdog.web.routes.api_v1.probes import ProbeId
 from watchdog.web.routes.operators import OperatorRouteContext
 
@@ -48,7 +53,7 @@ IfMatch = Annotated[
         examples=['"3f6c2d0a9be14875a1c0f5de90b7a412"'],
     ),
 ]
-WARNING_ABOUT_CHANGE = (412,)
+MANAGED_PROBE_CHANGE_PROBLEM_STATUSES = (412,)
 
 
 class ProbeBody(NoQueryParameters):
@@ -91,7 +96,7 @@ class TriedProbeBody(ProbeBody):
     """A stored probe whose secrets it keeps where `yaml` holds masked ones, if it would be another one."""
 
 
-class ProbeDeletionParameters(ActParameters):
+class ProbeDeletionParameters(ActOnBehalfOfParameters):
     """The query of a deletion."""
 
     dry_run: bool = False
@@ -116,7 +121,7 @@ def require_editor(editor: ManagedProbeEditor | None) -> ManagedProbeEditor:
 
 
 def add_managed_probe_read_routes(router: ApiV1Router, editor: ManagedProbeEditor | None) -> None:
-    async def read(response: Response) -> ManagedProbes:
+    async def read_managed_probes_and_set_etag(response: Response) -> ManagedProbes:
         managed = ManagedProbes("", "") if editor is None else await editor.read()
         response.headers["ETag"] = f'"{managed.version}"'
         return managed
@@ -130,7 +135,7 @@ def add_managed_probe_read_routes(router: ApiV1Router, editor: ManagedProbeEdito
         example=MANAGED_PROBES_EXAMPLE,
     )
     async def list_managed_probes(response: Response, _: Annotated[NoQueryParameters, Query()]) -> ManagedProbesJson:
-        return serialize_managed_probes(await read(response))
+        return serialize_managed_probes(await read_managed_probes_and_set_etag(response))
 
     @declare_act_operation(
         router,
@@ -143,7 +148,7 @@ def add_managed_probe_read_routes(router: ApiV1Router, editor: ManagedProbeEdito
     async def get_managed_probe(
         response: Response, probe_id: ProbeId, _: Annotated[NoQueryParameters, Query()]
     ) -> ManagedProbeJson:
-        for probe in (await read(response)).probes:
+        for probe in (await read_managed_probes_and_set_etag(response)).probes:
             if probe.id == probe_id:
                 return serialize_managed_probe(probe)
         raise build_unknown_probe_error(probe_id)
@@ -183,9 +188,9 @@ def add_probe_creation_and_try_routes(
         summary="Add a probe to the managed file, and reload",
         shape=ManagedProbeChangeJson,
         example=MANAGED_PROBE_CHANGE_EXAMPLE,
-        problems=WARNING_ABOUT_CHANGE,
+        problems=MANAGED_PROBE_CHANGE_PROBLEM_STATUSES,
     )
-    async def create_probe(
+    async def create_managed_probe(
         request: Request, body: Annotated[NewProbeBody, Body()], _: Annotated[NoQueryParameters, Query()]
     ) -> ManagedProbeChangeJson:
         edit = ProbeEdit(body.yaml, copy_of=body.copy_of)
@@ -216,7 +221,7 @@ def add_probe_change_routes(
         summary="Replace a probe of the managed file, and reload",
         shape=ManagedProbeChangeJson,
         example=MANAGED_PROBE_CHANGE_EXAMPLE,
-        problems=WARNING_ABOUT_CHANGE,
+        problems=MANAGED_PROBE_CHANGE_PROBLEM_STATUSES,
     )
     async def replace_probe(
         request: Request,
@@ -225,7 +230,7 @@ def add_probe_change_routes(
         if_match: IfMatch,
         _: Annotated[NoQueryParameters, Query()],
     ) -> ManagedProbeChangeJson:
-        edit = ProbeEdit(body.yaml, probe_id, version=parse_if_match(if_match))
+        edit = ProbeEdit(body.yaml, probe_id, version=parse_version_from_if_match_header(if_match))
         return await change_managed_probe(request, context, editor, edit, body)
 
     @declare_act_operation(
@@ -235,15 +240,15 @@ def add_probe_change_routes(
         summary="Remove a probe from the managed file, and reload",
         shape=ManagedProbeChangeJson,
         example=MANAGED_PROBE_CHANGE_EXAMPLE,
-        problems=WARNING_ABOUT_CHANGE,
+        problems=MANAGED_PROBE_CHANGE_PROBLEM_STATUSES,
     )
     async def delete_probe(
         request: Request, probe_id: ProbeId, if_match: IfMatch, parameters: Annotated[ProbeDeletionParameters, Query()]
     ) -> ManagedProbeChangeJson:
-        edit = ProbeEdit(id=probe_id, is_deletion=True, version=parse_if_match(if_match))
+        edit = ProbeEdit(id=probe_id, is_deletion=True, version=parse_version_from_if_match_header(if_match))
         return await change_managed_probe(request, context, editor, edit, parameters)
 
 
-def parse_if_match(header: str) -> str:
+def parse_version_from_if_match_header(header: str) -> str:
     """The version; empty: any."""
     return "" if header.strip() == "*" else header.strip().removeprefix("W/").strip('"') or "-"

@@ -18,7 +18,7 @@ from watchdog.web.routes.api_v1.operations import ApiV1Router
 from watchdog.web.routes.api_v1.responses import respond_with_object
 
 SERIALIZATION_MODE: Literal["serialization"] = "serialization"
-PROBLEM_OPERATION = ("", "")
+ANY_OPERATION_METHOD_AND_PATH = ("", "")
 """Stands for every operation: each may respond with a problem."""
 
 API_DESCRIPTION = """\
@@ -58,7 +58,7 @@ def build_openapi_document(router: ApiV1Router) -> dict[str, Json]:
 
 def _insert_openapi_response_schemas(router: ApiV1Router, document: dict[str, Json]) -> dict[str, Json]:
     """Returns the schemas that those of the responses refer to, by name."""
-    shapes = router.shape_by_operation | {PROBLEM_OPERATION: ProblemDetailsJson}
+    shapes = router.shape_by_operation | {ANY_OPERATION_METHOD_AND_PATH: ProblemDetailsJson}
     inputs = [(operation, SERIALIZATION_MODE, TypeAdapter(shape)) for operation, shape in shapes.items()]
     schemas, definitions = TypeAdapter.json_schemas(inputs, ref_template="#/components/schemas/{model}")
     for path, method in router.shape_by_operation:

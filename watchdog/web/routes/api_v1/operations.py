@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from watchdog.api.problems import PROBLEM_MEDIA_TYPE, build_problem_details_body
 from watchdog.domain.model import Json
-from watchdog.web.auth.acts import require_operator
+from watchdog.web.auth.acts import require_operator_role
 from watchdog.web.templating import NO_STORE_HEADERS
 
 PROBLEM_DETAIL_EXAMPLE_BY_STATUS_CODE = {
@@ -72,14 +72,14 @@ def declare_read_operation(
 ) -> Callable[[EndpointT], EndpointT]:
     """Declares an operation that reads. HEAD gives the headers of GET."""
 
-    def declare(endpoint: EndpointT) -> EndpointT:
+    def register_read_operation(endpoint: EndpointT) -> EndpointT:
         responses = build_openapi_responses(example, OPENAPI_ERROR_STATUSES_OF_READ_OPERATIONS)
         responses[304] = {"description": "The client has this response already: its ETag is in If-None-Match."}
         router.add_operation(path, "GET", endpoint, shape, summary=summary, responses=responses)
         router.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
         return endpoint
 
-    return declare
+    return register_read_operation
 
 
 def declare_act_operation(
@@ -95,15 +95,15 @@ def declare_act_operation(
     """Declares an operation that only operators may do, such as one that changes something. `problems`: statuses that
     other acts do not have."""
 
-    def declare(endpoint: EndpointT) -> EndpointT:
+    def register_act_operation(endpoint: EndpointT) -> EndpointT:
         responses = build_openapi_responses(example, (*OPENAPI_ERROR_STATUSES_OF_ACT_OPERATIONS, *problems))
-        dependencies = [Depends(require_operator), Depends(forbid_caching)]
+        dependencies = [Depends(require_operator_role), Depends(forbid_caching)]
         router.add_operation(
             path, method, endpoint, shape, summary=summary, responses=responses, dependencies=dependencies
         )
         return endpoint
 
-    return declare
+    return register_act_operation
 
 
 async def forbid_caching(response: Response) -> None:

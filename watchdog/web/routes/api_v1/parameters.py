@@ -57,7 +57,7 @@ class NoQueryParameters(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
-class PageParameters(NoQueryParameters):
+class ListPageParameters(NoQueryParameters):
     """The query of a list: which page, and in subclasses which filters."""
 
     limit: Annotated[int, Field(ge=1, le=200)] = 50
@@ -71,7 +71,7 @@ class PageParameters(NoQueryParameters):
         return self.model_dump(mode="json", by_alias=True, exclude={"limit", "cursor"}, exclude_defaults=True)
 
 
-class ActParameters(NoQueryParameters):
+class ActOnBehalfOfParameters(NoQueryParameters):
     """The query of an act without a body."""
 
     on_behalf_of: ActorName = ""

@@ -51,7 +51,7 @@ def add_pause_routes(router: ApiV1Router, context: OperatorRouteContext) -> None
         shape=ProbePauseJson,
         example=PROBE_PAUSE_EXAMPLE,
     )
-    async def pause(
+    async def handle_pause_request(
         request: Request,
         probe_id: ProbeId,
         _: Annotated[NoQueryParameters, Query()],

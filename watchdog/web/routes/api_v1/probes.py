@@ -23,7 +23,7 @@ from watchdog.store.read.status import Connection, ProbeStatus
 from watchdog.web.errors import HttpErrorResponseError
 from watchdog.web.routes.api_v1.cursors import CursorPosition
 from watchdog.web.routes.api_v1.operations import ApiV1Router, declare_read_operation
-from watchdog.web.routes.api_v1.parameters import MAX_FILTER_CHARS, FilterText, NoQueryParameters, PageParameters
+from watchdog.web.routes.api_v1.parameters import MAX_FILTER_CHARS, FilterText, ListPageParameters, NoQueryParameters
 from watchdog.web.routes.api_v1.responses import (
     CursorPaginatedListEndpoint,
     ListPage,
@@ -36,7 +36,7 @@ from watchdog.web.routes.operators import OperatorRouteContext
 ProbeId = Annotated[str, Path(max_length=MAX_FILTER_CHARS, description="The id of a probe.", examples=["api"])]
 
 
-class ProbeListParameters(PageParameters):
+class ProbeListParameters(ListPageParameters):
     """Only the probes that match every filter."""
 
     group: FilterText = ""
@@ -46,7 +46,7 @@ class ProbeListParameters(PageParameters):
     q: FilterText = ""
     """Words that must all occur in the id, the name, the group or a tag, in any case."""
 
-    def matches(self, probe: ProbeInfo) -> bool:
+    def matches_all_but_state(self, probe: ProbeInfo) -> bool:
         """By every filter but the state."""
         text = "\n".join((probe.id, probe.name, probe.group, *probe.tags)).lower()
         return (
@@ -73,7 +73,7 @@ def add_probe_routes(router: ApiV1Router, context: OperatorRouteContext) -> None
     async def list_probes(request: Request, parameters: Annotated[ProbeListParameters, Query()]) -> Response:
         after, now = PROBE_LIST_ENDPOINT.decode_cursor_position(parameters), context.clock()
         page = await context.run_query(lambda c: load_probe_list_page(c, parameters, after, now))
-        return await PROBE_LIST_ENDPOINT.respond(request, parameters, page)
+        return await PROBE_LIST_ENDPOINT.respond_with_loaded_page(request, parameters, page)
 
     @declare_read_operation(
         router,
@@ -101,7 +101,7 @@ def load_probe_list_page(
 ) -> ListPage[ProbeStatus]:
     """Loads the states of no more probes than it has to."""
     infos = status.list_probe_infos(connection, None if after is None else (str(after[0]), int(after[1])))
-    ids = [probe.database_id for probe in infos if parameters.matches(probe)]
+    ids = [probe.database_id for probe in infos if parameters.matches_all_but_state(probe)]
     rows: list[ProbeStatus] = []
     for chunk in split_into_chunks(ids, parameters.limit + 1):
         statuses = status.list_probe_statuses(connection, database_ids=chunk, now=now)

@@ -15,7 +15,7 @@ from watchdog.store.read.queue_stats import load_newest_queue_sample, load_queue
 from watchdog.store.read.status import Connection, ProbeStatus
 from watchdog.web.routes.api_v1.cursors import CursorPosition
 from watchdog.web.routes.api_v1.operations import ApiV1Router, declare_read_operation
-from watchdog.web.routes.api_v1.parameters import PageParameters
+from watchdog.web.routes.api_v1.parameters import ListPageParameters
 from watchdog.web.routes.api_v1.probes import ProbeListParameters, get_probe_list_position, load_probe_list_page
 from watchdog.web.routes.api_v1.responses import CursorPaginatedListEndpoint, ListPage
 from watchdog.web.routes.operators import OperatorRouteContext
@@ -33,14 +33,14 @@ def add_queue_routes(router: ApiV1Router, context: OperatorRouteContext) -> None
         shape=ListPageJson[QueueJson],
         example=build_list_page_json_example(QUEUE_LIST_ENDPOINT.path, QUEUE_JSON_EXAMPLE),
     )
-    async def list_queues(request: Request, parameters: Annotated[PageParameters, Query()]) -> Response:
+    async def list_queues(request: Request, parameters: Annotated[ListPageParameters, Query()]) -> Response:
         after = QUEUE_LIST_ENDPOINT.decode_cursor_position(parameters)
         page = await context.run_query(lambda c: load_queue_list_page(c, parameters, after))
-        return await QUEUE_LIST_ENDPOINT.respond(request, parameters, page)
+        return await QUEUE_LIST_ENDPOINT.respond_with_loaded_page(request, parameters, page)
 
 
 def load_queue_list_page(
-    connection: Connection, parameters: PageParameters, after: CursorPosition | None
+    connection: Connection, parameters: ListPageParameters, after: CursorPosition | None
 ) -> ListPage[QueueStatus]:
     of_queues = ProbeListParameters(kind="queue", limit=parameters.limit)
     probes = load_probe_list_page(connection, of_queues, after)

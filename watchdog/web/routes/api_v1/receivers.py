@@ -14,7 +14,7 @@ from watchdog.api.serializers.lists import ListPageJson
 from watchdog.api.serializers.receivers import (
     ReceiverJson,
     ReceiverTestJson,
-    serialize_receiver,
+    serialize_destination_summary,
     serialize_receiver_test,
 )
 from watchdog.domain.acts import OperatorInterfaceKind
@@ -24,12 +24,12 @@ from watchdog.web.auth.acts import get_actor
 from watchdog.web.errors import HttpErrorResponseError
 from watchdog.web.routes.api_v1.cursors import CursorPosition
 from watchdog.web.routes.api_v1.operations import ApiV1Router, declare_act_operation, declare_read_operation
-from watchdog.web.routes.api_v1.parameters import ActBody, FilterText, NoQueryParameters, PageParameters
+from watchdog.web.routes.api_v1.parameters import ActBody, FilterText, ListPageParameters, NoQueryParameters
 from watchdog.web.routes.api_v1.responses import CursorPaginatedListEndpoint, ListPage, cut_list_page
 from watchdog.web.routes.operators import OperatorRouteContext
 
 MAX_RECEIVER_NAME_CHARS = 200
-RECEIVERS_ADVICE = "/api/v1/receivers lists them."
+RECEIVER_LIST_HINT = "/api/v1/receivers lists them."
 
 
 class ReceiverTestBody(ActBody):
@@ -39,13 +39,13 @@ class ReceiverTestBody(ActBody):
     """Such as oncall/slack; empty: every destination of the receiver."""
 
 
-OF_EVERY_DESTINATION = ReceiverTestBody()
+DEFAULT_RECEIVER_TEST_BODY = ReceiverTestBody()
 RECEIVER_LIST_ENDPOINT: CursorPaginatedListEndpoint[ReceiverJson] = CursorPaginatedListEndpoint(
     "/api/v1/receivers", (str,), lambda receiver: (receiver["destination"],), lambda receiver: receiver
 )
 
 
-def add_notification_receiver_routes(router: ApiV1Router, context: OperatorRouteContext) -> None:
+def add_receiver_list_and_test_routes(router: ApiV1Router, context: OperatorRouteContext) -> None:
     @declare_read_operation(
         router,
         "/receivers",
@@ -53,10 +53,10 @@ def add_notification_receiver_routes(router: ApiV1Router, context: OperatorRoute
         shape=ListPageJson[ReceiverJson],
         example=build_list_page_json_example(RECEIVER_LIST_ENDPOINT.path, RECEIVER_JSON_EXAMPLE),
     )
-    async def list_receivers(request: Request, parameters: Annotated[PageParameters, Query()]) -> Response:
+    async def list_receivers(request: Request, parameters: Annotated[ListPageParameters, Query()]) -> Response:
         after, addresses = RECEIVER_LIST_ENDPOINT.decode_cursor_position(parameters), context.destination_addresses
         page = await context.run_query(lambda c: load_receiver_list_page(c, addresses, parameters, after))
-        return await RECEIVER_LIST_ENDPOINT.respond(request, parameters, page)
+        return await RECEIVER_LIST_ENDPOINT.respond_with_loaded_page(request, parameters, page)
 
     @declare_act_operation(
         router,
@@ -69,21 +69,21 @@ def add_notification_receiver_routes(router: ApiV1Router, context: OperatorRoute
         request: Request,
         receiver: Annotated[str, Path(max_length=MAX_RECEIVER_NAME_CHARS)],
         _: Annotated[NoQueryParameters, Query()],
-        body: Annotated[ReceiverTestBody, Body()] = OF_EVERY_DESTINATION,
+        body: Annotated[ReceiverTestBody, Body()] = DEFAULT_RECEIVER_TEST_BODY,
     ) -> ReceiverTestJson:
         tester, chosen = context.receiver_tester, body.destination or receiver
         if tester is None or not tester.has_destination(chosen) or receiver != chosen.partition("/")[0]:
-            raise HttpErrorResponseError(404, f"This process has no such receiver or destination. {RECEIVERS_ADVICE}")
+            raise HttpErrorResponseError(404, f"This process has no such receiver or destination. {RECEIVER_LIST_HINT}")
         actor = get_actor(request, OperatorInterfaceKind.API, body.on_behalf_of)
         return serialize_receiver_test(receiver, await tester.test(chosen, actor, body.comment, context.run_act))
 
 
 def load_receiver_list_page(
-    connection: Connection, addresses: Mapping[str, str], parameters: PageParameters, after: CursorPosition | None
+    connection: Connection, addresses: Mapping[str, str], parameters: ListPageParameters, after: CursorPosition | None
 ) -> ListPage[ReceiverJson]:
     """`addresses`: of the destinations of this process; those of other processes are listed as well."""
     rows = [
-        serialize_receiver(summary, addresses.get(summary.name, ""))
+        serialize_destination_summary(summary, addresses.get(summary.name, ""))
         for summary in list_destination_summaries(connection, addresses)
         if after is None or summary.name > str(after[0])
     ]

@@ -26,7 +26,7 @@ def add_requested_run_routes(router: ApiV1Router, context: OperatorRouteContext)
         shape=RunRequestJson,
         example=RUN_REQUEST_EXAMPLE,
     )
-    async def run_now(
+    async def handle_run_request(
         request: Request,
         probe_id: ProbeId,
         _: Annotated[NoQueryParameters, Query()],

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from watchdog.domain.model import Json
 from watchdog.web.compression import compress_response_body_if_accepted
 from watchdog.web.routes.api_v1.cursors import CursorPosition, decode_cursor, encode_cursor
-from watchdog.web.routes.api_v1.parameters import PageParameters
+from watchdog.web.routes.api_v1.parameters import ListPageParameters
 
 API_REVALIDATION_CACHE_HEADERS = {
     "Cache-Control": "private, no-cache",
@@ -48,16 +48,18 @@ class CursorPaginatedListEndpoint(Generic[RowT]):
     get_position: Callable[[RowT], CursorPosition]
     serialize: Callable[[RowT], Json]
 
-    def decode_cursor_position(self, parameters: PageParameters) -> CursorPosition | None:
+    def decode_cursor_position(self, parameters: ListPageParameters) -> CursorPosition | None:
         """The position of the last row before the page; None: it is the first page. Raises HttpErrorResponseError."""
         if not parameters.cursor:
             return None
         return decode_cursor(parameters.cursor, self.path, parameters.filters, self.position_types)
 
-    async def respond(self, request: Request, parameters: PageParameters, page: ListPage[RowT]) -> Response:
+    async def respond_with_loaded_page(
+        self, request: Request, parameters: ListPageParameters, page: ListPage[RowT]
+    ) -> Response:
         """In a thread and row by row, since a page may hold megabytes of evidence."""
 
-        def encode() -> bytes:
+        def encode_list_page_json() -> bytes:
             items = b",".join(encode_json(self.serialize(row)) for row in page.rows)
             return (
                 b'{"items":['
@@ -67,9 +69,11 @@ class CursorPaginatedListEndpoint(Generic[RowT]):
                 + b"}"
             )
 
-        return await asyncio.to_thread(lambda: build_read_response(request, encode()))
+        return await asyncio.to_thread(lambda: build_json_response_with_etag_or_304(request, encode_list_page_json()))
 
-    def _build_next_page_url(self, request: Request, parameters: PageParameters, page: ListPage[RowT]) -> str | None:
+    def _build_next_page_url(
+        self, request: Request, parameters: ListPageParameters, page: ListPage[RowT]
+    ) -> str | None:
         if not page.has_more:
             return None
         cursor = encode_cursor(self.path, parameters.filters, self.get_position(page.rows[-1]))
@@ -88,10 +92,10 @@ def split_into_chunks(ids: Sequence[int], size: int) -> Iterator[Sequence[int]]:
 
 
 async def respond_with_object(request: Request, serialize: Callable[[], Json]) -> Response:
-    return await asyncio.to_thread(lambda: build_read_response(request, encode_json(serialize())))
+    return await asyncio.to_thread(lambda: build_json_response_with_etag_or_304(request, encode_json(serialize())))
 
 
-def build_read_response(request: Request, body: bytes) -> Response:
+def build_json_response_with_etag_or_304(request: Request, body: bytes) -> Response:
     """304 if the client has this body already."""
     etag = f'"{blake2b(body, digest_size=12).hexdigest()}"'
     headers = {"ETag": f"W/{etag}", **API_REVALIDATION_CACHE_HEADERS}

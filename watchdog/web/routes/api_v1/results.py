@@ -17,13 +17,13 @@ from watchdog.store.read.history import ResultDetails, list_results_with_details
 from watchdog.store.read.status import Connection
 from watchdog.web.routes.api_v1.cursors import CursorPosition
 from watchdog.web.routes.api_v1.operations import ApiV1Router, declare_read_operation
-from watchdog.web.routes.api_v1.parameters import Instant, PageParameters
+from watchdog.web.routes.api_v1.parameters import Instant, ListPageParameters
 from watchdog.web.routes.api_v1.probes import ProbeId, load_probe_status
 from watchdog.web.routes.api_v1.responses import CursorPaginatedListEndpoint, ListPage, cut_list_page
 from watchdog.web.routes.operators import OperatorRouteContext
 
 
-class ResultListParameters(PageParameters):
+class ResultListParameters(ListPageParameters):
     """Only the results that match every filter."""
 
     since: Annotated[Instant | None, Field(alias="from")] = None
@@ -53,7 +53,7 @@ def add_result_routes(router: ApiV1Router, context: OperatorRouteContext) -> Non
         )
         after = results.decode_cursor_position(parameters)
         page = await context.run_query(lambda c: load_result_list_page(c, probe_id, parameters, after))
-        return await results.respond(request, parameters, page)
+        return await results.respond_with_loaded_page(request, parameters, page)
 
 
 def load_result_list_page(

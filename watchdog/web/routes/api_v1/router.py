@@ -24,7 +24,7 @@ from watchdog.web.routes.api_v1.operations import ApiV1Router
 from watchdog.web.routes.api_v1.pauses import add_pause_routes
 from watchdog.web.routes.api_v1.probes import add_probe_routes
 from watchdog.web.routes.api_v1.queues import add_queue_routes
-from watchdog.web.routes.api_v1.receivers import add_notification_receiver_routes
+from watchdog.web.routes.api_v1.receivers import add_receiver_list_and_test_routes
 from watchdog.web.routes.api_v1.requested_runs import add_requested_run_routes
 from watchdog.web.routes.api_v1.results import add_result_routes
 from watchdog.web.routes.api_v1.service import add_watchdog_service_routes
@@ -43,14 +43,18 @@ def create_api_v1_router(
 ) -> ApiV1Router:
     """Every route requires a key, and every act a body in JSON that no other site has sent."""
 
-    async def check_own_act(request: Request) -> None:
+    async def check_csrf_safety_of_act(request: Request) -> None:
         require_csrf_safe_act(request, context.authenticator)
 
-    checks = [Depends(context.authenticate), Depends(check_own_act), Depends(require_json_body)]
+    checks = [
+        Depends(context.authenticate),
+        Depends(check_csrf_safety_of_act),
+        Depends(require_json_media_type_if_body_present),
+    ]
     router = ApiV1Router(prefix="/api/v1", dependencies=checks)
     for add_routes in (
         *(add_probe_routes, add_result_routes, add_incident_routes, add_delivery_routes),
-        *(add_job_routes, add_queue_routes, add_notification_receiver_routes, add_act_routes, add_silence_routes),
+        *(add_job_routes, add_queue_routes, add_receiver_list_and_test_routes, add_act_routes, add_silence_routes),
         *(add_pause_routes, add_requested_run_routes, add_maintenance_routes, add_transition_routes),
     ):
         add_routes(router, context)
@@ -61,7 +65,7 @@ def create_api_v1_router(
     return router
 
 
-async def require_json_body(request: Request) -> None:
+async def require_json_media_type_if_body_present(request: Request) -> None:
     """Raises HttpErrorResponseError for an act with a body of another type."""
     if request.method in SAFE_HTTP_METHODS:
         return

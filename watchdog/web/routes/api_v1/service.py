@@ -34,7 +34,7 @@ def add_watchdog_service_routes(
         shape=WatchdogServiceJson,
         example=WATCHDOG_SERVICE_JSON_EXAMPLE,
     )
-    async def get_service(request: Request, _: Annotated[NoQueryParameters, Query()]) -> Response:
+    async def get_watchdog_service_state(request: Request, _: Annotated[NoQueryParameters, Query()]) -> Response:
         now = context.clock()
         not_ready_reason, findings = await readiness_check.find_not_ready_reason_and_own_findings()
         members = await context.run_query(lambda connection: load_live_watchdog_processes(connection, now))

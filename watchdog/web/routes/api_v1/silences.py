@@ -40,10 +40,10 @@ from watchdog.web.routes.api_v1.parameters import (
     MAX_FILTER_CHARS,
     NO_COMMENT,
     ActBody,
-    ActParameters,
+    ActOnBehalfOfParameters,
+    ListPageParameters,
     MatchText,
     NoQueryParameters,
-    PageParameters,
     ProbeMatchBody,
     TimedActBody,
 )
@@ -67,7 +67,7 @@ IdempotencyKey = Annotated[
 ]
 
 
-class SilenceListParameters(PageParameters):
+class SilenceListParameters(ListPageParameters):
     """Only the silences that match the filter."""
 
     state: Literal["in_effect", "ended"] | None = None
@@ -108,7 +108,7 @@ def get_silence_position(silence: Silence) -> CursorPosition:
     return silence.started_at, silence.id
 
 
-SILENCE_LIST: CursorPaginatedListEndpoint[Silence] = CursorPaginatedListEndpoint(
+SILENCE_LIST_ENDPOINT: CursorPaginatedListEndpoint[Silence] = CursorPaginatedListEndpoint(
     "/api/v1/silences", (int, str), get_silence_position, serialize_silence
 )
 
@@ -145,7 +145,7 @@ def add_silence_routes(router: ApiV1Router, context: OperatorRouteContext) -> No
         example=ENDED_SILENCE_EXAMPLE,
     )
     async def unsilence(
-        request: Request, silence_id: SilenceId, parameters: Annotated[ActParameters, Query()]
+        request: Request, silence_id: SilenceId, parameters: Annotated[ActOnBehalfOfParameters, Query()]
     ) -> SilenceJson:
         actor = get_actor(request, OperatorInterfaceKind.API, parameters.on_behalf_of)
         ended = await context.run_act(lambda database, now: end_silence(database, silence_id, actor, now))
@@ -179,12 +179,12 @@ def add_silence_read_routes(router: ApiV1Router, context: OperatorRouteContext) 
         "/silences",
         summary="List silences, newest first",
         shape=ListPageJson[SilenceJson],
-        example=build_list_page_json_example(SILENCE_LIST.path, SILENCE_EXAMPLE),
+        example=build_list_page_json_example(SILENCE_LIST_ENDPOINT.path, SILENCE_EXAMPLE),
     )
     async def get_silences(request: Request, parameters: Annotated[SilenceListParameters, Query()]) -> Response:
-        after = SILENCE_LIST.decode_cursor_position(parameters)
+        after = SILENCE_LIST_ENDPOINT.decode_cursor_position(parameters)
         page = await context.run_query(lambda c: load_silence_list_page(c, parameters, after))
-        return await SILENCE_LIST.respond(request, parameters, page)
+        return await SILENCE_LIST_ENDPOINT.respond_with_loaded_page(request, parameters, page)
 
     @declare_read_operation(
         router, "/silences/{silence_id}", summary="Show a silence", shape=SilenceJson, example=SILENCE_EXAMPLE

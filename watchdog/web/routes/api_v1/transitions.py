@@ -59,11 +59,11 @@ def add_transition_routes(router: ApiV1Router, context: OperatorRouteContext) ->
         _: Annotated[NoQueryParameters, Query()],
         last_event_id: Annotated[EventId | SkipJsonSchema[None], Header()] = None,
     ) -> Response:
-        def is_allowed() -> bool:
+        def is_request_still_authenticated() -> bool:
             try:
                 context.authenticator.authenticate(request)
             except WebRequestRefusedError:
                 return False
             return True
 
-        return await context.streams.open(request, last_event_id, is_allowed)
+        return await context.streams.open(request, last_event_id, is_request_still_authenticated)
