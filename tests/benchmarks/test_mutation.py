@@ -29,7 +29,9 @@ UNLISTED = "unlisted survivor: watchdog.domain.rules.engine.advance_alert_state_
 
 
 def with_survivors(n: int, status: str = "survived") -> list[Mutant]:
-    mutants = [Mutant(f"watchdog.domain.rules.engine.x_advance_alert_state__mutmut_{i}", status) for i in range(n)]
+    mutants = [
+        Mutant(f"watchdog.domain.rules.engine.x_advance_alert_state_in_place__mutmut_{i}", status) for i in range(n)
+    ]
     return mutants + HEALTHY[n:]
 
 
@@ -75,7 +77,7 @@ def test_the_table() -> None:
     ("name", "function", "group"),
     [
         (
-            "domain.rules.engine.x_advance_alert_state__mutmut_12",
+            "domain.rules.engine.x_advance_alert_state_in_place__mutmut_12",
             "domain.rules.engine.advance_alert_state_in_place",
             "rules",
         ),

@@ -98,7 +98,7 @@ def test_everything_about_an_incident(incident: str) -> None:
         " · 550 no such mailbox",
         f"  oncall/slack opened: delivered, {format_time_of_day(OPENED_AT + 1_000, seconds=True)} · 1 s",
     ]
-    assert notifications.splitlines()[3].startswith("  oncall/slack acknowledged: queued, ")
+    assert notifications.splitlines()[3].startswith("  oncall/slack acknowledged: not sent yet, ")
     events = timeline.splitlines()
     assert events[0] == "What happened (UTC)"
     texts = [event.split("  ", 2)[2].partition(":")[0] for event in events[1:]]

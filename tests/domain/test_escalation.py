@@ -133,3 +133,11 @@ def test_a_step_of_the_routing_log_explains_who_was_notified() -> None:
         "route 1: 15 min after the opening, not acknowledged, it escalates to pager",
         "route 1: 15 min after the opening, not acknowledged, it escalates to pager",
     ]
+
+
+def test_every_reason_against_an_escalation_is_stated() -> None:
+    due = {EscalationDecisionReason.STILL_OPEN, EscalationDecisionReason.TOO_EARLY}
+    for reason in EscalationDecisionReason:
+        hindrance = EscalationDecision(False, reason).hindrance
+        assert hindrance.startswith("not escalated") == (reason not in due), reason
+        assert bool(hindrance) == (reason not in due), reason

@@ -23,6 +23,9 @@ from watchdog.domain.schedule import CronSchedule
 EVERYTHING = ProbeMatcher()
 
 
+ANA = Actor("Ana", OperatorInterfaceKind.PAGE)
+
+
 def at(text: str) -> int:
     """ "2026-12-01T22:00+01:00" -> epoch ms."""
     return round(datetime.fromisoformat(text).timestamp() * 1000)
@@ -158,3 +161,18 @@ def test_label() -> None:
     actor = Actor("Ana", OperatorInterfaceKind.CLI)
     by_person = MaintenanceWindow(id="m-1", name="", matcher=EVERYTHING, starts_at=10, ends_at=20, actor=actor)
     assert (configured.label, by_person.label) == ("Upgrade", "m-1 (Ana)")
+
+
+@pytest.mark.parametrize(
+    ("sentence", "actor", "now", "can_be_ended"),
+    [
+        ("a person cancels what a person planned", ANA, 5, True),
+        ("a person ends what a person began", ANA, 15, True),
+        ("a window that is over cannot be ended", ANA, 25, False),
+        ("a configured window is cancelled in the configuration", None, 5, False),
+        ("a person ends a configured window that is in effect", None, 15, True),
+    ],
+)
+def test_which_windows_can_be_ended(sentence: str, actor: Actor | None, now: int, can_be_ended: bool) -> None:
+    window = MaintenanceWindow(id="m-1", name="Move", matcher=ProbeMatcher(), starts_at=10, ends_at=20, actor=actor)
+    assert window.can_be_ended(now) is can_be_ended, sentence

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from watchdog.domain.formatting import NBSP
 from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.model import ProbeInfo, Severity
 from watchdog.domain.routing import ProbeMatcher
 from watchdog.domain.selection import (
     MAX_COMPARED_NAMES,
+    SelectedCounts,
     count_probes_of_silence_with_warnings,
     describe_empty_probe_selection,
 )
@@ -95,3 +97,8 @@ def test_a_limited_number_of_names_is_compared() -> None:
         "no probe has the id or name 'serach' now",
     )
     assert describe_empty_probe_selection(match(probe="SEARCH"), probes)[0].endswith("; did you mean 'search'?")
+
+
+def test_the_counts_of_a_selection_in_words() -> None:
+    assert SelectedCounts(3, 1).describe() == f"selects 3{NBSP}probes and 1{NBSP}open incident"
+    assert SelectedCounts(1, 0).describe() == f"selects 1{NBSP}probe and 0{NBSP}open incidents"

@@ -20,6 +20,7 @@ from watchdog.domain.silencing import (
     decide_silencing,
     escape_subject_pattern,
     matches_subject_pattern,
+    select_silences_by_probe,
 )
 
 OPENED, CHANGED, RESOLVED, ACKNOWLEDGED = (
@@ -237,3 +238,20 @@ def test_an_incident_is_selected_by_its_probe_and_its_subject_alone() -> None:
     matcher = SilenceMatcher.of_incident("jobs", "a*b")
     assert (matcher.probe, matcher.subject_pattern) == (ProbeMatcher(probe="jobs"), "a\\*b")
     assert SilenceMatcher.of_incident("jobs", "").subject_pattern == ""
+
+
+def test_the_silences_of_each_probe() -> None:
+    def silence(id: str, **matcher: Any) -> Silence:
+        values: dict[str, Any] = {"matcher": SilenceMatcher(ProbeMatcher(**matcher)), "started_at": 0, "ends_at": 1}
+        return Silence(id=id, **values, actor=Actor("Ana", OperatorInterfaceKind.PAGE))
+
+    silences = [
+        silence("s-1", group="Core"), silence("s-2", probe="Web shop"), silence("s-3"), silence("s-4", probe="api"),
+        silence("s-5", tags=frozenset({"prod"})),
+    ]  # fmt: skip
+    probes = [ProbeInfo(1, "api", "API", "http", "Core"), ProbeInfo(2, "shop", "Web shop", "http", tags=("prod",))]
+    selected = select_silences_by_probe(silences, probes)
+    assert {id: [silence.id for silence in own] for id, own in selected.items()} == {
+        1: ["s-1", "s-3", "s-4"], 2: ["s-2", "s-3", "s-5"],
+    }  # fmt: skip
+    assert select_silences_by_probe(silences[:1], probes[1:]) == {}

@@ -106,7 +106,7 @@ async def test_the_first_failure_starts_a_check_that_decides(
     harness, check = open_harness([observation])
     async with harness:
         await harness.run_next_minute()
-        await harness.service.record_results()
+        await harness.service.record_buffered_results_and_notify()
         observed = ("fail", observation.reason)
         assert stored_results(harness) == [(*observed, True)]
         check.answer.set_result(works)
@@ -121,7 +121,7 @@ async def test_the_decision_may_come_before_the_result_is_recorded(open_harness:
     async with harness:
         await harness.run_next_minute()
         await wait_until_async(lambda: check.asked_questions)
-        await harness.service.record_results()
+        await harness.service.record_buffered_results_and_notify()
         await wait_until_async(lambda: not harness.service.network_fault_decider._tasks)
         assert stored_results(harness) == [OWN]
 
@@ -130,7 +130,7 @@ async def test_later_failures_join_the_check_and_others_do_not_wait_for_it(open_
     harness, check = open_harness([UNREACHABLE, REFUSED, PASSING_OBSERVATION, UNREACHABLE])
     async with harness:
         await harness.run_next_minute()
-        await harness.service.record_results()
+        await harness.service.record_buffered_results_and_notify()
         held, refused = ("fail", "connection.unreachable", True), ("fail", "connection.refused", False)
         assert stored_results(harness) == [held, refused, PASS, held]
         check.answer.set_result(False)
@@ -145,10 +145,10 @@ async def test_a_failure_joins_a_check_without_looking_for_questions(open_harnes
     async with harness:
         await harness.run_next_minute()
         check._host_by_target = {}
-        await harness.service.record_results()
+        await harness.service.record_buffered_results_and_notify()
         assert stored_results(harness) == [("fail", "connection.unreachable", True)] * 8
         await harness.run_next_minute()
-        await harness.service.record_results()
+        await harness.service.record_buffered_results_and_notify()
         assert {held for _, _, held in stored_results(harness)[1::2]} == {True}
         check.answer.set_result(True)
         await wait_until_async(lambda: not harness.service.network_fault_decider._tasks)
@@ -172,7 +172,7 @@ async def test_with_nothing_to_ask_a_failure_is_the_targets(open_harness: Any) -
     check._host_by_target = {"http://a.example/": "a.example"}
     async with harness:
         await harness.run_next_minute()
-        await harness.service.record_results()
+        await harness.service.record_buffered_results_and_notify()
         assert stored_results(harness) == [("fail", "connection.unreachable", False)]
     assert check.asked_questions == []
 
@@ -182,7 +182,7 @@ async def test_a_shutdown_ends_the_hold(open_harness: Any, without_ticks: None) 
     async with harness:
         await harness.service.start()
         await harness.run_next_minute()
-        await harness.service.record_results()
+        await harness.service.record_buffered_results_and_notify()
         assert stored_results(harness) == [("fail", "connection.unreachable", True)]
         await harness.service.stop()
         assert stored_results(harness) == [("fail", "connection.unreachable", False)]
@@ -193,7 +193,7 @@ async def test_a_check_that_fails_by_a_bug_leaves_the_failure_to_the_target(open
     check.answer.set_exception(KeyError("a bug"))
     async with harness:
         await harness.run_next_minute()
-        await harness.service.record_results()
+        await harness.service.record_buffered_results_and_notify()
         await wait_until_async(lambda: not harness.service.network_fault_decider._tasks)
         assert stored_results(harness) == [("fail", "connection.unreachable", False)]
 
@@ -206,7 +206,7 @@ async def test_a_decision_waits_for_the_database_no_longer_than_the_hold(open_ha
         await wait_until_async(lambda: check.asked_questions)
         harness.now += MAX_RESULT_HOLD_FOR_NETWORK_CHECK_MS
         await wait_until_async(lambda: not harness.service.network_fault_decider._tasks)
-        await harness.service.record_results()
+        await harness.service.record_buffered_results_and_notify()
         assert stored_results(harness) == [("fail", "connection.unreachable", False)]
 
 
@@ -216,7 +216,7 @@ async def test_a_check_that_has_nothing_left_to_ask_decides_nothing(open_harness
     check._host_by_target = {"http://a.example/": "a.example", "http://b.example/": "b.example"}
     async with harness:
         await harness.run_next_minute()
-        await harness.service.record_results()
+        await harness.service.record_buffered_results_and_notify()
         await wait_until_async(lambda: not harness.service.network_fault_decider._tasks)
         assert {held for _, _, held in stored_results(harness)} == {False}
         assert {outcome for outcome, _, _ in stored_results(harness)} == {"fail"}
@@ -234,7 +234,7 @@ async def test_when_most_probes_fail_at_once_the_network_is_checked(open_harness
         await harness.run_next_minute()
         observations[:6] = [REFUSED] * 6
         await harness.run_next_minute()
-        await harness.service.record_results()
+        await harness.service.record_buffered_results_and_notify()
         check.answer.set_result(works)
         await wait_until_async(lambda: not harness.service.network_fault_decider._tasks)
         newest = stored_results(harness)[1::2]
@@ -253,7 +253,7 @@ async def test_a_mass_failure_of_the_own_network_goes_on_until_it_is_over(open_h
         observations[:] = [REFUSED] * 8
         for _ in range(4):
             await harness.run_next_minute()
-            await harness.service.record_results()
+            await harness.service.record_buffered_results_and_notify()
             await wait_until_async(lambda: not harness.service.network_fault_decider._tasks)
         assert harness.store.select_rows(incidents) == []
         assert stored_results(harness)[4::5] == [OWN] * 8
@@ -266,13 +266,13 @@ async def test_a_failure_before_the_recovery_that_its_check_finds_is_part_of_the
     check.answer.set_result(False)
     async with harness:
         await harness.run_next_minute()
-        await harness.service.record_results()
+        await harness.service.record_buffered_results_and_notify()
         await wait_until_async(lambda: not harness.service.network_fault_decider._tasks)
         check.answer = asyncio.get_running_loop().create_future()
         check.answer.set_result(True)
         for _ in range(2):
             await harness.run_next_minute()
-            await harness.service.record_results()
+            await harness.service.record_buffered_results_and_notify()
             await wait_until_async(lambda: not harness.service.network_fault_decider._tasks)
     assert stored_results(harness) == [OWN, OWN, ("fail", "connection.unreachable", False)]
 
@@ -288,7 +288,7 @@ async def test_a_run_after_the_recovery_may_share_a_lookup_that_began_before(
             check.answer = asyncio.get_running_loop().create_future()
             check.answer.set_result(works)
             await harness.run_next_minute()
-            await harness.service.record_results()
+            await harness.service.record_buffered_results_and_notify()
             await wait_until_async(lambda: not harness.service.network_fault_decider._tasks)
     assert stored_results(harness) == [OWN, OWN, OWN, ("fail", "timeout.dns", False)]
 
@@ -298,7 +298,7 @@ async def test_a_fault_explains_no_failure_after_the_clock_was_set_back(open_har
     check.answer.set_result(False)
     async with harness:
         await harness.run_next_minute()
-        await harness.service.record_results()
+        await harness.service.record_buffered_results_and_notify()
         await wait_until_async(lambda: not harness.service.network_fault_decider._tasks)
         harness.now -= 2 * HOUR_MS
         adopt_clock_step(harness.store.database, LOCATION, generation=0, to=harness.now)
@@ -306,7 +306,7 @@ async def test_a_fault_explains_no_failure_after_the_clock_was_set_back(open_har
         check.answer = asyncio.get_running_loop().create_future()
         check.answer.set_result(True)
         await harness.run_next_minute()
-        await harness.service.record_results()
+        await harness.service.record_buffered_results_and_notify()
         await wait_until_async(lambda: not harness.service.network_fault_decider._tasks)
     assert sorted(stored_results(harness)) == [OWN, ("fail", "connection.unreachable", False)]
 
@@ -320,7 +320,7 @@ async def test_a_run_that_started_before_the_recovery_and_ends_later_is_part_of_
     harness, check = open_harness(observations)
 
     async def record_and_decide() -> None:
-        await harness.service.record_results()
+        await harness.service.record_buffered_results_and_notify()
         await wait_until_async(lambda: not harness.service.network_fault_decider._tasks)
 
     check.answer.set_result(False)

@@ -250,7 +250,7 @@ class SimulatedMcpSession:
     phase_timer: PhaseTimer
     now: int
 
-    async def run(self, result: McpSessionResult) -> None:
+    async def run_mcp_session_into_result(self, result: McpSessionResult) -> None:
         name = parse_http_url(self.target.url).host.partition(".")[0]
         condition = await self.world.visit_or_probe_error(name, self.now)
         result.protocol_era = result.protocol_version = "2025-11-25"

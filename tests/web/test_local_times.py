@@ -101,7 +101,7 @@ def test_without_a_script_times_are_in_utc(browser: Browser, site: str, paths: t
     for path in paths:
         page.goto(site + path)
         zone_names = page.locator("[data-zone-name]")
-        assert set(zone_names.all_inner_texts()) <= {"UTC"}
+        assert set(zone_names.all_text_contents()) <= {"UTC"}
         for element in page.locator("time[data-as]").all()[:30]:
             at = parse_ms(element.get_attribute("datetime") or "")
             suffix = "" if element.get_attribute("data-zone") is None else " UTC"

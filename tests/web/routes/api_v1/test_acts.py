@@ -28,6 +28,8 @@ OPERATOR = ApiKey("ops", "operator", "operate-0123456789")
 OPEN, RESOLVED = f"{1:024x}", f"{2:024x}"
 HOUR_LATER = format_iso8601(NOW + HOUR_MS)
 
+GIVE_AN_END = "body: give either until (when it ends) or duration_ms (how long)"
+
 
 def make_rows() -> FixtureRows:
     """A probe with an open and a resolved incident, and a job that checks in."""
@@ -353,8 +355,20 @@ SILENCE = {"match": {"group": "Core"}, "duration_ms": 1_000}
         ("POST", "/silences", {**SILENCE, "match": {"tags": ["x"] * 51}}, 422, "body match.tags: "),
         ("POST", "/silences", {**SILENCE, "match": {"group": "x" * 501}}, 422, "body match.group: "),
         ("POST", "/silences", {"duration_ms": 1_000}, 422, "body match: "),
-        ("POST", "/silences", {"match": {"group": "Core"}}, 422, "body: state either until or duration_ms"),
-        ("POST", "/silences", {**SILENCE, "until": HOUR_LATER}, 422, "body: state either until or duration_ms"),
+        (
+            "POST",
+            "/silences",
+            {"match": {"group": "Core"}},
+            422,
+            GIVE_AN_END,
+        ),
+        (
+            "POST",
+            "/silences",
+            {**SILENCE, "until": HOUR_LATER},
+            422,
+            GIVE_AN_END,
+        ),
         ("POST", "/silences", {**SILENCE, "duration_ms": "1000"}, 422, "body duration_ms: "),
         ("POST", "/silences", {**SILENCE, "duration_ms": 1.5}, 422, "body duration_ms: "),
         ("POST", "/silences", {**SILENCE, "duration_ms": 0}, 422, "body duration_ms: "),
@@ -370,7 +384,13 @@ SILENCE = {"match": {"group": "Core"}, "duration_ms": 1_000}
         ("POST", "/probes/api/resume", None, 409, "API is not paused."),
         ("POST", "/probes/api/resume", {"until": HOUR_LATER}, 422, "body until: unknown field"),
         ("POST", "/probes/api/resume?by=Mallory", {}, 422, "query by: unknown parameter"),
-        ("POST", "/probes/api/pause", {"until": HOUR_LATER, "duration_ms": 1}, 422, "body: state until or duration_ms"),
+        (
+            "POST",
+            "/probes/api/pause",
+            {"until": HOUR_LATER, "duration_ms": 1},
+            422,
+            "body: give until (when it ends) or duration_ms",
+        ),
         ("POST", "/probes/api/pause", {"duration_ms": 0}, 422, "body duration_ms: "),
         ("POST", "/probes/api/pause", {"duration_ms": 365 * DAY_MS + 1}, 422, "body duration_ms: "),
         ("POST", "/probes/api/pause", {"until": format_iso8601(NOW)}, 422, "The pause would end in the past"),
@@ -404,8 +424,20 @@ SILENCE = {"match": {"group": "Core"}, "duration_ms": 1_000}
             "No probe has the group 'None' now. /api/",
         ),
         ("POST", "/maintenance", {**SILENCE, "name": "Move"}, 422, "body name: unknown field"),
-        ("POST", "/maintenance", {"match": {"group": "Core"}}, 422, "body: state either until or duration_ms"),
-        ("POST", "/maintenance", {**SILENCE, "until": HOUR_LATER}, 422, "body: state either until or duration_ms"),
+        (
+            "POST",
+            "/maintenance",
+            {"match": {"group": "Core"}},
+            422,
+            GIVE_AN_END,
+        ),
+        (
+            "POST",
+            "/maintenance",
+            {**SILENCE, "until": HOUR_LATER},
+            422,
+            GIVE_AN_END,
+        ),
         ("POST", "/maintenance", {**SILENCE, "duration_ms": 30 * DAY_MS + 1}, 422, "body duration_ms: "),
         ("POST", "/maintenance", {**SILENCE, "duration_ms": "1000"}, 422, "body duration_ms: "),
         (
