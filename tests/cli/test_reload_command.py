@@ -97,8 +97,8 @@ def test_a_key_that_the_service_does_not_know_yet(process: WatchdogProcess, conf
     ran = invoke_command("reload")
     assert (ran.exit_code, ran.stdout) == (3, "")
     assert ran.stderr == (
-        f"watchdog: the service at http://{listen} refuses this: it does not know the API key of this configuration; "
-        "if `access.api_keys` has changed since it was loaded, send SIGHUP to the process\n"
+        f"watchdog: the service at http://{listen} refuses this: the API key of this configuration is not valid there; "
+        "if `access.api_keys` has changed since the start, send SIGHUP to `watchdog run`\n"
     )
     assert process.stop() == 0
 
@@ -154,7 +154,7 @@ def respond(tmp_path: Path) -> Iterator[Callable[[int, str], str]]:
 @pytest.mark.parametrize(
     ("status", "body", "message"),
     [
-        (200, '{"result": "postponed", "problems": []}', "the database is away: the configuration is applied when it"),
+        (200, '{"result": "postponed", "problems": []}', "the configuration is applied later, because the database"),
         (200, "<html>", "the server at {url} is not Watchdog"),
         (200, "[]", "the server at {url} is not Watchdog"),
         (200, '{"result": "other"}', "the server at {url} is not Watchdog"),

@@ -55,7 +55,7 @@ def test_a_time_of_tomorrow_keeps_to_the_clock_when_clocks_change() -> None:
     ["", "1 hour", "soon", "90", "22", "24:00x", "25:00", "2026-12-01", "2026-13-01 22:00", "-1h", "0s", "9" * 400],
 )
 def test_another_text_is_refused_with_what_was_typed(text: str) -> None:
-    with pytest.raises(OperatorActRefusedError, match="write for how long, as 30m, 4h or 2d, or until when") as e:
+    with pytest.raises(OperatorActRefusedError, match="enter a duration, such as 30m, 4h or 2d, or a time,") as e:
         parse_act_end(text, "UTC", NOW)
     assert e.value.field == "end"
     assert (f"not '{text[:39]}" in str(e.value)) == bool(text)

@@ -108,7 +108,7 @@ ProbeArgument = Annotated[
 IncidentArgument = Annotated[
     str,
     typer.Argument(
-        help="Id of an incident, its first 6 characters or more, or the name or id of a probe.",
+        help="Id of an incident or its first 6 or more characters, or name or id of a probe.",
         metavar="INCIDENT|PROBE",
         show_default=False,
         autocompletion=complete_incident_id_or_probe_name,
@@ -117,7 +117,7 @@ IncidentArgument = Annotated[
 OpenIncidentArgument = Annotated[
     str,
     typer.Argument(
-        help="Id of the incident, its first 6 characters or more, or its probe if no other incident of it is open.",
+        help="Id of an incident or its first 6 or more characters, or name or id of a probe with one open incident.",
         metavar="INCIDENT|PROBE",
         show_default=False,
         autocompletion=complete_open_incident_id_or_probe_name,

@@ -21,11 +21,11 @@ def explain_incident_command(
 ) -> None:
     """Explain an incident, or why a probe has none.
 
-    Of an incident, states why it opened, which routes apply, each destination with its deliveries or why it has none,
-    and what happened, including what people did and what holds notifications back.
+    For an incident, shows why it opened, which routes apply, the deliveries of each destination or why it has none,
+    what happened, what people did, and what holds back notifications.
 
-    Of a probe, states what may open an incident, whether it is paused, in maintenance, silenced or muted, and whom a
-    new incident would notify. Its open incidents follow, or the newest one.
+    For a probe, shows what may open an incident, whether it is paused, in maintenance, silenced or muted, and whom a
+    new incident would notify. Then it shows the open incidents of the probe, or the newest one if none is open.
 
     \b
     Example: watchdog explain Website

@@ -74,7 +74,7 @@ def load_incident_or_exit(config_path: Path, incident: str) -> LoadedIncident:
     with open_incident_reader_or_exit(config_path) as reader:
         referenced = find_incident_or_probe(reader.connection, incident)
         if not isinstance(referenced, str):
-            exit_with_error(f"{incident} is a probe: `watchdog incidents --probe` and `watchdog explain` take its name")
+            exit_with_error(f"{incident} is a probe: use `watchdog incidents --probe NAME` or `watchdog explain NAME`")
         return load_incident(reader, referenced)
 
 

@@ -103,15 +103,15 @@ def _iter_hold_lines(explained: ExplainedProbe) -> Iterator[str]:
 
     pause, outlook, now = explained.status.pause, explained.outlook, explained.now
     if pause is not None:
-        yield f"{capitalize_first(describe_pause(pause, now))}. It does not run, and no incident opens."
+        yield f"{capitalize_first(describe_pause(pause, now))}. The probe does not run, and no incident opens."
     for window in outlook.maintenance_windows:
         reason = ": ".join(filter(None, (window.label, window.comment)))
         end = format_utc_timestamp(window.ends_at, now)
-        yield f"In maintenance until {end}, {reason}. It runs, but no incident opens."
+        yield f"In maintenance until {end}, {reason}. The probe runs, but no incident opens."
     for silence in outlook.silences:
         comment = f": {silence.comment}" if silence.comment else ""
         selection = f"{silence.id} by {silence.actor.name}, {silence.describe_selection()}{comment}"
         yield f"Silenced {silence.describe_end(now)} ({selection}). No one is notified before it ends."
     for muting in outlook.muting_probes:
         cause = f"{muting.display_name} is down ({muting.probe.setting})"
-        yield f"Muted while {cause}. No one is notified before that ends."
+        yield f"Muted while {cause}. No one is notified until that probe is no longer down."

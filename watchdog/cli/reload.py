@@ -20,14 +20,14 @@ def reload_command(
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
     output: OutputFormatOption = CliOutputFormat.TABLE,
 ) -> None:
-    """Have `watchdog run` read its configuration again.
+    """Reload the configuration of the running service.
 
-    Asks the service on this machine, at `server.listen` and with an API key of the configuration. It reads the files
-    that it was started with. If they are invalid, every problem is printed with file, line and field, and the former
-    configuration stays in use.
+    Sends a request to the service on this machine, at `server.listen`, with an API key from the configuration. The
+    service reads the files with which it was started. If they are invalid, every problem is printed with file, line
+    and field, and the former configuration stays in use.
 
     Exits 0 if the configuration is applied, 2 if it is invalid, and 3 if it is applied later because the database is
-    away, or if the service cannot be reached.
+    unavailable, or if the service cannot be reached.
 
     \b
     Example: watchdog reload -c /etc/watchdog/watchdog.yaml
@@ -58,4 +58,4 @@ def _print_reload_result_and_exit(result: str, problems: list[str], output: CliO
                 print(*problems, sep="\n", file=sys.stderr)
             advice = "the former one stays in use; `watchdog validate` shows more"
             exit_with_error(f"not reloaded: the configuration is invalid, and {advice}")
-    exit_with_error("the database is away: the configuration is applied when it is back", ExitCode.UNKNOWN)
+    exit_with_error("the configuration is applied later, because the database is unavailable", ExitCode.UNKNOWN)

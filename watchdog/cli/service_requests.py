@@ -94,7 +94,7 @@ def _exit_with_service_refusal(service: ConfiguredService, error: HTTPError) -> 
         exit_with_error(f"the server at {service.base_url} answered HTTP {error.code}", ExitCode.UNKNOWN)
     if error.code == HTTP_UNAUTHORIZED and service.api_key:
         detail = (
-            "it does not know the API key of this configuration; if `access.api_keys` has changed since it was loaded, "
-            "send SIGHUP to the process"
+            "the API key of this configuration is not valid there; if `access.api_keys` has changed since the start, "
+            "send SIGHUP to `watchdog run`"
         )
     exit_with_error(f"the service at {service.base_url} refuses this: {detail}", ExitCode.UNKNOWN)

@@ -33,7 +33,7 @@ def silences_command(
 ) -> None:
     """List the silences that are in effect.
 
-    Each with how many probes and open incidents it selects now.
+    Shows how many probes and open incidents each silence selects now.
 
     \b
     Example: watchdog silences --probe API

@@ -49,7 +49,7 @@ _HINDRANCE_BY_REASON = {
     EscalationDecisionReason.PAUSED: "not escalated yet: the probe is paused",
     EscalationDecisionReason.IN_MAINTENANCE: "not escalated yet: the probe is in maintenance",
     EscalationDecisionReason.MUTED: "not escalated yet: muted because of another probe",
-    EscalationDecisionReason.FLAPPING: "not escalated yet: the alert flaps, which the receiver knows",
+    EscalationDecisionReason.FLAPPING: "not escalated yet: the alert flaps, and the receiver was notified of this",
 }
 """What keeps a destination from being notified."""
 

@@ -235,9 +235,9 @@ class ActTools:
         ] = "",
         comment: CommentParameter = "",
     ) -> ActToolResult:
-        """Decide that jobs which their source no longer lists were removed on purpose: {probe, jobs}. The incident
-        about them ends with the probe's next run, and a job that is listed again is monitored again. Ask the person on
-        call before you forget. Requires an API key with role operator.
+        """Mark missing jobs, which their source no longer lists, as removed on purpose: {probe, jobs}. Their incident
+        ends with the next run of the probe. A job that is listed again is monitored again. Ask the person on call
+        before you use this tool. Requires an API key with role operator.
         """
         forgotten = await self._run_act(
             ctx,
@@ -270,10 +270,10 @@ class ActTools:
         comment: CommentParameter = "",
     ) -> ActToolResult:
         """Put some probes into maintenance: {maintenance: {id, match, until, ...}, probe_count}. A probe must match
-        every condition that is given; at least one is necessary, or all. It starts now, or at starts_at, from which a
-        duration then counts. Their runs go on, but no incident of theirs
-        opens, and the time does not count for uptime. What is still wrong at the end opens then. Ask the person on call
-        before you begin. Each call begins another window. Requires an API key with role operator.
+        every condition that is given; at least one is necessary, or all. It starts now or at starts_at, and a
+        duration counts from this start. The runs of the probes go on, but no incident of theirs opens, and the time
+        does not count for uptime. What is still wrong at the end opens an incident then. Ask the person on call before
+        you use this tool. Each call begins another window. Requires an API key with role operator.
         """
         matcher = ProbeMatcher(severity, frozenset(tags), group, kind, probe)
         compute_end = self._parse_end(duration, until)
@@ -292,9 +292,9 @@ class ActTools:
         id: Annotated[str, Field(max_length=200, description="The id of a maintenance window.")],
         ctx: ActToolContext,
     ) -> ActToolResult:
-        """End maintenance in effect, also that of the configuration, or cancel what a person has planned: {id, match,
-        until, ended_at, ended_by, ...}. What is still wrong opens with the next run. Requires an API key with role
-        operator.
+        """End maintenance in effect, including a configured window, or cancel maintenance that a person planned: {id,
+        match, until, ended_at, ended_by, ...}. What is still wrong opens an incident with the next bad run. Requires an
+        API key with role operator.
         """
         now, ended = await self._run_act(
             ctx, lambda database, actor, now: (now, end_maintenance(database, id, actor, now))

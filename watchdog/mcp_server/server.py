@@ -131,7 +131,7 @@ class McpTools:
         self, id: Annotated[str, Field(description="A probe's id or name, as in list_probes.")]
     ) -> McpToolResult:
         """One probe: as in list_probes, with its severity, target, schedule, runbook, and its configuration in YAML
-        without secrets. pending_findings: bad results in a row that do not yet suffice for an incident.
+        without secrets. pending_findings: bad results in a row that have not opened an incident yet.
         """
         probe_id, now = self._find_probe(id).id, self._context.runner.clock()
 

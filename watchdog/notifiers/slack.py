@@ -92,8 +92,9 @@ class SlackNotifier(Notifier):
     """
 
     webhook: Secret | None = None
-    """The URL of an incoming webhook. Its messages cannot be edited, so a recovery is posted as a separate message, and
-    acknowledgements and silences are not shown. They have no buttons. Use `bot_token` for both."""
+    """The URL of an incoming webhook. Its messages have no buttons and cannot be edited, so a recovery is posted as
+    a separate message, and acknowledgements and silences are not shown. Use `bot_token` for buttons and edited
+    messages."""
     bot_token: Secret | None = None
     """The bot token of an app with the `chat:write` scope. Requires `channel`. When the cause of an incident changes, a
     reminder is due or the incident resolves, its message is edited and a reply is posted in its thread. The reply about

@@ -109,7 +109,7 @@ def parse_act_end(text: str, timezone: str, now: int) -> int:
         return parse_act_instant(text, timezone, now)
     except OperatorActRefusedError as e:
         typed = f", not '{truncate_to_single_line(replace_invisible_characters(text), 40)}'" if text else ""
-        message = f"write for how long, as 30m, 4h or 2d, or until when, as 22:00 or 2026-12-01 22:00{typed}"
+        message = f"enter a duration, such as 30m, 4h or 2d, or a time, such as 22:00 or 2026-12-01 22:00{typed}"
         raise OperatorActRefusedError(e.refusal, message, field=ACT_END_FIELD) from None
 
 
@@ -121,7 +121,7 @@ def parse_act_start(text: str, timezone: str, now: int) -> int | None:
         return parse_act_instant(text, timezone, now)
     except OperatorActRefusedError as e:
         typed = truncate_to_single_line(replace_invisible_characters(text), 40)
-        message = f"write when it starts, as 22:00 or 2026-12-01 22:00, not '{typed}'"
+        message = f"enter a start time, such as 22:00 or 2026-12-01 22:00, not '{typed}'"
         raise OperatorActRefusedError(e.refusal, message, field=ACT_START_FIELD) from None
 
 

@@ -42,7 +42,8 @@ def list_check_in_snippets(address: CheckInAddress, probe_id: str) -> list[Check
     """In the order in which a person would try them. Of a masked address, only what works without the token."""
     name = shlex.quote(probe_id)
     from_file = CheckInSnippet(
-        "Any command, where the configuration is", f"watchdog exec {name} -c watchdog.yaml -- {JOB_COMMAND_PLACEHOLDER}"
+        "Any command, on a machine with the configuration",
+        f"watchdog exec {name} -c watchdog.yaml -- {JOB_COMMAND_PLACEHOLDER}",
     )
     if address.is_masked:
         return [from_file]

@@ -76,7 +76,7 @@ def confirm(app: FastAPI, cookie: str, question_page: httpx.Response) -> httpx.R
          "Put every probe into maintenance? From 03:00 UTC until 04:00 UTC, no incident of any probe opens",
          "begin_maintenance"),
         ("/probes/api/pause", {"comment": "moved"},
-         "Pause API without an end? It does not run, and nothing about it is reported, until someone resumes it.",
+         "Pause API without an end? The probe does not run, and nothing about it is reported, until someone",
          "pause"),
         (f"/incidents/{OPEN}/resend", {"destination": "oncall/slack"},
          "Send again to oncall/slack? oncall/slack (#oncall) gets 1 notification of this incident that could not be",
@@ -132,7 +132,7 @@ def test_the_end_of_a_silence_states_how_many_incidents_are_sent(app: FastAPI, d
     assert send(app, cookie, f"/silences/{core}/end", {}).status_code == 303, "the other one still holds it back"
     question_page = send(app, cookie, f"/silences/{api}/end", {})
     text = visible_text(question_page.text).replace("\N{NO-BREAK SPACE}", " ")
-    assert f"End the silence {api}? It holds back 1 open incident. Its notifications are sent at once." in text
+    assert f"End the silence {api}? It holds back the notifications of 1 open incident. If you end it" in text
     assert list_acts_of(database).count("unsilence") == 2
     assert confirm(app, cookie, question_page).headers["location"] == "/silences"
     assert list_acts_of(database).count("unsilence") == 3
@@ -148,7 +148,7 @@ def test_the_end_of_maintenance_states_how_many_probes_have_problems(
         connection.execute(alert_states.insert().values(probe=2, reason="http.503", **values))
     question_page = send(app, cookie, f"/maintenance/{window}/end", {})
     text = visible_text(question_page.text).replace("\N{NO-BREAK SPACE}", " ")
-    assert f"End the maintenance {window}? 1 probe in it has problems. Incidents open with the next bad run" in text
+    assert f"End the maintenance {window}? 1 probe in it has problems. If you end it, their incidents" in text
     assert confirm(app, cookie, question_page).headers["location"] == "/maintenance"
     assert list_acts_of(database) == ["begin_maintenance", "end_maintenance"]
 

@@ -177,15 +177,15 @@ def test_processes_state_what_others_do_for_them(
 @pytest.mark.parametrize(
     ("outcome", "expected"),
     [
-        (APPLIED, "Applied by the last reload at 02:19:14 UTC No warnings."),
+        (APPLIED, "Applied at the last reload, 02:19:14 UTC No warnings."),
         (
             ConfigReloadOutcome(ConfigReloadResultKind.INVALID, ("watchdog.yaml:4:3: unknown <b>",)),
-            "Not valid by the last reload at 02:19:14 UTC The former configuration stays in use. watchdog validate"
+            "Not valid at the last reload, 02:19:14 UTC The former configuration stays in use. watchdog validate"
             " shows every problem. watchdog.yaml:4:3: unknown <b> No warnings.",
         ),
         (
             ConfigReloadOutcome(ConfigReloadResultKind.POSTPONED),
-            "Postponed by the last reload at 02:19:14 UTC It is applied when the database is available.",
+            "Postponed at the last reload, 02:19:14 UTC It is applied when the database is available.",
         ),
     ],
 )

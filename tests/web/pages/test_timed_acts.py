@@ -83,7 +83,7 @@ def test_maintenance_is_planned_and_cancelled(app: FastAPI, cookie: str) -> None
     assert "cancelled by ops at 02:29 UTC" in visible_text(read_page(app, "/maintenance", cookie))
     refused = submit(app, "/maintenance", {**entered, "start": "soon"}, cookie)
     assert re.findall(r'name="(\w+)"[^>]* aria-invalid="true"', refused.text) == ["start"]
-    assert "Write when it starts, as 22:00 or 2026-12-01 22:00, not 'soon'." in visible_text(refused.text)
+    assert "Enter a start time, such as 22:00 or 2026-12-01 22:00, not 'soon'." in visible_text(refused.text)
 
 
 @pytest.mark.parametrize("path", TABLE_BY_PATH)
@@ -100,7 +100,7 @@ def test_a_refused_form_is_shown_again_with_what_was_typed(
     assert 'name="comment" value="&lt;i&gt;upgrade&lt;/i&gt;"' in response.text
     (described_by,) = re.findall(r'aria-invalid="true" aria-describedby="([\w-]+)"', response.text)
     (problem,) = re.findall(rf'id="{described_by}"><li>(.*?)</li>', response.text)
-    assert problem.startswith("Write for how long, as 30m, 4h or 2d, or until when, as 22:00 or 2026-12-01 22:00, not ")
+    assert problem.startswith("Enter a duration, such as 30m, 4h or 2d, or a time, such as 22:00 or 2026-12-01 22:00, ")
     assert f'action="{path}"' in response.text
     if 'name="group"' in response.text:
         assert "<option selected>warning</option>" in response.text
@@ -113,7 +113,7 @@ def test_a_refused_form_is_shown_again_with_what_was_typed(
     ("path", "fields", "field", "problem"),
     [
         ("/silences", {"end": "1h"}, "", "Nothing is selected: state an id"),
-        ("/silences", {"id": "api"}, "end", "Write for how long"),
+        ("/silences", {"id": "api"}, "end", "Enter a duration"),
         ("/silences", {"id": "api", "end": "400d"}, "end", "A silence may last for 365 days at most"),
         ("/silences", {"id": "api", "end": "1h", "comment": "x" * 501}, "comment", "The comment has 501 characters"),
         ("/silences", {"subject": "x" * 501, "end": "1h"}, "subject", "The subject has 501 characters"),

@@ -183,7 +183,7 @@ class RunRequestJson(TypedDict):
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
 class ForgottenJobsJson(TypedDict):
-    """Jobs that are no longer missed, starting with the next run of their probe."""
+    """Missing jobs that are no longer expected, starting with the next run of their probe."""
 
     probe: str
     """The id of the probe."""

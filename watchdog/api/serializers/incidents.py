@@ -165,7 +165,7 @@ class IncidentEscalationJson(TypedDict):
     escalated_at: str | None
     """When the step notified the destination; null: it did not."""
     due_at: str | None
-    """When it is due; null: it was taken, is due now, or something keeps it back."""
+    """When the step is due; null: it was taken, is due now, or is held back."""
     reason: str
     """The code of the decision as of now: still_open (due now), too_early, or what keeps it back: incident_is_over,
     already_notified, acknowledged, silenced, paused, in_maintenance, muted or flapping."""
@@ -206,7 +206,7 @@ class IncidentDetailJson(IncidentJson):
     destinations: list[DestinationRoutingDecisionJson]
     """Every configured destination."""
     escalations: list[IncidentEscalationJson]
-    """By the routes that apply now, those that come first first."""
+    """The steps of the routes that apply now, in the order of the routes."""
     flapping: AlertFlappingJson | None
     """null: the alert did not flap when the incident opened."""
     muted_probes: list[str]

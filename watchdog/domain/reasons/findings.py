@@ -303,7 +303,7 @@ ERROR_MISSED_AND_FINDING_REASON_ENTRIES = (
         "values, because they may be secrets.",
         "Run `watchdog validate -c FILE` on that machine: it shows every problem in full. Once the file is valid, it "
         "is loaded, and the incident resolves.",
-        sentence="the configuration of {member} was changed and cannot be loaded since {since}; the former "
+        sentence="the changed configuration of {member} has been invalid since {since}; the former "
         "configuration stays in use",
     ),
     _finding_reason_entry(

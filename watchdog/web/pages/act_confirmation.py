@@ -41,7 +41,7 @@ class ActConfirmationPage:
 def confirm_end_of_silence(silence_id: str, incident_count: int) -> ActConfirmation:
     """`incident_count`: how many are sent when it ends."""
     incidents = format_count_with_noun(incident_count, "open incident")
-    text = f"It holds back {incidents}. {'Its' if incident_count == 1 else 'Their'} notifications are sent at once."
+    text = f"It holds back the notifications of {incidents}. If you end it, they are sent at once."
     return ActConfirmation(f"End the silence {silence_id}?", text, "End it", "/silences")
 
 
@@ -49,7 +49,7 @@ def confirm_end_of_maintenance(window_id: str, probe_count: int) -> ActConfirmat
     """`probe_count`: how many have problems that open no incident during maintenance."""
     probes = format_count_with_noun(probe_count, "probe")
     verb = "has" if probe_count == 1 else "have"
-    text = f"{probes} in it {verb} problems. Incidents open with the next bad run, and are sent."
+    text = f"{probes} in it {verb} problems. If you end it, their incidents open with the next bad run."
     return ActConfirmation(f"End the maintenance {window_id}?", text, "End it", "/maintenance")
 
 
@@ -78,7 +78,7 @@ def confirm_maintenance_of_everything(starts_at: int | None, ends_at: int, now: 
 
 
 def confirm_pause_without_end(probe: ProbeInfo, path: str) -> ActConfirmation:
-    text = "It does not run, and nothing about it is reported, until someone resumes it."
+    text = "The probe does not run, and nothing about it is reported, until someone resumes it."
     return ActConfirmation(f"Pause {probe.name} without an end?", text, "Pause", path)
 
 

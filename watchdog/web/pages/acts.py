@@ -39,7 +39,7 @@ TITLE_BY_ACT_KIND = {
     OperatorActKind.DELETE_PROBE: "Probe deleted",
     OperatorActKind.TEST_RECEIVER: "Receiver tested",
     OperatorActKind.FORGET_JOBS: "Jobs forgotten",
-    OperatorActKind.RELOAD: "Configuration read again",
+    OperatorActKind.RELOAD: "Configuration reloaded",
 }
 
 

@@ -61,13 +61,13 @@ INPUT_BY_FIELD = {
     "heartbeat.grace": FormInputDescription("How late a run may start", "60s"),
     "heartbeat.max_runtime": FormInputDescription("How long a run may take", "2h"),
     "heartbeat.token": FormInputDescription("Token, the secret in the check-in URL"),
-    "canary.start_within": FormInputDescription("Time until a worker picks the job up", "10s"),
-    "canary.finish_within": FormInputDescription("Time until the job is finished", "30s"),
+    "canary.start_within": FormInputDescription("Longest time until a worker starts the job", "10s"),
+    "canary.finish_within": FormInputDescription("Longest time until the job is finished", "30s"),
     "canary.mcp.url": FormInputDescription("URL of the MCP server", "https://"),
     "jobs.grace": FormInputDescription("How late a run may start", "60s"),
-    "rules.waiting.over": FormInputDescription("Most jobs that may wait", "200"),
+    "rules.waiting.over": FormInputDescription("Maximum number of waiting jobs", "200"),
     "rules.oldest.over": FormInputDescription("Longest time that a job may wait", "15m"),
-    "rules.consumers.under": FormInputDescription("Fewest workers", "1"),
+    "rules.consumers.under": FormInputDescription("Minimum number of workers", "1"),
 }
 INPUT_BY_FIELD_OF_QUEUE_SYSTEM = {
     "redis": FormInputDescription("Redis URL", "redis://user:password@host:6379/0"),

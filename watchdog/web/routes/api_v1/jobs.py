@@ -76,7 +76,7 @@ def add_forget_jobs_route(router: ApiV1Router, context: OperatorRouteContext) ->
     @declare_act_operation(
         router,
         "/probes/{probe_id}/forget-jobs",
-        summary="Decide that missing jobs were removed on purpose, from the next run of the probe on",
+        summary="Mark missing jobs as removed on purpose, with effect from the next run of the probe",
         shape=ForgottenJobsJson,
         example=FORGOTTEN_JOBS_EXAMPLE,
     )

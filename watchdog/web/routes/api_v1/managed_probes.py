@@ -84,7 +84,7 @@ class NewProbeBody(ProbeChangeBody):
     """A probe that is to be added."""
 
     copy_of: CopiedProbeId = ""
-    """A stored probe whose secrets it keeps where `yaml` holds masked ones; empty: it is no copy."""
+    """The id of the stored probe that is copied: its secrets replace masked ones in `yaml`; empty: it is no copy."""
 
 
 class TriedProbeBody(ProbeBody):
