@@ -18,7 +18,7 @@ from watchdog.domain.text import format_display_name
 from watchdog.store import codec
 from watchdog.store.database import Database
 from watchdog.store.write.audit import record_operator_act
-from watchdog.store.write.probe_rows import load_probe_row_or_refuse
+from watchdog.store.write.probe_rows import load_probe_row_or_refuse, open_probe_act_transaction
 from watchdog.store.write.probe_state import load_state_by_probe, upsert_probe_state
 
 
@@ -37,7 +37,7 @@ def forget_missing_jobs(
     """Decide that a job, or each job (empty: each), which the source of a probe no longer lists is not missed any more.
     `probe`: id or name. Raises OperatorActRefusedError if there is no such probe, or if no job, or not this one, is
     missing."""
-    with database.open_write_transaction() as connection:
+    with open_probe_act_transaction(database, probe) as connection:
         row = load_probe_row_or_refuse(connection, probe)
         missing = _load_missing_jobs(connection, row.id)
         chosen = {key: name for key, name in missing.items() if job in ("", name)}

@@ -40,7 +40,7 @@ from watchdog.store.write.audit import record_operator_act
 from watchdog.store.write.follow_up_times import schedule_follow_ups_of_probes
 from watchdog.store.write.maintenance_windows import restart_maintenance_aftermath_after_pause
 from watchdog.store.write.pending_results import evaluate_pending_results
-from watchdog.store.write.probe_rows import load_probe_row_or_refuse
+from watchdog.store.write.probe_rows import load_probe_row_or_refuse, open_probe_act_transaction
 from watchdog.store.write.probe_state import upsert_probe_state
 from watchdog.store.write.transitions import record_transition
 
@@ -70,7 +70,7 @@ class _LockedProbe(NamedTuple):
 def begin_pause(database: Database, location: str, probe: str, pause: Pause) -> PausedProbe:
     """`probe`: id or name. A pause that is in effect goes on with another end, comment and author. Raises
     OperatorActRefusedError if the probe is unknown or cannot be paused."""
-    with database.open_write_transaction() as connection:
+    with open_probe_act_transaction(database, probe) as connection:
         locked = _lock_probe(database, connection, location, probe)
         decision = decide_pause(
             is_paused=locked.pause is not None,
@@ -98,7 +98,7 @@ def end_pause(
     database: Database, location: str, probe: str, actor: Actor, comment: str, now: int
 ) -> PausedProbe:  # fmt: skip
     """`probe`: id or name. Raises OperatorActRefusedError if the probe is unknown or not paused."""
-    with database.open_write_transaction() as connection:
+    with open_probe_act_transaction(database, probe) as connection:
         locked = _lock_probe(database, connection, location, probe)
         decision = decide_resumption(
             is_paused=locked.pause is not None,

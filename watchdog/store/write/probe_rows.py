@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,6 +18,7 @@ from watchdog.store.codec import (
     encode_probe_schedule_and_policy,
 )
 from watchdog.store.database import Database
+from watchdog.store.errors import StoreUnavailableError
 from watchdog.store.read.registered_probes import load_routing_table_of_config_revision
 from watchdog.store.tables import END_OF_TIME_MS, alert_states, evaluation_cursors, incidents, probes
 from watchdog.store.tables import schedule as schedules
@@ -38,15 +40,36 @@ def load_probe_row_or_refuse(connection: sa.Connection, probe: str) -> Any:
     if row is None:
         raise OperatorActRefusedError(
             OperatorActRefusalReason.NOT_FOUND,
-            f"no probe has the id or name {probe}{_format_similar_probe_hint(connection, probe)}",
+            f"no probe has the id or name {probe}",
             unknown_subject=ActSubjectKind.PROBE,
         )
     return row
 
 
-def _format_similar_probe_hint(connection: sa.Connection, probe: str) -> str:
-    names = connection.execute(sa.select(probes.c.probe_id, probes.c.name).where(probes.c.removed_at.is_(None)))
-    return format_similar_name_hint(probe, (name for row in names for name in row))
+@contextmanager
+def open_probe_act_transaction(database: Database, probe: str) -> Iterator[sa.Connection]:
+    """A write transaction for an act on a probe. `probe`: id or name, as a person stated it. A refusal because there is
+    no such probe names a similar one. That is searched after the transaction: it takes time, and others wait to write.
+    """
+    try:
+        with database.open_write_transaction() as connection:
+            yield connection
+    except OperatorActRefusedError as e:
+        if e.unknown_subject is not ActSubjectKind.PROBE:
+            raise
+        message = f"{e}{_format_similar_probe_hint(database, replace_unstorable_characters(probe))}"
+        raise OperatorActRefusedError(e.refusal, message, unknown_subject=e.unknown_subject) from None
+
+
+def _format_similar_probe_hint(database: Database, probe: str) -> str:
+    """Empty also if the names cannot be read."""
+    query = sa.select(probes.c.probe_id, probes.c.name).where(probes.c.removed_at.is_(None))
+    try:
+        with database.open_read_transaction() as connection:
+            rows = connection.execute(query).all()
+    except StoreUnavailableError:
+        return ""
+    return format_similar_name_hint(probe, (name for row in rows for name in row))
 
 
 def upsert_probes(

@@ -25,7 +25,7 @@ from watchdog.store.read.registered_probes import load_active_probes
 from watchdog.store.read.requested_runs import load_unclaimed_requested_run_slot
 from watchdog.store.tables import schedule, watermarks
 from watchdog.store.write.audit import record_operator_act
-from watchdog.store.write.probe_rows import load_probe_row_or_refuse
+from watchdog.store.write.probe_rows import load_probe_row_or_refuse, open_probe_act_transaction
 
 
 class RequestedRun(NamedTuple):
@@ -43,7 +43,7 @@ def request_run(
 ) -> RequestedRun:  # fmt: skip
     """`probe`: id or name. Requests that come before the run is claimed are one run. Raises OperatorActRefusedError if
     the probe is unknown or is never run, or no process runs probes."""
-    with database.open_write_transaction() as connection:
+    with open_probe_act_transaction(database, probe) as connection:
         row = load_probe_row_or_refuse(connection, probe)
         if (reason := NEVER_RUN_ON_REQUEST_REASON_BY_PROBE_KIND.get(row.kind)) is not None:
             raise OperatorActRefusedError(
