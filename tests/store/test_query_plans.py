@@ -36,7 +36,7 @@ from watchdog.store.read.maintenance import (
     load_maintenance_periods,
 )
 from watchdog.store.read.metrics import load_shared_metrics
-from watchdog.store.read.status import list_probe_statuses
+from watchdog.store.read.status import list_probe_infos, list_probe_statuses
 from watchdog.store.tables import metadata
 from watchdog.store.write.check_ins import CheckInStore, ProbeCheckIn
 from watchdog.store.write.flapping_ends import end_flapping_of_stable_alerts
@@ -124,7 +124,7 @@ def run_every_operation(harness: StoreHarness) -> None:
     harness.plan_maintenance(now + 1)
     with harness.database.open_read_transaction() as connection:
         list_probe_statuses(connection, now=now)
-        list_maintenance_with_probes(connection, now, 50)
+        list_maintenance_with_probes(connection, now, 50, list_probe_infos(connection))
         load_maintenance_periods(connection, harness.database_ids, since=now)
         list_maintenance_in_effect_of_probe(connection, harness.database_ids[0], now)
     for _ in range(2):  # first an alert is muted, which is then announced

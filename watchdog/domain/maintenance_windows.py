@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -12,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 from watchdog.domain.acts import Actor
 from watchdog.domain.formatting import DAY_MS
+from watchdog.domain.matcher_index import MatchedT, ProbeMatcherIndex
 from watchdog.domain.model import ProbeInfo
 from watchdog.domain.routing import ProbeMatcher
 from watchdog.domain.rules import service
@@ -124,6 +126,11 @@ def describe_maintenance_mismatch(matcher: ProbeMatcher, probe: ProbeInfo) -> st
     if probe.kind == service.WATCHDOG_SELF_PROBE_KIND and not (matcher.probe or matcher.kind):
         return f"Watchdog's own probe is selected only by id {probe.id} or kind {probe.kind}"
     return ""
+
+
+def build_maintenance_index(values: Iterable[tuple[ProbeMatcher, MatchedT]]) -> ProbeMatcherIndex[MatchedT]:
+    """Finds the values whose matchers put a probe into maintenance."""
+    return ProbeMatcherIndex(values, lambda matcher, probe: not describe_maintenance_mismatch(matcher, probe))
 
 
 def parse_local_start_to_epoch_ms(text: str, timezone: str) -> int:

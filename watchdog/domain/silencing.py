@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from watchdog.domain.acts import Actor
 from watchdog.domain.formatting import DAY_MS, format_utc_timestamp
+from watchdog.domain.matcher_index import MatchedT, ProbeMatcherIndex
 from watchdog.domain.model import IncidentEvent, ProbeInfo
 from watchdog.domain.routing import ProbeMatcher
 from watchdog.domain.rules import service
@@ -159,20 +160,18 @@ class Silence:
 def select_silences_by_probe(
     silences: Sequence[Silence], probes: Iterable[ProbeInfo]
 ) -> dict[int, tuple[Silence, ...]]:
-    """Those that may select incidents of each probe, in their order, by database id; probes without any are missing.
-    A silence that names a probe is compared with the probes of this name alone: there may be many of both."""
-    by_name: dict[str, list[tuple[int, Silence]]] = {}
-    for number, silence in enumerate(silences):
-        by_name.setdefault(silence.matcher.probe.probe, []).append((number, silence))
-    selected = {}
-    for probe in probes:
-        candidates = sorted(
-            (pair for name in {"", probe.id, probe.name} for pair in by_name.get(name, ())), key=lambda pair: pair[0]
-        )
-        matching = tuple(s for _, s in candidates if not s.matcher.describe_mismatch_of_probe(probe))
-        if matching:
-            selected[probe.database_id] = matching
-    return selected
+    """Those that may select incidents of each probe, in their order, by database id; probes without any are missing."""
+    index = build_silence_index((silence.matcher, silence) for silence in silences)
+    selected = ((probe.database_id, tuple(index.list_matching(probe))) for probe in probes)
+    return {probe: matching for probe, matching in selected if matching}
+
+
+def build_silence_index(values: Iterable[tuple[SilenceMatcher, MatchedT]]) -> ProbeMatcherIndex[MatchedT]:
+    """Finds the values whose matchers may select incidents of a probe, whatever their subject."""
+    return ProbeMatcherIndex(
+        ((matcher.probe, value) for matcher, value in values),
+        lambda matcher, probe: not SilenceMatcher(matcher).describe_mismatch_of_probe(probe),
+    )
 
 
 class SilencingDecisionReason(StrEnum):

@@ -15,7 +15,7 @@ from watchdog.store.read.maintenance import (
     load_maintenance_ends_by_probe,
     load_maintenance_periods,
 )
-from watchdog.store.read.status import list_probe_statuses
+from watchdog.store.read.status import list_probe_infos, list_probe_statuses
 
 
 def make_rows() -> FixtureRows:
@@ -58,9 +58,9 @@ def test_windows_in_one_state_are_listed(database_url: str, state: str, ids: lis
 
 def test_which_probes_are_in_maintenance(database_url: str) -> None:
     with filled_database(database_url, make_rows()) as database, database.open_read_transaction() as connection:
-        windows = list_maintenance_with_probes(connection, NOW, 9)
+        windows = list_maintenance_with_probes(connection, NOW, 9, list_probe_infos(connection))
         assert [(window.id, probes) for window, probes in windows] == [("m-2", {1, 2}), ("m-3", {1}), ("m-4", {2})]
-        assert [window.id for window, _ in list_maintenance_with_probes(connection, NOW, 1)] == ["m-2"]
+        assert [window.id for window, _ in list_maintenance_with_probes(connection, NOW, 1, ())] == ["m-2"]
         assert load_maintenance_ends_by_probe(connection, NOW) == {1: NOW + 3 * HOUR_MS, 2: NOW + HOUR_MS}
         assert load_maintenance_ends_by_probe(connection, NOW, [2]) == {2: NOW + HOUR_MS}
         of_probe = list_maintenance_in_effect_of_probe(connection, 1, NOW)

@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.support.acts import ANA, BEN, send_due
+from tests.support.comparisons import record_comparisons
 from tests.support.store import (
     INTERVAL_MS,
     START_AT,
@@ -28,17 +29,21 @@ from watchdog.domain.model import IncidentEvent
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.routing import NotificationRoutingTable, ProbeMatcher
 from watchdog.domain.schedule import CronSchedule
+from watchdog.domain.selection import describe_empty_probe_selection
 from watchdog.service.acts import MaintenanceRequest, begin_maintenance, end_maintenance
 from watchdog.store.act_tables import acts
 from watchdog.store.database import Database
 from watchdog.store.maintenance_tables import maintenance_periods, maintenance_windows
 from watchdog.store.read.maintenance import (
     list_maintenance_windows,
+    list_maintenance_with_probes,
     list_present_and_next_maintenance,
     load_maintenance_ends_by_probe,
 )
+from watchdog.store.read.status import list_probe_infos
 from watchdog.store.tables import incidents
 from watchdog.store.write import maintenance_windows as write_maintenance_windows
+from watchdog.store.write.maintenance_windows import MAX_LEAD_OF_STORED_PERIODS_MS
 from watchdog.store.write.retention import delete_expired_rows
 
 SLACK_ONLY = NotificationRoutingTable({"oncall": ("oncall/slack",)})
@@ -130,6 +135,58 @@ def test_planned_maintenance_that_is_cancelled_does_not_take_place(database: Dat
     check_replay(harness, minute(60))
     with pytest.raises(OperatorActRefusedError, match=f"the maintenance {id} ended at"):
         end_maintenance(database, id, ANA, minute(2))
+
+
+def test_the_periods_of_maintenance_that_is_planned_far_ahead_are_stored_shortly_before_it(database: Database) -> None:
+    harness = make_harness(database, make_probe("api"), make_probe("web", group="Other"))
+    lead = MAX_LEAD_OF_STORED_PERIODS_MS // INTERVAL_MS
+    start = 2 * lead
+    id = plan(harness, start, start + 3, minute(0))
+    harness.plan_maintenance(minute(1))
+    with database.open_read_transaction() as connection:
+        ((window, selected),) = list_maintenance_with_probes(connection, minute(1), 9, list_probe_infos(connection))
+        assert (window.id, selected) == (id, {harness.database_id("api")}), "pages show what it selects"
+    harness.plan_maintenance(minute(start - lead) - 1)
+    assert periods(harness) == []
+    harness.plan_maintenance(minute(start - lead))
+    assert periods(harness) == [(start, start + 3)]
+    with database.open_read_transaction() as connection:
+        listed = list_maintenance_with_probes(connection, minute(start - lead), 9, ())
+    assert [(window.id, selected) for window, selected in listed] == [(id, {harness.database_id("api")})]
+    end_maintenance(database, id, ANA, minute(start - 1))
+    assert periods(harness) == []
+
+
+def test_maintenance_that_is_cancelled_far_ahead_never_has_periods(database: Database) -> None:
+    harness = make_harness(database)
+    start = 2 * MAX_LEAD_OF_STORED_PERIODS_MS // INTERVAL_MS
+    end_maintenance(database, plan(harness, start, start + 3, minute(0)), ANA, minute(1))
+    harness.plan_maintenance(minute(start))
+    assert periods(harness) == []
+
+
+def test_windows_are_compared_with_the_probes_of_their_group_alone(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = make_harness(database, *(make_probe(f"p{number}", f"G{number}") for number in range(8)))
+    compared = record_comparisons(monkeypatch)
+    harness.plan_maintenance(
+        minute(0), *(once(2, 5, name=f"W{number}", matcher=ProbeMatcher(group=f"G{number}")) for number in range(8))
+    )
+    assert [periods(harness, f"p{number}") for number in range(8)] == [[(2, 5)]] * 8
+    assert all(matcher.group == probe.group for matcher, probe in compared)
+
+
+def test_a_similar_name_is_searched_while_others_can_write(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    harness = make_harness(database)
+
+    def describe_while_another_writes(*arguments: Any) -> tuple[str, ...]:
+        with database.open_write_transaction():
+            return describe_empty_probe_selection(*arguments)
+
+    monkeypatch.setattr(write_maintenance_windows, "describe_empty_probe_selection", describe_while_another_writes)
+    with pytest.raises(OperatorActRefusedError, match="no probe has the group 'Coer' now; did you mean 'Core'"):
+        begin(harness, minute(1), group="Coer")
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import sqlalchemy as sa
 
 from watchdog.domain.acts import Actor, OperatorInterfaceKind
 from watchdog.domain.maintenance import MaintenancePeriods
-from watchdog.domain.maintenance_windows import MaintenanceWindow, MaintenanceWindowState
-from watchdog.domain.model import LOCAL_LOCATION_NAME, Json, Severity
+from watchdog.domain.maintenance_windows import MaintenanceWindow, MaintenanceWindowState, build_maintenance_index
+from watchdog.domain.model import LOCAL_LOCATION_NAME, Json, ProbeInfo, Severity
 from watchdog.domain.routing import ProbeMatcher
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.codec import decode_nullable_json, encode_storable_json
@@ -124,9 +124,10 @@ def _build_state_condition(state: MaintenanceWindowState, now: int) -> sa.Column
 
 
 def list_maintenance_with_probes(
-    connection: sa.Connection, now: int, limit: int
+    connection: sa.Connection, now: int, limit: int, infos: Collection[ProbeInfo]
 ) -> list[tuple[MaintenanceWindow, set[int]]]:
-    """The first `limit` windows in effect or planned, by their start, each with the probes that it selects."""
+    """The first `limit` windows in effect or planned, by their start, each with the probes that it selects; of `infos`
+    alone if it was planned by a person and its periods are still to be stored."""
     windows = list_present_and_next_maintenance(connection, now, limit)
     columns = maintenance_periods.c.maintenance, maintenance_periods.c.probe
     is_current = is_of_current_generation, maintenance_periods.c.ends_at > now
@@ -134,6 +135,11 @@ def list_maintenance_with_probes(
     probes: dict[str, set[int]] = {window.id: set() for window in windows}
     for id, probe in connection.execute(query.where(*is_current)):
         probes[id].add(probe)
+    without_periods = [window for window in windows if window.actor is not None and not probes[window.id]]
+    index = build_maintenance_index((window.matcher, window.id) for window in without_periods)
+    for info in infos if without_periods else ():
+        for id in index.list_matching(info):
+            probes[id].add(info.database_id)
     return [(window, probes[window.id]) for window in windows]
 
 

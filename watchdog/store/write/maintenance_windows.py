@@ -21,12 +21,13 @@ from watchdog.domain.acts import (
     OperatorActRefusalReason,
     OperatorActRefusedError,
 )
-from watchdog.domain.formatting import format_number, format_utc_timestamp
+from watchdog.domain.formatting import DAY_MS, format_number, format_utc_timestamp
 from watchdog.domain.maintenance import POST_MAINTENANCE_RUN_GRACE_PERIOD_MS
 from watchdog.domain.maintenance_windows import (
     MAX_ACTIVE_MAINTENANCE_WINDOWS,
     ConfiguredMaintenanceWindow,
     MaintenanceWindow,
+    build_maintenance_index,
     describe_maintenance_mismatch,
 )
 from watchdog.domain.model import ProbeInfo
@@ -53,6 +54,10 @@ from watchdog.store.write.follow_up_times import schedule_follow_ups_of_probes
 MAINTENANCE_WINDOWS_LOCK_KEY = -4
 """Advisory lock: two processes that plan at once would store the same period twice. No probe has this id."""
 MAX_PROBES_PER_MAINTENANCE_PLANNING_TRANSACTION = 500
+MAX_LEAD_OF_STORED_PERIODS_MS = 3 * DAY_MS
+"""How long before its start the periods of a window that a person has planned are stored. People may plan many windows
+a year ahead, for every probe, and each process compares all stored periods with its plan every few seconds. Watchdog
+may be off for as long before the end of a window, and still opens nothing because of it afterwards."""
 
 
 class MaintenancePlanningInputs(NamedTuple):
@@ -95,7 +100,9 @@ def compare_stored_maintenance_with_plan(
     connection: sa.Connection, plan: MaintenancePlanningInputs, now: int
 ) -> MaintenancePeriodChangesToStore:
     """Reads only."""
-    rows = connection.execute(sa.select(maintenance_windows).where(maintenance_windows.c.ends_at > now)).all()
+    starts_soon = maintenance_windows.c.starts_at <= now + MAX_LEAD_OF_STORED_PERIODS_MS
+    is_planned_here = maintenance_windows.c.ends_at > now, maintenance_windows.c.is_configured | starts_soon
+    rows = connection.execute(sa.select(maintenance_windows).where(*is_planned_here)).all()
     stored = {row.id: build_maintenance_window_from_row(row) for row in rows}
     occurrences = _map_current_and_next_occurrences_by_id(plan.configured, now)
     if not stored and not occurrences:  # the usual case
@@ -154,14 +161,18 @@ def _match_probes_to_maintenance_windows(
 ) -> dict[tuple[int, str], MaintenanceWindow]:
     """Which probe is to be in which window. A window that a person ended stays ended."""
     by_people = {id: window for id, window in stored.items() if window.actor is not None and window.ended_at is None}
-    wanted = {}
-    for id, window in {**occurrences, **by_people}.items():
-        if id in stored and stored[id].ended_by:
-            continue
-        for probe, info in infos.items():
-            if (id in by_people or probe in governed) and not describe_maintenance_mismatch(window.matcher, info):
-                wanted[probe, id] = window
-    return wanted
+    windows = {
+        id: window
+        for id, window in {**occurrences, **by_people}.items()
+        if id not in stored or not stored[id].ended_by
+    }  # fmt: skip
+    index = build_maintenance_index((window.matcher, id) for id, window in windows.items())
+    return {
+        (probe, id): windows[id]
+        for probe, info in infos.items()
+        for id in index.list_matching(info)
+        if id in by_people or probe in governed
+    }
 
 
 def plan_maintenance(database: Database, plan: MaintenancePlanningInputs, now: int) -> int:
@@ -316,16 +327,17 @@ def store_begun_maintenance_and_count_probes(
             )
         infos = load_active_probe_infos(connection)
         probe_count = sum(not describe_maintenance_mismatch(window.matcher, info) for info in infos.values())
-        if not probe_count:
-            raise OperatorActRefusedError(
-                OperatorActRefusalReason.INVALID,
-                "; ".join(describe_empty_probe_selection(window.matcher, infos.values())),
-                unknown_subject=ActSubjectKind.PROBE if infos else None,
-            )
-        connection.execute(sa.insert(maintenance_windows).values(**_build_window_row(window)))
-        record_operator_act(
-            connection, OperatorActKind.BEGIN_MAINTENANCE, actor, now, maintenance=window.id, comment=window.comment
-        )  # fmt: skip
+        if probe_count:
+            connection.execute(sa.insert(maintenance_windows).values(**_build_window_row(window)))
+            record_operator_act(
+                connection, OperatorActKind.BEGIN_MAINTENANCE, actor, now, maintenance=window.id, comment=window.comment
+            )  # fmt: skip
+    if not probe_count:  # after the transaction: similar names take time to find, and others wait to write
+        raise OperatorActRefusedError(
+            OperatorActRefusalReason.INVALID,
+            "; ".join(describe_empty_probe_selection(window.matcher, infos.values())),
+            unknown_subject=ActSubjectKind.PROBE if infos else None,
+        )
     _plan_maintenance_periods_after_act(database, infos, now)
     return probe_count
 

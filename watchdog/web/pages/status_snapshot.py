@@ -106,6 +106,7 @@ def load_status_page_snapshot(
 def _list_shown_maintenance(
     connection: Connection, included: Sequence[ProbeStatus], now: int
 ) -> Iterator[tuple[MaintenanceWindow, tuple[str, ...]]]:
-    for window, ids in list_maintenance_with_probes(connection, now, MAX_LOADED_MAINTENANCE_WINDOWS):
+    probes = [status.probe for status in included]
+    for window, ids in list_maintenance_with_probes(connection, now, MAX_LOADED_MAINTENANCE_WINDOWS, probes):
         if names := tuple(status.probe.name for status in included if status.probe.database_id in ids):
             yield window, names
