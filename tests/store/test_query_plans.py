@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
+from tests.support.acts import ANA, make_silence_request
 from tests.support.query_plans import plans, recorded_statements
 from tests.support.store import (
     INTERVAL_MS,
@@ -26,6 +27,8 @@ from watchdog.domain.maintenance_windows import ConfiguredMaintenanceWindow
 from watchdog.domain.model import ResultToRecord
 from watchdog.domain.muting import MutingProbe
 from watchdog.domain.routing import ProbeMatcher
+from watchdog.service.acts import begin_silence
+from watchdog.store.read.acts import load_silences_by_incident
 from watchdog.store.read.alert_context import load_alert_message_context
 from watchdog.store.read.history import list_results_before, load_last_n_runs_by_probe
 from watchdog.store.read.job_runs import list_job_runs
@@ -36,7 +39,8 @@ from watchdog.store.read.maintenance import (
     load_maintenance_periods,
 )
 from watchdog.store.read.metrics import load_shared_metrics
-from watchdog.store.read.status import list_probe_infos, list_probe_statuses
+from watchdog.store.read.selections import load_active_probe_infos, load_selected_counts_of_silences
+from watchdog.store.read.status import list_incidents, list_probe_infos, list_probe_statuses
 from watchdog.store.tables import metadata
 from watchdog.store.write.check_ins import CheckInStore, ProbeCheckIn
 from watchdog.store.write.flapping_ends import end_flapping_of_stable_alerts
@@ -154,6 +158,21 @@ def test_no_operation_scans_a_growing_table(harness: StoreHarness) -> None:
         and not line.endswith(tuple(f"INDEX {name}" for name in partial_indexes))
     ]
     assert [scan for scan in scans if scan[0] != "SCAN incidents" or "incidents.resolved_at <" not in scan[1]] == []
+
+
+def test_silences_are_searched_from_the_incidents_that_are_open(harness: StoreHarness) -> None:
+    """A silence that lasts selects ever more incidents, and nearly all of them are resolved."""
+    silence = begin_silence(harness.database, make_silence_request(SLOT + DAY_MS), ANA, SLOT).silence
+    with recorded_statements(harness.database) as statements, harness.database.open_read_transaction() as connection:
+        assert len(list_incidents(connection)) == len(load_silences_by_incident(connection)) == 2
+        counts = load_selected_counts_of_silences(connection, [silence], load_active_probe_infos(connection))
+        assert counts[silence.id].open_incident_count == 2
+    searches = [
+        line
+        for line, statement in plans(harness.database, statements)
+        if " silenced_incidents " in f"{line} " and statement.startswith("SELECT")
+    ]
+    assert searches == ["SEARCH silenced_incidents USING PRIMARY KEY (incident=?)"] * 3
 
 
 def has_condition(index: sa.Index) -> bool:

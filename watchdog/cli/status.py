@@ -129,15 +129,13 @@ def _print_status(
     from watchdog.store.read.status import list_probe_statuses, load_watchdog_status
 
     with open_read_connection_or_exit(config) as (connection, now):
-        all_statuses, watchdog_status = list_probe_statuses(connection, now=now), load_watchdog_status(connection)
+        is_json = output is CliOutputFormat.JSON
+        all_statuses = list_probe_statuses(connection, now=now, with_silences=is_json)
+        watchdog_status = load_watchdog_status(connection)
         statuses, problems = options.select_probes(all_statuses)
         own_statuses = list_probe_statuses(connection, service.WATCHDOG_SELF_PROBE_ID, now=now)
         member_lines = list(_iter_process_conflict_note_lines(load_live_watchdog_processes(connection, now)))
-        notes = (
-            {}
-            if output is CliOutputFormat.JSON
-            else _load_acknowledgement_and_muting_notes_by_incident(connection, now)
-        )
+        notes = {} if is_json else _load_acknowledgement_and_muting_notes_by_incident(connection, now)
     findings = watchdog_status.findings
     print_json_or_table(
         output,

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from tests.support.acts import ANA, BEN, make_silence_request
-from tests.support.store import START_AT
+import pytest
+
+from tests.store.write.test_silences import SLOT, make_harness, record
+from tests.support.acts import ANA, BEN, make_silence_request, silence
+from tests.support.comparisons import record_comparisons
+from tests.support.store import INTERVAL_MS, START_AT
 from watchdog.domain.acts import OperatorActKind
+from watchdog.domain.formatting import HOUR_MS
 from watchdog.service.acts import begin_silence, end_silence, record_config_act
 from watchdog.store.database import Database
-from watchdog.store.read.acts import list_acts, list_silences
+from watchdog.store.read.acts import (
+    MAX_INCIDENTS_LOADED_BY_ID,
+    list_acts,
+    list_silences,
+    load_silences_by_incident,
+)
+from watchdog.store.read.status import list_incidents, list_probe_statuses
 from watchdog.store.write.audit import record_operator_act
+from watchdog.web.pages.probes import ProbesPageFilter, load_probes_page
+from watchdog.web.pages.status_snapshot import StatusPageConfig, load_status_page_snapshot
 
 NOW = START_AT
 
@@ -30,6 +43,43 @@ def test_silences_are_listed_newest_first_and_after_a_position(database: Databas
         in_effect = [silence.id for silence in list_silences(connection, limit=9, is_in_effect=True)]
         assert in_effect == [id for id in expected if id != started[0].id]
         assert list_silences(connection, limit=9, after=(NOW, "\0\ud800~")) == []
+
+
+def test_only_open_incidents_have_silences(database: Database) -> None:
+    harness = make_harness(database, "api", "web", "tools")
+    core = silence(harness, SLOT - 1, for_ms=2 * HOUR_MS, group="Core")
+    api = silence(harness, SLOT - 1, id="api")
+    record(harness, "fail", SLOT, "api", "web", "tools")
+    record(harness, "pass", SLOT + INTERVAL_MS, "web")
+    with database.open_read_transaction() as connection:
+        records = list_incidents(connection)
+        by_probe = {record.probe.id: [silence.id for silence in record.silences] for record in records}
+        assert by_probe == {"api": [api, core], "web": [], "tools": [core]}, "web is resolved"
+        assert not any(record.silences for record in list_incidents(connection, with_silences=False))
+        incidents = {record.probe.id: record.incident.id for record in records}
+        everything = load_silences_by_incident(connection)
+        assert everything.keys() == {incidents["api"], incidents["tools"]}
+        only_tools = load_silences_by_incident(connection, [incidents["tools"], incidents["web"]])
+        assert only_tools == {incidents["tools"]: everything[incidents["tools"]]}
+        assert load_silences_by_incident(connection, []) == {}
+        many = [incidents["tools"], *map(str, range(MAX_INCIDENTS_LOADED_BY_ID))]
+        assert load_silences_by_incident(connection, many)[incidents["tools"]] == everything[incidents["tools"]]
+
+
+def test_lists_that_show_no_silences_of_probes_do_not_search_them(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = make_harness(database, "api", "web")
+    silence(harness, SLOT - 1, group="Core")
+    record(harness, "fail", SLOT, "api")
+    compared = record_comparisons(monkeypatch)
+    with database.open_read_transaction() as connection:
+        section = load_probes_page(connection, ProbesPageFilter(), 1, SLOT).sections[0]
+        assert [[mark[:14] for mark in row.marks] for row in section.rows] == [["silenced until"]]
+        load_status_page_snapshot(connection, StatusPageConfig(), SLOT)
+        assert compared == []
+        assert [len(status.silences) for status in list_probe_statuses(connection, now=SLOT)] == [1, 1]
+    assert compared
 
 
 def test_an_act_that_changes_nothing_else_is_listed(database: Database) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from tests.store.write.test_silences import SLOT, make_harness, record
+import pytest
+
+from tests.store.write.test_silences import SLOT, make_harness, make_probe, record
 from tests.support.acts import ANA, send_due, silence
+from tests.support.comparisons import record_comparisons
 from tests.support.store import INTERVAL_MS, StoreHarness
 from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.routing import ProbeMatcher
 from watchdog.domain.selection import SelectedCounts
 from watchdog.service.acts import MaintenanceRequest, begin_maintenance, end_silence
 from watchdog.store.database import Database
-from watchdog.store.read.acts import list_silences_in_effect
+from watchdog.store.read.acts import list_silences_in_effect, load_silences_by_probe
 from watchdog.store.read.selections import (
     count_incidents_sent_at_end_of_silence,
     count_probes_with_problems_in_maintenance,
@@ -41,6 +44,25 @@ def test_each_silence_in_effect_has_its_counts(database: Database) -> None:
     record(harness, "pass", SLOT + INTERVAL_MS, "web")
     end_silence(database, by_id, ANA, SLOT + INTERVAL_MS)
     assert load_counts(harness) == {core: (3, 1), nothing: (0, 0)}
+
+
+def test_silences_are_compared_with_the_probes_of_their_group_alone(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probes = [make_probe(f"p{number}", group=f"G{number}", tags=(f"t{number}", "all")) for number in range(8)]
+    harness = StoreHarness(database, probes).without_downtime()
+    ids = [silence(harness, SLOT, group=f"G{number}") for number in range(8)]
+    ids += [silence(harness, SLOT, tags=("all", f"t{number}")) for number in range(8)]
+    ids += [silence(harness, SLOT, subject=f"job-{number}") for number in range(8)]
+    compared = record_comparisons(monkeypatch)
+    with database.open_read_transaction() as connection:
+        by_probe = load_silences_by_probe(connection, [probe.info for probe in harness.registry.values()])
+    assert [len(selecting) for selecting in by_probe.values()] == [10] * 8
+    assert len(compared) <= 8 * 10, "of 8 * 24"
+    compared.clear()
+    counts = load_counts(harness)
+    assert [counts[id].probe_count for id in ids] == [1] * 16 + [8] * 8
+    assert len([1 for matcher, _ in compared if matcher.group]) == 8
 
 
 def test_an_incident_is_sent_at_the_end_of_the_last_silence_that_holds_it_back(database: Database) -> None:

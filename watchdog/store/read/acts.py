@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from operator import itemgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -22,6 +23,10 @@ from watchdog.store.act_tables import (
     silences,
 )
 from watchdog.store.codec import decode_nullable_json, encode_storable_json
+from watchdog.store.tables import incidents
+
+MAX_INCIDENTS_LOADED_BY_ID = 500
+"""Of more, all that are open are read: the values of a statement are limited."""
 
 
 def encode_silence_matcher(matcher: SilenceMatcher) -> str:
@@ -132,16 +137,28 @@ def load_silences_by_probe(connection: sa.Connection, probes: Iterable[ProbeInfo
     return select_silences_by_probe(in_effect, probes) if in_effect else {}
 
 
-def load_silences_by_incident(connection: sa.Connection) -> dict[str, tuple[Silence, ...]]:
-    """Those in effect that select each incident, by their end. Incidents that none selects are missing."""
-    by_id = {silence.id: silence for silence in list_silences_in_effect(connection)}
-    by_incident: dict[str, list[Silence]] = {}
-    if by_id:
-        query = sa.select(silenced_incidents).join(silences, silences.c.id == silenced_incidents.c.silence)
-        for row in connection.execute(query.where(silence_is_in_effect).order_by(silences.c.ends_at)):
-            if row.silence in by_id:
-                by_incident.setdefault(row.incident, []).append(by_id[row.silence])
-    return {incident: tuple(selecting) for incident, selecting in by_incident.items()}
+def load_silences_by_incident(
+    connection: sa.Connection, only: Collection[str] | None = None
+) -> dict[str, tuple[Silence, ...]]:
+    """Those in effect that select each open incident, by their end. Incidents that none selects are missing. `only`: at
+    least those of these incidents."""
+    if only is not None and not only:
+        return {}
+    number_by_id = {silence.id: (i, silence) for i, silence in enumerate(list_silences_in_effect(connection))}
+    if not number_by_id:
+        return {}
+    is_open = incidents.c.id == silenced_incidents.c.incident, incidents.c.resolved_at.is_(None)
+    query = sa.select(silenced_incidents.c.incident, silenced_incidents.c.silence).where(*is_open)
+    if only is not None and len(only) <= MAX_INCIDENTS_LOADED_BY_ID:
+        query = query.where(incidents.c.id.in_(only))
+    by_incident: dict[str, list[tuple[int, Silence]]] = {}
+    for row in connection.execute(query):
+        if row.silence in number_by_id:
+            by_incident.setdefault(row.incident, []).append(number_by_id[row.silence])
+    return {
+        incident: tuple(silence for _, silence in sorted(selecting, key=itemgetter(0)))
+        for incident, selecting in by_incident.items()
+    }
 
 
 def list_operator_acts_about_incident(connection: sa.Connection, incident: str) -> list[OperatorAuditLogEntry]:

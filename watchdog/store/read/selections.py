@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
@@ -14,7 +14,7 @@ from watchdog.domain.selection import (
     SelectedProbeCountAndWarnings,
     count_probes_of_silence_with_warnings,
 )
-from watchdog.domain.silencing import Silence, SilenceMatcher
+from watchdog.domain.silencing import Silence, SilenceMatcher, build_silence_index
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.act_tables import silence_is_in_effect, silenced_incidents, silences
 from watchdog.store.codec import decode_probe_info
@@ -60,17 +60,17 @@ def load_selected_counts_of_silences(
 ) -> dict[str, SelectedCounts]:
     """By id of the silence. `probes`: those that are not retired, by database id."""
     open_counts = _count_open_incidents_by_silence(connection) if in_effect else {}
-    by_name: dict[str, dict[int, ProbeInfo]] = defaultdict(dict)
+    selected: dict[SilenceMatcher, list[int]] = {silence.matcher: [] for silence in in_effect}
+    index = build_silence_index((matcher, ids) for matcher, ids in selected.items())
     for id, info in probes.items():
-        by_name[info.id][id] = by_name[info.name][id] = info
-    selected: dict[SilenceMatcher, list[int]] = {}
-    for matcher in {silence.matcher for silence in in_effect}:
-        candidates = by_name.get(matcher.probe.probe, {}) if matcher.probe.probe else probes
-        selected[matcher] = [id for id, info in candidates.items() if not matcher.describe_mismatch_of_probe(info)]
+        for ids in index.list_matching(info):
+            ids.append(id)
     compared = {id for matcher, ids in selected.items() if matcher.subject_pattern for id in ids}
     subjects = _load_known_subjects(connection, sorted(compared))
     probe_counts = {
         matcher: count_probes_of_silence_with_warnings(matcher, [probes[id] for id in ids], subjects).probe_count
+        if matcher.subject_pattern
+        else len(ids)
         for matcher, ids in selected.items()
     }
     return {
@@ -80,14 +80,10 @@ def load_selected_counts_of_silences(
 
 
 def _count_open_incidents_by_silence(connection: sa.Connection) -> dict[str, int]:
-    """Of silences in effect; those that select none are missing."""
-    query = sa.select(silenced_incidents.c.silence, sa.func.count().label("open_incident_count"))
-    query = query.join(incidents, incidents.c.id == silenced_incidents.c.incident)
-    query = query.join(silences, silences.c.id == silenced_incidents.c.silence)
-    query = query.where(silence_is_in_effect, incidents.c.resolved_at.is_(None))
-    return {
-        row.silence: row.open_incident_count for row in connection.execute(query.group_by(silenced_incidents.c.silence))
-    }
+    """Of silences in effect and of ended ones; those that select none are missing. Counted here, so that the database
+    searches from the few incidents that are open, and not in the order of the silences."""
+    is_open = incidents.c.id == silenced_incidents.c.incident, incidents.c.resolved_at.is_(None)
+    return Counter(connection.execute(sa.select(silenced_incidents.c.silence).where(*is_open)).scalars())
 
 
 def count_open_incidents_of_silence(connection: sa.Connection, silence: Silence) -> int:

@@ -133,7 +133,7 @@ class IncidentRecord:
     flapping: AlertFlapping | None = None
     """None: the alert did not flap when the incident opened."""
     silences: tuple[Silence, ...] = ()
-    """Those in effect that select it, by their end; none if it is over."""
+    """Those in effect that select it, by their end; none if it is over, or if they were not loaded."""
 
 
 class DeliveryRecord(NamedTuple):
@@ -228,9 +228,12 @@ def list_probe_statuses(
     probe_id: str | None = None,
     database_ids: Collection[int] | None = None,
     now: int | None = None,
+    *,
+    with_silences: bool = True,
 ) -> list[ProbeStatus]:
     """Every configured probe, or those with this id or these database ids; by name. Watchdog's own probe is listed only
-    by its id. `now`: to load until when each is in maintenance, and the silences that may select incidents of it."""
+    by its id. `now`: to load until when each is in maintenance, and, `with_silences`, the silences that may select
+    incidents of it: of many probes, these may take longer than everything else."""
     if probe_id is None:
         query = _LISTED_PROBE_STATUSES_QUERY
     else:
@@ -244,7 +247,7 @@ def list_probe_statuses(
         return []
     only_probes = None if probe_id is None and database_ids is None else row_by_probe.keys()
     open_incidents: dict[int, list[Incident]] = {}
-    for record in list_incidents(connection, is_open=True, probe_database_ids=only_probes):
+    for record in list_incidents(connection, is_open=True, probe_database_ids=only_probes, with_silences=False):
         open_incidents.setdefault(record.incident.probe, []).append(record.incident)
     paused = load_pauses_in_effect(connection, only_probes)
     maintenance_ends = {} if now is None else load_maintenance_ends_by_probe(connection, now, only_probes)
@@ -255,7 +258,9 @@ def list_probe_statuses(
         return _probe_status_from_row(tuple(row), open_here, pending_here, paused.get(id), maintenance_ends.get(id))
 
     statuses = [build_status(id, row) for id, row in row_by_probe.items()]
-    silences = {} if now is None else load_silences_by_probe(connection, [status.probe for status in statuses])
+    if now is None or not with_silences:
+        return statuses
+    silences = load_silences_by_probe(connection, [status.probe for status in statuses])
     return [replace(s, silences=silences.get(s.probe.database_id, ())) for s in statuses] if silences else statuses
 
 
@@ -291,10 +296,11 @@ def list_incidents(
     connection: Connection, *, incident: str | None = None, is_open: bool | None = None, limit: int | None = None,
     probe_database_ids: Collection[int] | None = None, after: tuple[int, str] | None = None, since: int | None = None,
     incident_ids: Collection[str] | None = None, severity: Severity | None = None, only_current: bool = False,
+    with_silences: bool = True,
 ) -> list[IncidentRecord]:  # fmt: skip
     """Incidents, newest first, that match every filter that is given. `since`: opened at or after this instant.
     `after`: behind the incident that was opened at this instant and has this id. `only_current`: without those that are
-    over and whose beginning came again after a step of the clock."""
+    over and whose beginning came again after a step of the clock. `with_silences`: to load the silences of each."""
     # As an expression, so that SQLite reads the few open incidents by their index, and not all by the time of opening.
     opened_at = incidents.c.opened_at + 0 if is_open else incidents.c.opened_at
     query = _INCIDENT_RECORDS_QUERY.order_by(opened_at.desc(), incidents.c.id).limit(limit)
@@ -318,8 +324,8 @@ def list_incidents(
     if only_current:
         query = query.where(~_incident_came_again)
     records = [_incident_record_from_row(row) for row in connection.execute(query)]
-    any_open = any(record.incident.resolved_at is None for record in records)
-    silences = load_silences_by_incident(connection) if any_open else {}
+    open_ids = [record.incident.id for record in records if record.incident.resolved_at is None]
+    silences = load_silences_by_incident(connection, open_ids) if with_silences else {}
     return [replace(r, silences=silences.get(r.incident.id, ())) for r in records] if silences else records
 
 

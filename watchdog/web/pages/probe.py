@@ -153,9 +153,10 @@ def load_probe_page(
 
 def _load_banners(connection: Connection, probe_status: ProbeStatus, now: int) -> tuple[PageBanner, ...]:
     """Maintenance, then what is wrong, then silences."""
+    silences = load_silences_by_incident(connection, [incident.id for incident in probe_status.open_incidents])
     return (
         *build_maintenance_banner(connection, probe_status.probe.database_id, now),
-        *build_probe_banners(probe_status, now, load_silences_by_incident(connection)),
+        *build_probe_banners(probe_status, now, silences),
         *build_silence_banners(probe_status.silences, now),
     )
 

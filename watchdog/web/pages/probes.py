@@ -159,7 +159,7 @@ class ProbesPage(SectionedListWebPage[ProbesPageFilter, ProbesPageRow]):
 
 def load_probes_page(connection: Connection, probe_filter: ProbesPageFilter, page_number: int, now: int) -> ProbesPage:
     """A page number beyond the last is the last."""
-    statuses = list_probe_statuses(connection, now=now)
+    statuses = list_probe_statuses(connection, now=now, with_silences=False)
     service_status = load_watchdog_status(connection)
     searched = [status for status in statuses if probe_filter.matches_search(status)]
     matching = [status for status in searched if probe_filter.matches_state(status)]
@@ -237,7 +237,8 @@ def _load_probes_page_rows(
 ) -> Iterator[tuple[ProbeStatus, ProbesPageRow]]:
     runs = load_last_n_runs_by_probe(connection, [status.probe.database_id for status in on_page], MAX_SPARKLINE_RUNS)
     job_runs = load_check_in_runs_by_probe_id(connection, [status.probe for status in on_page], MAX_SPARKLINE_RUNS)
-    silences = load_silences_by_incident(connection)
+    shown = [status.open_incidents[0].id for status in on_page if status.open_incidents]
+    silences = load_silences_by_incident(connection, shown)
     for status in on_page:
         id = status.probe.database_id
         marks = _build_maintenance_and_act_texts_of_probe(status, silences, now)

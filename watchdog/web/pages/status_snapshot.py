@@ -85,7 +85,8 @@ def load_status_page_snapshot(
     view: StatusPageGroupAndPageNumber = STATUS_PAGE_ALL_GROUPS_FIRST_PAGE,
 ) -> StatusPageDataFromStore:
     rank = {probe_id: i for i, probe_id in enumerate(config.probe_order)}
-    included = [status for status in list_probe_statuses(connection, now=now) if config.includes_probe(status.probe)]
+    statuses = list_probe_statuses(connection, now=now, with_silences=False)
+    included = [status for status in statuses if config.includes_probe(status.probe)]
     included.sort(key=lambda status: rank.get(status.probe.id, len(rank)))
     ids = {status.probe.database_id for status in included}
     selection = paginate_status_page_services(included, config.group_order, view)
