@@ -15,10 +15,17 @@ from tests.support.delivery import DeliveryHarness, Receivers
 from tests.support.fakes import CannedResponse, FakePagerDuty
 from tests.support.store import INTERVAL_MS, make_registered_probe
 from watchdog.domain.formatting import HOUR_MS, MINUTE_MS
+from watchdog.domain.notification import UNACKNOWLEDGED_MESSAGE_TEXT
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.routing import NotificationRoute, NotificationRoutingTable
 from watchdog.notifiers.pagerduty import PagerDutyNotifier
-from watchdog.service.acts import acknowledge_incident, begin_silence, end_silence, remove_acknowledgement
+from watchdog.service.acts import (
+    acknowledge_incident,
+    begin_silence,
+    close_incident,
+    end_silence,
+    remove_acknowledgement,
+)
 from watchdog.service.expired_acts import end_expired_silences_and_send
 from watchdog.store.outbox_filters import MIN_LABEL_GROUP_MESSAGE_INTERVAL_MS
 from watchdog.store.tables import incidents, outbox
@@ -68,6 +75,11 @@ class PagerDutyPlay:
         self.harness.now += 1
         assert remove_acknowledgement(self.database, self.find("api"), BEN, "", self.harness.now)
 
+    async def close(self, id: str) -> None:
+        self.harness.now += 1
+        close_incident(self.database, self.find(id), BEN, "", self.harness.now)
+        await self.harness.advance(MINUTE_MS)
+
     def begin_silence(self) -> str:
         request = make_silence_request(self.harness.now + HOUR_MS, id="api")
         return begin_silence(self.database, request, BEN, self.harness.now).silence.id
@@ -90,9 +102,10 @@ def make_probe(id: str) -> RegisteredProbe:
 
 @asynccontextmanager
 async def play_of(
-    folder: Path, receivers: Receivers, pagerduty: FakePagerDuty, *ids: str, route: NotificationRoute | None = None
-) -> AsyncIterator[PagerDutyPlay]:
-    routes = NotificationRoutingTable({"oncall": (PAGER,)}, (route,) if route else ())
+    folder: Path, receivers: Receivers, pagerduty: FakePagerDuty, *ids: str, route: NotificationRoute | None = None,
+    without_resolved: frozenset[str] = frozenset(),
+) -> AsyncIterator[PagerDutyPlay]:  # fmt: skip
+    routes = NotificationRoutingTable({"oncall": (PAGER,)}, (route,) if route else (), without_resolved)
     probes = [make_probe(id) for id in ids or ("api",)]
     async with DeliveryHarness(f"sqlite:///{folder}/watchdog.db", receivers, probes, (), routes) as harness:
         notifier = PagerDutyNotifier(routing_key=SecretStr(pagerduty.routing_key), api_url=pagerduty.url)
@@ -274,6 +287,44 @@ async def test_a_group_is_acknowledged_with_its_last_open_incident(
         await play.recover("api", "shop")
         assert play.actions[3:] == ["resolve"]
         assert play.alert_states == ["resolved"]
+
+
+@pytest.mark.parametrize("without_resolved", [frozenset(), frozenset({PAGER})])
+@pytest.mark.parametrize("is_closed", [False, True])
+async def test_a_group_is_acknowledged_when_the_incident_that_no_one_is_handling_is_over(
+    tmp_path: Path, receivers: Receivers, pagerduty: FakePagerDuty, is_closed: bool, without_resolved: frozenset[str]
+) -> None:
+    async with play_of(
+        tmp_path, receivers, pagerduty, "api", "shop", route=TOGETHER, without_resolved=without_resolved
+    ) as play:
+        await play.fail("api", "shop")
+        play.acknowledge("api")
+        await play.harness.advance(MINUTE_MS)
+        assert play.actions == ["trigger"]
+        rows = play.harness.store.select_rows(outbox, outbox.c.event == "acknowledged")
+        assert [(row["state"], row["detail"]) for row in rows] == [("merged", UNACKNOWLEDGED_MESSAGE_TEXT)]
+        await (play.close("shop") if is_closed else play.recover("shop"))
+        await play.harness.advance(MINUTE_MS)
+        assert play.actions == ["trigger", "acknowledge"]
+        assert play.alert_states == ["acknowledged"]
+        await play.harness.advance(2 * MIN_LABEL_GROUP_MESSAGE_INTERVAL_MS, step_ms=MINUTE_MS)
+        assert play.actions.count("acknowledge") == 1, "once"
+
+
+async def test_a_group_is_acknowledged_even_if_its_last_trigger_was_given_up(
+    tmp_path: Path, receivers: Receivers, pagerduty: FakePagerDuty
+) -> None:
+    async with play_of(tmp_path, receivers, pagerduty, "api", "shop", route=TOGETHER) as play:
+        await play.fail("api")
+        pagerduty.canned_responses.append(REFUSAL)
+        await play.fail("shop")
+        await play.harness.advance(MIN_LABEL_GROUP_MESSAGE_INTERVAL_MS, step_ms=MINUTE_MS)
+        play.acknowledge("api")
+        await play.harness.advance(MINUTE_MS)
+        assert play.actions == ["trigger", "trigger"], "no one is handling the other one"
+        play.acknowledge("shop")
+        await play.harness.advance(MINUTE_MS)
+        assert play.actions == ["trigger", "trigger", "acknowledge"]
 
 
 async def test_a_replay_gives_the_same_incidents(

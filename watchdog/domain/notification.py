@@ -23,6 +23,9 @@ acknowledgement at a receiver that tracks it. If several are due, the reply stat
 
 UNEDITABLE_MESSAGE_TEXT = "this receiver cannot edit a message that was sent"
 """Why a notification that only edits a message was dropped: an incoming webhook of Slack or an email, for example."""
+UNACKNOWLEDGED_MESSAGE_TEXT = "an open incident of its alert is not acknowledged"
+"""Why an acknowledgement was dropped: the receiver has one alert for several incidents. It is enqueued again when no
+such incident is left."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import pytest
 
 from watchdog.domain.formatting import NBSP, SECOND_MS
 from watchdog.domain.model import DeliveryState, IncidentEvent
-from watchdog.domain.notification import UNEDITABLE_MESSAGE_TEXT
+from watchdog.domain.notification import UNACKNOWLEDGED_MESSAGE_TEXT, UNEDITABLE_MESSAGE_TEXT
 from watchdog.store.read.status import DeliveryRecord
 from watchdog.web.pages.delivery import (
     build_delivery_page_row,
@@ -107,6 +107,7 @@ def test_of_an_incident_that_is_over_no_one_is_notified_later() -> None:
     [
         (delivery("a/slack", WAITING, event=ACKNOWLEDGED), "Not sent yet"),
         (delivery("a/slack", MERGED, event=ACKNOWLEDGED, detail=UNEDITABLE_MESSAGE_TEXT), "Not sent"),
+        (delivery("a/pagerduty", MERGED, event=ACKNOWLEDGED, detail=UNACKNOWLEDGED_MESSAGE_TEXT), "Not sent"),
         (delivery("a/slack", MERGED, event=ACKNOWLEDGED), "Merged"),
         (delivery("a/slack", WAITING, 40, 1, event=ACKNOWLEDGED), "Queued"),
         (delivery("a/slack", WAITING), "Queued"),

@@ -41,6 +41,7 @@ from watchdog.store.write.outdated_notifications import (
     drop_holds_of_merged_messages,
     drop_outdated_acknowledgements,
     drop_outdated_reminders,
+    enqueue_acknowledgements_again,
 )
 
 
@@ -108,6 +109,7 @@ def lease_due_messages(
     `unmerged_destinations`: accept no merged messages. `acknowledging_destinations`: track acknowledgements.
     `news_since_edit`: by destination, 0 for others."""
     leased: list[LeasedNotification] = []
+    enqueue_acknowledgements_again(connection, now, set(destinations) & set(acknowledging_destinations))
     locked_messages = hold_back_notifications(connection, now)
     waiting = _list_destinations_with_due_rows(connection, outbox_is_waiting, now)
     unconfirmed = _list_destinations_with_due_rows(connection, outbox_is_unconfirmed, now)
@@ -135,8 +137,7 @@ def lease_due_messages(
                 due, merged_at, now, may_merge=may_merge, news_since_edit=news_count
             ):
                 leads = [m.lead_incident for m in chosen if (m.lead_incident, destination) not in locked_messages]
-                is_separate = destination in acknowledging_destinations
-                is_acknowledgement = chosen[0].states_no_news if is_separate else None
+                is_acknowledgement = chosen[0].states_no_news if destination in acknowledging_destinations else None
                 lease = _lease_outbox_messages_as_one_notification(
                     connection, destination, leads, state, leased_until, is_acknowledgement=is_acknowledgement
                 )

@@ -1,4 +1,5 @@
-"""Waiting notifications that are dropped before they are leased, because nothing is left that they would state."""
+"""Waiting notifications that are dropped before they are leased, because nothing is left that they would state, and
+acknowledgements that are sent after all."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from watchdog.domain.notification import (
     MESSAGE_EDIT_EVENTS,
     NOTIFICATION_HOLD_CHANGE_EVENTS,
     SENT_DELIVERY_STATES,
+    UNACKNOWLEDGED_MESSAGE_TEXT,
     UNEDITABLE_MESSAGE_TEXT,
 )
 from watchdog.store import codec
@@ -36,6 +38,44 @@ def drop_outdated_acknowledgements(connection: sa.Connection, now: int, destinat
     destination was or will be notified of. `destinations`: track acknowledgements."""
     if not destinations:
         return
+    is_of_destinations = outbox.c.event == IncidentEvent.ACKNOWLEDGED, outbox.c.destination.in_(destinations)
+    has_notified, has_unhandled = _build_message_has_notified_and_unhandled_incident_filters()
+    _drop_waiting_notifications(connection, now, *is_of_destinations, has_unhandled, detail=UNACKNOWLEDGED_MESSAGE_TEXT)
+    _drop_waiting_notifications(connection, now, *is_of_destinations, ~has_notified)
+
+
+def enqueue_acknowledgements_again(connection: sa.Connection, now: int, destinations: Collection[str]) -> None:
+    """Those that were dropped because of an open incident that no one was handling, and that is over since, or held
+    back. Not if the incident itself was sent again since: its alert is a new one. `destinations`: track
+    acknowledgements."""
+    if not destinations:
+        return
+    acknowledged = sa.select(incidents.c.id).where(
+        incidents.c.acknowledged_at.is_not(None), incidents.c.resolved_at.is_(None)
+    )
+    later = outbox.alias()
+    is_sent_again = sa.exists().where(
+        later.c.incident == outbox.c.incident, later.c.destination == outbox.c.destination,
+        later.c.seq > outbox.c.seq, later.c.event == IncidentEvent.OPENED,
+    )  # fmt: skip
+    has_notified, has_unhandled = _build_message_has_notified_and_unhandled_incident_filters()
+    key = outbox.c.incident, outbox.c.destination, outbox.c.seq
+    query = sa.select(*key).where(
+        outbox.c.incident.in_(acknowledged), outbox.c.destination.in_(destinations),
+        outbox.c.event == IncidentEvent.ACKNOWLEDGED, outbox.c.state == DeliveryState.MERGED,
+        outbox.c.detail == UNACKNOWLEDGED_MESSAGE_TEXT, ~is_sent_again, has_notified, ~has_unhandled,
+    )  # fmt: skip
+    if rows := list(map(tuple, connection.execute(query.with_for_update(skip_locked=True)))):
+        update = sa.update(outbox).where(sa.tuple_(*key).in_(rows))
+        values = {"created_at": now, "due_at": now, "attempts": 0, "refused_since": None, "finished_at": None}
+        connection.execute(update.values(state=DeliveryState.WAITING, detail="", **values))
+
+
+def _build_message_has_notified_and_unhandled_incident_filters() -> tuple[
+    sa.ColumnElement[bool], sa.ColumnElement[bool]
+]:
+    """Rows about a message with an open incident that the destination was or will be notified of, and with one that no
+    one has acknowledged."""
     sibling = outbox.alias()
     is_open_in_message = (
         sibling.c.lead_incident == outbox.c.lead_incident, sibling.c.destination == outbox.c.destination,
@@ -43,11 +83,8 @@ def drop_outdated_acknowledgements(connection: sa.Connection, now: int, destinat
         incidents.c.id == sibling.c.incident, incidents.c.resolved_at.is_(None),
     )  # fmt: skip
     is_sent = sibling.c.state.in_((*SENT_DELIVERY_STATES, DeliveryState.WAITING))
-    needs_acknowledgement = sa.exists().where(*is_open_in_message, is_sent) & ~sa.exists().where(
-        *is_open_in_message, incidents.c.acknowledged_at.is_(None)
-    )
-    is_of_destinations = outbox.c.event == IncidentEvent.ACKNOWLEDGED, outbox.c.destination.in_(destinations)
-    _drop_waiting_notifications(connection, now, *is_of_destinations, ~needs_acknowledgement)
+    has_notified = sa.exists().where(*is_open_in_message, is_sent)
+    return has_notified, sa.exists().where(*is_open_in_message, incidents.c.acknowledged_at.is_(None))
 
 
 def drop_holds_of_merged_messages(connection: sa.Connection, now: int) -> None:

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from watchdog.domain.formatting import format_count_with_noun, format_duration, format_utc_timestamp
 from watchdog.domain.model import DeliveryState, HealthState, IncidentEvent
-from watchdog.domain.notification import MESSAGE_EDIT_EVENTS, UNEDITABLE_MESSAGE_TEXT
+from watchdog.domain.notification import MESSAGE_EDIT_EVENTS, UNACKNOWLEDGED_MESSAGE_TEXT, UNEDITABLE_MESSAGE_TEXT
 from watchdog.store.read.status import DeliveryRecord
 from watchdog.web.times import render_time_of_day
 
@@ -37,6 +37,8 @@ _STATE_AND_GLYPH_BY_DELIVERY_STATE = {
 }
 """State (for its colour) and glyph."""
 MUTED_DELIVERY_TEXT = "held back because of another probe"
+_NOT_SENT_TEXTS = (UNEDITABLE_MESSAGE_TEXT, UNACKNOWLEDGED_MESSAGE_TEXT)
+"""Details of notifications that only edit a message, and were dropped."""
 _GIVEN_UP_STATES = (DeliveryState.UNDELIVERED, DeliveryState.UNCONFIRMED)
 
 
@@ -72,7 +74,7 @@ def build_delivery_page_row(delivery: DeliveryRecord, destination_addresses: Map
 
 
 def _get_delivery_label(delivery: DeliveryRecord) -> str:
-    if delivery.state is DeliveryState.MERGED and delivery.detail == UNEDITABLE_MESSAGE_TEXT:
+    if delivery.state is DeliveryState.MERGED and delivery.detail in _NOT_SENT_TEXTS:
         return NOT_SENT_LABEL
     return NOT_SENT_YET_LABEL if _is_undecided_edit(delivery) else DELIVERY_STATE_LABELS[delivery.state]
 
@@ -114,7 +116,7 @@ def _explain_merged_delivery(delivery: DeliveryRecord) -> str:
     if delivery.event is IncidentEvent.REMINDER:
         return "not needed any more"
     if delivery.event in MESSAGE_EDIT_EVENTS:
-        return delivery.detail if delivery.detail == UNEDITABLE_MESSAGE_TEXT else "no message of its own"
+        return delivery.detail if delivery.detail in _NOT_SENT_TEXTS else "no message of its own"
     is_opened = delivery.event is IncidentEvent.OPENED
     return "sent as one message with a later event" if is_opened else "reported in another message"
 
