@@ -63,3 +63,10 @@ def test_a_pending_finding_states_how_many_bad_results_open_an_incident() -> Non
         finding._replace(rule="task", subject="reindex").describe().startswith("task reindex: 2 of the 3 bad results")
     )
     assert finding._replace(rule="no_verdict").describe().startswith("no_verdict: 2 of the 3")
+
+
+def test_a_pending_finding_that_maintenance_holds_back_does_not_state_more_than_all() -> None:
+    finding = PendingFinding("availability", "", "http.503", 7, 3, since=5)
+    assert finding.describe() == "7 bad results in a row; outside maintenance, 3 open an incident"
+    at_once = finding._replace(rule="task", subject="reindex", bad_count=1, failure_threshold=1)
+    assert at_once.describe() == "task reindex: 1 bad result; outside maintenance, 1 opens an incident"

@@ -272,14 +272,18 @@ class PendingFinding(NamedTuple):
     bad_count: int
     """Bad results in a row."""
     failure_threshold: int
-    """With this many, an incident opens."""
+    """With this many, an incident opens, unless the probe is in maintenance."""
     since: int
     """The first bad slot."""
 
     def describe(self) -> str:
         """ "2 of the 3 bad results in a row that open an incident", after the rule and the subject, except for
-        availability."""
+        availability. During maintenance, there may be more of them."""
         about = "" if self.rule == "availability" else f"{self.rule} {self.subject}".strip() + ": "
+        if self.bad_count >= self.failure_threshold:
+            results = "1 bad result" if self.bad_count == 1 else f"{self.bad_count} bad results in a row"
+            verb = "opens" if self.failure_threshold == 1 else "open"
+            return f"{about}{results}; outside maintenance, {self.failure_threshold} {verb} an incident"
         return f"{about}{self.bad_count} of the {self.failure_threshold} bad results in a row that open an incident"
 
 

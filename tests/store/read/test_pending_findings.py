@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.acts import ANA
 from tests.support.html_checks import visible_text
 from tests.support.store import INTERVAL_MS, START_AT, StoreHarness, make_registered_probe, make_result, make_results
 from tests.support.web import create_test_app, request_page
+from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.model import HealthState, PendingFinding
+from watchdog.domain.routing import ProbeMatcher
+from watchdog.service.acts import MaintenanceRequest, begin_maintenance
 from watchdog.store.read.status import ProbeStatus, list_probe_statuses
 from watchdog.web.pages.probe import build_probe_banners
 
@@ -61,6 +65,18 @@ def test_a_pending_finding_states_how_many_results_open_an_incident(database_url
     assert sentence in text
     assert sentence in row
     assert [(finding["bad_count"], finding["failure_threshold"]) for finding in body["pending_findings"]] == [(3, 20)]
+
+
+def test_during_maintenance_more_results_may_be_bad_than_open_an_incident(database_url: str) -> None:
+    with StoreHarness(database_url, [make_registered_probe(failure_threshold=2)]) as store:
+        request = MaintenanceRequest(ProbeMatcher(probe="api"), START_AT + HOUR_MS)
+        begin_maintenance(store.database, request, ANA, START_AT)
+        store.record_each(*make_results(store.database_id("api"), "pffff"))
+        text = visible_text(request_page(create_test_app(store.database), "/probes/api").text)
+        row = visible_text(request_page(create_test_app(store.database), "/probes").text)
+    sentence = "No incident yet: 4 bad results in a row; outside maintenance, 2 open an incident"
+    assert sentence in text
+    assert sentence in row
 
 
 def test_an_open_incident_takes_the_place_of_what_else_is_pending(database_url: str) -> None:
