@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+import sqlalchemy as sa
 
 from tests.store.write.test_silences import SLOT, make_harness, make_probe, record
 from tests.support.acts import ANA, send_due, silence
 from tests.support.comparisons import record_comparisons
-from tests.support.store import INTERVAL_MS, StoreHarness
+from tests.support.store import INTERVAL_MS, START_AT, StoreHarness, make_registered_probe
 from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.routing import ProbeMatcher
 from watchdog.domain.selection import SelectedCounts
-from watchdog.service.acts import MaintenanceRequest, begin_maintenance, end_silence
+from watchdog.service.acts import MaintenanceRequest, begin_maintenance, end_silence, pause_probe
 from watchdog.store.database import Database
+from watchdog.store.flapping_tables import flapping_alerts, flapping_incidents
+from watchdog.store.muting_tables import muted_incidents
 from watchdog.store.read.acts import list_silences_in_effect, load_silences_by_probe
 from watchdog.store.read.selections import (
     count_incidents_sent_at_end_of_silence,
@@ -20,6 +25,7 @@ from watchdog.store.read.selections import (
     load_active_probe_infos,
     load_selected_counts_of_silences,
 )
+from watchdog.store.tables import incidents, outbox
 
 
 def load_counts(harness: StoreHarness) -> dict[str, SelectedCounts]:
@@ -28,9 +34,14 @@ def load_counts(harness: StoreHarness) -> dict[str, SelectedCounts]:
         return load_selected_counts_of_silences(connection, in_effect, load_active_probe_infos(connection))
 
 
-def count_sent(harness: StoreHarness, id: str) -> int:
+def count_sent(harness: StoreHarness, id: str, now: int = SLOT + INTERVAL_MS) -> int:
     with harness.database.open_read_transaction() as connection:
-        return count_incidents_sent_at_end_of_silence(connection, id)
+        return count_incidents_sent_at_end_of_silence(connection, id, now)
+
+
+def insert(database: Database, table: sa.Table, **values: Any) -> None:
+    with database.open_write_transaction() as connection:
+        connection.execute(sa.insert(table).values(**values))
 
 
 def test_each_silence_in_effect_has_its_counts(database: Database) -> None:
@@ -84,6 +95,48 @@ def test_an_incident_is_sent_at_the_end_of_the_last_silence_that_holds_it_back(d
     assert send_due(harness, SLOT + INTERVAL_MS + 4) == [("api", "oncall/slack", "opened")], "as was counted"
 
 
+def test_an_incident_that_was_sent_between_two_silences_is_not_sent_again(database: Database) -> None:
+    harness = make_harness(database)
+    first = silence(harness, SLOT - 1, group="Core")
+    record(harness, "fail", SLOT)
+    assert send_due(harness, SLOT) == []
+    end_silence(database, first, ANA, SLOT + 1)
+    assert send_due(harness, SLOT + 1) == [("api", "oncall/slack", "opened")]
+    second = silence(harness, SLOT + 2, group="Core")
+    assert count_sent(harness, second) == 0, "people know of it"
+    record(harness, "fail", SLOT + INTERVAL_MS, reason="canary.lost")
+    assert count_sent(harness, second) == 1, "but not of its new cause"
+
+
+def test_an_incident_that_is_also_held_back_by_something_else_is_not_sent(database: Database) -> None:
+    harness = make_harness(database)
+    id = silence(harness, SLOT - 1, group="Core")
+    record(harness, "fail", SLOT)
+    assert send_due(harness, SLOT) == []
+    assert count_sent(harness, id) == 1
+    incident = harness.select_row(incidents)["id"]
+    muting = {"since": SLOT, "reason": "muted", "muting_probe_id": "db", "muting_incident": "x", "is_announced": True}
+    insert(database, muted_incidents, incident=incident, state="muted", **muting)
+    assert count_sent(harness, id) == 0
+
+
+def test_of_an_alert_that_flaps_only_the_notice_is_sent(database: Database) -> None:
+    harness = make_harness(database)
+    record(harness, "fail", SLOT)
+    id = silence(harness, SLOT + 1, group="Core")
+    incident = harness.select_row(incidents)["id"]
+    times = dict.fromkeys(("began_at", "first_opened_at", "changed_at", "decide_at"), SLOT)
+    alert = {"probe": harness.database_ids[0], "rule": "availability", "subject": "", "incident_count": 5}
+    insert(database, flapping_alerts, id=incident, end_reason="", **alert, **times)
+    insert(database, flapping_incidents, incident=incident, flapping=incident)
+    assert count_sent(harness, id) == 1, "no one has the notice"
+    notice = {"event": "opened", "state": "sent", "attempts": 1, "detail": "", "created_at": SLOT, "due_at": SLOT}
+    insert(database, incidents, **{**harness.select_row(incidents), "id": "first", "resolved_at": SLOT})
+    insert(database, outbox, incident="first", destination="oncall/slack", seq=0, lead_incident="first", **notice)
+    insert(database, flapping_incidents, incident="first", flapping=incident)
+    assert count_sent(harness, id) == 0
+
+
 def test_probes_with_problems_in_maintenance_are_counted(database: Database) -> None:
     harness = make_harness(database, "api", "web", "tools")
     record(harness, "fail", SLOT, "tools")
@@ -98,3 +151,25 @@ def test_probes_with_problems_in_maintenance_are_counted(database: Database) -> 
     record(harness, "fail", SLOT + INTERVAL_MS, "api")
     record(harness, "pass", SLOT + INTERVAL_MS, "web")
     assert (count(SLOT + INTERVAL_MS), count(SLOT + HOUR_MS)) == (1, 0)
+
+
+def test_only_probes_that_open_an_incident_with_their_next_bad_result_are_counted(database: Database) -> None:
+    ids = ("api", "paused", "also", "once")
+    harness = StoreHarness(database, [make_registered_probe(id, failure_threshold=3) for id in ids]).without_downtime()
+    everything = MaintenanceRequest(ProbeMatcher(kind="http"), SLOT + HOUR_MS)
+    id = begin_maintenance(database, everything, ANA, START_AT + 1).window.id
+    for number, failing in enumerate((ids, ids[:3]), 1):
+        record(harness, "fail", START_AT + number * INTERVAL_MS, *failing)
+        record(harness, "pass", START_AT + number * INTERVAL_MS, *sorted({*ids} - {*failing}))
+    now = START_AT + 2 * INTERVAL_MS
+    record(harness, "fail", now + INTERVAL_MS, "once")
+
+    def count() -> int:
+        with database.open_read_transaction() as connection:
+            return count_probes_with_problems_in_maintenance(connection, id, now + 2)
+
+    assert count() == 3, "once has 1 of the 3 bad results"
+    pause_probe(database, "paused", None, ANA, "", now=now)
+    assert count() == 2
+    begin_maintenance(database, MaintenanceRequest(ProbeMatcher(probe="also"), SLOT + HOUR_MS), ANA, now - 1)
+    assert count() == 1, "the other window goes on"

@@ -95,7 +95,8 @@ def add_silence_forms(router: APIRouter, context: OperatorRouteContext) -> None:
     async def unsilence(request: Request, silence_id: str) -> Response:
         form, actor = await read_act_form(request, context)
         if not is_confirmed(form):
-            count = await context.run_query(lambda c: count_incidents_sent_at_end_of_silence(c, silence_id))
+            now = context.clock()
+            count = await context.run_query(lambda c: count_incidents_sent_at_end_of_silence(c, silence_id, now))
             if count:
                 return await ask_for_confirmation(context, request, form, confirm_end_of_silence(silence_id, count))
         await context.run_act(lambda db, now: end_silence(db, silence_id, actor, now))
