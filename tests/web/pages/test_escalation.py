@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -16,6 +17,7 @@ from watchdog.domain.formatting import HOUR_MS, MINUTE_MS, format_iso8601
 from watchdog.domain.routing import NotificationRoute, NotificationRoutingTable
 from watchdog.service.acts import acknowledge_incident, pause_probe, remove_acknowledgement
 from watchdog.store.database import Database
+from watchdog.store.read.escalations import load_incident_escalations
 from watchdog.store.read.incident_details import load_incident_details
 from watchdog.store.tables import incidents
 from watchdog.store.write.follow_ups import enqueue_due_reminders_and_escalations
@@ -36,9 +38,9 @@ ROUTES = NotificationRoutingTable(
 DUE_AT = {PAGER: SLOT + AFTER_MS, CHIEF: SLOT + HOUR_MS}
 
 
-def open_incident(database: Database) -> StoreHarness:
+def open_incident(database: Database, routes: NotificationRoutingTable = ROUTES) -> StoreHarness:
     probe = make_registered_probe(failure_threshold=1, success_threshold=1)
-    harness = StoreHarness(database, [probe], routes=ROUTES).without_downtime()
+    harness = StoreHarness(database, [probe], routes=routes).without_downtime()
     harness.record_results(make_result(harness.database_ids[0], SLOT, "fail"), now=SLOT)
     send_due(harness, SLOT)
     return harness
@@ -74,6 +76,26 @@ def test_a_step_is_due_then_sent_and_another_is_not_needed(database: Database) -
     harness.record_results(make_result(harness.database_ids[0], end), now=end)
     over = "not escalated: the incident is over"
     assert read_outcomes(harness, end) == {**after, CHIEF: over, SLACK: over}
+
+
+@pytest.mark.parametrize("is_acknowledged", [False, True])
+def test_of_two_routes_with_equal_steps_the_one_that_escalated_states_it(
+    database: Database, is_acknowledged: bool
+) -> None:
+    unhandled = EscalationStep(AFTER_MS, ("pager",), unless_acknowledged=True)
+    routes = (
+        NotificationRoute(("oncall",), escalation_steps=(unhandled,), continue_matching=True),
+        NotificationRoute(("oncall",), escalation_steps=(EscalationStep(AFTER_MS, ("pager",)),)),
+    )
+    harness = open_incident(database, replace(ROUTES, routes=routes))
+    if is_acknowledged:
+        acknowledge(harness)
+    enqueue_due_reminders_and_escalations(database, DUE_AT[PAGER])
+    with database.open_read_transaction() as connection:
+        escalations = load_incident_escalations(connection, find_incident(harness), DUE_AT[PAGER])
+    escalated = [(each.escalation.route_number, each.escalated_at) for each in escalations]
+    by_route = {1: None, 2: None} | {2 if is_acknowledged else 1: DUE_AT[PAGER]}
+    assert dict(escalated) == by_route
 
 
 def acknowledge(harness: StoreHarness) -> None:
