@@ -246,6 +246,23 @@ def test_probe_yaml_is_as_written_with_defaults_and_without_secrets() -> None:
 # --- several files
 
 
+def test_only_a_run_that_may_change_its_target_has_an_effect() -> None:
+    """A kind that states nothing about it, such as one of your own, has none."""
+    loaded_config = config("""
+        probes:
+          - {name: get, http: "https://a.example/"}
+          - {name: post, http: {url: "https://a.example/", method: POST}}
+          - {name: mcp, mcp: "https://a.example/mcp"}
+          - {name: tool, mcp: {url: "https://a.example/mcp", call: send_report}}
+          - {name: queue, queue: {bullmq: {redis: "redis://a.example", queue: mail}}}
+          - {name: jobs, jobs: {bullmq: {redis: "redis://a.example", queue: mail}}}
+          - {name: canary, canary: {bullmq: {redis: "redis://a.example", queue: mail}}}
+          - {name: heartbeat, heartbeat: {token: t0ken-of-the-nightly-backup, every: 1h}}
+    """)
+    ids = [probe.id for probe in loaded_config.probes if loaded_config.has_run_effect(probe.id)]
+    assert ids == ["post", "tool", "canary"]
+
+
 def write(folder: Path, **files: str) -> Path:
     for name, text in files.items():
         (folder / f"{name}.yaml").write_text(text)

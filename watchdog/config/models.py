@@ -299,7 +299,7 @@ class Config(ConfigModel):
 
     def has_run_effect(self, probe_id: str) -> bool:
         """Whether a run of the probe may change something at its target."""
-        return any(probe.id == probe_id and not probe.may_run_without_store for probe in self.probes)
+        return any(probe.id == probe_id and probe.may_change_target for probe in self.probes)
 
     def build_notifiers_by_destination(self) -> dict[str, Notifier]:
         """Every notifier, by destination: "oncall/slack"."""

@@ -315,6 +315,12 @@ class Probe(ProbeDefaults):
         """The target in a form that is safe to show: without credentials and query."""
 
     @property
+    def may_change_target(self) -> bool:
+        """Whether a run may change something at its target, such as a POST request. Then people are asked before they
+        start one."""
+        return False
+
+    @property
     def may_run_without_store(self) -> bool:
         """Whether a run can take place while Watchdog's own database is away: it changes nothing, so that it may take
         place twice, and needs nothing from that database but what the probe remembered before."""

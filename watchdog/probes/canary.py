@@ -138,6 +138,10 @@ class CanaryProbe(ProbeUsingQueueDriver):
         return self.canary.queue_driver
 
     @property
+    def may_change_target(self) -> bool:
+        return True
+
+    @property
     def run_time_limit_ms(self) -> int:
         """Never more than `every`, so that runs do not overlap. Every step of a run has a limit of its own that ends it
         before: a run that is cut off could not remember its sentinel."""
@@ -392,8 +396,5 @@ class _CanaryRunner:
             record = sent._replace(job_id=tracker.job_id, picked_up_at=tracker.picked_up_at)
             outstanding = outstanding._replace(records=(*outstanding.records, record))
         stored = outstanding.to_json()
-        return (
-            {}
-            if stored == self.context.probe_state.get(OUTSTANDING_CANARY_JOBS_STATE_KEY)
-            else {OUTSTANDING_CANARY_JOBS_STATE_KEY: stored}
-        )
+        is_unchanged = stored == self.context.probe_state.get(OUTSTANDING_CANARY_JOBS_STATE_KEY)
+        return {} if is_unchanged else {OUTSTANDING_CANARY_JOBS_STATE_KEY: stored}

@@ -81,8 +81,12 @@ class HttpProbe(Probe):
         return self.http.target
 
     @property
+    def may_change_target(self) -> bool:
+        return self.http.method not in ("GET", "HEAD")
+
+    @property
     def may_run_without_store(self) -> bool:
-        return self.http.method in ("GET", "HEAD")
+        return not self.may_change_target
 
     @property
     def network_endpoint(self) -> str:

@@ -97,8 +97,12 @@ class McpProbe(Probe):
         return self.mcp.target
 
     @property
+    def may_change_target(self) -> bool:
+        return self.mcp.call is not None and self.mcp.call != "off"
+
+    @property
     def may_run_without_store(self) -> bool:
-        return self.mcp.call is None or self.mcp.call == "off"
+        return not self.may_change_target
 
     @property
     def network_endpoint(self) -> str:
