@@ -24,6 +24,7 @@ http:
   json: {command: stop, password: "pw\\"1"}
 remediation: {on: timeout, http: {url: https://r.test/, headers: {X-Token: r3medy-0123}}}
 """
+SERVER_CHANGED = "an address beside this secret, or how its server is verified, has changed: enter the secret again"
 
 
 @pytest.mark.parametrize(
@@ -81,9 +82,7 @@ def test_secrets_are_not_sent_to_another_address() -> None:
     masked = mask_probe_text(STORED)
     moved = masked.replace("https://r.test/", "https://evil.test/")
     _, problems = restore_masked_secrets(moved, STORED)
-    assert [str(problem) for problem in problems] == [
-        "remediation.http.headers.X-Token: an address beside this secret has changed: enter the secret again"
-    ]
+    assert [str(problem) for problem in problems] == [f"remediation.http.headers.X-Token: {SERVER_CHANGED}"]
     _, problems = restore_masked_secrets(masked.replace("a.test", "evil.test"), STORED)
     assert {problem.path.partition(".")[0] for problem in problems} == {"http"}
     assert len(problems) == 3
@@ -267,10 +266,30 @@ def test_a_secret_is_not_restored_beside_another_address(changes: dict[str, str]
     text = re.sub("|".join(map(re.escape, changes)), lambda match: changes[match[0]], masked)
     restored, problems = restore_masked_secrets(text, ADDRESSED)
     assert "s3cret-value-1" not in restored
-    assert [problem.message for problem in problems] == [
-        "an address beside this secret has changed: enter the secret again"
-    ]
+    assert [problem.message for problem in problems] == [SERVER_CHANGED]
     assert restore_masked_secrets(masked, ADDRESSED)[1] == []
+
+
+SHARED = "http:\n  url: https://shared.test/\n  headers: {Authorization: Bearer s3cret-value-1}\n"
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        "}\n  tls: {server_name: evil.test}\n",
+        "}\n  tls: {verify: false}\n",
+        "}\n  tls: {allow_legacy: true}\n",
+        ", Host: evil.test}\n",
+        ", hOsT: evil.test}\n",
+    ],
+)
+def test_a_secret_is_not_sent_to_another_site_at_the_same_address(added: str) -> None:
+    """A server for many sites gives it to the one that `Host` or the server name states."""
+    restored, problems = restore_masked_secrets(mask_probe_text(SHARED).replace("}\n", added), SHARED)
+    assert "s3cret" not in restored
+    assert [problem.message for problem in problems] == [SERVER_CHANGED]
+    unchanged = SHARED.replace("}\n", added)
+    assert restore_masked_secrets(mask_probe_text(unchanged), unchanged) == (unchanged, [])
 
 
 def test_two_fields_with_one_path_are_both_masked() -> None:

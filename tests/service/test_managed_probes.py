@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.support.fakes import FakeHttpReceiver
 from tests.support.managed_files import ENV, MANAGED_TEXT, ManagedFileHarness
 from watchdog.config.load import load_config
+from watchdog.domain.acts import Actor, OperatorInterfaceKind
 from watchdog.net import NetworkAccess
 from watchdog.service import managed_probes
 from watchdog.service.managed_edits import (
@@ -20,6 +22,8 @@ from watchdog.service.managed_edits import (
     ProbeEdit,
     SavedProbeEdit,
 )
+
+ACTOR = Actor("ana", OperatorInterfaceKind.PAGE)
 
 
 @pytest.fixture
@@ -245,18 +249,20 @@ def test_warnings_about_the_probe_alone(harness: ManagedFileHarness) -> None:
 
 
 async def test_a_probe_is_tried_and_nothing_is_stored(harness: ManagedFileHarness) -> None:
-    with FakeHttpReceiver() as server:
+    with FakeHttpReceiver() as server, capture_logs() as entries:
         async with NetworkAccess() as network:
             text = f"name: A\nhttp: {{url: '{server.url}', method: POST, headers: {{X: '${{API_TOKEN}}'}}}}"
-            run = await harness.create_editor(network).try_once(ProbeEdit(text))
+            run = await harness.create_editor(network).try_once(ProbeEdit(text), ACTOR)
     assert (run.outcome, run.probe.name) == ("pass", "A")
     assert server.received[0].headers["x"] == ENV["API_TOKEN"]
     assert harness.file.read_text() == MANAGED_TEXT
+    (entry,) = [entry for entry in entries if entry["event"] == "probe_tried"]
+    assert (entry["probe"], entry["by"], entry["interface"]) == ("a", "ana", "page")
 
 
 async def test_a_try_respects_the_network_filter(harness: ManagedFileHarness) -> None:
     async with NetworkAccess() as network:
-        run = await harness.create_editor(network).try_once(ProbeEdit("name: A\nhttp: http://169.254.169.254/"))
+        run = await harness.create_editor(network).try_once(ProbeEdit("name: A\nhttp: http://169.254.169.254/"), ACTOR)
     assert run.outcome != "pass"
     assert "blocked" in run.reason or "blocked" in run.message
 
@@ -270,7 +276,7 @@ async def test_what_cannot_be_tried(harness: ManagedFileHarness) -> None:
         (ProbeEdit("name: A\nhttp: x"), "expected a URL"),
     ):
         with pytest.raises(ManagedProbeRefusedError, match=message):
-            await editor.try_once(edit)
+            await editor.try_once(edit, ACTOR)
 
 
 async def test_tries_are_limited(harness: ManagedFileHarness, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,14 +288,14 @@ async def test_tries_are_limited(harness: ManagedFileHarness, monkeypatch: pytes
 
     monkeypatch.setattr(managed_probes, "run_probe_on_demand_without_recording", run)
     editor, edit = harness.create_editor(), ProbeEdit("name: A\nhttp: http://a.test")
-    tries = [asyncio.create_task(editor.try_once(edit)) for _ in range(managed_probes.MAX_CONCURRENT_TRIES)]
+    tries = [asyncio.create_task(editor.try_once(edit, ACTOR)) for _ in range(managed_probes.MAX_CONCURRENT_TRIES)]
     for _ in tries:
         await running.acquire()
     with pytest.raises(ManagedProbeRefusedError, match="other probes are being tried"):
-        await editor.try_once(edit)
+        await editor.try_once(edit, ACTOR)
     release.set()
     await asyncio.gather(*tries)
     monkeypatch.setattr(managed_probes, "TRY_TIMEOUT_S", 0)
     release.clear()
     with pytest.raises(ManagedProbeRefusedError, match="did not end within 0 s"):
-        await editor.try_once(edit)
+        await editor.try_once(edit, ACTOR)

@@ -18,13 +18,15 @@ from watchdog.config.references import (
 from watchdog.config.secrets import mask_yaml_tree
 from watchdog.config.sources import has_no_yaml_content
 from watchdog.config.yaml_tree import YamlNode, compose_yaml_node
-from watchdog.domain.model import Json
+from watchdog.domain.model import Json, JsonScalar
 from watchdog.net.redact import MASK_PLACEHOLDER, SecretMask
 
 MAX_PROBE_YAML_CHARS = 65_536
 _FIELDS_WITH_FREE_KEYS = frozenset({"json", "payload", "arguments", "args", "headers", "watch", "tasks"})
 """Below these, keys are not Watchdog's: `json: {command: stop}` starts no command."""
 _FILE_PARAMETER_PATTERN = re.compile(r"\w*file|ssl_?\w*(cert|key|ca|crl)\w*", re.IGNORECASE)
+_FIELDS_THAT_CHOOSE_THE_SERVER = frozenset({"host", "server_name", "verify", "allow_legacy"})
+"""Beside the URL: a header or a TLS option decides which server, of many at one address, gets what is sent."""
 _EDIT_BY_HAND = "edit the managed file by hand"
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t"}
 
@@ -109,7 +111,7 @@ def mask_probe_text(text: str) -> str:
 
 def restore_masked_secrets(text: str, stored: str) -> tuple[str, list[ProbeTextProblem]]:
     """The text with the secrets of the stored one in place of `•••`. A section with another address does not get them:
-    they would be sent there."""
+    they would be sent there. Nor does one whose server is chosen or verified in another way."""
     node, _ = parse_probe_text_into_yaml_node(text)
     if node is None or MASK_PLACEHOLDER not in text:
         return text, []
@@ -127,8 +129,12 @@ def restore_masked_secrets(text: str, stored: str) -> tuple[str, list[ProbeTextP
         if secret is None or span is None or secret.masked != each.raw_value:
             message = f"{MASK_PLACEHOLDER} stands for a secret that is not stored here: enter it"
             problems.append(ProbeTextProblem(each.path, message))
-        elif _map_section_urls_by_field_path(node, each.path) != _map_section_urls_by_field_path(before, each.path):
-            message = "an address beside this secret has changed: enter the secret again"
+        elif _map_section_addresses_by_field_path(node, each.path) != _map_section_addresses_by_field_path(
+            before, each.path
+        ):
+            message = (
+                "an address beside this secret, or how its server is verified, has changed: enter the secret again"
+            )
             problems.append(ProbeTextProblem(each.path, message))
         else:
             restored.append((*span, _quote_unmasked_secret_for_yaml(secret, stored)))
@@ -144,12 +150,18 @@ def _quote_unmasked_secret_for_yaml(secret: _SecretScalar, stored: str) -> str:
     return written if is_portable else double_quote_yaml_scalar(secret.value)
 
 
-def _map_section_urls_by_field_path(node: YamlNode | None, path: str) -> dict[str, str]:
-    """All URLs in the section that a field is in, by field, and all texts with variables, which may be one."""
+def _map_section_addresses_by_field_path(node: YamlNode | None, path: str) -> dict[str, JsonScalar]:
+    """Of the section that a field is in, by field: all URLs, all texts with variables, which may be one, and all that
+    chooses the server otherwise."""
     section = None if node is None else node.mapping_entries.get(path.partition(".")[0])
     scalars = () if section is None else section.walk()
-    texts = {each.path: each.raw_value for each in scalars if isinstance(each.raw_value, str)}
-    return {field: text for field, text in texts.items() if "://" in text or "${" in text}
+    return {each.path: each.raw_value for each in scalars if _may_choose_server(each)}
+
+
+def _may_choose_server(node: YamlNode) -> bool:
+    if node.path.rpartition(".")[2].lower() in _FIELDS_THAT_CHOOSE_THE_SERVER:
+        return True
+    return isinstance(node.raw_value, str) and ("://" in node.raw_value or "${" in node.raw_value)
 
 
 def _list_secret_scalars_with_field_paths(text: str) -> list[tuple[str, _SecretScalar]]:

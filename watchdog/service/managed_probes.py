@@ -149,8 +149,9 @@ class ManagedProbeEditor:
                 ) from None
         return checked
 
-    async def try_once(self, edit: ProbeEdit) -> OnDemandRun:
-        """Run a probe as it is entered, without storing anything."""
+    async def try_once(self, edit: ProbeEdit, actor: Actor) -> OnDemandRun:
+        """Run a probe as it is entered, without storing anything. The log of the process states who did it: the probe
+        may send a stored secret."""
         checked = await self.check(edit)
         probe = checked.probe
         if probe is None or probe.passive_source:
@@ -160,6 +161,14 @@ class ManagedProbeEditor:
         if self._tries.locked():
             message = "other probes are being tried: try again in a few seconds"
             raise ManagedProbeRefusedError(ManagedProbeRefusalReason.BUSY, message)
+        log.info(
+            "probe_tried",
+            probe=probe.id,
+            target=probe.target,
+            **({"copy_of": edit.copy_of} if edit.copy_of else {}),
+            by=actor.name,
+            interface=actor.interface.value,
+        )
         async with self._tries, EventLoopLagMonitor() as lag:
             runner = RetryingProbeRunner(self._network, checked.loaded_config.mask, self._clock, lag)
             try:

@@ -176,7 +176,8 @@ def test_a_secret_is_not_sent_to_another_address(app: FastAPI) -> None:
         page = browser.press(browser.get(SHOP), action, SHOP, http__url="http://evil.test/")
         assert page.status_code == 422
         assert list_problems(page.text, "yaml") == [
-            "http.headers.Authorization: an address beside this secret has changed: enter the secret again"
+            "http.headers.Authorization: an address beside this secret, or how its server is verified, has changed: "
+            "enter the secret again"
         ]
 
 

@@ -140,7 +140,7 @@ class ProbeFormResponder:
                 saved = await save_and_record_probe_edit(editor, edit, self.context.run_act, actor)
                 return await self._show_saved(request, saved)
             if fields.get("action") == "try":
-                return await self.render(request, form, run=await editor.try_once(edit))
+                return await self.render(request, form, run=await editor.try_once(edit, actor))
             checked = await editor.check(edit)
             return await self.render(request, form, is_checked=True, diff=checked.diff, warnings=checked.warnings)
         except ManagedProbeRefusedError as e:

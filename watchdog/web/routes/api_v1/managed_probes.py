@@ -204,11 +204,12 @@ def add_probe_creation_and_try_routes(
         example=TRIED_PROBE_EXAMPLE,
     )
     async def try_probe(
-        body: Annotated[TriedProbeBody, Body()], _: Annotated[NoQueryParameters, Query()]
+        request: Request, body: Annotated[TriedProbeBody, Body()], _: Annotated[NoQueryParameters, Query()]
     ) -> TriedProbeJson:
         edit, running_editor = ProbeEdit(body.yaml, body.id, copy_of=body.copy_of), require_editor(editor)
         await require_copied_probe(running_editor, edit)
-        return serialize_tried_probe(await running_editor.try_once(edit))
+        actor = get_actor(request, OperatorInterfaceKind.API)
+        return serialize_tried_probe(await running_editor.try_once(edit, actor))
 
 
 def add_probe_change_routes(
