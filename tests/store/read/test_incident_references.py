@@ -17,9 +17,9 @@ THIRD = "00000b" + "1" * 18
 
 @pytest.fixture
 def store(database_url: str) -> Iterator[StoreHarness]:
-    """Api has one open incident, Web two; the third probe has the name of an id's beginning."""
+    """Api has one open incident, Web two; two probes are named like the beginning of an id."""
     rows = FixtureRows()
-    for name, ids in (("Api", [FIRST]), ("Web", [SECOND, THIRD]), ("00000a", [])):
+    for name, ids in (("Api", [FIRST]), ("Web", [SECOND, THIRD]), ("00000a", []), ("fffffe", [])):
         probe = rows.add_probe(name)
         for id in ids:
             rows.add_incident(probe, "availability", f"HTTP 503 {id[-1]}", NOW, subject=id[-1])
@@ -52,13 +52,27 @@ def test_what_a_text_stands_for(store: StoreHarness) -> None:
     several = "several incidents have an id that begins with 00000b; state the id of one of them: "
     assert {
         text: find(store, text)
-        for text in (FIRST, FIRST[:7], SECOND[:7], "00000b", "00000a", "00000", "00000A0", "Api", "web", "Aip", "xyz")
+        for text in (
+            FIRST,
+            FIRST[:7],
+            SECOND[:7],
+            "00000b",
+            "00000a",
+            "fffffe",
+            "00000",
+            "00000A0",
+            "Api",
+            "web",
+            "Aip",
+            "xyz",
+        )
     } == {
         FIRST: FIRST,
         FIRST[:7]: FIRST,
         SECOND[:7]: SECOND,
         "00000b": f"{several}{SECOND}, {THIRD}",
-        "00000a": "probe 00000a",
+        "00000a": f"00000a is a probe, and an incident has an id that begins so; state the id of one of them: {FIRST}",
+        "fffffe": "probe fffffe",
         "00000": "no incident has the id 00000, and no probe has this id or name; did you mean '00000a'?",
         "00000A0": "no incident has the id 00000A0, and no probe has this id or name; did you mean '00000a'?",
         "Api": "probe api",
@@ -70,7 +84,7 @@ def test_what_a_text_stands_for(store: StoreHarness) -> None:
 
 def test_a_probe_stands_for_its_only_open_incident(store: StoreHarness) -> None:
     assert find_to_act_on(store, "Api") == FIRST
-    assert find_to_act_on(store, "00000a") == "00000a has no open incident"
+    assert find_to_act_on(store, "fffffe") == "fffffe has no open incident"
     several = find_to_act_on(store, "web")
     assert several.startswith("Web has 2 open incidents; state the id of one of them: ")
     assert f"{SECOND} (HTTP 503 0)" in several

@@ -25,16 +25,22 @@ _AFTER_LAST_HEX_DIGIT = "g"
 
 def find_incident_or_probe(connection: sa.Connection, text: str) -> str | ProbeInfo:
     """The id of an incident, or a probe that is not retired. `text`: an id, the id or name of a probe, or the beginning
-    of the id of a single incident; they are tried in this order."""
+    of the id of a single incident. A whole id of an incident comes first. A probe whose id or name is also the beginning
+    of an incident's id is refused: whoever names a probe would otherwise choose what others act on."""
     text = replace_unstorable_characters(text)
     if connection.execute(sa.select(incidents.c.id).where(incidents.c.id == text)).first():
         return text
     infos = load_active_probe_infos(connection).values()
     named = sorted((info for info in infos if text in (info.id, info.name)), key=lambda info: info.id != text)
+    beginning = _list_incidents_by_id_prefix(connection, text) if _ID_PREFIX_PATTERN.fullmatch(text) else []
+    if named and beginning:
+        raise _build_ambiguity_refusal(f"{text} is a probe, and an incident has an id that begins so", beginning)
     if named:
         return named[0]
-    if _ID_PREFIX_PATTERN.fullmatch(text) and (incident := _find_incident_by_id_prefix(connection, text)):
-        return incident
+    if len(beginning) > 1:
+        raise _build_ambiguity_refusal(f"several incidents have an id that begins with {text}", beginning)
+    if beginning:
+        return beginning[0]
     hint = format_similar_name_hint(text, (name for info in infos for name in (info.id, info.name)))
     raise OperatorActRefusedError(
         OperatorActRefusalReason.NOT_FOUND,
@@ -58,14 +64,11 @@ def find_incident_to_act_on(connection: sa.Connection, text: str) -> str:
     raise _build_ambiguity_refusal(f"{name} has {len(records)} open incidents", listed)
 
 
-def _find_incident_by_id_prefix(connection: sa.Connection, prefix: str) -> str:
-    """Empty: no id begins so."""
+def _list_incidents_by_id_prefix(connection: sa.Connection, prefix: str) -> list[str]:
+    """Their ids, at most one more than is listed."""
     begins_so = incidents.c.id >= prefix, incidents.c.id < prefix + _AFTER_LAST_HEX_DIGIT
     query = sa.select(incidents.c.id).where(*begins_so).order_by(incidents.c.id).limit(MAX_LISTED_INCIDENTS + 1)
-    ids = list(connection.execute(query).scalars())
-    if len(ids) > 1:
-        raise _build_ambiguity_refusal(f"several incidents have an id that begins with {prefix}", ids)
-    return ids[0] if ids else ""
+    return list(connection.execute(query).scalars())
 
 
 def _build_ambiguity_refusal(problem: str, listed: list[str]) -> OperatorActRefusedError:
