@@ -111,3 +111,13 @@ def test_the_newest_incident_follows_if_none_is_open(harness: StoreHarness) -> N
     assert lines[:2] == ["Api: up", "No incident is open"]
     assert "Api: HTTP 503" in lines
     assert any(line.startswith("Resolved after ") for line in lines)
+
+
+def test_a_comment_adds_no_line_of_its_own(harness: StoreHarness) -> None:
+    record(harness, "pp")
+    comment = "upgrade\n\nAnother incident would notify: no one"
+    assert invoke_command("silence", "--id", "api", "--for", "2h", "--comment", comment).exit_code == 0
+    assert invoke_command("maintenance", "begin", "--id", "api", "--for", "1h", "--comment", comment).exit_code == 0
+    lines = explain()
+    assert [line for line in lines if line.startswith("Another")] == []
+    assert sum("upgrade  Another incident" in line for line in lines) == 2

@@ -140,3 +140,12 @@ def test_what_is_refused(words: list[str], message: str) -> None:
     ran = invoke_command("incidents", *words)
     assert (ran.exit_code, ran.stdout) == (2, "")
     assert ran.stderr.startswith(f"watchdog: {message}")
+
+
+def test_a_comment_adds_no_line_of_its_own(incident: str) -> None:
+    comment = "ok\n  22:10:00  Resolved: recovered"
+    assert invoke_command("ack", incident, "--comment", comment).exit_code == 0
+    for command in ("incidents", "explain"):
+        lines = invoke_command(command, incident).stdout.splitlines()
+        assert [line for line in lines if line.startswith("  22:10:00")] == []
+        assert any("ok   22:10:00  Resolved" in line for line in lines)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption
 from watchdog.cli.completion import IncidentArgument
-from watchdog.cli.output import CliOutputFormat, OutputFormatOption, print_json
+from watchdog.cli.output import CliOutputFormat, OutputFormatOption, print_json, print_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -46,9 +46,10 @@ def explain_incident_command(
     if incident is not None:
         _print_explanation(output, serialize_loaded_incident(incident), _iter_incident_explanation_lines(incident))
     elif probe is not None:
-        parts = [iter_probe_explanation_lines(probe), *map(_iter_incident_explanation_lines, probe.incidents)]
-        lines = "\n\n".join("\n".join(part) for part in parts)
-        _print_explanation(output, serialize_explained_probe(probe), [lines])
+        lines = [*iter_probe_explanation_lines(probe)]
+        for each in probe.incidents:
+            lines += ["", *_iter_incident_explanation_lines(each)]
+        _print_explanation(output, serialize_explained_probe(probe), lines)
 
 
 def _print_explanation(output: CliOutputFormat, body: Mapping[str, Any], lines: Iterable[str]) -> None:
@@ -56,7 +57,7 @@ def _print_explanation(output: CliOutputFormat, body: Mapping[str, Any], lines: 
     if output is CliOutputFormat.JSON:
         print_json(body)
     else:
-        print("\n".join(lines))
+        print_lines(lines)
 
 
 def _iter_incident_explanation_lines(incident: LoadedIncident) -> Iterator[str]:

@@ -15,7 +15,14 @@ from watchdog.cli.common import (
     open_read_connection_or_exit,
 )
 from watchdog.cli.completion import complete_incident_id, complete_probe_name
-from watchdog.cli.output import CliOutputFormat, OutputFormatOption, escape_rich_markup, print_json, print_json_or_table
+from watchdog.cli.output import (
+    CliOutputFormat,
+    OutputFormatOption,
+    escape_rich_markup,
+    print_json,
+    print_json_or_table,
+    print_lines,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -107,7 +114,7 @@ def _print_incident(config: Path, output: CliOutputFormat, incident: str) -> Non
     if output is CliOutputFormat.JSON:
         print_json(serialize_loaded_incident(loaded))
     else:
-        print("\n".join(iter_incident_detail_lines(loaded)))
+        print_lines(iter_incident_detail_lines(loaded))
 
 
 def _list_incident_notes_as_plain_text(record: IncidentRecord, notes: Mapping[str, Sequence[str]]) -> list[str]:

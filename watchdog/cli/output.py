@@ -33,6 +33,15 @@ def print_json(value: Any, *, on_one_line: bool = False) -> None:
     print(json.dumps(value, indent=None if on_one_line else 2, ensure_ascii=False))
 
 
+def print_lines(lines: Iterable[str]) -> None:
+    """Each on one line. Names and comments may hold line breaks: what follows one would look like a line of its own."""
+    print("\n".join(map(_put_on_one_line, lines)))
+
+
+def _put_on_one_line(text: str) -> str:
+    return " ".join(text.splitlines())
+
+
 def print_json_or_table(
     output: CliOutputFormat,
     items: Sequence[ItemT],
@@ -68,7 +77,7 @@ def _print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None
 
     table = Table(*headings, box=None, padding=(0, 2, 0, 0), header_style="bold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(_put_on_one_line, row))
     console = Console(highlight=False, emoji=False)
     if not console.is_terminal:
         console.width = 10_000
