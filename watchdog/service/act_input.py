@@ -35,6 +35,10 @@ ACT_START_FIELD = "start"
 NO_INSTANT_TEXT = "expected a date and a time, such as 2026-12-01T22:00+01:00"
 MISSING_TIMEZONE_TEXT = "add the time zone, such as +01:00, or Z for UTC"
 MS_PER_SECOND = 1_000
+MAX_TIMEZONE_CHARS = 100
+"""More than any name has. ZoneInfo searches a longer one package by package, to any depth."""
+MAX_INSTANT_MS = 8_000 * 365 * DAY_MS
+"""In the year 9964: later instants could not be shown in every time zone."""
 _TIME_OF_DAY_PATTERN = re.compile(r"(\d?\d)(:\d\d(?:Z|[+-]\d\d:\d\d)?)", re.ASCII)
 
 
@@ -131,6 +135,8 @@ def parse_act_instant(text: str, timezone: str, now: int) -> int:
     text = text.strip().removeprefix("until ")
     text = f"{text.removesuffix('UTC').rstrip()}Z" if text.endswith("UTC") else text
     try:
+        if len(timezone) > MAX_TIMEZONE_CHARS:
+            raise ValueError("no time zone has such a long name")
         zone = ZoneInfo(timezone) if timezone else None
         time_of_day = _TIME_OF_DAY_PATTERN.fullmatch(text)
         if time_of_day is None and len(text) <= len("2026-12-01"):
@@ -141,7 +147,10 @@ def parse_act_instant(text: str, timezone: str, now: int) -> int:
             raise OperatorActRefusedError(OperatorActRefusalReason.INVALID, MISSING_TIMEZONE_TEXT, field=ACT_END_FIELD)
         if time_of_day:
             return _find_next_time_of_day(stated.time(), zone_of_text, now)
-        return to_epoch_ms(stated, zone_of_text)
+        at = to_epoch_ms(stated, zone_of_text)
+        if not 0 <= at <= MAX_INSTANT_MS:
+            raise ValueError("it is too long ago, or too far away, to be shown")
+        return at
     except (ValueError, OverflowError, OSError, ZoneInfoNotFoundError):
         raise OperatorActRefusedError(OperatorActRefusalReason.INVALID, NO_INSTANT_TEXT, field=ACT_END_FIELD) from None
 

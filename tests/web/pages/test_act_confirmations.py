@@ -117,7 +117,14 @@ def test_a_harmless_act_takes_place_at_once(
 def test_what_is_not_valid_is_not_asked_about(app: FastAPI, database: Database, cookie: str) -> None:
     for path, fields in (
         ("/silences", {"all": "1", "end": "soon"}),
+        ("/silences", {"all": "1", "end": "2001-01-01 10:00"}),
+        ("/silences", {"all": "1", "end": "9999-12-31T23:59-14:00"}),
+        ("/silences", {"all": "1", "end": "0001-01-01T00:00+14:00"}),
+        ("/silences", {"all": "1", "end": "22:00", "timezone": "a/" * 4_000}),
         ("/silences", {"all": "1", "group": "Core", "end": "1h"}),
+        ("/maintenance", {"all": "1", "end": "2001-01-01 10:00"}),
+        ("/maintenance", {"all": "1", "end": "1h", "start": "2001-01-01 10:00"}),
+        ("/maintenance", {"all": "1", "end": "1h", "start": "9999-12-31T23:59-14:00"}),
         ("/maintenance", {"all": "1", "end": "1h", "start": "soon"}),
     ):
         assert send(app, cookie, path, fields).status_code == 422, path

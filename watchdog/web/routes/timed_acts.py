@@ -11,10 +11,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from watchdog.domain.acts import Actor, OperatorActRefusalReason, OperatorActRefusedError
+from watchdog.domain.maintenance_windows import MAX_MAINTENANCE_DURATION_MS, MAX_MAINTENANCE_LEAD_MS
 from watchdog.domain.model import Severity
 from watchdog.domain.routing import ProbeMatcher
-from watchdog.domain.silencing import EVERY_PROBE_MATCHER, SilenceMatcher
-from watchdog.service.act_input import parse_act_end, parse_act_start
+from watchdog.domain.silencing import EVERY_PROBE_MATCHER, MAX_SILENCE_DURATION_MS, SilenceMatcher
+from watchdog.service.act_input import (
+    parse_act_end,
+    parse_act_start,
+    require_end_within_limit,
+    require_start_within_limit,
+)
 from watchdog.service.acts import (
     MaintenanceRequest,
     SilenceRequest,
@@ -84,7 +90,7 @@ def add_silence_forms(router: APIRouter, context: OperatorRouteContext) -> None:
         async def act() -> Response:
             matcher, now = parse_silence_matcher(form), context.clock()
             if "all" in form and matcher.is_empty and not is_confirmed(form):
-                confirmation = confirm_silence_of_everything(StatedEnd.of_form(form).compute(now), now)
+                confirmation = confirm_silence_of_everything(parse_silence_end(form, now), now)
                 return await ask_for_confirmation(context, request, form, confirmation)
             started = await silence(context, form, actor, matcher, selects_everything="all" in form)
             return redirect_to_page("/silences?started=", started.silence.id)
@@ -245,11 +251,22 @@ async def silence(
     )
 
 
+def parse_silence_end(form: Mapping[str, str], now: int) -> int:
+    """When it ends, in epoch ms. Raises OperatorActRefusedError."""
+    ends_at = StatedEnd.of_form(form).compute(now)
+    require_end_within_limit(ends_at, now, MAX_SILENCE_DURATION_MS, "silence")
+    return ends_at
+
+
 def parse_maintenance_times(form: Mapping[str, str], now: int) -> tuple[int | None, int]:
     """When it starts and ends, in epoch ms. No start: now. Raises OperatorActRefusedError."""
     end = StatedEnd.of_form(form)
     starts_at = parse_act_start(form.get("start", ""), end.timezone, now)
-    return starts_at, end.compute(now if starts_at is None else starts_at)
+    if starts_at is not None:
+        require_start_within_limit(starts_at, now, MAX_MAINTENANCE_LEAD_MS, "maintenance window")
+    ends_at = end.compute(now if starts_at is None else starts_at)
+    require_end_within_limit(ends_at, now, MAX_MAINTENANCE_DURATION_MS, "maintenance window", starts_at=starts_at)
+    return starts_at, ends_at
 
 
 async def put_into_maintenance(
