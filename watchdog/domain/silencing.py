@@ -42,8 +42,13 @@ class SilenceMatcher:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it selects every incident."""
+        """Whether nothing is stated, so that it selects every incident."""
         return self.probe == EVERY_PROBE_MATCHER and not self.subject_pattern
+
+    @property
+    def matches_every_incident(self) -> bool:
+        """Whether it is empty, or has a pattern of stars alone, which any subject matches, also an empty one."""
+        return self.probe == EVERY_PROBE_MATCHER and not self.subject_pattern.strip("*")
 
     def describe_mismatch(self, probe: ProbeInfo, subject: str) -> str:
         """Why an incident is not selected, in words; empty if it is selected."""

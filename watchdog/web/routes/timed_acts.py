@@ -89,7 +89,8 @@ def add_silence_forms(router: APIRouter, context: OperatorRouteContext) -> None:
 
         async def act() -> Response:
             matcher, now = parse_silence_matcher(form), context.clock()
-            if "all" in form and matcher.is_empty and not is_confirmed(form):
+            is_valid = matcher.is_empty == ("all" in form)
+            if is_valid and matcher.matches_every_incident and not is_confirmed(form):
                 confirmation = confirm_silence_of_everything(parse_silence_end(form, now), now)
                 return await ask_for_confirmation(context, request, form, confirmation)
             started = await silence(context, form, actor, matcher, selects_everything="all" in form)
