@@ -160,6 +160,14 @@ def respond(tmp_path: Path) -> Iterator[Callable[[int, str], str]]:
         (200, '{"result": "other"}', "the server at {url} is not Watchdog"),
         (404, "not found", "the server at {url} answered HTTP 404"),
         (302, "", "the server at {url} answered HTTP 302"),
+        (200, "[" * 100_000, "the server at {url} is not Watchdog"),
+        (200, '{"result": "invalid", "problems": 1}', "the server at {url} is not Watchdog"),
+        (409, "[" * 100_000, "the server at {url} answered HTTP 409"),
+        (
+            409,
+            '{"detail": "a\\u001b]0;x\\u0007\\nwatchdog: b"}',
+            "the service at {url} refuses this: a�]0;x� watchdog: b\n",
+        ),
         (409, '{"detail": "Restart it."}', "the service at {url} refuses this: Restart it."),
     ],
 )
@@ -168,3 +176,13 @@ def test_another_answer(respond: Callable[[int, str], str], status: int, body: s
     ran = invoke_command("reload", env={"http_proxy": "http://127.0.0.1:9"})
     assert (ran.exit_code, ran.stdout) == (3, "")
     assert ran.stderr.startswith(f"watchdog: {message.format(url=url)}")
+
+
+@pytest.mark.parametrize("words", [[], ["-o", "json"]])
+def test_another_server_cannot_control_the_terminal(respond: Callable[[int, str], str], words: list[str]) -> None:
+    respond(200, json.dumps({"result": "invalid", "problems": ["a\x1b[2J\x9b1m\u202e", 7, "b\nwatchdog: c"]}))
+    ran = invoke_command("reload", *words)
+    assert ran.exit_code == 2
+    assert not set("\x1b\x9b\u202e").intersection(ran.stdout + ran.stderr)
+    if not words:
+        assert ran.stderr.splitlines()[:3] == ["a�[2J�1m�", "7", "b watchdog: c"]

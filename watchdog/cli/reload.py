@@ -38,11 +38,12 @@ def reload_command(
     service = load_service_or_exit(config)
     body = {"comment": comment, "on_behalf_of": build_cli_actor_from_os_user().name}
     answer = post_to_service_or_exit(service, "/api/v1/reload", body, RELOAD_RESPONSE_TIMEOUT_S)
-    if answer.get("result") not in tuple(ConfigReloadResultKind):
+    result, problems = answer.get("result"), answer.get("problems", [])
+    if result not in tuple(ConfigReloadResultKind) or not isinstance(problems, list):
         exit_with_error(f"the server at {service.base_url} is not Watchdog", ExitCode.UNKNOWN)
     if output is CliOutputFormat.JSON:
         print_json(answer)
-    _print_reload_result_and_exit(ConfigReloadResultKind(answer["result"]), answer.get("problems", []), output)
+    _print_reload_result_and_exit(ConfigReloadResultKind(result), list(map(str, problems)), output)
 
 
 def _print_reload_result_and_exit(result: str, problems: list[str], output: CliOutputFormat) -> NoReturn:
@@ -55,7 +56,7 @@ def _print_reload_result_and_exit(result: str, problems: list[str], output: CliO
             raise typer.Exit(ExitCode.OK)
         case ConfigReloadResultKind.INVALID:
             if output is CliOutputFormat.TABLE:
-                print(*problems, sep="\n", file=sys.stderr)
+                print(*(" ".join(problem.splitlines()) for problem in problems), sep="\n", file=sys.stderr)
             advice = "the former one stays in use; `watchdog validate` shows more"
             exit_with_error(f"not reloaded: the configuration is invalid, and {advice}")
     exit_with_error("the configuration is applied later, because the database is unavailable", ExitCode.UNKNOWN)

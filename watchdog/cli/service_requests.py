@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from watchdog.config.problems import ConfiguredService
 
 MAX_SERVICE_RESPONSE_BYTES = 4 * 1024 * 1024
+MAX_SHOWN_REFUSAL_CHARS = 2_000
 HTTP_UNAUTHORIZED = 401
 
 
@@ -43,11 +44,15 @@ def load_service_or_exit(path: Path) -> ConfiguredService:
 def post_to_service_or_exit(
     service: ConfiguredService, path: str, body: dict[str, Any], timeout_s: float
 ) -> dict[str, Any]:
-    """The response to a POST request, an object. Exits 3 with one line if there is none, or if it is an error."""
+    """The response to a POST request, an object, without characters that a terminal would obey: while the service is
+    down, any program of this machine may listen in its place. Exits 3 with one line if there is none, or if it is an
+    error."""
     import json
     from http.client import HTTPException
     from urllib.error import HTTPError, URLError
     from urllib.request import Request
+
+    from watchdog.domain.text import map_json_strings, replace_invisible_characters
 
     url = f"{service.base_url}{path}"
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
@@ -56,17 +61,19 @@ def post_to_service_or_exit(
     request = Request(url, json.dumps(body).encode(), headers, method="POST")  # noqa: S310 - http, of the configuration
     try:
         with _build_direct_url_opener().open(request, timeout=timeout_s) as response:
-            answer = json.loads(response.read(MAX_SERVICE_RESPONSE_BYTES))
+            answer = map_json_strings(
+                json.loads(response.read(MAX_SERVICE_RESPONSE_BYTES)), replace_invisible_characters
+            )
     except HTTPError as e:
         _exit_with_service_refusal(service, e)
     except TimeoutError:
         exit_with_error(f"{service.base_url} has not responded within {timeout_s:g} s", ExitCode.UNKNOWN)
     except (URLError, OSError, HTTPException) as e:
         reason = getattr(e, "reason", e)
-        why = (getattr(reason, "strerror", "") or str(reason)).lower()
+        why = _put_on_one_clean_line(getattr(reason, "strerror", "") or reason).lower()
         advice = "is `watchdog run` running on this machine, with this configuration?"
         exit_with_error(f"no response from {service.base_url}: {why}; {advice}", ExitCode.UNKNOWN)
-    except ValueError:
+    except (ValueError, RecursionError):
         answer = None
     if not isinstance(answer, dict):
         exit_with_error(f"the server at {service.base_url} is not Watchdog", ExitCode.UNKNOWN)
@@ -90,11 +97,20 @@ def _exit_with_service_refusal(service: ConfiguredService, error: HTTPError) -> 
 
     try:
         detail = json.loads(error.read(MAX_SERVICE_RESPONSE_BYTES))["detail"]
-    except (OSError, HTTPException, ValueError, KeyError, TypeError):
+    except (OSError, HTTPException, ValueError, KeyError, TypeError, RecursionError):
         exit_with_error(f"the server at {service.base_url} answered HTTP {error.code}", ExitCode.UNKNOWN)
     if error.code == HTTP_UNAUTHORIZED and service.api_key:
         detail = (
             "the API key of this configuration is not valid there; if `access.api_keys` has changed since the start, "
             "send SIGHUP to `watchdog run`"
         )
-    exit_with_error(f"the service at {service.base_url} refuses this: {detail}", ExitCode.UNKNOWN)
+    exit_with_error(
+        f"the service at {service.base_url} refuses this: {_put_on_one_clean_line(detail)}", ExitCode.UNKNOWN
+    )
+
+
+def _put_on_one_clean_line(value: object) -> str:
+    """Something that a server has sent, as text."""
+    from watchdog.domain.text import replace_invisible_characters, truncate_to_single_line
+
+    return replace_invisible_characters(truncate_to_single_line(str(value), MAX_SHOWN_REFUSAL_CHARS))
