@@ -30,13 +30,15 @@ from watchdog.service.slack_requests import (
 )
 
 SIGNING_SECRET = "0123456789abcdef0123456789abcdef"
+TOKEN = "xoxb-0123456789"
 HOSTILE = "<script>alert(\"1\")</script> & <https://evil.example|click> *bold* `code` <!channel> 'x'"
 
 
 @asynccontextmanager
 async def open_client(inbox: DemoSlackChannelAndMailbox) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(create_demo_inbox_app(inbox, "http://127.0.0.1:8080/", SIGNING_SECRET))
-    async with httpx.AsyncClient(transport=transport, base_url="http://inbox") as client:
+    transport = httpx.ASGITransport(create_demo_inbox_app(inbox, "http://127.0.0.1:8080/", SIGNING_SECRET, TOKEN))
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8081", headers=headers) as client:
         yield client
 
 
@@ -203,6 +205,22 @@ async def test_a_click_of_another_site_is_refused() -> None:
         fields = {"message_ts": ts, "action_id": "acknowledge"}
         response = await client.post("/clicks", data=fields, headers={"Sec-Fetch-Site": "cross-site"})
         assert response.status_code == 403
+
+
+async def test_a_page_of_another_site_cannot_post_messages() -> None:
+    inbox = DemoSlackChannelAndMailbox()
+    async with open_client(inbox) as client:
+        for authorization in ("", f"Bearer {TOKEN}0"):
+            headers = {"Authorization": authorization, "Content-Type": "text/plain"}
+            response = await client.post("/api/chat.postMessage", content=b'{"text": "x"}', headers=headers)
+            assert (response.status_code, response.json()) == (401, {"ok": False, "error": "invalid_auth"})
+    assert inbox.messages == []
+
+
+@pytest.mark.parametrize(("host", "status"), [("localhost:8081", 200), ("[::1]:8081", 200), ("evil.example:8081", 403)])
+async def test_a_name_of_another_site_does_not_lead_to_the_inbox(host: str, status: int) -> None:
+    async with open_client(DemoSlackChannelAndMailbox()) as client:
+        assert (await client.get("/", headers={"Host": host})).status_code == status
 
 
 async def test_watchdog_shows_a_text_to_the_person_who_clicked() -> None:

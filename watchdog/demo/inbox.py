@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,11 +14,14 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from markupsafe import Markup
+from starlette.middleware.base import RequestResponseEndpoint
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from watchdog.demo.inbox_clicks import DemoSlackClickSender
+from watchdog.domain.local_hosts import is_loopback_host
 from watchdog.domain.timestamps import to_epoch_ms
 from watchdog.resources import find_resource_folder
+from watchdog.web.auth.access import strip_port_from_host
 from watchdog.web.forms import read_form
 from watchdog.web.templating import SECURITY_HEADERS, PageRenderer
 
@@ -182,9 +186,12 @@ def extract_slack_rich_text(block: dict[str, Any]) -> str:
     return "".join(run["text"] for element in block["elements"] for run in element["elements"] if "text" in run)
 
 
-def create_demo_inbox_app(inbox: DemoSlackChannelAndMailbox, status_url: str, signing_secret: str) -> FastAPI:
+def create_demo_inbox_app(
+    inbox: DemoSlackChannelAndMailbox, status_url: str, signing_secret: str, slack_token: str
+) -> FastAPI:
     """The inbox's page, and the Slack API that Watchdog posts to. `status_url` links back to the status page.
-    `signing_secret`: of the Slack app, by which Watchdog knows that clicks come from this inbox."""
+    `signing_secret`: of the Slack app, by which Watchdog knows that clicks come from this inbox. `slack_token`: by
+    which the inbox knows that messages come from Watchdog."""
     filters = {"mrkdwn": mrkdwn_to_html, "preformatted": extract_slack_rich_text, "unescape": unescape_slack_text}
     pages = PageRenderer("Inbox", extra_folder="demo", filters=filters)
     style = (find_resource_folder("templates") / "demo" / "inbox.css").read_bytes()
@@ -193,6 +200,8 @@ def create_demo_inbox_app(inbox: DemoSlackChannelAndMailbox, status_url: str, si
         **SECURITY_HEADERS,
         "Content-Security-Policy": SECURITY_HEADERS["Content-Security-Policy"] + "; frame-src 'self'",
     }
+
+    add_host_check(app)
 
     @app.get("/")
     async def page() -> Response:
@@ -222,11 +231,29 @@ def create_demo_inbox_app(inbox: DemoSlackChannelAndMailbox, status_url: str, si
 
     add_click_route(app, inbox, DemoSlackClickSender(f"{status_url}slack/interactivity", signing_secret))
 
+    add_slack_api_route(app, inbox, slack_token)
+    return app
+
+
+def add_host_check(app: FastAPI) -> None:
+    """Otherwise another site could read the inbox under a name that it has resolve to 127.0.0.1."""
+
+    @app.middleware("http")
+    async def require_loopback_host(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        if not is_loopback_host(strip_port_from_host(request.headers.get("host", ""))):
+            return HTMLResponse("The inbox is available only under a loopback name such as localhost.", 403)
+        return await call_next(request)
+
+
+def add_slack_api_route(app: FastAPI, inbox: DemoSlackChannelAndMailbox, slack_token: str) -> None:
+    """`slack_token`: without it, a page of another site in the same browser could post messages."""
+
     @app.post("/api/{method}")
     async def handle_slack_api_request(method: str, request: Request) -> Response:
+        authorization = request.headers.get("authorization", "").encode()
+        if not hmac.compare_digest(authorization, f"Bearer {slack_token}".encode()):
+            return JSONResponse({"ok": False, "error": "invalid_auth"}, 401)
         return JSONResponse(inbox.handle_slack_call(method, await request.json()))
-
-    return app
 
 
 def add_click_route(app: FastAPI, inbox: DemoSlackChannelAndMailbox, sender: DemoSlackClickSender) -> None:

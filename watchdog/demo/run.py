@@ -58,7 +58,9 @@ async def run_demo(targets: DemoTargetsProcess, pace: DemoPace | None = None) ->
         await _wait_until_port_open(port)
     async with (
         smtp_server,
-        WebServer(create_demo_inbox_app(inbox, status_url, addresses.signing_secret), inbox_socket),
+        WebServer(
+            create_demo_inbox_app(inbox, status_url, addresses.signing_secret, addresses.slack_token), inbox_socket
+        ),
         start_watchdog_service_and_stop_on_exit(loaded_config) as app,
         WebServer(create_asgi_app(app), pages_socket),
     ):
