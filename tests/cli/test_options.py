@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
+import socketserver
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -211,6 +213,25 @@ def test_completion_prints_no_problem(write: Write, tmp_path: Path) -> None:
     assert not (tmp_path / "watchdog.db").exists()
     (tmp_path / "watchdog.db").write_text("x" * 5_000)
     assert complete("watchdog ack 0", {}) == [], "damaged"
+
+
+def test_completion_connects_to_no_server_that_a_file_of_the_directory_names(write: Write, tmp_path: Path) -> None:
+    """The directory may be a stranger's repository: a key press would send variables to the server."""
+    connections = []
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            connections.append(self.client_address)
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        file = write(storage={"url": f"postgresql://u:p@127.0.0.1:{server.server_address[1]}/x"})
+        assert complete("watchdog ack 0", {}) == []
+        assert connections == []
+        file.rename(tmp_path / "stated.yaml")
+        assert complete("watchdog ack 0", {"WATCHDOG_CONFIG": str(tmp_path / "stated.yaml")}) == []
+        assert connections != []
+        server.shutdown()
 
 
 @pytest.mark.parametrize("output", ["table", "json"])

@@ -47,11 +47,16 @@ def _load_config_or_none(ctx: typer.Context) -> LoadedConfig | None:
     from watchdog.config.load import load_config
     from watchdog.config.problems import ConfigError
 
-    path = ctx.params.get("config") or os.environ.get(CONFIG_FILE_ENV_VAR) or DEFAULT_CONFIG_PATH
     try:
-        return load_config(Path(path), regular_files_only=True)
+        return load_config(_get_stated_config_path(ctx) or DEFAULT_CONFIG_PATH, regular_files_only=True)
     except ConfigError:
         return None
+
+
+def _get_stated_config_path(ctx: typer.Context) -> Path | None:
+    """None: the file in this directory is read, whoever has put it there."""
+    path = ctx.params.get("config") or os.environ.get(CONFIG_FILE_ENV_VAR)
+    return Path(path) if path and Path(path) != DEFAULT_CONFIG_PATH else None
 
 
 def complete_incident_id(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
@@ -86,13 +91,16 @@ def _list_incident_ids(ctx: typer.Context, incomplete: str, *, is_open: bool | N
 
 
 def _load_newest_incidents(ctx: typer.Context, *, is_open: bool | None) -> list[IncidentRecord]:
-    """None without a database. Raises StoreUnavailableError and WatchdogDatabaseSchemaError."""
+    """None without a database. A file that nobody has stated may be that of a stranger: it must not have a key press
+    send variables to a server that it names. Raises StoreUnavailableError and WatchdogDatabaseSchemaError."""
     from watchdog.cli.common import find_missing_database_file
     from watchdog.store.database import Database
     from watchdog.store.read.status import list_incidents
 
     loaded = _load_config_or_none(ctx)
     if loaded is None or find_missing_database_file(loaded.database) is not None:
+        return []
+    if _get_stated_config_path(ctx) is None and not loaded.database.url.startswith("sqlite"):
         return []
     database = Database(loaded.database.url)
     try:
