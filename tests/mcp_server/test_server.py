@@ -170,8 +170,9 @@ async def test_errors_for_unknown_names_list_the_known_names(tmp_path: Path) -> 
             ("probe:x", "no probe is named 'x'; probes: Idle"),
             ("incident:x", "there is no incident 'x': list_incidents lists the ids"),
         ):
-            with pytest.raises(MCPError, match=message):
+            with pytest.raises(MCPError, match=message) as caught:
                 await client.read_resource(uri)
+            assert caught.value.code == -32_602, "invalid params: it does not exist"
         with pytest.raises(MCPError, match="there is no job 'x': a job is kept for 10 min after it ends"):
             await client.read_resource("job:x")
 
@@ -461,6 +462,10 @@ async def test_an_unavailable_database_is_reported(tmp_path: Path) -> None:
             connection.exec_driver_sql("ALTER TABLE incidents RENAME TO gone")
         message = await call_tool_error(client, "list_incidents")
         assert message.startswith("the database cannot be read at the moment")
+        for uri in ("probe:idle", "incident:x"):
+            with pytest.raises(MCPError, match="the database cannot be read at the moment") as caught:
+                await client.read_resource(uri)
+            assert caught.value.code == -32_603, "internal error: it may exist"
         assert (await call_tool(client, "health_check"))["tasks"], "it needs no database"
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
-from mcp.server.mcpserver.exceptions import ResourceNotFoundError, ToolError
+from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError, ToolError
 from mcp.types import ToolAnnotations
 from pydantic import Field
 
@@ -26,7 +26,12 @@ from watchdog.domain.acts import Actor
 from watchdog.domain.model import Evidence, Json
 from watchdog.mcp_server.act_tools import ActTools
 from watchdog.mcp_server.context import McpToolContext
-from watchdog.mcp_server.tool_jobs import McpToolRequestError, WatchdogMcpToolJob, WatchdogMcpToolJobRunner
+from watchdog.mcp_server.tool_jobs import (
+    McpSubjectNotFoundError,
+    McpToolRequestError,
+    WatchdogMcpToolJob,
+    WatchdogMcpToolJobRunner,
+)
 from watchdog.probes.base import Probe
 from watchdog.service.acts import request_run
 from watchdog.service.registration import compute_max_result_lateness
@@ -59,6 +64,10 @@ McpToolResult: TypeAlias = dict[str, Any]
 McpRequestContext: TypeAlias = Context[Any, Any]
 ListLimitParameter = Annotated[int, Field(ge=1, le=1_000, description="Maximum number of entries.")]
 ProbeNameParameter = Annotated[str, Field(description="A probe's id or name, as in list_probes.")]
+
+
+class SubjectNotFoundToolError(ToolError):
+    """What the call is about does not exist."""
 
 
 class McpTools:
@@ -185,7 +194,7 @@ class McpTools:
         def query(connection: Connection) -> McpToolResult:
             details = load_incident_details(connection, id, now)
             if details is None:
-                raise McpToolRequestError(
+                raise McpSubjectNotFoundError(
                     f"there is no incident {id[:MAX_QUOTED_INCIDENT_OR_JOB_ID_CHARS]!r}: list_incidents lists the ids"
                 )
             return {**serialize_incident_detail(details)}
@@ -280,7 +289,9 @@ class McpTools:
         return self._mask_secrets(serialize_mcp_tool_job_answer(job.id, _serialize_tool_job_status(job)))
 
     def _to_tool_error(self, error: McpToolRequestError | LookupError) -> ToolError:
-        return ToolError(self._context.runner.mask(str(error.args[0])))
+        is_unknown = isinstance(error, LookupError | McpSubjectNotFoundError)
+        kind = SubjectNotFoundToolError if is_unknown else ToolError
+        return kind(self._context.runner.mask(str(error.args[0])))
 
     def _mask_secrets(self, value: McpToolResult) -> McpToolResult:
         """The store holds masked texts only, but answers of other processes and fresh results may contain secrets."""
@@ -289,11 +300,14 @@ class McpTools:
 
 
 async def _read_resource(answer: Coroutine[Any, Any, McpToolResult]) -> McpToolResult:
-    """Raises ResourceNotFoundError in place of ToolError."""
+    """Raises ResourceNotFoundError if it does not exist. Raises ResourceError in place of another ToolError: while the
+    database is away, it may exist."""
     try:
         return await answer
-    except ToolError as e:
+    except SubjectNotFoundToolError as e:
         raise ResourceNotFoundError(str(e)) from None
+    except ToolError as e:
+        raise ResourceError(str(e)) from None
 
 
 def _serialize_tool_job_status(job: WatchdogMcpToolJob) -> McpToolResult:

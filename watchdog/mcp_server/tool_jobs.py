@@ -35,6 +35,10 @@ class McpToolRequestError(Exception):
     """A request that cannot be served. The message is for an agent: the cause, then what to do."""
 
 
+class McpSubjectNotFoundError(McpToolRequestError):
+    """What the request is about does not exist."""
+
+
 @dataclass(slots=True)
 class WatchdogMcpToolJob:
     """Fails after `timeout_s`. Has ended once `ended_monotonic` is set, with a `result` or an `error`."""
