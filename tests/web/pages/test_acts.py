@@ -192,6 +192,15 @@ def test_a_silence_begins_and_is_ended(app: FastAPI, path: str, back_to: str, se
     assert (again.status_code, "ended at 02:29 UTC, by ops." in visible_text(again.text)) == (409, True)
 
 
+def test_the_list_of_probes_shows_the_silence_of_a_probe_without_an_incident(app: FastAPI) -> None:
+    cookie = sign_in(app, OPERATOR)
+    fields = {"csrf_token": find_token(read_page(app, "/silences", cookie)), "duration": "1h"}
+    assert "silence is in effect" not in visible_text(read_page(app, "/probes", cookie))
+    assert submit(app, "/probes/quiet/silence", fields, cookie).status_code == 303
+    assert visible_text(read_page(app, "/probes", cookie)).count("a silence is in effect until 03:29 UTC") == 1
+    assert "A silence is in effect until 03:29 UTC" in visible_text(read_page(app, "/probes/quiet", cookie))
+
+
 def test_an_incident_is_silenced_until_it_is_resolved(app: FastAPI) -> None:
     cookie = sign_in(app, OPERATOR)
     path = f"/incidents/{OF_JOB}"

@@ -77,10 +77,14 @@ def build_acknowledgement_and_silence_banners(
 def build_silence_banners(silences: Sequence[Silence], now: int) -> Iterator[PageBanner]:
     """That silences select incidents of a probe, which may have none at the moment. `silences`: those, by their end."""
     if silences:
-        last = silences[-1]
-        text = "A silence is" if len(silences) == 1 else f"{len(silences)} silences are"
-        title = Markup("{} in effect {}").format(text, render_silence_end(last, now))
-        yield PageBanner(HealthState.UNKNOWN, title, _describe_silence(last))
+        title = capitalize_first(describe_silences_of_probe(silences, now))
+        yield PageBanner(HealthState.UNKNOWN, title, _describe_silence(silences[-1]))
+
+
+def describe_silences_of_probe(silences: Sequence[Silence], now: int) -> Markup:
+    """ "a silence is in effect until 03:29 UTC". `silences`: those that may select incidents of it, by their end."""
+    text = "a silence is" if len(silences) == 1 else f"{len(silences)} silences are"
+    return Markup("{} in effect {}").format(text, render_silence_end(silences[-1], now))
 
 
 def describe_acts(incident: Incident, silences: Sequence[Silence], now: int) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from watchdog.domain.formatting import (
 )
 from watchdog.domain.model import HealthState, Outcome, RunSummary
 from watchdog.domain.silencing import Silence
-from watchdog.store.read.acts import load_silences_by_incident
+from watchdog.store.read.acts import load_silences_by_incident, load_silences_by_probe
 from watchdog.store.read.history import load_last_n_runs_by_probe
 from watchdog.store.read.job_runs import load_check_in_runs_by_probe_id
 from watchdog.store.read.status import (
@@ -33,7 +33,7 @@ from watchdog.store.read.status import (
 )
 from watchdog.web import row_charts
 from watchdog.web.markup import PAGE_HEALTH_STATE_LABELS, render_state_badge
-from watchdog.web.pages.acts import describe_acts, render_pause
+from watchdog.web.pages.acts import describe_acts, describe_silences_of_probe, render_pause
 from watchdog.web.pages.list_page import (
     NEEDS_ATTENTION_SECTION_NAME,
     SectionedListWebPage,
@@ -136,7 +136,7 @@ class ProbesPageRow:
     problem_text: str
     """Who paused it, and the first open incident, cause first; empty if there is neither."""
     marks: tuple[str, ...]
-    """Until when it is in maintenance, who is handling that incident, and until when it is silenced."""
+    """Until when it is in maintenance, who is handling that incident, and until when it or the probe is silenced."""
     last_outcome: str
     last_run_at: int | None
     sparkline: Markup
@@ -238,17 +238,21 @@ def _load_probes_page_rows(
     runs = load_last_n_runs_by_probe(connection, [status.probe.database_id for status in on_page], MAX_SPARKLINE_RUNS)
     job_runs = load_check_in_runs_by_probe_id(connection, [status.probe for status in on_page], MAX_SPARKLINE_RUNS)
     shown = [status.open_incidents[0].id for status in on_page if status.open_incidents]
-    silences = load_silences_by_incident(connection, shown)
+    by_incident = load_silences_by_incident(connection, shown)
+    by_probe = load_silences_by_probe(connection, [status.probe for status in on_page])
     for status in on_page:
         id = status.probe.database_id
-        marks = _build_maintenance_and_act_texts_of_probe(status, silences, now)
+        marks = _build_maintenance_and_act_texts_of_probe(status, by_incident, by_probe.get(id, ()), now)
         yield status, _build_probes_page_row(status, job_runs.get(id, runs[id]), incident_counts.get(id, 0), marks, now)
 
 
 def _build_maintenance_and_act_texts_of_probe(
-    status: ProbeStatus, silences: Mapping[str, Sequence[Silence]], now: int
+    status: ProbeStatus,
+    silences_by_incident: Mapping[str, Sequence[Silence]],
+    silences_of_probe: Sequence[Silence],
+    now: int,
 ) -> tuple[str, ...]:
-    """`silences`: those in effect, by incident."""
+    """`silences_by_incident`: those in effect. `silences_of_probe`: those that may select incidents of it."""
     marks: tuple[str, ...] = ()
     if status.maintenance_ends_at is not None:
         ends_at = render_timestamp_with_zone(status.maintenance_ends_at, now)
@@ -258,7 +262,9 @@ def _build_maintenance_and_act_texts_of_probe(
         marks += (Markup("{} until {}").format(badge, ends_at),)
     if status.open_incidents:
         first = status.open_incidents[0]
-        marks += describe_acts(first, silences.get(first.id, ()), now)
+        marks += describe_acts(first, silences_by_incident.get(first.id, ()), now)
+    elif silences_of_probe:
+        marks += (describe_silences_of_probe(silences_of_probe, now),)
     return marks
 
 
