@@ -78,8 +78,9 @@ def test_planned_maintenance_is_listed_and_cancelled(harness: StoreHarness) -> N
     (listed,) = invoke_command("maintenance", "-o", "json").json
     assert (listed["state"], listed["by"]) == ("planned", USER)
     assert "in maintenance" not in invoke_command("status").stdout
-    assert invoke_command("maintenance", "end", row["id"]).exit_code == 0
+    assert invoke_command("maintenance", "end", row["id"]).stdout == f"Cancelled: {row['id']}\n"
     assert invoke_command("maintenance").stdout == "no maintenance\n"
+    assert "cancelled" in invoke_command("maintenance", "--ended").stdout
     for words, error in (
         (["--start", "soon", "--for", "1h"], "--start soon: expected a date and a time"),
         (["--start", "2001-01-01T00:00Z", "--for", "1h"], "would start in the past"),

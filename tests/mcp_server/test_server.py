@@ -280,7 +280,7 @@ async def test_operators_act_in_the_name_of_their_key(tmp_path: Path, mode: str)
                 ("silence", "duration", "soon"): "duration: ",
                 ("silence", "until", "22:00"): "until: add the time zone, such as +01:00",
                 ("begin_maintenance", "until", "soon"): "until: expected a date and a time",
-                ("begin_maintenance", "group", "Core"): "state either duration or until",
+                ("begin_maintenance", "group", "Core"): "give either duration (how long) or until (when it ends)",
             }
             for (tool, name, value), message in refusals.items():
                 assert (await call_tool_error(operator, tool, **{name: value})).startswith(message)

@@ -144,7 +144,7 @@ def maintenance_end_command(
     if output is CliOutputFormat.JSON:
         print_json(serialize_maintenance_window(ended, now))
     else:
-        print(f"Ended: {window}")
+        print(f"{'Cancelled' if ended.was_cancelled else 'Ended'}: {window}")
 
 
 def _print_maintenance(config: Path, output: CliOutputFormat, probe: str | None, *, with_ended: bool) -> None:
@@ -182,7 +182,7 @@ def _format_maintenance_row(window: MaintenanceWindow, now: int) -> tuple[str, .
         escape_rich_markup(window.name),
         escape_rich_markup(SilenceMatcher(window.matcher).describe()),
         "now" if window.is_in_effect(now) else format_utc_timestamp(window.starts_at, now),
-        f"{'ended ' if is_over else ''}{format_utc_timestamp(end, now)}",
+        f"{'cancelled ' if window.was_cancelled else 'ended ' if is_over else ''}{format_utc_timestamp(end, now)}",
         "" if window.actor is None else escape_rich_markup(window.actor.name),
         escape_rich_markup(window.comment.replace("\n", " ")),
     )

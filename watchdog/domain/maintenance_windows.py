@@ -99,6 +99,11 @@ class MaintenanceWindow:
             return MaintenanceWindowState.ENDED
         return MaintenanceWindowState.PLANNED if now < self.starts_at else MaintenanceWindowState.IN_EFFECT
 
+    @property
+    def was_cancelled(self) -> bool:
+        """Whether it was ended before it began."""
+        return self.ended_at is not None and self.ended_at < self.starts_at
+
     def is_in_effect(self, now: int) -> bool:
         return self.find_state(now) is MaintenanceWindowState.IN_EFFECT
 

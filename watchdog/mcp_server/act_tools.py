@@ -304,7 +304,7 @@ class ActTools:
     def _parse_end(self, duration: str, until: str) -> Callable[[int], int]:
         """How the end follows from now, in epoch ms. Raises ToolError."""
         if bool(duration) == bool(until):
-            message = "state either duration or until: for how long, or until when"
+            message = "give either duration (how long) or until (when it ends)"
             raise self._to_tool_error(McpToolRequestError(message))
         try:
             duration_ms = parse_config_duration_ms(duration) if duration else 0

@@ -96,7 +96,7 @@ def _build_rows(windows: Iterable[MaintenanceWindow], now: int) -> tuple[Mainten
 
 def build_maintenance_page_row(window: MaintenanceWindow, now: int) -> MaintenancePageRow:
     if window.ended_at is not None:
-        verb = "cancelled" if window.ended_at < window.starts_at else "ended"
+        verb = "cancelled" if window.was_cancelled else "ended"
         by = f"{verb} by {window.ended_by}" if window.ended_by else "removed from the configuration"
         end_text = Markup("{} at {}").format(by, render_timestamp_with_zone(window.ended_at, now))
     else:
