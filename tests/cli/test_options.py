@@ -6,14 +6,13 @@ import json
 import signal
 import socketserver
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.support.command_line import WATCHDOG_COMMAND, invoke_command, subprocess_env
+from tests.support.command_line import WATCHDOG_COMMAND, invoke_command, run_completion, subprocess_env
 from tests.support.fixture_rows import FixtureRows
 from tests.support.polling import HANG_S
 from watchdog.domain.model import Severity
@@ -163,10 +162,7 @@ def test_the_configuration_of_the_environment(write: Write, tmp_path: Path, monk
 
 def complete(words: str, env: dict[str, str]) -> list[str]:
     """What the completion of bash offers for the last word."""
-    completion = {"_WATCHDOG_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
-    program = "import sys; sys.argv[0] = 'watchdog'; from watchdog.cli import main; main()"
-    command, environment = [sys.executable, "-c", program], subprocess_env({**completion, **env})
-    return subprocess.run(command, check=True, env=environment, capture_output=True, text=True).stdout.split()
+    return run_completion("bash", words, env).split()
 
 
 def test_names_of_probes_are_completed(write: Write) -> None:

@@ -51,6 +51,17 @@ def run_command(*words: str | Path, cwd: Path, env: Mapping[str, str] | None = N
     return CommandResult(ran.returncode, ran.stdout, ran.stderr)
 
 
+def run_completion(shell: str, words: str, env: Mapping[str, str] | None = None) -> str:
+    """What completes the last word, as the script of a shell gets it: names in bash, code in zsh."""
+    request = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" ")), "_TYPER_COMPLETE_ARGS": words}
+    program = "import sys; sys.argv[0] = 'watchdog'; from watchdog.cli import main; main()"
+    environment = subprocess_env({"_WATCHDOG_COMPLETE": f"complete_{shell}", **request, **(env or {})})
+    command = [sys.executable, "-c", program]
+    ran = subprocess.run(command, check=True, env=environment, capture_output=True, text=True, timeout=120)
+    assert ran.stderr == ""
+    return ran.stdout
+
+
 def subprocess_env(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """A minimal environment in which the package can be imported."""
     return {"PATH": os.environ["PATH"], "PYTHONPATH": str(PROJECT_ROOT), "HOME": "/nonexistent", **(extra or {})}

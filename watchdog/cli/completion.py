@@ -1,8 +1,13 @@
-"""What the completion of a shell offers. It never prints: a message would appear in the middle of the command."""
+"""What the completion of a shell offers. It never prints: a message would appear in the middle of the command.
+
+Shells evaluate what is offered: zsh at once, in double quotes, and Typer escapes no backslash; bash when the command is
+run. Others write names and messages, so only characters that no shell interprets are offered.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +24,10 @@ if TYPE_CHECKING:
 
 MAX_OFFERED_INCIDENTS = 100
 """The newest ones."""
+MAX_DESCRIPTION_CHARS = 80
+_OFFERED_NAME_PATTERN = re.compile(r"\w[\w.,@/+-]*( \w[\w.,@/+-]*)*")
+"""In which no word can be taken for an option, a home folder or a comment."""
+_UNSAFE_CHARACTER_PATTERN = re.compile(r"[^\w .,/+@-]")
 
 
 def complete_probe_name(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -40,7 +49,8 @@ def _list_probe_names(ctx: typer.Context, incomplete: str, is_offered: Callable[
     """`is_offered`: of a kind of probe."""
     loaded = _load_config_or_none(ctx)
     probes = [] if loaded is None else [probe for probe in loaded.config.probes if is_offered(probe.kind)]
-    return [text for probe in probes for text in dict.fromkeys((probe.id, probe.name)) if text.startswith(incomplete)]
+    names = (text for probe in probes for text in dict.fromkeys((probe.id, probe.name)))
+    return [name for name in names if name.startswith(incomplete) and _OFFERED_NAME_PATTERN.fullmatch(name)]
 
 
 def _load_config_or_none(ctx: typer.Context) -> LoadedConfig | None:
@@ -86,8 +96,15 @@ def _list_incident_ids(ctx: typer.Context, incomplete: str, *, is_open: bool | N
         records = _load_newest_incidents(ctx, is_open=is_open)
     except (StoreUnavailableError, WatchdogDatabaseSchemaError):
         return []
-    described = [(each.incident.id, f"{each.probe.name}: {each.incident.message}") for each in records]
-    return [(id, text) for id, text in described if id.startswith(incomplete)]
+    incidents = [each for each in records if each.incident.id.startswith(incomplete)]
+    return [(each.incident.id, _describe_for_shell(each.probe.name, each.incident.message)) for each in incidents]
+
+
+def _describe_for_shell(name: str, message: str) -> str:
+    """ "API, HTTP 503"; other characters than those that no shell interprets become blanks."""
+    from watchdog.domain.text import truncate_to_single_line
+
+    return truncate_to_single_line(_UNSAFE_CHARACTER_PATTERN.sub(" ", f"{name}, {message}"), MAX_DESCRIPTION_CHARS)
 
 
 def _load_newest_incidents(ctx: typer.Context, *, is_open: bool | None) -> list[IncidentRecord]:

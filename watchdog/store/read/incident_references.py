@@ -26,7 +26,7 @@ _AFTER_LAST_HEX_DIGIT = "g"
 def find_incident_or_probe(connection: sa.Connection, text: str) -> str | ProbeInfo:
     """The id of an incident, or a probe that is not retired. `text`: a whole id of an incident, which comes first, the
     id or name of a probe, or the beginning of the id of a single incident. A probe that is named like such a beginning
-    is refused: whoever names a probe would otherwise choose what others act on."""
+    is refused: otherwise the person who names a probe could choose what others act on."""
     text = replace_unstorable_characters(text)
     if connection.execute(sa.select(incidents.c.id).where(incidents.c.id == text)).first():
         return text
