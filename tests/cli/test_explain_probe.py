@@ -105,6 +105,12 @@ def test_what_holds_an_incident_back(harness: StoreHarness) -> None:
     assert len(body["maintenance"]) == 1
 
 
+def test_a_silence_of_one_subject_does_not_hold_back_the_others(harness: StoreHarness) -> None:
+    assert invoke_command("silence", "--id", "api", "--subject", "nightly-*", "--for", "2h").exit_code == 0
+    (line,) = (line for line in explain() if line.startswith("Silenced until "))
+    assert line.endswith(", subject nightly-*). No one is notified of an incident with this subject before it ends.")
+
+
 def test_the_newest_incident_follows_if_none_is_open(harness: StoreHarness) -> None:
     record(harness, "fffpp")
     lines = explain()

@@ -111,7 +111,8 @@ def _iter_hold_lines(explained: ExplainedProbe) -> Iterator[str]:
     for silence in outlook.silences:
         comment = f": {silence.comment}" if silence.comment else ""
         selection = f"{silence.id} by {silence.actor.name}, {silence.describe_selection()}{comment}"
-        yield f"Silenced {silence.describe_end(now)} ({selection}). No one is notified before it ends."
+        which = " of an incident with this subject" if silence.matcher.subject_pattern else ""
+        yield f"Silenced {silence.describe_end(now)} ({selection}). No one is notified{which} before it ends."
     for muting in outlook.muting_probes:
         cause = f"{muting.display_name} is down ({muting.probe.setting})"
         yield f"Muted while {cause}. No one is notified until that probe is no longer down."
