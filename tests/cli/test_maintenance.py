@@ -90,6 +90,15 @@ def test_planned_maintenance_is_listed_and_cancelled(harness: StoreHarness) -> N
         assert (ran.exit_code, error in ran.stderr) == (2, True), words
 
 
+def test_the_end_of_planned_maintenance_is_the_next_one_after_its_start(harness: StoreHarness) -> None:
+    now = read_wall_clock_ms() // MINUTE_MS * MINUTE_MS
+    start, end = (f"{format_time_of_day(now + hours * HOUR_MS)}Z" for hours in (4, 2))
+    ran = invoke_command("maintenance", "begin", "--id", "api", "--start", start, "--until", end)
+    assert (ran.exit_code, ran.stderr) == (0, "")
+    row = harness.select_row(maintenance_windows)
+    assert (row["starts_at"], row["ends_at"]) == (now + 4 * HOUR_MS, now + 26 * HOUR_MS)
+
+
 def test_the_status_states_maintenance(harness: StoreHarness) -> None:
     begin = invoke_command("maintenance", "begin", "--id", "api", "--for", "1h", "-o", "json").json
     assert "in maintenance until " in " ".join(invoke_command("status").stdout.split())

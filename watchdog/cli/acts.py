@@ -112,13 +112,14 @@ def parse_for_option_ms(text: str) -> int:
         exit_with_error(f"--for {text}: {e}")
 
 
-def parse_instant_option(name: str, text: str) -> int:
-    """The instant that an option such as --until states, in epoch ms. Exits with one line if it is none."""
+def parse_instant_option(name: str, text: str, after: int | None = None) -> int:
+    """The instant that an option such as --until states, in epoch ms. Exits with one line if it is none. A time of
+    day is the next one after `after`; None: after now."""
     from watchdog.domain.acts import OperatorActRefusedError
     from watchdog.service.act_input import parse_act_instant
     from watchdog.service.clock import read_wall_clock_ms
 
     try:
-        return parse_act_instant(text, "", read_wall_clock_ms())
+        return parse_act_instant(text, "", read_wall_clock_ms() if after is None else after)
     except OperatorActRefusedError as e:
         exit_with_error(f"{name} {text}: {e}")

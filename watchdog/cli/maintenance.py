@@ -106,8 +106,8 @@ def maintenance_begin_command(
     if bool(duration) == bool(until):
         exit_with_error("give --for (how long) or --until (when it ends)")
     duration_ms = parse_for_option_ms(duration) if duration else 0
-    ends_at = parse_instant_option("--until", until) if until else 0
     starts_at = parse_instant_option("--start", start) if start else None
+    ends_at = parse_instant_option("--until", until, after=starts_at) if until else 0
     with open_database_to_act(config) as (database, user, now):
         ends_at = ends_at or (now if starts_at is None else starts_at) + duration_ms
         request = MaintenanceRequest(match, ends_at, comment, selects_everything=everything, starts_at=starts_at)
