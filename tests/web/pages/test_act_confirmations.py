@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from html import unescape
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from tests.support.fixture_rows import NOW, FixtureRows
 from tests.support.html_checks import find_html_problems, visible_text
 from tests.support.page_forms import find_token, read_page, sign_in, submit
 from tests.support.web import create_test_app, filled_database
-from watchdog.domain.formatting import HOUR_MS
-from watchdog.store.act_tables import acts
+from watchdog.domain.formatting import HOUR_MS, MINUTE_MS
+from watchdog.store.act_tables import acts, silences
 from watchdog.store.database import Database
 from watchdog.store.maintenance_tables import maintenance_windows
 from watchdog.store.tables import alert_states
@@ -98,6 +99,34 @@ def test_an_act_that_is_hard_to_undo_is_asked_about(
     with database.open_read_transaction() as connection:
         comments = [row.comment for row in connection.execute(acts.select())]
     assert all(fields.get("comment", "") in comment for comment in comments)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "ends_at"),
+    [
+        ("/silences", {"duration": "4h"}, NOW + 4 * HOUR_MS),
+        ("/silences", {"end": "02:30"}, None),
+        ("/maintenance", {"end": "4h"}, NOW + 4 * HOUR_MS),
+        ("/maintenance", {"start": "11:30", "end": "1h", "timezone": "Asia/Tokyo"}, None),
+    ],
+)
+def test_an_act_that_is_confirmed_later_has_the_times_that_were_shown(
+    database: Database, path: str, fields: Mapping[str, str], ends_at: int | None
+) -> None:
+    """What is then in the past is refused, and not that time of the next day. `ends_at`: None: it is refused."""
+    now = NOW
+
+    async def run_act(act: Callable[[Database, int], object]) -> object:
+        return await asyncio.to_thread(act, database, now)
+
+    app = create_test_app(database, api_keys=(OPERATOR,), clock=lambda: now, run_act=run_act)
+    cookie = sign_in(app, OPERATOR)
+    question_page = send(app, cookie, path, {"all": "1", **fields})
+    now += MINUTE_MS
+    assert confirm(app, cookie, question_page).status_code == (422 if ends_at is None else 303)
+    with database.open_read_transaction() as connection:
+        rows = [row for table in (silences, maintenance_windows) for row in connection.execute(table.select())]
+    assert [row.ends_at for row in rows] == ([] if ends_at is None else [ends_at])
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from watchdog.domain.acts import Actor, OperatorActRefusalReason, OperatorActRefusedError
+from watchdog.domain.formatting import format_iso8601
 from watchdog.domain.maintenance_windows import MAX_MAINTENANCE_DURATION_MS, MAX_MAINTENANCE_LEAD_MS
 from watchdog.domain.model import Severity
 from watchdog.domain.routing import ProbeMatcher
 from watchdog.domain.silencing import EVERY_PROBE_MATCHER, MAX_SILENCE_DURATION_MS, SilenceMatcher
 from watchdog.service.act_input import (
+    ACT_END_FIELD,
+    ACT_START_FIELD,
     parse_act_end,
     parse_act_start,
     require_end_within_limit,
@@ -91,8 +94,9 @@ def add_silence_forms(router: APIRouter, context: OperatorRouteContext) -> None:
             matcher, now = parse_silence_matcher(form), context.clock()
             is_valid = matcher.is_empty == ("all" in form)
             if is_valid and matcher.matches_every_incident and not is_confirmed(form):
-                confirmation = confirm_silence_of_everything(parse_silence_end(form, now), now)
-                return await ask_for_confirmation(context, request, form, confirmation)
+                ends_at = parse_silence_end(form, now)
+                confirmation, shown = confirm_silence_of_everything(ends_at, now), replace_times(form, ends_at)
+                return await ask_for_confirmation(context, request, shown, confirmation)
             started = await silence(context, form, actor, matcher, selects_everything="all" in form)
             return redirect_to_page("/silences?started=", started.silence.id)
 
@@ -197,7 +201,8 @@ def add_maintenance_forms(router: APIRouter, context: OperatorRouteContext) -> N
             if "all" in form and matcher == EVERY_PROBE_MATCHER and not is_confirmed(form):
                 starts_at, ends_at = parse_maintenance_times(form, now)
                 confirmation = confirm_maintenance_of_everything(starts_at, ends_at, now)
-                return await ask_for_confirmation(context, request, form, confirmation)
+                shown = replace_times(form, ends_at, starts_at)
+                return await ask_for_confirmation(context, request, shown, confirmation)
             started = await put_into_maintenance(context, form, actor, matcher, selects_everything="all" in form)
             return redirect_to_page("/maintenance?started=", started.window.id)
 
@@ -268,6 +273,14 @@ def parse_maintenance_times(form: Mapping[str, str], now: int) -> tuple[int | No
     ends_at = end.compute(now if starts_at is None else starts_at)
     require_end_within_limit(ends_at, now, MAX_MAINTENANCE_DURATION_MS, "maintenance window", starts_at=starts_at)
     return starts_at, ends_at
+
+
+def replace_times(form: Mapping[str, str], ends_at: int, starts_at: int | None = None) -> Mapping[str, str]:
+    """The form with the instants that are shown for confirmation: "22:00" may be that of the next day when it is read
+    again. `starts_at`: None: when it is confirmed."""
+    others = {name: text for name, text in form.items() if name not in ("duration", ACT_START_FIELD)}
+    start = {} if starts_at is None else {ACT_START_FIELD: format_iso8601(starts_at)}
+    return {**others, ACT_END_FIELD: format_iso8601(ends_at), **start}
 
 
 async def put_into_maintenance(
