@@ -109,6 +109,19 @@ def test_a_refused_form_is_shown_again_with_what_was_typed(
     assert read_ends(database, path) == before
 
 
+@pytest.mark.parametrize(("duration", "end"), [("4h", ""), ("4h", "22:00"), ("until resolved", "")])
+def test_a_refused_form_shows_the_end_that_its_button_stated(
+    app: FastAPI, database: Database, cookie: str, duration: str, end: str
+) -> None:
+    """And it counts when the form is sent again."""
+    path, before = f"/incidents/{OPEN}/silence", len(read_ends(database, "/silences"))
+    fields = {"csrf_token": find_token(read_page(app, "/silences", cookie)), "end": end}
+    refused = submit(app, path, {**fields, "duration": duration, "comment": "x" * 501}, cookie)
+    assert (refused.status_code, f'name="end" value="{duration}"' in refused.text) == (422, True)
+    assert submit(app, path, {**fields, "end": duration}, cookie).status_code == 303
+    assert len(read_ends(database, "/silences")) == before + 1
+
+
 @pytest.mark.parametrize(
     ("path", "fields", "field", "problem"),
     [

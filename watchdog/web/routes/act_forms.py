@@ -58,7 +58,8 @@ async def respond_or_show_form_again(
         status_code, text = get_status_code_and_text_of_refusal(error, "")
         is_about_selection = error.unknown_subject is ActSubjectKind.PROBE
         field = error.field or (find_only_selection_field(form) if is_about_selection else "")
-        response = await show(ActForm({"end": form.get("duration", ""), **form}, text, field))
+        end = form.get("duration") or form.get("end", "")  # the button counts, as in StatedEnd
+        response = await show(ActForm({**form, "end": end}, text, field))
         response.status_code = status_code
         return response
 

@@ -65,7 +65,7 @@ from watchdog.web.routes.act_forms import (
 from watchdog.web.routes.operators import UNKNOWN_INCIDENT_PAGE_TEXT, OperatorRouteContext
 
 UNTIL_RESOLVED_DURATION = "until resolved"
-"""The duration of a silence in the form of an incident."""
+"""The duration of a silence in the form of an incident, or its end if the form is shown again."""
 DEFAULT_FORM_TIMEZONE = "UTC"
 """In which pages show times without the script."""
 
@@ -142,7 +142,7 @@ def add_incident_silence_form(router: APIRouter, context: OperatorRouteContext) 
         comment = form.get("comment", "")
 
         async def act() -> Response:
-            if form.get("duration") == UNTIL_RESOLVED_DURATION:
+            if StatedEnd.of_form(form).text == UNTIL_RESOLVED_DURATION:
                 await context.run_act(lambda db, now: silence_until_resolved(db, incident_id, actor, comment, now))
             else:
                 matcher = await context.run_query(lambda c: build_matcher_of_incident(c, incident_id))
