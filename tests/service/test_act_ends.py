@@ -77,7 +77,9 @@ def test_another_text_is_refused_with_what_was_typed(text: str) -> None:
     assert len(str(e.value)) < 200
 
 
-@pytest.mark.parametrize("timezone", ["Mars/Olympus", "../../etc/passwd", "Europe", "\0", "x" * 300, "a/" * 8_000])
+@pytest.mark.parametrize(
+    "timezone", ["Mars/Olympus", "../../etc/passwd", "Europe", "\0", "x" * 300, "a/" * 8_000 + "b"]
+)
 def test_a_zone_that_does_not_exist_is_refused(timezone: str) -> None:
     with pytest.raises(OperatorActRefusedError):
         parse_act_end("22:00", timezone, NOW)

@@ -11,7 +11,7 @@ from tests.support.acts import ANA, BEN, list_outbox, send_due, silence
 from tests.support.store import INTERVAL_MS, START_AT, DatabasePair, StoreHarness, make_registered_probe, make_result
 from watchdog.domain.acts import Acknowledgement, OperatorActRefusalReason, OperatorActRefusedError
 from watchdog.domain.notification import UNEDITABLE_MESSAGE_TEXT
-from watchdog.domain.routing import NotificationRoutingTable
+from watchdog.domain.routing import NotificationRoute, NotificationRoutingTable
 from watchdog.service.acts import acknowledge_incident, acknowledge_open_incidents, remove_acknowledgement
 from watchdog.store.act_tables import acts
 from watchdog.store.database import Database
@@ -126,6 +126,28 @@ def test_where_messages_cannot_be_edited_no_one_is_notified(database: Database) 
     assert [row["detail"] for row in harness.select_rows(outbox)] == ["", UNEDITABLE_MESSAGE_TEXT]
     harness.record_results(make_result(harness.database_ids[0], SLOT + INTERVAL_MS), now=SLOT + INTERVAL_MS)
     assert send_due(harness, SLOT + INTERVAL_MS) == [("api", SLACK, "resolved")]
+
+
+def test_one_that_an_unhandled_incident_of_the_group_held_up_is_sent_once_that_is_over(database: Database) -> None:
+    """At a destination that tracks acknowledgements."""
+    probes = [make_registered_probe(id, failure_threshold=1, success_threshold=1) for id in ("api", "shop")]
+    routes = NotificationRoutingTable({"oncall": (SLACK,)}, (NotificationRoute(("oncall",), group_by=("group",)),))
+    harness = StoreHarness(database, probes, routes=routes).without_downtime()
+    harness.record_results(*[make_result(id, SLOT, "fail") for id in harness.database_ids], now=SLOT)
+
+    def send(now: int) -> list[str]:
+        leases = harness.outbox.lease_due_notifications(now, 30_000, [SLACK], acknowledging_destinations=[SLACK])
+        for leased in leases:
+            harness.outbox.mark_sent(leased, {}, now)
+        return [leased.notification.event.value for leased in leases]
+
+    assert send(SLOT) == ["opened"]
+    is_of_api = incidents.c.probe == harness.database_id("api")
+    acknowledge_incident(database, harness.select_row(incidents, is_of_api)["id"], ANA, "", SLOT + 1)
+    assert [send(SLOT + 1), send(SLOT + 2)] == [[], []]
+    now = SLOT + INTERVAL_MS
+    harness.record_results(make_result(harness.database_id("shop"), now), now=now)
+    assert [send(now), send(now + 1)] == [["acknowledged"], []]
 
 
 def test_the_opening_that_still_waits_shows_it(database: Database) -> None:

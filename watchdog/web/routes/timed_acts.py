@@ -95,8 +95,9 @@ def add_silence_forms(router: APIRouter, context: OperatorRouteContext) -> None:
             is_valid = matcher.is_empty == ("all" in form)
             if is_valid and matcher.matches_every_incident and not is_confirmed(form):
                 ends_at = parse_silence_end(form, now)
-                confirmation, shown = confirm_silence_of_everything(ends_at, now), replace_times(form, ends_at)
-                return await ask_for_confirmation(context, request, shown, confirmation)
+                confirmation = confirm_silence_of_everything(ends_at, now)
+                shown_form = replace_times(form, ends_at)
+                return await ask_for_confirmation(context, request, shown_form, confirmation)
             started = await silence(context, form, actor, matcher, selects_everything="all" in form)
             return redirect_to_page("/silences?started=", started.silence.id)
 
@@ -201,8 +202,8 @@ def add_maintenance_forms(router: APIRouter, context: OperatorRouteContext) -> N
             if "all" in form and matcher == EVERY_PROBE_MATCHER and not is_confirmed(form):
                 starts_at, ends_at = parse_maintenance_times(form, now)
                 confirmation = confirm_maintenance_of_everything(starts_at, ends_at, now)
-                shown = replace_times(form, ends_at, starts_at)
-                return await ask_for_confirmation(context, request, shown, confirmation)
+                shown_form = replace_times(form, ends_at, starts_at)
+                return await ask_for_confirmation(context, request, shown_form, confirmation)
             started = await put_into_maintenance(context, form, actor, matcher, selects_everything="all" in form)
             return redirect_to_page("/maintenance?started=", started.window.id)
 
