@@ -12,7 +12,7 @@ from watchdog.domain.model import ProbeInfo, Severity
 from watchdog.domain.routing import ProbeMatcher
 from watchdog.domain.selection import (
     MAX_COMPARED_NAMES,
-    SelectedCounts,
+    SilenceSelectionCounts,
     count_probes_of_silence_with_warnings,
     describe_empty_probe_selection,
 )
@@ -100,5 +100,5 @@ def test_a_limited_number_of_names_is_compared() -> None:
 
 
 def test_the_counts_of_a_selection_in_words() -> None:
-    assert SelectedCounts(3, 1).describe() == f"selects 3{NBSP}probes and 1{NBSP}open incident"
-    assert SelectedCounts(1, 0).describe() == f"selects 1{NBSP}probe and 0{NBSP}open incidents"
+    assert SilenceSelectionCounts(3, 1).describe() == f"selects 3{NBSP}probes and 1{NBSP}open incident"
+    assert SilenceSelectionCounts(1, 0).describe() == f"selects 1{NBSP}probe and 0{NBSP}open incidents"

@@ -31,7 +31,7 @@ from watchdog.domain.schedule import IntervalSchedule, Schedule
 from watchdog.store.database import Database
 from watchdog.store.tables import members, metadata, watermarks
 from watchdog.store.write.claims import SlotClaimer
-from watchdog.store.write.maintenance_windows import MaintenancePlanningInputs, plan_maintenance
+from watchdog.store.write.maintenance_windows import ConfiguredMaintenanceWindowsAndProbes, plan_maintenance
 from watchdog.store.write.members import WatchdogProcessConfiguration, WatchdogProcessMembership
 from watchdog.store.write.outbox import NotificationOutbox
 from watchdog.store.write.outbox_lease import LeasedNotification
@@ -197,7 +197,7 @@ class StoreHarness:
     def plan_maintenance(self, now: int, *windows: ConfiguredMaintenanceWindow) -> None:
         """Store the maintenance of these configured windows, and of those that people began."""
         infos = {id: registered.info for id, registered in self.registry.items()}
-        plan = MaintenancePlanningInputs(windows, self.membership.revision, infos)
+        plan = ConfiguredMaintenanceWindowsAndProbes(windows, self.membership.revision, infos)
         while plan_maintenance(self.database, plan, now):
             pass
 

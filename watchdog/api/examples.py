@@ -246,25 +246,25 @@ _EXAMPLE_BACKGROUND_TASK_HEALTH_JSON: BackgroundTaskHealthJson = {
     "last_run_error": None,
 }
 
-_INCIDENT_SILENCE = replace(
+_EXAMPLE_INCIDENT_SILENCE = replace(
     _EXAMPLE_SILENCE, matcher=SilenceMatcher.of_incident("api", ""), incident=_EXAMPLE_INCIDENT.id, comment="known"
 )
-_SILENCED_PROBE_STATUS = replace(_EXAMPLE_PROBE_STATUS, silences=(_INCIDENT_SILENCE,))
-_SILENCED_INCIDENT_RECORD = replace(_EXAMPLE_INCIDENT_RECORD, silences=(_INCIDENT_SILENCE,))
+_EXAMPLE_SILENCED_PROBE_STATUS = replace(_EXAMPLE_PROBE_STATUS, silences=(_EXAMPLE_INCIDENT_SILENCE,))
+_EXAMPLE_SILENCED_INCIDENT_RECORD = replace(_EXAMPLE_INCIDENT_RECORD, silences=(_EXAMPLE_INCIDENT_SILENCE,))
 
-PROBE_JSON_EXAMPLE = serialize_probe_status(_SILENCED_PROBE_STATUS)
+PROBE_JSON_EXAMPLE = serialize_probe_status(_EXAMPLE_SILENCED_PROBE_STATUS)
 PROBE_DETAIL_JSON_EXAMPLE = serialize_probe_detail(
-    _SILENCED_PROBE_STATUS, "name: API\nhttp: https://api.acme.example/health\n"
+    _EXAMPLE_SILENCED_PROBE_STATUS, "name: API\nhttp: https://api.acme.example/health\n"
 )
-INCIDENT_JSON_EXAMPLE = serialize_incident(_SILENCED_INCIDENT_RECORD)
+INCIDENT_JSON_EXAMPLE = serialize_incident(_EXAMPLE_SILENCED_INCIDENT_RECORD)
 INCIDENT_DETAIL_JSON_EXAMPLE = serialize_incident_detail(
     IncidentDetails(
-        record=_SILENCED_INCIDENT_RECORD,
+        record=_EXAMPLE_SILENCED_INCIDENT_RECORD,
         context=_EXAMPLE_ALERT_MESSAGE_CONTEXT,
         deliveries=[_EXAMPLE_DELIVERY_RECORD],
         configured_destinations=["chat/slack"],
         acts=[_EXAMPLE_OPERATOR_AUDIT_LOG_ENTRY],
-        silences=[_INCIDENT_SILENCE],
+        silences=[_EXAMPLE_INCIDENT_SILENCE],
     )
 )
 RESULT_DETAIL_JSON_EXAMPLE = serialize_result_details(_EXAMPLE_RESULT_DETAILS)
@@ -311,7 +311,7 @@ STARTED_SILENCE_EXAMPLE = serialize_started_silence(_EXAMPLE_SILENCE, 2, Selecte
 ENDED_SILENCE_EXAMPLE = serialize_silence(
     replace(_EXAMPLE_SILENCE, ended_at=_EXAMPLE_INCIDENT_OPENED_AT_MS + HOUR_MS, ended_by="Ben")
 )
-INCIDENT_SILENCE_EXAMPLE = serialize_silence(_INCIDENT_SILENCE)
+INCIDENT_SILENCE_EXAMPLE = serialize_silence(_EXAMPLE_INCIDENT_SILENCE)
 MAINTENANCE_EXAMPLE = serialize_maintenance_window(_EXAMPLE_MAINTENANCE_WINDOW, _EXAMPLE_MAINTENANCE_WINDOW.starts_at)
 STARTED_MAINTENANCE_EXAMPLE = serialize_started_maintenance(
     _EXAMPLE_MAINTENANCE_WINDOW, 4, _EXAMPLE_MAINTENANCE_WINDOW.starts_at

@@ -52,13 +52,13 @@ def open_database_to_act(config_path: Path) -> Iterator[tuple[Database, Actor, i
             exit_with_error(describe_refusal(e))
 
 
-def find_incident_to_act_on(database: Database, incident_or_probe: str) -> str:
+def find_incident_id_to_act_on(database: Database, incident_or_probe: str) -> str:
     """The id of the incident that is stated: by its id, by the beginning of it, or by its probe. Raises
     OperatorActRefusedError."""
     from watchdog.store.read import incident_references
 
     with database.open_read_transaction() as connection:
-        return incident_references.find_incident_to_act_on(connection, incident_or_probe)
+        return incident_references.find_incident_id_to_act_on(connection, incident_or_probe)
 
 
 def describe_refusal(error: OperatorActRefusedError) -> str:

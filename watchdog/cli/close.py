@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from watchdog.cli.acts import ActCommentOption, find_incident_to_act_on, open_database_to_act
+from watchdog.cli.acts import ActCommentOption, find_incident_id_to_act_on, open_database_to_act
 from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption
 from watchdog.cli.completion import OpenIncidentArgument
 from watchdog.cli.output import CliOutputFormat, OutputFormatOption, print_json
@@ -27,7 +27,7 @@ def close_command(
     from watchdog.service.acts import close_incident
 
     with open_database_to_act(config) as (database, user, now):
-        incident = find_incident_to_act_on(database, incident)
+        incident = find_incident_id_to_act_on(database, incident)
         closure, is_new, outlook = close_incident(database, incident, user, comment, now)
     if output is CliOutputFormat.JSON:
         print_json(serialize_incident_closure(incident, closure, outlook))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from watchdog.config.load import LoadedConfig
-    from watchdog.config.problems import ConfigProblem, ConfiguredDatabase, ConfiguredService
+    from watchdog.config.problems import ConfigProblem, ConfiguredDatabase, ServiceConnectionInfo
     from watchdog.domain.model import ProbeInfo
     from watchdog.store.database import Database
     from watchdog.store.errors import StoreUnavailableError
@@ -78,11 +78,11 @@ def load_config_or_exit(path: Path) -> LoadedConfig:
 
 
 def load_database_config_or_exit(path: Path) -> ConfiguredDatabase:
-    """Which database the configuration names. Prints and exits as `load_database_and_service_or_exit` does."""
-    return load_database_and_service_or_exit(path)[0]
+    """Which database the configuration names. Prints and exits as `load_database_and_service_info_or_exit` does."""
+    return load_database_and_service_info_or_exit(path)[0]
 
 
-def load_database_and_service_or_exit(path: Path) -> tuple[ConfiguredDatabase, ConfiguredService | None]:
+def load_database_and_service_info_or_exit(path: Path) -> tuple[ConfiguredDatabase, ServiceConnectionInfo | None]:
     """Which database the configuration names, and where its service is reached. If it is invalid elsewhere, for example
     because only the service has a variable, and there is such a database, prints one line and goes on: people need the
     commands that use only the database in this situation. Otherwise exits as `load_config_or_exit` does.
@@ -99,11 +99,11 @@ def load_database_and_service_or_exit(path: Path) -> tuple[ConfiguredDatabase, C
         if e.database is None or find_missing_database_file(e.database) is not None:
             print(e, file=sys.stderr)
             raise typer.Exit(ExitCode.USAGE_ERROR) from None
-        print(f"watchdog: {_describe_unused_invalid_config(e.problems)}", file=sys.stderr)
+        print(f"watchdog: {_explain_why_only_database_is_used(e.problems)}", file=sys.stderr)
         return e.database, e.service
 
 
-def _describe_unused_invalid_config(problems: Sequence[ConfigProblem]) -> str:
+def _explain_why_only_database_is_used(problems: Sequence[ConfigProblem]) -> str:
     """For a command that uses only the database."""
     import re
 
@@ -161,7 +161,7 @@ def read_database_clock(database: Database) -> int:
     return clock()
 
 
-def find_probes_or_exit(connection: Connection, name_or_id: str) -> list[ProbeInfo]:
+def find_probes_by_name_or_exit(connection: Connection, name_or_id: str) -> list[ProbeInfo]:
     """The probes with this name or id. Exits with one line if there is none."""
     from watchdog.store.read.status import list_probe_infos
 

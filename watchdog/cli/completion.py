@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from watchdog.config.load import LoadedConfig
     from watchdog.store.read.status import IncidentRecord
 
-MAX_OFFERED_INCIDENTS = 100
+MAX_INCIDENT_COMPLETIONS = 100
 """The newest ones."""
 MAX_DESCRIPTION_CHARS = 80
 _OFFERED_NAME_PATTERN = re.compile(r"\w[\w.,@/+-]*( \w[\w.,@/+-]*)*")
@@ -32,20 +32,20 @@ _UNSAFE_CHARACTER_PATTERN = re.compile(r"[^\w .,/+@-]")
 
 def complete_probe_name(ctx: typer.Context, incomplete: str) -> list[str]:
     """The ids and names of probes that begin so; none if the configuration cannot be loaded."""
-    return _list_probe_names(ctx, incomplete, lambda _: True)
+    return _list_probe_name_completions(ctx, incomplete, lambda _: True)
 
 
 def complete_heartbeat_name(ctx: typer.Context, incomplete: str) -> list[str]:
     """The same of heartbeats."""
-    return _list_probe_names(ctx, incomplete, lambda kind: kind == "heartbeat")
+    return _list_probe_name_completions(ctx, incomplete, lambda kind: kind == "heartbeat")
 
 
 def complete_runnable_probe_name(ctx: typer.Context, incomplete: str) -> list[str]:
     """The same of probes that can be run: a heartbeat cannot."""
-    return _list_probe_names(ctx, incomplete, lambda kind: kind != "heartbeat")
+    return _list_probe_name_completions(ctx, incomplete, lambda kind: kind != "heartbeat")
 
 
-def _list_probe_names(ctx: typer.Context, incomplete: str, is_offered: Callable[[str], bool]) -> list[str]:
+def _list_probe_name_completions(ctx: typer.Context, incomplete: str, is_offered: Callable[[str], bool]) -> list[str]:
     """`is_offered`: of a kind of probe."""
     loaded = _load_config_or_none(ctx)
     probes = [] if loaded is None else [probe for probe in loaded.config.probes if is_offered(probe.kind)]
@@ -71,12 +71,12 @@ def _get_stated_config_path(ctx: typer.Context) -> Path | None:
 
 def complete_incident_id(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     """The ids of incidents that begin so, newest first, each with what it is about."""
-    return _list_incident_ids(ctx, incomplete, is_open=None)
+    return _list_incident_completions(ctx, incomplete, is_open=None)
 
 
 def complete_open_incident_id(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     """The same of open ones."""
-    return _list_incident_ids(ctx, incomplete, is_open=True)
+    return _list_incident_completions(ctx, incomplete, is_open=True)
 
 
 def complete_incident_id_or_probe_name(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
@@ -89,7 +89,7 @@ def complete_open_incident_id_or_probe_name(ctx: typer.Context, incomplete: str)
     return complete_open_incident_id(ctx, incomplete) + [(name, "") for name in complete_probe_name(ctx, incomplete)]
 
 
-def _list_incident_ids(ctx: typer.Context, incomplete: str, *, is_open: bool | None) -> list[tuple[str, str]]:
+def _list_incident_completions(ctx: typer.Context, incomplete: str, *, is_open: bool | None) -> list[tuple[str, str]]:
     from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError
 
     try:
@@ -122,7 +122,7 @@ def _load_newest_incidents(ctx: typer.Context, *, is_open: bool | None) -> list[
     database = Database(loaded.database.url)
     try:
         with database.open_read_transaction() as connection:
-            return list(list_incidents(connection, is_open=is_open, limit=MAX_OFFERED_INCIDENTS))
+            return list(list_incidents(connection, is_open=is_open, limit=MAX_INCIDENT_COMPLETIONS))
     finally:
         database.close()
 

@@ -31,17 +31,21 @@ def explain_incident_command(
     Example: watchdog explain Website
              watchdog explain 1c9b04
     """
-    from watchdog.cli.incident_detail import load_incident, open_incident_reader_or_exit, serialize_loaded_incident
+    from watchdog.cli.incident_detail import (
+        load_incident_or_raise,
+        open_incident_read_context_or_exit,
+        serialize_loaded_incident,
+    )
     from watchdog.cli.probe_explanation import (
         iter_probe_explanation_lines,
         load_explained_probe,
         serialize_explained_probe,
     )
-    from watchdog.store.read.incident_references import find_incident_or_probe
+    from watchdog.store.read.incident_references import find_incident_id_or_probe
 
-    with open_incident_reader_or_exit(config) as reader:
-        referenced = find_incident_or_probe(reader.connection, subject)
-        incident = load_incident(reader, referenced) if isinstance(referenced, str) else None
+    with open_incident_read_context_or_exit(config) as reader:
+        referenced = find_incident_id_or_probe(reader.connection, subject)
+        incident = load_incident_or_raise(reader, referenced) if isinstance(referenced, str) else None
         probe = None if isinstance(referenced, str) else load_explained_probe(reader, referenced)
     if incident is not None:
         _print_explanation(output, serialize_loaded_incident(incident), _iter_incident_explanation_lines(incident))

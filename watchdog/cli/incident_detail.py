@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from watchdog.cli.acts import describe_refusal
 from watchdog.cli.common import (
     exit_with_error,
-    load_database_and_service_or_exit,
+    load_database_and_service_info_or_exit,
     open_database_or_exit,
     read_database_clock,
 )
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from watchdog.api.serializers.incidents import IncidentDetailJson
-    from watchdog.config.problems import ConfiguredService
+    from watchdog.config.problems import ServiceConnectionInfo
     from watchdog.store.read.incident_details import IncidentDetails
     from watchdog.store.read.status import DeliveryRecord
     from watchdog.web.pages.compare import ResultComparisonSide
@@ -42,43 +42,43 @@ class LoadedIncident(NamedTuple):
     """Its page; empty if the address of the pages is not known."""
 
 
-class IncidentReader(NamedTuple):
+class IncidentReadContext(NamedTuple):
     """What reading incidents takes."""
 
     connection: Connection
     now: int
     """By the clock of the database, in epoch ms."""
-    service: ConfiguredService | None
+    service: ServiceConnectionInfo | None
     """Whose pages show them; None: not known."""
 
 
 @contextmanager
-def open_incident_reader_or_exit(config_path: Path) -> Iterator[IncidentReader]:
+def open_incident_read_context_or_exit(config_path: Path) -> Iterator[IncidentReadContext]:
     """Exits with one line if what is looked for does not exist, and as `open_database_or_exit` does."""
     from watchdog.domain.acts import OperatorActRefusedError
 
-    configured, service = load_database_and_service_or_exit(config_path)
+    configured, service = load_database_and_service_info_or_exit(config_path)
     with open_database_or_exit(configured) as database:
         now = read_database_clock(database)
         with database.open_read_transaction() as connection:
             try:
-                yield IncidentReader(connection, now, service)
+                yield IncidentReadContext(connection, now, service)
             except OperatorActRefusedError as e:
                 exit_with_error(describe_refusal(e))
 
 
 def load_incident_or_exit(config_path: Path, incident: str) -> LoadedIncident:
-    """`incident`: its id, or the beginning of it. Exits as `open_incident_reader_or_exit` does."""
-    from watchdog.store.read.incident_references import find_incident_or_probe
+    """`incident`: its id, or the beginning of it. Exits as `open_incident_read_context_or_exit` does."""
+    from watchdog.store.read.incident_references import find_incident_id_or_probe
 
-    with open_incident_reader_or_exit(config_path) as reader:
-        referenced = find_incident_or_probe(reader.connection, incident)
+    with open_incident_read_context_or_exit(config_path) as reader:
+        referenced = find_incident_id_or_probe(reader.connection, incident)
         if not isinstance(referenced, str):
             exit_with_error(f"{incident} is a probe: use `watchdog incidents --probe NAME` or `watchdog explain NAME`")
-        return load_incident(reader, referenced)
+        return load_incident_or_raise(reader, referenced)
 
 
-def load_incident(reader: IncidentReader, incident: str) -> LoadedIncident:
+def load_incident_or_raise(reader: IncidentReadContext, incident: str) -> LoadedIncident:
     """`incident`: its id. Raises LookupError if there is none with it."""
     from watchdog.store.read.incident_details import load_incident_details
     from watchdog.store.read.messages import list_probe_names_in_same_messages
@@ -98,7 +98,7 @@ def load_incident(reader: IncidentReader, incident: str) -> LoadedIncident:
     )
 
 
-def _build_incident_link(service: ConfiguredService | None, incident: str) -> str:
+def _build_incident_link(service: ServiceConnectionInfo | None, incident: str) -> str:
     base_url = service and (service.public_url or service.base_url)
     return f"{base_url}/incidents/{incident}" if base_url else ""
 

@@ -11,7 +11,7 @@ from watchdog.cli.common import (
     DEFAULT_CONFIG_PATH,
     ConfigFileOption,
     exit_with_error,
-    find_probes_or_exit,
+    find_probes_by_name_or_exit,
     open_read_connection_or_exit,
 )
 from watchdog.cli.completion import complete_incident_id, complete_probe_name
@@ -65,12 +65,12 @@ def incidents_command(
     if incident is not None:
         if only_open or probe is not None or severity is not None:
             exit_with_error("the id of an incident cannot be combined with --open, --probe or --severity")
-        _print_incident(config, output, incident)
+        _load_and_print_incident(config, output, incident)
         return
-    _print_incidents(config, output, only_open=only_open, probe=probe, severity=severity, limit=limit)
+    _load_and_print_incidents(config, output, only_open=only_open, probe=probe, severity=severity, limit=limit)
 
 
-def _print_incidents(
+def _load_and_print_incidents(
     config: Path, output: CliOutputFormat, *, only_open: bool, probe: str | None, severity: str | None, limit: int
 ) -> None:
     from watchdog.api.serializers.incidents import serialize_incident
@@ -81,7 +81,7 @@ def _print_incidents(
     if severity is not None and severity not in tuple(Severity):
         exit_with_error(f"--severity {severity}: expected {', '.join(Severity)}")
     with open_read_connection_or_exit(config) as (connection, now):
-        probes = None if probe is None else find_probes_or_exit(connection, probe)
+        probes = None if probe is None else find_probes_by_name_or_exit(connection, probe)
         records = list_incidents(
             connection,
             probe_database_ids=None if probes is None else [info.database_id for info in probes],
@@ -103,7 +103,7 @@ def _print_incidents(
     )
 
 
-def _print_incident(config: Path, output: CliOutputFormat, incident: str) -> None:
+def _load_and_print_incident(config: Path, output: CliOutputFormat, incident: str) -> None:
     from watchdog.cli.incident_detail import (
         iter_incident_detail_lines,
         load_incident_or_exit,

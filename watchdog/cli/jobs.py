@@ -14,7 +14,7 @@ from watchdog.cli.common import (
     ConfigFileOption,
     ExitCode,
     exit_with_error,
-    find_probes_or_exit,
+    find_probes_by_name_or_exit,
     open_read_connection_or_exit,
 )
 from watchdog.cli.completion import complete_probe_name
@@ -116,7 +116,7 @@ class _JobListOptions(NamedTuple):
         states = [state.value for state in HealthState if state is not HealthState.PAUSED]
         if self.state is not None and self.state not in states:
             exit_with_error(f"--state {self.state}: expected {', '.join(states)}")
-        probes = None if self.probe is None else find_probes_or_exit(connection, self.probe)
+        probes = None if self.probe is None else find_probes_by_name_or_exit(connection, self.probe)
         jobs = list_jobs(connection, None if probes is None else [probe.database_id for probe in probes])
         verdict = None if self.verdict is None else self.verdict.lower()
         if verdict is not None and verdict not in (labels := {job.status_label.lower() for job in jobs}):

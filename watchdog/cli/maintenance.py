@@ -26,7 +26,7 @@ from watchdog.cli.common import (
     DEFAULT_CONFIG_PATH,
     ConfigFileOption,
     exit_with_error,
-    find_probes_or_exit,
+    find_probes_by_name_or_exit,
     open_read_connection_or_exit,
 )
 from watchdog.cli.completion import complete_probe_name
@@ -159,7 +159,7 @@ def _print_maintenance(config: Path, output: CliOutputFormat, probe: str | None,
             ended = MaintenanceWindowState.ENDED
             windows += list_maintenance_windows(connection, now, state=ended, limit=MAX_LISTED_ENDED_WINDOWS)
         if probe is not None:
-            matching = find_probes_or_exit(connection, probe)
+            matching = find_probes_by_name_or_exit(connection, probe)
             windows = [window for window in windows if not all(map(window.matcher.describe_mismatch, matching))]
     print_json_or_table(
         output,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from watchdog.cli.incident_detail import IncidentReader, LoadedIncident
+    from watchdog.cli.incident_detail import IncidentReadContext, LoadedIncident
     from watchdog.domain.model import ProbeInfo
     from watchdog.store.read.new_incidents import NewIncidentOutlook
     from watchdog.store.read.status import ProbeStatus, ResultRow
@@ -24,8 +24,8 @@ class ExplainedProbe(NamedTuple):
     """When it was read, in epoch ms."""
 
 
-def load_explained_probe(reader: IncidentReader, probe: ProbeInfo) -> ExplainedProbe:
-    from watchdog.cli.incident_detail import load_incident
+def load_explained_probe(reader: IncidentReadContext, probe: ProbeInfo) -> ExplainedProbe:
+    from watchdog.cli.incident_detail import load_incident_or_raise
     from watchdog.store.read.new_incidents import load_new_incident_outlook
     from watchdog.store.read.status import list_incidents, list_probe_statuses
 
@@ -37,7 +37,7 @@ def load_explained_probe(reader: IncidentReader, probe: ProbeInfo) -> ExplainedP
         ids = [record.incident.id for record in newest]
     reason = status.pending_findings[0].reason if status.pending_findings else ""
     outlook = load_new_incident_outlook(connection, probe, reason, now)
-    return ExplainedProbe(status, [load_incident(reader, id) for id in ids], outlook, now)
+    return ExplainedProbe(status, [load_incident_or_raise(reader, id) for id in ids], outlook, now)
 
 
 def serialize_explained_probe(explained: ExplainedProbe) -> dict[str, Any]:

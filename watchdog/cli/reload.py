@@ -32,10 +32,10 @@ def reload_command(
     \b
     Example: watchdog reload -c /etc/watchdog/watchdog.yaml
     """
-    from watchdog.cli.service_requests import load_service_or_exit, post_to_service_or_exit
+    from watchdog.cli.service_requests import load_service_info_or_exit, post_to_service_or_exit
     from watchdog.service.config_reload import ConfigReloadResultKind
 
-    service = load_service_or_exit(config)
+    service = load_service_info_or_exit(config)
     body = {"comment": comment, "on_behalf_of": build_cli_actor_from_os_user().name}
     answer = post_to_service_or_exit(service, "/api/v1/reload", body, RELOAD_RESPONSE_TIMEOUT_S)
     result, problems = answer.get("result"), answer.get("problems", [])

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from watchdog.cli.acts import ActCommentOption, find_incident_to_act_on, open_database_to_act
+from watchdog.cli.acts import ActCommentOption, find_incident_id_to_act_on, open_database_to_act
 from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption
 from watchdog.cli.completion import IncidentArgument
 from watchdog.cli.output import CliOutputFormat, OutputFormatOption, print_json
@@ -32,7 +32,7 @@ def resend_command(
     from watchdog.service.acts import resend_undelivered_notifications
 
     with open_database_to_act(config) as (database, user, now):
-        incident = find_incident_to_act_on(database, incident)
+        incident = find_incident_id_to_act_on(database, incident)
         destinations = resend_undelivered_notifications(database, incident, destination, user, comment, now=now)
     if output is CliOutputFormat.JSON:
         print_json(serialize_resent_notifications(incident, destinations))

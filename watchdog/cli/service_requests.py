@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from urllib.error import HTTPError
     from urllib.request import OpenerDirector
 
-    from watchdog.config.problems import ConfiguredService
+    from watchdog.config.problems import ServiceConnectionInfo
 
 MAX_SERVICE_RESPONSE_BYTES = 4 * 1024 * 1024
 MAX_SHOWN_REFUSAL_CHARS = 2_000
 HTTP_UNAUTHORIZED = 401
 
 
-def load_service_or_exit(path: Path) -> ConfiguredService:
+def load_service_info_or_exit(path: Path) -> ServiceConnectionInfo:
     """Where the service of a configuration listens, and its API key. If the configuration is invalid elsewhere, for
     example because only the service has a variable, goes on nevertheless. Otherwise prints every problem and exits."""
     import sys
@@ -42,7 +42,7 @@ def load_service_or_exit(path: Path) -> ConfiguredService:
 
 
 def post_to_service_or_exit(
-    service: ConfiguredService, path: str, body: dict[str, Any], timeout_s: float
+    service: ServiceConnectionInfo, path: str, body: dict[str, Any], timeout_s: float
 ) -> dict[str, Any]:
     """The response to a POST request, an object, without characters that a terminal would obey: while the service is
     down, any program of this machine may listen in its place. Exits 3 with one line if there is none, or if it is an
@@ -91,7 +91,7 @@ def _build_direct_url_opener() -> OpenerDirector:
     return build_opener(ProxyHandler({}), NoRedirectHandler())
 
 
-def _exit_with_service_refusal(service: ConfiguredService, error: HTTPError) -> NoReturn:
+def _exit_with_service_refusal(service: ServiceConnectionInfo, error: HTTPError) -> NoReturn:
     import json
     from http.client import HTTPException
 

@@ -17,7 +17,7 @@ from watchdog.cli.acts import (
     MatchedProbeOption,
     MatchedSeverityOption,
     MatchedTagsOption,
-    find_incident_to_act_on,
+    find_incident_id_to_act_on,
     open_database_to_act,
     parse_for_option_ms,
     parse_instant_option,
@@ -89,7 +89,7 @@ def _silence_incident(config: Path, output: CliOutputFormat, incident: str, comm
     from watchdog.service.acts import silence_until_resolved
 
     with open_database_to_act(config) as (database, user, now):
-        incident = find_incident_to_act_on(database, incident)
+        incident = find_incident_id_to_act_on(database, incident)
         silence = silence_until_resolved(database, incident, user, comment, now)
     if output is CliOutputFormat.JSON:
         print_json(serialize_silence(silence))

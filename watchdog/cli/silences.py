@@ -6,13 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, find_probes_or_exit, open_read_connection_or_exit
+from watchdog.cli.common import (
+    DEFAULT_CONFIG_PATH,
+    ConfigFileOption,
+    find_probes_by_name_or_exit,
+    open_read_connection_or_exit,
+)
 from watchdog.cli.completion import complete_probe_name
 from watchdog.cli.output import CliOutputFormat, OutputFormatOption, escape_rich_markup, print_json_or_table
 
 if TYPE_CHECKING:
     from watchdog.domain.model import Json
-    from watchdog.domain.selection import SelectedCounts
+    from watchdog.domain.selection import SilenceSelectionCounts
     from watchdog.domain.silencing import Silence
 
 MAX_LISTED_ENDED_SILENCES = 100
@@ -47,7 +52,7 @@ def silences_command(
         counts = load_selected_counts_of_silences(connection, silences, load_active_probe_infos(connection))
         silences += list_silences(connection, is_in_effect=False, limit=MAX_LISTED_ENDED_SILENCES) if with_ended else []
         if probe is not None:
-            matching = find_probes_or_exit(connection, probe)
+            matching = find_probes_by_name_or_exit(connection, probe)
             silences = [
                 silence for silence in silences if not all(map(silence.matcher.describe_mismatch_of_probe, matching))
             ]
@@ -61,7 +66,7 @@ def silences_command(
     )
 
 
-def _to_json_counts(counts: SelectedCounts | None) -> dict[str, Json]:
+def _to_json_counts(counts: SilenceSelectionCounts | None) -> dict[str, Json]:
     """null for a silence that has ended."""
     return {
         "probe_count": counts.probe_count if counts else None,
@@ -69,7 +74,7 @@ def _to_json_counts(counts: SelectedCounts | None) -> dict[str, Json]:
     }
 
 
-def _format_silence_cli_row(silence: Silence, counts: SelectedCounts | None, now: int) -> tuple[str, ...]:
+def _format_silence_cli_row(silence: Silence, counts: SilenceSelectionCounts | None, now: int) -> tuple[str, ...]:
     from watchdog.domain.formatting import format_utc_timestamp
 
     ended = "" if silence.ended_at is None else f"ended {format_utc_timestamp(silence.ended_at, now)}"

@@ -98,7 +98,7 @@ class _StatusOptions(NamedTuple):
             if state not in names:
                 exit_with_error(f"--state {state}: expected {', '.join(names)}")
 
-    def select_probes(self, statuses: Sequence[ProbeStatus]) -> tuple[list[ProbeStatus], tuple[str, ...]]:
+    def select_probes_or_explain(self, statuses: Sequence[ProbeStatus]) -> tuple[list[ProbeStatus], tuple[str, ...]]:
         """Those that match, and why no probe has the group, kind or tags, as clauses."""
         from watchdog.domain.routing import ProbeMatcher
         from watchdog.domain.selection import describe_empty_probe_selection
@@ -132,7 +132,7 @@ def _print_status(
         is_json = output is CliOutputFormat.JSON
         all_statuses = list_probe_statuses(connection, now=now, with_silences=is_json)
         watchdog_status = load_watchdog_status(connection)
-        statuses, problems = options.select_probes(all_statuses)
+        statuses, problems = options.select_probes_or_explain(all_statuses)
         own_statuses = list_probe_statuses(connection, service.WATCHDOG_SELF_PROBE_ID, now=now)
         member_lines = list(_iter_process_conflict_note_lines(load_live_watchdog_processes(connection, now)))
         notes = {} if is_json else _load_acknowledgement_and_muting_notes_by_incident(connection, now)

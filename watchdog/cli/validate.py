@@ -38,7 +38,7 @@ def validate_command(
     elif loaded is None:
         print(*problems, sep="\n", file=sys.stderr)
     else:
-        _print_counts_and_warnings(loaded)
+        _print_config_counts_and_warnings(loaded)
     if loaded is None:
         raise typer.Exit(ExitCode.USAGE_ERROR)
 
@@ -67,7 +67,7 @@ def _to_json(problems: Sequence[ConfigProblem]) -> list[dict[str, Any]]:
     ]
 
 
-def _print_counts_and_warnings(loaded: LoadedConfig) -> None:
+def _print_config_counts_and_warnings(loaded: LoadedConfig) -> None:
     from watchdog.domain.formatting import format_count_with_noun
 
     probes, receivers = loaded.config.probes, loaded.config.receivers

@@ -26,7 +26,7 @@ from watchdog.config.problems import (
     ConfigError,
     ConfigProblem,
     ConfiguredDatabase,
-    ConfiguredService,
+    ServiceConnectionInfo,
     WatchedConfigPaths,
     build_did_you_mean_suffix,
 )
@@ -74,8 +74,8 @@ class LoadedConfig:
         return ConfiguredDatabase(self.config.storage.url, self.mask)
 
     @property
-    def service(self) -> ConfiguredService:
-        return _build_configured_service(self.config)
+    def service(self) -> ServiceConnectionInfo:
+        return _build_service_connection_info(self.config)
 
 
 def load_config(
@@ -135,20 +135,20 @@ def _build_config_error_of_redacted_problems(
 ) -> ConfigError:
     contexts = builder.load_contexts.values()
     database = None
-    if _has_valid_section(sources, "storage"):
+    if _is_section_valid_or_absent(sources, "storage"):
         database = ConfiguredDatabase(config.storage.url, build_mask_of_invalid_config(sources, contexts))
-    is_service_known = _has_valid_section(sources, "server") and _has_valid_section(sources, "access")
-    service = _build_configured_service(config) if is_service_known else None
+    is_service_known = _is_section_valid_or_absent(sources, "server") and _is_section_valid_or_absent(sources, "access")
+    service = _build_service_connection_info(config) if is_service_known else None
     return ConfigError(redact_config_problems(sources, contexts), files, database, service)
 
 
-def _build_configured_service(config: Config) -> ConfiguredService:
+def _build_service_connection_info(config: Config) -> ServiceConnectionInfo:
     base_url = build_local_base_url(config.server.listen) if config.server.bind_address[1] else ""
     keys = sorted(config.access.api_keys, key=lambda key: key.role != "operator")
-    return ConfiguredService(base_url, config.server.public_url, keys[0].key.get_secret_value() if keys else "")
+    return ServiceConnectionInfo(base_url, config.server.public_url, keys[0].key.get_secret_value() if keys else "")
 
 
-def _has_valid_section(sources: MergedConfigSources, name: str) -> bool:
+def _is_section_valid_or_absent(sources: MergedConfigSources, name: str) -> bool:
     """True also without such a section. False if it may have another name or place: the default would be wrong."""
     if not sources.root:
         return False

@@ -139,14 +139,14 @@ class ReceiverNotifiersSettings(ConfigModel):
         }
 
 
-class MutingProbeMatchSettings(ProbeMatchSettings):
+class InhibitingProbeMatchSettings(ProbeMatchSettings):
     """Selects the probes that mute the alerts of others."""
 
     state: Literal["down"] = "down"
     """The state in which they mute. A probe that is degraded, unknown or paused mutes nothing."""
 
 
-class MutedProbeMatchSettings(ProbeMatchSettings):
+class InhibitedProbeMatchSettings(ProbeMatchSettings):
     """Selects the probes whose alerts are muted. If no field is set, all probes except the muting one are."""
 
 
@@ -154,9 +154,9 @@ class InhibitSettings(ConfigModel):
     """Mutes the alerts of some probes while another probe is down, as `needs` of a probe does. No probe mutes its own
     alerts."""
 
-    when: MutingProbeMatchSettings
+    when: InhibitingProbeMatchSettings
     """The probes that mute alerts while they are down."""
-    mute: MutedProbeMatchSettings
+    mute: InhibitedProbeMatchSettings
     """The probes whose alerts they mute."""
 
 

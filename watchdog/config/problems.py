@@ -61,7 +61,7 @@ class ConfiguredDatabase(NamedTuple):
     """Masks secrets in messages about it."""
 
 
-class ConfiguredService(NamedTuple):
+class ServiceConnectionInfo(NamedTuple):
     """Where a program on this machine reaches the service that runs with a configuration."""
 
     base_url: str
@@ -84,7 +84,7 @@ class ConfigError(Exception):
         problems: Iterable[ConfigProblem],
         files: WatchedConfigPaths = NO_CONFIG_FILES,
         database: ConfiguredDatabase | None = None,
-        service: ConfiguredService | None = None,
+        service: ServiceConnectionInfo | None = None,
     ):
         self.problems, self.files, self.database, self.service = list(problems), files, database, service
         super().__init__("\n".join(map(str, self.problems)))

@@ -76,7 +76,7 @@ class DemoSlackChannelAndMailbox:
                     return {"ok": True, "channel": DEMO_SLACK_CHANNEL_ID, "ts": message.ts}
             return {"ok": False, "error": "message_not_found"}
         if method == "chat.postEphemeral":
-            self.show_to_person(body.get("text", ""), now)
+            self.post_ephemeral_message(body.get("text", ""), now)
             return {"ok": True}
         if method != "chat.postMessage":
             return {"ok": False, "error": "unknown_method"}
@@ -86,7 +86,7 @@ class DemoSlackChannelAndMailbox:
         del self.messages[:-MAX_DEMO_INBOX_MESSAGES]
         return {"ok": True, "channel": DEMO_SLACK_CHANNEL_ID, "ts": message.ts}
 
-    def show_to_person(self, text: str, now: datetime) -> None:
+    def post_ephemeral_message(self, text: str, now: datetime) -> None:
         """A text for the person who clicked, below the last message."""
         message = DemoSlackMessage(f"{now.timestamp():.6f}", text, [], now, is_for_one_person=True)
         self.messages.append(message)
@@ -267,9 +267,9 @@ def add_click_route(app: FastAPI, inbox: DemoSlackChannelAndMailbox, sender: Dem
         message_ts = form.get("message_ts", "")
         button = inbox.find_button(message_ts, form.get("action_id", ""))
         if button is None:
-            inbox.show_to_person("The message no longer has this button.", now)
+            inbox.post_ephemeral_message("The message no longer has this button.", now)
         elif problem := await sender.send(DEMO_SLACK_CHANNEL_ID, message_ts, button, now.timestamp()):
-            inbox.show_to_person(problem, now)
+            inbox.post_ephemeral_message(problem, now)
         else:
             await inbox.wait_for_change(before)
         return RedirectResponse("/", 303)

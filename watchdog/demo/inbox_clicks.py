@@ -13,7 +13,7 @@ import httpx
 
 DEMO_SLACK_TEAM_ID = "T0DEMO"
 DEMO_SLACK_USER = {"id": "U0DEMO", "team_id": DEMO_SLACK_TEAM_ID, "name": "you", "real_name": "You"}
-DEMO_CLICK_TIMEOUT_S = 5.0
+DEMO_CLICK_REQUEST_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class DemoSlackClickSender:
             "x-slack-signature": self._sign(timestamp, body),
         }
         try:
-            async with httpx.AsyncClient(trust_env=False, timeout=DEMO_CLICK_TIMEOUT_S) as client:
+            async with httpx.AsyncClient(trust_env=False, timeout=DEMO_CLICK_REQUEST_TIMEOUT_S) as client:
                 response = await client.post(self.interactivity_url, content=body, headers=headers)
         except httpx.HTTPError as e:
             return f"Watchdog did not respond: {type(e).__name__}"

@@ -30,7 +30,7 @@ class SelectedProbeCountAndWarnings(NamedTuple):
     """Why it may select nothing, as clauses such as "no probe has the group 'Coer' now; did you mean 'Core'?"."""
 
 
-class SelectedCounts(NamedTuple):
+class SilenceSelectionCounts(NamedTuple):
     """What a silence in effect selects now."""
 
     probe_count: int

@@ -164,7 +164,7 @@ class ActTools:
         key with role operator.
         """
         matcher = SilenceMatcher(ProbeMatcher(severity, frozenset(tags), group, kind, probe), subject)
-        compute_end = self._parse_end(duration, until)
+        compute_end = self._build_end_calculator(duration, until)
         started = await self._run_act(
             ctx,
             lambda database, actor, now: begin_silence(
@@ -206,7 +206,7 @@ class ActTools:
         incident that is open stays open. If the probe is paused already, the end and the comment change. Ask the person
         on call before you pause; to hold back only notifications, use silence. Requires an API key with role operator.
         """
-        compute_end = self._parse_end(duration, until) if duration or until else None
+        compute_end = self._build_end_calculator(duration, until) if duration or until else None
         paused = await self._run_act(
             ctx,
             lambda database, actor, now: pause_probe(
@@ -276,7 +276,7 @@ class ActTools:
         you use this tool. Each call begins another window. Requires an API key with role operator.
         """
         matcher = ProbeMatcher(severity, frozenset(tags), group, kind, probe)
-        compute_end = self._parse_end(duration, until)
+        compute_end = self._build_end_calculator(duration, until)
 
         def begin(database: Database, actor: Actor, now: int) -> tuple[StartedMaintenance, int]:
             start = _parse_instant("starts_at", starts_at, now) if starts_at else None
@@ -301,7 +301,7 @@ class ActTools:
         )
         return {**serialize_maintenance_window(ended, now)}
 
-    def _parse_end(self, duration: str, until: str) -> Callable[[int], int]:
+    def _build_end_calculator(self, duration: str, until: str) -> Callable[[int], int]:
         """How the end follows from now, in epoch ms. Raises ToolError."""
         if bool(duration) == bool(until):
             message = "give either duration (how long) or until (when it ends)"

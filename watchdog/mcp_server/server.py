@@ -239,11 +239,11 @@ class McpTools:
 
     async def read_probe_resource(self, id: str) -> McpToolResult:
         """One probe, as the tool get_probe describes it."""
-        return await _read_resource(self.get_probe(id))
+        return await _run_tool_as_resource(self.get_probe(id))
 
     async def read_incident_resource(self, id: str) -> McpToolResult:
         """One incident with its evidence, as the tool get_incident describes it."""
-        return await _read_resource(self.get_incident(id))
+        return await _run_tool_as_resource(self.get_incident(id))
 
     async def get_tool_job(self, id: str) -> McpToolResult:
         """A job that run_probe or trigger_task started: {status, progress, result or error}. status: running, completed
@@ -299,7 +299,7 @@ class McpTools:
         return masked
 
 
-async def _read_resource(answer: Coroutine[Any, Any, McpToolResult]) -> McpToolResult:
+async def _run_tool_as_resource(answer: Coroutine[Any, Any, McpToolResult]) -> McpToolResult:
     """Raises ResourceNotFoundError if it does not exist. Raises ResourceError in place of another ToolError: while the
     database is away, it may exist."""
     try:

@@ -168,7 +168,7 @@ def _compose_multi_incident_message(context: AlertMessageContext) -> AlertMessag
         title = format_open_incidents_title_with_cause(context)
         subject = f"[{label.upper()} {severity}] {title}"
         if context.event is IncidentEvent.REMINDER:
-            change_text = _format_reminder(label, title, compute_first_start_to_last_end_duration_ms(context))
+            change_text = _format_reminder_headline(label, title, compute_first_start_to_last_end_duration_ms(context))
             subject = f"[STILL {label.upper()} {severity}] {title}"
         if context.event is IncidentEvent.ACKNOWLEDGED:
             change_text = format_acknowledgement_change_of_incidents(context)
@@ -222,7 +222,7 @@ def _compose_incident_message(context: AlertMessageContext) -> AlertMessage:
         if context.event in MESSAGE_EDIT_EVENTS:
             change_text = _format_message_edit(context)
         if context.event is IncidentEvent.REMINDER:
-            reminder = _format_reminder(state_label, title, context.now - incident.since)
+            reminder = _format_reminder_headline(state_label, title, context.now - incident.since)
             change_text = reminder + _format_previous_cause_suffix(context)
             subject = f"[STILL {state_label.upper()} {incident.severity}] {title}"
         main_fields = build_opened_alert_fields(context, cause, build_hold_alert_fields(context))
@@ -311,7 +311,7 @@ def _format_previous_cause_suffix(context: AlertMessageContext) -> str:
     return f" (was: {previous})" if previous and context.previous_cause != context.incident.message else ""
 
 
-def _format_reminder(state_label: str, title: str, open_ms: int) -> str:
+def _format_reminder_headline(state_label: str, title: str, open_ms: int) -> str:
     """ "Still down for 4 h: API: HTTP 503, expected 200"."""
     return f"Still {state_label.lower()} for {format_duration_rounded(open_ms)}: {title}"
 

@@ -15,7 +15,7 @@ from watchdog.config_types import format_config_duration
 from watchdog.domain.model import Json
 from watchdog.domain.observations import McpScheduledTaskFacts
 from watchdog.domain.probe_state import compute_short_digest
-from watchdog.domain.rules.task import McpTaskStatusCategory, find_meaning_of_mcp_task_status_word
+from watchdog.domain.rules.task import McpScheduledTaskHealth, find_meaning_of_mcp_task_status_word
 from watchdog.domain.text import replace_invisible_characters, truncate_to_single_line
 from watchdog.domain.timestamps import parse_epoch_s_or_ms, parse_timestamp_in_common_formats
 
@@ -126,7 +126,7 @@ def _parse_mcp_task_ok_or_derive_from_status(value: Json, status: str, error: st
     if value is not None:
         raise _InvalidMcpTaskError(f"ok is {_describe_json_value_type(value)}, not true or false")
     meaning = find_meaning_of_mcp_task_status_word(status)
-    if meaning in (McpTaskStatusCategory.FAILED, McpTaskStatusCategory.STALE):
+    if meaning in (McpScheduledTaskHealth.FAILED, McpScheduledTaskHealth.STALE):
         return False
     if status and meaning is None:
         raise _InvalidMcpTaskError(f"ok is missing, and last_run_status {status!r} is unknown")

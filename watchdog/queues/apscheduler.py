@@ -32,7 +32,7 @@ class ApschedulerJobSource(DatabaseTableJobSourceBase):
     table: SqlTableName = "apscheduler_jobs"
     """The name of the table, as `table` or `schema.table`."""
 
-    def read_job_source_snapshot(self, connection: Connection) -> tuple[JobSourceSnapshot, dict[str, Json]]:
+    def read_snapshot_and_facts(self, connection: Connection) -> tuple[JobSourceSnapshot, dict[str, Json]]:
         """A job without a next run is paused."""
         import sqlalchemy as sa
 

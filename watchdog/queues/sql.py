@@ -154,7 +154,7 @@ class SqlTableJobSource(DatabaseTableJobSourceBase):
     def reports_job_run_ids(self) -> bool:
         return self.columns.id is not None and self.columns.started is not None
 
-    def read_job_source_snapshot(self, connection: Connection) -> tuple[JobSourceSnapshot, dict[str, Json]]:
+    def read_snapshot_and_facts(self, connection: Connection) -> tuple[JobSourceSnapshot, dict[str, Json]]:
         table, time_formats = self._load_job_table_and_time_column_formats(connection)
         facts = self.database.build_write_access_note(connection, table)
         now = self.database.read_external_database_clock_ms(connection)

@@ -32,7 +32,7 @@ from watchdog.domain.timestamps import to_epoch_ms
 ACT_END_FIELD = "end"
 """The name of the field in which a person states when an act ends."""
 ACT_START_FIELD = "start"
-NO_INSTANT_TEXT = "expected a date and a time, such as 2026-12-01T22:00+01:00"
+INVALID_INSTANT_TEXT = "expected a date and a time, such as 2026-12-01T22:00+01:00"
 MISSING_TIMEZONE_TEXT = "add the time zone, such as +01:00, or Z for UTC"
 MS_PER_SECOND = 1_000
 MAX_TIMEZONE_CHARS = 100
@@ -152,7 +152,9 @@ def parse_act_instant(text: str, timezone: str, now: int) -> int:
             raise ValueError("it is too long ago, or too far away, to be shown")
         return at
     except (ValueError, OverflowError, OSError, ZoneInfoNotFoundError):
-        raise OperatorActRefusedError(OperatorActRefusalReason.INVALID, NO_INSTANT_TEXT, field=ACT_END_FIELD) from None
+        raise OperatorActRefusedError(
+            OperatorActRefusalReason.INVALID, INVALID_INSTANT_TEXT, field=ACT_END_FIELD
+        ) from None
 
 
 def _find_next_time_of_day(time_of_day: time, zone: tzinfo, now: int) -> int:

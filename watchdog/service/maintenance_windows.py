@@ -9,7 +9,7 @@ from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.write.maintenance_messages import enqueue_maintenance_message_edits, list_unannounced_maintenance
 from watchdog.store.write.maintenance_windows import (
     MAX_PROBES_PER_MAINTENANCE_PLANNING_TRANSACTION,
-    MaintenancePlanningInputs,
+    ConfiguredMaintenanceWindowsAndProbes,
     compare_stored_maintenance_with_plan,
     plan_maintenance,
 )
@@ -27,7 +27,9 @@ async def plan_maintenance_windows(
     """Store which probes are in the windows in effect and in the next ones, and enqueue edits of the messages about
     open incidents where maintenance began or ended. Raises StoreUnavailableError."""
     infos = {id: registered.info for id, registered in dict(membership.registry).items()}
-    plan = MaintenancePlanningInputs(membership.configuration.maintenance_windows, membership.revision, infos)
+    plan = ConfiguredMaintenanceWindowsAndProbes(
+        membership.configuration.maintenance_windows, membership.revision, infos
+    )
     changes = await store_executor.run_read_query(
         lambda connection: compare_stored_maintenance_with_plan(connection, plan, clock())
     )

@@ -37,7 +37,7 @@ from watchdog.domain.rules.engine import (
     find_listed_subjects,
     fold_result_into_alert_states_in_place,
 )
-from watchdog.domain.rules.task import McpTaskStatusCategory, find_meaning_of_mcp_task_status_word
+from watchdog.domain.rules.task import McpScheduledTaskHealth, find_meaning_of_mcp_task_status_word
 from watchdog.domain.rules.unreadable_schedule import find_unjudged_job_reason_and_message
 
 MIN, HOUR = 60_000, 3_600_000
@@ -601,15 +601,15 @@ def test_a_job_whose_schedule_is_configured_under_its_name_needs_no_readable_one
 @pytest.mark.parametrize(
     ("status", "meaning"),
     [
-        ("In Progress", McpTaskStatusCategory.GOOD),
-        ("never-run", McpTaskStatusCategory.GOOD),
-        ("Timed Out", McpTaskStatusCategory.FAILED),
-        ("TIMED-OUT", McpTaskStatusCategory.FAILED),
-        ("Overdue", McpTaskStatusCategory.STALE),
+        ("In Progress", McpScheduledTaskHealth.GOOD),
+        ("never-run", McpScheduledTaskHealth.GOOD),
+        ("Timed Out", McpScheduledTaskHealth.FAILED),
+        ("TIMED-OUT", McpScheduledTaskHealth.FAILED),
+        ("Overdue", McpScheduledTaskHealth.STALE),
         ("half done", None),
     ],
 )
-def test_status_words_are_read_in_any_spelling(status: str, meaning: McpTaskStatusCategory | None) -> None:
+def test_status_words_are_read_in_any_spelling(status: str, meaning: McpScheduledTaskHealth | None) -> None:
     assert find_meaning_of_mcp_task_status_word(status) is meaning
 
 

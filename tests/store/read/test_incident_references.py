@@ -9,7 +9,7 @@ import pytest
 from tests.support.fixture_rows import NOW, FixtureRows
 from tests.support.store import StoreHarness
 from watchdog.domain.acts import OperatorActRefusedError
-from watchdog.store.read.incident_references import find_incident_or_probe, find_incident_to_act_on
+from watchdog.store.read.incident_references import find_incident_id_or_probe, find_incident_id_to_act_on
 
 FIRST, SECOND = "00000a" + "0" * 18, "00000b" + "0" * 18
 THIRD = "00000b" + "1" * 18
@@ -34,7 +34,7 @@ def find(store: StoreHarness, text: str) -> str:
     """The id of an incident, or of a probe, or the refusal."""
     with store.database.open_read_transaction() as connection:
         try:
-            referenced = find_incident_or_probe(connection, text)
+            referenced = find_incident_id_or_probe(connection, text)
         except OperatorActRefusedError as e:
             return str(e)
     return referenced if isinstance(referenced, str) else f"probe {referenced.id}"
@@ -43,7 +43,7 @@ def find(store: StoreHarness, text: str) -> str:
 def find_to_act_on(store: StoreHarness, text: str) -> str:
     with store.database.open_read_transaction() as connection:
         try:
-            return find_incident_to_act_on(connection, text)
+            return find_incident_id_to_act_on(connection, text)
         except OperatorActRefusedError as e:
             return str(e)
 

@@ -13,22 +13,22 @@ from tests.support.comparisons import record_comparisons
 from tests.support.store import INTERVAL_MS, START_AT, StoreHarness, make_registered_probe
 from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.routing import ProbeMatcher
-from watchdog.domain.selection import SelectedCounts
+from watchdog.domain.selection import SilenceSelectionCounts
 from watchdog.service.acts import MaintenanceRequest, begin_maintenance, end_silence, pause_probe
 from watchdog.store.database import Database
 from watchdog.store.flapping_tables import flapping_alerts, flapping_incidents
 from watchdog.store.muting_tables import muted_incidents
 from watchdog.store.read.acts import list_silences_in_effect, load_silences_by_probe
 from watchdog.store.read.selections import (
+    count_bad_probes_in_maintenance_window,
     count_incidents_sent_at_end_of_silence,
-    count_probes_with_problems_in_maintenance,
     load_active_probe_infos,
     load_selected_counts_of_silences,
 )
 from watchdog.store.tables import incidents, outbox
 
 
-def load_counts(harness: StoreHarness) -> dict[str, SelectedCounts]:
+def load_counts(harness: StoreHarness) -> dict[str, SilenceSelectionCounts]:
     with harness.database.open_read_transaction() as connection:
         in_effect = list_silences_in_effect(connection)
         return load_selected_counts_of_silences(connection, in_effect, load_active_probe_infos(connection))
@@ -145,7 +145,7 @@ def test_probes_with_problems_in_maintenance_are_counted(database: Database) -> 
 
     def count(now: int) -> int:
         with database.open_read_transaction() as connection:
-            return count_probes_with_problems_in_maintenance(connection, id, now)
+            return count_bad_probes_in_maintenance_window(connection, id, now)
 
     assert count(SLOT + 2) == 0, "the incident of tools was sent before"
     record(harness, "fail", SLOT + INTERVAL_MS, "api")
@@ -166,7 +166,7 @@ def test_only_probes_that_open_an_incident_with_their_next_bad_result_are_counte
 
     def count() -> int:
         with database.open_read_transaction() as connection:
-            return count_probes_with_problems_in_maintenance(connection, id, now + 2)
+            return count_bad_probes_in_maintenance_window(connection, id, now + 2)
 
     assert count() == 3, "once has 1 of the 3 bad results"
     pause_probe(database, "paused", None, ANA, "", now=now)

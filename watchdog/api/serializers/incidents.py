@@ -27,7 +27,7 @@ from watchdog.domain.muting import IncidentMuting
 from watchdog.domain.remediation_attempts import RemediationAttempt
 from watchdog.domain.routing import explain_routing_of_destination
 from watchdog.domain.transitions import TRANSITION_KIND_BY_ACT, TransitionKind
-from watchdog.store.read.escalations import IncidentEscalation
+from watchdog.store.read.escalations import IncidentEscalationStep
 from watchdog.store.read.incident_details import IncidentDetails
 from watchdog.store.read.status import DeliveryRecord, IncidentRecord
 
@@ -88,7 +88,7 @@ class IncidentJson(TypedDict):
 
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
-class CauseChangeJson(TypedDict):
+class NewIncidentCauseJson(TypedDict):
     """From `since` on, an incident had another cause."""
 
     since: str
@@ -153,7 +153,7 @@ class DestinationRoutingDecisionJson(TypedDict):
 
 
 @with_config(FIELD_DOCSTRINGS_AS_DESCRIPTIONS_CONFIG)
-class IncidentEscalationJson(TypedDict):
+class IncidentEscalationStepJson(TypedDict):
     """A step of a route that notifies a further destination, and what became of it."""
 
     destination: str
@@ -192,7 +192,7 @@ class IncidentDetailJson(IncidentJson):
 
     bad_count: int
     """Bad results in a row."""
-    cause_changes: list[CauseChangeJson]
+    cause_changes: list[NewIncidentCauseJson]
     threshold: int
     """How many bad results in a row were needed to open it."""
     last_good: str | None
@@ -205,7 +205,7 @@ class IncidentDetailJson(IncidentJson):
     """Oldest first."""
     destinations: list[DestinationRoutingDecisionJson]
     """Every configured destination."""
-    escalations: list[IncidentEscalationJson]
+    escalations: list[IncidentEscalationStepJson]
     """The steps of the routes that apply now, in the order of the routes."""
     flapping: AlertFlappingJson | None
     """null: the alert did not flap when the incident opened."""
@@ -266,7 +266,7 @@ def serialize_incident_detail(details: IncidentDetails) -> IncidentDetailJson:
         "remediations": [_serialize_remediation_attempt(attempt) for attempt in context.remediation_attempts],
         "timeline": _serialize_incident_timeline(details),
         "destinations": _serialize_destination_decisions(record, deliveries, details.configured_destinations),
-        "escalations": list(map(_serialize_incident_escalation, details.escalations)),
+        "escalations": list(map(_serialize_incident_escalation_step, details.escalations)),
         "flapping": _serialize_alert_flapping(record.flapping),
         "muted_probes": list(context.muted_probe_names),
         "routing_log": list(record.routing_log),
@@ -289,7 +289,7 @@ def _serialize_incident_muting(muting: IncidentMuting | None) -> IncidentMutingJ
     }
 
 
-def _serialize_incident_escalation(incident_escalation: IncidentEscalation) -> IncidentEscalationJson:
+def _serialize_incident_escalation_step(incident_escalation: IncidentEscalationStep) -> IncidentEscalationStepJson:
     escalation, decision, escalated_at = incident_escalation
     return {
         "destination": escalation.destination,
@@ -324,14 +324,14 @@ class _TimelineEntry(NamedTuple):
 
 def _serialize_incident_timeline(details: IncidentDetails) -> list[IncidentTimelineEntryJson]:
     """Entries of the same instant keep the order in which they are listed here."""
-    in_order = sorted(_iter_timeline_entries(details), key=lambda entry: entry.at)
+    in_order = sorted(_iter_unsorted_timeline_entries(details), key=lambda entry: entry.at)
     return [
         {"at": format_iso8601(at), "event": event, "detail": detail, "by": by, "through": through}
         for at, event, detail, by, through in in_order
     ]
 
 
-def _iter_timeline_entries(details: IncidentDetails) -> Iterator[_TimelineEntry]:
+def _iter_unsorted_timeline_entries(details: IncidentDetails) -> Iterator[_TimelineEntry]:
     incident, context = details.record.incident, details.context
     if context.last_good is not None:
         yield _TimelineEntry(context.last_good.slot, "last_good", "")

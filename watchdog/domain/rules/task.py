@@ -17,7 +17,7 @@ ALERT_RULE_INCIDENT_HEALTH_STATE = HealthState.DEGRADED
 ALERT_RULE_SUBJECT_FACTS_CLASS = McpScheduledTaskFacts
 
 
-class McpTaskStatusCategory(Enum):
+class McpScheduledTaskHealth(Enum):
     """What the status word of a task means."""
 
     GOOD = "good"
@@ -29,12 +29,12 @@ class McpTaskStatusCategory(Enum):
 
 
 _MCP_TASK_STATUS_PATTERN_BY_MEANING = {
-    McpTaskStatusCategory.GOOD: re.compile(
+    McpScheduledTaskHealth.GOOD: re.compile(
         "complete|completed|disabled|done|finished|healthy|idle|in_progress|never|never_run|new|none|ok|pass|passed|"
         "paused|pending|queued|ready|running|scheduled|skipped|started|succeeded|success|successful|unknown|waiting"
     ),
-    McpTaskStatusCategory.STALE: re.compile("delayed|late|missed|outdated|overdue|stale"),
-    McpTaskStatusCategory.FAILED: re.compile(
+    McpScheduledTaskHealth.STALE: re.compile("delayed|late|missed|outdated|overdue|stale"),
+    McpScheduledTaskHealth.FAILED: re.compile(
         "abandoned|abort|aborted|cancelled|canceled|crashed|dead|error|errored|expired|fail|failed|failing|failure|"
         "fatal|killed|lost|rejected|stalled|stuck|terminated|timed_out|timeout|unhealthy"
     ),
@@ -56,7 +56,7 @@ def find_mcp_task_age_limit_ms(probe: ProbeInfo, name: str) -> int | None:
     return probe.max_task_ages.get(name, probe.max_task_ages.get("*"))
 
 
-def find_meaning_of_mcp_task_status_word(status: str) -> McpTaskStatusCategory | None:
+def find_meaning_of_mcp_task_status_word(status: str) -> McpScheduledTaskHealth | None:
     """What a status word of a task means; None: it is unknown."""
     word = status.lower().replace(" ", "_").replace("-", "_")
     for meaning, pattern in _MCP_TASK_STATUS_PATTERN_BY_MEANING.items():
@@ -72,7 +72,7 @@ def has_mcp_task_failed(task: McpScheduledTaskFacts) -> bool:
     knows of none.
     """
     return not task.ok and (
-        bool(task.error) or find_meaning_of_mcp_task_status_word(task.status) in (None, McpTaskStatusCategory.FAILED)
+        bool(task.error) or find_meaning_of_mcp_task_status_word(task.status) in (None, McpScheduledTaskHealth.FAILED)
     )
 
 

@@ -98,7 +98,7 @@ class CeleryQueueConfig(QueueSystemConfig):
 
         from kombu.exceptions import OperationalError
 
-        timeout_s -= await _acquire_celery_broker_thread(timeout_s / 2)
+        timeout_s -= await _wait_for_celery_broker_thread(timeout_s / 2)
 
         def call_work_with_broker_connection() -> T:
             try:
@@ -124,7 +124,7 @@ class CeleryQueueConfig(QueueSystemConfig):
             raise build_broker_unreachable_error(format_redis_error(e)) from None
 
 
-async def _acquire_celery_broker_thread(timeout_s: float) -> float:
+async def _wait_for_celery_broker_thread(timeout_s: float) -> float:
     """Takes one of the threads, and returns how long it was waited for, in seconds. Raises ProbeError."""
     import asyncio
 

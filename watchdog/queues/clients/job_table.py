@@ -63,10 +63,10 @@ class DatabaseTableJobSourceBase(JobSource):
         import_module(self.database.driver_module)
 
     async def fetch_job_source_snapshot(self, context: QueueConnectContext) -> JobSourceSnapshot:
-        snapshot, facts = await run_external_database_transaction(self.database, context, self.read_job_source_snapshot)
+        snapshot, facts = await run_external_database_transaction(self.database, context, self.read_snapshot_and_facts)
         context.facts.update(facts)
         return snapshot
 
     @abstractmethod
-    def read_job_source_snapshot(self, connection: Connection) -> tuple[JobSourceSnapshot, dict[str, Json]]:
+    def read_snapshot_and_facts(self, connection: Connection) -> tuple[JobSourceSnapshot, dict[str, Json]]:
         """All jobs, and evidence. Runs in a thread. Raises ProbeError."""

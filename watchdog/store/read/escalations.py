@@ -11,14 +11,14 @@ from watchdog.domain.escalation import EscalationDecision
 from watchdog.domain.routing import DestinationEscalationStep
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.codec import decode_nullable_json
-from watchdog.store.read.follow_ups import decide_escalations, load_follow_up_facts
+from watchdog.store.read.follow_ups import decide_incident_escalations, load_follow_up_facts
 from watchdog.store.tables import incidents, outbox
 
 _StepKey: TypeAlias = tuple[str, int]
 """Destination, and the time in ms after which it is notified: what is stored of an escalation."""
 
 
-class IncidentEscalation(NamedTuple):
+class IncidentEscalationStep(NamedTuple):
     """A step that leads to a destination, and what became of it."""
 
     escalation: DestinationEscalationStep
@@ -28,7 +28,7 @@ class IncidentEscalation(NamedTuple):
     """Epoch ms; None: the step did not notify the destination."""
 
 
-def load_incident_escalations(connection: sa.Connection, incident: str, now: int) -> list[IncidentEscalation]:
+def load_incident_escalations(connection: sa.Connection, incident: str, now: int) -> list[IncidentEscalationStep]:
     """By the routes that apply now, those that come first first. `now`: epoch ms."""
     is_incident = incidents.c.id == replace_unstorable_characters(incident)
     row = connection.execute(sa.select(incidents).where(is_incident)).first()
@@ -38,10 +38,10 @@ def load_incident_escalations(connection: sa.Connection, incident: str, now: int
     is_escalated = outbox.c.incident == row.id, outbox.c.escalated_after_ms.is_not(None)
     query = sa.select(*step, sa.func.min(outbox.c.created_at)).where(*is_escalated).group_by(*step)
     escalated_at = {(destination, after_ms): at for destination, after_ms, at in connection.execute(query)}
-    decided = decide_escalations(row, load_follow_up_facts(connection, [row], now))
+    decided = decide_incident_escalations(row, load_follow_up_facts(connection, [row], now))
     escalated = _find_escalated_steps([escalation for escalation, _ in decided], decode_nullable_json(row.routing_log))
     return [
-        IncidentEscalation(
+        IncidentEscalationStep(
             escalation,
             decision,
             escalated_at.get(_get_key(escalation)) if escalated[_get_key(escalation)] is escalation else None,

@@ -158,7 +158,7 @@ def load_follow_up_facts(connection: sa.Connection, rows: Collection[Any], now: 
     )
 
 
-def decide_escalations(
+def decide_incident_escalations(
     incident: Any, facts: FollowUpFacts
 ) -> list[tuple[DestinationEscalationStep, EscalationDecision]]:
     """For each destination of each step of the routes that apply now. `incident`: its row. None for a probe that is

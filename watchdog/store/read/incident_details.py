@@ -15,7 +15,7 @@ from watchdog.domain.silencing import Silence
 from watchdog.store.read.acts import list_operator_acts_about_incident, list_silences_of_incident
 from watchdog.store.read.alert_context import load_alert_message_context
 from watchdog.store.read.destinations import list_destination_names
-from watchdog.store.read.escalations import IncidentEscalation, load_incident_escalations
+from watchdog.store.read.escalations import IncidentEscalationStep, load_incident_escalations
 from watchdog.store.read.status import DeliveryRecord, IncidentRecord, list_incident_deliveries, list_incidents
 
 
@@ -33,7 +33,7 @@ class IncidentDetails:
     """Oldest first, without silences."""
     silences: Sequence[Silence] = ()
     """Every one that selected it, in effect or ended, in the order in which they began."""
-    escalations: Sequence[IncidentEscalation] = ()
+    escalations: Sequence[IncidentEscalationStep] = ()
     """Those that come first first."""
 
 

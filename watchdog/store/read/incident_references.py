@@ -18,12 +18,12 @@ from watchdog.store.read.status import list_incidents
 from watchdog.store.tables import incidents
 
 MIN_INCIDENT_ID_PREFIX_CHARS = 6
-MAX_LISTED_INCIDENTS = 5
+MAX_INCIDENT_IDS_IN_REFUSAL = 5
 _ID_PREFIX_PATTERN = re.compile(f"[0-9a-f]{{{MIN_INCIDENT_ID_PREFIX_CHARS},}}")
 _AFTER_LAST_HEX_DIGIT = "g"
 
 
-def find_incident_or_probe(connection: sa.Connection, text: str) -> str | ProbeInfo:
+def find_incident_id_or_probe(connection: sa.Connection, text: str) -> str | ProbeInfo:
     """The id of an incident, or a probe that is not retired. `text`: a whole id of an incident, which comes first, the
     id or name of a probe, or the beginning of the id of a single incident. A probe that is named like such a beginning
     is refused: otherwise the person who names a probe could choose what others act on."""
@@ -49,9 +49,9 @@ def find_incident_or_probe(connection: sa.Connection, text: str) -> str | ProbeI
     )
 
 
-def find_incident_to_act_on(connection: sa.Connection, text: str) -> str:
-    """The id of an incident. `text`: as for `find_incident_or_probe`; a probe stands for its only open incident."""
-    referenced = find_incident_or_probe(connection, text)
+def find_incident_id_to_act_on(connection: sa.Connection, text: str) -> str:
+    """The id of an incident. `text`: as for `find_incident_id_or_probe`; a probe stands for its only open incident."""
+    referenced = find_incident_id_or_probe(connection, text)
     if isinstance(referenced, str):
         return referenced
     records = list_incidents(connection, is_open=True, probe_database_ids=[referenced.database_id])
@@ -67,11 +67,11 @@ def find_incident_to_act_on(connection: sa.Connection, text: str) -> str:
 def _list_incidents_by_id_prefix(connection: sa.Connection, prefix: str) -> list[str]:
     """Their ids, at most one more than is listed."""
     begins_so = incidents.c.id >= prefix, incidents.c.id < prefix + _AFTER_LAST_HEX_DIGIT
-    query = sa.select(incidents.c.id).where(*begins_so).order_by(incidents.c.id).limit(MAX_LISTED_INCIDENTS + 1)
+    query = sa.select(incidents.c.id).where(*begins_so).order_by(incidents.c.id).limit(MAX_INCIDENT_IDS_IN_REFUSAL + 1)
     return list(connection.execute(query).scalars())
 
 
 def _build_ambiguity_refusal(problem: str, listed: list[str]) -> OperatorActRefusedError:
-    more = " and others" if len(listed) > MAX_LISTED_INCIDENTS else ""
-    text = f"{problem}; state the id of one of them: {', '.join(listed[:MAX_LISTED_INCIDENTS])}{more}"
+    more = " and others" if len(listed) > MAX_INCIDENT_IDS_IN_REFUSAL else ""
+    text = f"{problem}; state the id of one of them: {', '.join(listed[:MAX_INCIDENT_IDS_IN_REFUSAL])}{more}"
     return OperatorActRefusedError(OperatorActRefusalReason.INVALID, text)

@@ -61,10 +61,10 @@ def list_names_of_probes_muted_by_incidents(
     connection: sa.Connection, muting_incidents: Iterable[str]
 ) -> tuple[str, ...]:
     """Of the open incidents that these mute: the name of the probe of each."""
-    return tuple(muted.probe_name for muted in list_incidents_muted_by(connection, muting_incidents))
+    return tuple(muted.probe_name for muted in list_incidents_muted_by_others(connection, muting_incidents))
 
 
-def list_incidents_muted_by(connection: sa.Connection, muting_incidents: Iterable[str]) -> list[MutedIncident]:
+def list_incidents_muted_by_others(connection: sa.Connection, muting_incidents: Iterable[str]) -> list[MutedIncident]:
     """The open ones that these mute, also by way of incidents that are muted themselves; by the name of the probe."""
     muted: list[MutedIncident] = []
     visited = set(muting_incidents)

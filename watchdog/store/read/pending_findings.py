@@ -12,7 +12,7 @@ from watchdog.domain.rules import THRESHOLD_IGNORING_RULE_NAMES
 from watchdog.store.codec import decode_nullable_json
 from watchdog.store.tables import alert_states, probes, results
 
-_HAS_PASSED = sa.exists().where(results.c.probe == alert_states.c.probe, results.c.outcome == Outcome.PASS)
+_PROBE_HAS_PASS_RESULT = sa.exists().where(results.c.probe == alert_states.c.probe, results.c.outcome == Outcome.PASS)
 
 
 class PendingFindingsOfProbe(NamedTuple):
@@ -30,7 +30,7 @@ def load_pending_findings_by_probe(
     """By database id; probes without pending findings are missing. `only_probes`: default: every probe."""
     columns = alert_states.c["probe", "rule", "subject", "reason", "bad_count", "first_bad_slot"]
     query = (
-        sa.select(*columns, probes.c.policy, _HAS_PASSED.label("has_passed"))
+        sa.select(*columns, probes.c.policy, _PROBE_HAS_PASS_RESULT.label("has_passed"))
         .join(probes, probes.c.id == alert_states.c.probe)
         .where(alert_states.c.incident.is_(None), alert_states.c.bad_count > 0, probes.c.policy.is_not(None))
         .where(alert_states.c.rule.not_in(THRESHOLD_IGNORING_RULE_NAMES))

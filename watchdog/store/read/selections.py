@@ -13,8 +13,8 @@ from watchdog.domain.model import DeliveryState, IncidentEvent, ProbeInfo
 from watchdog.domain.notification import HELD_BACK_DELIVERY_STATES
 from watchdog.domain.rules import THRESHOLD_IGNORING_RULE_NAMES
 from watchdog.domain.selection import (
-    SelectedCounts,
     SelectedProbeCountAndWarnings,
+    SilenceSelectionCounts,
     count_probes_of_silence_with_warnings,
 )
 from watchdog.domain.silencing import Silence, SilenceMatcher, build_silence_index, decide_notification_after_silence
@@ -63,7 +63,7 @@ def _load_known_subjects(connection: sa.Connection, probe_database_ids: Sequence
 
 def load_selected_counts_of_silences(
     connection: sa.Connection, in_effect: Sequence[Silence], probes: Mapping[int, ProbeInfo]
-) -> dict[str, SelectedCounts]:
+) -> dict[str, SilenceSelectionCounts]:
     """By id of the silence. `probes`: those that are not retired, by database id."""
     open_counts = _count_open_incidents_by_silence(connection) if in_effect else {}
     selected: dict[SilenceMatcher, list[int]] = {silence.matcher: [] for silence in in_effect}
@@ -80,7 +80,7 @@ def load_selected_counts_of_silences(
         for matcher, ids in selected.items()
     }
     return {
-        silence.id: SelectedCounts(probe_counts[silence.matcher], open_counts.get(silence.id, 0))
+        silence.id: SilenceSelectionCounts(probe_counts[silence.matcher], open_counts.get(silence.id, 0))
         for silence in in_effect
     }
 
@@ -156,7 +156,7 @@ def _decide_event_after_silence(rows: Sequence[Any]) -> IncidentEvent | None:
     ).event
 
 
-def count_probes_with_problems_in_maintenance(connection: sa.Connection, window: str, now: int) -> int:
+def count_bad_probes_in_maintenance_window(connection: sa.Connection, window: str, now: int) -> int:
     """How many probes open an incident with their next bad result if a window in effect ends: no other window has put
     them into maintenance, and they are neither paused nor retired."""
     period, id = maintenance_periods.c, replace_unstorable_characters(window)
@@ -178,7 +178,7 @@ def _opens_with_next_bad_result(row: Any) -> bool:
     return bool(row.bad_count + 1 >= decode_nullable_json(row.policy)["failure_threshold"])
 
 
-def count_undelivered_notifications(connection: sa.Connection, incident: str, destination: str) -> int:
+def count_failed_notifications(connection: sa.Connection, incident: str, destination: str) -> int:
     """`destination`: empty: of every one."""
     is_of = outbox.c.incident == replace_unstorable_characters(incident), outbox_is_undelivered
     query = sa.select(sa.func.count()).select_from(outbox).where(*is_of)

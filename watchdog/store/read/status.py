@@ -253,11 +253,11 @@ def list_probe_statuses(
     maintenance_ends = {} if now is None else load_maintenance_ends_by_probe(connection, now, only_probes)
     pending = load_pending_findings_by_probe(connection, only_probes)
 
-    def build_status(id: int, row: sa.Row[Any]) -> ProbeStatus:
+    def build_probe_status(id: int, row: sa.Row[Any]) -> ProbeStatus:
         open_here, pending_here = tuple(open_incidents.get(id, ())), pending.get(id, NO_PENDING_FINDINGS)
         return _probe_status_from_row(tuple(row), open_here, pending_here, paused.get(id), maintenance_ends.get(id))
 
-    statuses = [build_status(id, row) for id, row in row_by_probe.items()]
+    statuses = [build_probe_status(id, row) for id, row in row_by_probe.items()]
     if now is None or not with_silences:
         return statuses
     silences = load_silences_by_probe(connection, [status.probe for status in statuses])

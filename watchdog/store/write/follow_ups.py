@@ -15,7 +15,7 @@ from watchdog.domain.reminders import decide_reminder
 from watchdog.store.database import Database
 from watchdog.store.read.follow_ups import (
     FollowUpFacts,
-    decide_escalations,
+    decide_incident_escalations,
     list_incidents_with_due_follow_ups,
     load_follow_up_facts,
     load_incidents_to_follow_up,
@@ -57,7 +57,7 @@ def _enqueue_due_escalations(
     connection: sa.Connection, incident: Any, facts: FollowUpFacts
 ) -> tuple[list[str], list[int]]:
     """`incident`: its row. Returns the destinations, and when to decide again."""
-    decided = decide_escalations(incident, facts)
+    decided = decide_incident_escalations(incident, facts)
     due = {escalation.destination: escalation for escalation, decision in decided if decision.is_due}
     decide_at = [at for _, decision in decided if (at := decision.decide_again_at) is not None]
     registered = facts.registered.get(incident.probe)

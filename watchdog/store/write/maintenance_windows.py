@@ -60,7 +60,7 @@ a year ahead, for every probe, and each process compares all stored periods with
 may be off for as long before the end of a window, and still opens nothing because of it afterwards."""
 
 
-class MaintenancePlanningInputs(NamedTuple):
+class ConfiguredMaintenanceWindowsAndProbes(NamedTuple):
     """What a process knows of maintenance, and of the probes that it applies to."""
 
     configured: Sequence[ConfiguredMaintenanceWindow]
@@ -97,7 +97,7 @@ class MaintenancePeriodChangesToStore(NamedTuple):
 
 
 def compare_stored_maintenance_with_plan(
-    connection: sa.Connection, plan: MaintenancePlanningInputs, now: int
+    connection: sa.Connection, plan: ConfiguredMaintenanceWindowsAndProbes, now: int
 ) -> MaintenancePeriodChangesToStore:
     """Reads only."""
     starts_soon = maintenance_windows.c.starts_at <= now + MAX_LEAD_OF_STORED_PERIODS_MS
@@ -175,7 +175,7 @@ def _match_probes_to_maintenance_windows(
     }
 
 
-def plan_maintenance(database: Database, plan: MaintenancePlanningInputs, now: int) -> int:
+def plan_maintenance(database: Database, plan: ConfiguredMaintenanceWindowsAndProbes, now: int) -> int:
     """Store the periods of the plan, and end those that it no longer has. Returns for how many probes more there is
     something to write: MAX_PROBES_PER_MAINTENANCE_PLANNING_TRANSACTION are written at once."""
     with database.open_write_transaction() as connection:
@@ -376,7 +376,7 @@ def _describe_not_in_effect(window: MaintenanceWindow, now: int) -> str:
 
 def _plan_maintenance_periods_after_act(database: Database, infos: Mapping[int, ProbeInfo], now: int) -> None:
     """Store the periods of windows that people began. What an interruption leaves is stored by the next planning."""
-    plan = MaintenancePlanningInputs((), 0, infos)
+    plan = ConfiguredMaintenanceWindowsAndProbes((), 0, infos)
     with suppress(StoreUnavailableError):  # the act is stored: to run it again would begin another window
         for _ in range(0, len(infos), MAX_PROBES_PER_MAINTENANCE_PLANNING_TRANSACTION):
             plan_maintenance(database, plan, now)

@@ -38,7 +38,7 @@ from watchdog.store.tables import (
 from watchdog.store.write.held_back_notifications import hold_back_notifications
 from watchdog.store.write.outdated_notifications import (
     drop_edits_of_uneditable_messages,
-    drop_holds_of_merged_messages,
+    drop_hold_edits_of_merged_messages,
     drop_outdated_acknowledgements,
     drop_outdated_reminders,
     enqueue_acknowledgements_again,
@@ -118,7 +118,7 @@ def lease_due_messages(
         return leased
     drop_edits_of_uneditable_messages(connection, now, idle - set(editing_destinations), acknowledging_destinations)
     drop_outdated_acknowledgements(connection, now, idle & set(acknowledging_destinations))
-    drop_holds_of_merged_messages(connection, now)
+    drop_hold_edits_of_merged_messages(connection, now)
     drop_outdated_reminders(connection, now)
     paces = load_destination_paces(connection)
     idle = {name for name in idle if paces.get(name, DestinationPace()).next_message_at <= now}

@@ -87,7 +87,7 @@ def _build_message_has_notified_and_unhandled_incident_filters() -> tuple[
     return has_notified, sa.exists().where(*is_open_in_message, incidents.c.acknowledged_at.is_(None))
 
 
-def drop_holds_of_merged_messages(connection: sa.Connection, now: int) -> None:
+def drop_hold_edits_of_merged_messages(connection: sa.Connection, now: int) -> None:
     """A message that several waiting ones were merged into is not edited to state what holds its incidents back, and no
     other message states it."""
     is_of_message = messages.c.incident == outbox.c.lead_incident, messages.c.destination == outbox.c.destination

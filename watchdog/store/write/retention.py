@@ -126,7 +126,7 @@ def delete_expired_rows(database: Database, now: int, results_retention_ms: int,
             & ~_build_is_outbox_lead_condition(incident_groups.c.lead_incident),
         ),
         (cause_changes, cause_changes.c.incident.in_(expired_incidents)),
-        *_list_expired_act_conditions(expired_incidents, rollups_cutoff, now),
+        *_list_expired_row_conditions_by_table(expired_incidents, rollups_cutoff, now),
         (incidents, (incidents.c.resolved_at < rollups_cutoff) & ~_build_incident_is_referenced_condition()),
     ):
         key = list(table.primary_key.columns)
@@ -136,7 +136,7 @@ def delete_expired_rows(database: Database, now: int, results_retention_ms: int,
     return deleted
 
 
-def _list_expired_act_conditions(
+def _list_expired_row_conditions_by_table(
     expired_incidents: sa.Select[tuple[str]], cutoff: int, now: int
 ) -> tuple[tuple[sa.Table, sa.ColumnElement[bool]], ...]:
     """A silence stays as long as the incidents that it selected; transitions expire by a time of their own."""

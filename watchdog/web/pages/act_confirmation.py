@@ -38,14 +38,14 @@ class ActConfirmationPage:
     fields: Mapping[str, str]
 
 
-def confirm_end_of_silence(silence_id: str, incident_count: int) -> ActConfirmation:
+def build_silence_end_confirmation(silence_id: str, incident_count: int) -> ActConfirmation:
     """`incident_count`: how many are sent when it ends."""
     incidents = format_count_with_noun(incident_count, "open incident")
     text = f"It holds back the notifications of {incidents}. If you end it, they are sent at once."
     return ActConfirmation(f"End the silence {silence_id}?", text, "End it", "/silences")
 
 
-def confirm_end_of_maintenance(window_id: str, probe_count: int) -> ActConfirmation:
+def build_maintenance_end_confirmation(window_id: str, probe_count: int) -> ActConfirmation:
     """`probe_count`: how many have problems that open no incident during maintenance."""
     probes = format_count_with_noun(probe_count, "probe")
     verb = "has" if probe_count == 1 else "have"
@@ -53,7 +53,7 @@ def confirm_end_of_maintenance(window_id: str, probe_count: int) -> ActConfirmat
     return ActConfirmation(f"End the maintenance {window_id}?", text, "End it", "/maintenance")
 
 
-def confirm_resending(incident_id: str, destination: str, address: str, count: int) -> ActConfirmation:
+def build_resending_confirmation(incident_id: str, destination: str, address: str, count: int) -> ActConfirmation:
     """`count`: of the notifications that are sent again. `address`: of the destination; empty: it is not known."""
     notifications = format_count_with_noun(count, "notification")
     receiver = f"{destination} ({address})" if address else destination or "every destination"
@@ -63,13 +63,13 @@ def confirm_resending(incident_id: str, destination: str, address: str, count: i
     )
 
 
-def confirm_silence_of_everything(ends_at: int, now: int) -> ActConfirmation:
+def build_silence_everything_confirmation(ends_at: int, now: int) -> ActConfirmation:
     end = render_timestamp_with_zone(ends_at, now)
     text = Markup("No one is notified of any incident, except Watchdog's own faults, until {}.").format(end)
     return ActConfirmation("Silence every incident?", text, "Silence everything", "/silences")
 
 
-def confirm_maintenance_of_everything(starts_at: int | None, ends_at: int, now: int) -> ActConfirmation:
+def build_maintenance_everything_confirmation(starts_at: int | None, ends_at: int, now: int) -> ActConfirmation:
     """`starts_at`: None: now."""
     end = render_timestamp_with_zone(ends_at, now)
     start = "From now" if starts_at is None else Markup("From {}").format(render_timestamp_with_zone(starts_at, now))
@@ -77,12 +77,12 @@ def confirm_maintenance_of_everything(starts_at: int | None, ends_at: int, now: 
     return ActConfirmation("Put every probe into maintenance?", text, "Begin", "/maintenance")
 
 
-def confirm_pause_without_end(probe: ProbeInfo, path: str) -> ActConfirmation:
+def build_pause_without_end_confirmation(probe: ProbeInfo, path: str) -> ActConfirmation:
     text = "The probe does not run, and nothing about it is reported, until someone resumes it."
     return ActConfirmation(f"Pause {probe.name} without an end?", text, "Pause", path)
 
 
-def confirm_run_with_effect(probe: ProbeInfo, path: str) -> ActConfirmation:
+def build_run_with_effect_confirmation(probe: ProbeInfo, path: str) -> ActConfirmation:
     what = "a test job through the queue" if probe.kind == CANARY_PROBE_KIND else "a request that may change something"
     text = f"The run sends {what}: {probe.target}." if probe.target else f"The run sends {what}."
     return ActConfirmation(f"Run {probe.name} now?", text, "Run now", path)

@@ -33,7 +33,7 @@ class ActForm:
 EMPTY_ACT_FORM = ActForm()
 
 
-class ActFormButton(NamedTuple):
+class ActFormButtonWithPath(NamedTuple):
     """A button of a form, and the address that it sends the form to."""
 
     label: str
@@ -48,11 +48,11 @@ class ActFormPage:
     title: str
     back_path: str
     back_label: str
-    buttons: tuple[ActFormButton, ...]
+    buttons: tuple[ActFormButtonWithPath, ...]
     form: ActForm
 
 
-class ProbeSuggestions(NamedTuple):
+class ProbeSelectionSuggestions(NamedTuple):
     """What probes have at present, each in alphabetical order."""
 
     names: tuple[str, ...]
@@ -61,29 +61,32 @@ class ProbeSuggestions(NamedTuple):
     kinds: tuple[str, ...]
 
 
-def load_probe_suggestions(connection: Connection) -> ProbeSuggestions:
-    return build_probe_suggestions(load_active_probe_infos(connection).values())
+def load_probe_selection_suggestions(connection: Connection) -> ProbeSelectionSuggestions:
+    return build_probe_selection_suggestions(load_active_probe_infos(connection).values())
 
 
-def build_probe_suggestions(probes: Iterable[ProbeInfo]) -> ProbeSuggestions:
+def build_probe_selection_suggestions(probes: Iterable[ProbeInfo]) -> ProbeSelectionSuggestions:
     infos = list(probes)
-    return ProbeSuggestions(
-        names=_sort_suggestions(info.name for info in infos),
-        groups=_sort_suggestions(info.group for info in infos),
-        tags=_sort_suggestions(tag for info in infos for tag in info.tags),
-        kinds=_sort_suggestions(info.kind for info in infos),
+    return ProbeSelectionSuggestions(
+        names=_alphabetize_suggestions(info.name for info in infos),
+        groups=_alphabetize_suggestions(info.group for info in infos),
+        tags=_alphabetize_suggestions(tag for info in infos for tag in info.tags),
+        kinds=_alphabetize_suggestions(info.kind for info in infos),
     )
 
 
-def _sort_suggestions(texts: Iterable[str]) -> tuple[str, ...]:
+def _alphabetize_suggestions(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted({*texts} - {""}, key=str.casefold)[:MAX_SUGGESTIONS])
 
 
-def list_timed_act_buttons_of_probe(probe_id: str, *, can_pause: bool) -> tuple[ActFormButton, ...]:
+def list_timed_act_buttons_of_probe(probe_id: str, *, can_pause: bool) -> tuple[ActFormButtonWithPath, ...]:
     path = f"/probes/{quote(probe_id, safe='')}"
-    buttons = ActFormButton("Silence", f"{path}/silence"), ActFormButton("Maintenance", f"{path}/maintenance")
-    return (*buttons, ActFormButton("Pause", f"{path}/pause")) if can_pause else buttons
+    buttons = (
+        ActFormButtonWithPath("Silence", f"{path}/silence"),
+        ActFormButtonWithPath("Maintenance", f"{path}/maintenance"),
+    )
+    return (*buttons, ActFormButtonWithPath("Pause", f"{path}/pause")) if can_pause else buttons
 
 
-def list_timed_act_buttons_of_incident(incident_id: str) -> tuple[ActFormButton, ...]:
-    return (ActFormButton("Silence", f"/incidents/{incident_id}/silence"),)
+def list_timed_act_buttons_of_incident(incident_id: str) -> tuple[ActFormButtonWithPath, ...]:
+    return (ActFormButtonWithPath("Silence", f"/incidents/{incident_id}/silence"),)

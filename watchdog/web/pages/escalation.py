@@ -7,7 +7,7 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from watchdog.domain.text import capitalize_first
-from watchdog.store.read.escalations import IncidentEscalation
+from watchdog.store.read.escalations import IncidentEscalationStep
 from watchdog.web.times import render_timestamp_with_zone
 
 
@@ -21,7 +21,7 @@ class EscalationPageRow(NamedTuple):
     """ "due at 02:04:02 UTC", "escalated at 02:04:02 UTC", "not escalated: acknowledged"."""
 
 
-def build_escalation_page_row(incident_escalation: IncidentEscalation, now: int) -> EscalationPageRow:
+def build_escalation_page_row(incident_escalation: IncidentEscalationStep, now: int) -> EscalationPageRow:
     escalation, decision, escalated_at = incident_escalation
     outcome = decision.hindrance or "due now"
     if escalated_at is not None:

@@ -35,14 +35,14 @@ from watchdog.store.read.alert_context import load_alert_message_context
 from watchdog.store.read.escalations import load_incident_escalations
 from watchdog.store.read.generation_results import build_results_as_of_clock_generation_subquery
 from watchdog.store.read.members import load_database_ids_of_active_probes
-from watchdog.store.read.muted_incidents import MutedIncident, list_incidents_muted_by
+from watchdog.store.read.muted_incidents import MutedIncident, list_incidents_muted_by_others
 from watchdog.store.read.reopening import load_reopening_outlook_text
 from watchdog.store.read.status import Connection, DeliveryRecord, IncidentRecord, WatchdogStatus
 from watchdog.web.markup import PAGE_HEALTH_STATE_LABELS
 from watchdog.web.pages.act_form import (
     EMPTY_ACT_FORM,
     ActForm,
-    ActFormButton,
+    ActFormButtonWithPath,
     list_timed_act_buttons_of_incident,
 )
 from watchdog.web.pages.acts import (
@@ -97,7 +97,7 @@ class IncidentDetailPage:
     """It cannot be closed."""
     reopening_text: str
     """When another incident would open if this one was closed now."""
-    act_buttons: tuple[ActFormButton, ...]
+    act_buttons: tuple[ActFormButtonWithPath, ...]
     """Of the form for acts that last for a time."""
     form: ActForm
 
@@ -116,7 +116,7 @@ def load_incident_detail_page(
     act_events = build_act_timeline_events(connection, incident_id)
     timeline = build_incident_timeline(record, context, deliveries, now, act_events)
     outlook = load_reopening_outlook_text(connection, incident_id, now)
-    muted = list_incidents_muted_by(connection, [incident_id])
+    muted = list_incidents_muted_by_others(connection, [incident_id])
     return IncidentDetailPage(
         record=record,
         service_status=status.load_watchdog_status(connection),

@@ -177,15 +177,15 @@ def search_resolved_incidents(
         for record in records:
             if matches(record):
                 if len(matching) == MAX_RESOLVED_INCIDENTS_ON_PAGE:
-                    return ResolvedIncidents(matching, _get_list_position(matching[-1]), None)
+                    return ResolvedIncidents(matching, _get_position_of_incident(matching[-1]), None)
                 matching.append(record)
         if len(records) < RESOLVED_INCIDENTS_PER_SEARCH_STEP:
             return ResolvedIncidents(matching, None, None)
-        after = _get_list_position(records[-1])
+        after = _get_position_of_incident(records[-1])
     return ResolvedIncidents(matching, after, after.opened_at if after else None)
 
 
-def _get_list_position(record: IncidentRecord) -> IncidentListPosition:
+def _get_position_of_incident(record: IncidentRecord) -> IncidentListPosition:
     return IncidentListPosition(record.incident.opened_at, record.incident.id)
 
 
@@ -209,13 +209,15 @@ def load_acknowledgement_and_hold_marks_of_open_incidents(
 
     def iter_acknowledgement_and_hold_marks(record: IncidentRecord) -> Iterator[str]:
         yield from describe_what_holds_back(record, now)
-        yield from iter_probe_marks(pauses.get(record.incident.probe), maintenance_ends.get(record.incident.probe), now)
+        yield from iter_pause_and_maintenance_marks(
+            pauses.get(record.incident.probe), maintenance_ends.get(record.incident.probe), now
+        )
 
     is_open = (record for record in records if record.incident.resolved_at is None)
     return {record.incident.id: tuple(iter_acknowledgement_and_hold_marks(record)) for record in is_open}
 
 
-def iter_probe_marks(pause: Pause | None, maintenance_ends_at: int | None, now: int) -> Iterator[str]:
+def iter_pause_and_maintenance_marks(pause: Pause | None, maintenance_ends_at: int | None, now: int) -> Iterator[str]:
     """Why nothing about a probe is reported: "paused since 12:00 UTC by ana", "in maintenance until 12:00 UTC"."""
     if pause is not None:
         yield render_pause(pause, now)

@@ -15,7 +15,10 @@ from watchdog.store.read.maintenance import load_maintenance_ends_by_probe
 from watchdog.store.read.status import Connection, list_incidents, load_watchdog_status
 from watchdog.web.cards.jobs import JobsCardRow, build_jobs_card_row
 from watchdog.web.cards.registry import find_probe_page_jobs_section_id
-from watchdog.web.pages.incidents import iter_probe_marks, load_acknowledgement_and_hold_marks_of_open_incidents
+from watchdog.web.pages.incidents import (
+    iter_pause_and_maintenance_marks,
+    load_acknowledgement_and_hold_marks_of_open_incidents,
+)
 from watchdog.web.pages.list_page import (
     NEEDS_ATTENTION_SECTION_NAME,
     SectionedListWebPage,
@@ -69,7 +72,7 @@ def load_jobs_page(connection: Connection, job_filter: JobsPageFilter, page_numb
     matching = [row for row in rows if job_filter.verdict in ("", row.label)]
     pagination = compute_pagination(len(matching), page_number)
     jobs_on_page = pagination.slice_items(matching)
-    marks = _load_marks_of_jobs(connection, [row.job for row in jobs_on_page], now)
+    marks = _load_ack_and_hold_marks_of_jobs(connection, [row.job for row in jobs_on_page], now)
     rows_on_page = [(_choose_jobs_page_section_name(row), JobsPageRow(row, marks[row.job.key])) for row in jobs_on_page]
     return JobsPage(
         service_status=load_watchdog_status(connection),
@@ -88,7 +91,9 @@ def load_jobs_page(connection: Connection, job_filter: JobsPageFilter, page_numb
     )
 
 
-def _load_marks_of_jobs(connection: Connection, jobs: Sequence[JobSummary], now: int) -> dict[JobKey, Sequence[str]]:
+def _load_ack_and_hold_marks_of_jobs(
+    connection: Connection, jobs: Sequence[JobSummary], now: int
+) -> dict[JobKey, Sequence[str]]:
     """Who takes care of the open incident of each job, and what holds back its notifications. Of a job without an
     incident: that its source is paused or in maintenance."""
     probes = {job.probe.database_id for job in jobs}
@@ -102,7 +107,9 @@ def _load_marks_of_jobs(connection: Connection, jobs: Sequence[JobSummary], now:
     return {
         job.key: marks_by_key[job.key]
         if job.key in marks_by_key
-        else tuple(iter_probe_marks(pauses.get(job.probe.database_id), ends.get(job.probe.database_id), now))
+        else tuple(
+            iter_pause_and_maintenance_marks(pauses.get(job.probe.database_id), ends.get(job.probe.database_id), now)
+        )
         for job in jobs
     }
 

@@ -18,7 +18,12 @@ from watchdog.store.read.maintenance import (
 )
 from watchdog.store.read.selections import count_probes_of_maintenance
 from watchdog.store.read.status import Connection, WatchdogStatus, load_watchdog_status
-from watchdog.web.pages.act_form import EMPTY_ACT_FORM, ActForm, ProbeSuggestions, load_probe_suggestions
+from watchdog.web.pages.act_form import (
+    EMPTY_ACT_FORM,
+    ActForm,
+    ProbeSelectionSuggestions,
+    load_probe_selection_suggestions,
+)
 from watchdog.web.pages.banner import PageBanner
 from watchdog.web.times import render_timestamp_with_zone
 
@@ -50,7 +55,7 @@ class MaintenancePage:
     """The newest."""
     severities: tuple[Severity, ...]
     """To choose from."""
-    suggestions: ProbeSuggestions
+    suggestions: ProbeSelectionSuggestions
     form: ActForm
     started_banner: PageBanner | None
     """What the window selects that the form has just started."""
@@ -70,7 +75,7 @@ def load_maintenance_page(
         planned=_build_rows((window for window in current if not window.is_in_effect(now)), now),
         ended=_build_rows(ended, now),
         severities=tuple(Severity),
-        suggestions=load_probe_suggestions(connection),
+        suggestions=load_probe_selection_suggestions(connection),
         form=form,
         started_banner=_build_started_maintenance_banner(connection, started, now) if started else None,
     )

@@ -29,7 +29,7 @@ from watchdog.web.markup import PAGE_HEALTH_STATE_LABELS
 from watchdog.web.pages.act_form import (
     EMPTY_ACT_FORM,
     ActForm,
-    ActFormButton,
+    ActFormButtonWithPath,
     list_timed_act_buttons_of_probe,
 )
 from watchdog.web.pages.acts import build_maintenance_banner, build_pause_banner, build_silence_banners, describe_acts
@@ -85,7 +85,7 @@ class ProbePage:
     """A person has paused it."""
     can_run_now: bool
     """On request."""
-    act_buttons: tuple[ActFormButton, ...]
+    act_buttons: tuple[ActFormButtonWithPath, ...]
     """Of the form for acts that last for a time."""
     form: ActForm
     banners: tuple[PageBanner, ...]

@@ -69,7 +69,7 @@ INPUT_BY_FIELD = {
     "rules.oldest.over": FormInputDescription("Longest time that a job may wait", "15m"),
     "rules.consumers.under": FormInputDescription("Minimum number of workers", "1"),
 }
-INPUT_BY_FIELD_OF_QUEUE_SYSTEM = {
+INPUT_BY_QUEUE_SYSTEM_FIELD = {
     "redis": FormInputDescription("Redis URL", "redis://user:password@host:6379/0"),
     "url": FormInputDescription("Database URL", "postgresql://user:password@host/database"),
     "queue": FormInputDescription("Queue"),
@@ -235,7 +235,7 @@ def build_probe_form_inputs_and_other_problems(
 
 def describe_input(path: str) -> FormInputDescription:
     name = path.rpartition(".")[2]
-    return INPUT_BY_FIELD.get(path) or INPUT_BY_FIELD_OF_QUEUE_SYSTEM.get(name, FormInputDescription(path))
+    return INPUT_BY_FIELD.get(path) or INPUT_BY_QUEUE_SYSTEM_FIELD.get(name, FormInputDescription(path))
 
 
 def is_problem_of_field(problem_path: str, path: str) -> bool:

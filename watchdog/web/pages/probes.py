@@ -164,7 +164,7 @@ def load_probes_page(connection: Connection, probe_filter: ProbesPageFilter, pag
     searched = [status for status in statuses if probe_filter.matches_search(status)]
     matching = [status for status in searched if probe_filter.matches_state(status)]
     incident_counts = count_incidents_opened_since_by_probe(connection, now - PROBE_PAGE_INCIDENTS_PERIOD_MS)
-    matching.sort(key=_get_probe_sort_key(probe_filter.sort, incident_counts))
+    matching.sort(key=_choose_probe_sort_key(probe_filter.sort, incident_counts))
     counts = Counter(state for status in searched for state in _list_shown_and_filterable_states_of_probe(status))
     pagination = compute_pagination(len(matching), page_number)
     choose_section_name = (
@@ -190,7 +190,7 @@ def load_probes_page(connection: Connection, probe_filter: ProbesPageFilter, pag
     )
 
 
-def _get_probe_sort_key(order: str, incident_counts: Mapping[int, int]) -> Callable[[ProbeStatus], tuple[Any, ...]]:
+def _choose_probe_sort_key(order: str, incident_counts: Mapping[int, int]) -> Callable[[ProbeStatus], tuple[Any, ...]]:
     """For a key of PROBES_PAGE_ORDERS. Probes of the same rank are sorted by name; without a last run, they come first,
     and without a next one, last."""
 

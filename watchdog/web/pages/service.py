@@ -90,7 +90,7 @@ class StoredServiceFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServicePage:
+class WatchdogServicePage:
     version: str
     started_at: int | None
     """When this process started, in epoch ms; None: that is not known."""
@@ -137,17 +137,17 @@ def load_stored_service_facts(
     listed_acts, has_older = acts[:ACTS_PER_PAGE], len(acts) > ACTS_PER_PAGE
     return StoredServiceFacts(
         service_status=service_status,
-        findings=tuple(map(_build_finding, service_status.findings)),
+        findings=tuple(map(_build_finding_from_incident, service_status.findings)),
         processes=_load_processes(connection, member_id, now, show_names=show_names),
         downtime_gaps=tuple(gaps[:MAX_DOWNTIME_GAPS_ON_PAGE]),
         downtime_gap_count=len(gaps),
-        acts=_build_acts(connection, listed_acts),
+        acts=_build_past_acts(connection, listed_acts),
         is_newest_acts=before_id is None,
         older_before_id=listed_acts[-1].id if has_older else None,
     )
 
 
-def _build_finding(incident: Incident) -> ServicePageFinding:
+def _build_finding_from_incident(incident: Incident) -> ServicePageFinding:
     advice = get_reason_advice(incident.reason, probe_id=WATCHDOG_SELF_PROBE_ID, job_name=incident.subject)
     return ServicePageFinding(incident, tuple(advice.split("`")) if advice else ())
 
@@ -164,7 +164,7 @@ def _load_processes(
     )
 
 
-def _build_acts(connection: Connection, acts: Iterable[OperatorAuditLogEntry]) -> tuple[ServicePageAct, ...]:
+def _build_past_acts(connection: Connection, acts: Iterable[OperatorAuditLogEntry]) -> tuple[ServicePageAct, ...]:
     """Incidents and probes may have been deleted since then: only those that exist have a link."""
     acts = list(acts)
     records = list_incidents(connection, incident_ids={act.incident for act in acts} - {""})

@@ -18,7 +18,12 @@ from watchdog.store.read.selections import (
     load_silence_selection_summary,
 )
 from watchdog.store.read.status import Connection, WatchdogStatus, load_watchdog_status
-from watchdog.web.pages.act_form import EMPTY_ACT_FORM, ActForm, ProbeSuggestions, build_probe_suggestions
+from watchdog.web.pages.act_form import (
+    EMPTY_ACT_FORM,
+    ActForm,
+    ProbeSelectionSuggestions,
+    build_probe_selection_suggestions,
+)
 from watchdog.web.pages.acts import render_silence_end
 from watchdog.web.pages.banner import PageBanner
 from watchdog.web.times import render_timestamp_with_zone
@@ -48,7 +53,7 @@ class SilencesPage:
     """The newest."""
     severities: tuple[Severity, ...]
     """To choose from."""
-    suggestions: ProbeSuggestions
+    suggestions: ProbeSelectionSuggestions
     form: ActForm
     started_banner: PageBanner | None
     """What the silence selects that the form has started."""
@@ -69,7 +74,7 @@ def load_silences_page(
         ),
         ended=tuple(build_silences_page_row(silence, now) for silence in ended),
         severities=tuple(Severity),
-        suggestions=build_probe_suggestions(probes.values()),
+        suggestions=build_probe_selection_suggestions(probes.values()),
         form=form,
         started_banner=_build_started_silence_banner(connection, started, now) if started else None,
     )

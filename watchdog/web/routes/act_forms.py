@@ -69,7 +69,7 @@ def is_confirmed(form: Mapping[str, str]) -> bool:
     return form.get(CONFIRMATION_FIELD) == CONFIRMED_VALUE
 
 
-async def ask_for_confirmation(
+async def render_confirmation_page(
     context: OperatorRouteContext, request: Request, form: Mapping[str, str], confirmation: ActConfirmation
 ) -> Response:
     """A page that sends the same form again."""
@@ -90,7 +90,7 @@ def find_only_selection_field(form: Mapping[str, str]) -> str:
     return filled[0] if len(filled) == 1 else ""
 
 
-def load_probe_or_raise(connection: Connection, probe_id: str) -> ProbeInfo:
+def load_probe_by_id_or_raise(connection: Connection, probe_id: str) -> ProbeInfo:
     """Raises PageNotFoundError."""
     for probe in list_probe_infos(connection):
         if probe.id == probe_id:

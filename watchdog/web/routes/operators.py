@@ -131,7 +131,7 @@ def create_operator_router(context: OperatorRouteContext) -> APIRouter:
 
     @router.get("/probes")
     async def show_probes(request: Request, page: int = 1) -> Response:
-        now, probe_filter = context.clock(), parse_probe_filter(request.query_params)
+        now, probe_filter = context.clock(), parse_probe_filter_leniently(request.query_params)
         content = await context.run_query(lambda c: probes.load_probes_page(c, probe_filter, page, now))
         return await context.render_page(request, "probes.j2", "probes", content, now)
 
@@ -149,7 +149,7 @@ def create_operator_router(context: OperatorRouteContext) -> APIRouter:
 
     @router.get("/incidents")
     async def show_incidents(request: Request, page: int = 1, before: str = "") -> Response:
-        now, incident_filter = context.clock(), parse_incident_filter(request.query_params)
+        now, incident_filter = context.clock(), parse_incident_filter_leniently(request.query_params)
         after = incidents.IncidentListPosition.parse_url_value(before)
         content = await context.run_query(
             lambda c: incidents.load_incidents_page(c, incident_filter, now, page_number=page, after=after)
@@ -190,7 +190,7 @@ def add_delivery_pages(router: APIRouter, context: OperatorRouteContext) -> None
         return await context.render_page(request, "undelivered.j2", "receivers", content, now)
 
 
-def parse_probe_filter(parameters: Mapping[str, str]) -> probes.ProbesPageFilter:
+def parse_probe_filter_leniently(parameters: Mapping[str, str]) -> probes.ProbesPageFilter:
     """`?q=`, `?state=`, `?kind=`, `?sort=`. Ignores an unknown order."""
     sort = parameters.get("sort", "")
     return probes.ProbesPageFilter(
@@ -201,7 +201,7 @@ def parse_probe_filter(parameters: Mapping[str, str]) -> probes.ProbesPageFilter
     )
 
 
-def parse_incident_filter(parameters: Mapping[str, str]) -> incidents.IncidentsPageFilter:
+def parse_incident_filter_leniently(parameters: Mapping[str, str]) -> incidents.IncidentsPageFilter:
     """`?q=`, `?state=`, `?severity=`, `?probe=`. Ignores unknown states and severities."""
     state, severity = parameters.get("state", ""), parameters.get("severity", "")
     return incidents.IncidentsPageFilter(
@@ -219,7 +219,7 @@ def describe_scheduling_stall(service_status: WatchdogStatus, now: int) -> str:
     return probes.format_watchdog_last_scheduling_sentence(service_status, now)
 
 
-def parse_number_parameter(request: Request, name: str) -> int | None:
+def parse_number_parameter_or_none(request: Request, name: str) -> int | None:
     """A slot, an instant or an id in the URL. None: it is missing or not valid."""
     value = request.query_params.get(name, "")
     return int(value) if value.isascii() and value.isdigit() and len(value) <= MAX_NUMBER_PARAMETER_DIGITS else None
@@ -230,9 +230,11 @@ def parse_probe_page_url_query(request: Request, now: int) -> probe.ProbePageUrl
     parameters = request.query_params
     result_filter: ResultFilter = "failed" if "failed" in parameters else "all" if "all" in parameters else "changes"
     results = ResultsUrlQuery(
-        result_filter, parse_number_parameter(request, "before"), parse_number_parameter(request, "open")
+        result_filter,
+        parse_number_parameter_or_none(request, "before"),
+        parse_number_parameter_or_none(request, "open"),
     )
-    start, stop = parse_number_parameter(request, "from"), parse_number_parameter(request, "to")
+    start, stop = parse_number_parameter_or_none(request, "from"), parse_number_parameter_or_none(request, "to")
     chart = parse_chart_url_query(parameters.get("range", ""), start, stop, now)
     return probe.ProbePageUrlQuery(
         replace(results, other_parameters=chart.parameters), chart._replace(other_parameters=results.parameters)

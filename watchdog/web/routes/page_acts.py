@@ -19,19 +19,19 @@ from watchdog.service.acts import (
 )
 from watchdog.service.receiver_tests import DestinationTestResult, ReceiverTester
 from watchdog.store.database import Database
-from watchdog.store.read.selections import count_undelivered_notifications
+from watchdog.store.read.selections import count_failed_notifications
 from watchdog.store.read.status import load_watchdog_status
 from watchdog.web.auth.acts import require_operator_role
 from watchdog.web.errors import PageNotFoundError
-from watchdog.web.pages.act_confirmation import confirm_resending, confirm_run_with_effect
+from watchdog.web.pages.act_confirmation import build_resending_confirmation, build_run_with_effect_confirmation
 from watchdog.web.pages.receivers import ReceiverTestPage, build_receiver_test_path
 from watchdog.web.routes.act_forms import (
-    ask_for_confirmation,
     build_probe_path,
     is_confirmed,
-    load_probe_or_raise,
+    load_probe_by_id_or_raise,
     read_act_form,
     redirect_to_page,
+    render_confirmation_page,
 )
 from watchdog.web.routes.operators import OperatorRouteContext
 from watchdog.web.routes.timed_acts import add_timed_act_routes
@@ -77,11 +77,11 @@ def add_incident_forms(router: APIRouter, context: OperatorRouteContext) -> None
         form, actor = await read_act_form(request, context)
         destination, comment = form.get("destination", ""), form.get("comment", "")
         if not is_confirmed(form):
-            count = await context.run_query(lambda c: count_undelivered_notifications(c, incident_id, destination))
+            count = await context.run_query(lambda c: count_failed_notifications(c, incident_id, destination))
             address = context.destination_addresses.get(destination, "")
             if count:
-                confirmation = confirm_resending(incident_id, destination, address, count)
-                return await ask_for_confirmation(context, request, form, confirmation)
+                confirmation = build_resending_confirmation(incident_id, destination, address, count)
+                return await render_confirmation_page(context, request, form, confirmation)
         await context.run_act(
             lambda db, now: resend_undelivered_notifications(db, incident_id, destination, actor, comment, now=now)
         )
@@ -96,7 +96,7 @@ def add_probe_act_form(
     @router.post(f"/probes/{{probe_id}}/{name}", name=name)
     async def handle_probe_act_form(request: Request, probe_id: str) -> Response:
         form, actor = await read_act_form(request, context)
-        await context.run_query(lambda c: load_probe_or_raise(c, probe_id))
+        await context.run_query(lambda c: load_probe_by_id_or_raise(c, probe_id))
         comment = form.get("comment", "")
         await context.run_act(lambda db, now: act(db, probe_id, actor, comment, now))
         return redirect_to_page("/probes/", probe_id)
@@ -108,10 +108,10 @@ def add_probe_act_forms(router: APIRouter, context: OperatorRouteContext) -> Non
     @router.post("/probes/{probe_id}/run-now")
     async def run_now(request: Request, probe_id: str) -> Response:
         form, actor = await read_act_form(request, context)
-        probe = await context.run_query(lambda c: load_probe_or_raise(c, probe_id))
+        probe = await context.run_query(lambda c: load_probe_by_id_or_raise(c, probe_id))
         if context.has_run_effect(probe_id) and not is_confirmed(form):
-            confirmation = confirm_run_with_effect(probe, build_probe_path(probe_id))
-            return await ask_for_confirmation(context, request, form, confirmation)
+            confirmation = build_run_with_effect_confirmation(probe, build_probe_path(probe_id))
+            return await render_confirmation_page(context, request, form, confirmation)
         comment = form.get("comment", "")
         await context.run_act(lambda db, now: request_run(db, probe_id, actor, comment, now))
         return redirect_to_page("/probes/", probe_id)

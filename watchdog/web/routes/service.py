@@ -15,16 +15,16 @@ from watchdog.service.process_metrics import WatchdogActivityMetrics
 from watchdog.store.read.query import STORE_READ_QUERY_ERRORS
 from watchdog.web.errors import HttpErrorResponseError
 from watchdog.web.pages.service import (
-    ServicePage,
     StoredServiceFacts,
+    WatchdogServicePage,
     build_task_rows,
     load_stored_service_facts,
 )
 from watchdog.web.readiness import ReadinessChecker
 from watchdog.web.routes.act_forms import read_act_form, redirect_to_page
-from watchdog.web.routes.operators import OperatorRouteContext, parse_number_parameter
+from watchdog.web.routes.operators import OperatorRouteContext, parse_number_parameter_or_none
 
-NO_RELOAD_TEXT = "This process does not reload its configuration. Restart it."
+RELOAD_UNAVAILABLE_TEXT = "This process does not reload its configuration. Restart it."
 
 
 def create_service_page_router(
@@ -36,7 +36,7 @@ def create_service_page_router(
     router = APIRouter(dependencies=[Depends(context.authenticate)])
 
     async def load_stored_facts_if_readable(request: Request, member_id: str, now: int) -> StoredServiceFacts | None:
-        before_id, show_names = parse_number_parameter(request, "before"), request.state.is_operator
+        before_id, show_names = parse_number_parameter_or_none(request, "before"), request.state.is_operator
         try:
             return await context.run_query(
                 lambda c: load_stored_service_facts(c, member_id, now, before_id, show_names=show_names)
@@ -48,7 +48,7 @@ def create_service_page_router(
     async def show_service(request: Request) -> Response:
         now, process = context.clock(), collect_process_metrics()
         not_ready_reason, _ = await readiness_check.find_not_ready_reason_and_own_findings()
-        page = ServicePage(
+        page = WatchdogServicePage(
             version=read_watchdog_version(),
             started_at=process.started_at,
             not_ready_reason=not_ready_reason,
@@ -64,7 +64,7 @@ def create_service_page_router(
     async def reload(request: Request) -> Response:
         _, actor = await read_act_form(request, context)
         if context.config_actions is None:
-            raise HttpErrorResponseError(409, NO_RELOAD_TEXT)
+            raise HttpErrorResponseError(409, RELOAD_UNAVAILABLE_TEXT)
         await reload_and_record(context.config_actions.reload, context.run_act, actor, "")
         return redirect_to_page("/service#configuration")
 

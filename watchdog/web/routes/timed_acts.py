@@ -38,28 +38,28 @@ from watchdog.service.acts import (
 )
 from watchdog.store.read.acts import encode_silence_matcher
 from watchdog.store.read.selections import (
+    count_bad_probes_in_maintenance_window,
     count_incidents_sent_at_end_of_silence,
-    count_probes_with_problems_in_maintenance,
 )
 from watchdog.store.read.status import Connection, list_incidents, load_watchdog_status
 from watchdog.web.errors import PageNotFoundError
 from watchdog.web.pages.act_confirmation import (
-    confirm_end_of_maintenance,
-    confirm_end_of_silence,
-    confirm_maintenance_of_everything,
-    confirm_pause_without_end,
-    confirm_silence_of_everything,
+    build_maintenance_end_confirmation,
+    build_maintenance_everything_confirmation,
+    build_pause_without_end_confirmation,
+    build_silence_end_confirmation,
+    build_silence_everything_confirmation,
 )
-from watchdog.web.pages.act_form import EMPTY_ACT_FORM, ActForm, ActFormButton, ActFormPage
+from watchdog.web.pages.act_form import EMPTY_ACT_FORM, ActForm, ActFormButtonWithPath, ActFormPage
 from watchdog.web.pages.maintenance import load_maintenance_page
 from watchdog.web.pages.silences import load_silences_page
 from watchdog.web.routes.act_forms import (
-    ask_for_confirmation,
     build_probe_path,
     is_confirmed,
-    load_probe_or_raise,
+    load_probe_by_id_or_raise,
     read_act_form,
     redirect_to_page,
+    render_confirmation_page,
     respond_or_show_form_again,
 )
 from watchdog.web.routes.operators import UNKNOWN_INCIDENT_PAGE_TEXT, OperatorRouteContext
@@ -95,9 +95,9 @@ def add_silence_forms(router: APIRouter, context: OperatorRouteContext) -> None:
             is_valid = matcher.is_empty == ("all" in form)
             if is_valid and matcher.matches_every_incident and not is_confirmed(form):
                 ends_at = parse_silence_end(form, now)
-                confirmation = confirm_silence_of_everything(ends_at, now)
+                confirmation = build_silence_everything_confirmation(ends_at, now)
                 shown_form = replace_times(form, ends_at)
-                return await ask_for_confirmation(context, request, shown_form, confirmation)
+                return await render_confirmation_page(context, request, shown_form, confirmation)
             started = await silence(context, form, actor, matcher, selects_everything="all" in form)
             return redirect_to_page("/silences?started=", started.silence.id)
 
@@ -110,7 +110,9 @@ def add_silence_forms(router: APIRouter, context: OperatorRouteContext) -> None:
             now = context.clock()
             count = await context.run_query(lambda c: count_incidents_sent_at_end_of_silence(c, silence_id, now))
             if count:
-                return await ask_for_confirmation(context, request, form, confirm_end_of_silence(silence_id, count))
+                return await render_confirmation_page(
+                    context, request, form, build_silence_end_confirmation(silence_id, count)
+                )
         await context.run_act(lambda db, now: end_silence(db, silence_id, actor, now))
         return redirect_to_page("/silences")
 
@@ -168,12 +170,12 @@ def add_probe_act_form(
     @router.post(f"/probes/{{probe_id}}/{name}", name=f"{name} of probe")
     async def respond(request: Request, probe_id: str) -> Response:
         form, actor = await read_act_form(request, context)
-        probe = await context.run_query(lambda c: load_probe_or_raise(c, probe_id))
+        probe = await context.run_query(lambda c: load_probe_by_id_or_raise(c, probe_id))
 
         async def act() -> Response:
             if name == "pause" and not StatedEnd.of_form(form).text and not is_confirmed(form):
-                confirmation = confirm_pause_without_end(probe, build_probe_path(probe_id))
-                return await ask_for_confirmation(context, request, form, confirmation)
+                confirmation = build_pause_without_end_confirmation(probe, build_probe_path(probe_id))
+                return await render_confirmation_page(context, request, form, confirmation)
             await run_probe_act(form, actor, probe_id)
             return redirect_to_page("/probes/", probe_id)
 
@@ -201,9 +203,9 @@ def add_maintenance_forms(router: APIRouter, context: OperatorRouteContext) -> N
             matcher, now = parse_probe_matcher(form), context.clock()
             if "all" in form and matcher == EVERY_PROBE_MATCHER and not is_confirmed(form):
                 starts_at, ends_at = parse_maintenance_times(form, now)
-                confirmation = confirm_maintenance_of_everything(starts_at, ends_at, now)
+                confirmation = build_maintenance_everything_confirmation(starts_at, ends_at, now)
                 shown_form = replace_times(form, ends_at, starts_at)
-                return await ask_for_confirmation(context, request, shown_form, confirmation)
+                return await render_confirmation_page(context, request, shown_form, confirmation)
             started = await put_into_maintenance(context, form, actor, matcher, selects_everything="all" in form)
             return redirect_to_page("/maintenance?started=", started.window.id)
 
@@ -214,9 +216,11 @@ def add_maintenance_forms(router: APIRouter, context: OperatorRouteContext) -> N
         form, actor = await read_act_form(request, context)
         if not is_confirmed(form):
             now = context.clock()
-            count = await context.run_query(lambda c: count_probes_with_problems_in_maintenance(c, window_id, now))
+            count = await context.run_query(lambda c: count_bad_probes_in_maintenance_window(c, window_id, now))
             if count:
-                return await ask_for_confirmation(context, request, form, confirm_end_of_maintenance(window_id, count))
+                return await render_confirmation_page(
+                    context, request, form, build_maintenance_end_confirmation(window_id, count)
+                )
         await context.run_act(lambda db, now: end_maintenance(db, window_id, actor, now))
         return redirect_to_page("/maintenance")
 
@@ -295,11 +299,11 @@ async def put_into_maintenance(
     """Begin or plan maintenance. Raises OperatorActRefusedError."""
     comment = form.get("comment", "")
 
-    def build_request(now: int) -> MaintenanceRequest:
+    def build_maintenance_request(now: int) -> MaintenanceRequest:
         starts_at, ends_at = parse_maintenance_times(form, now)
         return MaintenanceRequest(matcher, ends_at, comment, selects_everything=selects_everything, starts_at=starts_at)
 
-    return await context.run_act(lambda db, now: begin_maintenance(db, build_request(now), actor, now))
+    return await context.run_act(lambda db, now: begin_maintenance(db, build_maintenance_request(now), actor, now))
 
 
 async def show_form_alone(
@@ -313,7 +317,7 @@ async def show_form_alone(
         title=f"{label}: {subject}",
         back_path=back_path,
         back_label=subject,
-        buttons=(ActFormButton(label, path),),
+        buttons=(ActFormButtonWithPath(label, path),),
         form=form,
     )
     section = back_path.split("/")[1]

@@ -25,7 +25,7 @@ from watchdog.web.errors import HttpErrorResponseError
 from watchdog.web.routes.api_v1.operations import ApiV1Router, declare_act_operation
 from watchdog.web.routes.api_v1.parameters import NO_COMMENT, ActBody, NoQueryParameters
 from watchdog.web.routes.operators import OperatorRouteContext
-from watchdog.web.routes.service import NO_RELOAD_TEXT
+from watchdog.web.routes.service import RELOAD_UNAVAILABLE_TEXT
 
 CONFIG_ROUTES_PATH = "/api/v1/config/"
 MAX_POSTED_CONFIG_BODY_BYTES = 1024 * 1024
@@ -109,7 +109,7 @@ def add_reload_route(
         request: Request, _: Annotated[NoQueryParameters, Query()], body: Annotated[ActBody, Body()] = NO_COMMENT
     ) -> ConfigReloadJson:
         if config_actions is None:
-            raise HttpErrorResponseError(409, NO_RELOAD_TEXT)
+            raise HttpErrorResponseError(409, RELOAD_UNAVAILABLE_TEXT)
         actor = get_actor(request, OperatorInterfaceKind.API, body.on_behalf_of)
         outcome = await reload_and_record(config_actions.reload, context.run_act, actor, body.comment)
         return serialize_config_reload(outcome)

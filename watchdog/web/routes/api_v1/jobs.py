@@ -44,7 +44,7 @@ class ForgetJobsBody(ActBody):
     """The name of a job; empty: every missing job of the probe."""
 
 
-EVERY_MISSING_JOB = ForgetJobsBody()
+FORGET_EVERY_MISSING_JOB_BODY = ForgetJobsBody()
 
 
 def get_job_list_position(job: JobSummary) -> CursorPosition:
@@ -84,7 +84,7 @@ def add_forget_jobs_route(router: ApiV1Router, context: OperatorRouteContext) ->
         request: Request,
         probe_id: ProbeId,
         _: Annotated[NoQueryParameters, Query()],
-        body: Annotated[ForgetJobsBody, Body()] = EVERY_MISSING_JOB,
+        body: Annotated[ForgetJobsBody, Body()] = FORGET_EVERY_MISSING_JOB_BODY,
     ) -> ForgottenJobsJson:
         actor = get_actor(request, OperatorInterfaceKind.API, body.on_behalf_of)
         await context.run_query(lambda c: load_probe_status(c, probe_id))

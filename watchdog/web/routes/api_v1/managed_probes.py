@@ -154,7 +154,7 @@ def add_managed_probe_read_routes(router: ApiV1Router, editor: ManagedProbeEdito
         raise build_unknown_probe_error(probe_id)
 
 
-async def require_copied_probe(editor: ManagedProbeEditor, edit: ProbeEdit) -> None:
+async def require_copied_probe_exists(editor: ManagedProbeEditor, edit: ProbeEdit) -> None:
     """Raises PageNotFoundError if it is a copy of no probe of the file."""
     if edit.copy_of and edit.copy_of not in {probe.id for probe in (await editor.read()).probes}:
         raise build_unknown_probe_error(edit.copy_of)
@@ -173,7 +173,7 @@ async def change_managed_probe(
     body: ProbeChangeBody | ProbeDeletionParameters,
 ) -> ManagedProbeChangeJson:
     actor, editor = get_actor(request, OperatorInterfaceKind.API, body.on_behalf_of), require_editor(editor)
-    await require_copied_probe(editor, edit)
+    await require_copied_probe_exists(editor, edit)
     if body.dry_run:
         return serialize_checked_probe_edit(await editor.check(edit))
     return serialize_saved_probe_edit(await save_and_record_probe_edit(editor, edit, context.run_act, actor))
@@ -207,7 +207,7 @@ def add_probe_creation_and_try_routes(
         request: Request, body: Annotated[TriedProbeBody, Body()], _: Annotated[NoQueryParameters, Query()]
     ) -> TriedProbeJson:
         edit, running_editor = ProbeEdit(body.yaml, body.id, copy_of=body.copy_of), require_editor(editor)
-        await require_copied_probe(running_editor, edit)
+        await require_copied_probe_exists(running_editor, edit)
         actor = get_actor(request, OperatorInterfaceKind.API)
         return serialize_tried_probe(await running_editor.try_once(edit, actor))
 
