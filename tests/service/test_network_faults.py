@@ -331,7 +331,7 @@ async def test_a_run_that_started_before_the_recovery_and_ends_later_is_part_of_
         check.answer.set_result(True)
         observations[1] = asyncio.get_running_loop().create_future()
         harness.now += INTERVAL_MS
-        await harness.service.claim_due_slots()
+        await harness.service.claim_due_slots_and_start_runs()
         await wait_until_async(lambda: len(check.asked_questions) == 2)
         await record_and_decide()
         harness.now += 3_000

@@ -108,8 +108,8 @@ def _describe_for_shell(name: str, message: str) -> str:
 
 
 def _load_newest_incidents(ctx: typer.Context, *, is_open: bool | None) -> list[IncidentRecord]:
-    """None without a database. A file that nobody has stated may be that of a stranger: it must not have a key press
-    send variables to a server that it names. Raises StoreUnavailableError and WatchdogDatabaseSchemaError."""
+    """None without a database. A file that the user did not name may be of a stranger: a key press must not send
+    variables to a server that it names. Raises StoreUnavailableError and WatchdogDatabaseSchemaError."""
     from watchdog.cli.common import find_missing_database_file
     from watchdog.store.database import Database
     from watchdog.store.read.status import list_incidents

@@ -15,7 +15,7 @@ _LABEL_OF_EVERY_PROBE: _Label = ("", "")
 
 
 class ProbeMatcherIndex(Generic[MatchedT]):
-    """Values that are found by the probes that their matchers select. A matcher is compared only with the probes that
+    """Values that are matching by the probes that their matchers select. A matcher is compared only with the probes that
     have the name, the group, a tag or the kind that it states, and equal matchers are compared once."""
 
     def __init__(
@@ -31,13 +31,13 @@ class ProbeMatcherIndex(Generic[MatchedT]):
 
     def list_matching(self, probe: ProbeInfo) -> list[MatchedT]:
         """The values whose matchers select the probe, in the order in which they were given."""
-        found: list[tuple[int, MatchedT]] = []
+        matching: list[tuple[int, MatchedT]] = []
         for label in _list_labels_of_probe(probe):
             for matcher, numbered in self._by_label.get(label, ()):
                 if self._does_match(matcher, probe):
-                    found += numbered
-        found.sort(key=itemgetter(0))
-        return [value for _, value in found]
+                    matching += numbered
+        matching.sort(key=itemgetter(0))
+        return [value for _, value in matching]
 
 
 def _choose_label_of_matcher(matcher: ProbeMatcher) -> _Label:

@@ -172,7 +172,7 @@ def select_silences_by_probe(
 
 
 def build_silence_index(values: Iterable[tuple[SilenceMatcher, MatchedT]]) -> ProbeMatcherIndex[MatchedT]:
-    """Finds the values whose matchers may select incidents of a probe, whatever their subject."""
+    """Finds the values whose matchers may select incidents of a probe, with any subject."""
     return ProbeMatcherIndex(
         ((matcher.probe, value) for matcher, value in values),
         lambda matcher, probe: not SilenceMatcher(matcher).describe_mismatch_of_probe(probe),
