@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -176,3 +177,5 @@ def test_label() -> None:
 def test_which_windows_can_be_ended(sentence: str, actor: Actor | None, now: int, can_be_ended: bool) -> None:
     window = MaintenanceWindow(id="m-1", name="Move", matcher=ProbeMatcher(), starts_at=10, ends_at=20, actor=actor)
     assert window.can_be_ended(now) is can_be_ended, sentence
+    assert not window.was_cancelled
+    assert [replace(window, ended_at=at).was_cancelled for at in (9, 10)] == [True, False]

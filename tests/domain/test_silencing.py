@@ -255,3 +255,16 @@ def test_the_silences_of_each_probe() -> None:
         1: ["s-1", "s-3", "s-4"], 2: ["s-2", "s-3", "s-5"],
     }  # fmt: skip
     assert select_silences_by_probe(silences[:1], probes[1:]) == {}
+
+
+@pytest.mark.parametrize(
+    ("matcher", "matches"),
+    [
+        (SilenceMatcher(), True),
+        (SilenceMatcher(subject_pattern="**"), True),
+        (SilenceMatcher(subject_pattern="a*"), False),
+        (SilenceMatcher(ProbeMatcher(kind="http")), False),
+    ],
+)
+def test_which_matcher_selects_every_incident(matcher: SilenceMatcher, matches: bool) -> None:
+    assert matcher.matches_every_incident is matches

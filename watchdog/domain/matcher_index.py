@@ -15,7 +15,7 @@ _LABEL_OF_EVERY_PROBE: _Label = ("", "")
 
 
 class ProbeMatcherIndex(Generic[MatchedT]):
-    """Values that are matching by the probes that their matchers select. A matcher is compared only with the probes that
+    """Values by the probes that their matchers select. A matcher is compared only with the probes that
     have the name, the group, a tag or the kind that it states, and equal matchers are compared once."""
 
     def __init__(

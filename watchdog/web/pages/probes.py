@@ -237,8 +237,8 @@ def _load_probes_page_rows(
 ) -> Iterator[tuple[ProbeStatus, ProbesPageRow]]:
     runs = load_last_n_runs_by_probe(connection, [status.probe.database_id for status in on_page], MAX_SPARKLINE_RUNS)
     job_runs = load_check_in_runs_by_probe_id(connection, [status.probe for status in on_page], MAX_SPARKLINE_RUNS)
-    shown = [status.open_incidents[0].id for status in on_page if status.open_incidents]
-    by_incident = load_silences_by_incident(connection, shown)
+    first_incident_ids = [status.open_incidents[0].id for status in on_page if status.open_incidents]
+    by_incident = load_silences_by_incident(connection, first_incident_ids)
     by_probe = load_silences_by_probe(connection, [status.probe for status in on_page])
     for status in on_page:
         id = status.probe.database_id
