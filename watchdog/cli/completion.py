@@ -65,7 +65,9 @@ def _load_config_or_none(ctx: typer.Context) -> LoadedConfig | None:
 
 def _get_stated_config_path(ctx: typer.Context) -> Path | None:
     """None: the file in this directory is read, and anyone may have put it there."""
-    path = ctx.params.get("config") or os.environ.get(CONFIG_FILE_ENV_VAR)
+    if path := os.environ.get(CONFIG_FILE_ENV_VAR):
+        return Path(ctx.params.get("config") or path)
+    path = ctx.params.get("config")
     return Path(path) if path and Path(path) != DEFAULT_CONFIG_PATH else None
 
 

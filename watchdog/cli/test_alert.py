@@ -45,7 +45,7 @@ def send_test_alert_command(
 
     configure_logging(loaded_config.mask)
     results = asyncio.run(
-        _send_test_alerts_and_count_failures(loaded_config, chosen, prints=output is CliOutputFormat.TABLE)
+        _send_test_alerts_and_collect_results(loaded_config, chosen, prints=output is CliOutputFormat.TABLE)
     )
     if output is CliOutputFormat.JSON:
         print_json(serialize_receiver_test(receiver, results))
@@ -53,7 +53,7 @@ def send_test_alert_command(
         raise typer.Exit(ExitCode.UNKNOWN)
 
 
-async def _send_test_alerts_and_count_failures(
+async def _send_test_alerts_and_collect_results(
     loaded_config: LoadedConfig, notifiers: Mapping[str, Notifier], *, prints: bool
 ) -> list[DestinationTestResult]:
     """`prints`: a line for each alert, once its result is known."""

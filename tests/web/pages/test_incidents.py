@@ -178,3 +178,11 @@ def test_a_position_that_no_link_has_is_ignored(text: str) -> None:
 def test_a_position_survives_its_url() -> None:
     position = IncidentListPosition(NOW, "0123456789abcdef01234567")
     assert IncidentListPosition.parse_url_value(position.url_value) == position
+
+
+def test_a_probe_that_no_database_can_store_is_unknown(database_url: str) -> None:
+    rows = FixtureRows()
+    add_incidents(rows)
+    with filled_database(database_url, rows) as database:
+        response = request_page(create_test_app(database), "/incidents?probe=%00&q=%00")
+    assert (response.status_code, "No incident matches." in response.text) == (200, True)

@@ -12,6 +12,7 @@ from watchdog.domain.membership import (
     WatchdogProcessRecord,
     derive_live_watchdog_processes,
 )
+from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.tables import check_in_tokens, members, probes, revision_destinations, revision_probes
 
 
@@ -71,7 +72,8 @@ def find_probe_id_by_check_in_token_digest(connection: sa.Connection, digest: st
 
 def load_database_ids_of_active_probes(connection: sa.Connection, probe_ids: Collection[str]) -> dict[str, int]:
     """Probe id -> database id, of those among these probes that are not retired."""
+    storable_ids = [replace_unstorable_characters(id) for id in probe_ids]
     query = sa.select(probes.c.probe_id, probes.c.id).where(
-        probes.c.probe_id.in_(probe_ids), probes.c.removed_at.is_(None)
+        probes.c.probe_id.in_(storable_ids), probes.c.removed_at.is_(None)
     )
     return {row.probe_id: row.id for row in connection.execute(query)}

@@ -10,12 +10,12 @@ from markupsafe import Markup
 
 from watchdog.domain.formatting import format_count_with_noun
 from watchdog.domain.model import ProbeInfo
+from watchdog.store.read.metrics import CANARY_PROBE_KIND
 from watchdog.store.read.status import WatchdogStatus
 from watchdog.web.times import render_timestamp_with_zone
 
 CONFIRMATION_FIELD = "confirmed"
 CONFIRMED_VALUE = "yes"
-CANARY_PROBE_KIND = "canary"
 
 
 class ActConfirmation(NamedTuple):

@@ -94,7 +94,7 @@ def load_jobs_page(connection: Connection, job_filter: JobsPageFilter, page_numb
 def _load_ack_and_hold_marks_of_jobs(
     connection: Connection, jobs: Sequence[JobSummary], now: int
 ) -> dict[JobKey, Sequence[str]]:
-    """Who takes care of the open incident of each job, and what holds back its notifications. Of a job without an
+    """Who is handling the open incident of each job, and what holds back its notifications. Of a job without an
     incident: that its source is paused or in maintenance."""
     probes = {job.probe.database_id for job in jobs}
     records = list_incidents(connection, is_open=True, probe_database_ids=probes)
