@@ -149,7 +149,7 @@ def parse_act_instant(text: str, timezone: str, now: int) -> int:
             return _find_next_time_of_day(stated.time(), zone_of_text, now)
         at = to_epoch_ms(stated, zone_of_text)
         if not 0 <= at <= MAX_INSTANT_MS:
-            raise ValueError("it is too long ago, or too far away, to be shown")
+            raise ValueError("only the years 1970 to 9964 can be shown")
         return at
     except (ValueError, OverflowError, OSError, ZoneInfoNotFoundError):
         raise OperatorActRefusedError(

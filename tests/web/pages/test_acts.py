@@ -184,7 +184,7 @@ def test_a_silence_begins_and_is_ended(app: FastAPI, path: str, back_to: str, se
     assert "1 silence in effect" in visible_text(page)
     assert f"In effect · 1 {selection} s-" in visible_text(page)
     (end,) = re.findall(r'action="(/silences/s-\w+/end)"', page)
-    assert submit(app, end, {"csrf_token": token}, cookie).headers["location"] == "/silences"
+    assert submit(app, end, {"csrf_token": token, "confirmed": "yes"}, cookie).headers["location"] == "/silences"
     text = visible_text(read_page(app, "/silences", cookie))
     assert "No silence in effect" in text
     assert "ended by ops at 02:29 UTC" in text
