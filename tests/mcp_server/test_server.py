@@ -85,7 +85,7 @@ async def test_every_tool_answers_in_each_protocol_version(tmp_path: Path, mode:
         assert "name: Payments API" in described["configuration"]
         for uri, answer in ((f"incident:{incident['id']}", detailed), ("probe:payments-api", described)):
             (content,) = (await client.read_resource(uri)).contents
-            assert json.loads(content.text).keys() == answer.keys()  # type: ignore[union-attr]
+            assert json.loads(content.text).keys() == answer.keys()  # type: ignore[union-attr] # of a text
         everything = await call_tool(client, "list_probes", limit=1)
         assert (everything["total"], len(everything["probes"])) == (2, 1)
         for state, probe, number in (

@@ -150,3 +150,9 @@ OpenIncidentArgument = Annotated[
         autocompletion=complete_open_incident_id_or_probe_name,
     ),
 ]
+SelectedProbeOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Only those that select this probe, by name or id.", autocompletion=complete_probe_name
+    ),
+]

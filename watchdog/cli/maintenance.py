@@ -29,7 +29,7 @@ from watchdog.cli.common import (
     find_probes_by_name_or_exit,
     open_read_connection_or_exit,
 )
-from watchdog.cli.completion import complete_probe_name
+from watchdog.cli.completion import SelectedProbeOption
 from watchdog.cli.output import (
     CliOutputFormat,
     OutputFormatOption,
@@ -52,14 +52,7 @@ def list_maintenance_windows_command(
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
     output: OutputFormatOption = CliOutputFormat.TABLE,
     with_ended: Annotated[bool, typer.Option("--ended", help="Also list the 100 that ended last.")] = False,
-    probe: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Only those that select this probe, by name or id.",
-            autocompletion=complete_probe_name,
-        ),
-    ] = None,
+    probe: SelectedProbeOption = None,
 ) -> None:
     """List the maintenance windows in effect, and the next ones.
 
@@ -184,5 +177,5 @@ def _format_maintenance_row(window: MaintenanceWindow, now: int) -> tuple[str, .
         "now" if window.is_in_effect(now) else format_utc_timestamp(window.starts_at, now),
         f"{'cancelled ' if window.was_cancelled else 'ended ' if is_over else ''}{format_utc_timestamp(end, now)}",
         "" if window.actor is None else escape_rich_markup(window.actor.name),
-        escape_rich_markup(window.comment.replace("\n", " ")),
+        escape_rich_markup(window.comment),
     )

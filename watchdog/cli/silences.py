@@ -12,7 +12,7 @@ from watchdog.cli.common import (
     find_probes_by_name_or_exit,
     open_read_connection_or_exit,
 )
-from watchdog.cli.completion import complete_probe_name
+from watchdog.cli.completion import SelectedProbeOption
 from watchdog.cli.output import CliOutputFormat, OutputFormatOption, escape_rich_markup, print_json_or_table
 
 if TYPE_CHECKING:
@@ -27,14 +27,7 @@ def silences_command(
     config: ConfigFileOption = DEFAULT_CONFIG_PATH,
     output: OutputFormatOption = CliOutputFormat.TABLE,
     with_ended: Annotated[bool, typer.Option("--ended", help="Also list the 100 that ended last.")] = False,
-    probe: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Only those that select this probe, by name or id.",
-            autocompletion=complete_probe_name,
-        ),
-    ] = None,
+    probe: SelectedProbeOption = None,
 ) -> None:
     """List the silences that are in effect.
 
@@ -84,5 +77,5 @@ def _format_silence_cli_row(silence: Silence, counts: SilenceSelectionCounts | N
         counts.describe().removeprefix("selects ") if counts else "",
         ended or silence.describe_end(now).removeprefix("until "),
         escape_rich_markup(silence.actor.name),
-        escape_rich_markup(silence.comment.replace("\n", " ")),
+        escape_rich_markup(silence.comment),
     )
