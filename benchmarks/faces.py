@@ -120,7 +120,7 @@ class PageTour:
 
 
 def look_at_answers(inspector: PageInspector, page: Page, site: PageSite) -> None:
-    """The pages that answer forms: refusals, a change, a try, and a conflict with another editor."""
+    """The pages that answer forms: refusals, questions, a change, a try, and a conflict with another editor."""
     page.goto(f"{site.url}/config/probes/shop")
     for url, button, answer, status in (
         (f"ftp://a.test/{'long' * 50} x", "Save", "Nothing was stored", 422),
@@ -141,8 +141,14 @@ def look_at_answers(inspector: PageInspector, page: Page, site: PageSite) -> Non
     page.get_by_label("For how long").fill("soon")
     page.get_by_label("Group").fill("Core")
     page.keyboard.press("Enter")
-    page.get_by_role("heading", level=1, name="silence").wait_for(state="detached")
+    page.locator("[aria-invalid=true]").wait_for()
     inspector.look_at(page, "answer: an act is refused", 422)
+    page.goto(f"{site.url}/silences")
+    page.get_by_label("Every incident").check()
+    page.get_by_label("For how long").fill("1h")
+    page.get_by_role("button", name="Silence", exact=True).press("Enter")
+    page.get_by_role("heading", name="Silence every incident?").wait_for()
+    inspector.look_at(page, "answer: a question before an act", 200)
     page.context.clear_cookies()
     page.goto(f"{site.url}/incidents")
     page.get_by_label("API key").fill("wrong")
