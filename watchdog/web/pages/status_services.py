@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from markupsafe import Markup
 
@@ -40,8 +41,7 @@ STATUS_PAGE_SINGULAR_STATE_PHRASES = {HealthState.DEGRADED: "is degraded", Healt
 STATUS_PAGE_PLURAL_STATE_PHRASES = {HealthState.DEGRADED: "are degraded", HealthState.DOWN: "are down"}
 
 
-@dataclass(frozen=True, slots=True)
-class StatusPageServiceStatus:
+class StatusPageServiceStatus(NamedTuple):
     """A probe under its public name."""
 
     name: str
@@ -81,37 +81,38 @@ def build_status_page_services(snapshot: StatusPageDataFromStore, day_count: int
     for pause in snapshot.pause_intervals:
         stop = snapshot.read_at if pause.ended_at is None else pause.ended_at
         intervals[pause.probe].append(HealthStateInterval(HealthState.PAUSED, pause.started_at, stop))
-    return [
-        _build_status_page_service(status, intervals.get(status.probe.database_id, ()), snapshot, day_count)
-        for status in snapshot.probe_statuses
-    ]
+    are_states_current, listed_ids = snapshot.are_states_current, snapshot.selection.listed_ids
+    services = []
+    for status in snapshot.probe_statuses:
+        probe, state = status.probe, status.state if are_states_current else HealthState.UNKNOWN
+        service = StatusPageServiceStatus(
+            probe.name, state, "", probe.group,
+            is_in_maintenance=status.maintenance_ends_at is not None and state is HealthState.UP, is_listed=False,
+        )  # fmt: skip
+        if probe.database_id in listed_ids:
+            probe_intervals = intervals.get(probe.database_id, ())
+            service = _add_label_and_history(service, status, probe_intervals, snapshot, day_count)
+        services.append(service)
+    return services
 
 
-def _build_status_page_service(
-    status: ProbeStatus, intervals: Sequence[HealthStateInterval], snapshot: StatusPageDataFromStore, day_count: int
-) -> StatusPageServiceStatus:
-    now, name = snapshot.read_at, status.probe.name
-    state = status.state if snapshot.are_states_current else HealthState.UNKNOWN
-    is_in_maintenance = status.maintenance_ends_at is not None and state is HealthState.UP
-    if status.probe.database_id not in snapshot.selection.listed_ids:
-        return StatusPageServiceStatus(
-            name, state, "", status.probe.group, is_in_maintenance=is_in_maintenance, is_listed=False
-        )
+def _add_label_and_history(
+    service: StatusPageServiceStatus, status: ProbeStatus, intervals: Sequence[HealthStateInterval],
+    snapshot: StatusPageDataFromStore, day_count: int,
+) -> StatusPageServiceStatus:  # fmt: skip
+    now, state = snapshot.read_at, service.state
     measured_days = snapshot.measured_days[status.probe.database_id]
     maintenance = snapshot.maintenance_periods.get(status.probe.database_id, NO_MAINTENANCE_PERIODS)
     days = compute_daily_uptime(intervals, measured_days, status.created_at, now, day_count, maintenance=maintenance)
     covered_count = sum(day.state is not HealthState.UNKNOWN for day in days)
     bars = [(day.state, _format_day_title(day, state, now)) for day in days]
-    return StatusPageServiceStatus(
-        name=name,
-        state=state,
+    return service._replace(
         label=_format_state_label(status, state, now),
-        group=status.probe.group,
         days=tuple(days),
-        bars=row_charts.render_day_bars(bars, _describe_day_bars(name, days)),
+        bars=row_charts.render_day_bars(bars, _describe_day_bars(service.name, days)),
         uptime=format_basis_points_as_percent(compute_uptime_basis_points(days)),
-        is_in_maintenance=is_in_maintenance,
         uptime_coverage="" if covered_count == day_count else f"{covered_count} of {day_count}{NBSP}days",
+        is_listed=True,
     )
 
 
@@ -203,30 +204,36 @@ def _format_headline_if_no_service_has_problem(services: Sequence[StatusPageServ
 def format_status_subtitle(
     services: Sequence[StatusPageServiceStatus], incident_intervals: Sequence[IncidentInterval], now: int
 ) -> str:
-    away_counts = {
-        "paused": sum(service.state is HealthState.PAUSED for service in services),
-        "in maintenance": sum(service.is_in_maintenance for service in services),
-    }
+    count_by_state = Counter([service.state for service in services])
+    maintenance_count = sum([service.is_in_maintenance for service in services])
+    away_counts = {"paused": count_by_state[HealthState.PAUSED], "in maintenance": maintenance_count}
     total = len(services) - sum(away_counts.values())
     away_text = "".join(
         f" {count} {'is' if count == 1 else 'are'} {name}." for name, count in away_counts.items() if count
     )
-    up_names = [
-        service.name for service in services if service.state is HealthState.UP and not service.is_in_maintenance
-    ]
-    up_count = len(up_names)
-    unknown_count = sum(service.state is HealthState.UNKNOWN for service in services)
+    up_count = count_by_state[HealthState.UP] - maintenance_count  # only a service that is up can be in maintenance
+    unknown_count = count_by_state[HealthState.UNKNOWN]
     if up_count < total:
         text = f"{up_count} of {format_count_with_noun(total, 'service')} {'is' if up_count == 1 else 'are'} up."
         if 0 < unknown_count < total:
             text += f" {unknown_count} {'has' if unknown_count == 1 else 'have'} no data."
         return text + away_text
-    text = f"All {total} services are up." if total > 1 else f"{up_names[0]} is up." if up_names else ""
+    text = (
+        f"All {total} services are up."
+        if total > 1
+        else f"{_find_name_of_first_up_service(services)} is up."
+        if up_count
+        else ""
+    )
     text = (text + away_text).lstrip()
     resolved_times = [incident.resolved_at for incident in incident_intervals if incident.resolved_at is not None]
     return text + (
         f" Last incident {format_duration_rounded(now - max(resolved_times))} ago." if resolved_times else ""
     )
+
+
+def _find_name_of_first_up_service(services: Iterable[StatusPageServiceStatus]) -> str:
+    return next(s.name for s in services if s.state is HealthState.UP and not s.is_in_maintenance)
 
 
 def group_status_page_services(
@@ -257,7 +264,8 @@ def _summarize_service_group(services: Sequence[StatusPageServiceStatus]) -> str
         HealthState.UNKNOWN: "without data",
         HealthState.PAUSED: "paused",
     }
-    counts = [(sum(service.state is state for service in services), label) for state, label in labels.items()]
+    count_by_state = Counter([service.state for service in services])
+    counts = [(count_by_state[state], label) for state, label in labels.items()]
     counts.append((sum(service.is_in_maintenance for service in services), "in maintenance"))
     problems = [(count, label) for count, label in counts if count]
     if not problems:
