@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -227,7 +226,7 @@ def test_a_paused_service_is_shown_so_and_its_time_does_not_count(tmp_path: Path
     ],
 )
 def test_the_headline_names_services_in_maintenance(in_maintenance: str, line: str) -> None:
-    services = [replace(service(name, UP), is_in_maintenance=name in in_maintenance) for name in "ABCD"]
+    services = [service(name, UP)._replace(is_in_maintenance=name in in_maintenance) for name in "ABCD"]
     assert (find_overall_status_page_state(services), format_status_headline(services)) == (UP, line)
     services.append(service("E", DOWN))
     assert format_status_headline(services) == "E is down"
