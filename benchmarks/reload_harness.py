@@ -42,6 +42,7 @@ from watchdog.store.tables import (
     revision_probes,
     revisions,
 )
+from watchdog.store.write.claims import SLOT_CLAIM_AHEAD_MS
 
 MAIN_FILE, INCLUDED_FILE, MANAGED_FILE, TOKEN_FILE = "watchdog.yaml", "conf.d/more.yaml", "managed.yaml", "token"
 ENV = {"BACKUP_TOKEN": "0123456789abcdef-backup", "OTHER_TOKEN": "0123456789abcdef-other"}
@@ -302,8 +303,7 @@ def encode_file(content: Any) -> bytes:
 
 def list_lost_slots(slots: Sequence[StoredSlot], in_force: Sequence[ScheduleInForce], id: str) -> list[int]:
     """Slots of the schedules of a probe that were neither run nor recorded as missed. `slots`: those that were, in
-    order. From when a configuration is written until it is in force, a slot may be of either schedule: then only the
-    longest distance counts."""
+    order. Between two configurations, a slot may be of either schedule, see `find_lost_slots_of_change`."""
     if not slots:
         return []
     periods: list[ScheduleInForce] = []
@@ -314,22 +314,40 @@ def list_lost_slots(slots: Sequence[StoredSlot], in_force: Sequence[ScheduleInFo
     lost: list[int] = []
     for period, end in zip(periods, [*(following.written_at for following in periods[1:]), last], strict=True):
         if (schedule := period.schedules.get(id)) is not None:
-            slot = schedule.find_next_slot_after(max(period.in_force_at, first - 1))
-            while slot < end:
-                if not is_stored(slots, slot):
-                    lost.append(slot)
-                slot = schedule.find_next_slot_after(slot)
+            due = list_slots_between(schedule, max(period.in_force_at + SLOT_CLAIM_AHEAD_MS, first - 1), end)
+            lost += [slot for slot in due if not is_stored(slots, slot)]
     for before, after in pairwise(periods):
-        schedules = before.schedules.get(id), after.schedules.get(id)
-        if None not in schedules:
-            longest_ms = max(each.compute_slot_interval_ms_at(after.written_at) for each in schedules if each)
-            lost += [
-                earlier.slot + 1
-                for earlier, later in pairwise(slots)
-                if later.slot - earlier.slot > longest_ms and earlier.slot_count == 1
-                if earlier.slot <= after.in_force_at and later.slot >= after.written_at
-            ]
+        if (former := before.schedules.get(id)) is not None and (new := after.schedules.get(id)) is not None:
+            lost += find_lost_slots_of_change(slots, former, new, after)
     return lost
+
+
+def find_lost_slots_of_change(
+    slots: Sequence[StoredSlot], former: Schedule, new: Schedule, change: ScheduleInForce
+) -> list[int]:
+    """Slots around a change of schedule that were lost whenever the change took place. At one instant between
+    `written_at` and `in_force_at`, the former schedule ends: its slots up to then are run, and those that are claimed
+    already, which may be up to SLOT_CLAIM_AHEAD_MS later. The slots of the new one follow the last of these."""
+    start, end = change.written_at, min(change.in_force_at + SLOT_CLAIM_AHEAD_MS, slots[-1].slot)
+    former_slots = list_slots_between(former, start, change.in_force_at)
+    stored = [slot.slot for slot in slots if start - SLOT_CLAIM_AHEAD_MS <= slot.slot <= end]
+    lost_by_instant = []
+    for instant in [start, *former_slots, change.in_force_at]:
+        last_claimed = max((slot for slot in stored if slot <= instant + SLOT_CLAIM_AHEAD_MS), default=instant)
+        due = [slot for slot in former_slots if slot <= instant]
+        due += list_slots_between(new, max(instant, last_claimed), end)
+        lost_by_instant.append([slot for slot in due if not is_stored(slots, slot)])
+    return min(lost_by_instant, key=len)
+
+
+def list_slots_between(schedule: Schedule, after: int, end: int) -> list[int]:
+    """Its slots after one instant and before another, in order."""
+    slots = []
+    slot = schedule.find_next_slot_after(after)
+    while slot < end:
+        slots.append(slot)
+        slot = schedule.find_next_slot_after(slot)
+    return slots
 
 
 def is_stored(slots: Sequence[StoredSlot], slot: int) -> bool:
