@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -55,16 +56,24 @@ class SimulatedNetwork:
         self.connect_errors: Callable[[str], int] = lambda address: 0
         self.name_errors: Callable[[str], int] = lambda name: 0
         self._connect, self._resolve = connector.connect_socket_to_resolved_address, name_lookup.resolve_host_blocking
+        self._connect_protocol = connector.connect_protocol_to_resolved_address
         monkeypatch.setattr(connector, "connect_socket_to_resolved_address", self.connect)
+        monkeypatch.setattr(connector, "connect_protocol_to_resolved_address", self.connect_protocol)
         monkeypatch.setattr(name_lookup, "resolve_host_blocking", self.resolve)
 
     async def connect(self, address: SocketAddress) -> socket.socket:
+        return await self._connect(self._route(address))
+
+    async def connect_protocol(self, create_protocol: Callable[[], Any], address: SocketAddress) -> Any:
+        return await self._connect_protocol(create_protocol, self._route(address))
+
+    def _route(self, address: SocketAddress) -> SocketAddress:
         host = address[1][0]
         if not host.startswith(("192.0.2.", "198.51.100.")):
-            return await self._connect(address)
+            return address
         if number := self.connect_errors(host):
             raise OSError(number, os.strerror(number))
-        return await self._connect((socket.AF_INET, ("127.0.0.1", self.port)))
+        return (socket.AF_INET, ("127.0.0.1", self.port))
 
     def resolve(self, host: str, port: int) -> list[SocketAddress]:
         if not host.endswith(".example"):

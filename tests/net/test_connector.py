@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any
 
@@ -72,8 +72,13 @@ class FakeNetwork:
         self.connected.append(address[1][0])
         return await dial_connect(address)
 
+    async def connect_protocol(self, create_protocol: Callable[[], Any], address: SocketAddress) -> Any:
+        self.connected.append(address[1][0])
+        return await dial_connect_protocol(create_protocol, address)
+
 
 dial_look_up, dial_connect = name_lookup.resolve_host_blocking, connector.connect_socket_to_resolved_address
+dial_connect_protocol = connector.connect_protocol_to_resolved_address
 
 
 @pytest.fixture
@@ -81,6 +86,7 @@ def network(monkeypatch: pytest.MonkeyPatch) -> FakeNetwork:
     network = FakeNetwork()
     monkeypatch.setattr(name_lookup, "resolve_host_blocking", network.look_up)
     monkeypatch.setattr(connector, "connect_socket_to_resolved_address", network.connect)
+    monkeypatch.setattr(connector, "connect_protocol_to_resolved_address", network.connect_protocol)
     return network
 
 

@@ -60,12 +60,10 @@ async def ask(
         request = HttpRequest(
             target.url_of(scheme="https", host=host),
             tls=tls,
-            phase_timer=timer or PhaseTimer(),
-            now=NOW,
             follow_redirects=True,
         )
         async with asyncio.timeout(5):
-            return await network.send_http_request(request)
+            return await network.send_http_request(request, timer, now=NOW)
 
 
 def day(days: float) -> str:
@@ -134,17 +132,10 @@ def test_an_expired_authority_is_distinguished_from_an_expired_certificate(tmp_p
 def test_an_expired_certificate_has_no_date_if_the_second_connection_fails(
     authority: CertificateAuthority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attempts = 0
+    async def refuse(self: TcpConnector, *target: Any) -> socket.socket:
+        raise ProbeError("connection.refused", "connection refused")
 
-    async def connect_once(self: TcpConnector, *target: Any) -> socket.socket:
-        nonlocal attempts
-        attempts += 1
-        if attempts > 1:
-            raise ProbeError("connection.refused", "connection refused")
-        return await connect(self, *target)
-
-    connect = TcpConnector.connect
-    monkeypatch.setattr(TcpConnector, "connect", connect_once)
+    monkeypatch.setattr(TcpConnector, "connect", refuse)  # the first one is `connect_protocol`
     with pytest.raises(ProbeError, match=r"^TLS: certificate expired$"):
         asyncio.run(
             ask(authority.server_tls_context("127.0.0.1", begin=-90, end=-3), TlsConfig(ca_file=authority.ca_file))
@@ -344,10 +335,10 @@ def test_no_connection_stays_open_after_a_failed_handshake(run: Run, authority: 
         ):
             counts = []
             for server in (target, deaf) * 3:
-                request = HttpRequest(server.url_of(scheme="https"), tls=TlsConfig(ca_file=authority.ca_file), now=NOW)
+                request = HttpRequest(server.url_of(scheme="https"), tls=TlsConfig(ca_file=authority.ca_file))
                 with suppress(ProbeError, TimeoutError):
                     async with asyncio.timeout(0.1):
-                        await network.send_http_request(request)
+                        await network.send_http_request(request, now=NOW)
                 await asyncio.sleep(0.02)
                 counts.append(count_open_descriptors())
             assert counts[2::2] == counts[:1] * 2

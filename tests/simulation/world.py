@@ -224,15 +224,18 @@ class SimulatedNetwork(NetworkAccess):
     def notifier_http_client(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(transport=httpx.MockTransport(self._world.receive), trust_env=False)
 
-    async def send_http_request(self, request: HttpRequest) -> HttpResponse:
-        target = parse_http_url(request.url).host.partition(".")[0]
-        request.phase_timer.start_nestable_phase("connect")
+    async def send_http_request(
+        self, request: HttpRequest, phase_timer: PhaseTimer | None = None, *, now: int = 0
+    ) -> HttpResponse:
+        phase_timer = phase_timer or PhaseTimer()
+        target = request.parsed_url.host.partition(".")[0]
+        phase_timer.start_nestable_phase("connect")
         try:
-            condition = await self._world.visit_or_probe_error(target, request.now)
+            condition = await self._world.visit_or_probe_error(target, now)
         except ProbeError as error:
-            error.record_interrupted_phase(request.phase_timer)
+            error.record_interrupted_phase(phase_timer)
             raise
-        request.phase_timer.end_phase("connect")
+        phase_timer.end_phase("connect")
         body = BoundedBodyCollector("", request.max_body_bytes)
         return HttpResponse(
             status=503 if condition is Condition.ERROR else 200, reason_phrase="", headers={}, received_body=body,

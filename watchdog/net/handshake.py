@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from watchdog.domain.formatting import DAY_MS
 from watchdog.net.certificates import (
@@ -22,6 +23,8 @@ from watchdog.net.phases import PhaseTimer
 from watchdog.net.tls import ClientCertificateRequestRecorder, TlsConfig, create_unverified_ssl_context
 from watchdog.net.url import ParsedHttpUrl
 
+TlsStarter: TypeAlias = Callable[[ssl.SSLContext, str], Awaitable[Any]]
+"""Performs a handshake with this context and server name. Returns the ssl.SSLObject of the connection."""
 TLS_INSPECTION_TIMEOUT_S = 2.0
 """Timeout for the second handshake that explains why the first one failed."""
 
@@ -61,14 +64,14 @@ class TlsHandshaker:
     """In ms since the epoch; certificates are judged against it."""
 
     async def perform_and_find_certificate_expiry(
-        self, writer: asyncio.StreamWriter, phase_timer: PhaseTimer
+        self, start_tls: TlsStarter, phase_timer: PhaseTimer
     ) -> EarliestCertificateExpiry | None:
-        """Upgrades the connection and times the phase `tls`. None: no certificate can be read. Raises ProbeError and
-        OSError."""
+        """Lets `start_tls` perform the handshake and times the phase `tls`. None: no certificate can be read. Raises
+        ProbeError and OSError."""
         context = self.connector.get_ssl_context(self.tls)
         phase_timer.start_nestable_phase("tls")
         try:
-            await writer.start_tls(context, server_hostname=self._server_name)
+            ssl_object = await start_tls(context, self._server_name)
         except ssl.SSLError as ssl_error:
             error = build_probe_error_from_exception(ssl_error)
             raise (
@@ -84,7 +87,7 @@ class TlsHandshaker:
                 explained if explained is not lost else ProbeError.from_reason("tls.closed", "tls", retryable=True)
             ) from None
         phase_timer.end_phase("tls")
-        chain = read_peer_certificate_chain(writer.get_extra_info("ssl_object"), verified=self.tls.verify)
+        chain = read_peer_certificate_chain(ssl_object, verified=self.tls.verify)
         return self._find_earliest_certificate_expiry(parse_certificates(chain))
 
     def _find_earliest_certificate_expiry(self, chain: tuple[Certificate, ...]) -> EarliestCertificateExpiry | None:

@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 from time import perf_counter
-
-import h11
 
 from watchdog.domain.model import Evidence
 from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.net.body_limits import DEFAULT_MAX_BODY_BYTES
-from watchdog.net.connector import TcpConnector, format_socket_address
+from watchdog.net.connector import TcpConnector
 from watchdog.net.cookies import RunCookieJar
 from watchdog.net.errors import ProbeError, build_probe_error_from_exception
-from watchdog.net.handshake import TlsHandshaker
-from watchdog.net.http_exchange import HTTP_READ_CHUNK_BYTES, MAX_RESPONSE_HEADER_BYTES, HttpResponseReader
+from watchdog.net.handshake import EarliestCertificateExpiry, TlsHandshaker
+from watchdog.net.http_exchange import HttpExchangeProtocol
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.received_body import BodyNotFullyReadProblem, BoundedBodyCollector
 from watchdog.net.redact import strip_url_to_scheme_host_and_path
+from watchdog.net.response_parser import HttpResponseParser
 from watchdog.net.text_encoding import decode_body_text
 from watchdog.net.tls import TlsConfig
 from watchdog.net.url import ParsedHttpUrl, parse_http_url
 
 MAX_REDIRECTS = 20
 """As browsers."""
+_REDIRECT_STATUSES = (301, 302, 303, 307, 308)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HttpRequest:
-    """A request. The caller bounds its time."""
+    """A request, which can be sent any number of times. The caller bounds its time."""
 
     url: str
     method: str = "GET"
@@ -44,12 +44,40 @@ class HttpRequest:
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
     """Bytes of the decoded body that are kept; the rest is not decoded."""
     allow_private_addresses: bool = True
-    phase_timer: PhaseTimer = field(default_factory=PhaseTimer)
-    now: int = 0
-    """In ms since the epoch; certificates are judged against it."""
+
+    @cached_property
+    def parsed_url(self) -> ParsedHttpUrl:
+        return parse_http_url(self.url)
+
+    @cached_property
+    def headers_with_credentials(self) -> Mapping[str, str]:
+        """The headers, with the credentials of the URL."""
+        userinfo = self.parsed_url.userinfo
+        if not userinfo or "authorization" in map(str.lower, self.headers):
+            return self.headers
+        return {**self.headers, "Authorization": f"Basic {base64.b64encode(userinfo.encode()).decode()}"}
+
+    @cached_property
+    def encoded(self) -> bytes:
+        """As it is sent to the URL, and not to one that this redirects to."""
+        return self.encode_for(self.parsed_url, self.headers_with_credentials)
+
+    def encode_for(self, url: ParsedHttpUrl, headers: Mapping[str, str]) -> bytes:
+        """As it is sent to this URL. `headers` replace the default ones."""
+        defaults = {"Host": url.authority, "User-Agent": "watchdog-monitor", "Accept": "*/*", "Accept-Encoding": "gzip"}
+        if self.body or self.method not in ("GET", "HEAD", "OPTIONS"):
+            defaults["Content-Length"] = str(len(self.body))
+        configured = {name.lower() for name in headers}
+        lines = [f"{name}: {value}" for name, value in defaults.items() if name.lower() not in configured]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        if "connection" not in configured:
+            lines.append("Connection: close")
+        if any("\r" in line or "\n" in line for line in lines):
+            raise ValueError("a header contains a line break")  # the configuration refuses it
+        return "\r\n".join([f"{self.method} {url.path_and_query} HTTP/1.1", *lines, "", ""]).encode() + self.body
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class HttpResponse:
     """A response. What depends on a body that may be large is judged by
     `NetworkAccess.run_cpu_work_inline_or_in_worker`."""
@@ -104,110 +132,106 @@ class HttpResponse:
         return decode_body_text(self.body, self.headers.get("content-type", ""))
 
 
-async def send_http_request(connector: TcpConnector, request: HttpRequest) -> HttpResponse:
-    """Sends the request and follows redirects if it asks for that. Raises ProbeError."""
-    started = perf_counter()
-    url = parse_http_url(request.url)
-    if url.userinfo and "authorization" not in map(str.lower, request.headers):
-        basic = base64.b64encode(url.userinfo.encode()).decode()
-        request = replace(request, headers={**request.headers, "Authorization": f"Basic {basic}"})
-    follow_redirects = request.follow_redirects and request.method in ("GET", "HEAD")
-    cookies = RunCookieJar()
-    for hop in range(MAX_REDIRECTS + 1):
-        request.phase_timer.facts.clear()  # of the response that redirects
-        request.phase_timer.describe_response = Evidence
-        if hop:
-            request.phase_timer.facts["redirected_to"] = strip_url_to_scheme_host_and_path(url.url_without_credentials)
+async def send_http_request(
+    connector: TcpConnector, request: HttpRequest, phase_timer: PhaseTimer, now: int
+) -> HttpResponse:
+    """Sends the request and follows redirects if it asks for that. `now`: in ms since the epoch; certificates are
+    judged against it. Raises ProbeError."""
+    return await _RequestRun(connector, request, phase_timer, now).send()
+
+
+class _RequestRun:
+    """One request and the redirects that it follows, each on a connection of its own."""
+
+    def __init__(self, connector: TcpConnector, request: HttpRequest, phase_timer: PhaseTimer, now: int) -> None:
+        self._connector, self._request, self._phase_timer, self._now = connector, request, phase_timer, now
+        self._started_monotonic_s = perf_counter()
+        self._redirect_count = 0
+        self._cookies = RunCookieJar()
+        # Of the current hop:
+        self._url, self._tls = request.parsed_url, request.tls
+        self._headers, self._request_bytes = request.headers_with_credentials, request.encoded
+
+    async def send(self) -> HttpResponse:
+        follow_redirects = self._request.follow_redirects and self._request.method in ("GET", "HEAD")
+        while True:
+            try:
+                response = await self._send_to_current_url()
+            except ProbeError as error:
+                if self._redirect_count:
+                    error.facts["redirected_to"] = strip_url_to_scheme_host_and_path(self._url.url_without_credentials)
+                raise
+            location = response.headers.get("location")
+            if not (follow_redirects and location and response.status in _REDIRECT_STATUSES):
+                return response
+            self._cookies.store(self._url, response.set_cookies)
+            self._redirect_to(location)
+
+    def _redirect_to(self, location: str) -> None:
         try:
-            response = await _send_single_request(connector, request, url, cookies.build_cookie_header(url))
-        except ProbeError as error:
-            if hop:
-                error.facts["redirected_to"] = strip_url_to_scheme_host_and_path(url.url_without_credentials)
-            raise
-        location = response.headers.get("location")
-        if not (follow_redirects and location and response.status in (301, 302, 303, 307, 308)):
-            return replace(response, elapsed_ms=(perf_counter() - started) * 1000, redirect_count=hop)
-        cookies.store(url, response.set_cookies)
-        try:
-            target = url.join(location)
+            url = self._url.join(location)
         except ValueError:
             shown_url = truncate_with_ellipsis(strip_url_to_scheme_host_and_path(location), 80)
             raise ProbeError("http.invalid_redirect", f"redirect to {shown_url} cannot be followed") from None
-        if target.origin != url.origin:
-            request = replace(
-                request, headers={}, tls=TlsConfig(verify=request.tls.verify, ca_file=request.tls.ca_file)
-            )
-        url = target
-    last_url = truncate_with_ellipsis(strip_url_to_scheme_host_and_path(url.url_without_credentials), 80)
-    raise ProbeError(
-        "http.too_many_redirects",
-        f"more than {MAX_REDIRECTS} redirects, the last one to {last_url}",
-    )
+        shown_url = strip_url_to_scheme_host_and_path(url.url_without_credentials)
+        if self._redirect_count == MAX_REDIRECTS:
+            last = truncate_with_ellipsis(shown_url, 80)
+            raise ProbeError("http.too_many_redirects", f"more than {MAX_REDIRECTS} redirects, the last one to {last}")
+        if url.origin != self._url.origin:
+            self._headers, self._tls = {}, TlsConfig(verify=self._tls.verify, ca_file=self._tls.ca_file)
+        self._redirect_count += 1
+        self._url = url
+        headers = _add_cookies_to_headers(self._headers, self._cookies.build_cookie_header(url))
+        self._request_bytes = self._request.encode_for(url, headers)
+        # What is known of the response that redirects is evidence of nothing else.
+        self._phase_timer.facts.clear()
+        self._phase_timer.describe_response = Evidence
+        self._phase_timer.facts["redirected_to"] = shown_url
 
-
-async def _send_single_request(
-    connector: TcpConnector, request: HttpRequest, url: ParsedHttpUrl, cookies: str
-) -> HttpResponse:
-    handshake = TlsHandshaker(connector, url, request.tls, request.allow_private_addresses, request.now)
-    if url.scheme == "https":
-        connector.get_ssl_context(request.tls)  # fails before connecting if a file is unusable
-    sock = await connector.connect(url.host, url.port, request.phase_timer, request.allow_private_addresses)
-    peer_address, expiry, writer = "", None, None
-    try:
-        request.phase_timer.facts["address"] = peer_address = format_socket_address(sock.getpeername())
-        reader, writer = await asyncio.open_connection(sock=sock, limit=HTTP_READ_CHUNK_BYTES)
+    async def _send_to_current_url(self) -> HttpResponse:
+        request, phase_timer, url = self._request, self._phase_timer, self._url
         if url.scheme == "https":
-            expiry = await handshake.perform_and_find_certificate_expiry(writer, request.phase_timer)
-        connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_RESPONSE_HEADER_BYTES)
-        # Not drained: a server may respond before it has read everything.
-        writer.write(_encode_http_request(connection, request, url, cookies))
-        response, headers, body = await HttpResponseReader(
-            connection, reader, request.phase_timer, request.max_body_bytes
-        ).read()
-    except Exception as exception:
-        if error := build_probe_error_from_exception(exception):
-            if request.phase_timer.current_phase == "first_byte":
-                error = await handshake.inspect_and_explain_unanswered_request(error)
+            self._connector.get_ssl_context(self._tls)  # fails before connecting if a file is unusable
+        handshaker = TlsHandshaker(self._connector, url, self._tls, request.allow_private_addresses, self._now)
+        parser = HttpResponseParser(phase_timer, request.max_body_bytes, is_head_request=request.method == "HEAD")
+        expiry: EarliestCertificateExpiry | None = None
+        connection = await self._connector.connect_protocol(
+            HttpExchangeProtocol,
+            url.host,
+            url.port,
+            phase_timer,
+            allow_private_addresses=request.allow_private_addresses,
+        )
+        try:
+            phase_timer.facts["address"] = peer_address = connection.peer_address
+            if url.scheme == "https":
+                expiry = await handshaker.perform_and_find_certificate_expiry(connection.start_tls, phase_timer)
+            await connection.exchange(self._request_bytes, parser, phase_timer)
+        except Exception as exception:
+            error = build_probe_error_from_exception(exception)
+            if error is None:
+                raise
+            if phase_timer.current_phase == "first_byte":
+                error = await handshaker.inspect_and_explain_unanswered_request(error)
             error.facts.setdefault("address", peer_address)
             raise error from None
-        raise
-    finally:
-        if writer:
-            writer.transport.abort()
-        else:
-            sock.close()
-    return HttpResponse(
-        status=response.status_code,
-        reason_phrase=response.reason.decode(errors="replace"),
-        headers=headers,
-        received_body=body,
-        elapsed_ms=0.0,
-        http_version=response.http_version.decode(),
-        peer_address=peer_address,
-        url=url.url_without_credentials,
-        redirect_count=0,
-        cert_days=expiry and expiry.days,
-        cert_expiry=expiry.description if expiry else "",
-        cert_expires_at_text=expiry.expires_at_text if expiry else "",
-        set_cookies=tuple(value.decode(errors="replace") for name, value in response.headers if name == b"set-cookie"),
-    )
-
-
-def _encode_http_request(connection: h11.Connection, request: HttpRequest, url: ParsedHttpUrl, cookies: str) -> bytes:
-    """The request as bytes. Configured headers replace the default ones."""
-    defaults = {"Host": url.authority, "User-Agent": "watchdog-monitor", "Accept": "*/*", "Accept-Encoding": "gzip"}
-    if request.body or request.method not in ("GET", "HEAD", "OPTIONS"):
-        defaults["Content-Length"] = str(len(request.body))
-    configured = {name.lower() for name in request.headers}
-    headers = [(k, v) for k, v in defaults.items() if k.lower() not in configured]
-    headers += _add_cookies_to_headers(request.headers, cookies).items()
-    if "connection" not in configured:
-        headers.append(("Connection", "close"))
-    head = h11.Request(
-        method=request.method, target=url.path_and_query, headers=[(k.encode(), v.encode()) for k, v in headers]
-    )
-    events = (head, h11.Data(data=request.body), h11.EndOfMessage()) if request.body else (head, h11.EndOfMessage())
-    return b"".join(connection.send(event) or b"" for event in events)
+        finally:
+            connection.close()
+        return HttpResponse(
+            status=parser.status,
+            reason_phrase=parser.reason_phrase,
+            headers=parser.headers,
+            received_body=parser.received_body,
+            elapsed_ms=(perf_counter() - self._started_monotonic_s) * 1000,
+            http_version=parser.http_version,
+            peer_address=peer_address,
+            url=url.url_without_credentials,
+            redirect_count=self._redirect_count,
+            cert_days=expiry and expiry.days,
+            cert_expiry=expiry.description if expiry else "",
+            cert_expires_at_text=expiry.expires_at_text if expiry else "",
+            set_cookies=parser.set_cookies,
+        )
 
 
 def _add_cookies_to_headers(headers: Mapping[str, str], cookies: str) -> Mapping[str, str]:

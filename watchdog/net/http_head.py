@@ -1,8 +1,9 @@
-"""The head of an HTTP response as evidence."""
+"""The head of an HTTP response: its headers, and its form as evidence."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 
 from watchdog.net.redact import strip_url_to_scheme_host_and_path
 
@@ -20,3 +21,28 @@ def format_response_head_excerpt(http_version: str, status: int, reason_phrase: 
     return "\n".join(
         [status_line, *(f"{name}: {values[name]}" for name in _EXCERPT_RESPONSE_HEADERS if values.get(name))]
     )
+
+
+def combine_response_headers(raw_headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Lower-case name -> value; repeated ones joined by ", "."""
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in raw_headers:
+        name, value = raw_name.decode("ascii", "replace").lower(), raw_value.decode(errors="replace")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
+_FOLDED_LINE_PATTERN = re.compile(rb"\r?\n[ \t]+")
+_CONTENT_LENGTH_LINE_PATTERN = re.compile(rb"^content-length:[ \t]*([0-9, \t]*)\r?\n", re.IGNORECASE | re.MULTILINE)
+
+
+def normalize_response_head(head: bytes) -> bytes:
+    """The head in a form that every parser accepts: without folded lines, and with one Content-Length if it states the
+    same one several times. Browsers accept both."""
+    head = _FOLDED_LINE_PATTERN.sub(b" ", head)
+    stated = [length.strip() for match in _CONTENT_LENGTH_LINE_PATTERN.findall(head) for length in match.split(b",")]
+    if len(stated) < 2 or len(set(stated)) > 1:
+        return head
+    status_line, _, header_lines = head.partition(b"\n")
+    header_lines = _CONTENT_LENGTH_LINE_PATTERN.sub(b"", header_lines)
+    return b"%s\nContent-Length: %s\r\n%s" % (status_line, stated[0], header_lines)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Self, TypeVar, TypeVarTuple, Unpack
 
+from watchdog.net.phases import PhaseTimer
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -12,7 +14,6 @@ if TYPE_CHECKING:
 
     from watchdog.net.connector import TcpConnector
     from watchdog.net.http import HttpRequest, HttpResponse
-    from watchdog.net.phases import PhaseTimer
     from watchdog.net.worker_process import FunctionWorkerProcess
 
 NOTIFIER_HTTP_TIMEOUT_S = 10.0
@@ -81,13 +82,17 @@ class NetworkAccess:
         in the worker process, until the caller cancels it at its deadline. Raises ProbeError."""
         return await self.cpu_worker.run(phase_timer, function, *args) if in_worker else function(*args)
 
-    async def send_http_request(self, request: HttpRequest) -> HttpResponse:
-        """Sends one HTTP request on a new connection and follows redirects if it asks for that. Raises ProbeError."""
+    async def send_http_request(
+        self, request: HttpRequest, phase_timer: PhaseTimer | None = None, *, now: int = 0
+    ) -> HttpResponse:
+        """Sends one HTTP request on a new connection and follows redirects if it asks for that. `now`: in ms since the
+        epoch; certificates are judged against it. Raises ProbeError."""
         from watchdog.net.errors import ProbeError
         from watchdog.net.http import send_http_request
 
+        phase_timer = phase_timer or PhaseTimer()
         try:
-            return await send_http_request(self.connector, request)
+            return await send_http_request(self.connector, request, phase_timer, now)
         except ProbeError as error:
-            error.record_interrupted_phase(request.phase_timer)
+            error.record_interrupted_phase(phase_timer)
             raise

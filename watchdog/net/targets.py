@@ -21,7 +21,6 @@ from watchdog.domain.probe_state import compute_short_digest
 from watchdog.net.auth import HttpAuth, find_header_and_auth_problems
 from watchdog.net.body_limits import DEFAULT_MAX_BODY_BYTES, MAX_CONFIGURABLE_BODY_BYTES, MIN_MCP_SESSION_BYTES_LIMIT
 from watchdog.net.command_line import redact_command
-from watchdog.net.phases import PhaseTimer
 from watchdog.net.redact import strip_url_to_scheme_host_and_path
 from watchdog.net.tls import TlsConfig
 from watchdog.net.url import HttpUrl, parse_http_url
@@ -90,10 +89,12 @@ class HttpTarget(ConfigModel):
         """Host and port."""
         return parse_http_url(self.url).host_and_port
 
-    def build_http_request(
-        self, idempotency_key: str, allow_private_addresses: bool, phase_timer: PhaseTimer, now: int
-    ) -> HttpRequest:
-        """An empty `idempotency_key` is not sent. `now`: in ms since the epoch."""
+    @property
+    def sends_idempotency_key(self) -> bool:
+        return self.method in ("POST", "PATCH")
+
+    def build_http_request(self, idempotency_key: str, allow_private_addresses: bool) -> HttpRequest:
+        """An empty `idempotency_key` is not sent."""
         from watchdog.net.http import HttpRequest
 
         return HttpRequest(
@@ -105,8 +106,6 @@ class HttpTarget(ConfigModel):
             follow_redirects=self.follow_redirects,
             max_body_bytes=self.max_body,
             allow_private_addresses=allow_private_addresses,
-            phase_timer=phase_timer,
-            now=now,
         )
 
     def build_request_headers(self, idempotency_key: str) -> dict[str, str]:
@@ -114,7 +113,7 @@ class HttpTarget(ConfigModel):
         defaults = {}
         if "json_body" in self.model_fields_set:
             defaults["Content-Type"] = "application/json"
-        if idempotency_key and self.method in ("POST", "PATCH"):
+        if idempotency_key and self.sends_idempotency_key:
             defaults["Idempotency-Key"] = idempotency_key
         if self.auth:
             defaults["Authorization"] = self.auth.authorization_header

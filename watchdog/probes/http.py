@@ -29,7 +29,7 @@ from watchdog.probes.expectations import (
 )
 
 if TYPE_CHECKING:
-    from watchdog.net.http import HttpResponse
+    from watchdog.net.http import HttpRequest, HttpResponse
 
 
 class HttpProbe(Probe):
@@ -103,13 +103,17 @@ class HttpProbe(Probe):
             has_looping_expression=any(expression.loops for expression in expressions),
         )
 
+    @cached_property
+    def _request(self) -> HttpRequest:
+        """Without an idempotency key."""
+        return self.http.build_http_request("", self.allow_private_addresses)
+
     async def observe(self, context: ProbeAttemptContext) -> Observation:
-        phase_timer, criteria = context.phase_timer, self._response_criteria
-        request = self.http.build_http_request(
-            context.idempotency_key, self.allow_private_addresses, phase_timer, context.started_at
-        )
+        phase_timer, criteria, request = context.phase_timer, self._response_criteria, self._request
+        if self.http.sends_idempotency_key:
+            request = self.http.build_http_request(context.idempotency_key, self.allow_private_addresses)
         try:
-            response = await context.network.send_http_request(request)
+            response = await context.network.send_http_request(request, phase_timer, now=context.started_at)
             observation = await context.network.run_cpu_work_inline_or_in_worker(
                 phase_timer,
                 build_http_response_observation,

@@ -213,9 +213,9 @@ class _HttpCanaryConnection:
         try:
             async with asyncio.timeout(timeout_s):
                 return await context.network.send_http_request(
-                    request.build_http_request(
-                        idempotency_key, context.allow_private_addresses, timer, context.started_at
-                    )
+                    request.build_http_request(idempotency_key, context.allow_private_addresses),
+                    timer,
+                    now=context.started_at,
                 )
         except TimeoutError:
             raise build_timeout_error(timeout_s, timer.current_phase) from None

@@ -69,10 +69,10 @@ class HttpRemediation(HttpTarget, RemediationAction):
         request = self._substitute_parameters(context).build_http_request(
             f"wd-{context.incident}-{context.reason}-{quote(context.id)}",
             connect_context.allow_private_addresses,
-            connect_context.phase_timer,
-            connect_context.started_at,
         )
-        response = await connect_context.network.send_http_request(request)
+        response = await connect_context.network.send_http_request(
+            request, connect_context.phase_timer, now=connect_context.started_at
+        )
         description = await connect_context.network.run_cpu_work_inline_or_in_worker(
             connect_context.phase_timer,
             describe_http_status_and_json_error,

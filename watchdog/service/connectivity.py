@@ -58,7 +58,7 @@ class ConnectivityCheck:
 
     async def _can_reach_url(self, url: str) -> bool:
         with suppress(ProbeError, OSError):
-            await self.network.send_http_request(HttpRequest(url, max_body_bytes=0, now=self.clock()))
+            await self.network.send_http_request(HttpRequest(url, max_body_bytes=0), now=self.clock())
             return True
         return False
 

@@ -50,10 +50,10 @@ class DeadMansSwitchPinger:
             self._last_ping_at = 0
         if problem := await self._find_reason_not_to_ping(now):
             raise DeadMansSwitchNotPingedError(f"not pinged: {problem}")
-        request = HttpRequest(self.url, headers={"User-Agent": "watchdog-monitor"}, now=now, max_body_bytes=0)
+        request = HttpRequest(self.url, max_body_bytes=0)
         try:
             async with asyncio.timeout(DEAD_MANS_SWITCH_TIMEOUT_S):
-                response = await self.network.send_http_request(request)
+                response = await self.network.send_http_request(request, now=now)
         except (ProbeError, TimeoutError) as e:
             raise DeadMansSwitchNotPingedError(f"ping failed: {str(e) or 'timed out'}") from None
         if not 200 <= response.status < 300:

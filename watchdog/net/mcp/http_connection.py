@@ -100,13 +100,17 @@ class McpHttpNetworkStream(httpcore2.AsyncNetworkStream):
         )
         try:
             async with asyncio.timeout_at(transport.io_deadline):
-                expiry = await handshake.perform_and_find_certificate_expiry(self._writer, self._phase_timer)
+                expiry = await handshake.perform_and_find_certificate_expiry(self._upgrade_to_tls, self._phase_timer)
         except Exception:
             await self.aclose()
             raise
         if expiry is not None:
             transport.facts["cert_days"] = expiry.days
         return self
+
+    async def _upgrade_to_tls(self, ssl_context: ssl.SSLContext, server_name: str) -> Any:
+        await self._writer.start_tls(ssl_context, server_hostname=server_name)
+        return self._writer.get_extra_info("ssl_object")
 
     async def aclose(self) -> None:
         self._writer.transport.abort()
