@@ -35,6 +35,7 @@ BENCHMARKS = {
     "mutation": "faults injected into the pure code that no test notices",
     "deadlines": "how punctually time limits end what hangs, and the CPU of reading configurations",
     "http_exchange": "CPU of an HTTP exchange on a fresh connection",
+    "peer": "CPU of a check, stored and judged, beside blackbox_exporter's, which stores nothing",
     "startup": "CPU of starting each kind of command, as multiples of an empty Python process",
 }
 BenchmarkFunction: TypeAlias = Callable[[], Iterable[Measurement]]

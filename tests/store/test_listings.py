@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from tests.support.builders import healthy_job, stuck_job
 from tests.support.store import StoreHarness, make_registered_probe, make_result
 from watchdog.domain.model import ProbeResult, ResultToRecord
-from watchdog.store.codec import decode_nullable_json
 from watchdog.store.database import Database
+from watchdog.store.json_text import decode_nullable_json
 from watchdog.store.listings import FULL_STORED_LISTING_INTERVAL_MS, build_results_with_listings_from_rows
 from watchdog.store.read.history import load_results_with_evidence
 from watchdog.store.read.jobs import list_jobs

@@ -17,6 +17,7 @@ from watchdog.domain.listings import encode_subject_listings_as_diff
 from watchdog.domain.model import Evidence, Outcome, ProbeInfo, ProbeResult, Severity
 from watchdog.domain.observations import McpScheduledTaskFacts, ScheduledJobFacts
 from watchdog.store import codec, tables
+from watchdog.store.json_text import encode_storable_json
 
 NOW = int(datetime(2026, 11, 22, 2, 29, 14, tzinfo=UTC).timestamp() * 1000)
 
@@ -114,7 +115,7 @@ class FixtureRows:
             result,
             late=False,
             recorded_at=slot + (duration_ms or 0) + 40,
-            facts=codec.encode_storable_json(encode_subject_listings_as_diff(listings, {})) if listings else None,
+            facts=encode_storable_json(encode_subject_listings_as_diff(listings, {})) if listings else None,
             facts_base=slot if listings else None,
         )
         self.rows["results"].append(row)

@@ -7,8 +7,8 @@ from watchdog.domain.probe_state import (
     ScheduledJobStateRecord,
     build_scheduled_job_state_key,
 )
-from watchdog.store import codec
 from watchdog.store.database import Database
+from watchdog.store.json_text import encode_storable_json
 from watchdog.store.write.probe_state import upsert_probe_state
 
 
@@ -20,7 +20,7 @@ def store_missing_jobs(database: Database, probe: int, *names: str, listed: str 
         {
             "probe": probe,
             "key": build_scheduled_job_state_key(name),
-            "value": codec.encode_storable_json(ScheduledJobStateRecord(name, state).to_json()),
+            "value": encode_storable_json(ScheduledJobStateRecord(name, state).to_json()),
         }
         for name, state in states.items()
     ]

@@ -9,7 +9,7 @@ from tests.support.acts import send_due
 from tests.support.store import StoreHarness, make_registered_probe, make_result
 from watchdog.domain.muting import MutingProbe
 from watchdog.domain.registered_probe import RegisteredProbe
-from watchdog.store.codec import decode_nullable_json
+from watchdog.store.json_text import decode_nullable_json
 from watchdog.store.read.muting import list_due_muting_decisions
 from watchdog.store.tables import incidents, outbox
 from watchdog.store.write.muting_ends import announce_muted_alerts, carry_out_due_muting_decisions

@@ -106,7 +106,9 @@ def _run_command(*words: str, cwd: Path = PROJECT_ROOT) -> None:
 
 
 @contextmanager
-def listening_process(command: Sequence[str], port: int, env: Mapping[str, str] | None = None) -> Iterator[None]:
+def listening_process(
+    command: Sequence[str], port: int, env: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """A server that was started with these words and accepts connections on the port."""
     process = subprocess.Popen(
         command, env={**os.environ, **(env or {})}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -122,6 +124,6 @@ def listening_process(command: Sequence[str], port: int, env: Mapping[str, str] 
 
     try:
         wait_until(is_listening)
-        yield
+        yield process
     finally:
         end_process(process)

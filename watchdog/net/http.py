@@ -188,11 +188,14 @@ class _RequestRun:
         self._phase_timer.describe_response = Evidence
         self._phase_timer.facts["redirected_to"] = shown_url
 
+    def _create_handshaker(self) -> TlsHandshaker:
+        allow_private_addresses = self._request.allow_private_addresses
+        return TlsHandshaker(self._connector, self._url, self._tls, allow_private_addresses, self._now)
+
     async def _send_to_current_url(self) -> HttpResponse:
         request, phase_timer, url = self._request, self._phase_timer, self._url
         if url.scheme == "https":
             self._connector.get_ssl_context(self._tls)  # fails before connecting if a file is unusable
-        handshaker = TlsHandshaker(self._connector, url, self._tls, request.allow_private_addresses, self._now)
         parser = HttpResponseParser(phase_timer, request.max_body_bytes, is_head_request=request.method == "HEAD")
         expiry: EarliestCertificateExpiry | None = None
         connection = await self._connector.connect_protocol(
@@ -205,14 +208,16 @@ class _RequestRun:
         try:
             phase_timer.facts["address"] = peer_address = connection.peer_address
             if url.scheme == "https":
-                expiry = await handshaker.perform_and_find_certificate_expiry(connection.start_tls, phase_timer)
+                expiry = await self._create_handshaker().perform_and_find_certificate_expiry(
+                    connection.start_tls, phase_timer
+                )
             await connection.exchange(self._request_bytes, parser, phase_timer)
         except Exception as exception:
             error = build_probe_error_from_exception(exception)
             if error is None:
                 raise
             if phase_timer.current_phase == "first_byte":
-                error = await handshaker.inspect_and_explain_unanswered_request(error)
+                error = await self._create_handshaker().inspect_and_explain_unanswered_request(error)
             error.facts.setdefault("address", peer_address)
             raise error from None
         finally:

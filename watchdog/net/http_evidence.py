@@ -62,10 +62,7 @@ def build_response_head_and_body_excerpt(response: HttpResponse) -> str:
         response.http_version, response.status, response.reason_phrase, response.headers
     )
     content_type = response.headers.get("content-type", "").partition(";")[0]
-    if "\0" in response.text[:MAX_RESPONSE_BODY_EXCERPT_CHARS] or content_type.startswith(
-        _BINARY_CONTENT_TYPE_PREFIXES
-    ):
+    body = response.text[:MAX_RESPONSE_BODY_EXCERPT_CHARS]
+    if "\0" in body or content_type.startswith(_BINARY_CONTENT_TYPE_PREFIXES):
         body = f"({response.encoded_body_size_bytes} bytes of {content_type or 'binary data'})"
-    else:
-        body = response.text[:MAX_RESPONSE_BODY_EXCERPT_CHARS]
     return f"{head}\n\n{body}" if body else head

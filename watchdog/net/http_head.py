@@ -16,11 +16,11 @@ _EXCERPT_RESPONSE_HEADERS = (
 
 def format_response_head_excerpt(http_version: str, status: int, reason_phrase: str, headers: Mapping[str, str]) -> str:
     """The status line and the headers that help in diagnosis. The URL of a redirect is shown without its query."""
-    values = {**headers, "location": strip_url_to_scheme_host_and_path(headers.get("location", ""))}
     status_line = f"HTTP/{http_version} {status} {reason_phrase}".rstrip()
-    return "\n".join(
-        [status_line, *(f"{name}: {values[name]}" for name in _EXCERPT_RESPONSE_HEADERS if values.get(name))]
-    )
+    values = {name: value for name in _EXCERPT_RESPONSE_HEADERS if (value := headers.get(name))}
+    if "location" in values:
+        values["location"] = strip_url_to_scheme_host_and_path(values["location"])
+    return "\n".join([status_line, *(f"{name}: {value}" for name, value in values.items())])
 
 
 def combine_response_headers(raw_headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:

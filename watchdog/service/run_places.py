@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from bisect import insort
-from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections import defaultdict
+from functools import lru_cache
+from typing import NamedTuple, TypeAlias
 
 MAX_CONCURRENT_RUNS_PER_ENDPOINT = 100
 """Concurrent runs against one host and port."""
@@ -16,17 +14,6 @@ MAX_CONCURRENT_RUNS_PER_ENDPOINT = 100
 
 class ConcurrentRunLimitTimeoutError(Exception):
     """A run waited for a free place until its time limit. The text states which limit it waited for."""
-
-
-@dataclass(slots=True, order=True)
-class _WaitingRun:
-    """Sorted by when the probe last started, so that one that found no place comes first the next time."""
-
-    last_started: int
-    number: int
-    endpoint: str = field(compare=False)
-    is_slow: bool = field(compare=False)
-    started: asyncio.Event = field(compare=False)
 
 
 class _ConcurrentRunCounterKey(NamedTuple):
@@ -38,6 +25,7 @@ class _ConcurrentRunCounterKey(NamedTuple):
     """Only runs of probes whose last run timed out."""
 
 
+_LimitKeys: TypeAlias = tuple[_ConcurrentRunCounterKey, ...]
 _TOTAL_CONCURRENT_RUNS_COUNTER_KEY = _ConcurrentRunCounterKey("", False)
 
 
@@ -50,64 +38,130 @@ class ProbeRunLimiter:
 
     def __init__(self, total: int, per_endpoint: int = MAX_CONCURRENT_RUNS_PER_ENDPOINT):
         self.total, self.per_endpoint = total, per_endpoint
-        self._taken: Counter[_ConcurrentRunCounterKey] = Counter()
-        self._waiting: list[_WaitingRun] = []
+        self._taken: defaultdict[_ConcurrentRunCounterKey, int] = defaultdict(int)
+        self._waiting_by_limits: dict[_LimitKeys, list[_RunWithPlace]] = {}
+        """Those that wait for the same limits, in their order."""
         self._last_started: dict[int, int] = {}
         self._number = 0
 
-    @asynccontextmanager
-    async def occupy_run_place(self, probe: int, endpoint: str, *, is_slow: bool, wait_s: float) -> AsyncIterator[None]:
-        """Hold a place. `endpoint`: empty for a probe without one. Raises ConcurrentRunLimitTimeoutError after `wait_s`
-        seconds."""
+    def occupy_run_place(self, probe: int, endpoint: str, *, is_slow: bool, wait_s: float) -> _RunWithPlace:
+        """`async with` holds a place. `endpoint`: empty for a probe without one. Raises ConcurrentRunLimitTimeoutError
+        after `wait_s` seconds."""
         self._number += 1
-        run = _WaitingRun(self._last_started.get(probe, 0), self._number, endpoint, is_slow, asyncio.Event())
-        insort(self._waiting, run)
-        self._start_waiting_runs()
-        try:
-            await self._wait_for_run_place(run, wait_s)
-            self._last_started[probe] = run.number
-            yield
-        finally:
-            if run.started.is_set():
-                self._taken.subtract(_list_limit_counter_keys_of_run(run))
-                self._start_waiting_runs()
-            else:
-                self._waiting.remove(run)
+        counter_keys = _list_limit_counter_keys(endpoint, is_slow)
+        return _RunWithPlace(self, probe, self._last_started.get(probe, 0), self._number, counter_keys, wait_s)
 
-    async def _wait_for_run_place(self, run: _WaitingRun, wait_s: float) -> None:
-        if run.started.is_set():
-            return
-        try:
-            async with asyncio.timeout(wait_s):
-                await run.started.wait()
-        except TimeoutError:
-            if not run.started.is_set():
-                raise ConcurrentRunLimitTimeoutError(self._describe_full_limit(run)) from None
+    def start_or_queue(self, run: _RunWithPlace) -> None:
+        """Give a place to a run, if there is one."""
+        if self.describe_full_limit(run.counter_keys):
+            insort(self._waiting_by_limits.setdefault(run.counter_keys, []), run)
+        else:
+            self._take_place(run)
 
-    def _start_waiting_runs(self) -> None:
-        for run in list(self._waiting):
-            if self._taken[_TOTAL_CONCURRENT_RUNS_COUNTER_KEY] >= self.total:
-                return
-            if not self._describe_full_limit(run):
-                self._waiting.remove(run)
-                self._taken.update(_list_limit_counter_keys_of_run(run))
-                run.started.set()
+    def free_place(self, run: _RunWithPlace) -> None:
+        """Give up a place, and start who waits for it."""
+        for key in run.counter_keys:
+            self._taken[key] -= 1
+            if not self._taken[key]:
+                del self._taken[key]
+        while next_run := self._find_next_run():
+            self.stop_waiting(next_run)
+            self._take_place(next_run)
 
-    def _describe_full_limit(self, run: _WaitingRun) -> str:
+    def stop_waiting(self, run: _RunWithPlace) -> None:
+        waiting = self._waiting_by_limits[run.counter_keys]
+        waiting.remove(run)
+        if not waiting:
+            del self._waiting_by_limits[run.counter_keys]
+
+    def _find_next_run(self) -> _RunWithPlace | None:
+        """The first one that no limit keeps from starting. Looks at one run for each set of limits, however many wait:
+        a process that is too slow already must not spend more on each start."""
+        if not self._waiting_by_limits or self._taken[_TOTAL_CONCURRENT_RUNS_COUNTER_KEY] >= self.total:
+            return None
+        may_start = (
+            waiting[0] for keys, waiting in self._waiting_by_limits.items() if not self.describe_full_limit(keys)
+        )
+        return min(may_start, default=None)
+
+    def _take_place(self, run: _RunWithPlace) -> None:
+        for key in run.counter_keys:
+            self._taken[key] += 1
+        self._last_started[run.probe] = run.number
+        run.start()
+
+    def describe_full_limit(self, counter_keys: _LimitKeys) -> str:
         """The limit that a run waits for: "100 runs against api.example:443"; empty if it may start."""
-        for limit in _list_limit_counter_keys_of_run(run):
+        for limit in counter_keys:
             maximum = self.per_endpoint if limit.endpoint else self.total
             maximum = max(maximum // 2, 1) if limit.only_slow else maximum
-            if self._taken[limit] >= maximum:
+            if self._taken.get(limit, 0) >= maximum:
                 against = f" against {limit.endpoint}" if limit.endpoint else ""
                 slow = " of probes whose last run timed out" if limit.only_slow else ""
                 return f"{maximum:,} runs{against}{slow}"
         return ""
 
 
-def _list_limit_counter_keys_of_run(run: _WaitingRun) -> list[_ConcurrentRunCounterKey]:
-    return [
-        _ConcurrentRunCounterKey(endpoint, only_slow)
-        for endpoint in dict.fromkeys(("", run.endpoint))
-        for only_slow in ((False, True) if run.is_slow else (False,))
-    ]
+class _RunWithPlace:
+    """A run that waits for a place or has one. Sorted by when the probe last started, so that one that found no place
+    comes first the next time."""
+
+    __slots__ = (
+        "_has_started",
+        "_limiter",
+        "_started_event",
+        "_wait_s",
+        "counter_keys",
+        "last_started",
+        "number",
+        "probe",
+    )
+
+    def __init__(
+        self, limiter: ProbeRunLimiter, probe: int, last_started: int, number: int,
+        counter_keys: _LimitKeys, wait_s: float,
+    ) -> None:  # fmt: skip
+        self.probe, self.last_started, self.number, self.counter_keys = probe, last_started, number, counter_keys
+        self._limiter, self._wait_s = limiter, wait_s
+        self._has_started = False
+        self._started_event: asyncio.Event | None = None
+
+    def __lt__(self, other: _RunWithPlace) -> bool:
+        return (self.last_started, self.number) < (other.last_started, other.number)
+
+    def start(self) -> None:
+        self._has_started = True
+        if self._started_event is not None:
+            self._started_event.set()
+
+    async def __aenter__(self) -> None:
+        self._limiter.start_or_queue(self)
+        if self._has_started:
+            return
+        self._started_event = asyncio.Event()
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await self._started_event.wait()
+        except TimeoutError:
+            if not self._has_started:
+                full_limit = self._limiter.describe_full_limit(self.counter_keys)
+                self._limiter.stop_waiting(self)
+                raise ConcurrentRunLimitTimeoutError(full_limit) from None
+        except BaseException:
+            self._give_up()
+            raise
+
+    def _give_up(self) -> None:
+        (self._limiter.free_place if self._has_started else self._limiter.stop_waiting)(self)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._limiter.free_place(self)
+
+
+@lru_cache(4096)
+def _list_limit_counter_keys(endpoint: str, is_slow: bool) -> _LimitKeys:
+    return tuple(
+        _ConcurrentRunCounterKey(each, only_slow)
+        for each in dict.fromkeys(("", endpoint))
+        for only_slow in ((False, True) if is_slow else (False,))
+    )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from functools import lru_cache
@@ -12,38 +10,21 @@ from typing import Any
 from watchdog.domain.config_changes import ConfigSectionSnapshot
 from watchdog.domain.escalation import EscalationStep
 from watchdog.domain.limits import ScheduledJobLimits
-from watchdog.domain.model import Json, Outcome, ProbeInfo, ProbeResult, Severity
+from watchdog.domain.model import Outcome, ProbeInfo, ProbeResult, Severity
 from watchdog.domain.registered_probe import RegisteredProbe, make_staleness_threshold_function
 from watchdog.domain.routing import NotificationRoute, NotificationRoutingTable, ProbeMatcher
 from watchdog.domain.rules import AlertPolicy
 from watchdog.domain.schedule import CronSchedule, IntervalSchedule
-from watchdog.domain.text import map_json_strings, replace_unstorable_characters
+from watchdog.domain.text import replace_unstorable_characters
+from watchdog.store.json_text import decode_nullable_json, encode_storable_json
+from watchdog.store.packed_values import pack_values, unpack_values
 from watchdog.store.tables import RESULT_COLUMNS
 
-_UNSTORABLE_JSON_PATTERN = re.compile("\\\\u0000|[\ud800-\udfff]")
 MAX_CACHED_PROBE_INFOS = 8_192
 """About 2 KB each."""
 RESULT_COLUMN_NAMES = [column.name for column in RESULT_COLUMNS]
 OUTCOMES_BY_VALUE = {outcome.value: outcome for outcome in Outcome}
 """Lists decode thousands of outcomes; `Outcome(value)` takes ten times as long."""
-
-
-def encode_storable_json(value: Json) -> str:
-    """JSON text that every database can store."""
-    text = encode_compact_json(value)
-    return (
-        encode_compact_json(map_json_strings(value, replace_unstorable_characters))
-        if _UNSTORABLE_JSON_PATTERN.search(text)
-        else text
-    )
-
-
-def encode_compact_json(value: Json) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def decode_nullable_json(text: str | None) -> Json:
-    return None if text is None else json.loads(text)
 
 
 def result_to_row(
@@ -52,8 +33,8 @@ def result_to_row(
     """`facts`, `facts_base`: the encoded listings (store/listings.py)."""
     row: dict[str, Any] = result._asdict()
     row["message"] = replace_unstorable_characters(result.message)
-    row["phases"] = encode_storable_json({k: round(v, 1) for k, v in result.phases.items()}) if result.phases else None
-    row["measurements"] = encode_storable_json(dict(result.measurements)) if result.measurements else None
+    row["phases"] = pack_values({name: round(ms, 1) for name, ms in result.phases.items()})
+    row["measurements"] = pack_values(result.measurements)
     del row["listings"]
     row["facts"], row["facts_base"] = facts, facts_base
     row["late"], row["recorded_at"] = late, recorded_at
@@ -67,8 +48,7 @@ def build_result_from_row(row: Sequence[Any]) -> ProbeResult:
     values = dict(zip(RESULT_COLUMN_NAMES, row, strict=True))
     del values["facts"], values["facts_base"]
     values["outcome"] = OUTCOMES_BY_VALUE[values["outcome"]]
-    values["phases"] = decode_nullable_json(values["phases"]) or {}
-    values["measurements"] = decode_nullable_json(values["measurements"]) or {}
+    values["phases"], values["measurements"] = unpack_values(values["phases"]), unpack_values(values["measurements"])
     values["late"] = bool(values["late"])
     return ProbeResult(**values)
 

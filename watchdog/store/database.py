@@ -21,6 +21,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from watchdog.store.bulk import execute_for_rows
 from watchdog.store.errors import StoreUnavailableError, translate_store_driver_errors
 from watchdog.store.sqlite_file import SqliteFileWatch
 from watchdog.store.tables import RESULT_COLUMNS
@@ -229,8 +230,14 @@ class Database:
         """
         if self.is_postgres:
             return set(map(tuple, connection.execute(_build_pg_insert_from_json_sql(table), {"j": json.dumps(rows)})))
-        statement = sqlite.insert(table).on_conflict_do_nothing().returning(*table.primary_key.columns)
-        return set(map(tuple, connection.execute(statement, rows)))
+        insert, key_names = _build_sqlite_insert(table), [column.name for column in table.primary_key.columns]
+        connection.exec_driver_sql("SAVEPOINT new_rows")
+        if execute_for_rows(connection, insert, rows) == len(rows):  # the usual case
+            connection.exec_driver_sql("RELEASE new_rows")
+            return {tuple([row[name] for name in key_names]) for row in rows}
+        connection.exec_driver_sql("ROLLBACK TO new_rows")
+        connection.exec_driver_sql("RELEASE new_rows")
+        return set(map(tuple, connection.execute(insert.returning(*table.primary_key.columns), rows)))
 
     def load_punctual_results_after(
         self, connection: sa.Connection, after_slots: Mapping[int, int]
@@ -287,6 +294,15 @@ _SQLITE_RECORDED_SLOTS_SQL = sa.text(
     "SELECT r.probe, r.slot FROM json_each(:v) v CROSS JOIN results r"
     " ON r.probe = v.value ->> 0 AND r.slot = v.value ->> 1 AND r.location = :l"
 )
+
+
+@cache
+def _build_sqlite_insert(table: sa.Table) -> sqlite.Insert:
+    return (
+        sqlite.insert(table)
+        .values({column.name: sa.bindparam(column.name) for column in table.c})
+        .on_conflict_do_nothing()
+    )
 
 
 @cache

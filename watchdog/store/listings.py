@@ -16,13 +16,8 @@ from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.listings import decode_subject_listings_from_diff, encode_subject_listings_as_diff
 from watchdog.domain.model import ListingsByRule, ProbeResult
 from watchdog.domain.rules.engine import SUBJECT_FACTS_CLASS_BY_RULE
-from watchdog.store.codec import (
-    RESULT_COLUMN_NAMES,
-    build_result_from_row,
-    decode_nullable_json,
-    encode_compact_json,
-    encode_storable_json,
-)
+from watchdog.store.codec import RESULT_COLUMN_NAMES, build_result_from_row
+from watchdog.store.json_text import decode_nullable_json, encode_compact_json, encode_storable_json
 from watchdog.store.tables import results
 
 FULL_STORED_LISTING_INTERVAL_MS = HOUR_MS

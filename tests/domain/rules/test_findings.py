@@ -26,10 +26,12 @@ from tests.support.builders import (
 from watchdog.domain.limits import ScheduledJobLimits
 from watchdog.domain.model import Finding, IncidentTransition, ProbeResult, SuspectOrOpenAlertState
 from watchdog.domain.observations import McpScheduledTaskFacts, ScheduledJobFacts
+from watchdog.domain.reasons import REASON_CATALOGUE
 from watchdog.domain.rules import (
     AlertStates,
     derive_findings_from_result,
     fold_results_into_alert_states_in_place,
+    has_bad_finding,
     is_result_bad_by_rule_about_subject,
 )
 from watchdog.domain.rules.engine import (
@@ -338,6 +340,16 @@ def test_only_bad_findings_have_a_reason(outcome: str) -> None:
     for finding in derive_findings_from_result(alert_policy(tasks={"a": MIN, "c": MIN}), full):
         assert finding.bad or (finding.reason, finding.message) == ("", ""), finding
         assert not finding.bad or (finding.reason and finding.message), finding
+
+
+@pytest.mark.parametrize("outcome", "pfem")
+@pytest.mark.parametrize("tasks", [None, {}, {"a": OK_TASK}, {"b": FAILED_TASK}])
+def test_whether_any_finding_is_bad(outcome: str, tasks: Mapping[str, McpScheduledTaskFacts] | None) -> None:
+    policy = alert_policy(tasks={"a": MIN})
+    for reason in [""] if outcome == "p" else REASON_CATALOGUE:
+        result = make_result(outcome, reason=reason, message="no reply", tasks=tasks)
+        findings = derive_findings_from_result(policy, result)
+        assert has_bad_finding(policy, result) == any(finding.bad for finding in findings), reason
 
 
 @pytest.mark.parametrize("outcome", "pfem")

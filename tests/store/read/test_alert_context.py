@@ -35,8 +35,8 @@ from watchdog.domain.model import (
 from watchdog.domain.notification import Notification
 from watchdog.domain.observations import McpScheduledTaskFacts, ScheduledJobFacts
 from watchdog.domain.rules import job
-from watchdog.store.codec import encode_storable_json
 from watchdog.store.database import Database
+from watchdog.store.json_text import encode_storable_json
 from watchdog.store.read import alert_context as alert_context
 from watchdog.store.read.alert_context import MAX_RECENT_RUNS_IN_ALERT, load_alert_message_context
 from watchdog.store.read.job_runs import list_job_runs

@@ -22,9 +22,9 @@ from watchdog.domain.model import IncidentEvent, Outcome
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.rules import stale
 from watchdog.domain.schedule import CronSchedule
-from watchdog.store.codec import decode_nullable_json, encode_storable_json
 from watchdog.store.database import Database
 from watchdog.store.errors import ClockSteppedError
+from watchdog.store.json_text import decode_nullable_json, encode_storable_json
 from watchdog.store.read.alert_context import load_alert_message_context
 from watchdog.store.read.history import list_incident_intervals, load_last_n_runs_by_probe
 from watchdog.store.read.status import list_incidents, list_probe_statuses

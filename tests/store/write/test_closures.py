@@ -48,8 +48,8 @@ from watchdog.service.acts import (
     silence_until_resolved,
 )
 from watchdog.store.act_tables import acts
-from watchdog.store.codec import decode_nullable_json, encode_storable_json
 from watchdog.store.database import Database
+from watchdog.store.json_text import decode_nullable_json, encode_storable_json
 from watchdog.store.read.reopening import load_reopening_outlook_text
 from watchdog.store.read.status import IncidentRecord, list_incidents, list_probe_statuses
 from watchdog.store.tables import alert_states, incidents, probe_state

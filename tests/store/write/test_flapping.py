@@ -21,9 +21,9 @@ from watchdog.domain.notification_holds import NotificationHoldKind
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.routing import NotificationRoute, NotificationRoutingTable, ProbeMatcher
 from watchdog.service.acts import acknowledge_incident, end_silence, pause_probe, resume_probe
-from watchdog.store.codec import decode_nullable_json
 from watchdog.store.database import Database
 from watchdog.store.flapping_tables import flapping_alerts, flapping_incidents
+from watchdog.store.json_text import decode_nullable_json
 from watchdog.store.muting_tables import muted_incidents
 from watchdog.store.read.messages import list_open_incidents_of_message
 from watchdog.store.read.notification_holds import load_notification_holds

@@ -31,8 +31,8 @@ from watchdog.domain.formatting import DAY_MS, HOUR_MS
 from watchdog.domain.model import IncidentEvent
 from watchdog.domain.routing import NotificationRoute, NotificationRoutingTable
 from watchdog.domain.rules.service import WatchdogFaultFacts
-from watchdog.store import codec
 from watchdog.store.database import Database
+from watchdog.store.json_text import decode_nullable_json
 from watchdog.store.outbox_filters import MIN_CAUSE_CHANGED_NOTIFICATION_INTERVAL_MS
 from watchdog.store.read.destinations import load_failing_destinations, load_stuck_destinations
 from watchdog.store.tables import (
@@ -491,7 +491,7 @@ def test_responses_may_contain_unstorable_characters(database: Database) -> None
     harness.outbox.mark_undelivered(lease_one(harness, SLOT + 1_001), "\0", SLOT + 1_001)
     rows = harness.select_rows(outbox)
     assert sorted(row["state"] for row in rows) == ["sent", "undelivered"]
-    assert codec.decode_nullable_json(harness.select_row(messages)["receipt"]) == {"ts": "��"}
+    assert decode_nullable_json(harness.select_row(messages)["receipt"]) == {"ts": "��"}
 
 
 def test_resolved_of_a_removed_probe_waits_for_opened(database: Database) -> None:
@@ -681,7 +681,7 @@ def test_the_receivers_of_the_new_cause_get_the_incident_and_the_first_ones_keep
     resolved_at = SLOT + 6 * MIN_CAUSE_CHANGED_NOTIFICATION_INTERVAL_MS
     harness.record_results(make_result(harness.database_ids[0], resolved_at), now=resolved_at)
     assert event_log(harness, resolved_at) == [("oncall/slack", "resolved"), ("security/email", "resolved")]
-    log = codec.decode_nullable_json(harness.select_row(incidents)["routing_log"])
+    log = decode_nullable_json(harness.select_row(incidents)["routing_log"])
     assert log[0] == "route 1 does not match: reason is http.503, not tls"
     assert "since the cause is tls.expired: route 1 matches: notifies security" in log
     assert "since the cause is dns.failed: route 2 matches: notifies network" in log

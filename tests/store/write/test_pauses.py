@@ -28,8 +28,8 @@ from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.schedule import CronSchedule
 from watchdog.service.acts import pause_probe, resume_probe
 from watchdog.store.act_tables import acts, pauses
-from watchdog.store.codec import decode_nullable_json
 from watchdog.store.database import Database
+from watchdog.store.json_text import decode_nullable_json
 from watchdog.store.read.acts import load_pauses_in_effect
 from watchdog.store.read.status import ProbeStatus, list_probe_statuses
 from watchdog.store.tables import END_OF_TIME_MS, evaluation_cursors, incidents, probe_state, results, schedule

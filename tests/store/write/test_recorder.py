@@ -26,8 +26,8 @@ from watchdog.domain.observations import McpScheduledTaskFacts
 from watchdog.domain.probe_state import build_forget_job_state_key, build_scheduled_job_state_key
 from watchdog.domain.rules import no_verdict
 from watchdog.domain.schedule import IntervalSchedule
-from watchdog.store import codec
 from watchdog.store.database import Database
+from watchdog.store.json_text import decode_nullable_json, encode_storable_json
 from watchdog.store.listings import build_results_with_listings_from_rows
 from watchdog.store.tables import (
     RESULT_COLUMNS,
@@ -379,13 +379,11 @@ def test_any_text_of_a_target_can_be_stored(database: Database) -> None:
     }  # fmt: skip
     row = harness.select_row(results)
     assert row["message"] == STORED_TEXT
-    assert codec.decode_nullable_json(row["facts"])["task"][1] == {
-        STORED_TEXT: [False, huge, huge, STORED_TEXT, STORED_TEXT]
-    }
-    assert codec.decode_nullable_json(row["measurements"]) == {STORED_TEXT: STORED_TEXT, "n": huge, "f": 1e308}
-    assert codec.decode_nullable_json(harness.select_row(evidence)["facts"])[STORED_TEXT] == STORED_TEXT
+    assert decode_nullable_json(row["facts"])["task"][1] == {STORED_TEXT: [False, huge, huge, STORED_TEXT, STORED_TEXT]}
+    assert decode_nullable_json(row["measurements"]) == {STORED_TEXT: STORED_TEXT, "n": huge, "f": 1e308}
+    assert decode_nullable_json(harness.select_row(evidence)["facts"])[STORED_TEXT] == STORED_TEXT
     assert harness.select_row(evidence)["excerpt"] == STORED_TEXT
-    assert codec.decode_nullable_json(harness.select_row(probe_state)["value"]) == {
+    assert decode_nullable_json(harness.select_row(probe_state)["value"]) == {
         STORED_TEXT: [STORED_TEXT, huge, None, True]
     }
     healthy = {STORED_TEXT: McpScheduledTaskFacts(True, 1)}
@@ -402,8 +400,8 @@ def test_any_text_of_a_target_can_be_stored(database: Database) -> None:
     [("a\0b", "a�b"), ("\ud800", "�"), ("\\u0000", "\\u0000"), ("é🦉\n\t", "é🦉\n\t"), ("\ud83e\udd89", "��")],
 )
 def test_json_contains_only_storable_characters(given: str, stored: str) -> None:
-    assert codec.decode_nullable_json(codec.encode_storable_json({given: [(given, 1)]})) == {stored: [[stored, 1]]}
-    codec.encode_storable_json(given).encode()
+    assert decode_nullable_json(encode_storable_json({given: [(given, 1)]})) == {stored: [[stored, 1]]}
+    encode_storable_json(given).encode()
 
 
 # --------------------------------------------------------------------------------------------- evidence and probe state

@@ -7,6 +7,7 @@ from watchdog.domain.rules.engine import (
     advance_alert_state_in_place,
     derive_findings_from_result,
     derive_probe_health_state,
+    has_bad_finding,
     has_finding_waiting_for_maintenance,
     is_result_bad_by_rule_about_subject,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "derive_findings_from_result",
     "derive_probe_health_state",
     "fold_results_into_alert_states_in_place",
+    "has_bad_finding",
     "has_finding_waiting_for_maintenance",
     "is_result_bad_by_rule_about_subject",
 ]

@@ -102,6 +102,13 @@ def derive_findings_from_result(policy: AlertPolicy, result: ProbeResult) -> lis
     return [finding for rule in rules for finding in rule.evaluate_result(policy, result)]
 
 
+def has_bad_finding(policy: AlertPolicy, result: ProbeResult) -> bool:
+    """Whether `derive_findings_from_result` gives a bad finding."""
+    if result.outcome is Outcome.PASS and not result.listings:  # the usual case: no rule finds fault with it
+        return False
+    return any(finding.bad for finding in derive_findings_from_result(policy, result))
+
+
 def is_result_bad_by_rule_about_subject(policy: AlertPolicy, result: ProbeResult, rule_name: str, subject: str) -> bool:
     """Whether `derive_findings_from_result` gives a bad finding of this rule about this subject. Other subjects of its
     listing, of which there may be hundreds, are not evaluated."""

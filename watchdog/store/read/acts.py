@@ -22,7 +22,7 @@ from watchdog.store.act_tables import (
     silenced_incidents,
     silences,
 )
-from watchdog.store.codec import decode_nullable_json, encode_storable_json
+from watchdog.store.json_text import decode_nullable_json, encode_storable_json
 from watchdog.store.tables import incidents
 
 MAX_INCIDENTS_LOADED_BY_ID = 500

@@ -37,7 +37,9 @@ from watchdog.domain.rules import (
 from watchdog.domain.shared_cause import format_display_name_of_shared_cause
 from watchdog.store import codec
 from watchdog.store.group_tables import incident_groups
+from watchdog.store.json_text import decode_nullable_json
 from watchdog.store.listings import build_results_with_listings_from_rows
+from watchdog.store.packed_values import unpack_values
 from watchdog.store.read.acts import build_acknowledgement_from_row
 from watchdog.store.read.closures import build_closure_from_row
 from watchdog.store.read.flapping import (
@@ -244,7 +246,7 @@ def _load_group_labels_of_notification(connection: sa.Connection, notification: 
     """None for a message that others are merged into."""
     is_group = _build_group_of_notification_conditions(notification)
     labels = connection.execute(sa.select(incident_groups.c.labels).where(*is_group)).scalar()
-    return None if notification.batch or labels is None else codec.decode_nullable_json(labels)
+    return None if notification.batch or labels is None else decode_nullable_json(labels)
 
 
 def _build_group_of_notification_conditions(notification: Notification) -> tuple[sa.ColumnElement[bool], ...]:
@@ -322,8 +324,8 @@ def _load_result_with_evidence(connection: sa.Connection, row: Any | None) -> Re
         reason=row.reason,
         message=row.message,
         duration=row.duration,
-        evidence=Evidence() if stored is None else Evidence(codec.decode_nullable_json(stored.facts), stored.excerpt),
-        measurements=codec.decode_nullable_json(row.measurements) or {},
+        evidence=Evidence() if stored is None else Evidence(decode_nullable_json(stored.facts), stored.excerpt),
+        measurements=unpack_values(row.measurements),
     )
 
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from watchdog.domain.escalation import EscalationDecision
 from watchdog.domain.routing import DestinationEscalationStep
 from watchdog.domain.text import replace_unstorable_characters
-from watchdog.store.codec import decode_nullable_json
+from watchdog.store.json_text import decode_nullable_json
 from watchdog.store.read.follow_ups import decide_incident_escalations, load_follow_up_facts
 from watchdog.store.tables import incidents, outbox
 

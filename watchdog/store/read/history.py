@@ -14,8 +14,10 @@ from watchdog.domain.heartbeat import CheckIn, CheckInKind
 from watchdog.domain.model import Evidence, JsonScalar, Outcome, ProbeResult, RunSummary
 from watchdog.domain.uptime_clock import DowntimeGap
 from watchdog.store.act_tables import pause_is_in_effect, pauses
-from watchdog.store.codec import OUTCOMES_BY_VALUE, decode_nullable_json
+from watchdog.store.codec import OUTCOMES_BY_VALUE
+from watchdog.store.json_text import decode_nullable_json
 from watchdog.store.listings import build_results_with_listings_from_rows
+from watchdog.store.packed_values import unpack_phases, unpack_values
 from watchdog.store.read.status import OUTCOMES_WITH_VERDICT, RESULT_ROW_COLUMNS, ResultRow, result_row_from_columns
 from watchdog.store.tables import (
     RESULT_COLUMNS,
@@ -245,8 +247,8 @@ def _result_details_from_row(row: Sequence[Any]) -> ResultDetails:
     return ResultDetails(
         row=result_row_from_columns(result),
         late=late,
-        phases=decode_nullable_json(phases) or {},
-        measurements=decode_nullable_json(measurements) or {},
+        phases=unpack_phases(phases),
+        measurements=unpack_values(measurements),
         evidence=None if facts is None else Evidence(decode_nullable_json(facts), excerpt),
     )
 

@@ -10,7 +10,7 @@ from watchdog.domain.heartbeat import HEARTBEAT_PROBE_KIND, HEARTBEAT_STATE_KEY,
 from watchdog.domain.model import Outcome, ProbeInfo, RunSummary
 from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.rules import job
-from watchdog.store.codec import decode_nullable_json, encode_compact_json
+from watchdog.store.json_text import decode_nullable_json, encode_compact_json
 from watchdog.store.tables import check_ins, newest_results, probe_state
 
 MAX_LISTINGS_SEARCHED_FOR_JOB_RUNS = 300

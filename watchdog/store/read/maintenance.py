@@ -13,7 +13,7 @@ from watchdog.domain.maintenance_windows import MaintenanceWindow, MaintenanceWi
 from watchdog.domain.model import LOCAL_LOCATION_NAME, Json, ProbeInfo, Severity
 from watchdog.domain.routing import ProbeMatcher
 from watchdog.domain.text import replace_unstorable_characters
-from watchdog.store.codec import decode_nullable_json, encode_storable_json
+from watchdog.store.json_text import decode_nullable_json, encode_storable_json
 from watchdog.store.maintenance_tables import (
     maintenance_has_not_ended_early,
     maintenance_periods,

@@ -9,7 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from watchdog.domain.model import JsonScalar, Outcome
-from watchdog.store.codec import OUTCOMES_BY_VALUE, decode_nullable_json
+from watchdog.store.codec import OUTCOMES_BY_VALUE
+from watchdog.store.packed_values import unpack_phases, unpack_values
 from watchdog.store.tables import effective_results, incidents
 
 MAX_INCIDENTS_IN_SAMPLE = 500
@@ -22,17 +23,17 @@ class MeasuredRun(NamedTuple):
     slot: int
     outcome: Outcome
     message: str
-    phases_json: str | None
-    measurements_json: str | None
+    packed_phases: str | None
+    packed_measurements: str | None
 
     @property
     def phases(self) -> Mapping[str, float]:
         """In ms."""
-        return decode_nullable_json(self.phases_json) or {}
+        return unpack_phases(self.packed_phases)
 
     @property
     def measurements(self) -> Mapping[str, JsonScalar]:
-        return decode_nullable_json(self.measurements_json) or {}
+        return unpack_values(self.packed_measurements)
 
 
 _MEASURED_RUN_COLUMNS = [effective_results.c[name] for name in ("slot", "outcome", "message", "phases", "measurements")]

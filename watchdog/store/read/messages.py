@@ -9,8 +9,8 @@ import sqlalchemy as sa
 
 from watchdog.domain.model import Json
 from watchdog.domain.notification import HELD_BACK_DELIVERY_STATES
-from watchdog.store.codec import decode_nullable_json
 from watchdog.store.flapping_tables import flapping_incidents
+from watchdog.store.json_text import decode_nullable_json
 from watchdog.store.outbox_filters import build_flapping_filter
 from watchdog.store.tables import incidents, messages, outbox, probes
 

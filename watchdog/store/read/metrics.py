@@ -15,7 +15,8 @@ from watchdog.domain.measurements import CanaryStageDurations, QueueMeasurements
 from watchdog.domain.model import Outcome, ProbeInfo, Severity
 from watchdog.domain.rules.service import WATCHDOG_SELF_PROBE_KIND
 from watchdog.store.act_tables import pause_is_in_effect, pauses
-from watchdog.store.codec import decode_nullable_json, decode_probe_info
+from watchdog.store.codec import decode_probe_info
+from watchdog.store.packed_values import unpack_phases, unpack_values
 from watchdog.store.read.status import OUTCOMES_WITH_VERDICT
 from watchdog.store.tables import incidents, newest_results, probes
 
@@ -94,6 +95,6 @@ def _probe_metrics_from_row(
         probe=decode_probe_info(id, info),
         passed=None if verdict is None else verdict == Outcome.PASS,
         last_run_slot=last_run,
-        queue=None if measurements is None else QueueMeasurements.from_measurements(decode_nullable_json(measurements)),
-        stages=None if phases is None else CanaryStageDurations.from_phases(decode_nullable_json(phases)),
+        queue=None if measurements is None else QueueMeasurements.from_measurements(unpack_values(measurements)),
+        stages=None if phases is None else CanaryStageDurations.from_phases(unpack_phases(phases)),
     )

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from watchdog.domain.model import Outcome, PendingFinding
 from watchdog.domain.rules import THRESHOLD_IGNORING_RULE_NAMES
-from watchdog.store.codec import decode_nullable_json
+from watchdog.store.json_text import decode_nullable_json
 from watchdog.store.tables import alert_states, probes, results
 
 _PROBE_HAS_PASS_RESULT = sa.exists().where(results.c.probe == alert_states.c.probe, results.c.outcome == Outcome.PASS)

@@ -16,13 +16,14 @@ from watchdog.domain.probe_state import (
     queue_threshold_records_from_json,
 )
 from watchdog.domain.rules.missed_run import REQUESTED_RUN_MEASUREMENT_NAME
-from watchdog.store.codec import decode_nullable_json, encode_compact_json
+from watchdog.store.json_text import decode_nullable_json
+from watchdog.store.packed_values import pack_values, unpack_values
 from watchdog.store.read.measured_runs import MeasuredRun
 from watchdog.store.tables import newest_results, probe_state
 
 NEWEST_SAMPLE_SEARCH_PERIOD_MS = 8 * DAY_MS
 """Before the newest result: a probe may run once a week, and fail for a year."""
-_MEASUREMENTS_OF_FAILED_REQUESTED_RUN = encode_compact_json({REQUESTED_RUN_MEASUREMENT_NAME: True})
+_MEASUREMENTS_OF_FAILED_REQUESTED_RUN = pack_values({REQUESTED_RUN_MEASUREMENT_NAME: True})
 
 
 class QueueSample(NamedTuple):
@@ -41,7 +42,7 @@ def load_newest_queue_sample(connection: Connection, probe: int) -> QueueSample 
     row = connection.execute(_NEWEST_QUEUE_SAMPLE_QUERY, {"probe": probe}).one_or_none()
     if row is None:
         return None
-    return QueueSample(row.slot, QueueMeasurements.from_measurements(decode_nullable_json(row.measurements)))
+    return QueueSample(row.slot, QueueMeasurements.from_measurements(unpack_values(row.measurements)))
 
 
 def _build_newest_sample_query() -> sa.Select[Any]:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from watchdog.domain.requested_runs import may_be_requested_run_slot
 from watchdog.domain.rules import missed_run
 from watchdog.store.act_tables import requested_runs
-from watchdog.store.codec import decode_nullable_json
+from watchdog.store.packed_values import unpack_values
 from watchdog.store.read.history import StoredResultWithEvidence, load_results_with_evidence
 from watchdog.store.tables import effective_results
 
@@ -37,4 +37,4 @@ def filter_slots_of_requested_runs(connection: sa.Connection, probe: int, slots:
     is_candidate = effective_results.c.probe == probe, effective_results.c.slot.in_(odd_slots)
     rows = connection.execute(sa.select(*columns).where(*is_candidate)).all()
     name = missed_run.REQUESTED_RUN_MEASUREMENT_NAME
-    return {row.slot for row in rows if name in (decode_nullable_json(row.measurements) or {})}
+    return {row.slot for row in rows if name in unpack_values(row.measurements)}

@@ -20,7 +20,8 @@ from watchdog.domain.selection import (
 from watchdog.domain.silencing import Silence, SilenceMatcher, build_silence_index, decide_notification_after_silence
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.act_tables import pause_is_in_effect, pauses, silence_is_in_effect, silenced_incidents, silences
-from watchdog.store.codec import decode_nullable_json, decode_probe_info
+from watchdog.store.codec import decode_probe_info
+from watchdog.store.json_text import decode_nullable_json
 from watchdog.store.maintenance_tables import maintenance_periods
 from watchdog.store.muting_tables import muted_incidents
 from watchdog.store.outbox_filters import build_notified_outbox_filter

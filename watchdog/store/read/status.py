@@ -31,7 +31,8 @@ from watchdog.domain.probe_state import WAITING_FOR_FIRST_RUN_STATE_KEY
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, derive_probe_health_state, no_verdict, service
 from watchdog.domain.silencing import Silence
 from watchdog.domain.text import replace_unstorable_characters
-from watchdog.store.codec import OUTCOMES_BY_VALUE, decode_nullable_json, decode_probe_info
+from watchdog.store.codec import OUTCOMES_BY_VALUE, decode_probe_info
+from watchdog.store.json_text import decode_nullable_json
 from watchdog.store.read.acts import load_pauses_in_effect, load_silences_by_incident, load_silences_by_probe
 from watchdog.store.read.alert_context import INCIDENTS_WITH_PROBE_INFO_QUERY, build_incident_from_row
 from watchdog.store.read.flapping import add_flapping_columns_to_incidents_query, build_alert_flapping_from_row

@@ -15,8 +15,8 @@ from watchdog.domain.heartbeat import (
     apply_check_in,
 )
 from watchdog.domain.text import replace_unstorable_characters
-from watchdog.store import codec
 from watchdog.store.database import Database
+from watchdog.store.json_text import decode_nullable_json, encode_storable_json
 from watchdog.store.tables import check_ins, probe_state, probes
 from watchdog.store.write.probe_state import upsert_probe_state
 
@@ -65,7 +65,7 @@ class CheckInStore:
                 states, durations = _apply_check_ins_to_heartbeat_states(states_before, pending)
                 self._store_check_in_durations(connection, pending, durations)
             state_rows = [
-                {"probe": probe, "key": HEARTBEAT_STATE_KEY, "value": codec.encode_storable_json(state.to_json())}
+                {"probe": probe, "key": HEARTBEAT_STATE_KEY, "value": encode_storable_json(state.to_json())}
                 for probe, state in states.items()
             ]
             upsert_probe_state(self.database, connection, state_rows)
@@ -76,8 +76,7 @@ class CheckInStore:
             probe_state.c.key == HEARTBEAT_STATE_KEY, probe_state.c.probe.in_(ids)
         )
         stored = {
-            probe: HeartbeatState.from_json(codec.decode_nullable_json(value))
-            for probe, value in connection.execute(query)
+            probe: HeartbeatState.from_json(decode_nullable_json(value)) for probe, value in connection.execute(query)
         }
         return {probe: stored.get(probe, HeartbeatState()) for probe in ids}
 

@@ -17,6 +17,7 @@ from watchdog.domain.requested_runs import may_be_requested_run_slot
 from watchdog.domain.rules import missed_run
 from watchdog.domain.schedule import CronSchedule, IntervalSchedule, Schedule
 from watchdog.store.act_tables import pause_is_in_effect, pauses, requested_runs
+from watchdog.store.bulk import execute_for_rows
 from watchdog.store.database import Database
 from watchdog.store.errors import ClockSteppedError
 from watchdog.store.tables import results, schedule
@@ -56,7 +57,10 @@ class SlotClaimer:
         # Statements of every tick, built once.
         self._location_schedule_rows_query = sa.select(schedule).where(schedule.c.location == self.location)
         self._location_schedule_rows_update = sa.update(schedule).where(
-            schedule.c.probe == sa.bindparam("p"), schedule.c.location == self.location
+            schedule.c.probe == sa.bindparam("p"), schedule.c.location == sa.bindparam("of_location", self.location)
+        )
+        self._claimed_rows_update = self._location_schedule_rows_update.values(
+            next_due=sa.bindparam("due"), last_slot=sa.bindparam("last"), in_flight=sa.bindparam("slots")
         )
         self._requested_probes_query = sa.select(requested_runs.c.probe)
         self._paused_probes_query = sa.select(pauses.c.probe).where(pause_is_in_effect)
@@ -129,16 +133,15 @@ class SlotClaimer:
             last_slot = row.last_slot
             for run in build_claimed_slots_of_due_and_requested_runs(row, slot, requested.get(row.probe), timeline):
                 late_ms = now - run.slot if slot == run.slot and self._should_catch_up(row.probe, slot, now) else 0
-                claimed.append(run._replace(late_ms=late_ms))
+                claimed.append(run._replace(late_ms=late_ms) if late_ms else run)
                 in_flight[row.probe][run.slot, timeline] = run.slot + late_ms
                 last_slot = run.slot
             slots = encode_in_flight_slots(in_flight[row.probe], timeline)
-            updates.append({"p": row.probe, "due": next_due, "last": last_slot, "slots": slots})
-        if updates:
-            update = self._location_schedule_rows_update.values(
-                next_due=sa.bindparam("due"), last_slot=sa.bindparam("last"), in_flight=sa.bindparam("slots")
+            updates.append(
+                {"p": row.probe, "of_location": self.location, "due": next_due, "last": last_slot, "slots": slots}
             )
-            connection.execute(update, updates)
+        if updates:
+            execute_for_rows(connection, self._claimed_rows_update, updates)
         if missed:
             self.recorder.record_results_in_transaction(connection, [ResultToRecord(result) for result in missed], now)
         return claimed

@@ -13,7 +13,6 @@ from watchdog.domain.heartbeat import HEARTBEAT_PROBE_KIND, HEARTBEAT_STATE_KEY,
 from watchdog.domain.model import Outcome, ProbeResult, ResultToRecord
 from watchdog.domain.probe_state import SCHEDULED_JOB_STATE_KEY_PREFIX, ScheduledJobStateRecord
 from watchdog.domain.registered_probe import RegisteredProbe
-from watchdog.store import codec
 from watchdog.store.act_tables import (
     acts,
     pause_is_in_effect,
@@ -27,6 +26,7 @@ from watchdog.store.database import Database
 from watchdog.store.flapping_tables import alert_is_flapping, flapping_alerts
 from watchdog.store.follow_up_tables import incident_follow_ups
 from watchdog.store.group_tables import incident_groups
+from watchdog.store.json_text import decode_nullable_json, encode_storable_json
 from watchdog.store.muting_tables import muted_incidents
 from watchdog.store.read.registered_probes import load_active_probes
 from watchdog.store.tables import (
@@ -250,12 +250,12 @@ def _cap_heartbeat_instants_after_clock_step(database: Database, connection: sa.
     is_of_heartbeat = probe_state.c.probe.in_(sa.select(probes.c.id).where(probes.c.kind == HEARTBEAT_PROBE_KIND))
     restarted = []
     for probe, key, text in connection.execute(sa.select(*columns).where(is_of_heartbeat)).all():
-        stored = codec.decode_nullable_json(text)
+        stored = decode_nullable_json(text)
         if key == HEARTBEAT_STATE_KEY:
             value = HeartbeatState.from_json(stored).cap_instants(latest).to_json()
         elif key.startswith(SCHEDULED_JOB_STATE_KEY_PREFIX):
             value = ScheduledJobStateRecord.from_json(stored).cap_instants(latest).to_json()
         else:
             continue
-        restarted.append({"probe": probe, "key": key, "value": codec.encode_storable_json(value)})
+        restarted.append({"probe": probe, "key": key, "value": encode_storable_json(value)})
     upsert_probe_state(database, connection, restarted)

@@ -22,8 +22,8 @@ from watchdog.domain.probe_state import (
 )
 from watchdog.domain.rules import job, service, stale
 from watchdog.domain.text import replace_unstorable_characters
-from watchdog.store import codec
 from watchdog.store.database import Database
+from watchdog.store.json_text import encode_storable_json
 from watchdog.store.read.closures import build_closure_from_row
 from watchdog.store.read.registered_probes import load_active_probes
 from watchdog.store.tables import END_OF_TIME_MS, alert_states, evaluation_cursors, incidents, probes, results, schedule
@@ -142,7 +142,7 @@ def _store_closure_of_job(database: Database, connection: sa.Connection, row: An
         ((key, record.state.failures) for key, record in records.items() if record.name == row.subject),
         (build_scheduled_job_state_key(row.subject), 0),
     )
-    value = codec.encode_storable_json(JobClosureRecord(row.subject, until_slot, failures).to_json())
+    value = encode_storable_json(JobClosureRecord(row.subject, until_slot, failures).to_json())
     closure = {"probe": row.probe, "key": build_job_closure_state_key(key), "value": value}
     upsert_probe_state(database, connection, [closure])
 

@@ -33,6 +33,7 @@ from watchdog.domain.rules import (
     stale,
 )
 from watchdog.domain.silencing import Silence
+from watchdog.store.bulk import has_id_of
 from watchdog.store.database import Database, run_after_commit
 from watchdog.store.listings import SubjectListingCache, build_results_with_listings_from_rows
 from watchdog.store.read.closures import load_closed_findings
@@ -132,13 +133,13 @@ class AlertEvaluator:
     ) -> dict[int, EvaluationCursor]:
         """The cursors of these probes, by probe. `condition`: of which rows of evaluation_cursors."""
         query = sa.select(*[evaluation_cursors.c[name] for name in EvaluationCursor._fields]).where(
-            evaluation_cursors.c.probe.in_(list(ids)), sa.true() if condition is None else condition
+            has_id_of(evaluation_cursors.c.probe, list(ids)), sa.true() if condition is None else condition
         )
         return {row[0]: EvaluationCursor(*row) for row in connection.execute(query)}
 
     def load_alert_states(self, connection: sa.Connection, ids: Iterable[int]) -> dict[int, AlertStates]:
         states: dict[int, AlertStates] = defaultdict(dict)
-        for row in connection.execute(sa.select(alert_states).where(alert_states.c.probe.in_(list(ids)))):
+        for row in connection.execute(sa.select(alert_states).where(has_id_of(alert_states.c.probe, list(ids)))):
             states[row.probe][row.rule, row.subject] = SuspectOrOpenAlertState(
                 *(getattr(row, name) for name in SuspectOrOpenAlertState._fields)
             )

@@ -10,8 +10,8 @@ from watchdog.domain.formatting import HOUR_MS
 from watchdog.domain.model import Evidence, Outcome, ProbeResult, ResultToRecord
 from watchdog.domain.rules import missed_run
 from watchdog.domain.text import replace_unstorable_characters
-from watchdog.store import codec
 from watchdog.store.database import Database
+from watchdog.store.json_text import encode_storable_json
 from watchdog.store.tables import evidence
 
 EVIDENCE_SAMPLE_INTERVAL_MS = HOUR_MS
@@ -56,7 +56,7 @@ class EvidenceWriter:
                 self._last_pass[result.probe] = (result, result_evidence)
         rows = [
             {"probe": probe, "slot": slot, "location": location,
-             "facts": codec.encode_storable_json(dict(content.facts)),
+             "facts": encode_storable_json(dict(content.facts)),
              "excerpt": replace_unstorable_characters(content.excerpt)}
             for (probe, slot, location), content in selected.items() if content.facts or content.excerpt
         ]  # fmt: skip

@@ -15,8 +15,8 @@ from watchdog.domain.probe_state import (
     build_forget_job_state_key,
 )
 from watchdog.domain.text import format_display_name
-from watchdog.store import codec
 from watchdog.store.database import Database
+from watchdog.store.json_text import encode_storable_json
 from watchdog.store.write.audit import record_operator_act
 from watchdog.store.write.probe_rows import load_probe_row_or_refuse, open_probe_act_transaction
 from watchdog.store.write.probe_state import load_state_by_probe, upsert_probe_state
@@ -48,7 +48,7 @@ def forget_missing_jobs(
             {
                 "probe": row.id,
                 "key": build_forget_job_state_key(key),
-                "value": codec.encode_storable_json({"name": name, "at": now}),
+                "value": encode_storable_json({"name": name, "at": now}),
             }
             for key, name in chosen.items()
         ]

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import TypeAlias
 
+NO_SLOTS_IN_FLIGHT = "[]"
 InFlightSlot: TypeAlias = tuple[int, str]
 """(slot, timeline)"""
 
@@ -24,6 +25,11 @@ def encode_in_flight_slots(starts: Mapping[InFlightSlot, int], current_timeline:
 
 def decode_in_flight_slots(text: str, current_timeline: str) -> dict[InFlightSlot, int]:
     """(slot, timeline) -> when it was to start, from which its lateness counts."""
+    if text == NO_SLOTS_IN_FLIGHT:
+        return {}
+    if (digits := text[1:-1]).isdecimal():  # one slot, which is the usual case
+        slot = int(digits)
+        return {(slot, current_timeline): slot}
     starts = {}
     for entry in json.loads(text):
         slot, start, timeline = entry if isinstance(entry, list) and len(entry) == 3 else (entry, entry, "")

@@ -24,8 +24,8 @@ from watchdog.domain.shared_cause import (
     derive_shared_cause_of_incident,
 )
 from watchdog.domain.text import format_display_name
-from watchdog.store import codec
 from watchdog.store.group_tables import incident_groups
+from watchdog.store.json_text import decode_nullable_json, encode_storable_json
 from watchdog.store.outbox_filters import build_flapping_filter
 from watchdog.store.tables import evidence, incidents, outbox, probes
 from watchdog.store.write.routing_log import append_routing_log_entries
@@ -41,7 +41,7 @@ def derive_grouping_cause_from_stored_evidence(
     query = sa.select(evidence.c.facts).where(
         evidence.c.probe == transition.probe, evidence.c.slot == transition.slot
     )  # fmt: skip
-    facts: Mapping[str, Json] = codec.decode_nullable_json(connection.execute(query.limit(1)).scalar()) or {}
+    facts: Mapping[str, Json] = decode_nullable_json(connection.execute(query.limit(1)).scalar()) or {}
     return derive_shared_cause_of_incident(registered.info, transition.rule, transition.reason, facts)
 
 
@@ -164,7 +164,7 @@ def _build_message_group_from_row(row: Any) -> MessageGroup:
         lead_probe_name=format_display_name(row.lead_probe_name),
         cause=SharedIncidentCauseKey(row.cause, row.family) if row.cause else None,
         label_key=row.label_key,
-        labels=codec.decode_nullable_json(row.labels),
+        labels=decode_nullable_json(row.labels),
         opened_at=row.opened_at,
         accepts_cause_until=row.accepts_until,
         first_message_at=row.first_message_at,
@@ -186,7 +186,7 @@ def _store_incident_groups(
         cause = group.cause or SharedIncidentCauseKey("")
         values = {
             "cause": cause.what, "family": cause.family, "label_key": group.label_key,
-            "labels": None if group.labels is None else codec.encode_storable_json(dict(group.labels)),
+            "labels": None if group.labels is None else encode_storable_json(dict(group.labels)),
             "accepts_until": group.accepts_cause_until, "first_message_at": group.first_message_at,
         }  # fmt: skip
         key = {"lead_incident": group.lead_incident, "destination": destination}

@@ -11,7 +11,7 @@ from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.routing import RoutingDecision
 from watchdog.domain.silencing import Silence
 from watchdog.domain.transitions import TransitionKind
-from watchdog.store import codec
+from watchdog.store.json_text import encode_storable_json
 from watchdog.store.tables import cause_changes, clock_steps, incidents
 from watchdog.store.write.flapping import (
     decide_and_store_flapping_of_opened_incident,
@@ -70,7 +70,7 @@ def store_opened_incident(
             reason=transition.reason,
             message=transition.message,
             threshold=threshold,
-            routing_log=codec.encode_storable_json(routing_log),
+            routing_log=encode_storable_json(routing_log),
             resolution="",
         )
     )

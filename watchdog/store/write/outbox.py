@@ -17,8 +17,8 @@ from watchdog.domain.delivery_pace import (
 from watchdog.domain.membership import ENDED_WATCHDOG_PROCESS_RETENTION_MS
 from watchdog.domain.model import DeliveryState, Json
 from watchdog.domain.text import replace_unstorable_characters
-from watchdog.store import codec
 from watchdog.store.database import Database
+from watchdog.store.json_text import encode_storable_json
 from watchdog.store.outbox_filters import build_unleased_outbox_filter
 from watchdog.store.tables import (
     destination_backoff,
@@ -162,7 +162,7 @@ class NotificationOutbox:
         """What the destination now has: one message, or one that stands for several."""
         common = {
             "headline": replace_unstorable_characters(headline),
-            "receipt": codec.encode_storable_json(dict(receipt)),
+            "receipt": encode_storable_json(dict(receipt)),
             "sent_at": now,
         }
         causes = dict.fromkeys(leased.lead_incidents, replace_unstorable_characters(cause))
@@ -221,7 +221,7 @@ class NotificationOutbox:
         saved = {**leased.partial_receipt, **partial_receipt}
         values: dict[str, Json] = {
             "detail": replace_unstorable_characters(detail),
-            "receipt": codec.encode_storable_json(saved) if saved else None,
+            "receipt": encode_storable_json(saved) if saved else None,
             "refused_since": refused_since,
             "unconfirmed_copies": unconfirmed_copies,
         }

@@ -19,7 +19,7 @@ from watchdog.domain.notification import (
     SENT_DELIVERY_STATES,
     Notification,
 )
-from watchdog.store import codec
+from watchdog.store.json_text import decode_nullable_json
 from watchdog.store.outbox_filters import (
     build_due_outbox_filter,
     build_due_resend_outbox_filter,
@@ -179,7 +179,7 @@ def _load_due_messages(
     query = sa.select(*columns).where(*is_due, outbox.c.destination.in_(destinations))
     oldest: dict[str, dict[str, DueAlertMessageSendOrder]] = defaultdict(dict)
     for destination, lead, created_at, severity_text, receipt_text, is_news in connection.execute(query):
-        is_edit = destination in editing_destinations and bool(codec.decode_nullable_json(receipt_text))
+        is_edit = destination in editing_destinations and bool(decode_nullable_json(receipt_text))
         is_not_critical = severity_text != Severity.CRITICAL
         message = DueAlertMessageSendOrder(is_not_critical, created_at, lead, is_edit, states_no_news=not is_news)
         first = oldest[destination].get(lead, message)
@@ -264,8 +264,8 @@ def _build_leased_notification(
         notification=Notification(leads[0], destination, seq, event, _derive_merged_batch_key(rows_by_lead)),
         lease_token=token,
         attempts=max(row.attempts for row in leased),
-        previous_receipt=codec.decode_nullable_json(message.receipt) if message is not None else {},
-        partial_receipt=(codec.decode_nullable_json(receipts.pop()) or {}) if len(receipts) == 1 else {},
+        previous_receipt=decode_nullable_json(message.receipt) if message is not None else {},
+        partial_receipt=(decode_nullable_json(receipts.pop()) or {}) if len(receipts) == 1 else {},
         created_at=last.created_at,
         refused_since=last.refused_since,
         unconfirmed_copies=last.unconfirmed_copies,

@@ -16,8 +16,8 @@ from watchdog.domain.notification import (
     UNACKNOWLEDGED_MESSAGE_TEXT,
     UNEDITABLE_MESSAGE_TEXT,
 )
-from watchdog.store import codec
 from watchdog.store.act_tables import pause_is_in_effect, pauses
+from watchdog.store.json_text import encode_storable_json
 from watchdog.store.outbox_filters import build_silenced_muted_or_flapping_outbox_filter, build_unleased_outbox_filter
 from watchdog.store.read.maintenance import build_probe_in_maintenance_filter
 from watchdog.store.tables import incidents, messages, outbox, outbox_is_waiting
@@ -91,7 +91,7 @@ def drop_hold_edits_of_merged_messages(connection: sa.Connection, now: int) -> N
     """A message that several waiting ones were merged into is not edited to state what holds its incidents back, and no
     other message states it."""
     is_of_message = messages.c.incident == outbox.c.lead_incident, messages.c.destination == outbox.c.destination
-    is_merged = sa.exists().where(*is_of_message, messages.c.receipt == codec.encode_storable_json({}))
+    is_merged = sa.exists().where(*is_of_message, messages.c.receipt == encode_storable_json({}))
     _drop_waiting_notifications(connection, now, outbox.c.event.in_(NOTIFICATION_HOLD_CHANGE_EVENTS), is_merged)
 
 

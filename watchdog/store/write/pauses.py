@@ -30,9 +30,9 @@ from watchdog.domain.probe_state import (
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.rules import service
 from watchdog.domain.transitions import TransitionKind
-from watchdog.store import codec
 from watchdog.store.act_tables import pause_is_in_effect, pauses
 from watchdog.store.database import Database
+from watchdog.store.json_text import decode_nullable_json, encode_storable_json
 from watchdog.store.read.acts import build_pause_from_row
 from watchdog.store.read.registered_probes import load_active_probes
 from watchdog.store.tables import END_OF_TIME_MS, evaluation_cursors, probe_state, probes, schedule
@@ -240,7 +240,7 @@ def _restart_deadlines_in_stored_probe_state(
     if probe_row.kind != HEARTBEAT_PROBE_KIND:
         return
     restarted = [
-        {"probe": probe_row.id, "key": key, "value": codec.encode_storable_json(_expect_job_from(text, now))}
+        {"probe": probe_row.id, "key": key, "value": encode_storable_json(_expect_job_from(text, now))}
         for key, text in stored
         if key.startswith(SCHEDULED_JOB_STATE_KEY_PREFIX)
     ]
@@ -248,5 +248,5 @@ def _restart_deadlines_in_stored_probe_state(
 
 
 def _expect_job_from(stored_text: str, now: int) -> Json:
-    record = ScheduledJobStateRecord.from_json(codec.decode_nullable_json(stored_text))
+    record = ScheduledJobStateRecord.from_json(decode_nullable_json(stored_text))
     return record._replace(state=record.state._replace(expected_from=now)).to_json()

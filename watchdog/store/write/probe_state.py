@@ -14,8 +14,9 @@ from watchdog.domain.probe_state import (
     is_update_of_stored_job_closure,
 )
 from watchdog.domain.text import replace_unstorable_characters
-from watchdog.store import codec
+from watchdog.store.bulk import has_id_of
 from watchdog.store.database import Database
+from watchdog.store.json_text import decode_nullable_json, encode_storable_json
 from watchdog.store.tables import probe_state
 
 
@@ -41,7 +42,7 @@ def apply_probe_state_updates(
         del values[replaced]
     deletes = [{"p": probe, "k": key} for (probe, key), value in values.items() if value is None]
     upserts = [
-        {"probe": probe, "key": key, "value": codec.encode_storable_json(value)}
+        {"probe": probe, "key": key, "value": encode_storable_json(value)}
         for (probe, key), value in values.items() if value is not None
     ]  # fmt: skip
     if deletes:
@@ -80,6 +81,6 @@ def load_state_by_probe(connection: sa.Connection, probes: Collection[int]) -> M
     if not probes:
         return {}
     state: dict[int, dict[str, Json]] = defaultdict(dict)
-    for row in connection.execute(sa.select(probe_state).where(probe_state.c.probe.in_(probes))):
-        state[row.probe][row.key] = codec.decode_nullable_json(row.value)
+    for row in connection.execute(sa.select(probe_state).where(has_id_of(probe_state.c.probe, probes))):
+        state[row.probe][row.key] = decode_nullable_json(row.value)
     return state

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 import sqlalchemy as sa
 
 from watchdog.domain.model import IncidentTransition, Outcome, ProbeResult, ResultToRecord
-from watchdog.domain.rules import derive_findings_from_result, missed_run, stale
+from watchdog.domain.rules import has_bad_finding, missed_run, stale
 from watchdog.store import codec
 from watchdog.store.act_tables import pauses
+from watchdog.store.bulk import has_id_of
 from watchdog.store.database import Database
 from watchdog.store.listings import encode_result_listings_and_cache_entry
 from watchdog.store.tables import evaluation_cursors, incidents, newest_results, probes, results
@@ -71,7 +72,7 @@ class ResultRecorder:
         relevant = (
             evaluation_cursors.c.active
             | (evaluation_cursors.c.evaluated_until > min(settled.values()))
-            | evaluation_cursors.c.probe.in_(older)
+            | has_id_of(evaluation_cursors.c.probe, older)
         )
         cursors = self.evaluator.load_evaluation_cursors(connection, ids, relevant)
         self._listings.discard_staged_listings()
@@ -88,7 +89,7 @@ class ResultRecorder:
                 encoded[key] = listings
             active = cursor is not None and cursor.active
             policy = self.registry[result.probe].policy
-            if not late and (active or any(finding.bad for finding in derive_findings_from_result(policy, result))):
+            if not late and (active or has_bad_finding(policy, result)):
                 suspect_keys.add(key)
         new_keys = self.database.insert_new_rows(connection, results, rows)
         for key in encoded.keys() & new_keys:

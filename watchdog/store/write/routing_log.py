@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from watchdog.store import codec
+from watchdog.store.json_text import decode_nullable_json, encode_storable_json
 from watchdog.store.tables import incidents
 
 
@@ -16,10 +16,10 @@ def append_routing_log_entries(
     """Further steps of the decision, in words. The caller has locked the incident groups. `max_steps`: nothing is added
     to a log that has as many."""
     is_incident = incidents.c.id == incident
-    log: list[str] = codec.decode_nullable_json(
+    log: list[str] = decode_nullable_json(
         connection.execute(sa.select(incidents.c.routing_log).where(is_incident)).scalar_one()
     )
     if max_steps is not None and len(log) >= max_steps:
         return
     log += entries
-    connection.execute(sa.update(incidents).where(is_incident).values(routing_log=codec.encode_storable_json(log)))
+    connection.execute(sa.update(incidents).where(is_incident).values(routing_log=encode_storable_json(log)))
