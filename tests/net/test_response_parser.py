@@ -52,7 +52,7 @@ RESPONSES = {
     "that states its length twice": (OK + b"Content-Length: 3\r\ncontent-length: 3\r\n\r\nabc", 200, b"abc"),
     "that lists its length twice": (OK + b"Content-Length: 3, 3\r\n\r\nabc", 200, b"abc"),
     "with a folded line": (OK + b"X-Tag: a\r\n  b\r\nContent-Length: 3\r\n\r\nabc", 200, b"abc"),
-    "that says more than it announced": (OK + b"Content-Length: 3\r\n\r\nabcdef", 200, b"abc"),
+    "with data behind its end": (OK + b"Content-Length: 3\r\n\r\nabcdef", 200, b"abc"),
     "with another one behind it": (OK + b"Content-Length: 1\r\n\r\na" + OK + b"Content-Length: 1\r\n\r\nb", 200, b"a"),
 }  # fmt: skip
 

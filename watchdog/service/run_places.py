@@ -49,7 +49,8 @@ class ProbeRunLimiter:
         after `wait_s` seconds."""
         self._number += 1
         counter_keys = _list_limit_counter_keys(endpoint, is_slow)
-        return _RunWithPlace(self, probe, self._last_started.get(probe, 0), self._number, counter_keys, wait_s)
+        order = self._last_started.get(probe, 0), self._number
+        return _RunWithPlace(self, probe, order, counter_keys, wait_s)
 
     def start_or_queue(self, run: _RunWithPlace) -> None:
         """Give a place to a run, if there is one."""
@@ -87,7 +88,7 @@ class ProbeRunLimiter:
     def _take_place(self, run: _RunWithPlace) -> None:
         for key in run.counter_keys:
             self._taken[key] += 1
-        self._last_started[run.probe] = run.number
+        _, self._last_started[run.probe] = run.order
         run.start()
 
     def describe_full_limit(self, counter_keys: _LimitKeys) -> str:
@@ -118,16 +119,16 @@ class _RunWithPlace:
     )
 
     def __init__(
-        self, limiter: ProbeRunLimiter, probe: int, last_started: int, number: int,
-        counter_keys: _LimitKeys, wait_s: float,
-    ) -> None:  # fmt: skip
-        self.probe, self.last_started, self.number, self.counter_keys = probe, last_started, number, counter_keys
+        self, limiter: ProbeRunLimiter, probe: int, order: tuple[int, int], counter_keys: _LimitKeys, wait_s: float
+    ) -> None:
+        """`order`: the number of the probe's run that started last, and that of this one."""
+        self.probe, self.order, self.counter_keys = probe, order, counter_keys
         self._limiter, self._wait_s = limiter, wait_s
         self._has_started = False
         self._started_event: asyncio.Event | None = None
 
     def __lt__(self, other: _RunWithPlace) -> bool:
-        return (self.last_started, self.number) < (other.last_started, other.number)
+        return self.order < other.order
 
     def start(self) -> None:
         self._has_started = True
