@@ -113,8 +113,7 @@ class _RunWithPlace:
         "_started_event",
         "_wait_s",
         "counter_keys",
-        "last_started",
-        "number",
+        "order",
         "probe",
     )
 
