@@ -1,4 +1,4 @@
-"""25 probes of every kind, on loopback targets that fail and recover one group after the other.
+"""26 probes of every kind, on loopback targets that fail and recover one group after the other.
 
 One Redis, one PostgreSQL, a worker or scheduler of every queue system, MCP servers over every transport, an HTTP
 target, a job API, a job table, and a job that checks in.
@@ -250,7 +250,7 @@ class SoakTargets:
         }
 
     def probes(self) -> list[dict[str, Any]]:
-        """25 probes: every kind, every driver, source and transport."""
+        """26 probes: every kind, every driver, source and transport."""
         return [*self._direct_probes(), *self._job_probes(), *self._queue_probes(), *self._canary_probes()]
 
     def _direct_probes(self) -> list[dict[str, Any]]:
@@ -262,6 +262,13 @@ class SoakTargets:
             {"name": "Slow API", "http": f"{self.http.url}/slow", "prefer": ["elapsed_ms <= 800"]},
             {"name": "Secure API", "http": {"url": self.https.url, "tls": {"verify": False}}},
             {"name": "Wrong authority", "http": self.https.url},
+            {
+                "name": "Two steps",
+                "steps": [
+                    {"name": "1", "http": f"{self.http.url}/a", "capture": {"failed": "body.queue.failed"}},
+                    {"name": "2", "http": f"{self.http.url}/b?failed={{failed}}", "expect": ["body.ok"]},
+                ],
+            },
             {"name": "Files MCP", "mcp": {"command": ["sh", "-c", command]}},
             {"name": "Search MCP", "mcp": f"http://127.0.0.1:{ports['http']}/mcp"},
             {"name": "Legacy MCP", "mcp": {"sse": f"http://127.0.0.1:{ports['sse']}/sse"}},

@@ -29,6 +29,7 @@ FLEET_ENV = {
     for name in (
         *("API_TOKEN", "GATEWAY_PASSWORD", "MCP_TOKEN", "SLACK_BOT_TOKEN", "WEBHOOK_SECRET", "SMTP_PASSWORD"),
         *("WATCHDOG_CI_KEY", "WATCHDOG_READ_KEY", "BACKUP_CHECKIN_TOKEN", "PING_KEY", "SLACK_SIGNING_SECRET"),
+        "SHOP_PASSWORD",
     )
 } | {
     "SLACK_WEBHOOK_URL": "https://hooks.slack.example/services/T0/B0/abcdefgh",
@@ -70,7 +71,7 @@ def test_the_full_example_loads() -> None:
     fleet = load_config(ROOT / "examples/full.yaml", env=FLEET_ENV)
     probes = {probe.id: probe for probe in fleet.config.probes}
     assert list(probes) == [
-        *("website", "api", "warm-the-cache", "gateway", "search-mcp", "files-mcp", "legacy-mcp"),
+        *("website", "api", "checkout", "warm-the-cache", "gateway", "search-mcp", "files-mcp", "legacy-mcp"),
         *("email-pipeline", "report-pipeline", "export-through-mcp", "thumbnails", "worker-self-test"),
         *("digest-schedulers", "report-schedules", "celery-beat", "billing-jobs", "email-backlog"),
         "nightly-backup",
@@ -252,6 +253,9 @@ def test_only_a_run_that_may_change_its_target_has_an_effect() -> None:
         probes:
           - {name: get, http: "https://a.example/"}
           - {name: post, http: {url: "https://a.example/", method: POST}}
+          - {name: reading, steps: [{name: "1", http: "https://a.example/"}]}
+          - name: buying
+            steps: [{name: a, http: "https://a.example/"}, {name: b, http: {url: "https://a.example/", method: PUT}}]
           - {name: mcp, mcp: "https://a.example/mcp"}
           - {name: tool, mcp: {url: "https://a.example/mcp", call: send_report}}
           - {name: queue, queue: {bullmq: {redis: "redis://a.example", queue: mail}}}
@@ -260,7 +264,7 @@ def test_only_a_run_that_may_change_its_target_has_an_effect() -> None:
           - {name: heartbeat, heartbeat: {token: t0ken-of-the-nightly-backup, every: 1h}}
     """)
     ids = [probe.id for probe in loaded_config.probes if loaded_config.has_run_effect(probe.id)]
-    assert ids == ["post", "tool", "canary"]
+    assert ids == ["post", "buying", "tool", "canary"]
 
 
 def write(folder: Path, **files: str) -> Path:

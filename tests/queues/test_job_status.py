@@ -95,6 +95,13 @@ def test_progress(value: Json, progress: tuple[float, float | None] | None) -> N
 def test_placeholders_are_substituted_in_nested_strings_and_not_in_keys() -> None:
     template = {"{nonce}": ["{nonce}-{nonce}", 7, None, {"a": "{other}"}]}
     assert fill_braced_placeholders_in_json(template, nonce="n") == {"{nonce}": ["n-n", 7, None, {"a": "{other}"}]}
+    assert fill_braced_placeholders_in_json("{}{nonce}") == "{}{nonce}"
+
+
+def test_a_placeholder_alone_becomes_the_value_itself() -> None:
+    template = ["{id}", "{id}{id}", "{template}", "{values}"]
+    filled = fill_braced_placeholders_in_json(template, id=17, template=True, values="{id}")
+    assert filled == [17, "1717", True, "{id}"]
 
 
 @pytest.mark.parametrize(

@@ -348,6 +348,7 @@ def test_every_suggested_reason_is_valid() -> None:
     ("probe", "reported", "never"),
     [
         ({"http": "https://api.example/"}, "http.503", "stuck"),
+        ({"steps": [{"name": "1", "http": "https://api.example/"}]}, "capture.missing", "stuck"),
         ({"mcp": "https://api.example/mcp"}, "stale", "job.overdue"),
         ({"jobs": {"apscheduler": {"url": "sqlite:////jobs.db"}}}, "overdue", "no_consumers"),
         ({"queue": {"bullmq": {"redis": "redis://redis", "queue": "mail"}}}, "no_consumers", "task.failed"),

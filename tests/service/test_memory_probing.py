@@ -24,7 +24,7 @@ from watchdog.domain.formatting import SECOND_MS
 from watchdog.domain.membership import WATCHDOG_PROCESS_LEASE_MS, choose_process_to_run_probe
 from watchdog.domain.model import IncidentEvent, Observation, Outcome, ProbeResult, ResultToRecord, SubjectListing
 from watchdog.domain.rules.service import WatchdogProcessFaultName
-from watchdog.probes import CanaryProbe, HeartbeatProbe, HttpProbe, JobsProbe, McpProbe, QueueProbe
+from watchdog.probes import CanaryProbe, HeartbeatProbe, HttpProbe, JobsProbe, McpProbe, QueueProbe, StepsProbe
 from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.service import result_buffer
 from watchdog.service.result_buffer import ResultBuffer
@@ -312,6 +312,8 @@ KINDS: list[tuple[type[Probe], dict[str, Any], bool]] = [
     (HttpProbe, {"http": {"url": "http://a.example/", "method": "HEAD"}}, True),
     (HttpProbe, {"http": {"url": "http://a.example/", "method": "POST"}}, False),
     (HttpProbe, {"http": {"url": "http://a.example/", "method": "DELETE"}}, False),
+    (StepsProbe, {"steps": [{"name": "1", "http": "http://a.example/"}]}, True),
+    (StepsProbe, {"steps": [{"name": "1", "http": {"url": "http://a.example/", "method": "POST"}}]}, False),
     (McpProbe, {"mcp": "http://a.example/mcp"}, True),
     (McpProbe, {"mcp": {"url": "http://a.example/mcp", "call": "off"}}, True),
     (McpProbe, {"mcp": {"url": "http://a.example/mcp", "call": "send_report"}}, False),

@@ -24,6 +24,7 @@ from tests.simulation.virtual_loop import CURRENT_PROCESS
 from watchdog.domain.model import IncidentEvent
 from watchdog.domain.observations import JobSourceSnapshot, QueueStats, ScheduledJobFacts
 from watchdog.net import NetworkAccess
+from watchdog.net.cookies import RunCookieJar
 from watchdog.net.errors import ProbeError, build_probe_error_from_exception
 from watchdog.net.http import HttpRequest, HttpResponse
 from watchdog.net.mcp import McpSessionResult, McpTool
@@ -225,7 +226,12 @@ class SimulatedNetwork(NetworkAccess):
         return httpx.AsyncClient(transport=httpx.MockTransport(self._world.receive), trust_env=False)
 
     async def send_http_request(
-        self, request: HttpRequest, phase_timer: PhaseTimer | None = None, *, now: int = 0
+        self,
+        request: HttpRequest,
+        phase_timer: PhaseTimer | None = None,
+        *,
+        now: int = 0,
+        cookies: RunCookieJar | None = None,
     ) -> HttpResponse:
         phase_timer = phase_timer or PhaseTimer()
         target = request.parsed_url.host.partition(".")[0]

@@ -24,6 +24,16 @@ http {{
     location /zipped {{ gzip on; alias {folder}/zipped; }}
     location /down {{ return 503 '{{"ok": false, "why": "maintenance"}}'; }}
     location /old {{ return 301 /new; }}
+    location = /shop/login {{
+      if ($request_method != POST) {{ return 405; }}
+      add_header Set-Cookie "session=s3ssion-of-nginx; Path=/shop; HttpOnly";
+      return 200 '{{"token": "t0ken-of-nginx", "cart": {{"id": 17}}}}';
+    }}
+    location ~ ^/shop/carts/([0-9]+)$ {{
+      if ($cookie_session != "s3ssion-of-nginx") {{ return 403 '{{"why": "no session"}}'; }}
+      if ($http_authorization != "Bearer t0ken-of-nginx") {{ return 401 '{{"why": "no token"}}'; }}
+      return 200 '{{"cart": $1, "items": ["a", "b"], "for": "$http_authorization"}}';
+    }}
     location /echo {{ return 200 '$request_method $http_idempotency_key $http_authorization $content_type'; }}
   }}
 }}

@@ -154,7 +154,7 @@ def _render_config_section(
     name: str, path: str, definitions: Mapping[str, JsonSchema], paths: Mapping[str, str]
 ) -> Iterator[str]:
     object_schema = _find_schema_part_with_fields(definitions[name]) or {}
-    probe = PROBE_KINDS.get(path.removeprefix("probes[]."))
+    probe = PROBE_KINDS.get(path.removeprefix("probes[].").removesuffix("[]"))
     introduction = [inspect.cleandoc(probe.__doc__ or "").replace("\n", " ")] if probe is not None else []
     for description in (*introduction, _get_description_as_single_line_markdown(object_schema)):
         yield from ("", description)
@@ -172,7 +172,8 @@ def _render_config_section(
         properties = {field: value for field, value in properties.items() if field not in common}
     yield from _render_config_field_markdown_table({**object_schema, "properties": properties}, definitions, paths)
     for kind_path, example in CONFIG_KIND_EXAMPLES.items():
-        if kind_path.rpartition(".")[0] == path and kind_path not in paths.values():  # a kind without fields
+        has_section = {kind_path, f"{kind_path}[]"} & {*paths.values()}
+        if kind_path.rpartition(".")[0] == path and not has_section:  # a kind without fields
             yield from ("", f"An example of `{kind_path.rpartition('.')[2]}`:", "", "```yaml", example.strip(), "```")
     if probe is not None:
         yield from _render_probe_kind_notes(probe)

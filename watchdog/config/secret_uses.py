@@ -36,6 +36,11 @@ _URL_PARTS_PATTERN = re.compile(
     r"(?P<path>[^?#]*)(?P<query>.*)",
     re.DOTALL,
 )
+_STEP_FIELD_PATH_PATTERN = re.compile(r"(?:probes\.[0-9]+\.)?steps\.[0-9]+\.(?P<capture>capture\.)?")
+"""The path of a field of a step of a `steps` probe."""
+_CAPTURE_PLACEHOLDER_ALONE_PATTERN = re.compile(r"(?:[A-Za-z]+ )?\{[A-Za-z_][A-Za-z0-9_]*\}")
+"""A value that a step of a `steps` probe fills in when it runs, also after the scheme of an `Authorization` header: it
+is no secret before."""
 _URL_PARAMETER_PATTERN = re.compile(r"(?<=[?&;#])(?P<name>[^=&;#]+)=(?P<value>[^&;#]*)")
 
 
@@ -56,7 +61,12 @@ class ConfigValuesBySensitivity:
     """All other values of variables and files."""
 
     def add_secrets(self, values: Iterable[str], node: YamlNode) -> None:
-        self.secret += [(value, node) for value in values if value]
+        is_in_step = _STEP_FIELD_PATH_PATTERN.match(node.path) is not None
+        self.secret += [
+            (value, node)
+            for value in values
+            if value and not (is_in_step and _CAPTURE_PLACEHOLDER_ALONE_PATTERN.fullmatch(value))
+        ]
 
     def add_secret_variables(self, variables: Mapping[str, str], node: YamlNode) -> None:
         self.secret_variables |= variables.keys()
@@ -111,6 +121,8 @@ def is_field_named_like_secret(path: str) -> bool:
     keys = path.split(".")
     if keys[-1].endswith("_file"):
         return False
+    if (step_field := _STEP_FIELD_PATH_PATTERN.match(path)) and step_field["capture"]:
+        return False  # what is captured may be named like a secret, but is written as an expression
     start = next((i for i, key in enumerate(keys) if key in _CONFIG_FIELD_NAMES_OF_JSON_SENT_TO_TARGET), None)
     names = [key for key in keys if not key.isdecimal()][-1:] if start is None else keys[start + 1 :]
     return any(SECRET_NAME_PATTERN.search(name) for name in names)

@@ -1,8 +1,8 @@
-"""What results store about queues, canaries, jobs and tasks, and pages read back: classes with their stored form."""
+"""What results store about queues, canaries, jobs, tasks and steps, and pages read back, with its stored form."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple, Self
 
@@ -77,6 +77,59 @@ class ListedMcpTaskCounts(NamedTuple):
 
     tasks: int
     tasks_failed: int
+
+
+class HttpStepRecord(NamedTuple):
+    """What became of one step of a `steps` probe in one run."""
+
+    name: str
+    status: int | None = None
+    """None: there was no response."""
+    duration_ms: int | None = None
+    """None: no request was sent."""
+    failed: bool = False
+
+    @property
+    def was_run(self) -> bool:
+        return self.failed or self.duration_ms is not None
+
+    def describe(self) -> str:
+        """ "HTTP 503 in 12 ms", "no response in 3 s", "not sent", "not run"."""
+        if self.duration_ms is None:
+            return "not sent" if self.failed else "not run"
+        result = "no response" if self.status is None else f"HTTP {self.status}"
+        return f"{result} in {format_duration(self.duration_ms)}"
+
+
+_FAILED_STEP_MEASUREMENT_NAME = "failed_step"
+
+
+def build_step_measurements(steps: Iterable[HttpStepRecord]) -> dict[str, JsonScalar]:
+    """The steps of a run, in their order, as they are stored among the result's measurements."""
+    measurements: dict[str, JsonScalar] = {}
+    for number, step in enumerate(steps, start=1):
+        values = {"": step.name, "_status": step.status, "_ms": step.duration_ms}
+        measurements |= {f"step_{number}{suffix}": value for suffix, value in values.items() if value is not None}
+        if step.failed:
+            measurements[_FAILED_STEP_MEASUREMENT_NAME] = number
+    return measurements
+
+
+def read_step_records(measurements: Mapping[str, JsonScalar]) -> list[HttpStepRecord]:
+    """The steps of a run, in their order; none if it had no steps."""
+    steps: list[HttpStepRecord] = []
+    while isinstance(name := measurements.get(f"step_{len(steps) + 1}"), str):
+        number = len(steps) + 1
+        status, duration = measurements.get(f"step_{number}_status"), measurements.get(f"step_{number}_ms")
+        steps.append(
+            HttpStepRecord(
+                name,
+                status if isinstance(status, int) else None,
+                round(duration) if isinstance(duration, int | float) else None,
+                failed=measurements.get(_FAILED_STEP_MEASUREMENT_NAME) == number,
+            )
+        )
+    return steps
 
 
 EVIDENCE_FACT_LABELS = {

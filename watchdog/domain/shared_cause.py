@@ -63,8 +63,8 @@ def derive_shared_cause_of_incident(
     response_family = family if has_response else ""
     if family == "dns" or reason in _DNS_RESOLVER_FAULT_REASONS:
         return SharedIncidentCauseKey(_DNS_RESOLVER_CAUSE_TEXT)
-    redirected_to = facts.get("redirected_to")
-    url = _parse_url_of_target_if_any(redirected_to if isinstance(redirected_to, str) else probe.target)
+    requested = facts.get("redirected_to", facts.get("url"))  # a step of a probe may request another URL
+    url = _parse_url_of_target_if_any(requested if isinstance(requested, str) else probe.target)
     if url is None:
         return None
     if url.scheme not in _DEFAULT_HTTP_PORTS:

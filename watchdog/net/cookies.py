@@ -1,8 +1,9 @@
-"""Cookies of one run: a server gets back what it set before it redirected."""
+"""Cookies of one run: a server gets back what it set in an earlier response of the run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from watchdog.net.url import ParsedHttpUrl
 
@@ -20,18 +21,20 @@ class RunCookieJar:
     def store(self, url: ParsedHttpUrl, set_cookie_headers: Iterable[str]) -> None:
         """Keeps the cookies of a response from this URL; one that has expired is deleted."""
         cookies = self._cookies.setdefault(url.origin, {})
-        for header in set_cookie_headers:
-            pair, *attribute_texts = header.split(";")
-            name, separator, value = (part.strip() for part in pair.partition("="))
-            attributes = _parse_cookie_attributes(attribute_texts)
+        for name, value, attributes in map(_parse_set_cookie_header, set_cookie_headers):
             path = attributes.get("path", "")
-            if not separator or not name or ("secure" in attributes and url.scheme != "https"):
+            if not name or ("secure" in attributes and url.scheme != "https"):
                 continue
             key = name, path if path.startswith("/") else _get_default_cookie_path(url)
             if attributes.get("max-age", "1").lstrip("+")[:1] in ("0", "-") or "1970" in attributes.get("expires", ""):
                 cookies.pop(key, None)
             elif len(cookies) < MAX_COOKIES_PER_ORIGIN or key in cookies:
                 cookies[key] = value
+
+    @property
+    def values(self) -> frozenset[str]:
+        """The values of all cookies: a session's are secrets."""
+        return frozenset(value for cookies in self._cookies.values() for value in cookies.values())
 
     def build_cookie_header(self, url: ParsedHttpUrl) -> str:
         """The value of the Cookie header; empty: there is none to send."""
@@ -45,10 +48,27 @@ class RunCookieJar:
         return header if len(header) <= MAX_SENT_COOKIE_HEADER_BYTES else ""
 
 
-def _parse_cookie_attributes(texts: Iterable[str]) -> dict[str, str]:
+class _SetCookieHeader(NamedTuple):
+    name: str
+    """Empty: the header is invalid."""
+    value: str
+    attributes: Mapping[str, str]
     """Lower-case name -> value: {"path": "/", "secure": ""}."""
-    pairs = (text.partition("=") for text in texts)
-    return {name.strip().lower(): value.strip() for name, _, value in pairs}
+
+
+def _parse_set_cookie_header(header: str) -> _SetCookieHeader:
+    pair, *attribute_texts = header.split(";")
+    name, separator, value = (part.strip() for part in pair.partition("="))
+    attributes = (text.partition("=") for text in attribute_texts)
+    return _SetCookieHeader(
+        name if separator else "", value, {name.strip().lower(): value.strip() for name, _, value in attributes}
+    )
+
+
+def parse_cookie_values_by_name(set_cookie_headers: Iterable[str]) -> dict[str, str]:
+    """The cookies that a response sets, by name."""
+    parsed = map(_parse_set_cookie_header, set_cookie_headers)
+    return {cookie.name: cookie.value for cookie in parsed if cookie.name}
 
 
 def _get_default_cookie_path(url: ParsedHttpUrl) -> str:

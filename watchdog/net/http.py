@@ -133,24 +133,40 @@ class HttpResponse:
 
 
 async def send_http_request(
-    connector: TcpConnector, request: HttpRequest, phase_timer: PhaseTimer, now: int
+    connector: TcpConnector,
+    request: HttpRequest,
+    phase_timer: PhaseTimer,
+    now: int,
+    cookies: RunCookieJar | None = None,
 ) -> HttpResponse:
     """Sends the request and follows redirects if it asks for that. `now`: in ms since the epoch; certificates are
-    judged against it. Raises ProbeError."""
-    return await _RequestRun(connector, request, phase_timer, now).send()
+    judged against it. `cookies`: those of earlier requests, which are sent as well, and to which those of the responses
+    are added. Raises ProbeError."""
+    jar = RunCookieJar() if cookies is None else cookies
+    return await _RequestRun(connector, request, phase_timer, now, jar).send()
 
 
 class _RequestRun:
     """One request and the redirects that it follows, each on a connection of its own."""
 
-    def __init__(self, connector: TcpConnector, request: HttpRequest, phase_timer: PhaseTimer, now: int) -> None:
+    def __init__(
+        self,
+        connector: TcpConnector,
+        request: HttpRequest,
+        phase_timer: PhaseTimer,
+        now: int,
+        cookies: RunCookieJar,
+    ) -> None:
         self._connector, self._request, self._phase_timer, self._now = connector, request, phase_timer, now
         self._started_monotonic_s = perf_counter()
         self._redirect_count = 0
-        self._cookies = RunCookieJar()
+        self._cookies = cookies
         # Of the current hop:
         self._url, self._tls = request.parsed_url, request.tls
         self._headers, self._request_bytes = request.headers_with_credentials, request.encoded
+        if cookie_header := cookies.build_cookie_header(self._url):
+            headers = _add_cookies_to_headers(self._headers, cookie_header)
+            self._request_bytes = request.encode_for(self._url, headers)
 
     async def send(self) -> HttpResponse:
         follow_redirects = self._request.follow_redirects and self._request.method in ("GET", "HEAD")
@@ -161,10 +177,10 @@ class _RequestRun:
                 if self._redirect_count:
                     error.facts["redirected_to"] = strip_url_to_scheme_host_and_path(self._url.url_without_credentials)
                 raise
+            self._cookies.store(self._url, response.set_cookies)
             location = response.headers.get("location")
             if not (follow_redirects and location and response.status in _REDIRECT_STATUSES):
                 return response
-            self._cookies.store(self._url, response.set_cookies)
             self._redirect_to(location)
 
     def _redirect_to(self, location: str) -> None:

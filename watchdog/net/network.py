@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import httpx
 
     from watchdog.net.connector import TcpConnector
+    from watchdog.net.cookies import RunCookieJar
     from watchdog.net.http import HttpRequest, HttpResponse
     from watchdog.net.worker_process import FunctionWorkerProcess
 
@@ -83,16 +84,22 @@ class NetworkAccess:
         return await self.cpu_worker.run(phase_timer, function, *args) if in_worker else function(*args)
 
     async def send_http_request(
-        self, request: HttpRequest, phase_timer: PhaseTimer | None = None, *, now: int = 0
+        self,
+        request: HttpRequest,
+        phase_timer: PhaseTimer | None = None,
+        *,
+        now: int = 0,
+        cookies: RunCookieJar | None = None,
     ) -> HttpResponse:
         """Sends one HTTP request on a new connection and follows redirects if it asks for that. `now`: in ms since the
-        epoch; certificates are judged against it. Raises ProbeError."""
+        epoch; certificates are judged against it. `cookies`: as of `watchdog.net.http.send_http_request`. Raises
+        ProbeError."""
         from watchdog.net.errors import ProbeError
         from watchdog.net.http import send_http_request
 
         phase_timer = phase_timer or PhaseTimer()
         try:
-            return await send_http_request(self.connector, request, phase_timer, now)
+            return await send_http_request(self.connector, request, phase_timer, now, cookies)
         except ProbeError as error:
             error.record_interrupted_phase(phase_timer)
             raise

@@ -45,7 +45,7 @@ class SecretMask:
     def __init__(self, secrets: Iterable[str], target_secrets: Iterable[str] = ()) -> None:
         self.secrets, self.target_secrets = frozenset(filter(None, secrets)), frozenset(target_secrets)
         trie: _Trie = {}
-        for spelling in {s for value in self.secrets for s in _list_encoded_secret_variants(value)}:
+        for spelling in {s for value in self.secrets for s in list_encoded_secret_variants(value)}:
             branch = trie
             for character in spelling:
                 branch = branch.setdefault(character, {})
@@ -106,7 +106,8 @@ def _build_regex_from_trie(trie: _Trie) -> str:
     return f"{stem}(?:{branches}){'?' if '' in trie else ''}" if branches else stem
 
 
-def _list_encoded_secret_variants(value: str) -> Iterator[str]:
+def list_encoded_secret_variants(value: str) -> Iterator[str]:
+    """How a secret may occur in a text: as it is, and percent-, JSON-, HTML- or base64-encoded."""
     raw = value.encode("utf-8", "surrogatepass")
     yield value
     for safe in ("", "/", "/:@!$&'()*+,;="):

@@ -11,9 +11,12 @@ from watchdog.probes.http import HttpProbe
 from watchdog.probes.jobs import JobsProbe
 from watchdog.probes.mcp import McpProbe
 from watchdog.probes.queue import QueueProbe
+from watchdog.probes.steps import StepsProbe
 from watchdog.registry import KindRegistry
 
-PROBE_KINDS: KindRegistry[Probe] = KindRegistry(HttpProbe, McpProbe, CanaryProbe, HeartbeatProbe, JobsProbe, QueueProbe)
+PROBE_KINDS: KindRegistry[Probe] = KindRegistry(
+    HttpProbe, StepsProbe, McpProbe, CanaryProbe, HeartbeatProbe, JobsProbe, QueueProbe
+)
 
 AnyProbe: TypeAlias = Annotated[Probe, PROBE_KINDS]
 """A probe of any of these kinds."""
@@ -31,4 +34,5 @@ __all__ = [
     "ProbeAttemptContext",
     "ProbeDefaults",
     "QueueProbe",
+    "StepsProbe",
 ]

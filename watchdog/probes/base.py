@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
@@ -183,6 +183,23 @@ class ProbeDefaults(ConfigModel):
         return self
 
 
+def find_expression_errors(
+    expressions: Sequence[str], variables: Mapping[str, str], field_name: str
+) -> list[tuple[FieldPath, str]]:
+    """Errors in the expressions of a field, by index. `field_name`: `expect` or `prefer`."""
+    errors: list[tuple[FieldPath, str]] = []
+    for i, text in enumerate(expressions):
+        try:
+            compile_expression(text, variables)
+        except CelExpressionError as e:
+            errors.append(((i,), str(e)))
+        if field_name == "prefer" and len(text.encode()) > MAX_PREFER_CEL_EXPRESSION_BYTES:
+            errors.append(((i,), f"expected at most {MAX_PREFER_CEL_EXPRESSION_BYTES:,} bytes: divide the expression"))
+        if text in expressions[:i]:
+            errors.append(((i,), "duplicate expression: remove it"))
+    return errors
+
+
 class Probe(ProbeDefaults):
     """The fields that all kinds of probes have. A kind adds `observe()` and one field that is named like the kind."""
 
@@ -237,19 +254,7 @@ class Probe(ProbeDefaults):
     def _validate_expressions(cls, expressions: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if info.field_name in cls.unsupported_fields:
             return expressions  # `_reject_unsupported_fields` reports it together with the others
-        errors: list[tuple[FieldPath, str]] = []
-        for i, text in enumerate(expressions):
-            try:
-                compile_expression(text, cls.expression_variables)
-            except CelExpressionError as e:
-                errors.append(((i,), str(e)))
-            if info.field_name == "prefer" and len(text.encode()) > MAX_PREFER_CEL_EXPRESSION_BYTES:
-                errors.append(
-                    ((i,), f"expected at most {MAX_PREFER_CEL_EXPRESSION_BYTES:,} bytes: divide the expression")
-                )
-            if text in expressions[:i]:
-                errors.append(((i,), "duplicate expression: remove it"))
-        if errors:
+        if errors := find_expression_errors(expressions, cls.expression_variables, info.field_name or ""):
             raise MultiFieldValidationError(errors)
         return expressions
 

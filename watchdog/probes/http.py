@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
 from pydantic import model_validator
 
-from watchdog.config_types import MultiFieldValidationError
+from watchdog.config_types import FieldPath, MultiFieldValidationError
 from watchdog.domain.model import Evidence, Json, Observation, Outcome
 from watchdog.expressions import CelExpression
 from watchdog.net.errors import ProbeError
@@ -62,18 +62,9 @@ class HttpProbe(Probe):
 
     @model_validator(mode="after")
     def _require_https_for_cert_days(self) -> Self:
-        if self.http.url.startswith("http://"):
-            errors = [
-                ((field, i), "cert_days requires an https:// URL")
-                for field, expressions in (
-                    ("expect", self.expectation_expressions),
-                    ("prefer", self.preference_expressions),
-                )
-                for i, expression in enumerate(expressions)
-                if "cert_days" in expression.used_variables
-            ]
-            if errors:
-                raise MultiFieldValidationError(errors)
+        expressions = {"expect": self.expectation_expressions, "prefer": self.preference_expressions}
+        if errors := find_cert_days_errors(self.http.url, expressions):
+            raise MultiFieldValidationError(errors)
         return self
 
     @property
@@ -94,14 +85,7 @@ class HttpProbe(Probe):
 
     @cached_property
     def _response_criteria(self) -> HttpResponseCriteria:
-        expressions = (*self.expectation_expressions, *self.preference_expressions)
-        return HttpResponseCriteria(
-            self.expectation_expressions,
-            self.preference_expressions,
-            used_variables=frozenset().union(*(e.used_variables for e in expressions)),
-            expects_status=any("status" in expression.used_variables for expression in self.expectation_expressions),
-            has_looping_expression=any(expression.loops for expression in expressions),
-        )
+        return build_http_response_criteria(self.expectation_expressions, self.preference_expressions)
 
     @cached_property
     def _request(self) -> HttpRequest:
@@ -127,6 +111,20 @@ class HttpProbe(Probe):
         return replace(observation, phases=phase_timer.phase_durations_ms)
 
 
+def find_cert_days_errors(
+    url: str, expressions_by_field: Mapping[str, Iterable[CelExpression]]
+) -> list[tuple[FieldPath, str]]:
+    """Expressions that use `cert_days` although the URL has no certificate."""
+    if not url.startswith("http://"):
+        return []
+    return [
+        ((field, i), "cert_days requires an https:// URL")
+        for field, expressions in expressions_by_field.items()
+        for i, expression in enumerate(expressions)
+        if "cert_days" in expression.used_variables
+    ]
+
+
 class HttpResponseCriteria(NamedTuple):
     """What is expected of a response."""
 
@@ -139,9 +137,33 @@ class HttpResponseCriteria(NamedTuple):
     """Whether an expression is evaluated for each element of the body."""
 
 
+def build_http_response_criteria(
+    expectations: tuple[CelExpression, ...],
+    preferences: tuple[CelExpression, ...],
+    others: Collection[CelExpression] = (),
+) -> HttpResponseCriteria:
+    """`others`: further expressions that are evaluated on the response."""
+    expressions = (*expectations, *preferences, *others)
+    return HttpResponseCriteria(
+        expectations,
+        preferences,
+        used_variables=frozenset().union(*(expression.used_variables for expression in expressions)),
+        expects_status=any("status" in expression.used_variables for expression in expectations),
+        has_looping_expression=any(expression.loops for expression in expressions),
+    )
+
+
 def build_http_response_observation(response: HttpResponse, criteria: HttpResponseCriteria, slot: int) -> Observation:
     """The observation, without phases. Raises ProbeError if the body cannot be decoded."""
-    expression_context = _build_expression_context(response, criteria.used_variables)
+    return judge_http_response(
+        response, criteria, build_http_expression_context(response, criteria.used_variables), slot
+    )
+
+
+def judge_http_response(
+    response: HttpResponse, criteria: HttpResponseCriteria, expression_context: ExpressionEvaluationContext, slot: int
+) -> Observation:
+    """As `build_http_response_observation`. `expression_context`: of the response."""
     verdict = evaluate_expectations_to_verdict(
         expression_context, criteria.expectation_expressions, criteria.preference_expressions
     )
@@ -166,7 +188,10 @@ def build_http_response_observation(response: HttpResponse, criteria: HttpRespon
     )
 
 
-def _build_expression_context(response: HttpResponse, used_variables: frozenset[str]) -> ExpressionEvaluationContext:
+def build_http_expression_context(
+    response: HttpResponse, used_variables: frozenset[str]
+) -> ExpressionEvaluationContext:
+    """The values for expressions that use these variables. Raises ProbeError if the body cannot be decoded."""
     variables: dict[str, Json] = {
         "status": response.status,
         "headers": response.headers,

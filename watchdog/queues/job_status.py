@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import AfterValidator
 
-from watchdog.domain.model import Json
+from watchdog.domain.model import Json, JsonScalar
 from watchdog.domain.observations import CanaryJobStage
 from watchdog.domain.text import truncate_to_single_line
 from watchdog.expressions import CelExpression, CelExpressionError, compile_expression
@@ -134,14 +134,24 @@ def parse_finite_float_or_none(value: Json) -> float | None:
     return None
 
 
-def fill_braced_placeholders_in_json(template: Json, **values: str) -> Json:
-    """A copy with every `{name}` in its strings replaced; keys stay as they are."""
+def fill_braced_placeholders_in_json(template: Json, /, **values: JsonScalar) -> Json:
+    """A copy with every `{name}` in its strings replaced; keys stay as they are. A string that is nothing but a
+    placeholder becomes the value itself, so that a number stays a number."""
     if isinstance(template, str):
-        names = "|".join(map(re.escape, values))
+        if not values:
+            return template
+        pattern = f"{{({'|'.join(map(re.escape, values))})}}"
+        if whole := re.fullmatch(pattern, template):
+            return values[whole[1]]
         # In one pass, because a value may look like a placeholder.
-        return re.sub(f"{{({names})}}", lambda placeholder: values[placeholder[1]], template)
+        return re.sub(pattern, lambda placeholder: format_json_scalar_as_text(values[placeholder[1]]), template)
     if isinstance(template, dict):
         return {key: fill_braced_placeholders_in_json(inner, **values) for key, inner in template.items()}
     if isinstance(template, list | tuple):
         return [fill_braced_placeholders_in_json(inner, **values) for inner in template]
     return template
+
+
+def format_json_scalar_as_text(value: JsonScalar) -> str:
+    """Text unchanged, anything else as JSON: 17, 0.5, true."""
+    return value if isinstance(value, str) else json.dumps(value)

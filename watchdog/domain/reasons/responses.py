@@ -232,4 +232,37 @@ _HTTP_REASON_ENTRIES = (
     ),
 )
 
-RESPONSE_REASON_ENTRIES = (*_PROTOCOL_REASON_ENTRIES, *_HTTP_REASON_ENTRIES)
+_CAPTURE_REASON_ENTRIES = (
+    _failure_reason_entry(
+        "capture.missing",
+        "Value to capture missing",
+        "The response of a step of a `steps` probe does not contain a value that the step captures: the field is "
+        "missing, null or empty. The message names the step, the capture and the cause.",
+        "Check whether the response has changed, or correct the expression in `capture`.",
+    ),
+    _failure_reason_entry(
+        "capture.unusable",
+        "Value to capture unusable",
+        "A value that a step of a `steps` probe captures cannot be used in a request: it is a list or an object, it is "
+        "longer than 16,384 characters, or it is a number that cannot be sent exactly.",
+        "Correct the expression in `capture`, so that it returns a text, a number, or true or false.",
+    ),
+    _failure_reason_entry(
+        "capture.invalid_in_header",
+        "Captured value not allowed in a header",
+        "A captured value that a step of a `steps` probe uses in a header contains a line break or another control "
+        "character. The request was not sent, because the server could read such a value as further headers.",
+        "Find out why the earlier response contains such a value.",
+        sentence="{name} cannot be sent in the header {header}: it contains a line break or another control character",
+    ),
+    _failure_reason_entry(
+        "capture.invalid_in_url",
+        "Captured value not allowed in a URL",
+        "A captured value that a step of a `steps` probe uses in the path of its URL is `.` or `..`, which would "
+        "change the path. The request was not sent.",
+        "Find out why the earlier response contains such a value.",
+        sentence="{name} cannot be sent in the path of the URL: it is . or .., which would change the path",
+    ),
+)
+
+RESPONSE_REASON_ENTRIES = (*_PROTOCOL_REASON_ENTRIES, *_HTTP_REASON_ENTRIES, *_CAPTURE_REASON_ENTRIES)
