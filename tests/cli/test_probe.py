@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.command_line import PROJECT_ROOT, invoke_command
 from tests.support.fakes import FakeHttpTarget
+from tests.support.ports import find_free_port
 
 KEYS = {"probe", "kind", "outcome", "reason", "message", "phases_ms", "measurements", "evidence"}
 
@@ -47,6 +48,19 @@ def test_a_target_that_hangs_is_a_failure(write: Write, silent: str) -> None:
     ran = invoke_command("probe", "API", "-o", "json")
     assert (ran.exit_code, ran.json["outcome"], ran.json["reason"]) == (1, "fail", "timeout.first_byte")
     assert ran.json["message"] == "timed out after 3\N{NO-BREAK SPACE}s while waiting for the first byte"
+
+
+def test_each_step_is_shown(write: Write, target: FakeHttpTarget) -> None:
+    down = f"http://127.0.0.1:{find_free_port()}/cart"
+    steps = [{"name": name, "http": url} for name, url in (("Log in", target.url), ("Cart", down), ("Buy", down))]
+    write(probes=[{"name": "Checkout", "steps": steps, "timeout": "60s"}])
+    ran = invoke_command("probe", "Checkout")
+    text = re.sub(r" in [0-9.]+\N{NO-BREAK SPACE}m?s", "", ran.stdout)
+    assert ran.exit_code == 1
+    assert text.startswith("fail checkout (steps): step 2 (Cart): connection refused")
+    assert "\nsteps\n  1. Log in  HTTP 200\n  2. Cart    no response\n  3. Buy     not run\nphases\n" in text
+    assert "step_1" not in text
+    assert invoke_command("probe", "Checkout", "-o", "json").json["measurements"]["failed_step"] == 2
 
 
 def test_an_error_is_neither_pass_nor_fail(write: Write) -> None:

@@ -97,8 +97,7 @@ class StepsProbeRun:
     @property
     def steps(self) -> list[str]:
         """What became of each step, without times: "Cart: HTTP 503"."""
-        steps = self.recorded.evidence.facts["steps"]
-        return [f"{name}: {re.sub(r' in .*', '', text)}" for name, text in steps.items()]
+        return [re.sub(r" in .*", "", text) for text in self.recorded.evidence.facts["steps"].split("; ")]
 
     @property
     def targets(self) -> list[str]:

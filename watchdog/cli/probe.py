@@ -36,8 +36,8 @@ def probe_command(
 ) -> None:
     """Run one probe now and show the result.
 
-    Shows every phase, measurement and finding. Stores nothing and sends no notifications. Exits 0 if the probe passes,
-    1 if it fails, and 3 if there is no verdict.
+    Shows every step, phase, measurement and finding. Stores nothing and sends no notifications. Exits 0 if the probe
+    passes, 1 if it fails, and 3 if there is no verdict.
 
     \b
     Example: watchdog probe Website -o json
@@ -89,6 +89,7 @@ async def _run_and_serialize_probe(loaded_config: LoadedConfig, probe: Probe) ->
 
 def _print_on_demand_run(result: dict[str, Any]) -> None:
     from watchdog.domain.formatting import format_duration
+    from watchdog.domain.measurements import drop_step_measurements, read_step_records
 
     outcome = _colour_if_terminal(result["outcome"], SGR_CODE_BY_OUTCOME.get(result["outcome"], GREY_SGR_CODE))
     message = f": {result['message']}" if result["message"] else ""
@@ -99,10 +100,13 @@ def _print_on_demand_run(result: dict[str, Any]) -> None:
     for finding in result["findings"]:
         if finding["message"] != result["message"]:
             print(f"{finding['rule']}: {finding['message']}")
+    steps = read_step_records(result["measurements"])
+    facts = result["evidence"]["facts"]
     sections = {
+        "steps": {f"{number}. {step.name}": step.describe() for number, step in enumerate(steps, start=1)},
         "phases": {name: format_duration(ms) for name, ms in result["phases_ms"].items()},
-        "measurements": result["measurements"],
-        "evidence": result["evidence"]["facts"],
+        "measurements": drop_step_measurements(result["measurements"]),
+        "evidence": {name: value for name, value in facts.items() if name != "steps"} if steps else facts,
     }
     for heading, fields in sections.items():
         if fields:

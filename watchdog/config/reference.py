@@ -61,6 +61,7 @@ string. It replaces the following values with `•••` wherever they occur, e
 - the values of fields, headers, `env` entries and variables whose name suggests a secret, such as `Authorization` or
   `API_KEY`
 - values that have such a name inside a `body`, a connection string or a shell script: `"password": "..."`, `Pwd=...;`
+- the values that a step of a `steps` probe captures, and the cookies of its run that have 8 or more characters
 - every other value of 8 or more characters from a variable or file, even in names and tags, except for the parts of a
   target that are shown (see above)
 
@@ -82,9 +83,10 @@ replaces a default `schedule`.
 
 **Expressions** are written in [CEL](https://cel.dev) and checked when the file is loaded. The following are errors:
 unknown names, comparisons between different types, and results other than true or false (except in `job_id` and
-`error` of an HTTP canary, which return a value). If an `expect` expression is false, the run fails; if a `prefer`
-expression is false, the probe is degraded. Examples: `status in [200, 204]`, `body.queue.failed <= 50`,
-`headers["content-type"].startsWith("application/json")`, `body.items.all(item, item.ok)`, `!has(body.error)`. """
+`error` of an HTTP canary, and in `capture` of a step, which return a value). If an `expect` expression is false, the
+run fails; if a `prefer` expression is false, the probe is degraded. Examples: `status in [200, 204]`,
+`body.queue.failed <= 50`, `headers["content-type"].startsWith("application/json")`, `body.items.all(item, item.ok)`,
+`!has(body.error)`. """
 
 
 def render_config_reference() -> str:

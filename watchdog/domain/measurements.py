@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple, Self
@@ -101,7 +102,13 @@ class HttpStepRecord(NamedTuple):
         return f"{result} in {format_duration(self.duration_ms)}"
 
 
+def describe_steps(steps: Iterable[HttpStepRecord]) -> str:
+    """ "Log in: HTTP 200 in 85 ms; Cart: HTTP 503 in 12 ms; Buy: not run"."""
+    return "; ".join(f"{step.name}: {step.describe()}" for step in steps)
+
+
 _FAILED_STEP_MEASUREMENT_NAME = "failed_step"
+_STEP_MEASUREMENT_NAME_PATTERN = re.compile(r"step_[0-9]+(_status|_ms)?|failed_step")
 
 
 def build_step_measurements(steps: Iterable[HttpStepRecord]) -> dict[str, JsonScalar]:
@@ -130,6 +137,11 @@ def read_step_records(measurements: Mapping[str, JsonScalar]) -> list[HttpStepRe
             )
         )
     return steps
+
+
+def drop_step_measurements(measurements: Mapping[str, JsonScalar]) -> dict[str, JsonScalar]:
+    """The measurements that are not about a step."""
+    return {n: value for n, value in measurements.items() if not _STEP_MEASUREMENT_NAME_PATTERN.fullmatch(n)}
 
 
 EVIDENCE_FACT_LABELS = {

@@ -32,9 +32,9 @@ class RunCookieJar:
                 cookies[key] = value
 
     @property
-    def values(self) -> frozenset[str]:
+    def values(self) -> list[str]:
         """The values of all cookies: a session's are secrets."""
-        return frozenset(value for cookies in self._cookies.values() for value in cookies.values())
+        return [value for cookies in self._cookies.values() for value in cookies.values()]
 
     def build_cookie_header(self, url: ParsedHttpUrl) -> str:
         """The value of the Cookie header; empty: there is none to send."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterable, Sequence
+from urllib.parse import quote
 
 from watchdog.domain.model import Evidence
 from watchdog.domain.text import map_json_strings
@@ -11,42 +14,61 @@ from watchdog.net.redact import MASK_PLACEHOLDER, list_encoded_secret_variants
 from watchdog.net.secret_fields import find_value_spans_of_secret_named_fields, replace_spans_with_placeholder
 
 MIN_SECRET_CHARS_MASKED_INSIDE_WORDS = 8
-"""Shorter secrets are masked as whole words: inside words they would garble every text."""
-MIN_CUT_SECRET_CHARS = 8
-"""Where a text is cut, the beginning of a secret is masked from this length on."""
-MAX_EXAMINED_CUTS = 20
+"""Shorter secrets are masked as whole words: inside words they would garble every text. Of a secret whose end is cut
+off, as many characters are needed."""
+MAX_SECRET_CHARS_IN_ALL_ENCODINGS = 512
+"""Longer secrets are masked as they are, and as they are in JSON and in URLs: encoding takes time."""
 
 
 class RunSecretMask:
     """Replaces the secrets of one run by `•••`, also encoded ones, and those whose end is cut off.
 
-    Unlike `SecretMask`, it takes no time to build, and is used on few short texts.
+    Unlike `SecretMask`, it takes little time to build, and is used on few short texts.
     """
 
     def __init__(self) -> None:
         self._secrets: set[str] = set()
-        self._spellings: list[str] = []
-        """Longest first."""
-        self._words: re.Pattern[str] | None = None
+        self._spellings_by_beginning: dict[str, list[str]] = {}
+        """Of long secrets, by their first MIN_SECRET_CHARS_MASKED_INSIDE_WORDS characters, in alphabetical order."""
+        self._words: set[str] = set()
+        """The spellings of short secrets."""
+        self._words_pattern: re.Pattern[str] | None = None
 
     def add(self, secrets: Iterable[str]) -> None:
         added = set(filter(_is_maskable, secrets)) - self._secrets
-        if not added:
-            return
         self._secrets |= added
-        is_long = {secret: len(secret) >= MIN_SECRET_CHARS_MASKED_INSIDE_WORDS for secret in self._secrets}
-        spellings = {each for secret in self._secrets if is_long[secret] for each in _list_spellings(secret)}
-        self._spellings = sorted(spellings, key=len, reverse=True)
-        words = {each for secret in self._secrets if not is_long[secret] for each in _list_spellings(secret)}
-        alternatives = "|".join(sorted(map(re.escape, words), key=len, reverse=True))
-        self._words = re.compile(rf"(?<![A-Za-z0-9])(?:{alternatives})(?![A-Za-z0-9])") if words else None
+        for secret in added:
+            for spelling in _list_spellings(secret):
+                if len(secret) < MIN_SECRET_CHARS_MASKED_INSIDE_WORDS:
+                    self._words.add(spelling)
+                elif len(spelling) >= MIN_SECRET_CHARS_MASKED_INSIDE_WORDS:
+                    beginning = spelling[:MIN_SECRET_CHARS_MASKED_INSIDE_WORDS]
+                    insort(self._spellings_by_beginning.setdefault(beginning, []), spelling)
+        if self._words:
+            alternatives = "|".join(sorted(map(re.escape, self._words), key=len, reverse=True))
+            self._words_pattern = re.compile(rf"(?<![A-Za-z0-9])(?:{alternatives})(?![A-Za-z0-9])")
 
     def __call__(self, text: str) -> str:
-        for spelling in self._spellings:
-            text = text.replace(spelling, MASK_PLACEHOLDER)
-        if self._words is not None:
-            text = self._words.sub(MASK_PLACEHOLDER, text)
-        return "…".join(map(self._mask_secret_cut_off_at_end, text.split("…", MAX_EXAMINED_CUTS)))
+        parts, start, position = [], 0, 0
+        while position <= len(text) - MIN_SECRET_CHARS_MASKED_INSIDE_WORDS:
+            beginning = text[position : position + MIN_SECRET_CHARS_MASKED_INSIDE_WORDS]
+            end = self._find_secret_end(text, position) if beginning in self._spellings_by_beginning else position
+            if end > position:
+                parts += [text[start:position], MASK_PLACEHOLDER]
+                start = position = end
+            else:
+                position += 1
+        masked = "".join([*parts, text[start:]])
+        return masked if self._words_pattern is None else self._words_pattern.sub(MASK_PLACEHOLDER, masked)
+
+    def _find_secret_end(self, text: str, start: int) -> int:
+        """Where the secret ends that starts here, or where it is cut off; `start` if none does."""
+        spellings = self._spellings_by_beginning[text[start : start + MIN_SECRET_CHARS_MASKED_INSIDE_WORDS]]
+        if complete := _find_longest_that_begins_text(spellings, text[start:]):
+            return start + len(complete)
+        cut = text.find("…", start)
+        end = len(text) if cut == -1 else cut
+        return end if _has_any_with_beginning(spellings, text[start:end]) else start
 
     def mask_evidence(self, evidence: Evidence) -> Evidence:
         """With an excerpt of a response, in which the values of fields with the name of a secret are masked as well."""
@@ -57,14 +79,25 @@ class RunSecretMask:
         head = "\n".join(map(self, head.split("\n")))  # the query of a location is cut off
         return Evidence(facts, f"{head}{separator}{self(body)}")
 
-    def _mask_secret_cut_off_at_end(self, text: str) -> str:
-        for spelling in self._spellings:
-            start = text.find(spelling[:MIN_CUT_SECRET_CHARS], max(len(text) - len(spelling) + 1, 0))
-            while start != -1:
-                if spelling.startswith(text[start:]):
-                    return text[:start] + MASK_PLACEHOLDER
-                start = text.find(spelling[:MIN_CUT_SECRET_CHARS], start + 1)
-        return text
+
+def _find_longest_that_begins_text(ordered: Sequence[str], text: str) -> str:
+    """The longest one that the text begins with; empty: there is none. `ordered`: in alphabetical order."""
+    while text:
+        index = bisect_right(ordered, text) - 1
+        if index < 0 or text.startswith(ordered[index]):
+            return ordered[index] if index >= 0 else ""
+        text = _find_common_beginning(ordered[index], text)  # what begins the text begins this one as well
+    return ""
+
+
+def _find_common_beginning(text: str, other: str) -> str:
+    pairs = enumerate(zip(text, other, strict=False))
+    return text[: next((i for i, (left, right) in pairs if left != right), min(len(text), len(other)))]
+
+
+def _has_any_with_beginning(ordered: Sequence[str], beginning: str) -> bool:
+    index = bisect_left(ordered, beginning)
+    return index < len(ordered) and ordered[index].startswith(beginning)
 
 
 def _is_maskable(secret: str) -> bool:
@@ -73,4 +106,7 @@ def _is_maskable(secret: str) -> bool:
 
 
 def _list_spellings(secret: str) -> set[str]:
-    return {*list_encoded_secret_variants(secret), repr(secret)[1:-1]}
+    own = {secret, repr(secret)[1:-1]}
+    if len(secret) <= MAX_SECRET_CHARS_IN_ALL_ENCODINGS:
+        return {*own, *list_encoded_secret_variants(secret)}
+    return {*own, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], quote(secret, safe="")}

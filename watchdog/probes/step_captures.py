@@ -23,7 +23,8 @@ from watchdog.queues.job_status import fill_braced_placeholders_in_json, format_
 if TYPE_CHECKING:
     from watchdog.net.http import HttpResponse
 
-MAX_CAPTURED_VALUE_CHARS = 16_384
+MAX_CAPTURED_VALUE_CHARS = 8_192
+"""Masking takes time for each character."""
 _MIN_INEXACT_NUMBER = 2**63
 """CEL holds larger whole numbers as decimal ones."""
 _HEADER_BREAKING_CHARACTERS_PATTERN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -35,7 +36,7 @@ class StepJudgement(NamedTuple):
     observation: Observation
     captured_values: Mapping[str, JsonScalar]
     unusable_texts: tuple[str, ...]
-    """Texts that were captured and cannot be used: secrets as well."""
+    """The beginnings of texts that were captured and cannot be used: secrets as well."""
 
 
 # --- reading
@@ -59,7 +60,7 @@ def judge_step_response(
             values[name] = value
             continue
         problems.append(problem._replace(message=f"{name} cannot be captured: {problem.message}"))
-        unusable += [value] if isinstance(value, str) else []
+        unusable += [value[:MAX_CAPTURED_VALUE_CHARS]] if isinstance(value, str) else []
     if problems and observation.outcome is Outcome.PASS:
         is_internal = get_reason_entry(problems[0].reason).scope is ReasonCategory.ERROR
         observation = replace(

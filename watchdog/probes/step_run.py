@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from watchdog.domain.formatting import format_duration
-from watchdog.domain.measurements import HttpStepRecord, build_step_measurements
+from watchdog.domain.measurements import HttpStepRecord, build_step_measurements, describe_steps
 from watchdog.domain.model import Evidence, Json, JsonScalar, Observation, Outcome, SubjectListing
 from watchdog.domain.rules import preference
 from watchdog.net.cookies import RunCookieJar
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from watchdog.net.http import HttpRequest
 
 MIN_SECRET_COOKIE_CHARS = 8
+MAX_MASKED_COOKIES = 20
+"""The newest ones of each step: masking takes time."""
 RUN_END_MARGIN_S = 0.05
 """How long before the deadline of the run the last step is interrupted, so that the verdict can name the step."""
 
@@ -58,7 +60,7 @@ class StepsRun:
             if observation.outcome is not Outcome.PASS:
                 break
         records = [*self._records, *(HttpStepRecord(step.name) for step in self._plan.steps[len(self._records) :])]
-        facts = {**observation.evidence.facts, "steps": {record.name: record.describe() for record in records}}
+        facts = {**observation.evidence.facts, "steps": describe_steps(records)}
         is_good = observation.outcome is Outcome.PASS
         listing = SubjectListing(self._context.slot, self._preferences)
         return replace(
@@ -170,7 +172,8 @@ class StepsRun:
 
     def _mask_cookies(self) -> None:
         """Short cookies hold settings, such as a language."""
-        self._mask.add(value for value in self._cookies.values if len(value) >= MIN_SECRET_COOKIE_CHARS)
+        values = [value for value in self._cookies.values if len(value) >= MIN_SECRET_COOKIE_CHARS]
+        self._mask.add(values[-MAX_MASKED_COOKIES:])
 
     def _build_step_facts(self, number: int, step: HttpStepSettings) -> dict[str, Json]:
         """Which step it is. Its URL has placeholders where values are captured."""

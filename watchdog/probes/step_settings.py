@@ -32,7 +32,7 @@ from watchdog.probes.http import (
 
 MAX_STEP_NAME_CHARS = 80
 """The name is part of messages, and of the subject of the incident about a `prefer` expression."""
-MAX_CAPTURES_PER_STEP = 20
+MAX_CAPTURES_PER_STEP = 10
 CAPTURE_VARIABLE_TYPES: Mapping[str, str] = {**HttpProbe.expression_variables, "cookies": "map(string, string)"}
 _CAPTURE_NAME_PATTERN = r"[A-Za-z_][A-Za-z0-9_]{0,39}"
 PLACEHOLDER_PATTERN = re.compile(rf"\{{({_CAPTURE_NAME_PATTERN})\}}")
@@ -63,7 +63,7 @@ class HttpStepSettings(ConfigModel):
     """The values that the following steps use: name → CEL expression over the response, such as `token: body.token`.
     Besides the variables of `expect`, `cookies` holds those that the response sets, by name. The value must be a text,
     a number, or true or false; if it is missing, null or empty, the run fails. Captured values are secrets: they are
-    masked in messages and evidence. A step can have at most 20."""
+    masked in messages and evidence. A step can have at most 10."""
     timeout: Annotated[Duration, create_duration_bounds_validator("100ms", "5m")] | None = None
     """The time limit for this step; default: what is left of the `timeout` of the probe, which applies to all steps
     together."""

@@ -244,7 +244,7 @@ _CAPTURE_REASON_ENTRIES = (
         "capture.unusable",
         "Value to capture unusable",
         "A value that a step of a `steps` probe captures cannot be used in a request: it is a list or an object, it is "
-        "longer than 16,384 characters, or it is a number that cannot be sent exactly.",
+        "longer than 8,192 characters, or it is a number that cannot be sent exactly.",
         "Correct the expression in `capture`, so that it returns a text, a number, or true or false.",
     ),
     _failure_reason_entry(
