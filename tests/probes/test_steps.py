@@ -509,6 +509,16 @@ def test_all_steps_share_one_deadline() -> None:
     assert run.steps == ["Log in: HTTP 200", "Cart: no response", "Buy: not run"]
 
 
+def test_a_late_event_loop_does_not_hide_the_step() -> None:
+    async def block_event_loop(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        time.sleep(2.5)  # noqa: ASYNC251 - beyond the time limit of the step and that of the run at once
+        await reader.read()
+
+    run = run_steps([LOGGED_IN, block_event_loop], [LOGIN, CART], timeout="2s")
+    assert run.verdict[:2] == ("fail", "timeout.first_byte")
+    assert run.verdict[2] == "step 2 (Cart): timed out after 2 s while waiting for the first byte"
+
+
 def test_a_step_that_timed_out_is_retried() -> None:
     replies: list[bytes | ConnectionHandler] = [LOGGED_IN, HANGING, LOGGED_IN, ITEMS]
     run = run_steps(replies, [LOGIN, CART | {"timeout": "100ms"}], timeout="60s", retries=1)

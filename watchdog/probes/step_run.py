@@ -135,10 +135,16 @@ class StepsRun:
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._send_and_judge(request, step)
+        except asyncio.CancelledError:
+            # If the event loop is late, the caller interrupts the run at the same time.
+            if perf_counter() < self._ends_at:
+                raise
+            limit_ms, limited = self._plan.timeout_ms, "all steps"
         except TimeoutError:
-            error = build_timeout_error(limit_ms / 1000, self._context.phase_timer.current_phase)
-            error.facts["timeout"] = f"{format_duration(limit_ms)} for {limited}"
-            raise error from None
+            pass
+        error = build_timeout_error(limit_ms / 1000, self._context.phase_timer.current_phase)
+        error.facts["timeout"] = f"{format_duration(limit_ms)} for {limited}"
+        raise error
 
     async def _send_and_judge(self, request: HttpRequest, step: HttpStepSettings) -> StepJudgement:
         network, criteria = self._context.network, step.response_criteria
