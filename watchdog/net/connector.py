@@ -60,7 +60,13 @@ class TcpConnector:
 
         Times the phases `dns` and `connect`. Raises ProbeError.
         """
-        addresses = await self._list_allowed_addresses(host, port, phase_timer, allow_private_addresses)
+        addresses = await self.list_allowed_addresses(host, port, phase_timer, allow_private_addresses)
+        return await self.connect_to_any_address(addresses, phase_timer)
+
+    async def connect_to_any_address(
+        self, addresses: Sequence[SocketAddress], phase_timer: PhaseTimer
+    ) -> socket.socket:
+        """As `connect`, to addresses that the caller has filtered."""
         return await self._connect_to_any(addresses, phase_timer, connect_socket_to_resolved_address)
 
     async def connect_protocol(
@@ -74,14 +80,15 @@ class TcpConnector:
     ) -> _Closable:
         """As `connect`, but returns the protocol of the connection, which costs a third less. `create_protocol` is
         called for each address that is tried."""
-        addresses = await self._list_allowed_addresses(host, port, phase_timer, allow_private_addresses)
+        addresses = await self.list_allowed_addresses(host, port, phase_timer, allow_private_addresses)
         return await self._connect_to_any(
             addresses, phase_timer, partial(connect_protocol_to_resolved_address, create_protocol)
         )
 
-    async def _list_allowed_addresses(
+    async def list_allowed_addresses(
         self, host: str, port: int, phase_timer: PhaseTimer, allow_private_addresses: bool
     ) -> Sequence[SocketAddress]:
+        """The addresses of `host` that may be contacted, at least one. Times the phase `dns`. Raises ProbeError."""
         addresses = _build_ip_literal_socket_addresses(host, port) or await self.resolve(host, port, phase_timer)
         allowed = [
             (family, address)
@@ -104,7 +111,7 @@ class TcpConnector:
             connected = await _connect_happy_eyeballs(addresses, connect_to_address)
         except _NoAddressConnectedError as failed:
             error = self._select_connect_error(failed.failures)
-            error.facts["address"] = phase_timer.facts["address"]
+            error.facts |= {name: value for name, value in phase_timer.facts.items() if name == "address"}
             raise error from None
         phase_timer.end_phase("connect")
         return connected
@@ -120,10 +127,11 @@ class TcpConnector:
     def _select_connect_error(self, failures: Sequence[tuple[SocketAddress, OSError]]) -> ProbeError:
         """The error of the first address that the network of this machine does not explain, else of the first. Raises
         an OSError that is none of a network."""
-        errors = [self._translate_connect_error(family, os_error) for (family, _), os_error in failures]
+        errors = [self.translate_connect_error(family, os_error) for (family, _), os_error in failures]
         return next((error for error in errors if error.reason != WATCHDOG_NETWORK_FAULT_REASON), errors[0])
 
-    def _translate_connect_error(self, family: socket.AddressFamily, os_error: OSError) -> ProbeError:
+    def translate_connect_error(self, family: socket.AddressFamily, os_error: OSError) -> ProbeError:
+        """The error of a socket to an address of this family. Raises an OSError that is none of a network."""
         own_error = translate_network_error_of_missing_ip_default_route(os_error, family, self.read_default_routes)
         if error := own_error or build_probe_error_from_exception(os_error):
             return error

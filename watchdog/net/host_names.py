@@ -1,0 +1,64 @@
+"""Host names and addresses in the configuration, without a URL around them."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv6Address, ip_address
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+MAX_DNS_NAME_CHARS, MAX_DNS_LABEL_CHARS = 253, 63
+_HOST_NAME_PATTERN = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_.])?")
+_DNS_LABEL_PATTERN = re.compile(r"[A-Za-z0-9_*/-]+")
+
+
+def parse_host(text: str) -> str:
+    """A host name in lower case and ASCII form, or an IP address, without brackets. Raises ValueError."""
+    problem = f"expected a host name or an IP address, without scheme and port, found '{text[:80]}'"
+    has_brackets = text.startswith("[") and text.endswith("]")
+    host = text[1:-1] if has_brackets else text
+    try:
+        address = ip_address(host)
+    except ValueError:
+        pass
+    else:
+        if isinstance(address, IPv6Address):
+            if address.scope_id is not None:  # an interface of this machine
+                raise ValueError(problem)
+        elif has_brackets:
+            raise ValueError(problem)
+        return str(address)
+    host = _encode_international_name(text, problem).lower()
+    if len(host) > MAX_DNS_NAME_CHARS + host.endswith(".") or not _HOST_NAME_PATTERN.fullmatch(host):
+        raise ValueError(problem)
+    return host
+
+
+def parse_dns_name(text: str) -> str:
+    """The name of a record in ASCII form, without the dot at its end; "." is the root. Raises ValueError."""
+    problem = f"expected the name of a DNS record, such as acme.example, found '{text[:80]}'"
+    if text == ".":
+        return text
+    name = _encode_international_name(text, problem).removesuffix(".")
+    labels = name.split(".")
+    if len(name) > MAX_DNS_NAME_CHARS or not all(
+        len(label) <= MAX_DNS_LABEL_CHARS and _DNS_LABEL_PATTERN.fullmatch(label) for label in labels
+    ):
+        raise ValueError(problem)
+    return name
+
+
+def _encode_international_name(name: str, problem: str) -> str:
+    if name.isascii():
+        return name
+    import idna
+
+    try:
+        return idna.encode(name, uts46=True).decode()
+    except idna.IDNAError:
+        raise ValueError(problem) from None
+
+
+HostName = Annotated[str, AfterValidator(parse_host)]
+"""A host name or an IP address that Watchdog connects to."""
