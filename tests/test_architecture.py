@@ -85,6 +85,8 @@ IMPORT_RULES = (
     ImportRule(("aiosmtplib", "css_inline"), ("notifiers/email*.py",), "email is sent by one notifier"),
     ImportRule(("apprise",), ("notifiers/apprise.py",), "Apprise is called by one notifier"),
     ImportRule(("websockets",), ("net/websocket.py",), "WebSockets are opened in one module"),
+    ImportRule(("dns",), ("net/dns_message.py",), "DNS messages are built and parsed in one module"),
+    ImportRule(("icmplib",), ("net/icmp.py",), "echo requests are sent by one module"),
     ImportRule(("itsdangerous",), ("web/auth/*",), "sessions are signed in one package"),
     ImportRule(("typer", "rich"), ("cli/*",), "only the command line writes to a terminal"),
     ImportRule(("yaml",), ("config/*",), "YAML is read in one package"),
@@ -95,8 +97,20 @@ OTHER_WATCHDOG_MODULES = frozenset({"events", "observers", "tricks", "utils", "v
 """Modules of PyPI's other `watchdog`, which would overwrite ours when both are installed."""
 
 SLOW_MODULES = frozenset(
-    {"aiosmtplib", "alembic", "apprise", "apscheduler", "celery", "cryptography", "css_inline", "fastapi", "httpx"}
-    | {"httpx2", "jinja2", "mcp", "mcp_types", "prometheus_client", "psycopg", "rich", "sqlalchemy", "starlette"}
+    {"aiosmtplib", "alembic", "apprise", "apscheduler", "celery", "cryptography", "css_inline", "dns", "fastapi"}
+    | {
+        "httpx",
+        "httpx2",
+        "icmplib",
+        "jinja2",
+        "mcp",
+        "mcp_types",
+        "prometheus_client",
+        "psycopg",
+        "rich",
+        "sqlalchemy",
+        "starlette",
+    }
     | {"structlog", "uvicorn", "websockets"}
 )
 """Modules that `validate` and `--help` must not load, because they take long to import."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 from watchdog.domain.local_hosts import get_local_connect_host
 
 DEFAULT_LISTEN_ADDRESS = "127.0.0.1:8080"
 MAX_SECRET_FILE_BYTES = 64 * 1024
+PERCENTAGE_PATTERN = r"^[0-9]{1,2}(\.[0-9]{1,2})? ?%$"
 
 
 def slugify(text: str) -> str:
@@ -66,3 +68,13 @@ def build_check_in_url(listen: str, public_url: str, token: str) -> str:
 def describe_missing_package_extra(extra: str) -> str:
     """What to do where a package of an extra is not installed."""
     return f"install Watchdog with the `{extra}` extra, for example with `uv tool install '.[{extra}]'` in a clone"
+
+
+def parse_percentage(value: Any) -> float:
+    """20.0 of "20%". Raises ValueError unless it is at least 0% and less than 100%."""
+    if isinstance(value, str) and re.fullmatch(PERCENTAGE_PATTERN, value):
+        return float(value.rstrip("% "))
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise ValueError(f"a percentage needs its sign, such as {value:g}%")
+    actual = f", found '{value}'" if isinstance(value, str) and len(value) <= 40 else ""
+    raise ValueError(f"expected a percentage from 0% to 99.99%, such as 20%{actual}")

@@ -113,6 +113,10 @@ def test_a_mask_without_a_secret_is_a_problem(text: str) -> None:
         "name: J\njobs: {sql: {url: u, table: t, columns: {type: a, status: b}}, grace: 2m, watch: {a: {every: 1h}}}",
         "name: R\nqueue: {rq: {redis: r, queue: q}}\nrules: {waiting: {over: 200, for: 10m}, consumers: {under: 1}}",
         "name: B\nqueue: rq\nrules: {waiting: {over: '200'}, failed: {over: 5}}",
+        "name: D\ndns: acme.example\nexpect: ['ttl > 0']",
+        "name: D\ndns: {name: acme.example, type: MX, equals: [10 a, 20 b]}",
+        "name: I\nicmp: '2001:db8::1'",
+        "name: I\nicmp: {host: a.test, count: 5, max_loss: 20%, size: 100}",
         "name: '2026'\nhttp: {url: 'http://[::1]:80/'}\nalert: {severity: 'on'}",
     ],
 )
@@ -130,6 +134,21 @@ def test_a_text_is_the_same_after_it_was_in_a_form(text: str) -> None:
         return tree
 
     assert values(composed) == values(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "value"),
+    [
+        ("name: A\nhttp: https://a.test/", "http.url", "https://a.test/"),
+        ("name: A\ndns: acme.example", "dns.name", "acme.example"),
+        ("name: A\nicmp: 192.0.2.1", "icmp.host", "192.0.2.1"),
+    ],
+)
+def test_the_short_form_of_a_kind_is_shown_in_its_input_and_stays(text: str, path: str, value: str) -> None:
+    kind = find_probe_kind_in_yaml(text)
+    fields = split_probe_yaml_into_form_fields(text, kind)
+    assert (fields.values[path], fields.rest) == (value, "")
+    assert compose_probe_text(ProbeFormFields({**fields.values, path: "b.test"}), kind) == f"name: A\n{kind}: b.test"
 
 
 def test_a_recurring_job_is_four_fields() -> None:

@@ -24,7 +24,17 @@ from watchdog.domain.formatting import SECOND_MS
 from watchdog.domain.membership import WATCHDOG_PROCESS_LEASE_MS, choose_process_to_run_probe
 from watchdog.domain.model import IncidentEvent, Observation, Outcome, ProbeResult, ResultToRecord, SubjectListing
 from watchdog.domain.rules.service import WatchdogProcessFaultName
-from watchdog.probes import CanaryProbe, HeartbeatProbe, HttpProbe, JobsProbe, McpProbe, QueueProbe, StepsProbe
+from watchdog.probes import (
+    CanaryProbe,
+    DnsProbe,
+    HeartbeatProbe,
+    HttpProbe,
+    IcmpProbe,
+    JobsProbe,
+    McpProbe,
+    QueueProbe,
+    StepsProbe,
+)
 from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.service import result_buffer
 from watchdog.service.result_buffer import ResultBuffer
@@ -319,6 +329,8 @@ KINDS: list[tuple[type[Probe], dict[str, Any], bool]] = [
     (McpProbe, {"mcp": {"url": "http://a.example/mcp", "call": "send_report"}}, False),
     (QueueProbe, {"queue": {"bullmq": {"redis": "redis://a.example", "queue": "mail"}}}, True),
     (JobsProbe, {"jobs": {"bullmq": {"redis": "redis://a.example", "queue": "mail"}}}, True),
+    (DnsProbe, {"dns": "a.example"}, True),
+    (IcmpProbe, {"icmp": "a.example"}, True),
     (CanaryProbe, {"canary": {"bullmq": {"redis": "redis://a.example", "queue": "mail"}}}, False),
     (HeartbeatProbe, {"heartbeat": {"token": "t0ken-of-the-nightly-backup", "every": "1h"}}, False),
 ]

@@ -6,7 +6,7 @@ What was not changed stays as it is written, in its order and with its comments.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ COMMON_FORM_FIELDS = ("name", "schedule", "timezone", "every", "group", "id", "e
 """The fields of every kind that a form has an input for."""
 EXPRESSION_FIELDS = frozenset({"expect"})
 """A list of text: one entry on each line of the input."""
-NUMBER_FIELDS = frozenset({"rules.waiting.over", "rules.consumers.under"})
+NUMBER_FIELDS = frozenset({"rules.waiting.over", "rules.consumers.under", "icmp.count"})
 """Written without quotes, if a whole number was entered."""
 PROBE_FORM_KINDS = tuple(
     name
@@ -175,8 +175,8 @@ def _read_form_field_and_text_of_yaml_entry(
         is_shown = bool(text) and text == text.strip() and text.isprintable()
         if is_shown and path in paths and path not in EXPRESSION_FIELDS | NUMBER_FIELDS:
             return path, text
-        if is_shown and f"{path}.url" in nested:
-            return f"{path}.url", text
+        if is_shown and (short_form := _find_field_of_short_form(path, nested)):
+            return short_form, text
     if path in NUMBER_FIELDS and path in paths and type(entry.raw_value) is int:
         return path, str(entry.raw_value)
     if path in EXPRESSION_FIELDS and path in paths and entry.list_items:
@@ -184,6 +184,13 @@ def _read_form_field_and_text_of_yaml_entry(
         if all(isinstance(line, str) and line.strip() == line and line.isprintable() and line for line in lines):
             return path, "\n".join(map(str, lines))
     return None
+
+
+def _find_field_of_short_form(section: str, paths: Collection[str]) -> str:
+    """The field among these that is meant if the section is written as text alone; empty: none."""
+    kind = PROBE_KINDS.get(section)
+    short_form = "" if kind is None else getattr(kind.model_fields[section].annotation, "shorthand_field", "")
+    return next((path for name in ("url", short_form) if (path := f"{section}.{name}") in paths), "")
 
 
 def _extract_nested_mapping_yaml(text: str, pair: YamlPairSpan, entry: YamlNode) -> str:
@@ -276,8 +283,9 @@ def _format_section_form_values_as_yaml(section: str, values: Mapping[str, str],
     name = section.rpartition(".")[2]
     if section in values:
         return _format_form_field_as_yaml(name, values[section], section)
-    if not inner and section == name and values.keys() == {f"{section}.url"}:
-        return _format_form_field_as_yaml(name, values[f"{section}.url"], section)
+    short_form = _find_field_of_short_form(section, values)
+    if not inner and section == name and values.keys() == {short_form}:
+        return _format_form_field_as_yaml(name, values[short_form], section)
     own = []
     for child in dict.fromkeys(path.removeprefix(f"{section}.").partition(".")[0] for path in values):
         path = f"{section}.{child}"

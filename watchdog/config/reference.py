@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from watchdog.config.reference_examples import CONFIG_EXAMPLES, CONFIG_KIND_EXAMPLES
 from watchdog.config.schema import CONFIG_VARIABLE_SCHEMA, JsonSchema, build_config_json_schema
 from watchdog.config_types import BYTE_SIZE_PATTERN, DURATION_PATTERN
+from watchdog.config_values import PERCENTAGE_PATTERN
 from watchdog.probes import PROBE_KINDS, Probe
 
 _CONFIG_PAGE_INTRODUCTION = """\
@@ -35,6 +36,7 @@ _CONFIG_PAGE_SYNTAX_SECTION = """\
 merge keys (`<<`) are not part of YAML 1.2: use `defaults` instead. Only the standard YAML tags are allowed.
 
 **Durations** have a unit: `30s`, `5m`, `1h30m`, `2d`, `250ms`. **Sizes** also have one: `512KiB`, `4MiB`.
+**Percentages** have their sign: `20%`.
 
 **Variables** can be used in values, not in keys. They are replaced after the YAML is parsed, so their values cannot
 change its structure.
@@ -249,6 +251,8 @@ def _format_config_scalar_type(field: JsonSchema) -> str:
         return "duration"
     if field.get("pattern") == BYTE_SIZE_PATTERN:
         return "size"
+    if field.get("pattern") == PERCENTAGE_PATTERN:
+        return "percentage"
     if str(field.get("pattern", "")).startswith("^https?://"):
         return "URL"
     names = {"string": "text", "integer": "number", "number": "number", "boolean": "`true`, `false`"}

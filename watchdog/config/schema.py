@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from watchdog.config.models import Config
-from watchdog.config_types import BYTE_SIZE_PATTERN, DURATION_PATTERN, format_config_byte_size, format_config_duration
+from watchdog.config_types import (
+    BYTE_SIZE_PATTERN,
+    DURATION_PATTERN,
+    format_config_byte_size,
+    format_config_duration,
+)
+from watchdog.config_values import PERCENTAGE_PATTERN
 from watchdog.probes import PROBE_KINDS
 
 CONFIG_VARIABLE_SCHEMA = {"type": "string", "pattern": r"\$\{"}
@@ -65,6 +71,8 @@ def _simplify_schema_for_editors(schema: Any) -> Any:
             simplified[key] = value if value is None else format_config_duration(value)
         elif key == "default" and schema.get("pattern") == BYTE_SIZE_PATTERN:
             simplified[key] = format_config_byte_size(value)
+        elif key == "default" and schema.get("pattern") == PERCENTAGE_PATTERN:
+            simplified[key] = f"{value:g}%"
         elif key == "anyOf":
             parts = _simplify_schema_for_editors(value)
             simplified[key] = [

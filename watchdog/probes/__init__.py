@@ -6,8 +6,10 @@ from typing import Annotated, TypeAlias
 
 from watchdog.probes.base import AlertSettings, Probe, ProbeAttemptContext, ProbeDefaults
 from watchdog.probes.canary import CanaryProbe
+from watchdog.probes.dns import DnsProbe
 from watchdog.probes.heartbeat import HeartbeatProbe
 from watchdog.probes.http import HttpProbe
+from watchdog.probes.icmp import IcmpProbe
 from watchdog.probes.jobs import JobsProbe
 from watchdog.probes.mcp import McpProbe
 from watchdog.probes.queue import QueueProbe
@@ -15,7 +17,15 @@ from watchdog.probes.steps import StepsProbe
 from watchdog.registry import KindRegistry
 
 PROBE_KINDS: KindRegistry[Probe] = KindRegistry(
-    HttpProbe, StepsProbe, McpProbe, CanaryProbe, HeartbeatProbe, JobsProbe, QueueProbe
+    HttpProbe,
+    StepsProbe,
+    McpProbe,
+    CanaryProbe,
+    HeartbeatProbe,
+    JobsProbe,
+    QueueProbe,
+    DnsProbe,
+    IcmpProbe,
 )
 
 AnyProbe: TypeAlias = Annotated[Probe, PROBE_KINDS]
@@ -26,8 +36,10 @@ __all__ = [
     "AlertSettings",
     "AnyProbe",
     "CanaryProbe",
+    "DnsProbe",
     "HeartbeatProbe",
     "HttpProbe",
+    "IcmpProbe",
     "JobsProbe",
     "McpProbe",
     "Probe",

@@ -274,6 +274,8 @@ FILLED_FORMS = {
         "http://x",
     ),
     "jobs.apscheduler": ({"jobs.apscheduler.url": "postgresql://127.0.0.1:9/a"}, "table", "a table"),
+    "dns": ({"dns.name": "acme.example", "dns.type": "MX"}, "server", "http://x"),
+    "icmp": ({"icmp.host": "192.0.2.1", "icmp.count": "5"}, "max_loss", "20"),
     "queue.rq": ({"queue.rq.redis": "redis://127.0.0.1:9/0", "queue.rq.queue": "7"}, "over", "many"),
 }
 

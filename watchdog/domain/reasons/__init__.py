@@ -14,9 +14,11 @@ import shlex
 from collections.abc import Mapping
 from difflib import get_close_matches
 
+from watchdog.domain.reasons.dns import DNS_REASON_ENTRIES
 from watchdog.domain.reasons.entry import ReasonCategory, ReasonEntry
 from watchdog.domain.reasons.failures import FAILURE_REASON_ENTRIES
 from watchdog.domain.reasons.findings import ERROR_MISSED_AND_FINDING_REASON_ENTRIES
+from watchdog.domain.reasons.icmp import ICMP_REASON_ENTRIES
 from watchdog.domain.reasons.operations import DELIVERY_REMEDIATION_AND_ACCESS_REASON_ENTRIES
 from watchdog.domain.reasons.resolutions import RESOLUTION_REASON_ENTRIES
 
@@ -41,6 +43,8 @@ REASON_CATALOGUE: Mapping[str, ReasonEntry] = {
     entry.code: entry
     for entry in (
         *FAILURE_REASON_ENTRIES,
+        *DNS_REASON_ENTRIES,
+        *ICMP_REASON_ENTRIES,
         *ERROR_MISSED_AND_FINDING_REASON_ENTRIES,
         *RESOLUTION_REASON_ENTRIES,
         *DELIVERY_REMEDIATION_AND_ACCESS_REASON_ENTRIES,

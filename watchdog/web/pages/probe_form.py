@@ -22,6 +22,7 @@ from watchdog.config.reference_examples import CONFIG_KIND_EXAMPLES
 from watchdog.domain.model import Severity
 from watchdog.net.targets import HttpTarget
 from watchdog.probes import PROBE_KINDS
+from watchdog.probes.dns import DnsRecordType
 from watchdog.service.managed_edits import ManagedProbe, ManagedProbes, ProbeEdit
 from watchdog.service.run_once import OnDemandRun
 from watchdog.store.read.status import WatchdogStatus
@@ -65,6 +66,12 @@ INPUT_BY_FIELD = {
     "canary.finish_within": FormInputDescription("Longest time until the job is finished", "30s"),
     "canary.mcp.url": FormInputDescription("URL of the MCP server", "https://"),
     "jobs.grace": FormInputDescription("How late a run may start", "60s"),
+    "dns.name": FormInputDescription("Name of the record", "acme.example"),
+    "dns.type": FormInputDescription("Type of the record", options=get_args(DnsRecordType)),
+    "dns.server": FormInputDescription("Name server; by default those of Watchdog's machine", "192.0.2.53"),
+    "icmp.host": FormInputDescription("Host or address", "192.0.2.1"),
+    "icmp.count": FormInputDescription("Echo requests in each run", "3"),
+    "icmp.max_loss": FormInputDescription("Permitted loss", "20%"),
     "rules.waiting.over": FormInputDescription("Maximum number of waiting jobs", "200"),
     "rules.oldest.over": FormInputDescription("Longest time that a job may wait", "15m"),
     "rules.consumers.under": FormInputDescription("Minimum number of workers", "1"),
