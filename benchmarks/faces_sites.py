@@ -116,6 +116,8 @@ def rows_of_every_kind() -> FixtureRows:
     add_canary_probe(rows)
     add_queue_probe(rows)
     add_waiting_job(rows)
+    for kind in PROBE_KINDS.keys() - {probe["kind"] for probe in rows.rows["probes"]}:
+        rows.add_passing_results(rows.add_probe(f"Probe of {kind}", kind), count=30)
     return rows
 
 

@@ -1,13 +1,14 @@
-"""26 probes of every kind, on loopback targets that fail and recover one group after the other.
+"""27 probes of every kind, on loopback targets that fail and recover one group after the other.
 
 One Redis, one PostgreSQL, a worker or scheduler of every queue system, MCP servers over every transport, an HTTP
-target, a job API, a job table, and a job that checks in.
+target, a name server, a job API, a job table, and a job that checks in.
 """
 
 from __future__ import annotations
 
 import json
 import shlex
+import socket
 import ssl
 import subprocess
 import sys
@@ -20,6 +21,9 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, Self
 
+import dns.message
+import dns.rcode
+import dns.rrset
 import httpx
 
 from tests.support.fakes import FakeMailServer, FakeSlack, make_certificate
@@ -39,7 +43,7 @@ QUEUE = "mail"
 PAYLOAD_BYTES = 100_000
 """Of the HTTP target's response. The output of each check-in is as long."""
 FAULTS = ("targets", "workers", "redis", "postgres", "stdio")
-"""What is broken, one after the other. The first stands for HTTP, MCP over HTTP, the job API and the check-ins."""
+"""What is broken, one after the other. The first stands for HTTP, DNS, MCP over HTTP, the job API and the check-ins."""
 MCP_SERVERS_DIR = PROJECT_ROOT / "tests/support/mcp_servers"
 
 
@@ -82,6 +86,39 @@ class HttpTarget:
         self._server.server_close()
 
 
+class NameServerTarget:
+    """Responds with one address to every query, or with SERVFAIL while it is down."""
+
+    def __init__(self) -> None:
+        self.is_down = False
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self._socket.settimeout(0.1)  # a socket that is closed during a wait would stay bound
+        self.port: int = self._socket.getsockname()[1]
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._serve, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                data, sender = self._socket.recvfrom(512)
+            except TimeoutError:
+                continue
+            except OSError:  # closed
+                return
+            response = dns.message.make_response(dns.message.from_wire(data))
+            if self.is_down:
+                response.set_rcode(dns.rcode.SERVFAIL)
+            else:
+                response.answer.append(dns.rrset.from_text(response.question[0].name, 60, "IN", "A", "203.0.113.7"))
+            self._socket.sendto(response.to_wire(), sender)
+
+
 @dataclass(frozen=True)
 class Program:
     """A worker, scheduler or server in a process of its own, and the faults that end it."""
@@ -111,6 +148,7 @@ class SoakTargets:
         enter = self._stack.enter_context
         certificate = make_certificate(self.folder)
         self.http, self.https = enter(HttpTarget()), enter(HttpTarget(certificate))
+        self.name_server = enter(NameServerTarget())
         self.job_api, self.slack, self.mail = enter(FakeJobApi()), enter(FakeSlack()), enter(FakeMailServer())
         self.postgres = enter(running_postgres())
         self.redis = RedisServer(find_free_port())
@@ -184,7 +222,7 @@ class SoakTargets:
     def break_down(self, fault: str) -> None:
         match fault:
             case "targets":
-                self.http.is_down = self.https.is_down = True
+                self.http.is_down = self.https.is_down = self.name_server.is_down = True
                 self.checks_in = False
                 self.job_api.fail_all(ScriptedResponse(503, {"error": "redis: connection refused"}))
             case "redis":
@@ -200,7 +238,7 @@ class SoakTargets:
     def repair(self, fault: str) -> None:
         match fault:
             case "targets":
-                self.http.is_down = self.https.is_down = False
+                self.http.is_down = self.https.is_down = self.name_server.is_down = False
                 self.checks_in = True
                 self.job_api.scripted_responses.clear()
             case "redis":
@@ -250,7 +288,7 @@ class SoakTargets:
         }
 
     def probes(self) -> list[dict[str, Any]]:
-        """26 probes: every kind, every driver, source and transport."""
+        """27 probes: every kind, every driver, source and transport."""
         return [*self._direct_probes(), *self._job_probes(), *self._queue_probes(), *self._canary_probes()]
 
     def _direct_probes(self) -> list[dict[str, Any]]:
@@ -269,6 +307,8 @@ class SoakTargets:
                     {"name": "2", "http": f"{self.http.url}/b?failed={{failed}}", "expect": ["body.ok"]},
                 ],
             },
+            {"name": "Record", "dns": {"name": "acme.test", "server": "127.0.0.1", "port": self.name_server.port}},
+            {"name": "Ping", "icmp": "127.0.0.1"},
             {"name": "Files MCP", "mcp": {"command": ["sh", "-c", command]}},
             {"name": "Search MCP", "mcp": f"http://127.0.0.1:{ports['http']}/mcp"},
             {"name": "Legacy MCP", "mcp": {"sse": f"http://127.0.0.1:{ports['sse']}/sse"}},
