@@ -160,7 +160,7 @@ def test_the_certificate_is_verified(tmp_path: Path, loop_factory: Callable[[], 
             url = f"wss://127.0.0.1:{listener.getsockname()[1]}/link?ticket={TICKET}"
             assert (await describe_failure(network, url)).startswith("TLS: ")
             trusting = create_ssl_context(TlsConfig(ca_file=authority.ca_file))
-            network.connector.get_ssl_context = lambda tls: trusting  # type: ignore[method-assign] # of this test only
+            network.connector.get_ssl_context = lambda *_: trusting  # type: ignore[method-assign] # of this test only
             connection = await open_websocket(network.connector, url, max_message_bytes=1_000)
             assert await connection.receive() == "hello"
             await connection.close()

@@ -20,7 +20,13 @@ from watchdog.net.own_network import (
     translate_network_error_of_missing_ip_default_route,
 )
 from watchdog.net.phases import PhaseTimer
-from watchdog.net.tls import TlsConfig, TlsFileVersions, create_ssl_context, read_tls_file_change_stamps
+from watchdog.net.tls import (
+    HTTP_ALPN_PROTOCOLS,
+    TlsConfig,
+    TlsFileVersions,
+    create_ssl_context,
+    read_tls_file_change_stamps,
+)
 
 HAPPY_EYEBALLS_DELAY_S = 0.25
 """Head start of an address before the next one is tried in parallel (RFC 8305)."""
@@ -42,15 +48,16 @@ class TcpConnector:
     def __init__(self) -> None:
         self.read_default_routes: DefaultRouteReader = read_default_route_families
         self._name_lookups = SharedDnsResolver()
-        self._ssl_contexts: dict[TlsConfig, tuple[TlsFileVersions, ssl.SSLContext]] = {}
+        self._ssl_contexts: dict[tuple[TlsConfig, tuple[str, ...]], tuple[TlsFileVersions, ssl.SSLContext]] = {}
 
-    def get_ssl_context(self, tls: TlsConfig) -> ssl.SSLContext:
+    def get_ssl_context(self, tls: TlsConfig, alpn_protocols: tuple[str, ...] = HTTP_ALPN_PROTOCOLS) -> ssl.SSLContext:
         """The shared context for these options; another one once a file of theirs has been replaced. Raises ProbeError
         (internal) if one of their files is unusable."""
         tls = tls.model_copy(update={"server_name": ""})  # belongs to the connection, not to the context
-        versions, cached = read_tls_file_change_stamps(tls), self._ssl_contexts.get(tls)
+        key = tls, alpn_protocols
+        versions, cached = read_tls_file_change_stamps(tls), self._ssl_contexts.get(key)
         if cached is None or cached[0] != versions:
-            cached = self._ssl_contexts[tls] = versions, create_ssl_context(tls)
+            cached = self._ssl_contexts[key] = versions, create_ssl_context(tls, alpn_protocols)
         return cached[1]
 
     async def connect(

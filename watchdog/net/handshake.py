@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 from watchdog.domain.formatting import DAY_MS
+from watchdog.domain.model import Json
 from watchdog.net.certificates import (
     Certificate,
     format_certificate_time,
@@ -20,11 +21,19 @@ from watchdog.net.certificates import (
 from watchdog.net.connector import TcpConnector
 from watchdog.net.errors import ProbeError, build_probe_error_from_exception, refine_probe_error_until_deadline
 from watchdog.net.phases import PhaseTimer
-from watchdog.net.tls import ClientCertificateRequestRecorder, TlsConfig, create_unverified_ssl_context
+from watchdog.net.text_connection import TextConnectionProtocol
+from watchdog.net.tls import (
+    HTTP_ALPN_PROTOCOLS,
+    ClientCertificateRequestRecorder,
+    TlsConfig,
+    create_unverified_ssl_context,
+)
 from watchdog.net.url import ParsedHttpUrl
 
 TlsStarter: TypeAlias = Callable[[ssl.SSLContext, str], Awaitable[Any]]
 """Performs a handshake with this context and server name. Returns the ssl.SSLObject of the connection."""
+TlsRequester: TypeAlias = Callable[[TextConnectionProtocol], Awaitable[None]]
+"""Asks the server to begin TLS on a connection that begins without it."""
 TLS_INSPECTION_TIMEOUT_S = 2.0
 """Timeout for the second handshake that explains why the first one failed."""
 
@@ -42,6 +51,38 @@ class EarliestCertificateExpiry(NamedTuple):
     @property
     def description(self) -> str:
         return f"{self.subject} expires on {self.expires_at_text}"
+
+
+class TlsSession(NamedTuple):
+    """What a completed handshake shows."""
+
+    chain: tuple[Certificate, ...]
+    """The server's own certificate first; without those that cannot be read. Empty if its own is one of them."""
+    tls_version: str
+    """ "TLSv1.3"."""
+    cipher: str
+    """OpenSSL's name: "TLS_AES_256_GCM_SHA384"."""
+
+
+def find_earliest_certificate_expiry(chain: tuple[Certificate, ...], now: int) -> EarliestCertificateExpiry | None:
+    """None: there is no certificate."""
+    first = min(chain, key=lambda certificate: certificate.expires_at, default=None)
+    if first is None:
+        return None
+    expires_at_text = f"{format_certificate_time(first.expires_at)} UTC"
+    return EarliestCertificateExpiry((first.expires_at - now) // DAY_MS, first.subject, expires_at_text)
+
+
+def find_certificate_date_error(certificate: Certificate, now: int) -> ProbeError | None:
+    """None: it is valid now."""
+    if certificate.expires_at < now:
+        return ProbeError.from_reason(
+            "tls.expired", "tls", when=f" on {format_certificate_time(certificate.expires_at)} UTC"
+        )
+    if certificate.valid_from > now:
+        when = f" before {format_certificate_time(certificate.valid_from)} UTC"
+        return ProbeError.from_reason("tls.not_yet_valid", "tls", when=when)
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +103,36 @@ class TlsHandshaker:
     allow_private_addresses: bool
     now: int
     """In ms since the epoch; certificates are judged against it."""
+    alpn_protocols: tuple[str, ...] = HTTP_ALPN_PROTOCOLS
+    """What to offer; empty: nothing."""
+    request_tls: TlsRequester | None = None
+    """Called on a connection of its own before its handshake. None: the server begins with TLS."""
+    describe_chain: Callable[[tuple[Certificate, ...]], dict[str, Json]] | None = None
+    """The facts to add to the error of a failed handshake, about the certificates that the server sends."""
+
+    def create_or_get_ssl_context(self) -> ssl.SSLContext:
+        """Raises ProbeError (internal) if a file is unusable."""
+        return self.connector.get_ssl_context(self.tls, self.alpn_protocols)
 
     async def perform_and_find_certificate_expiry(
         self, start_tls: TlsStarter, phase_timer: PhaseTimer
     ) -> EarliestCertificateExpiry | None:
         """Lets `start_tls` perform the handshake and times the phase `tls`. None: no certificate can be read. Raises
         ProbeError and OSError."""
-        context = self.connector.get_ssl_context(self.tls)
+        ssl_object = await self._perform(start_tls, phase_timer)
+        chain = read_peer_certificate_chain(ssl_object, verified=self.tls.verify)
+        return find_earliest_certificate_expiry(parse_certificates(chain), self.now)
+
+    async def perform_and_read_session(self, start_tls: TlsStarter, phase_timer: PhaseTimer) -> TlsSession:
+        """As `perform_and_find_certificate_expiry`, but returns all that the handshake shows."""
+        ssl_object = await self._perform(start_tls, phase_timer)
+        encoded_chain = read_peer_certificate_chain(ssl_object, verified=self.tls.verify)
+        chain = parse_certificates(encoded_chain) if parse_certificates(encoded_chain[:1]) else ()
+        cipher, _, _ = ssl_object.cipher()
+        return TlsSession(chain, ssl_object.version(), cipher)
+
+    async def _perform(self, start_tls: TlsStarter, phase_timer: PhaseTimer) -> Any:
+        context = self.create_or_get_ssl_context()
         phase_timer.start_nestable_phase("tls")
         try:
             ssl_object = await start_tls(context, self._server_name)
@@ -87,15 +151,7 @@ class TlsHandshaker:
                 explained if explained is not lost else ProbeError.from_reason("tls.closed", "tls", retryable=True)
             ) from None
         phase_timer.end_phase("tls")
-        chain = read_peer_certificate_chain(ssl_object, verified=self.tls.verify)
-        return self._find_earliest_certificate_expiry(parse_certificates(chain))
-
-    def _find_earliest_certificate_expiry(self, chain: tuple[Certificate, ...]) -> EarliestCertificateExpiry | None:
-        first = min(chain, key=lambda certificate: certificate.expires_at, default=None)
-        if first is None:
-            return None
-        expires_at_text = f"{format_certificate_time(first.expires_at)} UTC"
-        return EarliestCertificateExpiry((first.expires_at - self.now) // DAY_MS, first.subject, expires_at_text)
+        return ssl_object
 
     @property
     def _server_name(self) -> str:
@@ -103,7 +159,8 @@ class TlsHandshaker:
 
     async def _inspect_and_explain_handshake_error(self, error: ProbeError) -> ProbeError:
         """A more specific error, by what a second handshake shows. It accepts every certificate and sends no data."""
-        if error.reason not in _TLS_REASONS_EXPLAINED_BY_INSPECTION:
+        is_about_certificate = error.reason in _TLS_REASONS_ABOUT_CERTIFICATES and self.describe_chain is not None
+        if error.reason not in _TLS_REASONS_EXPLAINED_BY_INSPECTION and not is_about_certificate:
             return error
         inspection = await self._inspect_server_without_verification()
         explained = (
@@ -114,6 +171,8 @@ class TlsHandshaker:
         if inspection.chain:
             own = inspection.chain[0]
             explained.facts |= {"certificate": own.validity_period_text, "subject": own.subject, "issuer": own.issuer}
+            if self.describe_chain is not None:
+                explained.facts |= self.describe_chain(inspection.chain)
         return explained
 
     def _explain_refusal_by_client_certificate(
@@ -177,14 +236,8 @@ class TlsHandshaker:
 
     def _explain_certificate_date_error(self, chain: tuple[Certificate, ...]) -> ProbeError:
         """`chain`: as the server sent it. What is invalid may also be an authority that it does not send."""
-        own = chain[0]
-        if own.expires_at < self.now:
-            return ProbeError.from_reason(
-                "tls.expired", "tls", when=f" on {format_certificate_time(own.expires_at)} UTC"
-            )
-        if own.valid_from > self.now:
-            when = f" before {format_certificate_time(own.valid_from)} UTC"
-            return ProbeError.from_reason("tls.not_yet_valid", "tls", when=when)
+        if own_error := find_certificate_date_error(chain[0], self.now):
+            return own_error
         authority = next((c for c in chain[1:] if not c.valid_from <= self.now <= c.expires_at), None)
         detail = f": {authority.common_name} ({authority.validity_period_text})" if authority else ""
         return ProbeError.from_reason("tls.chain_expired", "tls", authority=detail)
@@ -193,7 +246,7 @@ class TlsHandshaker:
         """The authorities of `ca_file`; none if the system's are used."""
         if not self.tls.ca_file:
             return ()
-        return parse_certificates(self.connector.get_ssl_context(self.tls).get_ca_certs(binary_form=True))
+        return parse_certificates(self.create_or_get_ssl_context().get_ca_certs(binary_form=True))
 
     async def _inspect_server_without_verification(self) -> _UnverifiedTlsHandshakeResult:
         recorder = ClientCertificateRequestRecorder()
@@ -207,12 +260,16 @@ class TlsHandshaker:
         self, recorder: ClientCertificateRequestRecorder
     ) -> tuple[Certificate, ...]:
         sock = await self.connector.connect(self.url.host, self.url.port, PhaseTimer(), self.allow_private_addresses)
-        _, writer = await asyncio.open_connection(sock=sock)
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(TextConnectionProtocol, sock=sock)
         try:
-            await writer.start_tls(create_unverified_ssl_context(self.tls, recorder), server_hostname=self._server_name)
-            return parse_certificates(read_peer_certificate_chain(writer.get_extra_info("ssl_object"), verified=False))
+            if self.request_tls is not None:
+                await self.request_tls(connection)
+            context = create_unverified_ssl_context(self.tls, recorder, self.alpn_protocols)
+            ssl_object = await connection.start_tls(context, self._server_name)
+            return parse_certificates(read_peer_certificate_chain(ssl_object, verified=False))
         finally:
-            writer.transport.abort()
+            connection.close()
 
 
 _TLS_REASONS_EXPLAINED_BY_INSPECTION = (
@@ -223,3 +280,11 @@ _TLS_REASONS_EXPLAINED_BY_INSPECTION = (
     "tls.handshake_refused",
 )
 """Reasons whose message, or whose cause, a second handshake shows."""
+_TLS_REASONS_ABOUT_CERTIFICATES = (
+    "tls.self_signed",
+    "tls.revoked",
+    "tls.wrong_purpose",
+    "tls.invalid_chain",
+    "tls.weak_security",
+)
+"""Other reasons of which a second handshake shows the certificates."""

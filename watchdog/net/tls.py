@@ -32,7 +32,7 @@ class TlsConfig(ConfigModel):
     """Whether to accept TLS 1.0 and 1.1, and keys, signatures and renegotiation that OpenSSL refuses as too weak. Use
     this only for servers that cannot be updated. Browsers refuse to connect to such servers."""
     server_name: str = ""
-    """The server name to send (SNI) and to expect in the certificate; default: the host of the URL."""
+    """The server name to send (SNI) and to expect in the certificate; default: the host of the target."""
 
     @model_validator(mode="after")
     def _validate_consistency(self) -> TlsConfig:
@@ -61,7 +61,11 @@ def _read_file_change_stamp(path: str) -> tuple[int, ...]:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def create_ssl_context(tls: TlsConfig) -> ssl.SSLContext:
+HTTP_ALPN_PROTOCOLS = ("http/1.1",)
+"""What a client of HTTP offers in the handshake. Servers of some other protocols refuse a client that offers this."""
+
+
+def create_ssl_context(tls: TlsConfig, alpn_protocols: tuple[str, ...] = HTTP_ALPN_PROTOCOLS) -> ssl.SSLContext:
     """Takes about 15 ms, so contexts are cached. Raises ProbeError (internal) if a file is unusable."""
     import ssl
 
@@ -76,11 +80,13 @@ def create_ssl_context(tls: TlsConfig) -> ssl.SSLContext:
     if not tls.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    _configure_tls_versions_ciphers_and_client_cert(context, tls)
+    _configure_tls_versions_ciphers_and_client_cert(context, tls, alpn_protocols)
     return context
 
 
-def _configure_tls_versions_ciphers_and_client_cert(context: ssl.SSLContext, tls: TlsConfig) -> None:
+def _configure_tls_versions_ciphers_and_client_cert(
+    context: ssl.SSLContext, tls: TlsConfig, alpn_protocols: tuple[str, ...]
+) -> None:
     """Versions and ciphers as wide as OpenSSL's own defaults, which curl uses; Python's list is narrower."""
     import ssl
 
@@ -93,7 +99,8 @@ def _configure_tls_versions_ciphers_and_client_cert(context: ssl.SSLContext, tls
     elif context.minimum_version < ssl.TLSVersion.TLSv1_2:
         # Debian's Python would offer 1.0 and 1.1, which then fail with an unspecific error about the signature.
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
+    if alpn_protocols:
+        context.set_alpn_protocols(alpn_protocols)
     if tls.cert_file:
         with _translate_tls_file_errors("cert_file", tls.cert_file):
             context.load_cert_chain(tls.cert_file, tls.key_file or None, password=_reject_encrypted_private_key)
@@ -120,14 +127,19 @@ _CERTIFICATE_REQUEST_MESSAGE_TYPE = 13
 """RFC 8446, HandshakeType."""
 
 
-def create_unverified_ssl_context(tls: TlsConfig, recorder: ClientCertificateRequestRecorder) -> ssl.SSLContext:
+def create_unverified_ssl_context(
+    tls: TlsConfig,
+    recorder: ClientCertificateRequestRecorder,
+    alpn_protocols: tuple[str, ...] = HTTP_ALPN_PROTOCOLS,
+) -> ssl.SSLContext:
     """For a handshake that only looks at the server: verifies nothing and accepts every version and cipher."""
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    _configure_tls_versions_ciphers_and_client_cert(context, tls.model_copy(update={"allow_legacy": True}))
+    legacy_too = tls.model_copy(update={"allow_legacy": True})
+    _configure_tls_versions_ciphers_and_client_cert(context, legacy_too, alpn_protocols)
     context._msg_callback = recorder  # type: ignore[attr-defined] # the only hook that shows what a server requests
     return context
 
