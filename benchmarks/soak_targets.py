@@ -294,7 +294,7 @@ class SoakTargets:
     def _direct_probes(self) -> list[dict[str, Any]]:
         script = shlex.quote(str(MCP_SERVERS_DIR / "raw_stdio.py"))
         command = f"exec {shlex.quote(sys.executable)} {script} $(cat {shlex.quote(str(self.mode_file))})"
-        ports = self.mcp_ports
+        ports, redis_address = self.mcp_ports, f"127.0.0.1:{self.redis.port}"
         return [
             {"name": "API", "http": f"{self.http.url}/health", "expect": ["body.ok", "body.queue.failed <= 10"]},
             {"name": "Slow API", "http": f"{self.http.url}/slow", "prefer": ["elapsed_ms <= 800"]},
@@ -309,6 +309,8 @@ class SoakTargets:
             },
             {"name": "Record", "dns": {"name": "acme.test", "server": "127.0.0.1", "port": self.name_server.port}},
             {"name": "Ping", "icmp": "127.0.0.1"},
+            {"name": "Redis port", "tcp": {"host": redis_address, "send": "PING\\r\\n", "contains": "+PONG"}},
+            {"name": "Certificate", "tls": {"host": self.https.url.removeprefix("https://"), "verify": False}},
             {"name": "Files MCP", "mcp": {"command": ["sh", "-c", command]}},
             {"name": "Search MCP", "mcp": f"http://127.0.0.1:{ports['http']}/mcp"},
             {"name": "Legacy MCP", "mcp": {"sse": f"http://127.0.0.1:{ports['sse']}/sse"}},

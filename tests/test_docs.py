@@ -105,12 +105,12 @@ def contributed(path: str) -> ModuleType:
 
 @pytest.mark.parametrize(("listening", "reason"), [(True, ""), (False, "connection.refused")])
 async def test_the_example_of_a_probe_kind_works(listening: bool, reason: str) -> None:
-    kind: type[Probe] = contributed("watchdog/probes/tcp.py").TcpProbe
+    kind: type[Probe] = contributed("watchdog/probes/ssh.py").SshProbe
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         if listening:
             server.listen()
-        probe = kind.model_validate({"name": "Port", "tcp": f"127.0.0.1:{server.getsockname()[1]}"})
+        probe = kind.model_validate({"name": "Port", "ssh": f"127.0.0.1:{server.getsockname()[1]}"})
         async with NetworkAccess() as network:
             observation = await probe.observe(ProbeAttemptContext(0, 0, 5.0, "key", {}, network))
     assert (observation.outcome, observation.reason) == (Outcome.FAIL if reason else Outcome.PASS, reason)

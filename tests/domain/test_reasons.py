@@ -133,6 +133,9 @@ LOOK_ALIKES = {
     "canary.start_within",
     "mcp.url",
     "probe.j2",
+    "tls.host",
+    "tls.min_days",
+    "tls.starttls",
 }
 """A logger, files, loggers of a library, events of ASGI, and fields of probes."""
 

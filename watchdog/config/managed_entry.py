@@ -25,7 +25,7 @@ MAX_PROBE_YAML_CHARS = 65_536
 _FIELDS_WITH_FREE_KEYS = frozenset({"json", "payload", "arguments", "args", "headers", "watch", "tasks"})
 """Below these, keys are not Watchdog's: `json: {command: stop}` starts no command."""
 _FILE_PARAMETER_PATTERN = re.compile(r"\w*file|ssl_?\w*(cert|key|ca|crl)\w*", re.IGNORECASE)
-_FIELDS_THAT_CHOOSE_THE_SERVER = frozenset({"host", "server_name", "verify", "allow_legacy"})
+_FIELDS_THAT_CHOOSE_THE_SERVER = frozenset({"host", "port", "server_name", "verify", "allow_legacy"})
 """Beside the URL: a header or a TLS option decides which server, of many at one address, gets what is sent."""
 _EDIT_BY_HAND = "edit the managed file by hand"
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t"}

@@ -30,8 +30,10 @@ COMMON_FORM_FIELDS = ("name", "schedule", "timezone", "every", "group", "id", "e
 """The fields of every kind that a form has an input for."""
 EXPRESSION_FIELDS = frozenset({"expect"})
 """A list of text: one entry on each line of the input."""
-NUMBER_FIELDS = frozenset({"rules.waiting.over", "rules.consumers.under", "icmp.count"})
+NUMBER_FIELDS = frozenset({"rules.waiting.over", "rules.consumers.under", "icmp.count", "tls.min_days"})
 """Written without quotes, if a whole number was entered."""
+SHORT_FORM_FIELDS = ("url", "host")
+"""The field of a section that its value alone stands for, if the section is a text: `http: https://acme.example/`."""
 PROBE_FORM_KINDS = tuple(
     name
     for kind, probe in PROBE_KINDS.items()

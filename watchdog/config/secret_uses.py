@@ -23,9 +23,10 @@ MIN_MASKED_SECRET_CHARS = 8
 _POSSIBLY_SECRET_URL_PARAMETERS = frozenset({"key", "auth", "code"})
 """Parameters of a URL whose value is a secret if it is long enough."""
 _DISPLAYED_TARGET_CONFIG_FIELD_NAMES = frozenset(
-    {"queue", "schema", "table", "prefix", "host", "port", "channel", "tool", "job", "vhost"}
+    {"queue", "schema", "table", "prefix", "host", "port", "channel", "tool", "job", "vhost", "tcp", "tls"}
 )
-"""Fields that say what is monitored. Their values are visible, also if they come from a variable."""
+"""Fields that say what is monitored, and kinds whose short form does. Their values are visible, also those from
+variables."""
 _DISPLAYED_LINK_CONFIG_FIELD_NAMES = frozenset({"runbook", "public_url"})
 """URLs for people: no targets."""
 _CONFIG_FIELD_NAMES_OF_JSON_SENT_TO_TARGET = frozenset({"json", "payload", "arguments", "args"})
@@ -105,12 +106,12 @@ def find_argument_nodes_with_secret_spans(arguments: Sequence[YamlNode]) -> Iter
 
 
 def find_embedded_secret_spans(node: YamlNode) -> list[Span]:
-    """Where the text of a body, of JSON for the target, of a header or an environment variable, as written, holds
-    fields with the name of a secret."""
+    """Where the text of a body or of another text to send, of JSON for the target, of a header or an environment
+    variable, as written, holds fields with the name of a secret."""
     keys = node.path.split(".")
     is_in_mapping = len(keys) > 1 and keys[-2] in ("env", "headers")
     is_free_text = (
-        keys[-1] == "body" or is_in_mapping or not _CONFIG_FIELD_NAMES_OF_JSON_SENT_TO_TARGET.isdisjoint(keys)
+        keys[-1] in ("body", "send") or is_in_mapping or not _CONFIG_FIELD_NAMES_OF_JSON_SENT_TO_TARGET.isdisjoint(keys)
     )
     return find_value_spans_of_secret_named_fields(get_yaml_text_as_written(node)) if is_free_text else []
 

@@ -25,9 +25,10 @@ _DNS_RESOLVER_CAUSE_TEXT = "the resolver"
 _DNS_RESOLVER_FAULT_REASONS = ("timeout.dns",)
 _UNREACHABLE_ADDRESS_REASONS = ("connection.unreachable", "timeout.connect")
 _NO_RESPONSE_REASON_FAMILIES = ("dns", "connection", "tls", "timeout", "broker")
-_RESPONSE_STARTED_REASONS = ("timeout.body",)
+_RESPONSE_STARTED_REASONS = ("timeout.body", "timeout.text")
 """Of these families, but part of the response arrived."""
-_DEFAULT_HTTP_PORTS = {"http": 80, "https": 443}
+_DEFAULT_SERVER_PORTS = {"http": 80, "https": 443, "tcp": None, "tls": 443}
+"""By the scheme of a target that is a server: its host and port are what may break."""
 _DEFAULT_BROKER_PORTS = {
     "amqp": 5672, "amqps": 5671, "mariadb": 3306, "mysql": 3306, "postgresql": 5432, "redis": 6379, "rediss": 6379,
 }  # fmt: skip
@@ -67,7 +68,7 @@ def derive_shared_cause_of_incident(
     url = _parse_url_of_target_if_any(requested if isinstance(requested, str) else probe.target)
     if url is None:
         return None
-    if url.scheme not in _DEFAULT_HTTP_PORTS:
+    if url.scheme not in _DEFAULT_SERVER_PORTS:
         return SharedIncidentCauseKey(url.normalized, response_family)
     if reason in _UNREACHABLE_ADDRESS_REASONS and (address := _strip_ports_and_sort_ip_addresses(facts.get("address"))):
         return SharedIncidentCauseKey(address)
@@ -109,7 +110,7 @@ def _parse_url_of_target_if_any(target: str) -> _ParsedTargetUrl | None:
     if match is None or not (match["host"] or match["path"]):
         return None
     scheme = _CANONICAL_SCHEME_BY_ALIAS.get(match["scheme"], match["scheme"])
-    default_port = (_DEFAULT_HTTP_PORTS | _DEFAULT_BROKER_PORTS).get(scheme)
+    default_port = (_DEFAULT_SERVER_PORTS | _DEFAULT_BROKER_PORTS).get(scheme)
     port = int(match["port"]) if match["port"] else default_port
     return _ParsedTargetUrl(
         scheme, match["host"], port, match["path"] or _DEFAULT_URL_PATH_BY_BROKER_SCHEME.get(scheme, "")

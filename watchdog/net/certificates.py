@@ -131,6 +131,17 @@ def read_peer_certificate_chain(ssl_object: Any, *, verified: bool) -> tuple[byt
     return tuple(ssl.PEM_cert_to_DER_cert(certificate.public_bytes()) for certificate in chain)
 
 
+def find_uncovered_names(expected: Iterable[str], certificate_names: Iterable[str]) -> list[str]:
+    """Those that the subject alternative names of a certificate do not cover, as browsers match them: a wildcard stands
+    for one label. `expected`: in lower case; `*.acme.example` requires this wildcard."""
+    covered = {name.lower().rstrip(".") for name in certificate_names}
+    return [
+        name
+        for name in expected
+        if name.rstrip(".") not in covered and f"*.{name.rstrip('.').partition('.')[2]}" not in covered
+    ]
+
+
 def is_intermediate_certificate_missing(chain: Sequence[Certificate], trusted: Sequence[Certificate]) -> bool:
     """Whether a chain that ends without a trusted authority lacks an intermediate certificate.
 

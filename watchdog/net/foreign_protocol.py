@@ -7,13 +7,14 @@ from watchdog.net.errors import ProbeError
 MAX_FOREIGN_BANNER_BYTES = 200
 _HTTP2_SETTINGS_FRAME_START, _HTTP2_GOAWAY_FRAME_START = b"\x04\0\0\0\0\0", b"\x07\0\0\0\0\0"
 """Type, flags and stream of the frames that an HTTP/2 server sends first."""
-_TLS_ALERT_RECORD_STARTS = (b"\x15\x03\x00", b"\x15\x03\x01", b"\x15\x03\x02", b"\x15\x03\x03")
+TLS_ALERT_RECORD_STARTS = (b"\x15\x03\x00", b"\x15\x03\x01", b"\x15\x03\x02", b"\x15\x03\x03")
+"""What a server that expects TLS may answer to anything else."""
 
 
 def find_foreign_protocol_error(response_start: bytes) -> ProbeError | None:
     """The error of a response that is not HTTP/1; None if it begins like HTTP/1. The excerpt shows its beginning."""
     excerpt = response_start[:MAX_FOREIGN_BANNER_BYTES].decode(errors="replace")
-    if response_start[:3] in _TLS_ALERT_RECORD_STARTS:
+    if response_start.startswith(TLS_ALERT_RECORD_STARTS):
         return ProbeError.from_reason("protocol.tls_required", excerpt=excerpt)
     if response_start[3:9] in (_HTTP2_SETTINGS_FRAME_START, _HTTP2_GOAWAY_FRAME_START) or response_start.startswith(
         b"HTTP/2"

@@ -11,6 +11,7 @@ from watchdog.domain.model import Evidence, Json
 PHASE_DESCRIPTIONS = {
     "dns": "resolving the host name",
     "connect": "connecting",
+    "starttls": "asking for STARTTLS",
     "tls": "negotiating TLS",
     "spawn": "starting the server",
     "negotiate": "negotiating the protocol version",
@@ -19,6 +20,7 @@ PHASE_DESCRIPTIONS = {
     "read": "reading the resource",
     "first_byte": "waiting for the first byte",
     "body": "reading the response",
+    "text": "waiting for the expected text",
     "query": "querying the database",
     "enqueue": "sending the canary job",
     "dns_query": "waiting for the name server",
@@ -32,6 +34,7 @@ RESPONSE_PROCESSING_PHASES = ("judge", "judge_queue")
 _PHASE_TIMEOUT_REASONS = {
     "dns": "timeout.dns",
     "connect": "timeout.connect",
+    "starttls": "timeout.starttls",
     "tls": "timeout.tls",
     "spawn": "timeout.spawn",
     "negotiate": "timeout.negotiate",
@@ -40,6 +43,7 @@ _PHASE_TIMEOUT_REASONS = {
     "read": "timeout.read",
     "first_byte": "timeout.first_byte",
     "body": "timeout.body",
+    "text": "timeout.text",
     "query": "timeout.query",
     "enqueue": "timeout.enqueue",
     "dns_query": "timeout.dns_query",

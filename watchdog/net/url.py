@@ -34,7 +34,7 @@ class ParsedHttpUrl(NamedTuple):
     @property
     def host_and_port(self) -> str:
         """ "api.example:443", "[2001:db8::1]:443"."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return format_host_and_port(self.host, self.port)
 
     @property
     def authority(self) -> str:
@@ -73,14 +73,21 @@ def parse_http_url(text: str) -> ParsedHttpUrl:
     userinfo, at, _ = parts.netloc.rpartition("@")
     return ParsedHttpUrl(
         parts.scheme,
-        _normalize_url_host(parts.hostname or ""),
+        normalize_host_name(parts.hostname or ""),
         port or _DEFAULT_PORT_BY_HTTP_SCHEME[parts.scheme],
         path,
         unquote(userinfo) if at else "",
     )
 
 
-def _normalize_url_host(host: str) -> str:
+def format_host_and_port(host: str, port: int) -> str:
+    """ "api.example:443", "[2001:db8::1]:443"."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def normalize_host_name(host: str) -> str:
+    """A host name in ASCII form, or an address. `host`: in lower case, IPv6 addresses without brackets. Raises
+    ValueError."""
     if ":" in host:
         try:
             address = IPv6Address(host)

@@ -14,6 +14,8 @@ from watchdog.probes.jobs import JobsProbe
 from watchdog.probes.mcp import McpProbe
 from watchdog.probes.queue import QueueProbe
 from watchdog.probes.steps import StepsProbe
+from watchdog.probes.tcp import TcpProbe
+from watchdog.probes.tls import TlsProbe
 from watchdog.registry import KindRegistry
 
 PROBE_KINDS: KindRegistry[Probe] = KindRegistry(
@@ -26,6 +28,8 @@ PROBE_KINDS: KindRegistry[Probe] = KindRegistry(
     QueueProbe,
     DnsProbe,
     IcmpProbe,
+    TcpProbe,
+    TlsProbe,
 )
 
 AnyProbe: TypeAlias = Annotated[Probe, PROBE_KINDS]
@@ -47,4 +51,6 @@ __all__ = [
     "ProbeDefaults",
     "QueueProbe",
     "StepsProbe",
+    "TcpProbe",
+    "TlsProbe",
 ]

@@ -314,6 +314,18 @@ class Probe(ProbeDefaults):
         """`prefer`, compiled."""
         return tuple(compile_expression(text, self.expression_variables) for text in self.prefer)
 
+    def find_expressions_with_variable(self, name: str, message: str) -> list[tuple[FieldPath, str]]:
+        """The message for each expression that uses a variable."""
+        return [
+            ((field, i), message)
+            for field, expressions in (
+                ("expect", self.expectation_expressions),
+                ("prefer", self.preference_expressions),
+            )
+            for i, expression in enumerate(expressions)
+            if name in expression.used_variables
+        ]
+
     @property
     @abstractmethod
     def target(self) -> str:

@@ -145,6 +145,16 @@ def evaluate_expectations_to_verdict(
     return ExpectationsVerdict(Outcome.PASS, "", "", evidence)
 
 
+def build_cert_days_template(days: int | None, expires_at_text: str, whose: str = "certificate") -> str:
+    """How messages word `cert_days`: "certificate expires in {} days (1 Dec 2026 10:00 UTC)"."""
+    noun = "day" if days == 1 else "days"
+    return f"{_escape_braces(whose)} expires in {{}} {noun} ({expires_at_text})"
+
+
+def _escape_braces(text: str) -> str:
+    return text.replace("{", "{{").replace("}", "}}")
+
+
 def build_observation_from_error(error: ProbeError, phase_timer: PhaseTimer) -> Observation:
     """The observation of a target that gave no usable response."""
     phase = {} if error.phase is None else {"phase": error.phase}

@@ -24,6 +24,7 @@ from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.probes.expectations import (
     ExpressionEvaluationContext,
     ExpressionVariableValueProblem,
+    build_cert_days_template,
     build_observation_from_error,
     evaluate_expectations_to_verdict,
 )
@@ -209,10 +210,9 @@ def build_http_expression_context(
         variables["body"], problem = parse_response_body_with_problem(response)
         if problem:
             malformed["body"] = ExpressionVariableValueProblem(*problem)
-    days_noun = "day" if response.cert_days == 1 else "days"
     templates = {
         "status": "HTTP {}",
-        "cert_days": f"certificate expires in {{}} {days_noun} ({response.cert_expires_at_text})",
+        "cert_days": build_cert_days_template(response.cert_days, response.cert_expires_at_text),
     }
     return ExpressionEvaluationContext(variables, unavailable, templates, beginnings, malformed)
 

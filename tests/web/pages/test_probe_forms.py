@@ -276,6 +276,8 @@ FILLED_FORMS = {
     "jobs.apscheduler": ({"jobs.apscheduler.url": "postgresql://127.0.0.1:9/a"}, "table", "a table"),
     "dns": ({"dns.name": "acme.example", "dns.type": "MX"}, "server", "http://x"),
     "icmp": ({"icmp.host": "192.0.2.1", "icmp.count": "5"}, "max_loss", "20"),
+    "tcp": ({"tcp.host": "db.acme.example:5432"}, "host", "https://db.acme.example/"),
+    "tls": ({"tls.host": "acme.example", "tls.min_days": "21", "tls.starttls": "smtp"}, "min_days", "many"),
     "queue.rq": ({"queue.rq.redis": "redis://127.0.0.1:9/0", "queue.rq.queue": "7"}, "over", "many"),
 }
 

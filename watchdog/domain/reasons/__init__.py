@@ -53,7 +53,9 @@ REASON_CATALOGUE: Mapping[str, ReasonEntry] = {
 """By code."""
 
 MAX_JOB_NAME_CHARS_IN_COMMAND = 80
-TRANSPORT_AND_RESPONSE_REASON_FAMILIES = ("dns", "connection", "tls", "timeout", "protocol", "http", "body", "json")
+TRANSPORT_AND_RESPONSE_REASON_FAMILIES = (
+    *("dns", "connection", "tls", "starttls", "timeout", "protocol", "http", "body", "json"),
+)
 """Families about a request and its response, for every probe kind that sends one."""
 
 

@@ -32,6 +32,21 @@ _PROTOCOL_REASON_ENTRIES = (
         sentence="the server speaks TLS on this port: use https://",
     ),
     _failure_reason_entry(
+        "protocol.tls_expected",
+        "Port expects TLS",
+        "The probe sends text without TLS, but the port speaks TLS.",
+        "Set `tls: true` in the probe's `tcp`.",
+        sentence="the server speaks TLS on this port: set `tls: true`",
+    ),
+    _failure_reason_entry(
+        "protocol.unexpected_text",
+        "Unexpected text",
+        "The server sent text without that of `contains`, and closed the connection or sent more than 64 KiB. The "
+        "evidence shows what arrived.",
+        "Check what the service answers instead. If it is right, correct `send` or `contains`.",
+        sentence="{problem}, expected {expected}",
+    ),
+    _failure_reason_entry(
         "protocol.headers_too_large",
         "Response headers too large",
         "The status line and headers of the response are longer than 64 KiB.",

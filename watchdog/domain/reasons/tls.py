@@ -1,4 +1,4 @@
-"""Reasons why there is no trusted TLS connection."""
+"""Reasons why there is no trusted TLS connection, or a certificate that is not as expected."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from functools import partial
 from watchdog.domain.reasons.entry import ReasonCategory, ReasonEntry
 
 _failure_reason_entry = partial(ReasonEntry, ReasonCategory.FAILURE)
+_error_reason_entry = partial(ReasonEntry, ReasonCategory.ERROR)
 
 TLS_REASON_ENTRIES = (
     _failure_reason_entry(
@@ -40,6 +41,14 @@ TLS_REASON_ENTRIES = (
         "Check whether the host name or address in the URL leads to the right server, and issue a certificate that is "
         "valid for it. If the server has another name on purpose, set `server_name` in the probe's `tls`.",
         sentence="TLS: certificate is not valid for {host}{names}",
+    ),
+    _failure_reason_entry(
+        "tls.missing_names",
+        "Certificate lacks names",
+        "The certificate is valid for the host, but not for all `names` of the probe. A wildcard stands for one label, "
+        "as in browsers.",
+        "Issue a certificate with all the names, and install it on this server.",
+        sentence="TLS: certificate is not valid for {missing}{names}",
     ),
     _failure_reason_entry(
         "tls.self_signed",
@@ -110,7 +119,8 @@ TLS_REASON_ENTRIES = (
         "tls.not_tls",
         "Port does not speak TLS",
         "The service on this port does not speak TLS.",
-        "Use `http://`, or the port of the TLS service.",
+        "Use `http://`, or the port of the TLS service. If the service switches to TLS on request, use a `tls` probe "
+        "with `starttls`.",
         sentence="TLS: the server does not speak TLS on this port",
     ),
     _failure_reason_entry(
@@ -149,5 +159,42 @@ TLS_REASON_ENTRIES = (
         "The TLS connection could not be established. The message shows OpenSSL's text.",
         "Try `openssl s_client -connect HOST:PORT` from the machine that Watchdog runs on.",
         sentence="TLS: {problem}",
+    ),
+    _error_reason_entry(
+        "tls.unreadable_certificate",
+        "Certificate unreadable",
+        "OpenSSL accepts the server's certificate, but Watchdog cannot read its dates and names.",
+        "Try `openssl s_client -connect HOST:PORT`, and issue a certificate that follows the standard.",
+        sentence="no verdict: Watchdog cannot read the server's certificate",
+    ),
+    _failure_reason_entry(
+        "starttls.wrong_protocol",
+        "Not the protocol of `starttls`",
+        "The service on this port does not speak the protocol that `starttls` names. The evidence shows what it sent.",
+        "Check the port and the value of `starttls`.",
+        sentence="the server does not speak {protocol}{problem}",
+    ),
+    _failure_reason_entry(
+        "starttls.session_refused",
+        "Session refused before STARTTLS",
+        "The server accepts the connection, but refuses the session before TLS can begin. The message shows its words.",
+        "Check the limits and block lists of the server: it may refuse the address of the machine that Watchdog runs "
+        "on.",
+        sentence="the server refuses the session before STARTTLS: {response}",
+    ),
+    _failure_reason_entry(
+        "starttls.not_offered",
+        "STARTTLS not offered",
+        "The server does not offer TLS on this port.",
+        "Enable TLS in the server, and check that it can read its certificate and key: many servers turn TLS off if "
+        "they cannot.",
+        sentence="the server does not offer STARTTLS{problem}",
+    ),
+    _failure_reason_entry(
+        "starttls.refused",
+        "STARTTLS refused",
+        "The server offers TLS, but refuses to begin it. The message shows its words.",
+        "Read the server's log. Often it cannot read its certificate or key.",
+        sentence="the server refuses STARTTLS: {response}",
     ),
 )

@@ -16,7 +16,7 @@ from watchdog.web.cards.base import ProbeCardLoadContext, ProbePageCardType
 from watchdog.web.latency_points import compute_percentile_of_sorted_values
 from watchdog.web.times import render_time_of_day, render_timestamp
 
-PHASE_INTERRUPTING_REASON_FAMILIES = frozenset({"timeout", "dns", "connection", "tls", "protocol", "body"})
+PHASE_INTERRUPTING_REASON_FAMILIES = frozenset({"timeout", "dns", "connection", "tls", "starttls", "protocol", "body"})
 """Families of reasons that end a run in the middle of a phase."""
 
 
@@ -145,7 +145,7 @@ def merge_phase_name_orders(orderings: Iterable[Sequence[str]]) -> list[str]:
 
 def format_phase_name(name: str) -> str:
     """ "first_byte" -> "first byte", "tls" -> "TLS"."""
-    return name.upper() if name in ("dns", "tls") else name.replace("_", " ")
+    return name.upper() if name in ("dns", "tls", "starttls") else name.replace("_", " ")
 
 
 PROBE_PAGE_CARD = ProbePageCardType("cards/phases.j2", load_phases_card)

@@ -23,6 +23,7 @@ from watchdog.domain.model import Severity
 from watchdog.net.targets import HttpTarget
 from watchdog.probes import PROBE_KINDS
 from watchdog.probes.dns import DnsRecordType
+from watchdog.probes.tls import DEFAULT_PORT_BY_STARTTLS_PROTOCOL
 from watchdog.service.managed_edits import ManagedProbe, ManagedProbes, ProbeEdit
 from watchdog.service.run_once import OnDemandRun
 from watchdog.store.read.status import WatchdogStatus
@@ -72,6 +73,14 @@ INPUT_BY_FIELD = {
     "icmp.host": FormInputDescription("Host or address", "192.0.2.1"),
     "icmp.count": FormInputDescription("Echo requests in each run", "3"),
     "icmp.max_loss": FormInputDescription("Permitted loss", "20%"),
+    "tcp.host": FormInputDescription("Host and port", "db.acme.example:5432"),
+    "tcp.send": FormInputDescription("Text to send", r"PING\r\n"),
+    "tcp.contains": FormInputDescription("Text that the answer must contain", "+PONG"),
+    "tls.host": FormInputDescription("Host and port", "acme.example:443"),
+    "tls.min_days": FormInputDescription("Minimum number of days until a certificate expires", "14"),
+    "tls.starttls": FormInputDescription(
+        "Protocol, if TLS is requested with STARTTLS", options=tuple(DEFAULT_PORT_BY_STARTTLS_PROTOCOL)
+    ),
     "rules.waiting.over": FormInputDescription("Maximum number of waiting jobs", "200"),
     "rules.oldest.over": FormInputDescription("Longest time that a job may wait", "15m"),
     "rules.consumers.under": FormInputDescription("Minimum number of workers", "1"),

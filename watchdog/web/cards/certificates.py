@@ -1,0 +1,95 @@
+"""The certificates that a server sends: names, issuers, and how long they are valid."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from watchdog.domain.formatting import DAY_MS
+from watchdog.domain.model import HealthState, Json
+from watchdog.domain.rules import preference
+from watchdog.domain.timestamps import parse_iso8601
+from watchdog.store.read import history
+from watchdog.store.read.history import StoredResultWithEvidence
+from watchdog.web.cards.base import ProbeCardLoadContext, ProbePageCardType
+
+CERTIFICATE_LIMIT_EXPRESSION_PATTERN = re.compile(r"\s*cert_days\s*>=\s*(\d+)\s*")
+_EVIDENCE_KEY = "certificates"
+
+
+@dataclass(frozen=True, slots=True)
+class CertificatesCardRow:
+    """One certificate."""
+
+    subject: str
+    issuer: str
+    names: str
+    expires_at: int
+    days: int
+    """Whole days until it expires, as of now; negative once it has."""
+    state: HealthState
+
+
+@dataclass(frozen=True, slots=True)
+class CertificatesCard:
+    read_at: int
+    connection_text: str
+    """ "TLSv1.3, TLS_AES_256_GCM_SHA384"; empty if the handshake failed."""
+    min_days: int | None
+    """The limit that the probe has for the days."""
+    rows: tuple[CertificatesCardRow, ...]
+    """The server's own first."""
+
+
+def load_certificates_card(context: ProbeCardLoadContext) -> CertificatesCard | None:
+    """None: no stored run has read a certificate."""
+    detail = _find_newest_result_with_certificates(context)
+    if detail is None or detail.evidence is None:
+        return None
+    facts, min_days = detail.evidence.facts, find_certificate_limit_in_preferences(detail)
+    rows = tuple(_build_certificate_rows(facts[_EVIDENCE_KEY], context.now, min_days))
+    connection = ", ".join(str(facts[name]) for name in ("tls_version", "cipher") if facts.get(name))
+    return CertificatesCard(detail.result.slot, connection, min_days, rows) if rows else None
+
+
+def _find_newest_result_with_certificates(context: ProbeCardLoadContext) -> StoredResultWithEvidence | None:
+    """Of the newest run, or of the newest one that passed and whose evidence is stored."""
+    latest, probe = context.status.last_judged_slot, context.probe_database_id
+    end = context.now if latest is None else latest + 1
+    passed = history.load_last_good_slot_that_has_evidence(context.connection, probe, end)
+    slots = [slot for slot in dict.fromkeys((latest, passed)) if slot is not None]
+    details = history.load_results_with_evidence(context.connection, probe, slots)
+    return next((details[slot] for slot in slots if slot in details and _has_certificates(details[slot])), None)
+
+
+def _has_certificates(detail: StoredResultWithEvidence) -> bool:
+    return detail.evidence is not None and isinstance(detail.evidence.facts.get(_EVIDENCE_KEY), list)
+
+
+def find_certificate_limit_in_preferences(detail: StoredResultWithEvidence) -> int | None:
+    """The limit that `min_days` or a preference such as `cert_days >= 14` sets."""
+    listing = detail.result.listings.get(preference.ALERT_RULE_NAME)
+    subjects = listing.subjects if listing else ()
+    matches = [CERTIFICATE_LIMIT_EXPRESSION_PATTERN.fullmatch(expression) for expression in subjects]
+    return max((int(match[1]) for match in matches if match), default=None)
+
+
+def _build_certificate_rows(certificates: Json, now: int, min_days: int | None) -> Iterator[CertificatesCardRow]:
+    for certificate in certificates:
+        expires_at = parse_iso8601(certificate.get("expires_at")) if isinstance(certificate, dict) else None
+        if expires_at is None:  # evidence that was cut
+            continue
+        days = (expires_at - now) // DAY_MS
+        is_soon = days < (min_days or 0)
+        yield CertificatesCardRow(
+            subject=certificate.get("subject", ""),
+            issuer=certificate.get("issuer", ""),
+            names=", ".join(certificate.get("names", ())),
+            expires_at=expires_at,
+            days=days,
+            state=HealthState.DOWN if days < 0 else HealthState.DEGRADED if is_soon else HealthState.UP,
+        )
+
+
+PROBE_PAGE_CARD = ProbePageCardType("cards/certificates.j2", load_certificates_card)
