@@ -8,6 +8,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import uvloop
 from pydantic import ValidationError
 
 from tests.support.leftovers import requiring_no_leftovers
+from tests.support.polling import wait_until_async
 from tests.support.ports import find_free_port
 from tests.support.probe_runs import run_probe
 from tests.support.redis_server import RedisServer
@@ -30,7 +32,7 @@ from tests.support.tls_servers import running_nginx_with_tls
 from watchdog.domain.formatting import NBSP
 from watchdog.domain.model import Outcome, ResultToRecord
 from watchdog.net import NetworkAccess, SecretMask
-from watchdog.net.text_connection import MAX_RECEIVED_TEXT_BYTES
+from watchdog.net.text_connection import MAX_RECEIVED_TEXT_BYTES, TextConnectionProtocol
 from watchdog.probes.base import ProbeAttemptContext
 from watchdog.probes.tcp import TcpProbe
 
@@ -280,9 +282,25 @@ def test_escapes_are_sent_and_found_as_bytes(options: dict[str, Any], sent: byte
     assert lines == [sent]
 
 
-def test_text_that_arrives_in_parts_is_found() -> None:
-    parts = send_until_closed(*(bytes([byte]) for byte in b"noise +PO+PONG"))
-    recorded = asyncio.run(observe(parts, {"contains": "+PONG"}))
+def test_text_that_arrives_in_parts_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts, receive = list[bytes](), TextConnectionProtocol.data_received
+
+    def receive_and_record(self: TextConnectionProtocol, data: bytes) -> None:
+        parts.append(data)
+        receive(self, data)
+
+    def has_received(number: int) -> bool:
+        return len(parts) == number
+
+    async def send_when_received(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for number, part in enumerate((b"noise +PO", b"+P", b"O", b"NG")):
+            await wait_until_async(partial(has_received, number))
+            writer.write(part)
+        await reader.read()
+
+    monkeypatch.setattr(TextConnectionProtocol, "data_received", receive_and_record)
+    recorded = asyncio.run(observe(send_when_received, {"contains": "+PONG"}))
+    assert parts == [b"noise +PO", b"+P", b"O", b"NG"]
     assert verdict(recorded) == ("pass", "", "")
     assert recorded.evidence.excerpt == "noise +PO+PONG"
     assert recorded.evidence.facts["received"] == "14 bytes"
@@ -306,8 +324,9 @@ def test_text_counts_within_the_first_64_kib(padding: int, reason: str) -> None:
     ],
 )
 def test_without_contains_the_first_line_is_received(text: bytes, expression: str, outcome: str) -> None:
-    recorded = asyncio.run(observe(send_parts(text), {}, expect=[expression]))
+    recorded = asyncio.run(observe(send_parts(text), {}, expect=[expression], prefer=["received == ''"]))
     assert recorded.result.outcome == outcome
+    assert bool(recorded.result.listings) is (outcome == "pass")
 
 
 def test_nothing_is_read_unless_it_is_judged() -> None:

@@ -32,6 +32,7 @@ from tests.support.tls_servers import (
 from watchdog.domain.formatting import NBSP
 from watchdog.domain.model import Outcome, ResultToRecord
 from watchdog.net import handshake
+from watchdog.net.certificates import Certificate, parse_certificates
 from watchdog.probes.tls import TlsProbe
 
 Run = Callable[[Coroutine[Any, Any, ResultToRecord]], ResultToRecord]
@@ -328,12 +329,18 @@ def test_expressions(authorities: Authorities, expression: str, message: str) ->
     recorded = asyncio.run(observe(pem_file, {"ca_file": authorities.ca_file}, expect=[expression]))
     assert verdict(recorded) == (("fail", "expectation.failed", message) if message else ("pass", "", ""))
     assert expression in recorded.evidence.facts["expect"]
+    assert bool(recorded.result.listings) is not bool(message)
 
 
+def parse_all_but_own(chain: tuple[bytes, ...]) -> tuple[Certificate, ...]:
+    return parse_certificates(chain[1:])
+
+
+@pytest.mark.parametrize("parse", [lambda chain: (), parse_all_but_own], ids=["none", "all but its own"])
 def test_a_certificate_that_cannot_be_read_is_no_fault_of_the_target(
-    authorities: Authorities, monkeypatch: pytest.MonkeyPatch
+    authorities: Authorities, monkeypatch: pytest.MonkeyPatch, parse: Callable[..., tuple[Certificate, ...]]
 ) -> None:
-    monkeypatch.setattr(handshake, "parse_certificates", lambda chain: ())
+    monkeypatch.setattr(handshake, "parse_certificates", parse)
     pem_file = authorities.write_server_chain()
     recorded = asyncio.run(observe(pem_file, {"ca_file": authorities.ca_file}))
     message = "no verdict: Watchdog cannot read the server's certificate"

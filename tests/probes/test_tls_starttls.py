@@ -114,6 +114,8 @@ FAULTS: list[tuple[str, str, ConnectionHandler, str, str]] = [
      "the server does not speak IMAP: it sends '220 ready'"),
     ("imap", "answers with something else", dialogue("* OK ready\r\n", "what?\r\n"), "starttls.wrong_protocol",
      "the server does not speak IMAP: it sends 'what?'"),
+    ("imap", "answers another command", dialogue("* OK ready\r\n", "x1 OK go\r\n"), "starttls.wrong_protocol",
+     "the server does not speak IMAP: it sends 'x1 OK go'"),
     ("imap", "refuses the session", dialogue("* BYE too many connections\r\n"), "starttls.session_refused",
      "the server refuses the session before STARTTLS: '* BYE too many connections'"),
     ("imap", "has authenticated the session", dialogue("* PREAUTH welcome\r\n"), "starttls.session_refused",

@@ -87,8 +87,8 @@ async def perform_tls_handshake(
 
 
 async def _connect_and_perform_handshake(handshaker: TlsHandshaker, phase_timer: PhaseTimer) -> TlsHandshakeResult:
-    started_monotonic_s = perf_counter()
     handshaker.create_or_get_ssl_context()  # fails before connecting if a file is unusable
+    started_monotonic_s = perf_counter()
     connection = await handshaker.connector.connect_protocol(
         TextConnectionProtocol,
         handshaker.url.host,

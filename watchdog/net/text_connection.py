@@ -77,19 +77,28 @@ class TextConnectionProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
-        self._transport.pause_reading()
-        self._is_reading_paused = True
+        self._pause_reading()
+        self._loop.call_soon(self._keep_reading_paused)
 
     def data_received(self, data: bytes) -> None:
         self.received += data[: MAX_RECEIVED_TEXT_BYTES - len(self.received)]
-        if self.is_full and not self._transport.is_closing():
-            self._transport.pause_reading()
-            self._is_reading_paused = True
+        if self.is_full:
+            self._pause_reading()
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_ended, self._end_error = True, exc
         self._wake()
+
+    def _pause_reading(self) -> None:
+        if not self._transport.is_closing():
+            self._is_reading_paused = True
+            self._transport.pause_reading()
+
+    def _keep_reading_paused(self) -> None:
+        """uvloop begins to read after `connection_made`, also if that has paused it."""
+        if self._is_reading_paused:
+            self._pause_reading()
 
     def _resume_reading(self) -> None:
         if self._is_reading_paused and not self.is_full and not self._transport.is_closing():

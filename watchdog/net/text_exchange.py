@@ -74,9 +74,10 @@ class _TextExchangeRun:
         )
 
     async def exchange(self) -> TextExchange:
-        request, phase_timer, started_monotonic_s = self._request, self._phase_timer, perf_counter()
+        request, phase_timer = self._request, self._phase_timer
         if request.tls:
             self._handshaker.create_or_get_ssl_context()  # fails before connecting if a file is unusable
+        started_monotonic_s = perf_counter()
         expiry: EarliestCertificateExpiry | None = None
         connection = await self._connector.connect_protocol(
             TextConnectionProtocol,
