@@ -290,6 +290,19 @@ def test_a_banner_is_named_before_the_deadline(run: Run, banner: bytes) -> None:
     assert exchange.error.excerpt == banner.decode()
 
 
+@pytest.mark.parametrize("delay_s", [0.0, 60.0])
+@pytest.mark.parametrize(("scheme", "reason"), [("http", "protocol.not_http"), ("https", "tls.not_tls")])
+def test_a_banner_that_is_sent_at_once_is_named(run: Run, scheme: str, reason: str, delay_s: float) -> None:
+    """The service speaks first, before the request or the TLS handshake."""
+
+    async def run_scenario() -> Exchange:
+        handler = send_parts(b"SSH-2.0-OpenSSH_9.2p1\r\n", delay_s=delay_s)
+        async with running_server(handler, read_request=False) as server, NetworkAccess() as network:
+            return await send_request(network, server, server.url_of(scheme=scheme))
+
+    assert {run(run_scenario()).error.reason for _ in range(5)} == {reason}
+
+
 async def request_without_server(url: str, **request: Any) -> Exchange:
     async with NetworkAccess() as network:
         return await send_request(network, ScriptedServer(), url, **request)

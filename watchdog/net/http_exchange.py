@@ -7,6 +7,7 @@ import ssl
 from typing import Any
 
 from watchdog.net.connector import format_socket_address
+from watchdog.net.errors import ProbeError
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.response_parser import HttpResponseParser
 
@@ -15,17 +16,18 @@ HTTP_READ_CHUNK_BYTES = 16 * 1024
 
 
 class HttpExchangeProtocol(asyncio.BufferedProtocol):
-    """Owns a connection for one exchange: `start_tls` if needed, then `exchange`, and `close` in any case.
-
-    Nothing is read before one of the first two is called.
-    """
+    """Owns a connection for one exchange: `start_tls` if needed, then `exchange`, and `close` in any case."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._response_end: asyncio.Future[None] = self._loop.create_future()
         self._buffer = bytearray(HTTP_READ_CHUNK_BYTES)
         self._transport: Any  # an asyncio.Transport; uvloop's do not derive from it
-        self._parser: HttpResponseParser
+        self._parser: HttpResponseParser | None = None
+        self._early_data = b""
+        """What the server sent before anything was sent to it: it does not speak HTTP."""
+        self._is_lost_early = False
+        self._early_error: Exception | None = None
 
     @property
     def peer_address(self) -> str:
@@ -34,17 +36,23 @@ class HttpExchangeProtocol(asyncio.BufferedProtocol):
         return format_socket_address(peer) if peer else ""
 
     async def start_tls(self, context: ssl.SSLContext, server_name: str) -> Any:
-        """Performs the handshake. Returns the ssl.SSLObject. Raises OSError."""
+        """Performs the handshake. Returns the ssl.SSLObject. Raises ProbeError and OSError."""
+        if self._early_data:
+            raise ProbeError.from_reason("tls.not_tls", "tls")
         transport = await self._loop.start_tls(self._transport, self, context, server_hostname=server_name)
         self._transport = transport
         return self._transport.get_extra_info("ssl_object")
 
     async def exchange(self, request_bytes: bytes, parser: HttpResponseParser, phase_timer: PhaseTimer) -> None:
         """Sends the request. Returns once the response is complete. Raises ProbeError and OSError."""
-        self._parser = parser
         phase_timer.start_nestable_phase("first_byte")
-        self._transport.write(request_bytes)  # not drained: a server may respond before it has read everything
-        self._resume_reading()
+        self._parser = parser
+        if self._early_data:
+            self._feed(parser, self._early_data)
+        if self._is_lost_early:
+            self._end_response(self._early_error)
+        else:
+            self._transport.write(request_bytes)  # not drained: a server may respond before it has read everything
         await self._response_end
 
     def close(self) -> None:
@@ -54,24 +62,28 @@ class HttpExchangeProtocol(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
-        self._transport.pause_reading()
 
     def get_buffer(self, sizehint: int) -> bytearray:
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self._response_end.done():
-            return
+        data = bytes(memoryview(self._buffer)[:nbytes])
+        if self._parser is None:
+            self._early_data = self._early_data or data
+        elif not self._response_end.done():
+            self._feed(self._parser, data)
+        if nbytes == HTTP_READ_CHUNK_BYTES and not self._response_end.done():
+            self._transport.pause_reading()  # the event loop would go on reading while there is data
+            self._loop.call_soon(self._resume_reading)
+
+    def _feed(self, parser: HttpResponseParser, data: bytes) -> None:
         try:
-            self._parser.feed(bytes(memoryview(self._buffer)[:nbytes]))
+            parser.feed(data)
         except Exception as error:
             self._response_end.set_exception(error)
             return
-        if self._parser.is_complete:
+        if parser.is_complete:
             self._response_end.set_result(None)
-        elif nbytes == HTTP_READ_CHUNK_BYTES:  # the event loop would go on reading while there is data
-            self._transport.pause_reading()
-            self._loop.call_soon(self._resume_reading)
 
     def _resume_reading(self) -> None:
         if not self._transport.is_closing():
@@ -85,6 +97,9 @@ class HttpExchangeProtocol(asyncio.BufferedProtocol):
 
     def _end_response(self, error: Exception | None) -> None:
         if self._response_end.done():
+            return
+        if self._parser is None:
+            self._is_lost_early, self._early_error = True, error
             return
         try:
             if error is not None:
