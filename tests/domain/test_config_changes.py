@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from watchdog.api.config_changes import format_config_changes
 from watchdog.domain.config_changes import (
     ComparableConfigSnapshot,
     ConfigChanges,
@@ -184,6 +185,20 @@ def test_open_incidents_show_who_was_notified_and_where_the_new_routes_lead() ->
     ]
     changes = compare(old, new, *incidents)
     assert changes.rerouted_incidents == (RoutingChange("shop", "of-shop", ("chat/slack",), ()),)
+
+
+def test_an_open_incident_that_notified_no_one_is_sent_and_another_stays() -> None:
+    without_route = NotificationRoutingTable(RECEIVERS, (NotificationRoute(("chat",), ProbeMatcher(group="none")),))
+    incidents = [
+        OpenIncidentWithNotifiedDestinations(f"of-{id}", id, "http.503", notified)
+        for id, notified in (("api", ()), ("shop", ("mail/email",)))
+    ]
+    changes = compare(snapshot(API, SHOP, routes=without_route), snapshot(API, SHOP, routes=TO_CHAT), *incidents)
+    assert [line for line in format_config_changes(changes, str) if "incident" in line] == [
+        "~ open incident of-api of probe api: notified no one; it is sent to chat/slack, chat/email when the new "
+        "routes are in force",
+        "~ open incident of-shop of probe shop: notified mail/email; the new routes lead to chat/slack, chat/email",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ TABLE = [
         "the first match decides, later routes are not evaluated",
         (NotificationRoute(("chat",), YES), NotificationRoute(("pager",), YES)),
         ("chat/slack",),
-        ("route 1 matches: notifies chat", "route 1 does not continue"),
+        ("route 1 matches: notifies chat", "evaluation stops at route 1"),
     ),
     Row(
         "a route that does not match is skipped",
@@ -144,7 +144,7 @@ TABLE = [
             NotificationRoute(("oncall",)),
         ),
         ("chat/slack", "pager/webhook"),
-        ("route 1 matches: notifies chat", "route 2 matches: notifies pager", "route 2 does not continue"),
+        ("route 1 matches: notifies chat", "route 2 matches: notifies pager", "evaluation stops at route 2"),
     ),
     Row(
         "`continue` of a route that does not match has no effect",
@@ -157,7 +157,7 @@ TABLE = [
         (
             "route 1 does not match: kind is http, not mcp",
             "route 2 matches: notifies pager",
-            "route 2 does not continue",
+            "evaluation stops at route 2",
         ),
     ),
     Row(
@@ -192,7 +192,7 @@ TABLE = [
         "a matching route without receivers suppresses notifications",
         (NotificationRoute((), YES), NotificationRoute(("pager",))),
         (),
-        ("route 1 matches: notifies no one", "route 1 does not continue"),
+        ("route 1 matches: notifies no one", "evaluation stops at route 1"),
     ),
 ]
 

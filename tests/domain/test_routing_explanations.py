@@ -11,6 +11,7 @@ from watchdog.domain.routing import (
     NotificationRoutingTable,
     ProbeMatcher,
     explain_routing_of_destination,
+    state_routing_step_in_past,
 )
 
 NAMES = ("oncall", "chat", "no", "pager one")
@@ -62,3 +63,15 @@ def test_a_destination_that_was_added_later_is_explained_as_such() -> None:
     assert explain_routing_of_destination(routed, "oncall/email", is_notified=False) == later
     assert explain_routing_of_destination(routed, "pager/webhook", is_notified=False) == "; ".join(routed)
     assert explain_routing_of_destination(to_all, "pager/webhook", is_notified=True) == to_all[0]
+
+
+def test_what_was_true_when_it_opened_is_stated_in_the_past() -> None:
+    without_route = NotificationRoutingTable(RECEIVERS, (NotificationRoute((), ProbeMatcher(group="Core")),))
+    probe = ProbeInfo(1, "api", "API", "http", group="Search")
+    tables = without_route, NotificationRoutingTable({})
+    steps = {step for table in tables for step in table.decide_routing(probe, "http.503").routing_log}
+    assert {state_routing_step_in_past(step) for step in steps} == {
+        "route 1 does not match: group is Search, not Core",
+        "no route matched when it opened: no one was notified",
+        "no receivers were configured when it opened: no one was notified",
+    }

@@ -106,7 +106,7 @@ def add_api_probe(rows: FixtureRows, recovered_at: int = NOW) -> None:
         id, "preference", "elapsed_ms <= 800 is false", epoch_ms("12:00", 76), resolved_at=epoch_ms("12:22", 76)
     )
     rows.add_incident(id, "availability", "timed out", epoch_ms("10:00", 48), resolved_at=epoch_ms("10:09", 48))
-    route = ("route 1 matches: notifies oncall, pager, chat", "route 1 does not continue")
+    route = ("route 1 matches: notifies oncall, pager, chat", "evaluation stops at route 1")
     incident = rows.add_incident(
         id, "availability", "HTTP 503", down, opened_after_ms=MINUTE_MS, threshold=2, severity=Severity.CRITICAL,
         reason="expectation.failed", routing_log=route, resolved_at=recovered_at + MINUTE_MS if over else None,

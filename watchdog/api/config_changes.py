@@ -85,14 +85,18 @@ def _iter_config_change_lines(changes: ConfigChanges) -> Iterator[str]:
         before, after = _join_destinations_or_no_one(routing.before), _join_destinations_or_no_one(routing.after)
         yield f"~ routing of probe {routing.probe_id}: {before} -> {after}"
     for routing in changes.rerouted_incidents:
-        before, after = _join_destinations_or_no_one(routing.before), _join_destinations_or_no_one(routing.after)
-        yield (
-            f"~ open incident {routing.incident} of probe {routing.probe_id}: notified {before}; the new routes lead "
-            f"to {after}"
-        )
+        yield f"~ open incident {routing.incident} of probe {routing.probe_id}: {_describe_rerouted_incident(routing)}"
     for probe_id in changes.unrouted:
         yield f"! no route matches probe {probe_id}: no one is notified of its incidents"
     yield from (f"! {path} takes effect after a restart" for path in changes.restart_required_fields)
+
+
+def _describe_rerouted_incident(routing: RoutingChange) -> str:
+    """An incident that no one was notified of is sent, and any other stays as it is."""
+    before, after = _join_destinations_or_no_one(routing.before), _join_destinations_or_no_one(routing.after)
+    if routing.after and not routing.before:
+        return f"notified no one; it is sent to {after} when the new routes are in force"
+    return f"notified {before}; the new routes lead to {after}"
 
 
 def _iter_field_change_lines(

@@ -19,6 +19,12 @@ from watchdog.domain.rules import service
 ROUTING_LOG_ROUTE_NOTIFIES_TEXT = " matches: notifies "
 ROUTING_LOG_EVERY_RECEIVER_NOTIFIED_TEXT = "every receiver is notified: "
 ESCALATION_NOTIFIES_TEXT = ", it escalates to "
+NO_ROUTE_MATCHES_TEXT = "no route matches: no one is notified"
+NO_RECEIVERS_TEXT = "no receivers are configured: no one is notified"
+_PAST_TEXTS = {
+    NO_ROUTE_MATCHES_TEXT: "no route matched when it opened: no one was notified",
+    NO_RECEIVERS_TEXT: "no receivers were configured when it opened: no one was notified",
+}
 MUTING_ROUTING_LOG_PREFIX = "muting: "
 """Of steps about notifications that are held back. They may contain the name of a probe, and notify no one."""
 
@@ -132,6 +138,11 @@ class DestinationEscalationStep(NamedTuple):
         return f"route {self.route_number}: {after}{ESCALATION_NOTIFIES_TEXT}{self.destination.partition('/')[0]}"
 
 
+def state_routing_step_in_past(step: str) -> str:
+    """A step of the routing log of an incident: what was true when it opened may have changed since."""
+    return _PAST_TEXTS.get(step, step)
+
+
 def explain_routing_of_destination(routing_log: Sequence[str], destination: str, *, is_notified: bool) -> str:
     """Why a destination is notified or not, in the words of `RoutingDecision.routing_log`: the step that decided it, or
     all steps if they left it out together. One that the steps name, but that was not notified, was added later."""
@@ -235,7 +246,7 @@ class NotificationRoutingTable:
 
     def _decide_routing_by_routes(self, probe: ProbeInfo, reason: str) -> RoutingDecision:
         if not self.receivers:
-            return RoutingDecision((), ("no receivers are configured: no one is notified",))
+            return RoutingDecision((), (NO_RECEIVERS_TEXT,))
         if not self.routes:
             names = ", ".join(self.receivers)
             log_line = f"no routes are configured: {ROUTING_LOG_EVERY_RECEIVER_NOTIFIED_TEXT}{names}"
@@ -255,9 +266,9 @@ class NotificationRoutingTable:
                 f"route {number}{ROUTING_LOG_ROUTE_NOTIFIES_TEXT}{', '.join(route.receivers) or 'no one'}{only_for}"
             )
             if route.stops_route_evaluation(reason) and number < len(self.routes):
-                log.append(f"route {number} does not continue")
+                log.append(f"evaluation stops at route {number}")
         if not applied:
-            log.append("no route matches: no one is notified")
+            log.append(NO_ROUTE_MATCHES_TEXT)
         destinations = self._list_receiver_destinations(name for route in applied for name in route.receivers)
         return RoutingDecision(destinations, tuple(log))
 

@@ -1,4 +1,5 @@
-"""Sends reminders of open incidents, and escalates them to further receivers."""
+"""Sends reminders of open incidents, escalates them to further receivers, and sends those that notified no one once
+other routes lead to a destination."""
 
 from __future__ import annotations
 
@@ -27,8 +28,10 @@ async def send_due_reminders_and_escalations(
     ):
         return  # the usual case, without waiting for other writes
     enqueued = await store_executor.run_write_with_now(lambda now: enqueue_due_reminders_and_escalations(database, now))
-    for incident, destination, event in enqueued:
-        name = "incident_escalated" if event is IncidentEvent.OPENED else "incident_reminder_due"
-        log.info(name, incident=incident, destination=destination)
+    for each in enqueued:
+        name = "incident_reminder_due"
+        if each.event is IncidentEvent.OPENED:
+            name = "incident_escalated" if each.is_escalation else "incident_sent_after_route_change"
+        log.info(name, incident=each.incident, destination=each.destination)
     if enqueued:
         await sender.start_sending_due_notifications()

@@ -209,7 +209,8 @@ def test_an_incident_without_notifications_has_a_banner(tmp_path: Path) -> None:
     incident = rows.add_incident(id, "availability", "HTTP 503", NOW - 5 * MINUTE_MS, threshold=1, routing_log=route)
     with filled_database(f"sqlite:///{tmp_path}/n.db", rows) as database:
         text = visible_text(request_page(create_test_app(database), f"/incidents/{incident}").text)
-    assert "No notification was sent Route 1 does not match: no tag prod; no route matches: no one is notified" in text
+    steps = "Route 1 does not match: no tag prod; no route matched when it opened: no one was notified"
+    assert f"No notification was sent {steps}" in text
     assert "Results from that time are no longer stored" in text
     assert "This incident sent no notification" in text
 

@@ -28,6 +28,7 @@ from watchdog.domain.muting import IncidentMuting
 from watchdog.domain.own_network import WATCHDOG_NETWORK_FAULT_REASON
 from watchdog.domain.pausing import Pause
 from watchdog.domain.probe_state import WAITING_FOR_FIRST_RUN_STATE_KEY
+from watchdog.domain.routing import state_routing_step_in_past
 from watchdog.domain.rules import INCIDENT_HEALTH_STATE_BY_RULE, derive_probe_health_state, no_verdict, service
 from watchdog.domain.silencing import Silence
 from watchdog.domain.text import replace_unstorable_characters
@@ -336,7 +337,7 @@ def _incident_record_from_row(row: sa.Row[Any]) -> IncidentRecord:
         probe=decode_probe_info(row.probe, row.info),
         opened_slot=row.opened_slot,
         threshold=row.threshold,
-        routing_log=tuple(decode_nullable_json(row.routing_log)),
+        routing_log=tuple(map(state_routing_step_in_past, decode_nullable_json(row.routing_log))),
         resolved_slot=row.resolved_slot,
         generation=row.generation,
         muting=build_incident_muting_from_row(row),

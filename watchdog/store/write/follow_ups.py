@@ -6,7 +6,7 @@ incident groups. The decision and what it enqueues are one transaction, so that 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -23,6 +23,7 @@ from watchdog.store.read.follow_ups import (
 from watchdog.store.tables import incidents
 from watchdog.store.write.follow_up_times import schedule_follow_ups
 from watchdog.store.write.incident_groups import INCIDENT_GROUPS_LOCK_KEY, add_open_incident_to_group_per_destination
+from watchdog.store.write.late_openings import enqueue_late_opening_if_due
 from watchdog.store.write.outbox_rows import (
     OPENED_NOTIFICATION_SEQUENCE_NUMBER,
     enqueue_further_notification,
@@ -30,9 +31,19 @@ from watchdog.store.write.outbox_rows import (
 from watchdog.store.write.routing_log import append_routing_log_entries
 
 
-def enqueue_due_reminders_and_escalations(database: Database, now: int) -> list[tuple[str, str, IncidentEvent]]:
-    """Decide about the incidents that are due, at most MAX_FOLLOW_UPS_PER_TRANSACTION. Returns what is enqueued:
-    incident, destination, and `opened` or `reminder`."""
+class EnqueuedFollowUp(NamedTuple):
+    """A notification that follows without a new result."""
+
+    incident: str
+    destination: str
+    event: IncidentEvent
+    """`opened` or `reminder`."""
+    is_escalation: bool = False
+    """Of `opened`; otherwise the routes have changed since the incident opened, and no one was notified."""
+
+
+def enqueue_due_reminders_and_escalations(database: Database, now: int) -> list[EnqueuedFollowUp]:
+    """Decide about the incidents that are due, at most MAX_FOLLOW_UPS_PER_TRANSACTION. Returns what is enqueued."""
     with database.open_write_transaction() as connection:
         ids = list_incidents_with_due_follow_ups(connection, now)
         probes = sa.select(incidents.c.probe).where(incidents.c.id.in_(ids)).distinct()
@@ -40,13 +51,15 @@ def enqueue_due_reminders_and_escalations(database: Database, now: int) -> list[
         database.acquire_advisory_lock(connection, INCIDENT_GROUPS_LOCK_KEY)
         rows = load_incidents_to_follow_up(connection, ids, now)  # another process may have decided about some
         facts = load_follow_up_facts(connection, rows, now)
-        enqueued: list[tuple[str, str, IncidentEvent]] = []
+        enqueued: list[EnqueuedFollowUp] = []
         decide_at: dict[str, int | None] = {}
         for row in rows:
+            opened = enqueue_late_opening_if_due(connection, row, facts)
             escalated, escalate_at = _enqueue_due_escalations(connection, row, facts)
             reminded, remind_at = _enqueue_due_reminders_of_incident(connection, row, facts)
-            enqueued += [(row.id, destination, IncidentEvent.OPENED) for destination in escalated]
-            enqueued += [(row.id, destination, IncidentEvent.REMINDER) for destination in reminded]
+            enqueued += [EnqueuedFollowUp(row.id, name, IncidentEvent.OPENED) for name in opened]
+            enqueued += [EnqueuedFollowUp(row.id, name, IncidentEvent.OPENED, is_escalation=True) for name in escalated]
+            enqueued += [EnqueuedFollowUp(row.id, name, IncidentEvent.REMINDER) for name in reminded]
             ends = [facts.maintenance_ends[row.probe]] if row.probe in facts.maintenance_ends else []
             decide_at[row.id] = min(escalate_at + remind_at + ends, default=None)
         schedule_follow_ups(connection, decide_at)

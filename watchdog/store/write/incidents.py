@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 import sqlalchemy as sa
 
+from watchdog.domain.membership import WATCHDOG_PROCESS_LEASE_MS
 from watchdog.domain.model import IncidentTransition
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.routing import RoutingDecision
@@ -29,6 +30,8 @@ from watchdog.store.write.routing_log import append_routing_log_entries
 from watchdog.store.write.silences import store_silences_of_incident
 from watchdog.store.write.transitions import record_transition
 
+WAIT_FOR_ROUTES_OF_OTHER_PROCESSES_MS = WATCHDOG_PROCESS_LEASE_MS
+"""Until every process knows the routes that another one had registered when an incident opened that notifies no one."""
 _current_generation = sa.select(sa.func.coalesce(sa.func.max(clock_steps.c.generation), 0)).scalar_subquery()
 """Of the clock."""
 
@@ -80,6 +83,7 @@ def store_opened_incident(
     enqueue_opened_notifications(connection, transition.incident, routing.destinations, groups, now)
     waits_ms = [each.step.after_ms for each in registered.routes.list_escalations(registered.info, transition.reason)]
     waits_ms += [registered.repeat_interval_ms] if registered.repeat_interval_ms else []
+    waits_ms += [] if routing.destinations else [WAIT_FOR_ROUTES_OF_OTHER_PROCESSES_MS]
     if waits_ms:
         schedule_follow_ups(connection, {transition.incident: now + min(waits_ms)})
 

@@ -30,7 +30,9 @@ def resend_undelivered_notifications(
         if not chosen:
             whose = f" to {destination}" if destination else ""
             raise OperatorActRefusedError(
-                OperatorActRefusalReason.CONFLICT, f"no notification of the incident{whose} is undelivered"
+                OperatorActRefusalReason.CONFLICT,
+                f"no notification of the incident{whose} is undelivered: `watchdog explain {id}` shows who "
+                "was notified, and why",
             )
         if unknown := sorted(chosen.keys() - set(list_destination_names(connection))):
             raise OperatorActRefusedError(

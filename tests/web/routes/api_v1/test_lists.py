@@ -300,7 +300,7 @@ def test_an_incident_shows_its_timeline_and_why_each_destination_was_notified(ap
         "oncall/email": (True, step),
         "chat/slack": (True, step),
         "pager/webhook": (True, step),
-        "other/email": (False, f"{step}; route 1 does not continue"),
+        "other/email": (False, f"{step}; evaluation stops at route 1"),
     }
 
 
