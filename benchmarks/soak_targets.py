@@ -1,4 +1,4 @@
-"""27 probes of every kind, on loopback targets that fail and recover one group after the other.
+"""30 probes of every kind, on loopback targets that fail and recover one group after the other.
 
 One Redis, one PostgreSQL, a worker or scheduler of every queue system, MCP servers over every transport, an HTTP
 target, a name server, a job API, a job table, and a job that checks in.
@@ -288,7 +288,7 @@ class SoakTargets:
         }
 
     def probes(self) -> list[dict[str, Any]]:
-        """27 probes: every kind, every driver, source and transport."""
+        """30 probes: every kind, every driver, source and transport."""
         return [*self._direct_probes(), *self._job_probes(), *self._queue_probes(), *self._canary_probes()]
 
     def _direct_probes(self) -> list[dict[str, Any]]:

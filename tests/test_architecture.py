@@ -116,8 +116,6 @@ SLOW_MODULES = frozenset(
 """Modules that `validate` and `--help` must not load, because they take long to import."""
 
 UNIMPORTED_DEPENDENCIES = {
-    "h2": "httpx speaks HTTP/2 with it",
-    "socksio": "httpx speaks to SOCKS proxies with it",
     "sniffio": "httpcore tries to import it on every request, which is faster if it is installed",
     "tzdata": "provides time zones on machines that have none",
 }

@@ -71,10 +71,9 @@ def test_the_full_example_loads() -> None:
     fleet = load_config(ROOT / "examples/full.yaml", env=FLEET_ENV)
     probes = {probe.id: probe for probe in fleet.config.probes}
     assert list(probes) == [
-        *("website", "api", "checkout", "warm-the-cache", "gateway", "search-mcp", "files-mcp", "legacy-mcp"),
-        *("website-record", "own-resolvers", "router", "office-link"),
-        *("website", "api", "warm-the-cache", "gateway", "postgres-port", "session-store"),
+        *("website", "api", "checkout", "warm-the-cache", "gateway", "postgres-port", "session-store"),
         *("certificate", "mail-certificate", "search-mcp", "files-mcp", "legacy-mcp"),
+        *("website-record", "own-resolvers", "router", "office-link"),
         *("email-pipeline", "report-pipeline", "export-through-mcp", "thumbnails", "worker-self-test"),
         *("digest-schedulers", "report-schedules", "celery-beat", "billing-jobs", "email-backlog"),
         "nightly-backup",

@@ -34,10 +34,10 @@ from watchdog.service.acts import (
     remove_acknowledgement,
     resume_probe,
 )
-from watchdog.store.codec import decode_nullable_json
 from watchdog.store.database import Database
 from watchdog.store.flapping_tables import flapping_alerts
 from watchdog.store.follow_up_tables import incident_follow_ups
+from watchdog.store.json_text import decode_nullable_json
 from watchdog.store.read.follow_ups import list_incidents_with_due_follow_ups
 from watchdog.store.tables import incidents, outbox
 from watchdog.store.write import follow_ups, late_openings

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from watchdog.domain.late_openings import decide_late_opening
 from watchdog.domain.model import IncidentEvent
-from watchdog.store import codec
+from watchdog.store.json_text import decode_nullable_json
 from watchdog.store.read.follow_ups import FollowUpFacts, IncidentHistoryAtDestination
 from watchdog.store.write.flapping import load_lead_incident_by_destination_of_flapping
 from watchdog.store.write.held_back_notifications import (
@@ -40,7 +40,7 @@ def enqueue_late_opening_if_due(connection: sa.Connection, incident: Any, facts:
         is_paused=incident.probe in facts.paused,
         is_in_maintenance=incident.probe in facts.maintenance_ends,
     )
-    earlier = codec.decode_nullable_json(incident.routing_log)
+    earlier = decode_nullable_json(incident.routing_log)
     steps = decision.build_steps_of_routing_log(routing.destinations, routing.routing_log, earlier, facts.now)
     if steps:
         append_routing_log_entries(connection, incident.id, steps)
