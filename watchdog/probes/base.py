@@ -316,12 +316,10 @@ class Probe(ProbeDefaults):
 
     def find_expressions_with_variable(self, name: str, message: str) -> list[tuple[FieldPath, str]]:
         """The message for each expression that uses a variable."""
+        fields = (("expect", self.expectation_expressions), ("prefer", self.preference_expressions))
         return [
             ((field, i), message)
-            for field, expressions in (
-                ("expect", self.expectation_expressions),
-                ("prefer", self.preference_expressions),
-            )
+            for field, expressions in fields
             for i, expression in enumerate(expressions)
             if name in expression.used_variables
         ]
