@@ -234,6 +234,7 @@ def test_a_route_that_also_escalates_there_sends_it_once(database: Database) -> 
     reload(harness, ESCALATES_TO_SAME)
     assert send(harness, RELOADED_AT) == [*OPENED, ("p0", PAGER, "opened")]
     assert send(harness, RELOADED_AT + HOUR_MS) == []
+    assert list_outbox(harness) == [(SLACK, "opened", "sent"), (PAGER, "opened", "sent")]
 
 
 def test_one_whose_notification_was_given_up_stays_as_it_is(database: Database) -> None:
