@@ -314,7 +314,7 @@ def list_lost_slots(slots: Sequence[StoredSlot], in_force: Sequence[ScheduleInFo
     lost: list[int] = []
     for period, end in zip(periods, [*(following.written_at for following in periods[1:]), last], strict=True):
         if (schedule := period.schedules.get(id)) is not None:
-            due = list_slots_between(schedule, max(period.in_force_at + SLOT_CLAIM_AHEAD_MS, first - 1), end)
+            due = list_slots_between(schedule, max(period.in_force_at + SLOT_CLAIM_AHEAD_MS, first) - 1, end)
             lost += [slot for slot in due if not is_stored(slots, slot)]
     for before, after in pairwise(periods):
         if (former := before.schedules.get(id)) is not None and (new := after.schedules.get(id)) is not None:

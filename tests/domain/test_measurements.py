@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from watchdog.domain.measurements import (
     JOBS_EVIDENCE_KEY,
     TASKS_EVIDENCE_KEY,
     CanaryStageDurations,
+    HttpStepRecord,
     ListedJobCounts,
     ListedMcpTaskCounts,
     QueueMeasurements,
+    build_step_measurements,
+    describe_steps,
     drop_facts_of_other_subjects,
+    read_step_records,
 )
 from watchdog.domain.model import JsonScalar
 from watchdog.domain.observations import QueueStats, RecentlyEndedJobCounts
@@ -70,3 +76,33 @@ def test_the_facts_of_a_queue_have_an_age_that_people_can_read() -> None:
     assert measurements.to_measurements() == {"waiting": 3, "oldest": 2_001}
     assert measurements.to_evidence_facts() == {"waiting": 3, "oldest": "2\N{NO-BREAK SPACE}s"}
     assert QueueMeasurements(waiting=3).to_evidence_facts() == {"waiting": 3}
+
+
+STEPS = [
+    HttpStepRecord("Log in", 200, 85),
+    HttpStepRecord("Cart", None, 3_000, failed=True),
+    HttpStepRecord("Buy"),
+    HttpStepRecord("Pay", failed=True),
+]
+
+
+@pytest.mark.parametrize(
+    ("step", "text", "was_run"),
+    [
+        (STEPS[0], "HTTP 200 in 85 ms", True),
+        (STEPS[1], "no response in 3 s", True),
+        (STEPS[2], "not run", False),
+        (STEPS[3], "not sent", True),
+    ],
+)
+def test_a_step_in_words(step: HttpStepRecord, text: str, was_run: bool) -> None:
+    assert (step.describe().replace("\N{NO-BREAK SPACE}", " "), step.was_run) == (text, was_run)
+
+
+def test_steps_survive_storage() -> None:
+    assert describe_steps(STEPS[2:]) == "Buy: not run; Pay: not sent"
+    stored = json.loads(json.dumps(build_step_measurements(STEPS[:3])))
+    assert stored["failed_step"] == 2
+    assert read_step_records({**stored, "status": 200}) == STEPS[:3]
+    assert read_step_records({"status": 200}) == []
+    assert read_step_records({"step_1": "x", "step_1_status": "y", "step_1_ms": "z"}) == [HttpStepRecord("x")]

@@ -112,7 +112,7 @@ def test_a_copy_gets_the_secrets_of_its_source(harness: ManagedFileHarness) -> N
         ("name: A\nhttp: http://a.test\nevry: 5s", ["evry: unknown field 'evry'; did you mean 'every'?"]),
         ("name: A\nhttp: http://a.test\nevery: soon", ["every: expected a duration such as 30s, 5m, 1h30m or 2d"]),
         ("name: A\nhttp: http://a.test\nschedule: 5 * *", ["schedule: "]),
-        ("name: A", ["no probe kind: add one of http, mcp"]),
+        ("name: A", ["no probe kind: add one of http, steps, mcp"]),
         ("http: http://a.test", ["name: required field is missing"]),
         ("name: Shop\nhttp: http://a.test", ["name: duplicate name: another probe uses it on line 4 of the managed"]),
         ("name: Main\nhttp: http://a.test", ["name: duplicate name: another probe uses it at "]),

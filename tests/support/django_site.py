@@ -24,7 +24,9 @@ def running_django_site() -> Iterator[str]:
     port = find_free_port()
     with tempfile.TemporaryDirectory(prefix="watchdog-django-") as folder:
         command = [sys.executable, "-m", "tests.support.django_site", folder, str(port)]
-        with listening_process(command, port, {"PYTHONPATH": f"{PROJECT_ROOT}{os.pathsep}{os.environ['PYTHONPATH']}"}):
+        with listening_process(
+            command, port, {"PYTHONPATH": f"{PROJECT_ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+        ):
             yield f"http://127.0.0.1:{port}"
 
 

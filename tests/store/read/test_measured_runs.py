@@ -116,7 +116,7 @@ def test_the_newest_reading_of_a_queue(
     newest = HOUR_AGO + 39 * MINUTE_MS
     for minute in failed_minutes_later:
         slot = newest + minute * MINUTE_MS
-        rows.add_result(1, slot, Outcome.FAIL, "refused", "broker.unreachable", None, measurements=measurements)
+        rows.add_result(1, slot, Outcome.FAIL, "refused", "broker.unreachable", None, measurements=measurements or {})
     insert(database, rows)
     with database.open_read_transaction() as connection:
         sample = load_newest_queue_sample(connection, 1)
