@@ -17,6 +17,7 @@ from watchdog.domain.measurements import (
     build_step_measurements,
     describe_steps,
     drop_facts_of_other_subjects,
+    drop_step_measurements,
     read_step_records,
 )
 from watchdog.domain.model import JsonScalar
@@ -105,4 +106,5 @@ def test_steps_survive_storage() -> None:
     assert stored["failed_step"] == 2
     assert read_step_records({**stored, "status": 200}) == STEPS[:3]
     assert read_step_records({"status": 200}) == []
+    assert drop_step_measurements({**stored, "status": 200, "step_x": 1}) == {"status": 200, "step_x": 1}
     assert read_step_records({"step_1": "x", "step_1_status": "y", "step_1_ms": "z"}) == [HttpStepRecord("x")]
