@@ -117,7 +117,7 @@ class RunningWatchdogService:
         number = partial(self.store_executor.run_write, number_transitions, self.store_executor.database)
         self.transition_feed = TransitionFeed(self.store_executor.run_read_query, number)
 
-    async def apply_config(self, loaded_config: LoadedConfig) -> None:
+    async def apply_config(self, loaded_config: LoadedConfig) -> ConfigChanges:
         """Work with another configuration. Raises StoreUnavailableError; then nothing has changed."""
         membership, config = self.service.lease_keeper.membership, loaded_config.config
         notifiers = config.build_notifiers_by_destination()
@@ -141,7 +141,7 @@ class RunningWatchdogService:
 
         register = partial(membership.change_configuration, configuration)
         if not await self.service.change_configuration(register, build_reloadable_service_parts):
-            return
+            return ConfigChanges()
         await self.service.trigger_task(PLAN_MAINTENANCE_TASK_NAME)
         former, self.loaded_config = self.loaded_config.config, loaded_config
         self.notice = config.status_page.notice
@@ -154,7 +154,7 @@ class RunningWatchdogService:
         self.service.fault_reporter.set_restart_required_fields(restart_fields)
         restart = {"restart_required": list(restart_fields)} if restart_fields else {}
         log.info("config_reloaded", revision=membership.revision, **changes.count_config_changes_by_kind(), **restart)
-        log_config_warnings(loaded_config)
+        return changes
 
 
 @asynccontextmanager

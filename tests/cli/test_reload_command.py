@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from watchdog.cli.acts import build_cli_actor_from_os_user
 
 KEY, OTHER_KEY = "operator-key-0123456789abcdef", "operator-key-fedcba9876543210"
 PROBE = {"name": "A", "every": "1h", "http": "http://127.0.0.1:9/"}
+NOTHING_APPLIED: dict[str, Any] = {"changes": {}, "former_applied_at": None, "warnings": []}
 RUNNING = "is `watchdog run` running on this machine, with this configuration?"
 
 
@@ -53,7 +55,15 @@ def change(config: Path, **more: Any) -> None:
 def test_the_service_reloads_and_its_audit_log_names_the_person(process: WatchdogProcess, config: Path) -> None:
     change(config, probes=[PROBE, PROBE | {"name": "B"}])
     ran = invoke_command("reload", "--comment", "B is new")
-    assert (ran.exit_code, ran.stdout, ran.stderr) == (0, "Reloaded: the configuration is valid and in use.\n", "")
+    in_use = "Reloaded: the configuration is valid and in use"
+    assert (ran.exit_code, ran.stdout, ran.stderr) == (0, f"{in_use}: 1\xa0probe added.\n", "")
+    again = invoke_command("reload")
+    nothing = rf"{in_use}; nothing has changed since it was loaded at \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d UTC\.\n"
+    assert re.fullmatch(nothing, again.stdout)
+    change(config, routes=[{"match": {"group": "none"}, "receivers": ["oncall"]}])
+    lines = invoke_command("reload").stdout.splitlines()
+    assert lines[0] == f"{in_use}: 2\xa0probes rerouted, 1\xa0other section changed."
+    assert any(line.startswith("warning: ") and "no route matches probe 'B'" in line for line in lines[1:])
     probes = process.get("api/v1/probes", authorization=f"Bearer {KEY}").json()["items"]
     assert {row["probe"] for row in probes} >= {"a", "b"}
 
@@ -68,13 +78,15 @@ def test_the_service_reloads_and_its_audit_log_names_the_person(process: Watchdo
         "shows more"
     )
     ran = invoke_command("reload", "-o", "json")
-    assert (ran.exit_code, ran.json) == (2, {"result": "invalid", "problems": [problem]})
+    assert (ran.exit_code, ran.json) == (2, {"result": "invalid", "problems": [problem], **NOTHING_APPLIED})
 
     audit = process.get("api/v1/audit", authorization=f"Bearer {KEY}").json()["items"]
     by = f"ops for {build_cli_actor_from_os_user().name}"
     assert [(row["act"], row["by"], row["through"], row["comment"]) for row in audit] == [
         ("reload", by, "api", "invalid"),
         ("reload", by, "api", "invalid"),
+        ("reload", by, "api", "applied"),
+        ("reload", by, "api", "applied"),
         ("reload", by, "api", "applied: B is new"),
     ]
     assert process.stop() == 0

@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from tests.support.polling import wait_until_async
 from watchdog.config.config_files import read_config_file_signatures
 from watchdog.config.load import LoadedConfig, load_config
+from watchdog.domain.config_changes import ConfigChanges
 from watchdog.service import config_reload
 from watchdog.service.config_reload import (
     FORMER_SECRET_RETENTION_MS,
@@ -62,11 +63,12 @@ class ReloaderHarness:
             on_result=lambda reload: self.results.append(reload.outcome.result),
         )
 
-    async def apply(self, loaded: LoadedConfig) -> None:
+    async def apply(self, loaded: LoadedConfig) -> ConfigChanges:
         if self.is_store_away:
             raise StoreUnavailableError("away")
         self.applied.append(loaded)
         self.during_apply()
+        return ConfigChanges()
 
     def write(self, config: Any) -> None:
         self.path.write_text(config if isinstance(config, str) else json.dumps(config))
@@ -266,10 +268,11 @@ async def test_former_secrets_stay_masked_for_a_while(harness: ReloaderHarness) 
 async def test_cancelling_the_caller_does_not_interrupt_a_reload(harness: ReloaderHarness) -> None:
     started, release = asyncio.Event(), asyncio.Event()
 
-    async def apply_slowly(loaded: LoadedConfig) -> None:
+    async def apply_slowly(loaded: LoadedConfig) -> ConfigChanges:
         started.set()
         await release.wait()
         harness.applied.append(loaded)
+        return ConfigChanges()
 
     harness.reloader._apply = apply_slowly
     harness.write_named("B")

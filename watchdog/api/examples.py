@@ -323,16 +323,17 @@ ENDED_MAINTENANCE_EXAMPLE = serialize_maintenance_window(
 )
 PROBE_PAUSE_EXAMPLE = serialize_probe_pause(_EXAMPLE_PROBE_INFO.id, _EXAMPLE_PAUSE)
 RUN_REQUEST_EXAMPLE = serialize_run_request(_EXAMPLE_PROBE_INFO.id, _EXAMPLE_INCIDENT_OPENED_AT_MS + 1)
-FORGOTTEN_JOBS_EXAMPLE = serialize_forgotten_jobs(
-    ForgottenJobs("report-schedules", "Report schedules", ("nightly-report",))
-)  # fmt: skip
+_EXAMPLE_FORGOTTEN_JOBS = ForgottenJobs("report-schedules", "Report schedules", ("nightly-report",))
+FORGOTTEN_JOBS_EXAMPLE = serialize_forgotten_jobs(_EXAMPLE_FORGOTTEN_JOBS)
 RECORDED_ACT_EXAMPLE = serialize_recorded_act(_EXAMPLE_OPERATOR_AUDIT_LOG_ENTRY)
 
 RESENT_NOTIFICATIONS_EXAMPLE = serialize_resent_notifications(
     INCIDENT_ACKNOWLEDGEMENT_EXAMPLE["incident"], ["oncall/slack"]
 )
 
-RELOAD_EXAMPLE = serialize_config_reload(ConfigReloadOutcome(ConfigReloadResultKind.APPLIED))
+RELOAD_EXAMPLE = serialize_config_reload(
+    ConfigReloadOutcome(ConfigReloadResultKind.APPLIED, (), (("added", 1),), _EXAMPLE_INCIDENT_OPENED_AT_MS)
+)
 
 CONFIG_CHECK_EXAMPLE = serialize_config_check(
     ConfigCheckOutcome(None, ("watchdog.yaml:4:5: probes.0.…: unknown field …; did you mean 'every'?",))

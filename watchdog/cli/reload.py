@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
@@ -11,6 +11,19 @@ from watchdog.cli.acts import ActCommentOption, build_cli_actor_from_os_user
 from watchdog.cli.common import DEFAULT_CONFIG_PATH, ConfigFileOption, ExitCode, exit_with_error
 from watchdog.cli.output import CliOutputFormat, OutputFormatOption, print_json
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+CHANGE_TEXTS = {
+    "added": ("probe", "added"),
+    "removed": ("probe", "removed"),
+    "changed": ("probe", "changed"),
+    "rerouted": ("probe", "rerouted"),
+    "destinations": ("destination", "added, removed or changed"),
+    "sections": ("other section", "changed"),
+}
+"""A noun, and what happened, for each kind of change."""
+ISO8601_SECONDS_LENGTH = len("2026-11-22T01:48:07")
 RELOAD_RESPONSE_TIMEOUT_S = 90.0
 """Longer than the service takes to load the files, to apply them and to record who requested it."""
 
@@ -23,7 +36,8 @@ def reload_command(
     """Reload the configuration of the running service.
 
     Sends a request to the service on this machine, at `server.listen`, with an API key from the configuration. The
-    service reads the files with which it was started. If they are invalid, every problem is printed with file, line
+    service reads the files with which it was started, and states what has changed, with the warnings of the
+    configuration. If they are invalid, every problem is printed with file, line
     and field, and the former configuration stays in use.
 
     Exits 0 if the configuration is applied, 2 if it is invalid, and 3 if it is applied later because the database is
@@ -43,7 +57,36 @@ def reload_command(
         exit_with_error(f"the server at {service.base_url} is not Watchdog", ExitCode.UNKNOWN)
     if output is CliOutputFormat.JSON:
         print_json(answer)
+    elif result == ConfigReloadResultKind.APPLIED:
+        _print_applied_reload(answer)
     _print_reload_result_and_exit(ConfigReloadResultKind(result), list(map(str, problems)), output)
+
+
+def _print_applied_reload(answer: Mapping[str, Any]) -> None:
+    """What changed, and the warnings of the configuration."""
+    from watchdog.cli.output import print_lines
+
+    warnings = answer.get("warnings")
+    lines = [f"warning: {warning}" for warning in warnings] if isinstance(warnings, list) else []
+    print_lines([f"Reloaded: the configuration is valid and in use{_describe_changes(answer)}.", *lines])
+
+
+def _describe_changes(answer: Mapping[str, Any]) -> str:
+    """Empty: an earlier version has answered, which does not state them."""
+    from watchdog.domain.formatting import format_count_with_noun
+
+    counts = answer.get("changes")
+    if not isinstance(counts, dict):
+        return ""
+    parts = [
+        f"{format_count_with_noun(counts[kind], noun)} {what}"
+        for kind, (noun, what) in CHANGE_TEXTS.items()
+        if isinstance(counts.get(kind), int)
+    ]
+    if parts:
+        return f": {', '.join(parts)}"
+    former_applied_at = str(answer.get("former_applied_at") or "")[:ISO8601_SECONDS_LENGTH].replace("T", " ")
+    return f"; nothing has changed since it was loaded at {former_applied_at} UTC"
 
 
 def _print_reload_result_and_exit(result: str, problems: list[str], output: CliOutputFormat) -> NoReturn:
@@ -51,8 +94,6 @@ def _print_reload_result_and_exit(result: str, problems: list[str], output: CliO
 
     match result:
         case ConfigReloadResultKind.APPLIED:
-            if output is CliOutputFormat.TABLE:
-                print("Reloaded: the configuration is valid and in use.")
             raise typer.Exit(ExitCode.OK)
         case ConfigReloadResultKind.INVALID:
             if output is CliOutputFormat.TABLE:

@@ -124,13 +124,14 @@ class ConfigChanges:
         return self == ConfigChanges()
 
     def count_config_changes_by_kind(self) -> dict[str, int]:
-        """For a log line: what there is, such as {"added": 1}."""
+        """For a log line and the answer to a reload: what there is, such as {"added": 1}."""
         counts = {
             "added": len(self.added),
             "removed": len(self.removed),
             "changed": len(self.changed),
             "rerouted": len(self.rerouted),
             "destinations": len(self.added_destinations + self.removed_destinations + self.changed_destinations),
+            "sections": len(self.sections),
         }
         return {name: count for name, count in counts.items() if count}
 

@@ -17,6 +17,7 @@ from watchdog.config.config_files import ConfigFileSignature, read_config_file_s
 from watchdog.config.load import LoadedConfig, load_config
 from watchdog.config.problems import ConfigError, ConfigProblem, WatchedConfigPaths
 from watchdog.config.safe_problems import describe_config_problems_without_values
+from watchdog.domain.config_changes import ConfigChanges
 from watchdog.domain.formatting import HOUR_MS
 from watchdog.net import SecretMask
 from watchdog.net.threads import run_in_daemon_thread
@@ -59,6 +60,12 @@ class ConfigReloadOutcome(NamedTuple):
     result: ConfigReloadResultKind
     problems: tuple[str, ...] = ()
     """Why the configuration is invalid, a line each, without anything that its files contain."""
+    change_counts: tuple[tuple[str, int], ...] = ()
+    """How much changed, by kind of change: ConfigChanges.count_config_changes_by_kind()."""
+    former_applied_at: int | None = None
+    """When the configuration that this one replaces was applied, in epoch ms. None: it was not replaced."""
+    warnings: tuple[str, ...] = ()
+    """Of the applied configuration, a line each."""
 
 
 class FinishedConfigReload(NamedTuple):
@@ -86,17 +93,18 @@ class ConfigReloadCounts:
 class ConfigReloader:
     """Owns which configuration is in use, and when the files are read again. `run_forever` must run as a task.
 
-    `apply`: makes the service work with a configuration; raises StoreUnavailableError, and then nothing has changed.
-    The mask of `loaded_config` is the one that everything in this process masks with: it is extended before a new
-    configuration is used. `on_result`: called after each reload. `signatures`: of the files when `loaded_config` was
-    read. `requested`: set from outside to request a reload; several requests before it begins are one.
+    `apply`: makes the service work with a configuration, and returns what changes; raises StoreUnavailableError, and
+    then nothing has changed. The mask of `loaded_config` is the one that everything in this process masks with: it is
+    extended before a new configuration is used. `on_result`: called after each reload. `signatures`: of the files when
+    `loaded_config` was read. `requested`: set from outside to request a reload; several requests before it begins are
+    one.
     """
 
     def __init__(
         self,
         loaded_config: LoadedConfig,
         path: Path,
-        apply: Callable[[LoadedConfig], Awaitable[None]],
+        apply: Callable[[LoadedConfig], Awaitable[ConfigChanges]],
         fault_reporter: WatchdogProcessFaultReporter,
         *,
         clock: Clock,
@@ -116,6 +124,7 @@ class ConfigReloader:
         self._last_attempted: LoadedConfig | None = None
         self._requested = requested or asyncio.Event()
         self._reload_lock = asyncio.Lock()
+        self._applied_at = clock()
 
     async def run_forever(self) -> None:
         """Reload whenever it is requested, the files have changed, or the database is back for a postponed one."""
@@ -225,7 +234,7 @@ class ConfigReloader:
         is_first_attempt = loaded is not self._last_attempted
         self._last_attempted = loaded
         try:
-            await self._apply(replace(loaded, mask=self._mask))
+            changes = await self._apply(replace(loaded, mask=self._mask))
         except (StoreUnavailableError, WatchdogDatabaseSchemaError) as e:
             if is_first_attempt:
                 log.warning("reload_postponed", error=str(e))
@@ -237,7 +246,17 @@ class ConfigReloader:
         self._current_secrets = new_secrets
         self.loaded_config = replace(loaded, mask=self._mask)
         self._fault_reporter.set_config_problem("")
-        return self._report(ConfigReloadOutcome(ConfigReloadResultKind.APPLIED))
+        return self._report(self._build_outcome_of_applied_config(loaded, changes))
+
+    def _build_outcome_of_applied_config(self, loaded: LoadedConfig, changes: ConfigChanges) -> ConfigReloadOutcome:
+        log_config_warnings(loaded)
+        former_applied_at, self._applied_at = self._applied_at, self._clock()
+        return ConfigReloadOutcome(
+            ConfigReloadResultKind.APPLIED,
+            change_counts=tuple(changes.count_config_changes_by_kind().items()),
+            former_applied_at=former_applied_at,
+            warnings=tuple(self._mask(str(warning)) for warning in loaded.warnings),
+        )
 
     def _mask_new_and_former_secrets(self, new_secrets: SecretMask) -> None:
         """Mask the new secrets from now on, and those of former configurations for a while."""

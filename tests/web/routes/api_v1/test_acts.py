@@ -565,13 +565,21 @@ def test_missing_jobs_are_forgotten(app: FastAPI, database: Database) -> None:
     ]
 
 
+NOTHING_APPLIED: dict[str, Any] = {"changes": {}, "former_applied_at": None, "warnings": []}
+
+
 async def refuse_to_check(_: str) -> ConfigCheckOutcome:
     raise AssertionError
 
 
 def test_a_reload_is_answered_with_its_outcome_and_recorded(database: Database) -> None:
     outcomes = {
-        ConfigReloadOutcome(ConfigReloadResultKind.APPLIED): {"result": "applied", "problems": []},
+        ConfigReloadOutcome(
+            ConfigReloadResultKind.APPLIED,
+            change_counts=(("added", 1),),
+            former_applied_at=1_700_000_040_000,
+            warnings=("a:1:2: b",),
+        ): {"result": "applied", "problems": []},
         ConfigReloadOutcome(ConfigReloadResultKind.POSTPONED): {"result": "postponed", "problems": []},
         ConfigReloadOutcome(ConfigReloadResultKind.INVALID, ("a:1:2",)): {"result": "invalid", "problems": ["a:1:2"]},
     }
@@ -588,7 +596,9 @@ def test_a_reload_is_answered_with_its_outcome_and_recorded(database: Database) 
     assert waiting == list(outcomes), "neither has reloaded"
     for body in outcomes.values():
         response = call(app, "POST", "/reload", {"on_behalf_of": "Ana", "comment": "new probe"})
-        assert (response.status_code, response.json()) == (200, body)
+        details = {"changes": {"added": 1}, "former_applied_at": "2023-11-14T22:14:00.000Z", "warnings": ["a:1:2: b"]}
+        expected = body | (details if body["result"] == "applied" else NOTHING_APPLIED)
+        assert (response.status_code, response.json()) == (200, expected)
         assert response.headers["cache-control"] == "no-store"
     audit = [(act["act"], act["by"], act["through"], act["comment"]) for act in read(app, "/audit")["items"]]
     results = [body["result"] for body in reversed(outcomes.values())]
@@ -604,7 +614,7 @@ def test_a_reload_takes_place_while_the_database_is_away(unchanged_database: Dat
 
     actions = RunningConfigActions(reload_config, refuse_to_check)
     app = create_test_app(unchanged_database, api_keys=(OPERATOR,), config_actions=actions, run_act=fail)
-    assert call(app, "POST", "/reload").json() == {"result": "postponed", "problems": []}
+    assert call(app, "POST", "/reload").json() == {"result": "postponed", "problems": [], **NOTHING_APPLIED}
 
 
 def test_a_process_without_files_does_not_reload(refusing_app: FastAPI) -> None:
