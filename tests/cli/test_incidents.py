@@ -149,3 +149,14 @@ def test_a_comment_adds_no_line_of_its_own(incident: str) -> None:
         lines = invoke_command(command, incident).stdout.splitlines()
         assert [line for line in lines if line.startswith("  22:10:00")] == []
         assert any("ok   22:10:00  Resolved" in line for line in lines)
+
+
+def test_the_list_states_what_is_wrong_with_notifications_and_who_closed_an_incident(incident: str) -> None:
+    (listed,) = invoke_command("incidents", "-o", "json").json
+    assert listed["notes"] == ["mail/email: undelivered"]
+    assert "(mail/email: undelivered)" in " ".join(invoke_command("status").stdout.split())
+    assert invoke_command("close", incident, "--comment", "host removed").exit_code == 0
+    (listed,) = invoke_command("incidents", "-o", "json").json
+    (note,) = listed["notes"]
+    assert note.startswith("closed by ")
+    assert note.endswith(": host removed")

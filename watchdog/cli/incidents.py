@@ -54,9 +54,9 @@ def incidents_command(
 ) -> None:
     """List incidents, newest first, or show one in detail.
 
-    The detail has the evidence, the notifications and the timeline. The notes on an open incident state who
-    acknowledged it, and what holds back its notifications. `watchdog explain` shows why an incident opened, and why
-    each destination was notified or not.
+    The detail has the evidence, the notifications and the timeline. The notes on an incident state who acknowledged or
+    closed it, what holds back its notifications, and whether they fail or go to no one. `watchdog explain` shows why an
+    incident opened, and why each destination was notified or not.
 
     \b
     Example: watchdog incidents --open --severity critical
@@ -74,7 +74,10 @@ def _load_and_print_incidents(
     config: Path, output: CliOutputFormat, *, only_open: bool, probe: str | None, severity: str | None, limit: int
 ) -> None:
     from watchdog.api.serializers.incidents import serialize_incident
+    from watchdog.domain.acts import MAX_ACT_COMMENT_CHARS
+    from watchdog.domain.closing import describe_closure
     from watchdog.domain.model import Severity
+    from watchdog.store.read.delivery_problems import load_delivery_problems_of_open_incidents
     from watchdog.store.read.status import list_incidents
     from watchdog.web.pages.incidents import load_acknowledgement_and_hold_marks_of_open_incidents
 
@@ -89,7 +92,17 @@ def _load_and_print_incidents(
             severity=None if severity is None else Severity(severity),
             limit=limit,
         )
-        notes = load_acknowledgement_and_hold_marks_of_open_incidents(connection, records, now)
+        marks = load_acknowledgement_and_hold_marks_of_open_incidents(connection, records, now)
+        problems = load_delivery_problems_of_open_incidents(connection)
+        closures = {record.incident.id: record.incident.closure for record in records}
+    notes = {
+        id: (
+            *marks.get(id, ()),
+            *problems.get(id, ()),
+            *([] if closure is None else [describe_closure(closure, MAX_ACT_COMMENT_CHARS)]),
+        )
+        for id, closure in closures.items()
+    }
     print_json_or_table(
         output,
         records,

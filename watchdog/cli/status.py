@@ -135,7 +135,7 @@ def _print_status(
         statuses, problems = options.select_probes_or_explain(all_statuses)
         own_statuses = list_probe_statuses(connection, service.WATCHDOG_SELF_PROBE_ID, now=now)
         member_lines = list(_iter_process_conflict_note_lines(load_live_watchdog_processes(connection, now)))
-        notes = {} if is_json else _load_acknowledgement_and_muting_notes_by_incident(connection, now)
+        notes = {} if is_json else _load_notes_by_incident(connection, now)
     findings = watchdog_status.findings
     print_json_or_table(
         output,
@@ -166,14 +166,21 @@ def _iter_process_conflict_note_lines(membership: LiveWatchdogProcesses) -> Iter
             yield f"{member.id}: {note}"
 
 
-def _load_acknowledgement_and_muting_notes_by_incident(connection: Connection, now: int) -> dict[str, str]:
-    """By incident: who is handling it, and what holds back its notifications. Empty: neither."""
+def _load_notes_by_incident(connection: Connection, now: int) -> dict[str, str]:
+    """By incident: who is handling it, what holds back its notifications, and what is wrong with them. Empty: none."""
+    from watchdog.store.read.delivery_problems import load_delivery_problems_of_open_incidents
     from watchdog.store.read.status import list_incidents
     from watchdog.web.pages.incidents import describe_what_holds_back
     from watchdog.web.times import convert_markup_to_plain_text
 
+    problems = load_delivery_problems_of_open_incidents(connection)
     return {
-        record.incident.id: ", ".join(map(convert_markup_to_plain_text, describe_what_holds_back(record, now)))
+        record.incident.id: ", ".join(
+            (
+                *map(convert_markup_to_plain_text, describe_what_holds_back(record, now)),
+                *problems.get(record.incident.id, ()),
+            )
+        )
         for record in list_incidents(connection, is_open=True)
     }
 
