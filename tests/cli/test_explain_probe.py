@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -127,3 +128,13 @@ def test_a_comment_adds_no_line_of_its_own(harness: StoreHarness) -> None:
     lines = explain()
     assert [line for line in lines if line.startswith("Another")] == []
     assert sum("upgrade  Another incident" in line for line in lines) == 2
+
+
+def test_a_new_incident_is_held_back_while_the_alert_flaps(harness: StoreHarness) -> None:
+    record(harness, "fffppfffppfffpp")
+    (line,) = [line for line in explain() if line.startswith("A new incident would notify: ")]
+    assert re.fullmatch(
+        r"A new incident would notify: .*oncall/slack, but is held back while the alert flaps \(until .* UTC at the "
+        r"earliest\)",
+        line,
+    )

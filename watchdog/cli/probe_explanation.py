@@ -75,8 +75,20 @@ def iter_probe_explanation_lines(explained: ExplainedProbe) -> Iterator[str]:
         yield capitalize_first(pending.describe())
     yield from _iter_hold_lines(explained)
     yield ""
-    yield f"{'Another' if count else 'A new'} incident would notify: {', '.join(routing.destinations) or 'no one'}"
+    names = ", ".join(routing.destinations) or "no one"
+    yield f"{'Another' if count else 'A new'} incident would notify: {names}{_describe_flapping_hold(explained)}"
     yield from (f"{INDENT}{capitalize_first(step)}" for step in routing.routing_log)
+
+
+def _describe_flapping_hold(explained: ExplainedProbe) -> str:
+    """Empty: no alert flaps, or no one would be notified."""
+    from watchdog.domain.formatting import format_utc_timestamp
+
+    outlook = explained.outlook
+    if outlook.flapping_stable_at is None or not outlook.routing.destinations:
+        return ""
+    end = format_utc_timestamp(max(outlook.flapping_stable_at, explained.now), explained.now)
+    return f", but is held back while the alert flaps (until {end} at the earliest)"
 
 
 def _describe_no_open_incident(explained: ExplainedProbe) -> str:
