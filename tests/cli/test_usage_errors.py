@@ -64,8 +64,11 @@ def test_a_folder_in_place_of_a_file(tmp_path: Path) -> None:
 )
 def test_an_invalid_configuration(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "watchdog.yaml").write_text(text)
-    for command in ("validate", "run", "status"):
+    for command in ("validate", "run"):
         assert one_line(invoke_command(command), 2).startswith(message)
+    ran = invoke_command("status")
+    assert (ran.exit_code, ran.stdout) == (2, "")
+    assert ran.stderr.startswith(message)
 
 
 def test_every_problem_has_a_line(write: Write) -> None:
@@ -254,3 +257,22 @@ def test_a_process_prints_the_same(write: Write, tmp_path: Path) -> None:
     env: dict[str, Any] = {"DATABASE_URL": f"postgresql://watchdog:{ENCODED}@127.0.0.1:1/watchdog"}
     line = one_line(run_command("run", cwd=tmp_path, env=env), 3)
     assert line.startswith("watchdog: cannot use the database: connection failed: ")
+
+
+@pytest.mark.parametrize("words", [["status"], ["service"], ["explain", "API"], ["ack", "API"]], ids=" ".join)
+def test_commands_state_that_the_service_goes_on_if_the_file_cannot_be_read(tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "watchdog.yaml").write_text("probes: [")
+    ran = invoke_command(*words)
+    assert (ran.exit_code, ran.stdout) == (2, "")
+    assert ran.stderr.splitlines()[-1] == (
+        "watchdog: the file does not show which database to use. A `watchdog run` in progress keeps its former "
+        "configuration, and its pages still work: fix the file, or pass -c with another"
+    )
+
+
+@pytest.mark.parametrize("words", [["status"], ["probe", "API"]], ids=" ".join)
+def test_a_misspelt_configuration_file(tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "watchdog.yaml").write_text("{}")
+    ran = invoke_command(*words, "-c", "watchdgo.yaml")
+    assert ran.exit_code == 2
+    assert ran.stderr.splitlines()[-1] == "watchdog: watchdgo.yaml does not exist; did you mean 'watchdog.yaml'?"

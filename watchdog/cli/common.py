@@ -37,6 +37,10 @@ ConfigFileOption = Annotated[
     Path, typer.Option("--config", "-c", metavar="FILE", envvar=CONFIG_FILE_ENV_VAR, help="Configuration file.")
 ]
 DEFAULT_CONFIG_PATH = Path(DEFAULT_CONFIG_FILE)
+DATABASE_UNKNOWN_ADVICE = (
+    "the file does not show which database to use. A `watchdog run` in progress keeps its former configuration, and "
+    "its pages still work: fix the file, or pass -c with another"
+)
 
 
 GC_THRESHOLD_OBJECTS = 10_000
@@ -74,7 +78,19 @@ def load_config_or_exit(path: Path) -> LoadedConfig:
         return load_config(path)
     except ConfigError as e:
         print(e, file=sys.stderr)
+        _print_similar_file_if_missing(path)
         raise typer.Exit(ExitCode.USAGE_ERROR) from None
+
+
+def _print_similar_file_if_missing(path: Path) -> None:
+    """The configuration file that was probably meant: with a similar name, in the same directory."""
+    from watchdog.domain.selection import format_similar_name_hint
+
+    if path.exists() or not path.parent.is_dir():
+        return
+    names = (each.name for each in path.parent.iterdir() if each.suffix in (".yaml", ".yml"))
+    if hint := format_similar_name_hint(path.name, sorted(names)):
+        print(f"watchdog: {path.name} does not exist{hint}", file=sys.stderr)
 
 
 def load_database_config_or_exit(path: Path) -> ConfiguredDatabase:
@@ -98,6 +114,9 @@ def load_database_and_service_info_or_exit(path: Path) -> tuple[ConfiguredDataba
     except ConfigError as e:
         if e.database is None or find_missing_database_file(e.database) is not None:
             print(e, file=sys.stderr)
+            _print_similar_file_if_missing(path)
+            if e.database is None and path.exists():
+                print(f"watchdog: {DATABASE_UNKNOWN_ADVICE}", file=sys.stderr)
             raise typer.Exit(ExitCode.USAGE_ERROR) from None
         print(f"watchdog: {_explain_why_only_database_is_used(e.problems)}", file=sys.stderr)
         return e.database, e.service

@@ -13,8 +13,8 @@ def test_the_problems_of_each_open_incident(database: Database) -> None:
     rows = FixtureRows()
     probe = rows.add_probe("API")
 
-    def add(subject: str, *notifications: tuple[str, str, int], **more: int) -> str:
-        incident = rows.add_incident(probe, "job", "late", NOW, subject=subject, **more)
+    def add(subject: str, *notifications: tuple[str, str, int], resolved_at: int | None = None) -> str:
+        incident = rows.add_incident(probe, "job", "late", NOW, subject=subject, resolved_at=resolved_at)
         for seq, (destination, state, attempts) in enumerate(notifications):
             rows.add_notification(incident, destination, state, seq=seq, attempts=attempts, created_at=NOW)
         return incident
