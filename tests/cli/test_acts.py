@@ -148,9 +148,9 @@ def test_an_incident_is_closed_and_explained(harness: StoreHarness) -> None:
         (["silence", "--group", "Core", "--until", "22:00"], "--until 22:00: add the time zone, such as +01:00"),
         (["silence", "--group", "Core", "--until", "2001-01-01T00:00Z"], "would end in the past"),
         (["pause", "nothing"], "no probe has the id or name nothing: `watchdog status` lists them"),
-        (["pause", "Appi"], "no probe has the id or name Appi; did you mean 'api'? `watchdog status` lists them"),
-        (["resume", "Appi"], "no probe has the id or name Appi; did you mean 'api'? `watchdog status` lists them"),
-        (["ack", "Appi"], "no incident has the id Appi, and no probe has this id or name; did you mean 'api'?"),
+        (["pause", "Appi"], "no probe has the id or name Appi; did you mean 'Api'? `watchdog status` lists them"),
+        (["resume", "Appi"], "no probe has the id or name Appi; did you mean 'Api'? `watchdog status` lists them"),
+        (["ack", "Appi"], "no incident has the id Appi, and no probe has this id or name; did you mean 'Api'?"),
         (
             ["pause", "Api", "--for", "1h", "--until", "2999-01-01T00:00Z"],
             "give --for (how long) or --until (when it ends), not both",
@@ -178,7 +178,7 @@ def test_a_silence_is_listed_and_ended(harness: StoreHarness) -> None:
     id = harness.select_row(silences)["id"]
     first, second = ran.stdout.splitlines()
     assert first.startswith(f"{id} silences id api until ")
-    assert second.replace("\xa0", " ") == f"It selects 1 probe and 1 open incident. `watchdog unsilence {id}` ends it."
+    assert second.replace("\xa0", " ") == f"It covers 1 probe and 1 open incident. `watchdog unsilence {id}` ends it."
     (row,) = invoke_command("silences").stdout.splitlines()[1:]
     assert row.replace("\xa0", " ").split()[:9] == [id, "id", "api", "1", "probe", "and", "1", "open", "incident"]
     (listed,) = invoke_command("silences", "-o", "json").json
@@ -288,10 +288,10 @@ def test_a_silence_that_no_probe_matches_is_stored_with_a_warning(harness: Store
     ran = invoke_command("silence", "--id", "apii", "--tag", "prod", "--for", "2h")
     assert ran.exit_code == 0
     assert ran.stderr.splitlines() == [
-        "watchdog: warning: No probe has the id or name 'apii' now; did you mean 'api'?",
+        "watchdog: warning: No probe has the id or name 'apii' now; did you mean 'Api'?",
         "watchdog: warning: No probe has the tag 'prod' now.",
     ]
-    assert "It selects 0 probes and 0 open incidents." in ran.stdout.replace("\xa0", " ")
+    assert "It covers 0 probes; no open incidents yet." in ran.stdout.replace("\xa0", " ")
     assert harness.select_row(silences)["ended_at"] is None
     selecting = invoke_command("silence", "--id", "api", "--for", "2h", "-o", "json")
     assert (selecting.stderr, selecting.json["match"]["id"]) == ("", "api")
@@ -332,7 +332,7 @@ def test_missing_jobs_are_forgotten_in_the_name_of_the_user(harness: StoreHarnes
     ]
     for words, message in {
         "api hourly": "hourly is not missing; missing jobs of Api: nightly, weekly",
-        "apj": "no probe has the id or name apj; did you mean 'api'? `watchdog status` lists them",
+        "apj": "no probe has the id or name apj; did you mean 'Api'? `watchdog status` lists them",
     }.items():
         ran = invoke_command("jobs", "forget", *words.split())
         assert (ran.exit_code, ran.stdout, ran.stderr) == (2, "", f"watchdog: {message}\n")

@@ -45,6 +45,12 @@ def match(**values: Any) -> ProbeMatcher:
         (match(kind="service"), "", 1, ()),
         (match(group="Coer"), "", 0, ("no probe has the group 'Coer' now; did you mean 'Core'?",)),
         (match(group="core"), "", 0, ("no probe has the group 'core' now; did you mean 'Core'?",)),
+        (
+            match(probe="Core"),
+            "",
+            0,
+            ("no probe has the id or name 'Core' now; 'Core' is a group: select it as a group instead",),
+        ),
         (match(group="Payments"), "", 0, ("no probe has the group 'Payments' now",)),
         (match(probe="serach"), "", 0, ("no probe has the id or name 'serach' now; did you mean 'search-api'?",)),
         (match(kind="job"), "", 0, ("no probe is of the kind 'job' now; did you mean 'jobs'?",)),

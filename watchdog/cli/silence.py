@@ -108,9 +108,10 @@ def _print_started_silence(output: CliOutputFormat, started: StartedSilence, now
     if output is CliOutputFormat.JSON:
         print_json({**body["silence"], **{name: value for name, value in body.items() if name != "silence"}})
         return
-    incidents = format_count_with_noun(started.open_incident_count, "open incident")
-    selected = f"{format_count_with_noun(selection.probe_count, 'probe')} and {incidents}"
-    _print_silence(started.silence, now, f"It selects {selected}. {{command}} ends it.")
+    count = started.open_incident_count
+    incidents = f" and {format_count_with_noun(count, 'open incident')}" if count else "; no open incidents yet"
+    covered = f"{format_count_with_noun(selection.probe_count, 'probe')}{incidents}"
+    _print_silence(started.silence, now, f"It covers {covered}. {{command}} ends it.")
 
 
 def _print_silence(silence: Silence, now: int, last_line: str) -> None:

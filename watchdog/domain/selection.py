@@ -91,11 +91,13 @@ def describe_empty_probe_selection(matcher: ProbeMatcher, probes: Collection[Pro
 
 
 def _iter_descriptions_of_values_without_probe(matcher: ProbeMatcher, probes: Collection[ProbeInfo]) -> Iterator[str]:
-    names = [name for probe in probes for name in dict.fromkeys((probe.id, probe.name))]
+    names = [name for probe in probes for name in dict.fromkeys((probe.name, probe.id))]
+    groups = dict.fromkeys(probe.group for probe in probes if probe.group)
     if matcher.probe and matcher.probe not in names:
         hint = format_similar_name_hint(matcher.probe, names)
+        if matcher.probe in groups:
+            hint = f"; {_quote_name(matcher.probe)} is a group: select it as a group instead"
         yield f"no probe has the id or name {_quote_name(matcher.probe)} now{hint}"
-    groups = dict.fromkeys(probe.group for probe in probes if probe.group)
     if matcher.group and matcher.group not in groups:
         hint = format_similar_name_hint(matcher.group, groups)
         yield f"no probe has the group {_quote_name(matcher.group)} now{hint}"

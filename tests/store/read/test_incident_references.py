@@ -77,7 +77,7 @@ def test_what_a_text_stands_for(store: StoreHarness) -> None:
         "00000A0": "no incident has the id 00000A0, and no probe has this id or name; did you mean '00000a'?",
         "Api": "probe api",
         "web": "probe web",
-        "Aip": "no incident has the id Aip, and no probe has this id or name; did you mean 'api'?",
+        "Aip": "no incident has the id Aip, and no probe has this id or name; did you mean 'Api'?",
         "xyz": "no incident has the id xyz, and no probe has this id or name",
     }
 

@@ -46,7 +46,7 @@ def test_a_similar_probe_is_searched_while_others_can_write(
     monkeypatch.setattr(probe_rows, "format_similar_name_hint", format_while_another_writes)
     with pytest.raises(OperatorActRefusedError) as refused:
         act(database, "serach\x00")
-    assert str(refused.value) == "no probe has the id or name serach\ufffd; did you mean 'search'?"
+    assert str(refused.value) == "no probe has the id or name serach\ufffd; did you mean 'Search'?"
     assert refused.value.refusal is OperatorActRefusalReason.NOT_FOUND
     assert refused.value.unknown_subject is ActSubjectKind.PROBE
 

@@ -41,7 +41,7 @@ def find_incident_id_or_probe(connection: sa.Connection, text: str) -> str | Pro
         raise _build_ambiguity_refusal(f"several incidents have an id that begins with {text}", beginning)
     if beginning:
         return beginning[0]
-    hint = format_similar_name_hint(text, (name for info in infos for name in (info.id, info.name)))
+    hint = format_similar_name_hint(text, (name for info in infos for name in (info.name, info.id)))
     raise OperatorActRefusedError(
         OperatorActRefusalReason.NOT_FOUND,
         f"no incident has the id {text}, and no probe has this id or name{hint}",

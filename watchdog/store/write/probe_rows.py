@@ -63,7 +63,7 @@ def open_probe_act_transaction(database: Database, probe: str) -> Iterator[sa.Co
 
 def _format_similar_probe_hint(database: Database, probe: str) -> str:
     """Empty also if the names cannot be read."""
-    query = sa.select(probes.c.probe_id, probes.c.name).where(probes.c.removed_at.is_(None))
+    query = sa.select(probes.c.name, probes.c.probe_id).where(probes.c.removed_at.is_(None))
     try:
         with database.open_read_transaction() as connection:
             rows = connection.execute(query).all()
