@@ -149,9 +149,14 @@ def test_a_request_reloads_and_is_answered_with_the_result(process: WatchdogProc
 
     on_signal = CONFIG | {"reload": "on_signal"}
     probe = {"name": "B", "every": "1h", "http": "http://127.0.0.1:9/b"}
-    for content in (on_signal, on_signal | {"probes": [*CONFIG["probes"], probe]}):
+    for content, changes in (
+        (on_signal, {"sections": 1}),
+        (on_signal | {"probes": [*CONFIG["probes"], probe]}, {"added": 1}),
+    ):
         config.write_text(json.dumps(content))
-        assert reload() == {"result": "applied", "problems": []}
+        answer = reload()
+        assert (answer["result"], answer["problems"], answer["changes"]) == ("applied", [], changes)
+        assert [warning.partition("include.0: ")[2][:20] for warning in answer["warnings"]] == ["no file matches 'con"]
     config.write_text(json.dumps({**on_signal, SECRET: 1, "probes": [{"name": SECRET, "every": SECRET}]}))
     answer = reload()
     assert (answer["result"], len(answer["problems"])) == ("invalid", 3)
