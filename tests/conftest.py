@@ -22,6 +22,7 @@ from tests.support.redis_server import find_redis as redis_program
 from tests.support.redis_server import running_redis as redis_running
 from tests.support.store import DatabasePair, delete_all_rows
 from tests.support.third_party import RegistryUnreachableError, ThirdPartyServers, install_third_party_servers
+from watchdog.store import postgres_connection
 from watchdog.store.database import Database
 
 _Report = TypeVar("_Report", pytest.TestReport, pytest.CollectReport)
@@ -92,6 +93,9 @@ def on_sqlite() -> Iterator[DatabasePair]:
 @pytest.fixture(scope="session")
 def on_postgres(postgres: PostgresServer) -> Iterator[DatabasePair]:
     with ExitStack() as stack:
+        limits = stack.enter_context(pytest.MonkeyPatch.context())
+        # a busy machine may stop a test for longer than a service
+        limits.setattr(postgres_connection, "POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT_S", 60)
         databases = DatabasePair(stack.enter_context(postgres.temporary_database()))
         stack.callback(databases.close)
         yield databases

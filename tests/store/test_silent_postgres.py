@@ -133,6 +133,16 @@ def test_the_server_ends_a_statement_that_takes_too_long(database: Database) -> 
         execute(database, "SELECT set_config('statement_timeout', '10', true); SELECT pg_sleep(60)")
 
 
+def test_the_server_ends_a_transaction_that_does_nothing_for_too_long(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_connection, "POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT_S", 17)
+    limited = Database(database.writer.url.render_as_string(hide_password=False))
+    setting = "SELECT setting FROM pg_settings WHERE name = 'idle_in_transaction_session_timeout'"
+    assert execute(limited, setting) == "17000"
+    limited.close()
+
+
 def test_a_long_statement_that_is_expected_may_take_longer(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgres_connection, "POSTGRES_STATEMENT_TIMEOUT_S", 1)
     short = Database(database.writer.url.render_as_string(hide_password=False))

@@ -14,15 +14,17 @@ from watchdog.cli.output import CliOutputFormat, OutputFormatOption, print_json
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-CHANGE_TEXTS = {
-    "added": ("probe", "added"),
-    "removed": ("probe", "removed"),
-    "changed": ("probe", "changed"),
-    "rerouted": ("probe", "rerouted"),
-    "destinations": ("destination", "added, removed or changed"),
-    "sections": ("other section", "changed"),
+CHANGED_NOUNS = {
+    "added": "probe",
+    "removed": "probe",
+    "changed": "probe",
+    "rerouted": "probe",
+    "destinations": "destination",
+    "sections": "other section",
 }
-"""A noun, and what happened, for each kind of change."""
+"""What is counted, for each kind of change."""
+CHANGE_VERBS = {"destinations": "added, removed or changed", "sections": "changed"}
+"""What happened to it, where the kind of change is not the word for it."""
 ISO8601_SECONDS_LENGTH = len("2026-11-22T01:48:07")
 RELOAD_RESPONSE_TIMEOUT_S = 90.0
 """Longer than the service takes to load the files, to apply them and to record who requested it."""
@@ -79,8 +81,8 @@ def _describe_changes(answer: Mapping[str, Any]) -> str:
     if not isinstance(counts, dict):
         return ""
     parts = [
-        f"{format_count_with_noun(counts[kind], noun)} {what}"
-        for kind, (noun, what) in CHANGE_TEXTS.items()
+        f"{format_count_with_noun(counts[kind], noun)} {CHANGE_VERBS.get(kind, kind)}"
+        for kind, noun in CHANGED_NOUNS.items()
         if isinstance(counts.get(kind), int)
     ]
     if parts:

@@ -64,13 +64,14 @@ class Database:
         if self.is_postgres:
             options = {"pool_size": 5, "max_overflow": 5, "pool_pre_ping": True, "hide_parameters": True}
             from watchdog.store.postgres_connection import (
+                POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT_S,
                 POSTGRES_STATEMENT_TIMEOUT_S,
                 use_bounded_wait_postgres_connections,
             )
 
             session = (
-                "-c idle_in_transaction_session_timeout=5s -c lock_timeout=5s -c timezone=UTC"
-                f" -c statement_timeout={POSTGRES_STATEMENT_TIMEOUT_S}s"
+                f"-c idle_in_transaction_session_timeout={POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT_S}s"
+                f" -c statement_timeout={POSTGRES_STATEMENT_TIMEOUT_S}s -c lock_timeout=5s -c timezone=UTC"
             )
             connect = {
                 "options": session,

@@ -12,6 +12,8 @@ import sqlalchemy as sa
 
 POSTGRES_STATEMENT_TIMEOUT_S = 10
 """The server cancels a statement that takes longer."""
+POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT_S = 5
+"""The server ends a transaction whose process does nothing for longer: others may wait for its locks."""
 MAX_POSTGRES_RESPONSE_WAIT_S = 15.0
 """A server that has not answered for this long is stopped or out of reach. TCP does not notice a stopped one, because
 its system still acknowledges everything."""
