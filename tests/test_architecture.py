@@ -84,7 +84,8 @@ IMPORT_RULES = (
     ),
     ImportRule(("aiosmtplib", "css_inline"), ("notifiers/email*.py",), "email is sent by one notifier"),
     ImportRule(("apprise",), ("notifiers/apprise.py",), "Apprise is called by one notifier"),
-    ImportRule(("websockets",), ("net/websocket.py",), "WebSockets are opened in one module"),
+    ImportRule(("websockets",), ("net/websocket*.py",), "only these modules open WebSockets"),
+    ImportRule(("grpc", "grpc_health", "google"), ("net/grpc_health.py",), "gRPC is called in one module"),
     ImportRule(("dns",), ("net/dns_message.py",), "DNS messages are built and parsed in one module"),
     ImportRule(("icmplib",), ("net/icmp.py",), "echo requests are sent by one module"),
     ImportRule(("itsdangerous",), ("web/auth/*",), "sessions are signed in one package"),
@@ -97,7 +98,18 @@ OTHER_WATCHDOG_MODULES = frozenset({"events", "observers", "tricks", "utils", "v
 """Modules of PyPI's other `watchdog`, which would overwrite ours when both are installed."""
 
 SLOW_MODULES = frozenset(
-    {"aiosmtplib", "alembic", "apprise", "apscheduler", "celery", "cryptography", "css_inline", "dns", "fastapi"}
+    {
+        "aiosmtplib",
+        "alembic",
+        "apprise",
+        "apscheduler",
+        "celery",
+        "cryptography",
+        "css_inline",
+        "dns",
+        "fastapi",
+        "grpc",
+    }
     | {
         "httpx",
         "httpx2",
@@ -125,6 +137,7 @@ PART_OF = {
     "httpx2": "mcp",
     "kombu": "celery",
     "mcp-types": "mcp",
+    "protobuf": "grpcio-health-checking",
     "pydantic-core": "pydantic",
     "starlette": "fastapi",
     "typing-extensions": "pydantic",

@@ -71,7 +71,8 @@ def test_the_full_example_loads() -> None:
     fleet = load_config(ROOT / "examples/full.yaml", env=FLEET_ENV)
     probes = {probe.id: probe for probe in fleet.config.probes}
     assert list(probes) == [
-        *("website", "api", "checkout", "warm-the-cache", "gateway", "postgres-port", "session-store"),
+        *("website", "api", "checkout", "warm-the-cache", "gateway", "orders"),
+        *("price-feed", "postgres-port", "session-store"),
         *("certificate", "mail-certificate", "search-mcp", "files-mcp", "legacy-mcp"),
         *("website-record", "own-resolvers", "router", "office-link"),
         *("email-pipeline", "report-pipeline", "export-through-mcp", "thumbnails", "worker-self-test"),

@@ -116,6 +116,8 @@ LOOK_ALIKES = {
     "watchdog.checkin",
     "watchdog.css",
     "watchdog.yaml",
+    "grpc.service",
+    "grpc.target",
     "http.disconnect",
     "http.method",
     "http.request",
@@ -136,6 +138,9 @@ LOOK_ALIKES = {
     "tls.host",
     "tls.min_days",
     "tls.starttls",
+    "websocket.contains",
+    "websocket.send",
+    "websocket.url",
 }
 """A logger, files, loggers of a library, events of ASGI, and fields of probes."""
 

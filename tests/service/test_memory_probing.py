@@ -27,6 +27,7 @@ from watchdog.domain.rules.service import WatchdogProcessFaultName
 from watchdog.probes import (
     CanaryProbe,
     DnsProbe,
+    GrpcProbe,
     HeartbeatProbe,
     HttpProbe,
     IcmpProbe,
@@ -34,6 +35,7 @@ from watchdog.probes import (
     McpProbe,
     QueueProbe,
     StepsProbe,
+    WebSocketProbe,
 )
 from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.service import result_buffer
@@ -324,6 +326,9 @@ KINDS: list[tuple[type[Probe], dict[str, Any], bool]] = [
     (HttpProbe, {"http": {"url": "http://a.example/", "method": "DELETE"}}, False),
     (StepsProbe, {"steps": [{"name": "1", "http": "http://a.example/"}]}, True),
     (StepsProbe, {"steps": [{"name": "1", "http": {"url": "http://a.example/", "method": "POST"}}]}, False),
+    (GrpcProbe, {"grpc": "a.example:443"}, True),
+    (WebSocketProbe, {"websocket": "wss://a.example/"}, True),
+    (WebSocketProbe, {"websocket": {"url": "wss://a.example/", "send": "hello"}}, False),
     (McpProbe, {"mcp": "http://a.example/mcp"}, True),
     (McpProbe, {"mcp": {"url": "http://a.example/mcp", "call": "off"}}, True),
     (McpProbe, {"mcp": {"url": "http://a.example/mcp", "call": "send_report"}}, False),

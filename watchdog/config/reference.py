@@ -62,7 +62,8 @@ string. It replaces the following values with `•••` wherever they occur, e
 - the values of variables in the query string of a URL
 - the values of fields, headers, `env` entries and variables whose name suggests a secret, such as `Authorization` or
   `API_KEY`
-- values that have such a name inside a `body`, a connection string or a shell script: `"password": "..."`, `Pwd=...;`
+- values that have such a name inside a `body` or `send`, a connection string or a shell script: `"password": "..."`,
+  `Pwd=...;`
 - the values that a step of a `steps` probe captures, and the cookies of its run that have 8 or more characters
 - every other value of 8 or more characters from a variable or file, even in names and tags, except for the parts of a
   target that are shown (see above)
@@ -253,7 +254,7 @@ def _format_config_scalar_type(field: JsonSchema) -> str:
         return "size"
     if field.get("pattern") == PERCENTAGE_PATTERN:
         return "percentage"
-    if str(field.get("pattern", "")).startswith("^https?://"):
+    if str(field.get("pattern", "")).startswith(("^https?://", "^wss?://")):
         return "URL"
     names = {"string": "text", "integer": "number", "number": "number", "boolean": "`true`, `false`"}
     return names.get(str(field.get("type")), "anything")

@@ -109,7 +109,7 @@ def find_embedded_secret_spans(node: YamlNode) -> list[Span]:
     """Where the text of a body or of another text to send, of JSON for the target, of a header or an environment
     variable, as written, holds fields with the name of a secret."""
     keys = node.path.split(".")
-    is_in_mapping = len(keys) > 1 and keys[-2] in ("env", "headers")
+    is_in_mapping = len(keys) > 1 and keys[-2] in ("env", "headers", "metadata")
     is_free_text = (
         keys[-1] in ("body", "send") or is_in_mapping or not _CONFIG_FIELD_NAMES_OF_JSON_SENT_TO_TARGET.isdisjoint(keys)
     )
@@ -248,7 +248,7 @@ def _list_spellings_of_url_password_or_user_token(url: str) -> set[str]:
     """The password, as written and decoded; of an HTTP URL without one the user, which is a token then."""
     if (match := _URL_PARTS_PATTERN.match(url.strip())) is None:
         return set()
-    is_http = match["scheme"].lower() in ("http", "https")
+    is_http = match["scheme"].lower() in ("http", "https", "ws", "wss")
     secret = match["password"] or (match["user"] if is_http else "") or ""
     return {secret, unquote(secret)} - {""}
 

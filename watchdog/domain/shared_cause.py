@@ -27,7 +27,7 @@ _UNREACHABLE_ADDRESS_REASONS = ("connection.unreachable", "timeout.connect")
 _NO_RESPONSE_REASON_FAMILIES = ("dns", "connection", "tls", "timeout", "broker")
 _RESPONSE_STARTED_REASONS = ("timeout.body", "timeout.text")
 """Of these families, but part of the response arrived."""
-_DEFAULT_SERVER_PORTS = {"http": 80, "https": 443, "tcp": None, "tls": 443}
+_DEFAULT_SERVER_PORTS = {"http": 80, "https": 443, "tcp": None, "tls": 443, "ws": 80, "wss": 443, "grpc": 443}
 """By the scheme of a target that is a server: its host and port are what may break."""
 _DEFAULT_BROKER_PORTS = {
     "amqp": 5672, "amqps": 5671, "mariadb": 3306, "mysql": 3306, "postgresql": 5432, "redis": 6379, "rediss": 6379,

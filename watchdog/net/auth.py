@@ -25,8 +25,12 @@ class HttpBasicAuth(ConfigModel):
 
     @property
     def authorization_header(self) -> str:
-        pair = f"{self.username}:{self.password.get_secret_value()}"
-        return f"Basic {base64.b64encode(pair.encode()).decode()}"
+        return build_basic_authorization(f"{self.username}:{self.password.get_secret_value()}")
+
+
+def build_basic_authorization(userinfo: str) -> str:
+    """The value of the `Authorization` header for "user:password"; empty if there are no credentials."""
+    return f"Basic {base64.b64encode(userinfo.encode()).decode()}" if userinfo else ""
 
 
 class HttpAuth(ConfigModel):

@@ -20,6 +20,7 @@ from watchdog.net.certificates import (
 )
 from watchdog.net.connector import TcpConnector
 from watchdog.net.errors import ProbeError, build_probe_error_from_exception, refine_probe_error_until_deadline
+from watchdog.net.foreign_protocol import USE_HTTPS_TLS_REMEDY
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.text_connection import TextConnectionProtocol
 from watchdog.net.tls import (
@@ -105,6 +106,8 @@ class TlsHandshaker:
     """In ms since the epoch; certificates are judged against it."""
     alpn_protocols: tuple[str, ...] = HTTP_ALPN_PROTOCOLS
     """What to offer; empty: nothing."""
+    tls_remedy: str = USE_HTTPS_TLS_REMEDY
+    """What to configure if the port speaks TLS although the URL states that it does not."""
     request_tls: TlsRequester | None = None
     """Called on a connection of its own before its handshake. None: the server begins with TLS."""
     describe_chain: Callable[[tuple[Certificate, ...]], dict[str, Json]] | None = None
@@ -213,7 +216,7 @@ class TlsHandshaker:
             or not (await self._inspect_server_without_verification()).chain
         ):
             return error
-        return ProbeError.from_reason("protocol.tls_required")
+        return ProbeError.from_reason("protocol.tls_required", remedy=self.tls_remedy)
 
     def _build_explained_certificate_error(
         self, error: ProbeError, inspection: _UnverifiedTlsHandshakeResult

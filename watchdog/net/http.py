@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,6 +9,7 @@ from time import perf_counter
 
 from watchdog.domain.model import Evidence
 from watchdog.domain.text import truncate_with_ellipsis
+from watchdog.net.auth import build_basic_authorization
 from watchdog.net.body_limits import DEFAULT_MAX_BODY_BYTES
 from watchdog.net.connector import TcpConnector
 from watchdog.net.cookies import RunCookieJar
@@ -55,7 +55,7 @@ class HttpRequest:
         userinfo = self.parsed_url.userinfo
         if not userinfo or "authorization" in map(str.lower, self.headers):
             return self.headers
-        return {**self.headers, "Authorization": f"Basic {base64.b64encode(userinfo.encode()).decode()}"}
+        return {**self.headers, "Authorization": build_basic_authorization(userinfo)}
 
     @cached_property
     def encoded(self) -> bytes:

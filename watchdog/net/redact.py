@@ -80,7 +80,7 @@ class SecretMask:
         if not separator or " " in scheme:
             return truncate_with_ellipsis(self._mask_target_secrets(self(target)), MAX_TARGET_CHARS)
         address, slash, path = rest.partition("/")
-        path = self._mask_target_secrets(self(path) if scheme in ("http", "https") else path)
+        path = self._mask_target_secrets(self(path) if scheme in ("http", "https", "ws", "wss") else path)
         return f"{scheme}://{address}{slash}{path}"
 
     def _mask_target_secrets(self, text: str) -> str:

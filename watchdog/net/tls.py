@@ -63,6 +63,7 @@ def _read_file_change_stamp(path: str) -> tuple[int, ...]:
 
 HTTP_ALPN_PROTOCOLS = ("http/1.1",)
 """What a client of HTTP offers in the handshake. Servers of some other protocols refuse a client that offers this."""
+HTTP2_ALPN_PROTOCOL = "h2"
 
 
 def create_ssl_context(tls: TlsConfig, alpn_protocols: tuple[str, ...] = HTTP_ALPN_PROTOCOLS) -> ssl.SSLContext:

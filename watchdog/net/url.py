@@ -85,6 +85,14 @@ def format_host_and_port(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def parse_websocket_url(text: str) -> ParsedHttpUrl:
+    """Parses an absolute ws or wss URL; its handshake is an HTTP request. Raises ValueError, with a message for people,
+    for anything else."""
+    if not text.startswith(("ws://", "wss://")):
+        raise ValueError("expected a URL that starts with wss:// or ws://")
+    return parse_http_url(f"http{text.removeprefix('ws')}")
+
+
 def normalize_host_name(host: str) -> str:
     """A host name in ASCII form, or an address. `host`: in lower case, IPv6 addresses without brackets. Raises
     ValueError."""

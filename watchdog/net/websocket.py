@@ -9,7 +9,7 @@ from watchdog.net.errors import ProbeError, build_probe_error_from_exception
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.received_body import format_binary_byte_size
 from watchdog.net.tls import TlsConfig
-from watchdog.net.url import parse_http_url
+from watchdog.net.url import parse_websocket_url
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
@@ -84,7 +84,7 @@ async def _connect_websocket(
     from websockets.exceptions import InvalidStatus, WebSocketException
 
     try:
-        parsed = parse_http_url(f"http{url.removeprefix('ws')}")
+        parsed = parse_websocket_url(url)
     except ValueError:
         raise ProbeError("protocol.invalid_response", _INVALID_WEBSOCKET_URL_TEXT) from None
     ssl_context = connector.get_ssl_context(TlsConfig()) if parsed.scheme == "https" else None

@@ -7,6 +7,7 @@ from typing import Annotated, TypeAlias
 from watchdog.probes.base import AlertSettings, Probe, ProbeAttemptContext, ProbeDefaults
 from watchdog.probes.canary import CanaryProbe
 from watchdog.probes.dns import DnsProbe
+from watchdog.probes.grpc import GrpcProbe
 from watchdog.probes.heartbeat import HeartbeatProbe
 from watchdog.probes.http import HttpProbe
 from watchdog.probes.icmp import IcmpProbe
@@ -16,6 +17,7 @@ from watchdog.probes.queue import QueueProbe
 from watchdog.probes.steps import StepsProbe
 from watchdog.probes.tcp import TcpProbe
 from watchdog.probes.tls import TlsProbe
+from watchdog.probes.websocket import WebSocketProbe
 from watchdog.registry import KindRegistry
 
 PROBE_KINDS: KindRegistry[Probe] = KindRegistry(
@@ -30,6 +32,8 @@ PROBE_KINDS: KindRegistry[Probe] = KindRegistry(
     IcmpProbe,
     TcpProbe,
     TlsProbe,
+    GrpcProbe,
+    WebSocketProbe,
 )
 
 AnyProbe: TypeAlias = Annotated[Probe, PROBE_KINDS]
@@ -41,6 +45,7 @@ __all__ = [
     "AnyProbe",
     "CanaryProbe",
     "DnsProbe",
+    "GrpcProbe",
     "HeartbeatProbe",
     "HttpProbe",
     "IcmpProbe",
@@ -53,4 +58,5 @@ __all__ = [
     "StepsProbe",
     "TcpProbe",
     "TlsProbe",
+    "WebSocketProbe",
 ]

@@ -130,6 +130,31 @@ _TIMEOUT_REASON_ENTRIES = (
         "Check what the service answers instead. If it is right, correct `send` or `contains`.",
     ),
     _failure_reason_entry(
+        "timeout.check",
+        "Timed out: health check",
+        "The server speaks HTTP/2, but did not complete the gRPC health check within `timeout`.",
+        "Check the load of the service, and what its health check is waiting for.",
+    ),
+    _failure_reason_entry(
+        "timeout.upgrade",
+        "Timed out: opening the WebSocket",
+        "The server accepted the connection, but did not complete the WebSocket handshake within `timeout`.",
+        "Check the load of the service, and whether a proxy in front of it passes on WebSocket connections.",
+    ),
+    _failure_reason_entry(
+        "timeout.ping",
+        "Timed out: no response to a ping",
+        "The WebSocket was opened, but the server did not respond to a ping within `timeout`.",
+        "Check whether the application behind the WebSocket is busy or blocked.",
+    ),
+    _failure_reason_entry(
+        "timeout.message",
+        "Timed out: no expected message",
+        "The WebSocket was opened, but no message that contains the text in `contains` arrived within `timeout`. The "
+        "evidence shows how many messages arrived, and the excerpt their beginning.",
+        "If no message arrived, check the application that sends them. If others arrived, check `send` and `contains`.",
+    ),
+    _failure_reason_entry(
         "timeout.spawn",
         "Timed out: starting the server",
         "The MCP server's `command` did not start within `timeout`.",

@@ -6,8 +6,10 @@ from functools import partial
 
 from watchdog.domain.reasons.connection import CONNECTION_REASON_ENTRIES
 from watchdog.domain.reasons.entry import ReasonCategory, ReasonEntry
+from watchdog.domain.reasons.grpc import GRPC_REASON_ENTRIES
 from watchdog.domain.reasons.responses import RESPONSE_REASON_ENTRIES
 from watchdog.domain.reasons.tls import TLS_REASON_ENTRIES
+from watchdog.domain.reasons.websocket import WEBSOCKET_REASON_ENTRIES
 
 _failure_reason_entry = partial(ReasonEntry, ReasonCategory.FAILURE)
 
@@ -340,6 +342,8 @@ FAILURE_REASON_ENTRIES = (
     *CONNECTION_REASON_ENTRIES,
     *TLS_REASON_ENTRIES,
     *RESPONSE_REASON_ENTRIES,
+    *GRPC_REASON_ENTRIES,
+    *WEBSOCKET_REASON_ENTRIES,
     *_EXPECTATION_AND_MCP_REASON_ENTRIES,
     *_BROKER_AND_JOB_REASON_ENTRIES,
 )

@@ -25,11 +25,19 @@ _PROTOCOL_REASON_ENTRIES = (
         sentence="the server speaks only HTTP/2",
     ),
     _failure_reason_entry(
+        "protocol.not_http2",
+        "Not HTTP/2",
+        "The service on this port does not speak HTTP/2, which gRPC requires. With TLS, the server must select `h2` "
+        "during the handshake (ALPN). The excerpt shows the beginning of a response that is not HTTP/2.",
+        "Check the port, and which service listens there. Enable HTTP/2 on a proxy in front of the service.",
+        sentence="the server does not speak HTTP/2: {problem}",
+    ),
+    _failure_reason_entry(
         "protocol.tls_required",
         "Port requires TLS",
-        "The URL begins with `http://`, but the port speaks TLS.",
-        "Use `https://`.",
-        sentence="the server speaks TLS on this port: use https://",
+        "The probe does not use TLS, but the port speaks it.",
+        "Use `https://` or `wss://`, or for gRPC `tls: true`.",
+        sentence="the server speaks TLS on this port: {remedy}",
     ),
     _failure_reason_entry(
         "protocol.tls_expected",
