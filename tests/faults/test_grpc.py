@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import socket
 import ssl
 import struct
@@ -44,6 +45,7 @@ from watchdog.domain.model import ResultToRecord
 from watchdog.probes import GrpcProbe
 
 SERVICE = "orders.v1.Orders"
+BOMB = gzip.compress(bytes(10 << 20))
 Run = Callable[[Coroutine[Any, Any, ResultToRecord]], ResultToRecord]
 
 
@@ -212,6 +214,17 @@ FAULTS = [
         responding(headers_frame(GRPC_HEADERS), *[data_frame(b"\0\0\x10\0\0"), data_frame(b"x" * 16_000) * 20]),
         "grpc.invalid_response",
         ("longer than 256 KiB",),
+        shares_remedy_with="no message",
+    ),
+    Fault(
+        "a compressed message",
+        responding(
+            headers_frame({**GRPC_HEADERS, "grpc-encoding": "gzip"}),
+            data_frame(b"\1" + len(BOMB).to_bytes(4) + BOMB),
+            headers_frame({"grpc-status": "0"}, end=True),
+        ),
+        "grpc.invalid_response",
+        ("not a HealthCheckResponse",),
         shares_remedy_with="no message",
     ),
     Fault(

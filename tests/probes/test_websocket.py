@@ -322,7 +322,10 @@ HANDLERS: dict[str, ConnectionHandler] = {
     "an invalid handshake": send_parts(b"HTTP/1.1 101 OK\r\n\r\n"),
     "refused": send_parts(http_response(b"", "404 Not Found")),
     "the deadline": open_websocket_and_play(read_to_end),
+    "the deadline during TLS": read_until_closed,
+    "not TLS": send_parts(http_response(b"", "400 Bad Request")),
     "silent": read_until_closed,
+    "silent during TLS": read_until_closed,
     "silent after the handshake": open_websocket_and_play(read_to_end),
 }
 
@@ -335,7 +338,7 @@ def test_a_run_leaves_no_descriptor_and_no_task(
 ) -> None:
     async def run_scenario() -> None:
         async with NetworkAccess() as network, running_server(HANDLERS[sentence], read_request=False) as server:
-            url = server.url_of(scheme="ws")
+            url = server.url_of(scheme="wss" if "TLS" in sentence else "ws")
             timeout = "300ms" if "deadline" in sentence else "60s"
             probe, runs = build_probe({"url": url, "contains": "pong"}, timeout=timeout), list[bool]()
             tasks, descriptor_count = asyncio.all_tasks(), count_open_descriptors()

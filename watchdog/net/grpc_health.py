@@ -14,7 +14,7 @@ from watchdog.domain.model import Json
 from watchdog.domain.text import truncate_to_single_line
 from watchdog.net.connector import TcpConnector
 from watchdog.net.errors import ProbeError
-from watchdog.net.grpc_relay import GrpcRelay
+from watchdog.net.grpc_relay import MAX_GRPC_RECEIVED_BYTES, GrpcRelay
 from watchdog.net.handshake import EarliestCertificateExpiry
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.target_connection import TargetConnection, TargetEndpoint, open_target_connection
@@ -24,6 +24,8 @@ HEALTH_CHECK_METHOD = "/grpc.health.v1.Health/Check"
 MAX_GRPC_DETAILS_EXCERPT_CHARS = 2_000
 _HTTP_STATUS_DETAILS_PATTERN = re.compile(r"Received http2 header with status: (\d{3})")
 """How gRPC's library words that a response has a status of HTTP other than 200."""
+_NO_COMPRESSION_BITSET = 1
+"""A few bytes could expand to many."""
 _NO_STATUS_DETAILS = "No status received"
 """How it words that the end of a response is not that of gRPC."""
 
@@ -132,7 +134,8 @@ def _build_channel_options(endpoint: TargetEndpoint) -> list[tuple[str, int | st
         "enable_retries": 0,
         "service_config_disable_resolution": 1,
         "use_local_subchannel_pool": 1,
-        "max_receive_message_length": -1,  # the relay bounds what is received
+        "max_receive_message_length": MAX_GRPC_RECEIVED_BYTES,
+        "compression_enabled_algorithms_bitset": _NO_COMPRESSION_BITSET,
     }
     return [(f"grpc.{name}", value) for name, value in options.items()]
 
