@@ -119,8 +119,8 @@ TLS_REASON_ENTRIES = (
         "tls.not_tls",
         "Port does not speak TLS",
         "The service on this port does not speak TLS.",
-        "Use `http://` or `ws://`, or for gRPC `tls: false`. Or use the port of the TLS service. If the service switches to "
-        "TLS on request, use a `tls` probe with `starttls`.",
+        "Use `http://` or `ws://`, or for gRPC `tls: false`. Or use the port of the TLS service. If the service "
+        "switches to TLS on request, use a `tls` probe with `starttls`.",
         sentence="TLS: the server does not speak TLS on this port",
     ),
     _failure_reason_entry(
