@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import json
 import os
@@ -66,15 +67,14 @@ async def run_against(handler: ConnectionHandler, **fields: Any) -> ResultToReco
 
 @contextmanager
 def running_grpc_server(
-    language: str, peers: ThirdPartyServers, pem_file: str = "", script: str = "grpc_server", **env: str
+    peers: ThirdPartyServers | None, pem_file: str = "", script: str = "grpc_server", **env: str
 ) -> Iterator[int]:
-    """The port of a server in `python` or `node`."""
+    """The port of a server on Node.js, or in Python without `peers`."""
     port = find_free_port()
     program = [sys.executable, str(SERVERS / f"{script}.py")]
-    if language == "node":
-        program = [peers.node, str(SERVERS / f"{script}.cjs")]
-    variables = {"NODE_PATH": str(peers.node_modules), **env}
-    with listening_process([*program, str(port), *([pem_file] if pem_file else [])], port, variables):
+    if peers is not None:
+        program, env = [peers.node, str(SERVERS / f"{script}.cjs")], {"NODE_PATH": str(peers.node_modules), **env}
+    with listening_process([*program, str(port), *([pem_file] if pem_file else [])], port, env):
         yield port
 
 
@@ -84,16 +84,20 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
 
 
 @pytest.fixture(scope="module", params=["python", "node"])
-def plaintext_port(request: pytest.FixtureRequest, peers: ThirdPartyServers) -> Iterator[int]:
-    with running_grpc_server(request.param, peers) as port:
+def grpc_peers(request: pytest.FixtureRequest) -> ThirdPartyServers | None:
+    """What a server in this language needs."""
+    return request.getfixturevalue("peers") if request.param == "node" else None
+
+
+@pytest.fixture(scope="module")
+def plaintext_port(grpc_peers: ThirdPartyServers | None) -> Iterator[int]:
+    with running_grpc_server(grpc_peers) as port:
         yield port
 
 
-@pytest.fixture(scope="module", params=["python", "node"])
-def tls_port(
-    request: pytest.FixtureRequest, peers: ThirdPartyServers, authority: CertificateAuthority
-) -> Iterator[int]:
-    with running_grpc_server(request.param, peers, authority.issue_certificate("localhost", "orders.example")) as port:
+@pytest.fixture(scope="module")
+def tls_port(grpc_peers: ThirdPartyServers | None, authority: CertificateAuthority) -> Iterator[int]:
+    with running_grpc_server(grpc_peers, authority.issue_certificate("localhost", "orders.example")) as port:
         yield port
 
 
@@ -137,16 +141,16 @@ def test_a_server_with_tls(tls_port: int, authority: CertificateAuthority) -> No
 
 
 def test_a_server_without_a_health_service(peers: ThirdPartyServers) -> None:
-    with running_grpc_server("node", peers, NO_HEALTH="1") as port:
+    with running_grpc_server(peers, NO_HEALTH="1") as port:
         recorded = run(f"127.0.0.1:{port}")
     message = "the server has no health service (grpc.health.v1.Health)"
     assert (recorded.result.reason, recorded.result.message) == ("grpc.unimplemented", message)
     assert "Health" in str(recorded.evidence.facts["grpc_details"])
 
 
-def test_metadata_is_sent_and_secrets_are_masked(peers: ThirdPartyServers) -> None:
+def test_metadata_is_sent_and_secrets_are_masked() -> None:
     mask = SecretMask(["Bearer of-another-team"])
-    with running_grpc_server("python", peers) as port:
+    with running_grpc_server(None) as port:
         grpc = {"target": f"127.0.0.1:{port}", "service": "guarded"}
         refused = run({**grpc, "metadata": {"Authorization": "Bearer of-another-team"}}, mask)
         admitted = run({**grpc, "metadata": {"authorization": TOKEN}})
@@ -161,7 +165,7 @@ def test_metadata_is_sent_and_secrets_are_masked(peers: ThirdPartyServers) -> No
 
 @pytest.mark.parametrize(("status", "reason"), [("200", "grpc.not_grpc"), ("404", "http.404")])
 def test_an_http2_server_that_is_no_grpc_server(peers: ThirdPartyServers, status: str, reason: str) -> None:
-    with running_grpc_server("node", peers, script="http2_server", STATUS=status) as port:
+    with running_grpc_server(peers, script="http2_server", STATUS=status) as port:
         assert run(f"127.0.0.1:{port}").result.reason == reason
 
 
@@ -172,7 +176,7 @@ def test_the_request_is_that_of_a_client_that_connects_directly(
     for name in ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     file = tmp_path / "request.json"
-    with running_grpc_server("node", peers, script="http2_server", REQUEST_FILE=str(file)) as port:
+    with running_grpc_server(peers, script="http2_server", REQUEST_FILE=str(file)) as port:
         run({"target": f"127.0.0.1:{port}", "metadata": {"x-Team": "orders"}})
     head = json.loads(file.read_text())
     assert (head[":scheme"], head[":authority"], head[":path"]) == (
@@ -333,6 +337,23 @@ async def test_this_machine_cannot_create_a_socket(tmp_path: Path, monkeypatch: 
         assert (recorded.result.outcome, recorded.result.reason) == (Outcome.ERROR, "watchdog.temporary_folder")
         assert problem in recorded.result.message
     assert list(folder.iterdir()) == []
+
+
+async def test_this_process_is_out_of_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    class FullListener(socket.socket):
+        def accept(self) -> Any:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    def listen(path: str) -> socket.socket:
+        listener = FullListener(socket.AF_UNIX)
+        listener.setblocking(False)
+        listener.bind(path)
+        listener.listen()
+        return listener
+
+    monkeypatch.setattr("watchdog.net.grpc_relay._listen_at_unix_socket", listen)
+    recorded = await run_against(answer_call(SERVING))
+    assert (recorded.result.outcome, recorded.result.reason) == (Outcome.ERROR, "watchdog.out_of_resources")
 
 
 # --- configuration

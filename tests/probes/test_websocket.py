@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from tests.support.scripted_websockets import (
     PING,
     PONG,
     TEXT,
+    accept_handshake,
     build_frame,
     close_frame,
     open_websocket_and_play,
@@ -62,26 +64,35 @@ async def run_against(
 
 # --- servers that others have written
 
-LANGUAGES = {"websockets": "websocket_server.py", "uvicorn": "websocket_asgi_server.py", "ws": "websocket_server.cjs"}
+SCRIPTS = {"websockets": "websocket_server.py", "uvicorn": "websocket_asgi_server.py", "ws": "websocket_server.cjs"}
+"""By the library of the server."""
 
 
-@contextmanager
-def running_websocket_server(library: str, peers: ThirdPartyServers, pem_file: str = "") -> Iterator[int]:
-    port, script = find_free_port(), str(SERVERS / LANGUAGES[library])
-    program = [peers.node, script] if script.endswith(".cjs") else [sys.executable, script]
-    command = [*program, str(port), *([pem_file] if pem_file else [])]
-    with listening_process(command, port, {"NODE_PATH": str(peers.node_modules)}):
-        yield port
+@dataclass(frozen=True)
+class ServerProgram:
+    command: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    @contextmanager
+    def running(self, pem_file: str = "") -> Iterator[int]:
+        """The port of a server."""
+        port = find_free_port()
+        with listening_process([*self.command, str(port), *([pem_file] if pem_file else [])], port, self.env):
+            yield port
 
 
-@pytest.fixture(scope="module", params=LANGUAGES)
-def library(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@pytest.fixture(scope="module", params=SCRIPTS)
+def program(request: pytest.FixtureRequest) -> ServerProgram:
+    script = str(SERVERS / SCRIPTS[request.param])
+    if not script.endswith(".cjs"):
+        return ServerProgram((sys.executable, script))
+    peers: ThirdPartyServers = request.getfixturevalue("peers")
+    return ServerProgram((peers.node, script), {"NODE_PATH": str(peers.node_modules)})
 
 
 @pytest.fixture(scope="module")
-def plaintext_port(library: str, peers: ThirdPartyServers) -> Iterator[int]:
-    with running_websocket_server(library, peers) as port:
+def plaintext_port(program: ServerProgram) -> Iterator[int]:
+    with program.running() as port:
         yield port
 
 
@@ -91,8 +102,8 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
 
 
 @pytest.fixture(scope="module")
-def tls_port(library: str, peers: ThirdPartyServers, authority: CertificateAuthority) -> Iterator[int]:
-    with running_websocket_server(library, peers, authority.issue_certificate("localhost")) as port:
+def tls_port(program: ServerProgram, authority: CertificateAuthority) -> Iterator[int]:
+    with program.running(authority.issue_certificate("localhost")) as port:
         yield port
 
 
@@ -170,8 +181,9 @@ async def test_the_headers_of_the_handshake() -> None:
 
 
 async def test_configured_headers_replace_the_default_ones() -> None:
-    head = await read_handshake({"headers": {"Host": "feed.acme.example", "user-agent": "other"}})
-    assert (head["host"], head["user-agent"]) == ("feed.acme.example", "other")
+    headers = {"Host": "feed.acme.example", "user-agent": "other", "X": "grüße €"}
+    head = await read_handshake({"headers": headers})
+    assert {name: head[name.lower()] for name in headers} == headers
 
 
 @pytest.mark.parametrize(
@@ -244,6 +256,17 @@ async def test_pings_of_the_server_are_answered() -> None:
     )
     assert (await run_against(handler, {"contains": "pong"})).result.message == ""
     assert answers == [(PONG, b"are you there")]
+
+
+@pytest.mark.parametrize("websocket", [{}, {"send": "hello"}, {"send": "hello", "contains": "pong"}])
+async def test_the_server_closes_together_with_the_handshake(websocket: dict[str, Any]) -> None:
+    recorded = await run_against(open_websocket_and_close_at_once, websocket)
+    assert (recorded.result.reason, recorded.evidence.facts["close_code"]) == ("websocket.closed", 1013)
+
+
+async def open_websocket_and_close_at_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(accept_handshake(await reader.readuntil(b"\r\n\r\n")) + close_frame(1013))
+    await read_to_end(reader)
 
 
 async def test_binary_messages_do_not_matter_without_an_expected_text() -> None:

@@ -43,10 +43,14 @@ async def read_to_end(reader: asyncio.StreamReader) -> None:
         pass
 
 
-def accept_header(request_head: bytes) -> bytes:
+def accept_handshake(request_head: bytes, headers: bytes = b"") -> bytes:
+    """The response that opens the WebSocket. `headers`: more lines."""
     [line] = [line for line in request_head.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key:")]
     digest = hashlib.sha1(line.partition(b":")[2].strip() + _MAGIC, usedforsecurity=False).digest()
-    return base64.b64encode(digest)
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: %s\r\n%s\r\n" % (base64.b64encode(digest), headers)
+    )
 
 
 def open_websocket_and_play(*steps: Step, headers: bytes = b"", answers_pings: bool = False) -> ConnectionHandler:
@@ -54,11 +58,7 @@ def open_websocket_and_play(*steps: Step, headers: bytes = b"", answers_pings: b
     connection. `answers_pings`: before the first step."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        accept = accept_header(await reader.readuntil(b"\r\n\r\n"))
-        writer.write(
-            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Accept: %s\r\n%s\r\n" % (accept, headers)
-        )
+        writer.write(accept_handshake(await reader.readuntil(b"\r\n\r\n"), headers))
         if answers_pings:
             opcode, payload = await read_frame(reader)
             assert opcode == PING

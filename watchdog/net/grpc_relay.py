@@ -34,7 +34,7 @@ class GrpcRelay:
         self._connection, self._phase_timer, self._tls_remedy = connection, phase_timer, tls_remedy
         self.frames = Http2FrameScanner()
         self.failure: Exception | None = None
-        """Why the target cannot be read from."""
+        """Why nothing more can be passed on."""
         self.is_closed_by_target = False
         self._response_start = bytearray()
         self._library: socket.socket | None = None
@@ -84,7 +84,14 @@ class GrpcRelay:
 
     def _accept(self) -> None:
         """In a callback, because a task that is cancelled at this moment would lose the connection."""
-        library, _ = self._listener.accept()
+        try:
+            library, _ = self._listener.accept()
+        except BlockingIOError:
+            return
+        except OSError as os_error:  # this process is out of descriptors
+            self.failure = os_error
+            self._remove_listener()
+            return
         self._remove_listener()
         library.setblocking(False)
         self._library = library
@@ -94,9 +101,10 @@ class GrpcRelay:
         ]
 
     def _remove_listener(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._listener.fileno())
-        self._listener.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if (descriptor := self._listener.fileno()) >= 0:
+            asyncio.get_running_loop().remove_reader(descriptor)
+            self._listener.close()
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _pass_on_requests(self, library: socket.socket) -> None:
         with suppress(OSError):  # the library has closed its side

@@ -78,7 +78,7 @@ class WebSocketSession:
         for name, value in {"User-Agent": "watchdog-monitor", **self._request.headers}.items():
             with suppress(KeyError):
                 del request.headers[name]
-            request.headers[name] = value
+            request.headers[name] = value.encode().decode("latin-1")  # which the library encodes as
         self._protocol.send_request(request)
         self._send_pending()
         received = await self._read_response_head()
@@ -99,7 +99,7 @@ class WebSocketSession:
         from websockets.frames import Opcode
 
         phase_timer.start_nestable_phase("ping")
-        self._protocol.send_ping(_PING_DATA)
+        self._protocol.send_ping(_PING_DATA)  # possible even if the server has closed the WebSocket already
         self._send_pending()
         while True:
             frame = await self._receive_frame("the response to a ping")
@@ -121,7 +121,11 @@ class WebSocketSession:
         phase_timer.end_phase("message")
 
     def send_text(self, text: str) -> None:
-        self._protocol.send_text(text.encode())
+        """Does nothing if the server has closed the WebSocket already; the next step reports that."""
+        from websockets.exceptions import InvalidState
+
+        with suppress(InvalidState):
+            self._protocol.send_text(text.encode())
         self._send_pending()
 
     async def say_goodbye(self, timeout_s: float) -> None:
