@@ -119,6 +119,8 @@ def test_the_health_of_a_service(
     assert recorded.evidence.facts["address"] == f"127.0.0.1:{plaintext_port}"
     assert recorded.evidence.facts["grpc_status"] == ("NOT_FOUND" if reason == "grpc.service_unknown" else "OK")
     assert recorded.result.duration is not None
+    health = {"": "SERVING", "down": "NOT_SERVING", "starting": "UNKNOWN"}
+    assert recorded.evidence.facts.get("health") == health.get(service)
 
 
 def test_a_server_with_tls(tls_port: int, authority: CertificateAuthority) -> None:

@@ -245,6 +245,19 @@ async def test_the_expected_text(sentence: str, frames: list[bytes]) -> None:
     assert (recorded.result.outcome, recorded.result.message) == (Outcome.PASS, ""), sentence
 
 
+async def test_a_pong_that_was_not_asked_for_is_no_response() -> None:
+    recorded = await run_against(open_websocket_and_play(build_frame(PONG), read_to_end), timeout="500ms")
+    assert recorded.result.reason == "timeout.ping"
+
+
+async def test_an_interim_response_precedes_the_handshake() -> None:
+    async def hint_and_open(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
+        await open_websocket_and_play(build_frame(TEXT, b"pong"), read_to_end)(reader, writer)
+
+    assert (await run_against(hint_and_open, {"contains": "pong"})).result.message == ""
+
+
 async def test_pings_of_the_server_are_answered() -> None:
     answers: list[tuple[int, bytes]] = []
 

@@ -90,6 +90,7 @@ async def _call_health_check(connection: TargetConnection, request: GrpcHealthRe
     phase_timer.facts |= {} if end_error else facts
     if error := end_error or _find_result_error(result, request.service, relay):
         raise error
+    phase_timer.facts["health"] = "SERVING"
     phase_timer.end_phase("check")
 
 
