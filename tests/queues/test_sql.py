@@ -658,7 +658,7 @@ def test_a_server_that_stops_responding_is_unreachable(
     """Its process is suspended while connected, so the server's own limits do not apply."""
     monkeypatch.setattr(external_database, "EXTERNAL_DATABASE_TRANSACTION_TIMEOUT_S", 2.0)
     for limit in ("LOCK", "STATEMENT"):
-        monkeypatch.setattr(f"watchdog.queues.clients.dialects.EXTERNAL_DATABASE_{limit}_TIMEOUT_S", 60.0)
+        monkeypatch.setattr(external_database, f"EXTERNAL_DATABASE_{limit}_TIMEOUT_S", 60.0)
     postgres_app.execute(TABLE)
     watchdog_pids_sql = (
         "SELECT pid FROM pg_stat_activity WHERE application_name = 'watchdog' AND datname = current_database()"

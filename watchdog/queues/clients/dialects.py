@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from collections.abc import Mapping
@@ -14,16 +15,14 @@ from pydantic import AfterValidator
 
 from watchdog.config_types import FILE_BACKED_FIELD_MARKER, INVALID_DATABASE_URL_PATTERN, split_and_validate_url
 from watchdog.domain.text import truncate_to_single_line
-from watchdog.net.errors import ProbeError
-from watchdog.queues.base import build_broker_unreachable_error
-from watchdog.queues.clients.external_database import (
-    EXTERNAL_DATABASE_CONNECT_TIMEOUT_S,
-    EXTERNAL_DATABASE_LABEL_IN_ERRORS,
-    EXTERNAL_DATABASE_LOCK_TIMEOUT_S,
-    EXTERNAL_DATABASE_STATEMENT_TIMEOUT_S,
-    ConnectionAborter,
-    ExternalDatabase,
+from watchdog.queues.clients.database_faults import (
+    DatabaseFault,
+    DatabaseFaultError,
+    classify_mysql_error,
+    classify_postgres_error,
+    classify_sqlite_error,
 )
+from watchdog.queues.clients.external_database import EXTERNAL_DATABASE_CANCEL_TIMEOUT_S, ExternalDatabase
 from watchdog.queues.clients.postgres import (
     build_write_access_condition_sql,
     format_postgres_error,
@@ -32,8 +31,12 @@ from watchdog.queues.clients.postgres import (
 )
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine, TableClause
+    from sqlalchemy import Connection, Engine, ExceptionContext, TableClause
     from sqlalchemy.exc import DBAPIError
+
+
+POSTGRES_ROWS_PER_FETCH = 10
+"""The driver holds the rows of one fetch at a time."""
 
 
 class ExternalPostgresDatabase(ExternalDatabase):
@@ -44,14 +47,12 @@ class ExternalPostgresDatabase(ExternalDatabase):
     default_port = 5432
     current_time_sql = "SELECT now()"
 
-    POSTGRES_UNAVAILABLE_SQLSTATE_CLASSES = ("08", "28", "3D", "53", "57")
-
     def create_engine(self, address: str) -> Engine:
         import sqlalchemy as sa
 
         connect = {
             "hostaddr": address,
-            "connect_timeout": EXTERNAL_DATABASE_CONNECT_TIMEOUT_S,
+            "connect_timeout": math.ceil(self.connect_timeout_s),
             "prepare_threshold": None,
         }
         engine = sa.create_engine(
@@ -62,8 +63,8 @@ class ExternalPostgresDatabase(ExternalDatabase):
         @sa.event.listens_for(engine, "begin")
         def set_limits(connection: Connection) -> None:
             settings = {
-                "statement_timeout": f"{EXTERNAL_DATABASE_STATEMENT_TIMEOUT_S * 1000:.0f}",
-                "lock_timeout": f"{EXTERNAL_DATABASE_LOCK_TIMEOUT_S * 1000:.0f}",
+                "statement_timeout": f"{self.statement_timeout_s * 1000:.0f}",
+                "lock_timeout": f"{self.lock_timeout_s * 1000:.0f}",
                 "timezone": "UTC",
             }
             # LOCAL, because a pooler may give the session to another client after the transaction.
@@ -71,28 +72,27 @@ class ExternalPostgresDatabase(ExternalDatabase):
 
         return engine
 
-    def restrict_connection_and_get_aborter(self, dbapi_connection: Any) -> ConnectionAborter:
+    def restrict_connection(self, dbapi_connection: Any) -> None:
         dbapi_connection.read_only = not self.read_write
-        return lambda: shutdown_socket(dbapi_connection.fileno())
 
-    def translate_error(self, error: DBAPIError) -> ProbeError | None:
-        from sqlalchemy.exc import OperationalError
+    def limit_query(self, connection: Connection, max_rows: int, max_bytes: int) -> None:
+        """A server-side cursor: its protocol accepts a single statement, and few rows are sent at a time."""
+        import sqlalchemy as sa
 
-        sqlstate, message = getattr(error.orig, "sqlstate", None) or "", self.format_database_driver_error(error)
-        if sqlstate in ("57014", "55P03"):
-            return self.build_query_timeout_error(message)
-        if sqlstate == "42501":
-            return self.build_permission_denied_error(message)
-        if sqlstate in ("42P01", "3F000"):
-            return self.build_missing_table_error(message)
-        if sqlstate == "42703":
-            return self.build_missing_column_error(message)
-        is_unavailable = sqlstate[:2] in self.POSTGRES_UNAVAILABLE_SQLSTATE_CLASSES or (
-            not sqlstate and isinstance(error, OperationalError)
-        )
-        return (
-            build_broker_unreachable_error(message, label=EXTERNAL_DATABASE_LABEL_IN_ERRORS) if is_unavailable else None
-        )
+        connection.execution_options(stream_results=True, max_row_buffer=POSTGRES_ROWS_PER_FETCH)
+        sa.event.listen(connection.engine, "handle_error", _close_postgres_cursor_locally)
+
+    def abort_connection(self, dbapi_connection: Any) -> None:
+        shutdown_socket(dbapi_connection.fileno())
+
+    def cancel_statement(self, dbapi_connection: Any) -> None:
+        dbapi_connection.cancel_safe(timeout=EXTERNAL_DATABASE_CANCEL_TIMEOUT_S)
+
+    def get_socket_descriptor(self, dbapi_connection: Any) -> int | None:
+        return int(dbapi_connection.fileno())
+
+    def classify_error(self, error: DBAPIError) -> DatabaseFault:
+        return classify_postgres_error(error, self.format_database_driver_error(error))
 
     def format_database_driver_error(self, error: DBAPIError) -> str:
         return format_postgres_error(error.orig)  # type: ignore[arg-type] # SQLAlchemy types it as any exception
@@ -106,6 +106,15 @@ class ExternalPostgresDatabase(ExternalDatabase):
         )
 
 
+def _close_postgres_cursor_locally(context: ExceptionContext) -> None:
+    """After an error, its own method would send something to the server, which may be gone."""
+    import psycopg
+
+    cursor = getattr(context.execution_context, "cursor", None)
+    if isinstance(cursor, psycopg.ServerCursor):
+        psycopg.Cursor.close(cursor)
+
+
 class ExternalMySqlDatabase(ExternalDatabase):
     """MySQL and MariaDB: a read-only transaction with a limit on execution time, which the two name differently."""
 
@@ -114,77 +123,58 @@ class ExternalMySqlDatabase(ExternalDatabase):
     default_port = 3306
     current_time_sql = "SELECT utc_timestamp(3)"
 
-    MYSQL_TIMEOUT_ERROR_CODES = (1205, 1317, 1969, 3024)
-    MYSQL_PERMISSION_ERROR_CODES = (1142, 1143, 1227)
-    MYSQL_UNAVAILABLE_ERROR_CODES = (
-        1040,
-        1044,
-        1045,
-        1049,
-        1053,
-        1129,
-        1130,
-        1203,
-        1226,
-        1698,
-        2002,
-        2003,
-        2005,
-        2006,
-        2013,
-    )
-
     def create_engine(self, address: str) -> Engine:
         import sqlalchemy as sa
 
-        timeouts = {
-            "connect_timeout": EXTERNAL_DATABASE_CONNECT_TIMEOUT_S,
-            "read_timeout": 2 * EXTERNAL_DATABASE_STATEMENT_TIMEOUT_S,
-            "write_timeout": 2 * EXTERNAL_DATABASE_STATEMENT_TIMEOUT_S,
-        }
         engine = sa.create_engine(
             f"mysql+pymysql:{self.url.partition(':')[2]}", poolclass=sa.pool.NullPool, hide_parameters=True,
-            connect_args={**timeouts, "defer_connect": True, "program_name": "watchdog"},
+            connect_args={"defer_connect": True, "program_name": "watchdog"},
         )  # fmt: skip
 
         @sa.event.listens_for(engine, "do_connect")
         def connect(dialect: Any, _record: Any, args: Any, options: Any) -> Any:
-            driver = dialect.connect(*args, **options)  # keeps the host's name, which TLS verifies
-            driver.connect(socket.create_connection((address, self.database_port), EXTERNAL_DATABASE_CONNECT_TIMEOUT_S))
+            def log_in(timeout_s: float) -> Any:
+                timeouts = dict.fromkeys(("connect_timeout", "read_timeout", "write_timeout"), timeout_s)
+                driver = dialect.connect(*args, **options, **timeouts)  # keeps the host's name, which TLS verifies
+                driver.connect(socket.create_connection((address, self.database_port), timeout_s))
+                return driver
+
+            self._log_in_again = log_in
+            driver = log_in(self.connect_timeout_s)
+            driver._read_timeout = driver._write_timeout = 2 * self.statement_timeout_s
             return driver
 
         return engine
 
-    def restrict_connection_and_get_aborter(self, dbapi_connection: Any) -> ConnectionAborter:
+    def restrict_connection(self, dbapi_connection: Any) -> None:
         is_mariadb = "maria" in dbapi_connection.get_server_info().lower()
         timeout = (
-            f"max_statement_time = {EXTERNAL_DATABASE_STATEMENT_TIMEOUT_S:g}"
+            f"max_statement_time = {self.statement_timeout_s:.3f}"
             if is_mariadb
-            else f"max_execution_time = {EXTERNAL_DATABASE_STATEMENT_TIMEOUT_S * 1000:.0f}"
+            else f"max_execution_time = {self.statement_timeout_s * 1000:.0f}"
         )
         with dbapi_connection.cursor() as cursor:
             cursor.execute(f"SET SESSION {timeout}, time_zone = '+00:00', lock_wait_timeout = 1")
             cursor.execute(
                 "SET innodb_lock_wait_timeout = 1" if self.read_write else "SET SESSION TRANSACTION READ ONLY"
             )
-        abort: ConnectionAborter = dbapi_connection._force_close
-        return abort
 
-    def translate_error(self, error: DBAPIError) -> ProbeError | None:
-        code, message = _get_mysql_error_code(error), self.format_database_driver_error(error)
-        if code in self.MYSQL_TIMEOUT_ERROR_CODES:
-            return self.build_query_timeout_error(message)
-        if code in self.MYSQL_PERMISSION_ERROR_CODES:
-            return self.build_permission_denied_error(message)
-        if code == 1146:
-            return self.build_missing_table_error(message)
-        if code == 1054:
-            return self.build_missing_column_error(message)
-        return (
-            build_broker_unreachable_error(message, label=EXTERNAL_DATABASE_LABEL_IN_ERRORS)
-            if code in self.MYSQL_UNAVAILABLE_ERROR_CODES
-            else None
-        )
+    def limit_query(self, connection: Connection, max_rows: int, max_bytes: int) -> None:
+        connection.exec_driver_sql(f"SET SESSION sql_select_limit = {max_rows}")  # a LIMIT of the query comes first
+
+    def abort_connection(self, dbapi_connection: Any) -> None:
+        shutdown_socket(dbapi_connection._sock.fileno())  # the driver's own methods would wait for the reading thread
+
+    def cancel_statement(self, dbapi_connection: Any) -> None:
+        other = self._log_in_again(EXTERNAL_DATABASE_CANCEL_TIMEOUT_S)
+        with other, other.cursor() as cursor:
+            cursor.execute(f"KILL QUERY {int(dbapi_connection.thread_id())}")
+
+    def get_socket_descriptor(self, dbapi_connection: Any) -> int | None:
+        return int(dbapi_connection._sock.fileno())
+
+    def classify_error(self, error: DBAPIError) -> DatabaseFault:
+        return classify_mysql_error(error, self.format_database_driver_error(error))
 
     def format_database_driver_error(self, error: DBAPIError) -> str:
         texts = [part for part in getattr(error.orig, "args", ()) if isinstance(part, str)]
@@ -212,8 +202,6 @@ class ExternalSqliteDatabase(ExternalDatabase):
     driver_module = "sqlite3"
     current_time_sql = "SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')"
 
-    SQLITE_TIMEOUT_ERROR_NAMES = ("SQLITE_INTERRUPT", "SQLITE_BUSY", "SQLITE_LOCKED")
-
     @property
     def file_path(self) -> Path:
         return Path(self.url.removeprefix("sqlite:///"))
@@ -225,32 +213,45 @@ class ExternalSqliteDatabase(ExternalDatabase):
     def create_engine(self, address: str) -> Engine:
         import sqlalchemy as sa
 
+        if not self.file_path.exists():
+            raise DatabaseFaultError(DatabaseFault.DATABASE_MISSING, f"the file {self.file_path} does not exist")
         if not os.access(self.file_path, os.R_OK):
-            problem = "is not readable" if self.file_path.exists() else "does not exist"
-            raise build_broker_unreachable_error(
-                f"the file {self.file_path} {problem}", label=EXTERNAL_DATABASE_LABEL_IN_ERRORS
-            )
+            raise DatabaseFaultError(DatabaseFault.FILE_UNREADABLE, f"the file {self.file_path} is not readable")
         file = f"file:{quote(str(self.file_path))}"
         url = sa.URL.create("sqlite", database=file, query={"mode": "rw" if self.read_write else "ro", "uri": "true"})
-        options = {"timeout": EXTERNAL_DATABASE_LOCK_TIMEOUT_S, "check_same_thread": False}
+        options = {"timeout": self.lock_timeout_s, "check_same_thread": False}
         return sa.create_engine(url, poolclass=sa.pool.NullPool, hide_parameters=True, connect_args=options)
 
-    def restrict_connection_and_get_aborter(self, dbapi_connection: Any) -> ConnectionAborter:
-        deadline = monotonic() + EXTERNAL_DATABASE_STATEMENT_TIMEOUT_S
+    def restrict_connection(self, dbapi_connection: Any) -> None:
+        deadline = monotonic() + self.statement_timeout_s
         dbapi_connection.text_factory = lambda raw: raw.decode(errors="replace")  # SQLite does not check encodings
         dbapi_connection.set_progress_handler(lambda: monotonic() > deadline, 10_000)
-        abort: ConnectionAborter = dbapi_connection.interrupt
-        return abort
 
-    def translate_error(self, error: DBAPIError) -> ProbeError | None:
-        name, message = getattr(error.orig, "sqlite_errorname", ""), self.format_database_driver_error(error)
-        if name.startswith(self.SQLITE_TIMEOUT_ERROR_NAMES):
-            return self.build_query_timeout_error(message)
-        return (
-            build_broker_unreachable_error(message, label=EXTERNAL_DATABASE_LABEL_IN_ERRORS)
-            if name.startswith("SQLITE_CANTOPEN")
-            else None
-        )
+    def limit_query(self, connection: Connection, max_rows: int, max_bytes: int) -> None:
+        import sqlite3
+
+        driver: Any = connection.connection.driver_connection
+        driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max_bytes)
+        driver.set_authorizer(_authorize_reading_sqlite)  # a read-only connection could still attach another file
+
+    def abort_connection(self, dbapi_connection: Any) -> None:
+        dbapi_connection.interrupt()
+
+    def classify_error(self, error: DBAPIError) -> DatabaseFault:
+        return classify_sqlite_error(error, self.format_database_driver_error(error))
+
+
+def _authorize_reading_sqlite(action: int, name: str | None, value: str | None, *_: str | None) -> int:
+    import sqlite3
+
+    if action == sqlite3.SQLITE_PRAGMA:
+        is_allowed = value is None or (name or "").endswith(("_info", "_xinfo", "_list", "_check"))
+    elif action == sqlite3.SQLITE_UPDATE:
+        is_allowed = name == "sqlite_master"  # how a table-valued function, such as json_each, declares its columns
+    else:
+        reading = ("SELECT", "READ", "FUNCTION", "RECURSIVE", "TRANSACTION")
+        is_allowed = action in [getattr(sqlite3, f"SQLITE_{what}") for what in reading]
+    return sqlite3.SQLITE_OK if is_allowed else sqlite3.SQLITE_DENY
 
 
 EXTERNAL_DATABASE_CLASS_BY_SCHEME: Mapping[str, type[ExternalDatabase]] = {
@@ -260,14 +261,12 @@ EXTERNAL_DATABASE_CLASS_BY_SCHEME: Mapping[str, type[ExternalDatabase]] = {
 }
 
 
-def external_database_from_url(url: str, table: str = "", *, read_write: bool = False) -> ExternalDatabase:
-    """`url`: a validated `ExternalDatabaseUrl`."""
-    return EXTERNAL_DATABASE_CLASS_BY_SCHEME[url.partition(":")[0]](url, table, read_write=read_write)
-
-
-def _get_mysql_error_code(error: DBAPIError) -> int:
-    first = next(iter(getattr(error.orig, "args", ())), 0)
-    return first if isinstance(first, int) else 0
+def external_database_from_url(
+    url: str, table: str = "", *, read_write: bool = False, statements_end_at: float | None = None
+) -> ExternalDatabase:
+    """`url`: a validated `ExternalDatabaseUrl`. The other parameters are those of `ExternalDatabase`."""
+    database_class = EXTERNAL_DATABASE_CLASS_BY_SCHEME[url.partition(":")[0]]
+    return database_class(url, table, read_write=read_write, statements_end_at=statements_end_at)
 
 
 # --- configuration

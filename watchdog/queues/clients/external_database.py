@@ -3,9 +3,12 @@ write, every failure a ProbeError."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from threading import Thread
+from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -20,6 +23,12 @@ from watchdog.queues.base import (
     build_broker_unreachable_error,
     connect_once_to_find_reachable_address,
 )
+from watchdog.queues.clients.database_faults import (
+    DATABASE_UNAVAILABLE_FAULTS,
+    DatabaseFault,
+    DatabaseFaultError,
+    find_ssl_error,
+)
 from watchdog.queues.clients.timestamps import parse_database_timestamp_ms
 
 if TYPE_CHECKING:
@@ -27,8 +36,6 @@ if TYPE_CHECKING:
     from sqlalchemy.exc import DBAPIError
 
 T = TypeVar("T")
-ConnectionAborter = Callable[[], None]
-"""Ends a connection, called from another thread."""
 
 EXTERNAL_DATABASE_LABEL_IN_ERRORS = "database"
 EXTERNAL_DATABASE_STATEMENT_TIMEOUT_S = 2.0
@@ -36,6 +43,8 @@ EXTERNAL_DATABASE_LOCK_TIMEOUT_S = 0.5
 EXTERNAL_DATABASE_CONNECT_TIMEOUT_S = 3
 EXTERNAL_DATABASE_TRANSACTION_TIMEOUT_S = 8.0
 """For connecting and the whole transaction, enforced here: a server may ignore the limits above."""
+MIN_EXTERNAL_DATABASE_TIMEOUT_S = 0.05
+EXTERNAL_DATABASE_CANCEL_TIMEOUT_S = 1.0
 
 
 class ExternalDatabase(ABC):
@@ -53,9 +62,34 @@ class ExternalDatabase(ABC):
     current_time_sql: ClassVar[str]
     """Selects the database's current time, with a zone or in UTC."""
 
-    def __init__(self, url: str, table: str = "", *, read_write: bool = False) -> None:
-        """`url`: a validated `ExternalDatabaseUrl`. `table`: the table that is read, named in hints on privileges."""
+    def __init__(
+        self, url: str, table: str = "", *, read_write: bool = False, statements_end_at: float | None = None
+    ) -> None:
+        """`url`: a validated `ExternalDatabaseUrl`. `table`: the table that is read, named in hints on privileges.
+        `statements_end_at`: when the server has to end the last statement, by the monotonic clock; default: each has
+        EXTERNAL_DATABASE_STATEMENT_TIMEOUT_S."""
         self.url, self.table, self.read_write = url, table, read_write
+        self._statements_end_at = statements_end_at
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds until the last statement has to end."""
+        return math.inf if self._statements_end_at is None else self._statements_end_at - monotonic()
+
+    @property
+    def statement_timeout_s(self) -> float:
+        """For a statement that starts now."""
+        limit = EXTERNAL_DATABASE_STATEMENT_TIMEOUT_S if self._statements_end_at is None else self.remaining_s
+        return max(limit, MIN_EXTERNAL_DATABASE_TIMEOUT_S)
+
+    @property
+    def lock_timeout_s(self) -> float:
+        return EXTERNAL_DATABASE_LOCK_TIMEOUT_S
+
+    @property
+    def connect_timeout_s(self) -> float:
+        """For the login."""
+        return max(min(EXTERNAL_DATABASE_CONNECT_TIMEOUT_S, self.remaining_s), MIN_EXTERNAL_DATABASE_TIMEOUT_S)
 
     @property
     def host(self) -> str:
@@ -81,15 +115,33 @@ class ExternalDatabase(ABC):
 
     @abstractmethod
     def create_engine(self, address: str) -> Engine:
-        """`address`: the address of the host that passed the address filter."""
+        """`address`: the address of the host that passed the address filter. Raises DatabaseFaultError."""
 
     @abstractmethod
-    def restrict_connection_and_get_aborter(self, dbapi_connection: Any) -> ConnectionAborter:
-        """Limits a new connection in time and, unless `read_write`, to reading. Returns how to end it."""
+    def restrict_connection(self, dbapi_connection: Any) -> None:
+        """Limits a new connection in time and, unless `read_write`, to reading."""
 
     @abstractmethod
-    def translate_error(self, error: DBAPIError) -> ProbeError | None:
-        """The ProbeError for an error of the driver; None if it has no specific one."""
+    def limit_query(self, connection: Connection, max_rows: int, max_bytes: int) -> None:
+        """Prepares for one query of a user's, as far as the system can: the server sends at most `max_rows` rows and
+        values of at most `max_bytes`, and the statement can neither end the transaction nor write."""
+
+    @abstractmethod
+    def abort_connection(self, dbapi_connection: Any) -> None:
+        """Ends a connection at once, called from another thread. Raises any exception if it has ended by itself."""
+
+    def cancel_statement(self, dbapi_connection: Any) -> None:
+        """Has the server cancel the statement in progress: it may not notice that its client is gone. Blocks for about
+        EXTERNAL_DATABASE_CANCEL_TIMEOUT_S at most. Raises any exception if that is impossible."""
+        return
+
+    def get_socket_descriptor(self, dbapi_connection: Any) -> int | None:
+        """None: the database is a file. Raises any exception if the connection has ended."""
+        return None
+
+    @abstractmethod
+    def classify_error(self, error: DBAPIError) -> DatabaseFault:
+        """What an error of the driver means."""
 
     def read_external_database_clock_ms(self, connection: Connection) -> int:
         """By the database's clock, in ms since the epoch."""
@@ -110,30 +162,56 @@ class ExternalDatabase(ABC):
 
     @contextmanager
     def open_transaction(
-        self, address: str = "", register_aborter: Callable[[ConnectionAborter], None] = lambda _: None
+        self, address: str = "", register_connection: Callable[[Any], None] = lambda _: None
     ) -> Iterator[Connection]:
-        """A transaction on a new connection. `register_aborter` receives the connection's aborter. Raises
-        ProbeError."""
+        """A transaction on a new connection. `register_connection` receives the connection of the driver, for
+        `abort_connection`. Raises ProbeError."""
+        try:
+            with self.open_transaction_with_faults(address, register_connection) as connection:
+                yield connection
+        except DatabaseFaultError as e:
+            raise self._build_probe_error(e) from None
+
+    @contextmanager
+    def open_transaction_with_faults(
+        self, address: str, register_connection: Callable[[Any], None]
+    ) -> Iterator[Connection]:
+        """As `open_transaction`, but raises DatabaseFaultError."""
         import sqlalchemy as sa
 
         engine = self.create_engine(address)
-        sa.event.listen(
-            engine, "connect", lambda driver, _: register_aborter(self.restrict_connection_and_get_aborter(driver))
-        )
+
+        def restrict_and_register_connection(dbapi_connection: Any, _: Any) -> None:
+            self.restrict_connection(dbapi_connection)
+            register_connection(dbapi_connection)
+
+        sa.event.listen(engine, "connect", restrict_and_register_connection)
         try:
             with engine.connect() as connection, connection.begin():
                 yield connection
         except sa.exc.DBAPIError as e:
-            raise self.translate_error(e) or self.build_generic_database_error(
-                self.format_database_driver_error(e)
-            ) from None
+            detail = self.format_database_driver_error(e)
+            raise DatabaseFaultError(self.classify_error(e), detail, find_ssl_error(e)) from None
         except OSError as e:
             error = build_probe_error_from_exception(e)
-            raise build_broker_unreachable_error(
-                error.message if error else str(e), label=EXTERNAL_DATABASE_LABEL_IN_ERRORS
-            ) from None
+            raise DatabaseFaultError(DatabaseFault.CONNECT_FAILED, error.message if error else str(e)) from None
         finally:
             engine.dispose()
+
+    def _build_probe_error(self, error: DatabaseFaultError) -> ProbeError:
+        """For a table with jobs: the reasons of queue systems."""
+        match error.fault:
+            case fault if fault in DATABASE_UNAVAILABLE_FAULTS:
+                return build_broker_unreachable_error(error.detail, label=EXTERNAL_DATABASE_LABEL_IN_ERRORS)
+            case DatabaseFault.QUERY_TIMEOUT | DatabaseFault.LOCK_TIMEOUT:
+                return self.build_query_timeout_error(error.detail)
+            case DatabaseFault.PERMISSION_DENIED:
+                return self.build_permission_denied_error(error.detail)
+            case DatabaseFault.TABLE_MISSING:
+                return self.build_missing_table_error(error.detail)
+            case DatabaseFault.COLUMN_MISSING:
+                return self.build_missing_column_error(error.detail)
+        return self.build_generic_database_error(error.detail)
 
     def format_database_driver_error(self, error: DBAPIError) -> str:
         return truncate_to_single_line(str(error.orig))
@@ -176,10 +254,10 @@ async def run_external_database_transaction(
         address = await connect_once_to_find_reachable_address(
             context, database.host, database.database_port, EXTERNAL_DATABASE_LABEL_IN_ERRORS
         )
-    aborters: list[ConnectionAborter] = []
+    connections: list[Any] = []
 
     def run_work_in_transaction() -> T:
-        with database.open_transaction(address, aborters.append) as connection:
+        with database.open_transaction(address, connections.append) as connection:
             return work(connection)
 
     context.phase_timer.start_nestable_phase("query")
@@ -187,15 +265,34 @@ async def run_external_database_transaction(
         async with asyncio.timeout(EXTERNAL_DATABASE_TRANSACTION_TIMEOUT_S):
             result = await run_in_daemon_thread(run_work_in_transaction, f"query {database.display_name}")
     except (TimeoutError, asyncio.CancelledError) as e:
-        for abort in aborters:
-            with suppress(Exception):  # the connection may have ended by itself
-                abort()
+        cancel_statements_and_abort_connections(database, connections)
         if isinstance(e, TimeoutError):
             message = f"{database.name} did not respond within {EXTERNAL_DATABASE_TRANSACTION_TIMEOUT_S:g} s"
             raise build_broker_unreachable_error(message, label=EXTERNAL_DATABASE_LABEL_IN_ERRORS) from None
         raise
     context.phase_timer.end_phase("query")
     return result
+
+
+def abort_connections(database: ExternalDatabase, dbapi_connections: Iterable[Any]) -> None:
+    """Ends connections at once. The thread that uses them gets an error."""
+    for dbapi_connection in dbapi_connections:
+        with suppress(Exception):  # the connection may have ended by itself
+            database.abort_connection(dbapi_connection)
+
+
+def cancel_statements_and_abort_connections(database: ExternalDatabase, dbapi_connections: Sequence[Any]) -> None:
+    """As `abort_connections`, once the server has cancelled what it executes, or has not done so in time. Does not
+    wait for that."""
+
+    def cancel_and_abort() -> None:
+        for dbapi_connection in dbapi_connections:
+            with suppress(Exception):  # the server does not respond
+                database.cancel_statement(dbapi_connection)
+        abort_connections(database, dbapi_connections)
+
+    if dbapi_connections:
+        Thread(target=cancel_and_abort, name=f"cancel query {database.display_name}", daemon=True).start()
 
 
 async def execute_external_database_update(

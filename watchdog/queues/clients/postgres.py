@@ -193,7 +193,13 @@ async def fetch_job_counts_or_none_on_timeout(
     return row
 
 
+POSTGRES_CONNECTION_CLOSED_TEXT = "server closed the connection unexpectedly"
+
+
 def format_postgres_error(error: Error) -> str:
     """PostgreSQL's message without the driver's prefix."""
-    lines = (error.diag.message_primary or str(error)).strip().splitlines() or [type(error).__name__]
+    text = error.diag.message_primary or str(error)
+    if POSTGRES_CONNECTION_CLOSED_TEXT in text:  # the last line would not state it
+        return POSTGRES_CONNECTION_CLOSED_TEXT
+    lines = text.strip().splitlines() or [type(error).__name__]
     return truncate_to_single_line(re.sub(r"^.* failed: ", "", lines[-1]).removeprefix("FATAL:"))
