@@ -172,7 +172,7 @@ def test_an_invalid_byte_affects_one_character(runs: dict[str, Ran]) -> None:
             "command.not_found",
             "working directory not found: /nowhere",
         ),
-        ({"command": ["/etc/passwd"]}, "command.start_failed", "cannot start /etc/passwd: Permission denied"),
+        ({"command": ["/etc/passwd"]}, "command.not_executable", "cannot start /etc/passwd: Permission denied"),
     ],
 )
 def test_a_command_that_cannot_be_started_is_an_error(mcp: dict[str, Any], reason: str, message: str) -> None:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
-import signal
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import anyio
 import anyio.abc
@@ -21,6 +18,13 @@ from watchdog.domain.model import Evidence, Json
 from watchdog.domain.reasons import build_reason_and_message
 from watchdog.domain.text import truncate_with_ellipsis
 from watchdog.net.body_limits import MIN_MCP_SESSION_BYTES_LIMIT
+from watchdog.net.command_start import (
+    COMMAND_OUTPUT_READ_CHUNK_BYTES,
+    CommandToRun,
+    create_supervised_process,
+    describe_command_exit,
+    start_command,
+)
 from watchdog.net.errors import ProbeError, build_probe_error_from_exception, refine_probe_error_until_deadline
 from watchdog.net.mcp.client import measure_phase_and_tag_errors
 from watchdog.net.mcp.event_stream import UTF8_BYTE_ORDER_MARK
@@ -32,11 +36,8 @@ from watchdog.net.mcp.large_messages import (
 from watchdog.net.mcp.message_text import normalize_jsonrpc_message
 from watchdog.net.mcp.received_messages import McpMessageInspector
 from watchdog.net.mcp.reply_errors import MAX_MCP_ERROR_EXCERPT_CHARS
-from watchdog.net.supervised_process import SupervisedCommandStartError, SupervisedProcess
+from watchdog.net.supervised_process import SupervisedProcess
 
-MCP_STDIO_READ_CHUNK_BYTES = 64 << 10
-MCP_SERVER_INHERITED_ENV_VARS = ("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "USER")
-"""The variables that a server inherits; the others may hold secrets of other probes."""
 MCP_PROCESS_EXIT_TIMEOUT_S = 0.5
 """Time to exit after the end of its input, and again after SIGTERM."""
 MCP_STDERR_DRAIN_TIMEOUT_S = 0.2
@@ -49,12 +50,9 @@ MAX_TOLERATED_NON_MCP_LINES = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class McpServerCommand:
+class McpServerCommand(CommandToRun):
     """An MCP server to start."""
 
-    argv: Sequence[str]
-    env: Mapping[str, str] = field(default_factory=dict)
-    cwd: str = ""
     max_session_bytes: int = MIN_MCP_SESSION_BYTES_LIMIT
     """Bytes that it may write in one session."""
 
@@ -124,7 +122,7 @@ class McpStdioTransport:
 
     async def _read_mcp_messages_from_stdout(self, stdout: asyncio.StreamReader) -> None:
         size = 0
-        while data := await stdout.read(MCP_STDIO_READ_CHUNK_BYTES):
+        while data := await stdout.read(COMMAND_OUTPUT_READ_CHUNK_BYTES):
             size += len(data)
             if size > self._max_session_bytes:
                 raise build_mcp_session_too_large_error(self._max_session_bytes)
@@ -196,8 +194,7 @@ class McpStdioTransport:
         return exit_error
 
     def _describe_exit(self) -> str:
-        code = self.process.returncode
-        return f"exited with code {code}" if code >= 0 else f"was killed by signal {-code} ({signal.strsignal(-code)})"
+        return describe_command_exit(self.process.returncode)
 
     async def _has_process_exited_within(self, timeout_s: float) -> bool:
         """Whether the process exits in time."""
@@ -233,12 +230,12 @@ async def open_mcp_stdio_transport(
     """`timeout_s`: until the caller cancels. Raises ProbeError, possibly inside an exception group."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
-    inherited = {name: os.environ[name] for name in MCP_SERVER_INHERITED_ENV_VARS if name in os.environ}
-    process = SupervisedProcess(command.argv, inherited | dict(command.env), command.cwd)
+    process = create_supervised_process(command)
     transport: McpStdioTransport | None = None
     try:
         with measure_phase_and_tag_errors(received.phase_timer, "spawn"):
-            transport = await _start_mcp_server_and_build_transport(process, command, facts, received)
+            sockets = await _start_with_sockets(process, command)
+            transport = McpStdioTransport(process, sockets, facts, received, command.max_session_bytes)
         async with anyio.create_task_group() as readers:
             await transport.open_streams_and_start_readers(readers)
             try:
@@ -263,43 +260,23 @@ async def open_mcp_stdio_transport(
         await process.close()
 
 
-async def _start_mcp_server_and_build_transport(
-    process: SupervisedProcess, command: McpServerCommand, facts: dict[str, Json], received: McpMessageInspector
-) -> McpStdioTransport:
-    """Starts the server with sockets as its standard input, output and error.
+async def _start_with_sockets(process: SupervisedProcess, command: McpServerCommand) -> Sequence[socket.socket]:
+    """Starts the server. Returns the other ends of its standard input, output and error.
 
     These are sockets, because event loops differ in who closes the descriptor of a pipe.
     """
     pairs = [socket.socketpair() for _ in range(3)]
     own_ends, (stdin, stdout, stderr) = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     try:
-        await process.start(stdin.fileno(), stdout.fileno(), stderr.fileno())
-    except BaseException as error:
+        await start_command(process, command, (stdin.fileno(), stdout.fileno(), stderr.fileno()))
+    except BaseException:
         for end in own_ends:
             end.close()
-        if isinstance(error, SupervisedCommandStartError | OSError):
-            raise _build_mcp_server_start_error(command, error) from None
         raise
     finally:
         for end in (stdin, stdout, stderr):
             end.close()
-    return McpStdioTransport(process, own_ends, facts, received, command.max_session_bytes)
-
-
-def _build_mcp_server_start_error(
-    command: McpServerCommand, error: SupervisedCommandStartError | OSError
-) -> ProbeError:
-    if isinstance(error, SupervisedCommandStartError) and error.error_number == errno.ENOENT:
-        if error.step == "cwd":
-            return ProbeError("command.not_found", f"working directory not found: {command.cwd}", is_internal=True)
-        return ProbeError("command.not_found", f"command not found: {command.argv[0]}", is_internal=True)
-    what = (
-        f"cannot use working directory {command.cwd}"
-        if isinstance(error, SupervisedCommandStartError) and error.step == "cwd"
-        else (f"cannot start {command.argv[0]}")
-    )
-    problem = str(error) if isinstance(error, SupervisedCommandStartError) else error.strerror
-    return ProbeError("command.start_failed", f"{what}: {problem}", is_internal=True)
+    return own_ends
 
 
 def _split_stdout_line_into_text_and_message(line: bytes) -> tuple[bytes, JSONRPCMessage | None]:
