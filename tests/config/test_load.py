@@ -77,7 +77,7 @@ def test_the_full_example_loads() -> None:
         *("website-record", "own-resolvers", "router", "office-link"),
         *("email-pipeline", "report-pipeline", "export-through-mcp", "thumbnails", "worker-self-test"),
         *("digest-schedulers", "report-schedules", "celery-beat", "billing-jobs", "email-backlog"),
-        "nightly-backup",
+        *("nightly-backup", "orders-are-fresh", "replication-lag"),
         "blog",  # from conf.d
     ]
     api = probes["api"]

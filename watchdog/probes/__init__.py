@@ -6,6 +6,7 @@ from typing import Annotated, TypeAlias
 
 from watchdog.probes.base import AlertSettings, Probe, ProbeAttemptContext, ProbeDefaults
 from watchdog.probes.canary import CanaryProbe
+from watchdog.probes.command import CommandProbe
 from watchdog.probes.dns import DnsProbe
 from watchdog.probes.grpc import GrpcProbe
 from watchdog.probes.heartbeat import HeartbeatProbe
@@ -14,6 +15,7 @@ from watchdog.probes.icmp import IcmpProbe
 from watchdog.probes.jobs import JobsProbe
 from watchdog.probes.mcp import McpProbe
 from watchdog.probes.queue import QueueProbe
+from watchdog.probes.sql import SqlProbe
 from watchdog.probes.steps import StepsProbe
 from watchdog.probes.tcp import TcpProbe
 from watchdog.probes.tls import TlsProbe
@@ -34,6 +36,8 @@ PROBE_KINDS: KindRegistry[Probe] = KindRegistry(
     TlsProbe,
     GrpcProbe,
     WebSocketProbe,
+    SqlProbe,
+    CommandProbe,
 )
 
 AnyProbe: TypeAlias = Annotated[Probe, PROBE_KINDS]
@@ -44,6 +48,7 @@ __all__ = [
     "AlertSettings",
     "AnyProbe",
     "CanaryProbe",
+    "CommandProbe",
     "DnsProbe",
     "GrpcProbe",
     "HeartbeatProbe",
@@ -55,6 +60,7 @@ __all__ = [
     "ProbeAttemptContext",
     "ProbeDefaults",
     "QueueProbe",
+    "SqlProbe",
     "StepsProbe",
     "TcpProbe",
     "TlsProbe",

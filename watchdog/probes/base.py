@@ -215,6 +215,9 @@ class Probe(ProbeDefaults):
     form_fields: ClassVar[tuple[str, ...]] = ()
     """The fields that a form has an input for besides those of every kind, such as `http.url`; others are entered as
     YAML."""
+    is_entered_by_hand: ClassVar[bool] = False
+    """Whether probes of this kind can be written into the files of the configuration alone, because they execute code
+    on the machine that Watchdog runs on: no form offers the kind."""
     form_systems: ClassVar[Mapping[str, type[QueueSystemConfig]]] = MappingProxyType({})
     """The queue systems that its own section chooses from, by the key there: a form has inputs for one of them."""
     cards: ClassVar[tuple[str, ...]] = ("latency", "phases")

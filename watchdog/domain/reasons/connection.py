@@ -157,7 +157,7 @@ _TIMEOUT_REASON_ENTRIES = (
     _failure_reason_entry(
         "timeout.spawn",
         "Timed out: starting the server",
-        "The MCP server's `command` did not start within `timeout`.",
+        "The `command`, of an MCP server or of a check, did not start within `timeout`.",
         "Run the command manually.",
     ),
     _failure_reason_entry(
@@ -186,10 +186,24 @@ _TIMEOUT_REASON_ENTRIES = (
         "Check the load of the server or database.",
     ),
     _failure_reason_entry(
+        "timeout.login",
+        "Timed out: database login",
+        "The server accepted the connection, but did not complete the login within `timeout`, at most 3 s.",
+        "Check the load of the database server, and whether a database listens on this port.",
+        sentence="the database did not complete the login {problem}",
+    ),
+    _failure_reason_entry(
         "timeout.query",
         "Timed out: query",
         "The database query was not answered within `timeout`.",
         "Check the load and the locks of the database.",
+    ),
+    _failure_reason_entry(
+        "timeout.command",
+        "Timed out: command",
+        "The command did not end within `timeout`. It was killed with all processes that it had started. The evidence "
+        "shows what it had written.",
+        "Find out what the command waits for. Raise the probe's `timeout` only if it is normally that slow.",
     ),
     _failure_reason_entry(
         "timeout.enqueue",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
+from watchdog.domain.reasons.commands import COMMAND_FAILURE_REASON_ENTRIES
 from watchdog.domain.reasons.connection import CONNECTION_REASON_ENTRIES
+from watchdog.domain.reasons.databases import DATABASE_REASON_ENTRIES
 from watchdog.domain.reasons.entry import ReasonCategory, ReasonEntry
 from watchdog.domain.reasons.grpc import GRPC_REASON_ENTRIES
 from watchdog.domain.reasons.responses import RESPONSE_REASON_ENTRIES
@@ -185,30 +187,6 @@ _BROKER_AND_JOB_REASON_ENTRIES = (
         "The message shows the error and, if a permission is missing, what to grant.",
     ),
     _failure_reason_entry(
-        "database.query_timeout",
-        "Database query timed out",
-        "A query took too long, or another session holds a lock on the table.",
-        "Add an index on the time and type columns, or read less history with `since`.",
-    ),
-    _failure_reason_entry(
-        "database.table_missing",
-        "Table missing",
-        "The table does not exist.",
-        "Check the name and schema of the table. The message suggests a table with a similar name.",
-    ),
-    _failure_reason_entry(
-        "database.column_missing",
-        "Column missing",
-        "The table has no such column.",
-        "Check `columns`. Names are case-sensitive.",
-    ),
-    _failure_reason_entry(
-        "database.column_invalid",
-        "Column has the wrong content",
-        "A column under `columns` does not contain times, or contains too many different jobs.",
-        "Check `columns`. The message shows one of the values.",
-    ),
-    _failure_reason_entry(
         "queue.missing",
         "Queue missing",
         "The queue does not exist. Watchdog never creates one.",
@@ -345,5 +323,7 @@ FAILURE_REASON_ENTRIES = (
     *GRPC_REASON_ENTRIES,
     *WEBSOCKET_REASON_ENTRIES,
     *_EXPECTATION_AND_MCP_REASON_ENTRIES,
+    *COMMAND_FAILURE_REASON_ENTRIES,
+    *DATABASE_REASON_ENTRIES,
     *_BROKER_AND_JOB_REASON_ENTRIES,
 )

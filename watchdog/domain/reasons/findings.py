@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from watchdog.domain.reasons.commands import COMMAND_ERROR_AND_FINDING_REASON_ENTRIES
 from watchdog.domain.reasons.entry import ReasonCategory, ReasonEntry
 
 _error_reason_entry = partial(ReasonEntry, ReasonCategory.ERROR)
@@ -11,18 +12,7 @@ _missed_reason_entry = partial(ReasonEntry, ReasonCategory.MISSED)
 _finding_reason_entry = partial(ReasonEntry, ReasonCategory.RULE_FINDING_OTHER_THAN_OUTCOME)
 
 ERROR_MISSED_AND_FINDING_REASON_ENTRIES = (
-    _error_reason_entry(
-        "command.not_found",
-        "Command not found",
-        "The `command` or its working directory does not exist on this machine.",
-        "Install it, or fix the path.",
-    ),
-    _error_reason_entry(
-        "command.start_failed",
-        "Command not started",
-        "The command cannot be started.",
-        "Check the permissions of the command.",
-    ),
+    *COMMAND_ERROR_AND_FINDING_REASON_ENTRIES,
     _error_reason_entry(
         "tls.invalid_file",
         "TLS file unusable",

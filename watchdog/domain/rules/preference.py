@@ -17,6 +17,8 @@ class PreferenceExpressionResult(NamedTuple):
 
     problem: str
     """Empty if it holds, else "elapsed_ms <= 800 is false: observed 1204"."""
+    reason: str = ""
+    """Of the problem, if it is another one than that of expressions."""
 
 
 ALERT_RULE_NAME = "preference"
@@ -27,5 +29,7 @@ ALERT_RULE_SUBJECT_FACTS_CLASS = PreferenceExpressionResult
 def evaluate_result(policy: AlertPolicy, result: ProbeResult) -> Iterator[Finding]:
     if (listing := result.listings.get(ALERT_RULE_NAME)) is None:
         return
-    for expression, (problem,) in listing.subjects.items():
-        yield Finding(ALERT_RULE_NAME, expression, bool(problem), "preference.failed" if problem else "", problem)
+    for expression, (problem, reason) in listing.subjects.items():
+        yield Finding(
+            ALERT_RULE_NAME, expression, bool(problem), (reason or "preference.failed") if problem else "", problem
+        )

@@ -233,7 +233,7 @@ def list_result_facts(result: ProbeResult, evidence: Evidence) -> Iterable[tuple
     for name, value in {**result.measurements, **evidence.facts}.items():
         yield name.replace("_", " "), format_fact_value(value)
     listing = result.listings.get(preference.ALERT_RULE_NAME)
-    for expression, (problem,) in (listing.subjects if listing else {}).items():
+    for expression, (problem, _) in (listing.subjects if listing else {}).items():
         yield "preference", problem or f"{expression} is true"
 
 
