@@ -22,7 +22,7 @@ from watchdog.domain.model import Json, JsonScalar
 from watchdog.net.redact import MASK_PLACEHOLDER, SecretMask
 
 MAX_PROBE_YAML_CHARS = 65_536
-_FIELDS_WITH_FREE_KEYS = frozenset({"json", "payload", "arguments", "args", "headers", "watch", "tasks"})
+_FIELDS_WITH_FREE_KEYS = frozenset({"json", "payload", "arguments", "args", "headers", "params", "watch", "tasks"})
 """Below these, keys are not Watchdog's: `json: {command: stop}` starts no command."""
 _FILE_PARAMETER_PATTERN = re.compile(r"\w*file|ssl_?\w*(cert|key|ca|crl)\w*", re.IGNORECASE)
 _FIELDS_THAT_CHOOSE_THE_SERVER = frozenset({"host", "port", "server_name", "verify", "allow_legacy"})

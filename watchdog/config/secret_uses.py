@@ -91,12 +91,18 @@ def classify_config_values_by_sensitivity(
     for tree in trees:
         for node in tree.walk():
             key = node.path.rpartition(".")[2]
-            for argument, spans in find_argument_nodes_with_secret_spans(node.list_items if key == "command" else ()):
+            arguments = node.list_items if is_command_line_field(node.path) else ()
+            for argument, spans in find_argument_nodes_with_secret_spans(arguments):
                 _record_embedded_secrets(argument, spans, uses)
             if not isinstance(node.value, dict | list):
                 _record_embedded_secrets(node, find_embedded_secret_spans(node), uses)
                 _record_yaml_scalar_sensitivity(node, key, file_contents, uses)
     return uses
+
+
+def is_command_line_field(path: str) -> bool:
+    """Whether the field holds the arguments of a command: `mcp.command`, `command.run`, or `command` for short."""
+    return f".{path}".endswith((".command", ".command.run"))
 
 
 def find_argument_nodes_with_secret_spans(arguments: Sequence[YamlNode]) -> Iterator[tuple[YamlNode, list[Span]]]:
@@ -106,12 +112,14 @@ def find_argument_nodes_with_secret_spans(arguments: Sequence[YamlNode]) -> Iter
 
 
 def find_embedded_secret_spans(node: YamlNode) -> list[Span]:
-    """Where the text of a body or of another text to send, of JSON for the target, of a header or an environment
+    """Where the text of a body, a query or another text to send, of JSON for the target, of a header or an environment
     variable, as written, holds fields with the name of a secret."""
     keys = node.path.split(".")
     is_in_mapping = len(keys) > 1 and keys[-2] in ("env", "headers", "metadata")
     is_free_text = (
-        keys[-1] in ("body", "send") or is_in_mapping or not _CONFIG_FIELD_NAMES_OF_JSON_SENT_TO_TARGET.isdisjoint(keys)
+        keys[-1] in ("body", "query", "send")
+        or is_in_mapping
+        or not _CONFIG_FIELD_NAMES_OF_JSON_SENT_TO_TARGET.isdisjoint(keys)
     )
     return find_value_spans_of_secret_named_fields(get_yaml_text_as_written(node)) if is_free_text else []
 
@@ -177,7 +185,7 @@ def _record_yaml_scalar_sensitivity(
     else:
         for name, value in node.variables.items():
             is_shown = key in _DISPLAYED_TARGET_CONFIG_FIELD_NAMES
-            if ".command." in node.path:
+            if is_command_line_field(node.path.rpartition(".")[0]):
                 uses.shown_variables[name] = value
             _record_variable_sensitivity(name, value, node, uses, uses.visible if is_shown else uses.other)
 

@@ -24,6 +24,7 @@ from watchdog.config.secret_uses import (
     find_argument_nodes_with_secret_spans,
     find_embedded_secret_spans,
     get_yaml_text_as_written,
+    is_command_line_field,
     is_field_named_like_secret,
     mask_literal_secret_url_parameters,
 )
@@ -124,12 +125,9 @@ def mask_yaml_tree(node: YamlNode, mask: SecretMask) -> Json:
     """A node as written, with literal secrets replaced where they are: in secret fields, headers and URLs."""
     if isinstance(node.value, dict):
         return {key: mask_yaml_tree(entry, mask) for key, entry in node.value.items()}
-    key = node.path.rpartition(".")[2]
     if isinstance(node.value, list):
-        in_arguments = {
-            id(item): spans
-            for item, spans in find_argument_nodes_with_secret_spans(node.value if key == "command" else ())
-        }
+        arguments = node.value if is_command_line_field(node.path) else ()
+        in_arguments = {id(item): spans for item, spans in find_argument_nodes_with_secret_spans(arguments)}
         return [_mask_yaml_scalar(item, in_arguments.get(id(item), []), mask) for item in node.value]
     return _mask_yaml_scalar(node, find_embedded_secret_spans(node), mask)
 

@@ -25,6 +25,7 @@ from watchdog.store.act_tables import acts
 from watchdog.store.database import Database
 from watchdog.web import ApiKey
 from watchdog.web.auth.session import SESSION_COOKIE_NAME
+from watchdog.web.pages.probe_form import NEW_PROBE_KINDS
 
 READER = ApiKey("grafana", "reader", "read-me-0123456789")
 OPERATOR = ApiKey("ops", "operator", "operate-0123456789")
@@ -254,7 +255,7 @@ def test_what_is_not_applied_at_once_is_stated(app: FastAPI, harness: ManagedFil
         assert text in visible_text(page.text)
 
 
-@pytest.mark.parametrize("kind", PROBE_FORM_KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in PROBE_FORM_KINDS if kind.partition(".")[0] in NEW_PROBE_KINDS])
 def test_each_kind_has_a_form_with_labels(app: FastAPI, kind: str) -> None:
     page = Browser(app).get(f"{NEW}?kind={kind}")
     form_kind = read_fields(page)["kind"]
@@ -264,6 +265,20 @@ def test_each_kind_has_a_form_with_labels(app: FastAPI, kind: str) -> None:
     labels = dict(re.findall(r'<label class="lab" for="([^"]+)">([^<]+)</label>', page))
     for path in list_form_field_paths_of_probe_kind(form_kind):
         assert labels[path.replace(".", "-")] != path
+
+
+def test_a_command_is_not_offered_and_not_accepted(app: FastAPI, harness: ManagedFileHarness) -> None:
+    browser, before = Browser(app), harness.file.read_bytes()
+    page = browser.get(f"{NEW}?kind=command")
+    assert read_fields(page)["kind"] == "http"
+    assert "kind=command" not in page
+    assert "kind=sql" in page
+    for yaml in ("command: [id]", "command: {run: [id]}", "mcp: {command: [id]}"):
+        for action in ("save", "try"):
+            refused = browser.press(page, action, NEW, kind="command", name="Mine", yaml=yaml)
+            assert refused.status_code == 422
+            assert "a command cannot be entered here" in visible_text(refused.text)
+    assert harness.file.read_bytes() == before
 
 
 FILLED_FORMS = {
@@ -278,6 +293,11 @@ FILLED_FORMS = {
     "icmp": ({"icmp.host": "192.0.2.1", "icmp.count": "5"}, "max_loss", "20"),
     "tcp": ({"tcp.host": "db.acme.example:5432"}, "host", "https://db.acme.example/"),
     "tls": ({"tls.host": "acme.example", "tls.min_days": "21", "tls.starttls": "smtp"}, "min_days", "many"),
+    "sql": (
+        {"sql.url": "postgresql://127.0.0.1:9/a", "sql.query": "SELECT 1 AS a WHERE 'x: y' = 'z'"},
+        "query",
+        "DELETE FROM a",
+    ),
     "queue.rq": ({"queue.rq.redis": "redis://127.0.0.1:9/0", "queue.rq.queue": "7"}, "over", "many"),
 }
 

@@ -62,6 +62,7 @@ INPUT_BY_FIELD = {
     "websocket.send": FormInputDescription("Message to send"),
     "websocket.contains": FormInputDescription("Text that a message must contain"),
     "mcp.url": FormInputDescription("URL", "https://"),
+    "sql.query": FormInputDescription("Query", "SELECT count(*) AS waiting FROM orders WHERE paid_at IS NULL"),
     "heartbeat.schedule": FormInputDescription("When its job runs, as a cron schedule", "0 3 * * *"),
     "heartbeat.timezone": FormInputDescription("Time zone of the schedule", "UTC"),
     "heartbeat.every": FormInputDescription("How often its job runs, instead of a schedule", "15m"),
@@ -111,6 +112,8 @@ INPUT_BY_QUEUE_SYSTEM_FIELD = {
     "resource": FormInputDescription("Resource of the job", "job:{job_id}"),
 }
 """By the last part of the path."""
+NEW_PROBE_KINDS = tuple(kind for kind, probe in PROBE_KINDS.items() if not probe.is_entered_by_hand)
+"""The kinds to choose from."""
 FIRST_FIELDS = frozenset({"name", "schedule"})
 """Fields that are shown with those of the kind; the others are shown under "More fields"."""
 
@@ -197,7 +200,8 @@ class ProbeFormPage:
 
 def create_new_probe_form(kind: str) -> ProbeForm:
     """With an example for what is entered as YAML. `kind`: without a queue system, it has the first one."""
-    kind = kind if kind in PROBE_FORM_KINDS else DEFAULT_PROBE_KIND
+    is_offered = kind in PROBE_FORM_KINDS and kind.partition(".")[0] in NEW_PROBE_KINDS
+    kind = kind if is_offered else DEFAULT_PROBE_KIND
     model, system = PROBE_KINDS[kind.partition(".")[0]], kind.partition(".")[2]
     if model.form_systems and not system:
         return create_new_probe_form(f"{kind}.{next(iter(model.form_systems))}")

@@ -12,7 +12,6 @@ from starlette.responses import Response
 
 from watchdog.domain.acts import Actor
 from watchdog.domain.text import capitalize_first
-from watchdog.probes import PROBE_KINDS
 from watchdog.service.config_reload import ConfigReloadResultKind
 from watchdog.service.managed_edits import (
     ManagedProbe,
@@ -28,6 +27,7 @@ from watchdog.store.read.status import load_watchdog_status
 from watchdog.web.auth.acts import require_operator_role
 from watchdog.web.errors import HttpErrorResponseError, PageNotFoundError
 from watchdog.web.pages.probe_form import (
+    NEW_PROBE_KINDS,
     ProbeForm,
     ProbeFormPage,
     build_probe_form_inputs_and_other_problems,
@@ -213,6 +213,6 @@ class ProbeFormResponder:
             more_inputs=more,
             rest_problems=rest_problems,
             is_more_open=is_more_open,
-            kinds=() if form.probe_id else tuple(PROBE_KINDS),
+            kinds=() if form.probe_id else NEW_PROBE_KINDS,
             **{"title": title, **content},
         )
