@@ -246,6 +246,17 @@ class McpToolListingProblemFacts(NamedTuple):
     """What is invalid about its schemas; empty if nothing is."""
 
 
+class McpContractDeviationFacts(NamedTuple):
+    """How an MCP server differs from its accepted contract, in one respect.
+
+    In words: the contracts are too large to be stored with each result, and so to be compared again.
+    """
+
+    reason: str
+    """A code of the catalogue."""
+    message: str = ""
+
+
 class McpScheduledTaskFacts(NamedTuple):
     """One entry of an MCP server's `tasks` list."""
 

@@ -14,6 +14,7 @@ import shlex
 from collections.abc import Mapping
 from difflib import get_close_matches
 
+from watchdog.domain.reasons.contracts import CONTRACT_REASON_ENTRIES
 from watchdog.domain.reasons.dns import DNS_REASON_ENTRIES
 from watchdog.domain.reasons.entry import ReasonCategory, ReasonEntry
 from watchdog.domain.reasons.failures import FAILURE_REASON_ENTRIES
@@ -46,6 +47,7 @@ REASON_CATALOGUE: Mapping[str, ReasonEntry] = {
         *DNS_REASON_ENTRIES,
         *ICMP_REASON_ENTRIES,
         *ERROR_MISSED_AND_FINDING_REASON_ENTRIES,
+        *CONTRACT_REASON_ENTRIES,
         *RESOLUTION_REASON_ENTRIES,
         *DELIVERY_REMEDIATION_AND_ACCESS_REASON_ENTRIES,
     )

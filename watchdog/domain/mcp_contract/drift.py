@@ -1,0 +1,165 @@
+"""Drift of an MCP server from the contract that people have accepted: what a run finds, and what is remembered.
+
+The first good run of a server, and of each newer version of the protocol, is accepted by itself. So is a difference
+that is not reported, once it has lasted for a day. Every other difference is reported until a person accepts it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+from watchdog.domain.formatting import DAY_MS
+from watchdog.domain.mcp_contract.changes import (
+    MAX_LISTED_CONTRACT_CHANGES,
+    ContractChange,
+    ContractChangeClass,
+    ContractPart,
+    summarize_texts,
+)
+from watchdog.domain.mcp_contract.contract import McpContract
+from watchdog.domain.mcp_contract.stored import (
+    MCP_CONTRACT_DRIFT_STATE_KEY,
+    MCP_CONTRACT_STATE_KEY,
+    AcceptedContractRecord,
+    ContractDriftRecord,
+    StoredContract,
+)
+from watchdog.domain.model import Json
+from watchdog.domain.observations import McpContractDeviationFacts
+
+UNREPORTED_DRIFT_ACCEPTED_AFTER_MS = DAY_MS
+SUSPICIOUS_TEXTS_SUBJECT = "texts"
+_REASONS_BY_PART = {
+    ContractPart.PROTOCOL: ("mcp.downgraded", "mcp.contract_changed"),
+    ContractPart.CAPABILITIES: ("mcp.capability_lost", "mcp.contract_changed"),
+    ContractPart.SERVER: ("mcp.contract_changed", "mcp.renamed"),
+    ContractPart.INSTRUCTIONS: ("mcp.contract_changed", "mcp.contract_changed"),
+    ContractPart.TOOLS: ("mcp.contract_breaking", "mcp.contract_changed"),
+}
+"""The reason if a change is breaking, and if none is."""
+
+
+class DriftMode(StrEnum):
+    """Which differences are reported."""
+
+    BREAKING = "breaking"
+    """Those that refuse valid calls, and new texts that strongly suggest instructions to a model."""
+    ANY = "any"
+
+
+class ObservedContract(NamedTuple):
+    """What a run has found."""
+
+    digest: str
+    protocol: str
+    is_downgrade_certain: bool
+    """The server itself has refused the newer version. Otherwise it may only have been too slow to answer."""
+    is_good: bool
+    """The run has passed."""
+    observed_at: int
+    """Epoch ms."""
+
+
+class ContractReview(NamedTuple):
+    """What a run leads to."""
+
+    deviations: Mapping[str, McpContractDeviationFacts]
+    """What is reported, by subject."""
+    drift: ContractDriftRecord | None
+    """What is remembered of the differences from now on."""
+    newly_accepted: AcceptedContractRecord | None = None
+    """The observed contract is the accepted one from now on. Without the contract itself."""
+
+
+def review_contract_without_comparison(
+    stored: StoredContract, observed: ObservedContract, mode: DriftMode
+) -> ContractReview | AcceptedContractRecord:
+    """The review, or the accepted contract with which the observed one has to be compared for it."""
+    accepted, drift = stored.accepted, stored.drift
+    if accepted is None or observed.protocol > accepted.protocol:
+        return _accept_by_itself(observed) if observed.is_good else ContractReview({}, drift)
+    if observed.digest == accepted.digest:
+        return ContractReview({}, None)
+    if observed.protocol < accepted.protocol and not observed.is_downgrade_certain:
+        is_reported = drift is not None and not stored.is_drift_accepted  # this run does not disprove it
+        return ContractReview(describe_deviations(drift.changes, mode) if drift and is_reported else {}, drift)
+    if drift is None or drift[:2] != (observed.digest, accepted.digest):
+        return accepted
+    if stored.acceptance is not None and stored.is_drift_accepted:
+        by = stored.acceptance
+        record = AcceptedContractRecord(observed.digest, observed.protocol, by.accepted_at, by.name, by.through)
+        return ContractReview({}, None, record)
+    return _review_drift(observed, drift, mode)
+
+
+def review_compared_contract(
+    accepted: AcceptedContractRecord, observed: ObservedContract, changes: Sequence[ContractChange], mode: DriftMode
+) -> ContractReview:
+    """`changes`: of the observed contract from the accepted one."""
+    if not changes:  # only the spelling of the schemas differs
+        return ContractReview({}, None, accepted._replace(digest=observed.digest))
+    drift = ContractDriftRecord(
+        digest=observed.digest,
+        accepted_digest=accepted.digest,
+        since=observed.observed_at,
+        protocol=observed.protocol,
+        change_count=len(changes),
+        changes=tuple(changes[:MAX_LISTED_CONTRACT_CHANGES]),
+    )
+    return _review_drift(observed, drift, mode)
+
+
+def build_contract_state_updates(
+    stored: StoredContract, review: ContractReview, get_contract: Callable[[], McpContract]
+) -> dict[str, Json]:
+    """`get_contract`: the observed contract, masked and limited in size. It is called only if it is to be stored."""
+    updates: dict[str, Json] = {}
+    if review.newly_accepted is not None:
+        updates[MCP_CONTRACT_STATE_KEY] = review.newly_accepted.with_contract(get_contract()).to_json()
+    if review.drift != stored.drift:
+        updates[MCP_CONTRACT_DRIFT_STATE_KEY] = None if review.drift is None else review.drift.to_json()
+    return updates
+
+
+def _review_drift(observed: ObservedContract, drift: ContractDriftRecord, mode: DriftMode) -> ContractReview:
+    deviations = describe_deviations(drift.changes, mode)
+    has_lasted = observed.observed_at - drift.since >= UNREPORTED_DRIFT_ACCEPTED_AFTER_MS
+    if not deviations and has_lasted and observed.is_good:
+        return _accept_by_itself(observed)
+    return ContractReview(deviations, drift)
+
+
+def _accept_by_itself(observed: ObservedContract) -> ContractReview:
+    record = AcceptedContractRecord(observed.digest, observed.protocol, observed.observed_at)
+    return ContractReview({}, None, record)
+
+
+def describe_deviations(changes: Iterable[ContractChange], mode: DriftMode) -> dict[str, McpContractDeviationFacts]:
+    """What is reported, by subject: a part of the contract, or its suspicious texts."""
+    suspicious: list[ContractChange] = []
+    by_part: dict[ContractPart, list[ContractChange]] = defaultdict(list)
+    for change in changes:
+        if change.suspicion and (change.is_suspicion_strong or mode is DriftMode.ANY):
+            suspicious.append(change)
+        elif mode is DriftMode.ANY or change.change_class is ContractChangeClass.BREAKING:
+            by_part[change.part].append(change)
+    deviations = {part.value: _describe_part(part, reported) for part, reported in sorted(by_part.items())}
+    if suspicious:
+        deviations[SUSPICIOUS_TEXTS_SUBJECT] = _describe_with_reason("mcp.suspicious_text", suspicious)
+    return deviations
+
+
+def _describe_part(part: ContractPart, changes: list[ContractChange]) -> McpContractDeviationFacts:
+    """If there are breaking changes, these alone are named."""
+    reason_if_breaking, reason = _REASONS_BY_PART[part]
+    if breaking := [change for change in changes if change.change_class is ContractChangeClass.BREAKING]:
+        return _describe_with_reason(reason_if_breaking, breaking)
+    return _describe_with_reason(reason, changes)
+
+
+def _describe_with_reason(reason: str, changes: list[ContractChange]) -> McpContractDeviationFacts:
+    summary = summarize_texts([change.text for change in changes])
+    return McpContractDeviationFacts(reason, summary)
