@@ -146,6 +146,7 @@ def drop_step_measurements(measurements: Mapping[str, JsonScalar]) -> dict[str, 
 
 EVIDENCE_FACT_LABELS = {
     "consumers": "workers",
+    "contract_changes": "changes of the contract",
     "duration": "duration of the last finished run",
     "failures": "failures in a row",
     "gone_since": "not listed since",

@@ -9,13 +9,13 @@ from watchdog.domain.alert_message import AlertMessageContext
 from watchdog.domain.formatting import format_iso8601, format_time_in_zone
 from watchdog.domain.measurements import EVIDENCE_FACT_LABELS, JOBS_EVIDENCE_KEY, TASKS_EVIDENCE_KEY
 from watchdog.domain.model import IncidentEvent, Json, Outcome, ResultWithEvidence
-from watchdog.domain.rules import task
+from watchdog.domain.rules import contract, task
 from watchdog.domain.text import replace_invisible_characters, truncate_at_word
 from watchdog.domain.timestamps import parse_epoch_s_or_ms
 from watchdog.notifiers.message_fields import MAX_MESSAGE_EXCERPT_CHARS, find_incident_time_zone
 
-_FACTS_UNRELATED_TO_TASKS = ("protocol", "tools")
-"""Facts of an MCP server that would leave no room for the target's own text in a message about its tasks."""
+_FACTS_UNRELATED_TO_TASKS_AND_CONTRACTS = ("protocol", "tools")
+"""Facts of an MCP server that would leave no room for others in a message about its tasks or its contract."""
 _JOB_FACTS_OMITTED_IF_MESSAGE_LISTS_SEVERAL_JOBS = ("last_start", "last_end", "duration", "next_run")
 """Of one of several jobs, a message shows when it last succeeded, and what is wrong with it."""
 _JOB_FACTS_OMITTED_IF_EQUAL = (("last_end", "last_ok"), ("last_start", "running_since"))
@@ -61,7 +61,8 @@ def _format_alert_result_evidence(
     subjects."""
     if result is None:
         return ""
-    omitted = ("expect", *(_FACTS_UNRELATED_TO_TASKS if context.incident.rule == task.ALERT_RULE_NAME else ()))
+    is_about_part = context.incident.rule in (task.ALERT_RULE_NAME, contract.ALERT_RULE_NAME)
+    omitted = ("expect", *(_FACTS_UNRELATED_TO_TASKS_AND_CONTRACTS if is_about_part else ()))
     facts = _drop_empty_facts({name: value for name, value in result.evidence.facts.items() if name not in omitted})
     lines: list[str] = []
     for singular, plural in (("task", TASKS_EVIDENCE_KEY), ("job", JOBS_EVIDENCE_KEY)):

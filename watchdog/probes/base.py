@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
@@ -89,6 +93,8 @@ class ProbeAttemptContext:
     """The state to store if the deadline interrupts the attempt; the probe fills it in."""
     check_ins_until: int | None = None
     """The check-ins received until this instant are in `probe_state`; None: all until `started_at`."""
+    mask_secrets: Callable[[str], str] = str
+    """Masks the secrets of the configuration, for text of the target that is stored in another place than evidence."""
 
 
 def derive_slot_idempotency_key(probe_id: str, slot: int, generation: int = 0) -> str:

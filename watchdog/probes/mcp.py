@@ -12,6 +12,8 @@ from pydantic import model_validator
 
 from watchdog.config_types import MultiFieldValidationError
 from watchdog.domain.formatting import HOUR_MS
+from watchdog.domain.mcp_contract.drift import DiscoveryOutcome
+from watchdog.domain.mcp_contract.stored import MCP_CONTRACT_STATE_KEYS
 from watchdog.domain.model import Json, Observation
 from watchdog.domain.probe_state import (
     MCP_TARGET_DIGEST_STATE_KEY,
@@ -22,9 +24,10 @@ from watchdog.domain.probe_state import (
 from watchdog.net.errors import ProbeError
 from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.probes.expectations import build_observation_from_error
+from watchdog.probes.mcp_contract import McpContractReviewer
 from watchdog.probes.mcp_judgement import (
     McpSessionCriteria,
-    McpSessionRunTimesAndTaskRecord,
+    McpSessionRunTimesAndState,
     build_interrupted_mcp_session_evidence,
     build_mcp_session_measurements,
     judge_mcp_session,
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
 
 MCP_PROTOCOL_ERA_TTL_MS = 24 * HOUR_MS
 """How long a negotiated protocol era is reused."""
-_MCP_SERVER_STATE_KEYS = (NEGOTIATED_MCP_ERA_STATE_KEY, NEVER_RUN_MCP_TASKS_STATE_KEY)
+_MCP_SERVER_STATE_KEYS = (NEGOTIATED_MCP_ERA_STATE_KEY, NEVER_RUN_MCP_TASKS_STATE_KEY, *MCP_CONTRACT_STATE_KEYS)
 
 
 class McpProbe(Probe):
@@ -57,7 +60,7 @@ class McpProbe(Probe):
             expect: ["result.healthy"]
     """
     reason_prefixes: ClassVar[tuple[str, ...]] = ("task.",)
-    cards: ClassVar[tuple[str, ...]] = ("tasks", "latency", "phases")
+    cards: ClassVar[tuple[str, ...]] = ("tasks", "contract", "latency", "phases")
     expression_variables: ClassVar[Mapping[str, str]] = {
         "result": "dyn",
         "is_error": "bool",
@@ -147,20 +150,46 @@ class McpProbe(Probe):
             raise
         if result.protocol_era != era:
             state_updates[NEGOTIATED_MCP_ERA_STATE_KEY] = _build_negotiated_mcp_era_json(result.protocol_era, context)
-        observation = await context.network.run_cpu_work_inline_or_in_worker(
-            context.phase_timer,
-            judge_mcp_session,
-            result.detach(),
-            McpSessionCriteria(self.mcp, self.expectation_expressions, self.preference_expressions),
-            McpSessionRunTimesAndTaskRecord(
-                context.started_at, context.slot, remembered.get(NEVER_RUN_MCP_TASKS_STATE_KEY)
-            ),
-            in_worker=bool(result.large_results) or (self._has_looping_expression and result.has_many_json_elements),
-        )
+        try:
+            observation = await self._judge_session_and_contract(
+                result, context, remembered, is_era_remembered=bool(era)
+            )
+        except ProbeError as error:  # of the worker process
+            return self._build_failed_observation(error, result, context, state_updates)
         return replace(
             observation,
             phases=context.phase_timer.phase_durations_ms,
             state_updates={**state_updates, **observation.state_updates},
+        )
+
+    async def _judge_session_and_contract(
+        self,
+        session: McpSessionResult,
+        context: ProbeAttemptContext,
+        remembered: Mapping[str, Json],
+        *,
+        is_era_remembered: bool,
+    ) -> Observation:
+        """Without phases. Raises ProbeError."""
+        reviewer = McpContractReviewer(context, remembered, self.mcp.drift_mode)
+        observation, session_contract = await context.network.run_cpu_work_inline_or_in_worker(
+            context.phase_timer,
+            judge_mcp_session,
+            session.detach(),
+            McpSessionCriteria(self.mcp, self.expectation_expressions, self.preference_expressions),
+            McpSessionRunTimesAndState(
+                context.started_at,
+                context.slot,
+                remembered.get(NEVER_RUN_MCP_TASKS_STATE_KEY),
+                reviewer.accepted_digest,
+            ),
+            in_worker=bool(session.large_results) or (self._has_looping_expression and session.has_many_json_elements),
+        )
+        if session_contract is None:
+            removed: dict[str, Json] = {key: None for key in MCP_CONTRACT_STATE_KEYS if key in remembered}
+            return replace(observation, state_updates={**observation.state_updates, **removed})
+        return await reviewer.add_review_to_observation(
+            observation, session_contract, _find_discovery_outcome(session, is_era_remembered=is_era_remembered)
         )
 
     @cached_property
@@ -187,6 +216,12 @@ class McpProbe(Probe):
             measurements=build_mcp_session_measurements(session),
             state_updates=state_updates,
         )
+
+
+def _find_discovery_outcome(session: McpSessionResult, *, is_era_remembered: bool) -> DiscoveryOutcome:
+    if session.is_modern or session.has_refused_modern_era:
+        return DiscoveryOutcome.DECIDED
+    return DiscoveryOutcome.NOT_REQUESTED if is_era_remembered else DiscoveryOutcome.UNANSWERED
 
 
 def _build_negotiated_mcp_era_json(era: str, context: ProbeAttemptContext) -> Json:

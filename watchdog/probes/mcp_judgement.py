@@ -24,6 +24,7 @@ from watchdog.probes.expectations import (
     ExpressionVariableValueProblem,
     evaluate_expectations_to_verdict,
 )
+from watchdog.probes.mcp_contract import SessionContract, build_session_contract
 from watchdog.probes.mcp_health import find_mcp_health_failure, find_tool_error_text, tool_reports_unhealthy
 from watchdog.probes.mcp_settings import DEFAULT_CALLED_MCP_TOOL_NAME, McpProbeSettings, McpToolCallSettings
 from watchdog.probes.mcp_tasks import (
@@ -58,24 +59,30 @@ class McpSessionCriteria(NamedTuple):
     preference_expressions: tuple[CelExpression, ...]
 
 
-class McpSessionRunTimesAndTaskRecord(NamedTuple):
+class McpSessionRunTimesAndState(NamedTuple):
     """What the judgement of a session depends on, apart from the session."""
 
     started_at: int
     slot: int
     new_tasks: Json
     """The stored record of tasks that have never run."""
+    accepted_contract_digest: str
+    """Empty: no contract is accepted yet."""
 
 
 def judge_mcp_session(
-    session: McpSessionResult, criteria: McpSessionCriteria, run: McpSessionRunTimesAndTaskRecord
-) -> Observation:
-    """The observation, without phases."""
-    observation = build_mcp_session_observation(session.with_large_results_unpacked(), criteria, run)
+    session: McpSessionResult, criteria: McpSessionCriteria, run: McpSessionRunTimesAndState
+) -> tuple[Observation, SessionContract | None]:
+    """The observation, without phases, and the contract of the server, which is not judged yet; None with
+    `drift: off`."""
+    whole = session.with_large_results_unpacked()
+    observation = build_mcp_session_observation(whole, criteria, run)
+    is_off = criteria.settings.drift == "off"
+    session_contract = None if is_off else build_session_contract(whole, run.accepted_contract_digest)
     if not session.large_results:
-        return observation
+        return observation, session_contract
     evidence = replace(observation.evidence, facts=limit_evidence_facts_size(observation.evidence.facts))
-    return replace(observation, evidence=evidence)
+    return replace(observation, evidence=evidence), session_contract
 
 
 def limit_evidence_facts_size(facts: Mapping[str, Json]) -> dict[str, Json]:
@@ -103,7 +110,7 @@ def _take_entries_up_to_json_bytes(entries: Iterable[T], max_bytes: int) -> Iter
 
 
 def build_mcp_session_observation(
-    session: McpSessionResult, criteria: McpSessionCriteria, run: McpSessionRunTimesAndTaskRecord
+    session: McpSessionResult, criteria: McpSessionCriteria, run: McpSessionRunTimesAndState
 ) -> Observation:
     """The observation, without phases."""
     task_list, responded_at = None, run.started_at + round(session.elapsed_ms or 0)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from watchdog.config_types import ConfigModel, Duration, FieldPath, SingleLineText
+from watchdog.domain.mcp_contract.drift import DriftMode
 from watchdog.domain.model import Json
 from watchdog.net.targets import McpTarget
 
@@ -38,6 +39,11 @@ class McpProbeSettings(McpTarget):
     """Tools that the server must list."""
     call: Literal["off"] | McpToolCallSettings | None = None
     """The tool to call, or `off`; default: `health_check`, if the server lists it and it requires no arguments."""
+    drift: Literal["breaking", "any", "off"] = "breaking"
+    """Which differences from the accepted contract of the server make the probe degraded until a person accepts them
+    (docs/mcp-contracts.md). `breaking`: an older version of the protocol, a lost capability, a change of the tools
+    that refuses calls which were valid, and a new text that seems to instruct models. `any`: every difference. `off`:
+    none, and no contract is stored."""
     resource: str = ""
     """The URI of a resource to read."""
     tasks: dict[SingleLineText, Duration] = Field(default_factory=dict)
@@ -50,6 +56,11 @@ class McpProbeSettings(McpTarget):
             message = "tasks are read from the result of a tool call: remove tasks or `call: off`"
             errors.append((("tasks",), message))
         return errors
+
+    @property
+    def drift_mode(self) -> DriftMode:
+        """With `off`, nothing is compared."""
+        return DriftMode.ANY if self.drift == "any" else DriftMode.BREAKING
 
     @property
     def name_of_tool_to_call(self) -> str:

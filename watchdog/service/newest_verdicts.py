@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Container
 
 from watchdog.domain.model import Outcome, ProbeResult
-from watchdog.domain.rules import task as task_rule
-from watchdog.domain.rules import tool as tool_rule
+from watchdog.domain.rules import contract, task, tool
+
+_RULE_NAMES_THAT_MAY_DEGRADE = {task.ALERT_RULE_NAME, tool.ALERT_RULE_NAME, contract.ALERT_RULE_NAME}
 
 
 class NewestVerdicts:
@@ -20,7 +21,7 @@ class NewestVerdicts:
         """Returns whether the result is bad, or may end something bad, and so must be recorded at once."""
         probe, outcome = result.probe, result.outcome
         good = outcome is Outcome.PASS
-        may_be_degraded = task_rule.ALERT_RULE_NAME in result.listings or tool_rule.ALERT_RULE_NAME in result.listings
+        may_be_degraded = not _RULE_NAMES_THAT_MAY_DEGRADE.isdisjoint(result.listings)
         is_urgent = not good or probe in self._not_passing_probes or may_be_degraded
         (self._not_passing_probes.discard if good else self._not_passing_probes.add)(probe)
         if outcome in (Outcome.PASS, Outcome.FAIL):

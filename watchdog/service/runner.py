@@ -78,6 +78,7 @@ class RetryingProbeRunner:
                 previous_slot=slot.previous_slot,
                 gaps=self.gaps(),
                 check_ins_until=slot.slot - MAX_CHECK_IN_VISIBILITY_DELAY_MS,
+                mask_secrets=self.mask,
             )
             observation = await self._run_probe_attempt(probe, context)
             delay = FIRST_PROBE_RETRY_DELAY_S * 2**retries

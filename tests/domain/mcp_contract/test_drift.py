@@ -13,6 +13,7 @@ from watchdog.domain.mcp_contract.contract import McpContract
 from watchdog.domain.mcp_contract.contract_comparison import compare_contracts
 from watchdog.domain.mcp_contract.drift import (
     ContractReview,
+    DiscoveryOutcome,
     DriftMode,
     ObservedContract,
     build_contract_state_updates,
@@ -36,6 +37,9 @@ OLDER, NEWER = SAMPLE_CONTRACT._replace(protocol="2025-11-25"), SAMPLE_CONTRACT.
 RESPELLED = change_contract("tools/search/inputSchema/required", ["query", "query"])
 
 
+DECIDED, UNANSWERED, NOT_REQUESTED = DiscoveryOutcome
+
+
 class WatchedServer:
     """The state of a probe, run after run."""
 
@@ -43,20 +47,22 @@ class WatchedServer:
         self.state: dict[str, Any] = {}
         self.mode = mode
         self.comparison_count = 0
+        self.needs_discovery = False
 
     def load(self) -> StoredContract:
         return StoredContract.from_probe_state(self.state)
 
     def observe(
-        self, contract: McpContract, at: int = 0, *, is_good: bool = True, is_certain: bool = True
+        self, contract: McpContract, at: int = 0, *, is_good: bool = True, discovery: DiscoveryOutcome = DECIDED
     ) -> list[str]:
         """The reasons that are reported."""
-        observed = ObservedContract(contract.compute_digest(), contract.protocol, is_certain, is_good, at)
+        observed = ObservedContract(contract.compute_digest(), contract.protocol, discovery, is_good, at)
         review = review_contract_without_comparison(self.load(), observed, self.mode)
         if not isinstance(review, ContractReview):
             self.comparison_count += 1
             changes = compare_contracts(review.decode_contract(), contract)
             review = review_compared_contract(review, observed, changes, self.mode)
+        self.needs_discovery = review.needs_discovery
         updates = build_contract_state_updates(self.load(), review, lambda: contract)
         self.state = {key: value for key, value in {**self.state, **updates}.items() if value is not None}
         return [facts.reason for facts in review.deviations.values()]
@@ -194,13 +200,14 @@ def test_each_newer_protocol_is_accepted_by_itself() -> None:
 def test_a_downgrade_is_reported_once_the_server_refuses_the_newer_version() -> None:
     server = WatchedServer()
     server.observe(SAMPLE_CONTRACT)
-    assert server.observe(OLDER, is_certain=False) == []
+    assert server.observe(OLDER, discovery=UNANSWERED) == []
     assert server.observe(OLDER) == ["mcp.downgraded"]
-    assert server.observe(OLDER, is_certain=False) == ["mcp.downgraded"]
+    assert server.observe(OLDER, discovery=UNANSWERED) == ["mcp.downgraded"]
     server.accept()
-    assert server.observe(OLDER, is_certain=False) == []
+    assert server.observe(OLDER, discovery=UNANSWERED) == []
     assert server.observe(OLDER) == []
     assert server.accepted.protocol == "2025-11-25"
+    assert server.observe(OLDER._replace(protocol="2025-06-18"), discovery=UNANSWERED) == ["mcp.downgraded"]
 
 
 def test_a_downgrade_that_was_accepted_before_an_upgrade_is_reported_again() -> None:
@@ -211,6 +218,31 @@ def test_a_downgrade_that_was_accepted_before_an_upgrade_is_reported_again() -> 
     server.observe(OLDER)
     server.observe(NEWER)
     assert server.observe(OLDER) == ["mcp.downgraded"]
+
+
+def test_a_difference_counts_only_once_the_server_was_asked_for_the_newer_protocol() -> None:
+    """A server of the older SDK that is upgraded, and is still requested as before."""
+    server, changed = WatchedServer(), change_contract("tools/fetch", REMOVED, OLDER)
+    server.observe(OLDER)
+    assert (server.observe(OLDER, discovery=NOT_REQUESTED), server.needs_discovery) == ([], False)
+    assert (server.observe(changed, discovery=NOT_REQUESTED), server.needs_discovery) == ([], True)
+    assert (server.observe(changed), server.needs_discovery) == (["mcp.contract_breaking"], False)
+    assert (server.observe(changed, discovery=NOT_REQUESTED), server.needs_discovery) == (
+        ["mcp.contract_breaking"],
+        False,
+    )
+    other = change_contract("tools/search", REMOVED, OLDER)
+    assert (server.observe(other, discovery=NOT_REQUESTED), server.needs_discovery) == (["mcp.contract_breaking"], True)
+    assert server.observe(other, discovery=UNANSWERED) == ["mcp.contract_breaking"]
+
+
+def test_a_downgraded_server_is_asked_for_the_newer_protocol_again_and_again() -> None:
+    server = WatchedServer()
+    server.observe(SAMPLE_CONTRACT)
+    for _ in range(2):
+        assert (server.observe(OLDER), server.needs_discovery) == (["mcp.downgraded"], True)
+    server.accept()
+    assert (server.observe(OLDER), server.needs_discovery) == ([], False)
 
 
 def test_many_changes_are_counted_and_the_worst_are_listed() -> None:

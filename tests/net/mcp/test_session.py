@@ -261,11 +261,12 @@ def test_a_server_that_changed_its_era_passes_at_once(remembered: str, refusal: 
     async def go() -> tuple[Observation, dict[str, Any]]:
         async with NetworkAccess() as network, running_raw_server({} if remembered == "legacy" else MODERN) as raw:
             runner = McpProbeRunner(network)
-            await runner.run_probe({"url": raw.url, "call": "off"})
+            mcp = {"url": raw.url, "call": "off", "drift": "off"}
+            await runner.run_probe(mcp)
             assert runner.probe_state[NEGOTIATED_MCP_ERA_STATE_KEY]["era"] == remembered
             raw.responses = changed
             timeout_s = 8 if refusal.hang else 20  # a request that hangs gets half of what is left
-            return await runner.run_probe({"url": raw.url, "call": "off"}, timeout_s=timeout_s), runner.probe_state
+            return await runner.run_probe(mcp, timeout_s=timeout_s), runner.probe_state
 
     observation, state = asyncio.run(go())
     assert verdict(observation) == ("", "")

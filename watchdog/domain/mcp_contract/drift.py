@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import NamedTuple
 
 from watchdog.domain.formatting import DAY_MS
@@ -31,6 +31,8 @@ from watchdog.domain.model import Json
 from watchdog.domain.observations import McpContractDeviationFacts
 
 UNREPORTED_DRIFT_ACCEPTED_AFTER_MS = DAY_MS
+FIRST_PROTOCOL_WITH_DISCOVERY = "2026-07-28"
+"""The first version that is not negotiated by `initialize`. A server may support it and older ones."""
 SUSPICIOUS_TEXTS_SUBJECT = "texts"
 _REASONS_BY_PART = {
     ContractPart.PROTOCOL: ("mcp.downgraded", "mcp.contract_changed"),
@@ -50,13 +52,23 @@ class DriftMode(StrEnum):
     ANY = "any"
 
 
+class DiscoveryOutcome(Enum):
+    """Whether a session shows that the server supports FIRST_PROTOCOL_WITH_DISCOVERY."""
+
+    DECIDED = "decided"
+    UNANSWERED = "unanswered"
+    """The server has not answered in time, and then to the older request: it may only be slow."""
+    NOT_REQUESTED = "not_requested"
+    """The session began with the older request, which an earlier session had to use. The server may have been upgraded
+    since then."""
+
+
 class ObservedContract(NamedTuple):
     """What a run has found."""
 
     digest: str
     protocol: str
-    is_downgrade_certain: bool
-    """The server itself has refused the newer version. Otherwise it may only have been too slow to answer."""
+    discovery: DiscoveryOutcome
     is_good: bool
     """The run has passed."""
     observed_at: int
@@ -72,6 +84,8 @@ class ContractReview(NamedTuple):
     """What is remembered of the differences from now on."""
     newly_accepted: AcceptedContractRecord | None = None
     """The observed contract is the accepted one from now on. Without the contract itself."""
+    needs_discovery: bool = False
+    """The next session has to find out anew whether the server supports the newer protocol."""
 
 
 def review_contract_without_comparison(
@@ -83,16 +97,25 @@ def review_contract_without_comparison(
         return _accept_by_itself(observed) if observed.is_good else ContractReview({}, drift)
     if observed.digest == accepted.digest:
         return ContractReview({}, None)
-    if observed.protocol < accepted.protocol and not observed.is_downgrade_certain:
-        is_reported = drift is not None and not stored.is_drift_accepted  # this run does not disprove it
-        return ContractReview(describe_deviations(drift.changes, mode) if drift and is_reported else {}, drift)
+    is_older = observed.protocol < accepted.protocol and accepted.protocol >= FIRST_PROTOCOL_WITH_DISCOVERY
+    if is_older and observed.discovery is not DiscoveryOutcome.DECIDED:
+        return _review_without_evidence(stored, mode)
     if drift is None or drift[:2] != (observed.digest, accepted.digest):
+        if observed.discovery is DiscoveryOutcome.NOT_REQUESTED:  # an upgraded server may have changed with that
+            return _review_without_evidence(stored, mode)._replace(needs_discovery=True)
         return accepted
     if stored.acceptance is not None and stored.is_drift_accepted:
         by = stored.acceptance
         record = AcceptedContractRecord(observed.digest, observed.protocol, by.accepted_at, by.name, by.through)
         return ContractReview({}, None, record)
     return _review_drift(observed, drift, mode)
+
+
+def _review_without_evidence(stored: StoredContract, mode: DriftMode) -> ContractReview:
+    """What was reported before still is."""
+    drift = stored.drift
+    is_reported = drift is not None and not stored.is_drift_accepted
+    return ContractReview(describe_deviations(drift.changes, mode) if drift and is_reported else {}, drift)
 
 
 def review_compared_contract(
@@ -129,7 +152,12 @@ def _review_drift(observed: ObservedContract, drift: ContractDriftRecord, mode: 
     has_lasted = observed.observed_at - drift.since >= UNREPORTED_DRIFT_ACCEPTED_AFTER_MS
     if not deviations and has_lasted and observed.is_good:
         return _accept_by_itself(observed)
-    return ContractReview(deviations, drift)
+    # While a downgrade is reported, so that its end is noticed.
+    is_downgraded = any(
+        change.part is ContractPart.PROTOCOL and change.before >= FIRST_PROTOCOL_WITH_DISCOVERY
+        for change in drift.changes
+    )
+    return ContractReview(deviations, drift, needs_discovery=is_downgraded)
 
 
 def _accept_by_itself(observed: ObservedContract) -> ContractReview:

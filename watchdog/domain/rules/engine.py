@@ -31,6 +31,7 @@ from watchdog.domain.model import (
 from watchdog.domain.reasons import get_reason_title, is_same_incident_cause
 from watchdog.domain.rules import (
     availability,
+    contract,
     job,
     missed_run,
     missing,
@@ -50,7 +51,7 @@ AlertStates = dict[tuple[str, str], SuspectOrOpenAlertState]
 """By (rule, subject). A finding that is clear has no entry."""
 
 RESULT_RULE_MODULES = (
-    *(availability, no_verdict, task, missing, preference, tool),
+    *(availability, no_verdict, task, missing, preference, tool, contract),
     *(job, source, unreadable_schedule, service, missed_run),
 )
 """The rules that judge a result. `stale` judges the absence of results."""
@@ -63,7 +64,7 @@ INCIDENT_HEALTH_STATE_BY_RULE = {
 }
 
 
-SUBJECT_LISTING_RULE_MODULES = (task, preference, tool, job, service)
+SUBJECT_LISTING_RULE_MODULES = (task, preference, tool, contract, job, service)
 """The rules that evaluate the subjects of a listing of their own."""
 
 SUBJECT_FACTS_CLASS_BY_RULE: Mapping[str, type[SubjectFacts]] = {
@@ -75,9 +76,15 @@ _LISTING_OWNER_RULE_BY_DEPENDENT_RULE = {
     unreadable_schedule.ALERT_RULE_NAME: job.ALERT_RULE_NAME,
 }
 """The listing that a rule reads, if it is another rule's."""
-_RULE_NAMES_WHOSE_ABSENT_LISTING_IS_EMPTY = (preference.ALERT_RULE_NAME, tool.ALERT_RULE_NAME)
-"""Rules whose listing a run leaves out if there is nothing to list: no expression, or no unusual tool. A run that fails
-may also have none because it did not get as far."""
+_RULE_NAMES_WHOSE_ABSENT_LISTING_IS_EMPTY = (
+    preference.ALERT_RULE_NAME,
+    tool.ALERT_RULE_NAME,
+    contract.ALERT_RULE_NAME,
+)
+"""Rules whose listing a run leaves out if there is nothing to list: no expression, no unusual tool, or no deviation. A
+run that fails may also have none because it did not get as far."""
+_RULE_NAMES_LISTING_PROBLEMS_ALONE = (tool.ALERT_RULE_NAME, contract.ALERT_RULE_NAME)
+"""Rules that list a subject only while something is wrong with it."""
 _SCHEDULED_JOB_RULE_NAMES = (job.ALERT_RULE_NAME, unreadable_schedule.ALERT_RULE_NAME)
 
 THRESHOLD_IGNORING_RULE_NAMES = (
@@ -271,7 +278,7 @@ def build_good_findings_of_vanished_subjects(
     jobs = result.listings.get(job.ALERT_RULE_NAME)
     not_judged = frozenset() if jobs is None else find_unjudgeable_job_names(jobs) | find_gone_job_names(jobs)
     return [
-        Finding(rule, subject, False, "" if rule == tool.ALERT_RULE_NAME else "subject.no_longer_listed")
+        Finding(rule, subject, False, "" if rule in _RULE_NAMES_LISTING_PROBLEMS_ALONE else "subject.no_longer_listed")
         for rule, subject in alert_states
         if (rule, subject) not in judged
         and find_listed_subjects(rule, result) is not None

@@ -29,7 +29,7 @@ from mcp.types import (
 from pydantic import ValidationError
 
 from watchdog.domain.model import Evidence, Json
-from watchdog.domain.reasons import get_reason_family
+from watchdog.domain.reasons import generalize_http_status_reason, get_reason_family
 from watchdog.domain.text import truncate_to_single_line, truncate_with_ellipsis
 from watchdog.net.errors import ProbeError, build_probe_error_from_exception
 from watchdog.net.mcp.received_messages import McpMessageInspector
@@ -43,6 +43,7 @@ from watchdog.net.mcp.results import (
     build_mcp_tools_from_list_page,
     extract_mcp_resource_value,
     extract_mcp_tool_result_value_and_text,
+    list_capability_names,
 )
 from watchdog.net.mcp.session_result import McpSessionResult
 from watchdog.net.mcp.tool_schema import replace_invalid_tool_schemas
@@ -90,6 +91,13 @@ class OpenMcpTransport(Protocol):
     @property
     def rejected_by_gateway(self) -> bool:
         """Whether a gateway sent the last response, which then reveals nothing about the server's protocol."""
+
+
+def is_refusal_of_modern_era(error: ProbeError) -> bool:
+    """Whether a response to `server/discover`, or its end without one, shows that the server does not know it. An
+    internal error shows nothing."""
+    is_client_error = generalize_http_status_reason(error.reason) == "http.4xx"
+    return is_client_error or get_reason_family(error.reason) in ("mcp", "connection", "protocol")
 
 
 @contextmanager
@@ -207,6 +215,8 @@ class McpClient:
         result.protocol_era = LEGACY_MCP_PROTOCOL_ERA if session.initialize_result else result.protocol_version
         if session.server_info:
             result.server_name, result.server_version = session.server_info.name, session.server_info.version
+        result.instructions = session.instructions or ""
+        result.capabilities = list_capability_names(session.server_capabilities)
 
     async def _request_with_delayed_fallback(
         self, expected: Callable[[], Awaitable[None]], other: Callable[[], Awaitable[None]], other_after_s: float
@@ -244,6 +254,9 @@ class McpClient:
     async def _negotiate_by_discover(self) -> None:
         try:
             await self._await_mcp_reply_translating_errors(MCP_DISCOVER_METHOD, self.session.discover())
+        except ProbeError as error:
+            self.result.has_refused_modern_era |= is_refusal_of_modern_era(error)
+            raise
         except RuntimeError as error:
             raise error_from_unsupported_mcp_version(error) from error
 

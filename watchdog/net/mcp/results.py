@@ -10,14 +10,18 @@ from mcp.types import (
     CallToolResult,
     ListToolsResult,
     ReadResourceResult,
+    ServerCapabilities,
     TextContent,
     TextResourceContents,
+    Tool,
 )
 from pydantic import ConfigDict, TypeAdapter
 
+from watchdog.domain.mcp_contract.contract import INVALID_SCHEMA_KEY, build_storable_definition
 from watchdog.domain.model import Json
 from watchdog.net.text_encoding import parse_json_with_lone_surrogates_and_huge_numbers
 
+MAX_CAPABILITY_NAMES, MAX_CAPABILITY_NAME_CHARS = 100, 100
 _JSON_ADAPTER: TypeAdapter[Any] = TypeAdapter(Any, config=ConfigDict(ser_json_inf_nan="null"))
 
 
@@ -26,13 +30,46 @@ class McpTool(NamedTuple):
     needs_arguments: bool
     schema_problem: str = ""
     """What is invalid about its schemas; empty if nothing is."""
+    definition: Json = None
+    """As in an `McpContract`."""
 
 
 def build_mcp_tools_from_list_page(page: ListToolsResult, problems: Mapping[str, str]) -> list[McpTool]:
     """`problems`: tool -> what is invalid about its schemas."""
-    return [
-        McpTool(tool.name, bool(tool.input_schema.get("required")), problems.get(tool.name, "")) for tool in page.tools
-    ]
+    tools = []
+    for tool in page.tools:
+        problem = problems.get(tool.name, "")
+        definition = _build_tool_definition(tool, has_invalid_schema=bool(problem))
+        tools.append(McpTool(tool.name, bool(tool.input_schema.get("required")), problem, definition))
+    return tools
+
+
+def _build_tool_definition(tool: Tool, *, has_invalid_schema: bool) -> Json:
+    """`has_invalid_schema`: other schemas have taken the place of its own."""
+    annotations = tool.annotations.model_dump(mode="json", by_alias=True, exclude_none=True) if tool.annotations else {}
+    schemas: dict[str, Json] = {"inputSchema": tool.input_schema, "outputSchema": tool.output_schema}
+    members = {
+        "title": tool.title,
+        "description": tool.description,
+        "annotations": annotations or None,
+        "taskSupport": tool.execution.task_support if tool.execution else None,
+        **({INVALID_SCHEMA_KEY: True} if has_invalid_schema else schemas),
+    }
+    return build_storable_definition({name: value for name, value in members.items() if value is not None})
+
+
+def list_capability_names(capabilities: ServerCapabilities | None) -> tuple[str, ...]:
+    """What a server announces: "tools", "tools.listChanged"; at most MAX_CAPABILITY_NAMES."""
+    if capabilities is None:
+        return ()
+    names: list[str] = []
+    for name, value in capabilities.model_dump(mode="json", by_alias=True, exclude_none=True).items():
+        names.append(name)
+        if isinstance(value, dict):
+            names += [
+                f"{name}.{part}" for part, setting in value.items() if setting is True or isinstance(setting, dict)
+            ]
+    return tuple(sorted(name[:MAX_CAPABILITY_NAME_CHARS] for name in names)[:MAX_CAPABILITY_NAMES])
 
 
 def extract_mcp_tool_result_value_and_text(response: CallToolResult) -> tuple[Json, str]:

@@ -36,6 +36,13 @@ class McpSessionResult:
     protocol_version: str = ""
     server_name: str = ""
     server_version: str = ""
+    instructions: str = ""
+    """The server's text about its use, for models."""
+    capabilities: tuple[str, ...] = ()
+    """Such as "tools" and "tools.listChanged", in order."""
+    has_refused_modern_era: bool = False
+    """Whether the server has refused `server/discover`, or dropped the connection. False: it was not requested, or not
+    answered in time."""
     tools: list[McpTool] = field(default_factory=list)
     """Without those of large responses."""
     callable_tools: list[McpTool] = field(default_factory=list)
@@ -56,6 +63,11 @@ class McpSessionResult:
     """From the transport: address, exit code, ..."""
     build_server_output_evidence: Callable[[], Evidence] = Evidence
     """What the server has sent outside the responses that were read: evidence, if the session is interrupted."""
+
+    @property
+    def is_modern(self) -> bool:
+        """Whether the protocol was negotiated by `server/discover`."""
+        return bool(self.protocol_era) and self.protocol_era == self.protocol_version
 
     @property
     def tool_count(self) -> int:
