@@ -6,6 +6,17 @@ import copy
 from typing import Any
 
 from watchdog.domain.mcp_contract.contract import McpContract
+from watchdog.domain.mcp_contract.contract_comparison import compare_contracts
+from watchdog.domain.mcp_contract.stored import (
+    MCP_CONTRACT_DRIFT_STATE_KEY,
+    MCP_CONTRACT_STATE_KEY,
+    AcceptedContractRecord,
+    ContractDriftRecord,
+    StoredContract,
+)
+from watchdog.store import codec
+from watchdog.store.database import Database
+from watchdog.store.write.probe_state import load_state_by_probe, upsert_probe_state
 
 REMOVED = object()
 """In place of a value: the member is removed."""
@@ -95,3 +106,35 @@ def change_argument(name: str, **keywords: Any) -> McpContract:
     schema = {**SEARCH_TOOL["inputSchema"]["properties"][name], **keywords}  # type: ignore[index] # it has that shape
     kept_members = {keyword: value for keyword, value in schema.items() if value is not REMOVED}
     return change_contract(f"tools/search/inputSchema/properties/{name}", kept_members)
+
+
+def build_stored_contract(
+    changed: McpContract | None = None, *, accepted_at: int = 0, since: int = 0
+) -> StoredContract:
+    """The sample contract, accepted by itself, and how the server differs from it; None: it does not."""
+    digest = SAMPLE_CONTRACT.compute_digest()
+    accepted = AcceptedContractRecord(digest, SAMPLE_CONTRACT.protocol, accepted_at).with_contract(SAMPLE_CONTRACT)
+    if changed is None:
+        return StoredContract(accepted)
+    changes = compare_contracts(SAMPLE_CONTRACT, changed)
+    drift = ContractDriftRecord(
+        changed.compute_digest(), digest, since, changed.protocol, len(changes), tuple(changes[:100])
+    )
+    return StoredContract(accepted, drift)
+
+
+def store_contract(database: Database, probe: int, stored: StoredContract) -> None:
+    """As a run does. `probe`: its database id."""
+    records = {MCP_CONTRACT_STATE_KEY: stored.accepted, MCP_CONTRACT_DRIFT_STATE_KEY: stored.drift}
+    rows = [
+        {"probe": probe, "key": key, "value": codec.encode_storable_json(record.to_json())}
+        for key, record in records.items()
+        if record is not None
+    ]
+    with database.open_write_transaction() as connection:
+        upsert_probe_state(database, connection, rows)
+
+
+def load_stored_contract(database: Database, probe: int) -> StoredContract:
+    with database.open_read_transaction() as connection:
+        return StoredContract.from_probe_state(load_state_by_probe(connection, [probe]).get(probe, {}))

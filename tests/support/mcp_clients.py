@@ -47,6 +47,7 @@ TOOL_NAMES = [
     "trigger_task",
     "list_probes",
     "get_probe",
+    "get_contract",
     "list_incidents",
     "get_incident",
     "run_probe",
@@ -61,6 +62,7 @@ TOOL_NAMES = [
     "pause_probe",
     "resume_probe",
     "forget_jobs",
+    "accept_contract",
     "begin_maintenance",
     "end_maintenance",
 ]
@@ -78,6 +80,7 @@ ACTING_TOOL_NAMES = {
     "pause_probe",
     "resume_probe",
     "forget_jobs",
+    "accept_contract",
     "begin_maintenance",
     "end_maintenance",
 }

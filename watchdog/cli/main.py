@@ -10,6 +10,7 @@ import typer
 from watchdog.cli.ack import ack_command
 from watchdog.cli.click_classes import CommandGroupWithoutPydantic, CommandWithoutPydantic
 from watchdog.cli.close import close_command
+from watchdog.cli.contracts import contracts_app
 from watchdog.cli.db import db_app
 from watchdog.cli.demo import demo_command
 from watchdog.cli.diff import diff_command
@@ -108,6 +109,7 @@ for name, command in CLI_COMMANDS_BY_NAME.items():
     cli_app.command(name, cls=CommandWithoutPydantic)(command)
 cli_app.command("exec", cls=ExecClickCommand, context_settings={"allow_interspersed_args": False})(exec_command)
 cli_app.add_typer(jobs_app, name="jobs")
+cli_app.add_typer(contracts_app, name="contracts")
 cli_app.add_typer(maintenance_app, name="maintenance")
 cli_app.add_typer(db_app, name="db")
 cli_app.command("version", cls=CommandWithoutPydantic)(version_command)

@@ -29,6 +29,8 @@ class OperatorActKind(StrEnum):
     TEST_RECEIVER = "test_receiver"
     FORGET_JOBS = "forget_jobs"
     """Decided that jobs which a source no longer lists are not missed any more."""
+    ACCEPT_CONTRACT = "accept_contract"
+    """Accepted what an MCP server offers now."""
     RELOAD = "reload"
     """Had a process read its configuration again."""
 

@@ -44,6 +44,8 @@ class TransitionKind(StrEnum):
     """A person tested a destination, which the comment names."""
     JOBS_FORGOTTEN = "jobs_forgotten"
     """A person decided that jobs are no longer missed; the comment begins with their names."""
+    CONTRACT_ACCEPTED = "contract_accepted"
+    """A person accepted what an MCP server offers now; the comment begins with the number of changes."""
     RELOAD_REQUESTED = "reload_requested"
     """A person had a process read its configuration again; the comment begins with what this led to."""
     RELOADED = "reloaded"
@@ -67,6 +69,7 @@ TRANSITION_KIND_BY_ACT = {
     OperatorActKind.DELETE_PROBE: TransitionKind.PROBE_DELETED,
     OperatorActKind.TEST_RECEIVER: TransitionKind.RECEIVER_TESTED,
     OperatorActKind.FORGET_JOBS: TransitionKind.JOBS_FORGOTTEN,
+    OperatorActKind.ACCEPT_CONTRACT: TransitionKind.CONTRACT_ACCEPTED,
     OperatorActKind.RELOAD: TransitionKind.RELOAD_REQUESTED,
 }
 """What an act of a person causes."""

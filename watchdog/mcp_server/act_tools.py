@@ -18,6 +18,7 @@ from watchdog.api.serializers.acts import (
     serialize_silence,
     serialize_started_silence,
 )
+from watchdog.api.serializers.contracts import serialize_accepted_contract_drift
 from watchdog.api.serializers.maintenance import serialize_maintenance_window, serialize_started_maintenance
 from watchdog.api.serializers.receivers import serialize_receiver_test
 from watchdog.config_types import parse_config_duration_ms
@@ -33,6 +34,7 @@ from watchdog.service.acts import (
     MaintenanceRequest,
     SilenceRequest,
     StartedMaintenance,
+    accept_contract,
     acknowledge_incident,
     begin_maintenance,
     begin_silence,
@@ -244,6 +246,25 @@ class ActTools:
             lambda database, actor, now: forget_missing_jobs(database, probe, job, actor, comment, now=now),
         )
         return {**serialize_forgotten_jobs(forgotten)}
+
+    async def accept_contract(
+        self,
+        probe: ProbeParameter,
+        ctx: ActToolContext,
+        digest: Annotated[
+            str, Field(max_length=200, description="drift.digest of get_contract; empty: what the server offers now.")
+        ] = "",
+        comment: CommentParameter = "",
+    ) -> ActToolResult:
+        """Accept what an MCP server offers now as its contract: {probe, digest, change_count, acceptance}. The incident
+        about the changes ends with the next good runs of the probe. Read the changes with get_contract, and ask the
+        person on call before you use this tool; never accept a suspicious text on your own. Requires an API key with
+        role operator.
+        """
+        accepted = await self._run_act(
+            ctx, lambda database, actor, now: accept_contract(database, probe, digest, actor, comment, now=now)
+        )
+        return {**serialize_accepted_contract_drift(accepted)}
 
     async def _run_act(self, ctx: ActToolContext, act: Callable[[Database, Actor, int], ActResultT]) -> ActResultT:
         """Raises ToolError."""

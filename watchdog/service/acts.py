@@ -50,6 +50,7 @@ from watchdog.store.write import (
     acknowledgements,
     audit,
     closures,
+    contract_acceptances,
     forgotten_jobs,
     maintenance_windows,
     pauses,
@@ -59,6 +60,7 @@ from watchdog.store.write import (
     silence_ends,
     silences,
 )
+from watchdog.store.write.contract_acceptances import AcceptedContractDrift
 from watchdog.store.write.forgotten_jobs import ForgottenJobs
 from watchdog.store.write.pauses import PausedProbe
 from watchdog.store.write.requested_runs import RequestedRun
@@ -322,6 +324,16 @@ def forget_missing_jobs(
     effect at the next run of the probe. `probe`: its id or name. `job`: its name; empty: every missing job."""
     comment = validate_and_clean_act_comment(comment)
     return forgotten_jobs.forget_missing_jobs(database, probe, job, copy_actor_with_clean_name(actor), comment, now=now)
+
+
+def accept_contract(
+    database: Database, probe: str, digest: str, actor: Actor, comment: str, *, now: int
+) -> AcceptedContractDrift:  # fmt: skip
+    """Decide that what an MCP server offers now is right. It takes effect at the next run of the probe that observes
+    the same. `probe`: its id or name. `digest`: of the contract that the person has read; empty: the newest one."""
+    comment, actor = validate_and_clean_act_comment(comment), copy_actor_with_clean_name(actor)
+    require_act_text_within_limit("digest", digest, MAX_SILENCE_SUBJECT_PATTERN_CHARS)
+    return contract_acceptances.accept_contract(database, probe, digest, actor, comment, now=now)
 
 
 def begin_maintenance(database: Database, request: MaintenanceRequest, actor: Actor, now: int) -> StartedMaintenance:

@@ -44,6 +44,7 @@ FORMS: tuple[tuple[str, dict[str, str]], ...] = (
     ("/probes/api/pause", {"duration": "1h"}),
     ("/probes/api/resume", {}),
     ("/probes/api/run-now", {}),
+    ("/probes/api/accept-contract", {}),
     ("/probes/api/maintenance", {"duration": "1h"}),
     ("/maintenance", {"group": "Core", "duration": "1h"}),
     ("/maintenance/m-1/end", {}),
@@ -52,7 +53,7 @@ FORMS: tuple[tuple[str, dict[str, str]], ...] = (
 )
 STATUS_OF_FORMS_WITHOUT_REDIRECT = {
     "/silences/s-1/end": 404, "/maintenance/m-1/end": 404, "/probes/api/run-now": 409, "/receivers/test": 200,
-    "/service/reload": 409,
+    "/service/reload": 409, "/probes/api/accept-contract": 409,
 }  # fmt: skip
 """Those that are refused, and one that shows what it led to."""
 

@@ -39,6 +39,7 @@ TITLE_BY_ACT_KIND = {
     OperatorActKind.DELETE_PROBE: "Probe deleted",
     OperatorActKind.TEST_RECEIVER: "Receiver tested",
     OperatorActKind.FORGET_JOBS: "Jobs forgotten",
+    OperatorActKind.ACCEPT_CONTRACT: "Contract accepted",
     OperatorActKind.RELOAD: "Configuration reloaded",
 }
 

@@ -1,4 +1,5 @@
-"""What operators do on pages with one click: acknowledge, close, send again, run now, resume and test receivers."""
+"""What operators do on pages with one click: acknowledge, close, send again, run now, resume, accept contracts and
+test receivers."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from starlette.responses import Response
 
 from watchdog.domain.acts import Actor
 from watchdog.service.acts import (
+    accept_contract,
     acknowledge_incident,
     close_incident,
     remove_acknowledgement,
@@ -114,6 +116,14 @@ def add_probe_act_forms(router: APIRouter, context: OperatorRouteContext) -> Non
             return await render_confirmation_page(context, request, form, confirmation)
         comment = form.get("comment", "")
         await context.run_act(lambda db, now: request_run(db, probe_id, actor, comment, now))
+        return redirect_to_page("/probes/", probe_id)
+
+    @router.post("/probes/{probe_id}/accept-contract")
+    async def accept_contract_of_probe(request: Request, probe_id: str) -> Response:
+        form, actor = await read_act_form(request, context)
+        await context.run_query(lambda c: load_probe_by_id_or_raise(c, probe_id))
+        digest, comment = form.get("digest", ""), form.get("comment", "")
+        await context.run_act(lambda db, now: accept_contract(db, probe_id, digest, actor, comment, now=now))
         return redirect_to_page("/probes/", probe_id)
 
 

@@ -107,6 +107,7 @@ def test_acts_and_what_they_store_have_the_documented_shape(document: Any, own_d
         "/api/v1/probes/{probe_id}/resume",
         "/api/v1/probes/{probe_id}/run-now",
         "/api/v1/probes/{probe_id}/forget-jobs",
+        "/api/v1/probes/{probe_id}/accept-contract",
         "/api/v1/maintenance",
         "/api/v1/maintenance/{window_id}",
         "/api/v1/reload",

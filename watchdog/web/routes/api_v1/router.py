@@ -14,6 +14,7 @@ from watchdog.web.errors import HttpErrorResponseError
 from watchdog.web.readiness import ReadinessChecker
 from watchdog.web.routes.api_v1.acts import add_act_routes
 from watchdog.web.routes.api_v1.config import add_config_routes
+from watchdog.web.routes.api_v1.contracts import add_contract_routes
 from watchdog.web.routes.api_v1.deliveries import add_delivery_routes
 from watchdog.web.routes.api_v1.incidents import add_incident_routes
 from watchdog.web.routes.api_v1.jobs import add_job_routes
@@ -55,6 +56,7 @@ def create_api_v1_router(
     for add_routes in (
         *(add_probe_routes, add_result_routes, add_incident_routes, add_delivery_routes),
         *(add_job_routes, add_queue_routes, add_receiver_list_and_test_routes, add_act_routes, add_silence_routes),
+        add_contract_routes,
         *(add_pause_routes, add_requested_run_routes, add_maintenance_routes, add_transition_routes),
     ):
         add_routes(router, context)
