@@ -60,6 +60,7 @@ def test_limits_of_tasks_are_milliseconds() -> None:
         ),
         ({"url": URL, "call": "off", "tasks": {"*": "1h"}}, "remove tasks or `call: off`"),
         ({"url": URL, "tasks": {"*": "often"}}, "expected a duration"),
+        ({"url": URL, "drift": "sometimes"}, "Input should be 'breaking', 'any' or 'off'"),
         ({"url": URL, "tols": ["x"]}, "Extra inputs are not permitted"),
     ],
 )
@@ -74,6 +75,7 @@ def test_invalid_configurations_are_refused(mcp: Any, complaint: str) -> None:
         ({"url": URL}, "resource.rows > 1", "resource has no value, because no resource is read"),
         ({"url": URL}, "tool.size() > 1", "did you mean 'tools'?"),
         ({"url": URL}, "elapsed_ms", "not true or false"),
+        ({"command": ["x"]}, "token_days > 7", "token_days has no value, because a command is sent no bearer token"),
     ],
 )
 def test_an_expression_without_a_value_is_refused(mcp: Any, expression: str, complaint: str) -> None:

@@ -165,6 +165,8 @@ EVIDENCE_FACT_LABELS = {
 }
 """How messages label the facts of queues, canaries and jobs: their names are those of the configuration or of JSON. A
 fact of any other name is its own label."""
+MCP_HTTP_REQUESTS_FACT = "requests"
+"""Evidence fact of an MCP session: its first HTTP requests, with their status and time."""
 JOBS_EVIDENCE_KEY, TASKS_EVIDENCE_KEY = "jobs", "tasks"
 """Evidence facts with an object for each job or task, by its name. They replace the count of the same name."""
 

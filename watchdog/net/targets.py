@@ -19,6 +19,7 @@ from watchdog.config_types import (
 from watchdog.domain.model import Json
 from watchdog.domain.probe_state import compute_short_digest
 from watchdog.net.auth import HttpAuth, find_header_and_auth_problems
+from watchdog.net.bearer_token import find_bearer_token_expiry
 from watchdog.net.body_limits import DEFAULT_MAX_BODY_BYTES, MAX_CONFIGURABLE_BODY_BYTES, MIN_MCP_SESSION_BYTES_LIMIT
 from watchdog.net.command_line import redact_command
 from watchdog.net.redact import strip_url_to_scheme_host_and_path
@@ -183,18 +184,25 @@ class McpTarget(ConfigModel):
         """Host and port; empty for a command."""
         return "" if self.command else parse_http_url(self.url or self.sse).host_and_port
 
+    @property
+    def request_headers(self) -> Mapping[str, str]:
+        """For `url` and `sse`, the credentials included."""
+        return {"Authorization": self.auth.authorization_header} | self.headers if self.auth else self.headers
+
+    @property
+    def bearer_token_expires_at(self) -> int | None:
+        """Epoch ms; None: no bearer token is sent, or it does not show when it expires."""
+        return find_bearer_token_expiry(self.request_headers)
+
     def build_mcp_endpoint_or_command(self, allow_private_addresses: bool) -> McpHttpEndpoint | McpServerCommand:
         from watchdog.net.mcp import McpHttpEndpoint, McpServerCommand
 
         if self.command:
             return McpServerCommand(self.command, self.env, self.cwd, self._max_session_bytes)
-        headers: Mapping[str, str] = self.headers
-        if self.auth:
-            headers = {"Authorization": self.auth.authorization_header} | self.headers
         return McpHttpEndpoint(
             self.url or self.sse,
             bool(self.sse),
-            headers,
+            self.request_headers,
             self.tls,
             allow_private_addresses,
             max_session_bytes=self._max_session_bytes,

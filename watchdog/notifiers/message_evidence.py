@@ -7,7 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from watchdog.domain.alert_message import AlertMessageContext
 from watchdog.domain.formatting import format_iso8601, format_time_in_zone
-from watchdog.domain.measurements import EVIDENCE_FACT_LABELS, JOBS_EVIDENCE_KEY, TASKS_EVIDENCE_KEY
+from watchdog.domain.measurements import (
+    EVIDENCE_FACT_LABELS,
+    JOBS_EVIDENCE_KEY,
+    MCP_HTTP_REQUESTS_FACT,
+    TASKS_EVIDENCE_KEY,
+)
 from watchdog.domain.model import IncidentEvent, Json, Outcome, ResultWithEvidence
 from watchdog.domain.rules import contract, task
 from watchdog.domain.text import replace_invisible_characters, truncate_at_word
@@ -57,12 +62,12 @@ def _find_first_bad_result(context: AlertMessageContext) -> ResultWithEvidence |
 def _format_alert_result_evidence(
     context: AlertMessageContext, result: ResultWithEvidence | None, subjects: Sequence[str]
 ) -> str:
-    """Facts and excerpt. Leaves out expectations, which have fields of their own, and all tasks and jobs but the
-    subjects."""
+    """Facts and excerpt. Leaves out expectations, which have fields of their own, requests, which the page shows, and
+    all tasks and jobs but the subjects."""
     if result is None:
         return ""
     is_about_part = context.incident.rule in (task.ALERT_RULE_NAME, contract.ALERT_RULE_NAME)
-    omitted = ("expect", *(_FACTS_UNRELATED_TO_TASKS_AND_CONTRACTS if is_about_part else ()))
+    omitted = ("expect", MCP_HTTP_REQUESTS_FACT, *(_FACTS_UNRELATED_TO_TASKS_AND_CONTRACTS if is_about_part else ()))
     facts = _drop_empty_facts({name: value for name, value in result.evidence.facts.items() if name not in omitted})
     lines: list[str] = []
     for singular, plural in (("task", TASKS_EVIDENCE_KEY), ("job", JOBS_EVIDENCE_KEY)):

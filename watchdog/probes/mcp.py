@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from pydantic import model_validator
 
 from watchdog.config_types import MultiFieldValidationError
-from watchdog.domain.formatting import HOUR_MS
+from watchdog.domain.formatting import DAY_MS, HOUR_MS, format_iso8601
 from watchdog.domain.mcp_contract.drift import DiscoveryOutcome
 from watchdog.domain.mcp_contract.stored import MCP_CONTRACT_STATE_KEYS
 from watchdog.domain.model import Json, Observation
@@ -37,6 +37,7 @@ from watchdog.probes.mcp_settings import McpProbeSettings
 if TYPE_CHECKING:
     from watchdog.net.mcp import McpSessionResult
 
+NEAR_TOKEN_EXPIRY_DAYS = 14
 MCP_PROTOCOL_ERA_TTL_MS = 24 * HOUR_MS
 """How long a negotiated protocol era is reused."""
 _MCP_SERVER_STATE_KEYS = (NEGOTIATED_MCP_ERA_STATE_KEY, NEVER_RUN_MCP_TASKS_STATE_KEY, *MCP_CONTRACT_STATE_KEYS)
@@ -45,7 +46,8 @@ _MCP_SERVER_STATE_KEYS = (NEGOTIATED_MCP_ERA_STATE_KEY, NEVER_RUN_MCP_TASKS_STAT
 class McpProbe(Probe):
     """Opens a session with an MCP server (initialize, tools/list), calls the tool that `call` names (by default
     `health_check`, if there is one), and reads `resource` if it is set. Regardless of `expect`, the server must list
-    the required tools, and the tool call must not report an error."""
+    the required tools, and the tool call must not report an error. `token_days` is the number of days until the bearer
+    token that is sent expires, if it is a JSON Web Token."""
 
     kind: ClassVar[str] = "mcp"
     example: ClassVar[str] = """
@@ -53,11 +55,12 @@ class McpProbe(Probe):
           - name: Search MCP
             mcp:
               url: https://mcp.acme.example/mcp
-              headers: {Authorization: "Bearer ${MCP_TOKEN}"}
+              auth: {bearer: "${MCP_TOKEN}"}
               tools: [search, fetch]
               call: {tool: health_check}
               tasks: {registry_sync: 15m, "*": 2h}
             expect: ["result.healthy"]
+            prefer: ["token_days >= 7"]
     """
     reason_prefixes: ClassVar[tuple[str, ...]] = ("task.",)
     cards: ClassVar[tuple[str, ...]] = ("tasks", "contract", "latency", "phases")
@@ -69,6 +72,7 @@ class McpProbe(Probe):
         "server": "map(string, string)",
         "protocol": "string",
         "elapsed_ms": "int",
+        "token_days": "int",
     }
     form_fields: ClassVar[tuple[str, ...]] = ("mcp.url",)
 
@@ -82,6 +86,8 @@ class McpProbe(Probe):
             unavailable = dict.fromkeys(("result", "is_error"), "no tool is called: remove `call: off`")
         if not self.mcp.resource:
             unavailable["resource"] = "no resource is read: set resource"
+        if self.mcp.command:
+            unavailable["token_days"] = "a command is sent no bearer token: remove the expression"
         errors = [
             ((field, i), f"{name} has no value, because {unavailable[name]}")
             for field, expressions in (
@@ -125,6 +131,7 @@ class McpProbe(Probe):
 
         remembered, state_updates = self._load_mcp_state_forgetting_other_server(context)
         era, result = _read_remembered_protocol_era(remembered, context.started_at), McpSessionResult()
+        self._note_token_expiry(result, context.started_at)
         session = McpSessionRunner(
             context.network.connector,
             context.network.cpu_worker,
@@ -204,6 +211,13 @@ class McpProbe(Probe):
             return context.probe_state, {}
         forgotten: dict[str, Json] = {key: None for key in _MCP_SERVER_STATE_KEYS if key in context.probe_state}
         return {}, {MCP_TARGET_DIGEST_STATE_KEY: self.mcp.server_identity_digest, **forgotten}
+
+    def _note_token_expiry(self, session: McpSessionResult, now: int) -> None:
+        """In the measurements, and in the evidence if it is near."""
+        if (expires_at := self.mcp.bearer_token_expires_at) is not None:
+            session.token_days = (expires_at - now) // DAY_MS
+            if session.token_days < NEAR_TOKEN_EXPIRY_DAYS:
+                session.facts["token_expires_at"] = format_iso8601(expires_at)
 
     def _build_failed_observation(
         self, error: ProbeError, session: McpSessionResult, context: ProbeAttemptContext, state_updates: dict[str, Json]

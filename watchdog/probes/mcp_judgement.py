@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from watchdog.config_types import format_config_byte_size
 from watchdog.domain.formatting import format_count_with_noun
-from watchdog.domain.measurements import TASKS_EVIDENCE_KEY, ListedMcpTaskCounts
+from watchdog.domain.measurements import MCP_HTTP_REQUESTS_FACT, TASKS_EVIDENCE_KEY, ListedMcpTaskCounts
 from watchdog.domain.model import Evidence, Json, JsonScalar, Observation, Outcome, SubjectListing
 from watchdog.domain.observations import McpToolListingProblemFacts
 from watchdog.domain.probe_state import NEVER_RUN_MCP_TASKS_STATE_KEY, NeverRunMcpTasksRecord
@@ -200,6 +200,7 @@ def _build_mcp_expression_context(session: McpSessionResult, settings: McpProbeS
         "server": {"name": session.server_name, "version": session.server_version},
         "protocol": session.protocol_version,
         "elapsed_ms": round(session.elapsed_ms or 0),
+        "token_days": session.token_days,
     }
     unavailable = {
         name: ExpressionVariableValueProblem(
@@ -214,7 +215,16 @@ def _build_mcp_expression_context(session: McpSessionResult, settings: McpProbeS
         text = f"no tool was called: {name} {'requires arguments' if is_listed else 'is not listed'}"
         problem = ExpressionVariableValueProblem("expectation.evaluation_failed", text)
         unavailable |= dict.fromkeys(("result", "is_error"), problem)
-    return ExpressionEvaluationContext(variables, unavailable)
+    if session.token_days is None:
+        text = "no bearer token is sent that is a JSON Web Token with a claim exp"
+        unavailable["token_days"] = ExpressionVariableValueProblem("expectation.evaluation_failed", text)
+    return ExpressionEvaluationContext(variables, unavailable, _build_value_templates(session))
+
+
+def _build_value_templates(session: McpSessionResult) -> dict[str, str]:
+    if session.token_days is not None and session.token_days < 0:
+        return {"token_days": "bearer token has expired, days left {}"}
+    return {"token_days": f"bearer token expires in {{}} {'day' if session.token_days == 1 else 'days'}"}
 
 
 def _tool_reports_problem(session: McpSessionResult) -> bool:
@@ -246,7 +256,8 @@ def build_mcp_session_measurements(session: McpSessionResult) -> dict[str, JsonS
     measurements: dict[str, JsonScalar] = {"tools": session.tool_count} if session.tool_page_count else {}
     if duplicates := _count_excess_listings_by_tool_name(session):
         measurements["duplicate_tools"] = sum(duplicates.values())
-    return measurements | ({"protocol": session.protocol_version} if session.protocol_version else {})
+    token = {} if session.token_days is None else {"token_days": session.token_days}
+    return measurements | ({"protocol": session.protocol_version} if session.protocol_version else {}) | token
 
 
 def _build_mcp_task_measurements(task_list: McpToolResultTaskList | None) -> dict[str, JsonScalar]:
@@ -271,7 +282,10 @@ def _build_mcp_session_evidence_facts(session: McpSessionResult) -> dict[str, Js
         "duplicate_tools": _truncate_mcp_name_list([*_count_excess_listings_by_tool_name(session)]),
         "called_tool": session.called_tool,
     }
-    return {name: value for name, value in facts.items() if value} | session.facts
+    own_facts = {name: value for name, value in facts.items() if value}
+    others = {name: value for name, value in session.facts.items() if name != MCP_HTTP_REQUESTS_FACT}
+    requests = session.facts.get(MCP_HTTP_REQUESTS_FACT)
+    return own_facts | others | ({MCP_HTTP_REQUESTS_FACT: requests} if requests else {})
 
 
 def _truncate_mcp_name_list(names: Sequence[str], count: int = 0) -> list[str]:

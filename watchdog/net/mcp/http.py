@@ -41,6 +41,7 @@ from watchdog.net.mcp.large_messages import (
 from watchdog.net.mcp.message_text import contains_awaited_mcp_reply, normalize_jsonrpc_message
 from watchdog.net.mcp.received_messages import McpMessageInspector
 from watchdog.net.mcp.reply_errors import MAX_MCP_ERROR_EXCERPT_CHARS
+from watchdog.net.mcp.request_log import LoggedMcpHttpRequest
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.received_body import BoundedBodyCollector
 
@@ -162,18 +163,21 @@ class _McpHttpxTransport(httpx2.AsyncBaseTransport):
             transport.transport_error = None  # of an earlier request, after which the session went on
         if request.method == "DELETE":
             transport.io_deadline = asyncio.get_running_loop().time() + MCP_SESSION_CLOSE_TIMEOUT_S
+        logged = transport.request_log.begin(request.method, request.content if request.method == "POST" else b"")
         try:
             response = await self._pool.handle_async_request(self._to_httpcore_request(request))
+            logged.note_response(response.status)
             headers = httpx2.Headers(response.headers)
             info = McpHttpResponse(response.status, headers, request, has_replies=not is_sse_post)
             transport.response_info = info
             if info.session_id_error:
                 raise info.session_id_error
-            body = _McpHttpResponseStream(response, info, transport)
+            body = _McpHttpResponseStream(response, info, transport, logged)
             if info.status == 202 or info.find_mcp_response_error():
                 # The SDK does not read this body. It is evidence, and a connection is reused only once it was read.
                 await body.prefetch_body_start()
         except Exception as error:
+            logged.note_end()
             transport.record_failure(error)
             raise
         if is_sse_post:
@@ -202,9 +206,14 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
     """A response body, decoded, its large messages replaced. Keeps its beginning as evidence."""
 
     def __init__(
-        self, response: httpcore2.Response, response_info: McpHttpResponse, transport: McpHttpTransport
+        self,
+        response: httpcore2.Response,
+        response_info: McpHttpResponse,
+        transport: McpHttpTransport,
+        logged: LoggedMcpHttpRequest,
     ) -> None:
         self._response, self._response_info, self._transport = response, response_info, transport
+        self._logged = logged
         max_bytes = transport.endpoint.max_session_bytes
         encoding = str(response_info.headers.get("content-encoding", ""))
         try:
@@ -244,6 +253,8 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
             raise
 
     async def aclose(self) -> None:
+        if self._response_info.request.method != "GET":  # an event stream lasts as long as the session
+            self._logged.note_end()
         await self._response.aclose()
 
     async def _read_json_body_for_mcp_sdk(self, body: BoundedBodyCollector) -> bytes:

@@ -10,6 +10,7 @@ import httpx2
 from mcp.types import METHOD_NOT_FOUND
 
 from watchdog.net.errors import ProbeError
+from watchdog.net.mcp.auth_challenge import AuthChallenge, parse_auth_challenge
 from watchdog.net.mcp.event_stream import SSE_DATA_LINE_PATTERN, SseEventSplitter
 from watchdog.net.mcp.reply_errors import MAX_MCP_ERROR_EXCERPT_CHARS
 from watchdog.net.redact import strip_url_to_scheme_host_and_path
@@ -76,15 +77,16 @@ class McpHttpResponse:
         headers = {name: self.headers.get(name) for name in ("www-authenticate", "retry-after", "server")}
         error.facts |= {"status": self.status, "content_type": self.content_type}
         error.facts |= {name.replace("-", "_"): value for name, value in headers.items() if value}
+        error.facts |= challenge.to_facts() if (challenge := self.auth_challenge) else {}
         error.excerpt = self.body_start[:MAX_MCP_ERROR_EXCERPT_CHARS].decode(errors="replace")
         return error
 
     def _find_status_error(self) -> ProbeError | None:
         if self.status == 401:
             problem = "rejects the" if "authorization" in self.request.headers else "requires"
-            return ProbeError("http.401", f"HTTP 401: the server {problem} credentials")
+            return ProbeError("http.401", f"HTTP 401: the server {problem} credentials{self._describe_challenge()}")
         if self.status == 403:
-            return ProbeError("http.403", "HTTP 403: access is forbidden")
+            return ProbeError("http.403", f"HTTP 403: access is forbidden{self._describe_challenge()}")
         if self.status == 429:
             return ProbeError("http.429", "HTTP 429: the server limits the request rate")
         if self.status >= 500:
@@ -101,6 +103,15 @@ class McpHttpResponse:
             text = f"HTTP {self.status}: redirect to {strip_url_to_scheme_host_and_path(location)} is not followed"
             return ProbeError(f"http.{self.status}", text)
         return None
+
+    @property
+    def auth_challenge(self) -> AuthChallenge | None:
+        """What the server demands; None: it does not state that."""
+        return parse_auth_challenge(str(self.headers.get("www-authenticate", "")))
+
+    def _describe_challenge(self) -> str:
+        """ " (Bearer, described at https://…)"; empty: the server does not state what it demands."""
+        return f" ({challenge.describe()})" if (challenge := self.auth_challenge) else ""
 
     def _find_content_type_error(self) -> ProbeError | None:
         if not self.has_replies:

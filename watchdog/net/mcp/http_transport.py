@@ -18,6 +18,7 @@ from watchdog.net.mcp.http_response import McpHttpResponse
 from watchdog.net.mcp.large_messages import build_mcp_session_too_large_error
 from watchdog.net.mcp.received_messages import McpMessageInspector
 from watchdog.net.mcp.reply_errors import MAX_MCP_ERROR_EXCERPT_CHARS
+from watchdog.net.mcp.request_log import McpHttpRequestLog
 from watchdog.net.tls import TlsConfig
 
 MCP_HTTP_READ_CHUNK_BYTES = 16 << 10
@@ -55,6 +56,7 @@ class McpHttpTransport:
     ) -> None:
         self.connector, self.endpoint, self.received = connector, endpoint, received
         self.phase_timer, self.facts, self.now = received.phase_timer, facts, now
+        self.request_log = McpHttpRequestLog(facts)
         self.incoming: AsyncIterable[SessionMessage | Exception]
         self.message_sender: McpMessageSender
         self.response_info: McpHttpResponse | None = None

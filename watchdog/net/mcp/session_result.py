@@ -30,6 +30,8 @@ class McpSessionPlan:
 class McpSessionResult:
     """What a session returned. It is filled in step by step: after an error it shows how far the session came."""
 
+    token_days: int | None = None
+    """Whole days until the bearer token that is sent expires, negative once it has; None: it does not show that."""
     last_method: str = ""
     """The request that was sent last, such as "tools/list"."""
     protocol_era: str = ""
