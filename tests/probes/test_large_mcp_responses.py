@@ -22,7 +22,7 @@ from watchdog.service.clock import read_wall_clock_ms
 from watchdog.service.runner import RetryingProbeRunner
 
 PAD = "x" * 70_000
-FACTS_OF_TRANSPORTS = {"address", "bytes_received", "content_type", "exit_code", "status"}
+FACTS_OF_TRANSPORTS = {"address", "bytes_received", "content_type", "exit_code", "status", "requests"}
 NOW = 1_800_000_000_000
 OBJECT_SCHEMA = {"type": "object"}
 

@@ -105,6 +105,10 @@ def test_a_number_that_python_does_not_print() -> None:
         ("too many pairs of alternatives", alternatives(20), alternatives(21), ["breaking, not certain"]),
         ("alternatives of alternatives", {"allOf": [alternatives(6), alternatives(6)]}, {"allOf": [alternatives(6)]},
          ["breaking, not certain"]),
+        ("a removed property is judged as any other",
+         {"properties": {"a": {"type": "string"}}, "additionalProperties": {"type": "number"}},
+         {"additionalProperties": {"type": "number"}}, ["breaking", "notice"]),
+        ("the tighter of two bounds counts", {"allOf": [{"minimum": 5}, {"minimum": 0}]}, {"minimum": 5}, []),
         ("two lists of first elements", {"allOf": [{"prefixItems": [{}]}, {"prefixItems": []}]},
          {"allOf": [{"prefixItems": [{}]}]}, ["breaking, not certain"]),
         ("no type that both parts of allOf allow", {"allOf": [{"type": "string"}, {"type": "null"}]}, {"enum": [1]},
@@ -147,6 +151,20 @@ def test_the_budget_is_that_of_all_tools() -> None:
     }
     with pytest.raises(ComparisonBudgetExceededError):
         ComparisonBudget(0).spend_step()
+
+
+def test_an_alternative_that_is_narrower_in_one_way_and_wider_in_another() -> None:
+    def build_schema(**members: Any) -> Any:
+        other = {"type": "object", "required": ["b"], "properties": {"b": {}}, "additionalProperties": False}
+        return {"anyOf": [{**other, "required": ["a"], "properties": {"a": members}}, other]}
+
+    changes = compare_schemas(
+        build_schema(type="string", maxLength=9), build_schema(type=["string", "null"], maxLength=5)
+    )
+    assert [(change.label, change.text) for change in changes] == [
+        ("breaking", "tool fetch: argument a has a tighter maxLength"),
+        ("additive", "tool fetch: argument a also accepts null"),
+    ]
 
 
 def test_texts_of_alternatives() -> None:
