@@ -15,9 +15,10 @@ from tests.support.contracts import (
     SAMPLE_CONTRACT,
     build_stored_contract,
     change_contract,
+    make_registered_mcp_probe,
     store_contract,
 )
-from tests.support.store import StoreHarness, make_registered_probe
+from tests.support.store import StoreHarness
 from watchdog.resources import find_resource_folder
 from watchdog.service.clock import read_wall_clock_ms
 from watchdog.store.act_tables import acts
@@ -34,7 +35,7 @@ def harness(write: Callable[..., Path]) -> Iterator[StoreHarness]:
     write()
     database = Database("sqlite:///watchdog.db")
     upgrade_schema(database, find_resource_folder("migrations"))
-    probes = [make_registered_probe("api"), make_registered_probe("shop")]
+    probes = [make_registered_mcp_probe("api"), make_registered_mcp_probe("shop")]
     with StoreHarness(database, probes, now=read_wall_clock_ms(), create_schema=False) as made:
         yield made
         database.close()

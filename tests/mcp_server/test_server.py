@@ -13,7 +13,6 @@ import httpx
 import pytest
 from mcp import MCPError
 
-from tests.support.contracts import REMOVED, build_stored_contract, change_contract, store_contract
 from tests.support.mcp_clients import (
     ACCESS_CONFIG,
     ACTING_TOOL_NAMES,
@@ -202,12 +201,6 @@ def store_missing_job(database: Database, probe_id: str) -> None:
     store_missing_jobs(database, status.probe.database_id, "nightly")
 
 
-def store_changed_contract(database: Database, probe_id: str) -> None:
-    with database.open_read_transaction() as connection:
-        (status,) = list_probe_statuses(connection, probe_id)
-    store_contract(database, status.probe.database_id, build_stored_contract(change_contract("tools/fetch", REMOVED)))
-
-
 @pytest.mark.parametrize("mode", PROTOCOL_VERSION_BY_MODE)
 async def test_operators_act_in_the_name_of_their_key(tmp_path: Path, mode: str) -> None:
     async with with_incident(tmp_path, access=ACCESS_CONFIG) as (app, url):
@@ -257,16 +250,6 @@ async def test_operators_act_in_the_name_of_their_key(tmp_path: Path, mode: str)
             await app.store_executor.run_write(store_missing_job, app.store_executor.database, "payments-api")
             forgotten = await call_tool(operator, "forget_jobs", probe="Payments API", job="nightly", comment="moved")
             assert forgotten == {"probe": "payments-api", "jobs": ["nightly"]}
-            await app.store_executor.run_write(store_changed_contract, app.store_executor.database, "payments-api")
-            contract = await call_tool(operator, "get_contract", probe="Payments API")
-            assert [change["text"] for change in contract["drift"]["changes"]] == ["tool fetch was removed"]
-            digest = contract["drift"]["digest"]
-            accepted = await call_tool(
-                operator, "accept_contract", probe="payments-api", digest=digest, comment="planned"
-            )
-            assert (accepted["digest"], accepted["change_count"], accepted["acceptance"]["by"]) == (digest, 1, "ops")
-            contract = await call_tool(operator, "get_contract", probe="payments-api")
-            assert contract["drift"]["acceptance"] == accepted["acceptance"]
             planned = await call_tool(
                 operator, "begin_maintenance", probe="payments-api", starts_at=until, duration="2h"
             )
@@ -314,13 +297,11 @@ async def test_operators_act_in_the_name_of_their_key(tmp_path: Path, mode: str)
             for tool in ("pause_probe", "resume_probe", "forget_jobs", "accept_contract"):
                 assert await call_tool_error(reader, tool, probe="payments-api") == message
         with app.store_executor.database.open_read_transaction() as connection:
-            acts = [(act.kind, act.actor) for act in reversed(list_acts(connection, limit=16))]
+            acts = [(act.kind, act.actor) for act in reversed(list_acts(connection, limit=15))]
         ops = Actor("ops", OperatorInterfaceKind.MCP)
         kinds = "acknowledge", "unacknowledge", "silence", "unsilence", "silence", "pause", "pause", "pause", "resume"
         maintenance = "begin_maintenance", "end_maintenance"
-        assert acts == [
-            (kind, ops) for kind in (*kinds, *maintenance, "forget_jobs", "accept_contract", *maintenance, "close")
-        ]
+        assert acts == [(kind, ops) for kind in (*kinds, *maintenance, "forget_jobs", *maintenance, "close")]
 
 
 @pytest.mark.parametrize("mode", PROTOCOL_VERSION_BY_MODE)

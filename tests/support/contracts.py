@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
+from tests.support.store import make_registered_probe
 from watchdog.domain.mcp_contract.contract import McpContract
 from watchdog.domain.mcp_contract.contract_comparison import compare_contracts
 from watchdog.domain.mcp_contract.stored import (
@@ -14,6 +16,7 @@ from watchdog.domain.mcp_contract.stored import (
     ContractDriftRecord,
     StoredContract,
 )
+from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.store import codec
 from watchdog.store.database import Database
 from watchdog.store.write.probe_state import load_state_by_probe, upsert_probe_state
@@ -106,6 +109,12 @@ def change_argument(name: str, **keywords: Any) -> McpContract:
     schema = {**SEARCH_TOOL["inputSchema"]["properties"][name], **keywords}  # type: ignore[index] # it has that shape
     kept_members = {keyword: value for keyword, value in schema.items() if value is not REMOVED}
     return change_contract(f"tools/search/inputSchema/properties/{name}", kept_members)
+
+
+def make_registered_mcp_probe(probe_id: str) -> RegisteredProbe:
+    registered = make_registered_probe(probe_id)
+    policy = replace(registered.policy, probe=replace(registered.policy.probe, kind="mcp"))
+    return replace(registered, policy=policy)
 
 
 def build_stored_contract(

@@ -10,6 +10,7 @@ from tests.support.contracts import (
     build_stored_contract,
     change_contract,
     load_stored_contract,
+    make_registered_mcp_probe,
     store_contract,
 )
 from tests.support.store import START_AT, StoreHarness, make_registered_probe
@@ -28,9 +29,12 @@ DIGEST = CHANGED.compute_digest()
 
 @pytest.fixture
 def harness(database: Database) -> StoreHarness:
-    """A server that has changed, one that has not, and a probe without a contract."""
-    harness = StoreHarness(database, [make_registered_probe(name) for name in ("api", "shop", "mail")])
-    store_contract(database, harness.database_id("api"), build_stored_contract(CHANGED, since=START_AT))
+    """A server that has changed, one that has not, a probe without a contract, and one that is of another kind by
+    now."""
+    probes = [make_registered_mcp_probe(name) for name in ("api", "shop", "mail")]
+    harness = StoreHarness(database, [*probes, make_registered_probe("former")])
+    for probe in ("api", "former"):
+        store_contract(database, harness.database_id(probe), build_stored_contract(CHANGED, since=START_AT))
     store_contract(database, harness.database_id("shop"), build_stored_contract())
     return harness
 
@@ -64,6 +68,7 @@ def test_only_the_changes_that_were_read_are_accepted(database: Database, harnes
          "the contract of Api has changed again: read its changes once more"),
         ("shop", "", OperatorActRefusalReason.CONFLICT, "the contract of Shop has not changed"),
         ("mail", "", OperatorActRefusalReason.CONFLICT, "Mail has no contract that could have changed"),
+        ("former", "", OperatorActRefusalReason.CONFLICT, "Former has no contract that could have changed"),
         ("nowhere", "", OperatorActRefusalReason.NOT_FOUND, "no probe has the id or name nowhere"),
     ):  # fmt: skip
         with pytest.raises(OperatorActRefusedError, match=f"^{message}$") as caught:

@@ -13,6 +13,8 @@ from watchdog.domain.mcp_contract.changes import ContractChange
 from watchdog.domain.mcp_contract.contract import McpContract
 from watchdog.domain.model import Json
 
+MCP_PROBE_KIND = "mcp"
+"""The kind of probes that have contracts. What is stored for a probe that is of another kind by now does not count."""
 MCP_CONTRACT_STATE_KEY = "mcp_contract"
 """Key of an `AcceptedContractRecord`. Only runs write it."""
 MCP_CONTRACT_DRIFT_STATE_KEY = "mcp_drift"

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from watchdog.domain.mcp_contract.stored import MCP_CONTRACT_STATE_KEYS, StoredContract
+from watchdog.domain.mcp_contract.stored import MCP_CONTRACT_STATE_KEYS, MCP_PROBE_KIND, StoredContract
 from watchdog.domain.model import Json, ProbeInfo
 from watchdog.store.codec import decode_nullable_json, decode_probe_info
 from watchdog.store.tables import probe_state, probes
@@ -38,7 +38,8 @@ def list_probe_contracts(connection: Connection, database_ids: Collection[int] |
     query = (
         sa.select(probes.c.id, probes.c.info, probe_state.c.key, probe_state.c.value)
         .join(probe_state, probe_state.c.probe == probes.c.id)
-        .where(probes.c.removed_at.is_(None), probe_state.c.key.in_(MCP_CONTRACT_STATE_KEYS))
+        .where(probes.c.removed_at.is_(None), probes.c.kind == MCP_PROBE_KIND)
+        .where(probe_state.c.key.in_(MCP_CONTRACT_STATE_KEYS))
         .order_by(probes.c.name, probes.c.id)
     )
     if database_ids is not None:

@@ -8,6 +8,7 @@ from watchdog.domain.acts import Actor, OperatorActKind, OperatorActRefusalReaso
 from watchdog.domain.formatting import format_count_with_noun
 from watchdog.domain.mcp_contract.stored import (
     MCP_CONTRACT_ACCEPTANCE_STATE_KEY,
+    MCP_PROBE_KIND,
     ContractAcceptanceRecord,
     ContractDriftRecord,
     StoredContract,
@@ -40,7 +41,8 @@ def accept_contract(
     with open_probe_act_transaction(database, probe) as connection:
         row = load_probe_row_or_refuse(connection, probe)
         database.lock_probes(connection, [row.id])
-        stored = StoredContract.from_probe_state(load_state_by_probe(connection, [row.id]).get(row.id, {}))
+        state = load_state_by_probe(connection, [row.id]).get(row.id, {}) if row.kind == MCP_PROBE_KIND else {}
+        stored = StoredContract.from_probe_state(state)
         drift = stored.drift
         if drift is None:
             message = f"the contract of {row.name} has not changed"
