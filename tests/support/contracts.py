@@ -17,7 +17,7 @@ from watchdog.domain.mcp_contract.stored import (
     StoredContract,
 )
 from watchdog.domain.registered_probe import RegisteredProbe
-from watchdog.store import codec
+from watchdog.store import json_text
 from watchdog.store.database import Database
 from watchdog.store.write.probe_state import load_state_by_probe, upsert_probe_state
 
@@ -136,7 +136,7 @@ def store_contract(database: Database, probe: int, stored: StoredContract) -> No
     """As a run does. `probe`: its database id."""
     records = {MCP_CONTRACT_STATE_KEY: stored.accepted, MCP_CONTRACT_DRIFT_STATE_KEY: stored.drift}
     rows = [
-        {"probe": probe, "key": key, "value": codec.encode_storable_json(record.to_json())}
+        {"probe": probe, "key": key, "value": json_text.encode_storable_json(record.to_json())}
         for key, record in records.items()
         if record is not None
     ]

@@ -191,9 +191,9 @@ class StepsRun:
         """Adds what a good response shows besides its verdict."""
         listing = observation.listings.get(preference.ALERT_RULE_NAME)
         subjects: Mapping[str, preference.PreferenceExpressionResult] = listing.subjects if listing else {}
-        for expression, (problem,) in subjects.items():
+        for expression, (problem, reason) in subjects.items():
             message = problem and _name_step(number, step, self._mask(problem))
-            self._preferences[f"{step.name}: {expression}"] = preference.PreferenceExpressionResult(message)
+            self._preferences[f"{step.name}: {expression}"] = preference.PreferenceExpressionResult(message, reason)
         cert_days = observation.measurements.get("cert_days")
         if isinstance(cert_days, int):
             self._cert_days.append(cert_days)

@@ -11,7 +11,8 @@ from sqlalchemy import Connection
 
 from watchdog.domain.mcp_contract.stored import MCP_CONTRACT_STATE_KEYS, MCP_PROBE_KIND, StoredContract
 from watchdog.domain.model import Json, ProbeInfo
-from watchdog.store.codec import decode_nullable_json, decode_probe_info
+from watchdog.store.codec import decode_probe_info
+from watchdog.store.json_text import decode_nullable_json
 from watchdog.store.tables import probe_state, probes
 
 

@@ -13,7 +13,7 @@ from watchdog.domain.mcp_contract.stored import (
     ContractDriftRecord,
     StoredContract,
 )
-from watchdog.store import codec
+from watchdog.store import json_text
 from watchdog.store.database import Database
 from watchdog.store.write.audit import record_operator_act
 from watchdog.store.write.probe_rows import load_probe_row_or_refuse, open_probe_act_transaction
@@ -57,7 +57,7 @@ def accept_contract(
         acceptance = ContractAcceptanceRecord(
             drift.digest, drift.accepted_digest, now, actor.name, actor.interface.value
         )
-        value = codec.encode_storable_json(acceptance.to_json())
+        value = json_text.encode_storable_json(acceptance.to_json())
         upsert_probe_state(
             database, connection, [{"probe": row.id, "key": MCP_CONTRACT_ACCEPTANCE_STATE_KEY, "value": value}]
         )
