@@ -29,7 +29,7 @@ BENCHMARKS = {
     "faces": "every page in every state: accessibility, phones, no script, keyboard; what two responders see, and when",
     "pages": "pages with 1,000 probes and 90 days of roll-ups: time; with 5,000 probes: size",
     "slack": "1,000 incidents handled in an unreliable Slack: messages lost or repeated, forged requests accepted",
-    "soak": "an hour with 30 probes of all kinds, whose targets fail and recover: memory, descriptors, processes",
+    "soak": "an hour with 34 probes of all kinds, whose targets fail and recover: memory, descriptors, processes",
     "simulate": "seeded simulations of the whole service with faults of all kinds: broken promises, mutants found",
     "week": "a simulated week with all faults every day: broken promises, growth of memory, tasks and descriptors",
     "mutation": "faults injected into the pure code that no test notices",

@@ -1,4 +1,4 @@
-"""An hour of `watchdog run` with 30 probes of every kind whose targets fail and recover: what grows, and how fast.
+"""An hour of `watchdog run` with 34 probes of every kind whose targets fail and recover: what grows, and how fast.
 
 The first 15 minutes are for warming up. Every fault recurs once in a quarter of the rest, so that the first quarter and
 the last can be compared.

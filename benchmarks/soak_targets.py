@@ -1,7 +1,7 @@
-"""30 probes of every kind, on loopback targets that fail and recover one group after the other.
+"""34 probes of every kind, on loopback targets that fail and recover one group after the other.
 
 One Redis, one PostgreSQL, a worker or scheduler of every queue system, MCP servers over every transport, an HTTP
-target, a name server, a job API, a job table, and a job that checks in.
+target, a name server, a gRPC and a WebSocket server, a job API, a job table, and a job that checks in.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ PAYLOAD_BYTES = 100_000
 FAULTS = ("targets", "workers", "redis", "postgres", "stdio")
 """What is broken, one after the other. The first stands for HTTP, DNS, MCP over HTTP, the job API and the check-ins."""
 MCP_SERVERS_DIR = PROJECT_ROOT / "tests/support/mcp_servers"
+PROTOCOL_SERVERS_DIR = PROJECT_ROOT / "tests/support/protocol_servers"
 
 
 class HttpTarget:
@@ -154,6 +155,7 @@ class SoakTargets:
         self.redis = RedisServer(find_free_port())
         self._redis_stack.enter_context(self.redis.running())
         self.mcp_ports = {name: find_free_port() for name in ("http", "sse", "jobs")}
+        self.protocol_ports = {name: find_free_port() for name in ("grpc", "websocket")}
         create_demo_job_table(self.job_table)
         self.programs = self._list_programs(peers)
         self._start_programs()
@@ -199,6 +201,9 @@ class SoakTargets:
             words_of_script = [str(MCP_SERVERS_DIR / script.split()[0]), *script.split()[1:]]
             kind = "sse" if transport == "sse" else "http"
             command = [sys.executable, *words_of_script, kind, str(self.mcp_ports[transport])]
+            programs.append(Program(command, {"PATH": ""}, ("targets",)))
+        for name, port in self.protocol_ports.items():
+            command = [sys.executable, str(PROTOCOL_SERVERS_DIR / f"{name}_server.py"), str(port)]
             programs.append(Program(command, {"PATH": ""}, ("targets",)))
         return programs
 
@@ -288,7 +293,7 @@ class SoakTargets:
         }
 
     def probes(self) -> list[dict[str, Any]]:
-        """30 probes: every kind, every driver, source and transport."""
+        """34 probes: every kind, every driver, source and transport."""
         return [*self._direct_probes(), *self._job_probes(), *self._queue_probes(), *self._canary_probes()]
 
     def _direct_probes(self) -> list[dict[str, Any]]:
@@ -311,6 +316,20 @@ class SoakTargets:
             {"name": "Ping", "icmp": "127.0.0.1"},
             {"name": "Redis port", "tcp": {"host": redis_address, "send": "PING\\r\\n", "contains": "+PONG"}},
             {"name": "Certificate", "tls": {"host": self.https.url.removeprefix("https://"), "verify": False}},
+            {"name": "Orders", "grpc": f"127.0.0.1:{self.protocol_ports['grpc']}"},
+            {
+                "name": "Price feed",
+                "websocket": {"url": f"ws://127.0.0.1:{self.protocol_ports['websocket']}", "contains": "path /"},
+            },
+            {
+                "name": "Finished jobs",
+                "sql": {
+                    "url": f"sqlite:///{self.job_table}",
+                    "query": "SELECT count(*) AS jobs FROM scheduled_jobs WHERE status = 'completed'",
+                },
+                "expect": ["row.jobs >= 0"],
+            },
+            {"name": "Mode", "command": {"run": ["grep", "-q", "none", str(self.mode_file)]}},
             {"name": "Files MCP", "mcp": {"command": ["sh", "-c", command]}},
             {"name": "Search MCP", "mcp": f"http://127.0.0.1:{ports['http']}/mcp"},
             {"name": "Legacy MCP", "mcp": {"sse": f"http://127.0.0.1:{ports['sse']}/sse"}},

@@ -66,7 +66,7 @@ def test_the_probes_are_of_every_kind_and_driver(tmp_path: Path, peers: ThirdPar
     targets = SoakTargets(tmp_path)
     with targets:
         config = load_config(tmp_path / "watchdog.yaml", json.dumps(targets.config()), {}).config
-    assert len(config.probes) == 30
+    assert len(config.probes) == 34
     assert {probe.kind for probe in config.probes} == set(PROBE_KINDS)
     fields = [probe.model_dump(exclude_none=True) for probe in config.probes]
     assert {kind for of in fields for kind in of.get("canary", {})} >= set(CANARY_DRIVERS)

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import (
-    Callable,
-    Mapping,
-    Sequence,
-)
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
@@ -49,7 +45,7 @@ from watchdog.domain.model import Json, Observation, Severity
 from watchdog.domain.uptime_clock import DowntimeGaps
 from watchdog.expressions import CelExpression, CelExpressionError, compile_expression
 from watchdog.net.phases import PhaseTimer
-from watchdog.queues.base import QueueConnectContext, QueueSystemConfig
+from watchdog.queues.base import QueueSystemConfig
 from watchdog.remediations import (
     JOB_RUN_ID_REMEDIATION_PARAMETER,
     RemediationAction,
@@ -376,33 +372,3 @@ class Probe(ProbeDefaults):
         The caller cancels the attempt at the deadline and records a timeout. Any exception is a bug of Watchdog and
         recorded as `error`.
         """
-
-
-class ProbeUsingQueueDriver(Probe):
-    """A probe that reaches its target through the driver of a queue system."""
-
-    @property
-    @abstractmethod
-    def queue_driver(self) -> QueueSystemConfig:
-        """The configured driver."""
-
-    @property
-    def target(self) -> str:
-        return self.queue_driver.target
-
-    @property
-    def network_endpoint(self) -> str:
-        return self.queue_driver.host
-
-    def preload(self) -> None:
-        self.queue_driver.preload()
-
-    def create_queue_connect_context(self, context: ProbeAttemptContext, timeout_s: float) -> QueueConnectContext:
-        """What a queue driver needs to connect. `timeout_s`: for each call."""
-        return QueueConnectContext(
-            context.network,
-            context.phase_timer,
-            self.allow_private_addresses,
-            timeout_s,
-            context.started_at,
-        )

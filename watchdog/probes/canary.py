@@ -37,8 +37,9 @@ from watchdog.domain.rules.canary import (
     give_up_oldest_canary_job_if_too_many,
 )
 from watchdog.net.errors import ProbeError
-from watchdog.probes.base import ProbeAttemptContext, ProbeUsingQueueDriver, derive_slot_idempotency_key
+from watchdog.probes.base import ProbeAttemptContext, derive_slot_idempotency_key
 from watchdog.probes.expectations import add_facts_to_observation_evidence, build_observation_from_error
+from watchdog.probes.queue_driver_probe import ProbeUsingQueueDriver
 from watchdog.queues import CANARY_DRIVERS, CanaryConnection, CanaryDriver, CanaryJobRequest, QueueSystemConfig
 from watchdog.queues.base import MIN_QUEUE_CALL_TIMEOUT_S, build_broker_unreachable_error
 

@@ -39,8 +39,9 @@ from watchdog.domain.rules.missing_jobs import MIN_GONE_JOBS_OF_SOURCE_INCIDENT
 from watchdog.domain.schedule import CronSchedule
 from watchdog.domain.uptime_clock import DowntimeGaps
 from watchdog.net.errors import ProbeError
-from watchdog.probes.base import ProbeAttemptContext, ProbeUsingQueueDriver
+from watchdog.probes.base import ProbeAttemptContext
 from watchdog.probes.expectations import add_facts_to_observation_evidence, build_observation_from_error
+from watchdog.probes.queue_driver_probe import ProbeUsingQueueDriver
 from watchdog.queues import JOB_SOURCES, JobSource, QueueSystemConfig
 
 JOB_SOURCE_CALL_TIMEOUT_S = 5.0

@@ -24,8 +24,9 @@ from watchdog.domain.rules.queue import (
     evaluate_each_queue_threshold,
 )
 from watchdog.net.errors import ProbeError
-from watchdog.probes.base import ProbeAttemptContext, ProbeUsingQueueDriver
+from watchdog.probes.base import ProbeAttemptContext
 from watchdog.probes.expectations import add_facts_to_observation_evidence, build_observation_from_error
+from watchdog.probes.queue_driver_probe import ProbeUsingQueueDriver
 from watchdog.queues import QUEUE_STATS_SOURCES, QueueStatsSource, QueueSystemConfig
 
 QUEUE_STATS_CALL_TIMEOUT_S = 5.0
