@@ -112,7 +112,7 @@ def test_a_contract_is_accepted_in_the_name_of_the_user(harness: StoreHarness) -
     ("words", "message"),
     [
         ("shop", "Shop has no contract that could have changed"),
-        ("apj", "no probe has the id or name apj; did you mean 'api'? `watchdog status` lists them"),
+        ("apj", "no probe has the id or name apj; did you mean 'Api'? `watchdog status` lists them"),
         ("api --digest 123", "the contract of Api has changed again: read its changes once more"),
     ],
 )

@@ -91,7 +91,7 @@ def test_every_listing_rule_has_facts_that_survive() -> None:
         json.loads(json.dumps(encode_subject_listings_as_diff(stored, {}))), {}, SUBJECT_FACTS_CLASS_BY_RULE
     )
     assert again == stored
-    assert set(SUBJECT_FACTS_CLASS_BY_RULE) == {"task", "preference", "tool", "job", "service"}
+    assert set(SUBJECT_FACTS_CLASS_BY_RULE) == {"task", "preference", "tool", "job", "service", "contract"}
 
 
 def test_only_texts_are_transformed() -> None:

@@ -74,7 +74,7 @@ PREFER = ["token_days >= 7"]
 def test_a_token_that_expires_soon_degrades(expires_in_days: float, days: int, problem: str, is_near: bool) -> None:
     observation = run(mcp={"auth": {"bearer": make_token(expires_in_days)}}, prefer=PREFER)
     assert (observation.outcome, observation.measurements["token_days"]) == (Outcome.PASS, days)
-    assert observation.listings["preference"].subjects[PREFER[0]] == (problem,)
+    assert observation.listings["preference"].subjects[PREFER[0]].problem == problem
     assert ("token_expires_at" in observation.evidence.facts) is is_near
 
 
@@ -87,7 +87,7 @@ def test_an_expired_token_is_named_when_it_is_rejected() -> None:
 
 def test_a_token_that_does_not_show_its_expiry() -> None:
     observation = run(mcp={"auth": {"bearer": "opaque"}}, prefer=PREFER)
-    (problem,) = observation.listings["preference"].subjects[PREFER[0]]
+    problem = observation.listings["preference"].subjects[PREFER[0]].problem
     text = "no bearer token is sent that is a JSON Web Token with a claim exp"
     assert problem == f"an expression cannot be evaluated: {text}"
     assert "token_days" not in observation.measurements

@@ -396,6 +396,5 @@ class _CanaryRunner:
             )
             record = sent._replace(job_id=tracker.job_id, picked_up_at=tracker.picked_up_at)
             outstanding = outstanding._replace(records=(*outstanding.records, record))
-        stored = outstanding.to_json()
-        is_unchanged = stored == self.context.probe_state.get(OUTSTANDING_CANARY_JOBS_STATE_KEY)
-        return {} if is_unchanged else {OUTSTANDING_CANARY_JOBS_STATE_KEY: stored}
+        stored, key = outstanding.to_json(), OUTSTANDING_CANARY_JOBS_STATE_KEY
+        return {} if stored == self.context.probe_state.get(key) else {key: stored}
