@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from tests.support.probe_runs import JobProblem, find_job_problems
 from watchdog.domain.heartbeat import (
@@ -18,6 +19,7 @@ from watchdog.domain.heartbeat import (
     HeartbeatState,
     apply_check_in,
 )
+from watchdog.domain.heartbeat_output import JUDGED_HEARTBEAT_OUTPUT_STATE_KEY
 from watchdog.domain.model import Json, Observation, Outcome, ProbeResult
 from watchdog.domain.probe_state import find_scheduled_job_record_in_probe_state
 from watchdog.net import NetworkAccess
@@ -220,6 +222,76 @@ def test_the_output_is_evidence_and_the_message_has_the_error() -> None:
     assert observation.evidence.excerpt == f"output of the run that ended 03:05:00 UTC:\n{output}"
     assert observation.evidence.facts["jobs"]["Nightly backup"]["failures"] == 1
     assert observation.measurements == {"run_duration_ms": 5 * MIN}
+
+
+EXPECT = ["!output.contains('warning: skipped')"]
+SKIPPED = "copied 3\nwarning: skipped 2\n"
+NOT_MET = "output contains 'warning: skipped'"
+
+
+def expecting(**settings: Any) -> Job:
+    fields = {"name": "Nightly backup", "heartbeat": {"token": KEY, **NIGHTLY, **settings}, "expect": EXPECT}
+    return Job(HeartbeatProbe.model_validate(fields))
+
+
+def test_a_run_whose_output_is_not_as_expected_has_failed() -> None:
+    nightly = expecting()
+    nightly.check_in(LAST_NIGHT - DAY, "ok", body="copied 5\n")
+    assert nightly.verdict(LAST_NIGHT - DAY + MIN) == FINE
+    nightly.check_in(LAST_NIGHT, "ok", body=SKIPPED)
+    observation = nightly.observe(LAST_NIGHT + MIN)
+    assert (observation.reason, observation.message) == ("job.failed", f"Nightly backup failed: {NOT_MET}")
+    assert observation.evidence.facts["expect"] == {EXPECT[0]: f"false: {NOT_MET}"}
+    assert nightly.verdict(LAST_NIGHT + HOUR)[0] == "job.failed", "as long as no other run ends"
+    nightly.check_in(LAST_NIGHT + 2 * HOUR, "ok", body=SKIPPED)
+    again = f"Nightly backup failed 2{NB}times in a row: {NOT_MET}"
+    assert nightly.verdict(LAST_NIGHT + 3 * HOUR) == ("job.failed", again)
+    nightly.check_in(LAST_NIGHT + 4 * HOUR, "ok", body="copied 5\n")
+    assert nightly.verdict(LAST_NIGHT + 5 * HOUR) == FINE
+
+
+def test_failures_are_allowed_for_output_too() -> None:
+    nightly = expecting(failures=2)
+    nightly.check_in(LAST_NIGHT - DAY, "ok", body=SKIPPED)
+    assert nightly.verdict(LAST_NIGHT - DAY + MIN) == FINE
+    nightly.check_in(LAST_NIGHT, "3")
+    assert nightly.verdict(LAST_NIGHT + MIN)[1] == f"Nightly backup failed 2{NB}times in a row: exit code 3"
+
+
+def test_a_job_whose_output_is_not_as_expected_is_overdue_like_others() -> None:
+    nightly = expecting()
+    nightly.check_in(LAST_NIGHT - DAY, "ok", body=SKIPPED)
+    nightly.observe(LAST_NIGHT - DAY + MIN)
+    assert nightly.verdict(LAST_NIGHT + HOUR)[0] == "job.overdue"
+
+
+def test_expectations_may_be_added_and_removed() -> None:
+    before, after = job(**NIGHTLY), expecting()
+    before.check_in(LAST_NIGHT, "ok", body=SKIPPED)
+    assert before.verdict(LAST_NIGHT + MIN) == FINE
+    after.beat, after.memory = before.beat, before.memory
+    assert after.verdict(LAST_NIGHT + HOUR) == ("job.failed", f"Nightly backup failed: {NOT_MET}")
+    assert before.verdict(LAST_NIGHT + 2 * HOUR) == FINE
+    assert before.memory[JUDGED_HEARTBEAT_OUTPUT_STATE_KEY] is None
+
+
+def test_output_that_cannot_be_judged_is_no_success() -> None:
+    fields = {"name": "Nightly backup", "heartbeat": {"token": KEY, **NIGHTLY}, "expect": ["int(output) > 3"]}
+    nightly = Job(HeartbeatProbe.model_validate(fields))
+    nightly.check_in(LAST_NIGHT, "ok", body="4")
+    assert nightly.verdict(LAST_NIGHT + MIN) == FINE
+    nightly.check_in(LAST_NIGHT + HOUR, "ok", body="four")
+    reason, message = nightly.verdict(LAST_NIGHT + 2 * HOUR)
+    assert reason == "job.failed"
+    assert message.startswith("Nightly backup failed: an expression cannot be evaluated: ")
+
+
+def test_only_the_output_can_be_expected() -> None:
+    fields = {"name": "Nightly backup", "heartbeat": {"token": KEY, "every": "1h"}}
+    with pytest.raises(ValidationError, match="unknown name 'status'; variables: output"):
+        HeartbeatProbe.model_validate({**fields, "expect": ["status == 200"]})
+    with pytest.raises(ValidationError, match="not supported by heartbeat probes: use expect"):
+        HeartbeatProbe.model_validate({**fields, "prefer": EXPECT})
 
 
 def test_the_state_contains_the_instant_from_which_runs_are_expected() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, NamedTuple, Self
 
 from pydantic import AfterValidator, model_validator
 
@@ -24,8 +24,14 @@ from watchdog.domain.heartbeat import (
     MAX_CHECK_IN_VISIBILITY_DELAY_MS,
     HeartbeatState,
 )
+from watchdog.domain.heartbeat_output import (
+    JUDGED_HEARTBEAT_OUTPUT_STATE_KEY,
+    JudgedHeartbeatOutput,
+    add_judged_output_to_job_facts,
+    judge_heartbeat_output,
+)
 from watchdog.domain.limits import ScheduledJobLimits
-from watchdog.domain.model import Evidence, Observation
+from watchdog.domain.model import Evidence, Json, Observation
 from watchdog.domain.observations import ScheduledJobFacts
 from watchdog.domain.probe_state import find_scheduled_job_record_in_probe_state
 from watchdog.domain.rules.closed_job import add_closure_to_job_facts
@@ -36,6 +42,11 @@ from watchdog.domain.rules.lost_run import compute_job_run_end_deadline
 from watchdog.domain.schedule import extend_deadline_and_find_long_downtime_gap, find_common_job_start_delay_ms
 from watchdog.domain.uptime_clock import DowntimeGaps
 from watchdog.probes.base import Probe, ProbeAttemptContext
+from watchdog.probes.expectations import (
+    ExpectationsVerdict,
+    ExpressionEvaluationContext,
+    evaluate_expectations_to_verdict,
+)
 from watchdog.probes.jobs import JobLimitSettings, build_jobs_observation
 
 MAX_DOWNTIME_GAPS_PER_RESULT = 100
@@ -71,6 +82,9 @@ class HeartbeatProbe(Probe):
     """Monitors a job by its check-ins. The start and the end of a run are evaluated immediately, and a run that does
     not start or end in time is reported two seconds after its deadline. `heartbeat.every` is the expected interval of
     the job. The probe's own `every` is separate: it sets how often Watchdog evaluates the job between check-ins.
+
+    `expect` applies to the output of the newest run that reported success, of which the last 4,000 characters are kept
+    as `output`. A run whose output does not meet it counts as failed.
     """
 
     kind: ClassVar[str] = "heartbeat"
@@ -83,6 +97,7 @@ class HeartbeatProbe(Probe):
               timezone: Europe/Berlin
               grace: 30m
               max_runtime: 2h
+            expect: ["!output.contains('warning: skipped')"]
     """
     reason_prefixes: ClassVar[tuple[str, ...]] = ("job.",)
     cards: ClassVar[tuple[str, ...]] = ("check_in_url", "check_ins", "phases")
@@ -97,9 +112,9 @@ class HeartbeatProbe(Probe):
         "timeout": "not supported by heartbeat probes, which send no request: remove it",
         "retries": "not supported by heartbeat probes, which send no request: remove it",
         "retry_interval": "not supported by heartbeat probes: the check-ins of a job are evaluated immediately",
-        "expect": "not supported by heartbeat probes: use heartbeat.schedule, max_runtime and min_runtime",
-        "prefer": "not supported by heartbeat probes: use heartbeat.schedule, max_runtime and min_runtime",
+        "prefer": "not supported by heartbeat probes: use expect, heartbeat.max_runtime and heartbeat.min_runtime",
     }
+    expression_variables: ClassVar[Mapping[str, str]] = {"output": "string"}
 
     heartbeat: HeartbeatSettings
     """The token for the job's check-ins, its schedule and limits."""
@@ -132,18 +147,52 @@ class HeartbeatProbe(Probe):
         now = context.started_at if context.check_ins_until is None else context.check_ins_until
         record = find_scheduled_job_record_in_probe_state(context.probe_state, self.name)
         facts = _build_heartbeat_job_facts(self.name, state, limits, now, context.gaps)
+        output = self._judge_output(state, context.probe_state)
+        facts = add_judged_output_to_job_facts(facts, output.judged)
         facts = add_closure_to_job_facts(facts, context.probe_state, now)
         job = update_and_judge_job(facts, limits, record, now, context.gaps)
         gaps = _select_downtime_gaps_to_store(job.facts, context.gaps)
-        observation = build_jobs_observation(EvaluatedJobSource((job,)), context, now, gaps)
+        source = EvaluatedJobSource((job,), state_updates=output.state_updates)
+        observation = build_jobs_observation(source, context, now, gaps)
         deadline = find_next_deadline_of_job(job.facts, limits, now, gaps, reason=job.verdict.reason)
         return replace(
             observation,
             duration=None,
             measurements={} if state.duration is None else {"run_duration_ms": state.duration},
-            evidence=Evidence(observation.evidence.facts, _label_heartbeat_output(state, now, job.verdict.timezone)),
+            evidence=Evidence(
+                {**observation.evidence.facts, **output.evidence},
+                _label_heartbeat_output(state, now, job.verdict.timezone),
+            ),
             rerun_at=None if deadline is None else deadline + MAX_CHECK_IN_VISIBILITY_DELAY_MS,
         )
+
+    def _judge_output(self, state: HeartbeatState, probe_state: Mapping[str, Json]) -> _HeartbeatOutputJudgement:
+        if not self.expect:
+            forgotten = (
+                {JUDGED_HEARTBEAT_OUTPUT_STATE_KEY: None} if JUDGED_HEARTBEAT_OUTPUT_STATE_KEY in probe_state else {}
+            )
+            return _HeartbeatOutputJudgement(None, forgotten, {})
+        verdicts: list[ExpectationsVerdict] = []
+
+        def find_problem(output: str) -> str:
+            expressions = ExpressionEvaluationContext({"output": output})
+            verdicts.append(evaluate_expectations_to_verdict(expressions, self.expectation_expressions))
+            return verdicts[0].message
+
+        before = JudgedHeartbeatOutput.from_json(probe_state.get(JUDGED_HEARTBEAT_OUTPUT_STATE_KEY))
+        judged = judge_heartbeat_output(state, before, find_problem)
+        evidence = {"expect": verdicts[0].evidence} if verdicts else {}
+        stored = {} if judged is None else {JUDGED_HEARTBEAT_OUTPUT_STATE_KEY: judged.to_json()}
+        return _HeartbeatOutputJudgement(judged, stored, evidence)
+
+
+class _HeartbeatOutputJudgement(NamedTuple):
+    """Whether the output of a job meets `expect`, what to remember of it, and what the evidence shows."""
+
+    judged: JudgedHeartbeatOutput | None
+    """None: nothing is expected, or no run has succeeded yet."""
+    state_updates: Mapping[str, Json]
+    evidence: dict[str, Json]
 
 
 def _build_heartbeat_job_facts(
