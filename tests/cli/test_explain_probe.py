@@ -112,6 +112,17 @@ def test_a_silence_of_one_subject_does_not_hold_back_the_others(harness: StoreHa
     assert line.endswith(", subject nightly-*). No one is notified of an incident with this subject before it ends.")
 
 
+def test_a_silence_is_described_once_although_it_also_covers_the_open_incident(harness: StoreHarness) -> None:
+    assert invoke_command("silence", "--id", "api", "--for", "2h", "--comment", "upgrade").exit_code == 0
+    record(harness, "pfff")
+    (incident,) = invoke_command("incidents", "-o", "json").json
+    for subject in ("api", incident["id"]):
+        silenced = [line for line in invoke_command("explain", subject).stdout.splitlines() if "ilenced" in line]
+        description, event = silenced
+        assert description.startswith("Silenced until ")
+        assert re.match(r"  \d\d:\d\d:\d\d  Silenced: ", event)
+
+
 def test_the_newest_incident_follows_if_none_is_open(harness: StoreHarness) -> None:
     record(harness, "fffpp")
     lines = explain()

@@ -55,6 +55,15 @@ def test_a_destination_that_no_route_leads_to_is_explained_by_all_steps() -> Non
     assert explain_routing_of_destination(steps, "chat/slack", is_notified=False) == "; ".join(steps)
 
 
+def test_what_holds_notifications_back_does_not_explain_why_a_destination_has_none() -> None:
+    steps = (
+        "route 1 does not match: group is Core, not Search",
+        "silenced by s-1 (Ana): no one is notified",
+        "muting: x",
+    )
+    assert explain_routing_of_destination(steps, "chat/slack", is_notified=False) == steps[0]
+
+
 def test_a_destination_that_was_added_later_is_explained_as_such() -> None:
     later = "it was added after the incident opened, and is notified of later incidents"
     to_all = ("no routes are configured: every receiver is notified: oncall, chat",)

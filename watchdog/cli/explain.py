@@ -9,7 +9,7 @@ from watchdog.cli.completion import IncidentArgument
 from watchdog.cli.output import CliOutputFormat, OutputFormatOption, print_json, print_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from watchdog.cli.incident_detail import LoadedIncident
 
@@ -51,8 +51,9 @@ def explain_incident_command(
         _print_explanation(output, serialize_loaded_incident(incident), _iter_incident_explanation_lines(incident))
     elif probe is not None:
         lines = [*iter_probe_explanation_lines(probe)]
+        silences = [silence.id for silence in probe.outlook.silences]
         for each in probe.incidents:
-            lines += ["", *_iter_incident_explanation_lines(each)]
+            lines += ["", *_iter_incident_explanation_lines(each, silences)]
         _print_explanation(output, serialize_explained_probe(probe), lines)
 
 
@@ -64,13 +65,20 @@ def _print_explanation(output: CliOutputFormat, body: Mapping[str, Any], lines: 
         print_lines(lines)
 
 
-def _iter_incident_explanation_lines(incident: LoadedIncident) -> Iterator[str]:
+def _iter_incident_explanation_lines(incident: LoadedIncident, silences_above: Collection[str] = ()) -> Iterator[str]:
+    """`silences_above`: the ids of silences that earlier lines describe. Each silence in effect is described once."""
     from watchdog.cli.incident_detail import INDENT, iter_incident_head_lines, iter_incident_timeline_lines
+    from watchdog.domain.routing import SILENCE_ROUTING_LOG_PREFIX
+    from watchdog.domain.text import capitalize_first
     from watchdog.web.times import convert_markup_to_plain_text
 
-    yield from iter_incident_head_lines(incident)
+    yield from iter_incident_head_lines(incident, silences_above)
     yield from ("", "Why it opened, and which routes apply")
+    silences = filter(None, (banner.silence_id for banner in incident.page.banners))
+    described_above = tuple(f"{capitalize_first(SILENCE_ROUTING_LOG_PREFIX)}{id} " for id in silences)
     for step, setting in incident.page.decision_steps:
+        if step.startswith(described_above):
+            continue
         yield f"{INDENT}{step} ({setting})" if setting else f"{INDENT}{step}"
     if incident.page.escalations:
         yield from ("", "Escalation")

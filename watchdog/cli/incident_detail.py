@@ -15,7 +15,7 @@ from watchdog.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from sqlalchemy import Connection
 
@@ -110,8 +110,9 @@ def serialize_loaded_incident(incident: LoadedIncident) -> IncidentDetailJson:
     return serialize_incident_detail(incident.details)
 
 
-def iter_incident_head_lines(incident: LoadedIncident) -> Iterator[str]:
-    """What is wrong, who has been notified, what holds notifications back, and what to do."""
+def iter_incident_head_lines(incident: LoadedIncident, silences_above: Collection[str] = ()) -> Iterator[str]:
+    """What is wrong, who has been notified, what holds notifications back, and what to do. `silences_above`: the ids of
+    silences that earlier lines describe, so that these do not."""
     from watchdog.web.pages.delivery import describe_who_was_notified
     from watchdog.web.times import convert_markup_to_plain_text
 
@@ -123,6 +124,8 @@ def iter_incident_head_lines(incident: LoadedIncident) -> Iterator[str]:
     if headline:
         yield headline
     for banner in page.banners:
+        if banner.silence_id in silences_above:
+            continue
         yield ". ".join(map(convert_markup_to_plain_text, filter(None, (banner.title, banner.text))))
     if page.advice_parts:
         yield f"What to do: {''.join(page.advice_parts)}"

@@ -27,6 +27,13 @@ _PAST_TEXTS = {
 }
 MUTING_ROUTING_LOG_PREFIX = "muting: "
 """Of steps about notifications that are held back. They may contain the name of a probe, and notify no one."""
+SILENCE_ROUTING_LOG_PREFIX = "silenced by "
+"""The id of the silence follows."""
+_HOLD_AND_GROUPING_PREFIXES = (
+    *(MUTING_ROUTING_LOG_PREFIX, SILENCE_ROUTING_LOG_PREFIX),
+    *(GROUPING_ROUTING_LOG_PREFIX, FLAPPING_ROUTING_LOG_PREFIX),
+)
+"""Of steps about when a notification is sent, and not about whom it notifies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +155,7 @@ def explain_routing_of_destination(routing_log: Sequence[str], destination: str,
     all steps if they left it out together. One that the steps name, but that was not notified, was added later."""
     receiver, was_added_later = destination.partition("/")[0], False
     for step in routing_log:
-        if step.startswith((MUTING_ROUTING_LOG_PREFIX, GROUPING_ROUTING_LOG_PREFIX, FLAPPING_ROUTING_LOG_PREFIX)):
+        if step.startswith(_HOLD_AND_GROUPING_PREFIXES):
             continue
         texts = ROUTING_LOG_ROUTE_NOTIFIES_TEXT, ESCALATION_NOTIFIES_TEXT
         _, _, names = step.partition(
@@ -160,7 +167,7 @@ def explain_routing_of_destination(routing_log: Sequence[str], destination: str,
         was_added_later |= is_named or ROUTING_LOG_EVERY_RECEIVER_NOTIFIED_TEXT in step
     if was_added_later and not is_notified:
         return "it was added after the incident opened, and is notified of later incidents"
-    return "; ".join(step for step in routing_log if not step.startswith(GROUPING_ROUTING_LOG_PREFIX))
+    return "; ".join(step for step in routing_log if not step.startswith(_HOLD_AND_GROUPING_PREFIXES))
 
 
 @dataclass(frozen=True, slots=True)

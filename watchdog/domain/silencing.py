@@ -15,7 +15,7 @@ from watchdog.domain.acts import Actor
 from watchdog.domain.formatting import DAY_MS, format_utc_timestamp
 from watchdog.domain.matcher_index import MatchedT, ProbeMatcherIndex
 from watchdog.domain.model import IncidentEvent, ProbeInfo
-from watchdog.domain.routing import ProbeMatcher
+from watchdog.domain.routing import SILENCE_ROUTING_LOG_PREFIX, ProbeMatcher
 from watchdog.domain.rules import service
 from watchdog.domain.text import truncate_to_single_line
 
@@ -159,7 +159,7 @@ class Silence:
     @property
     def label(self) -> str:
         """For a list: "silenced by s-1f2e (Ana)"."""
-        return f"silenced by {self.id} ({truncate_to_single_line(self.actor.name, 40)})"
+        return f"{SILENCE_ROUTING_LOG_PREFIX}{self.id} ({truncate_to_single_line(self.actor.name, 40)})"
 
 
 def select_silences_by_probe(

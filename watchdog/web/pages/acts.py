@@ -71,7 +71,7 @@ def build_acknowledgement_and_silence_banners(
         if silence.ended_at is None:
             title = Markup("Silenced {}").format(render_silence_end(silence, now))
             text = f"{_describe_silence(silence)}. No one is notified before it ends."
-            yield PageBanner(HealthState.UNKNOWN, title, text)
+            yield PageBanner(HealthState.UNKNOWN, title, text, silence_id=silence.id)
     yield from build_maintenance_banner(connection, record.incident.probe, now)
 
 

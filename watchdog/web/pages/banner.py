@@ -16,3 +16,5 @@ class PageBanner:
     text: str
     incident_id: str = ""
     """The incident that the banner is about, which it links to."""
+    silence_id: str = ""
+    """The silence that the banner is about."""
