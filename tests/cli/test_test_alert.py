@@ -57,7 +57,7 @@ def test_the_parts_of_the_alerts_agree() -> None:
     assert resolved.incident.resolved_at == resolved.recent_runs[-1].slot == NOW
     message = compose_alert_message(resolved)
     assert message.headline == (
-        "Test: Test alert recovered (was: this is a test alert; nothing is wrong) · down 3\u00a0min"
+        "Test alert for oncall/slack: Example probe recovered (was: example failure) · down 3\u00a0min"
     )
 
 

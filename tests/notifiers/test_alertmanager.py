@@ -171,8 +171,8 @@ def test_without_a_public_url_the_links_are_empty() -> None:
 
 def test_a_test_alert_is_marked() -> None:
     annotations = build(TEST_ALERT)["alerts"][0]["annotations"]
-    assert annotations["summary"].startswith("Test: ")
-    assert annotations["description"].startswith("Test: ")
+    assert annotations["summary"].startswith("Test alert for oncall/slack: ")
+    assert annotations["description"].startswith("Test alert for oncall/slack: ")
 
 
 @pytest.mark.parametrize("text", HOSTILE_TEXTS, ids=range(len(HOSTILE_TEXTS)))

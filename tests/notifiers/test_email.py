@@ -176,7 +176,7 @@ def test_the_subject_names_a_task_and_marks_a_test(mail: FakeMailServer, send: S
     send(to(mail), TEST_ALERT)
     task, test = (delivered.message["Subject"] for delivered in mail.received)
     assert task == "[DEGRADED warning] Search MCP: task reindex is stale: last run 00:53 UTC, limit 15 min"
-    assert test == "[TEST] [DOWN critical] API: HTTP 503, expected 2xx"
+    assert test == "[TEST oncall/slack] [DOWN critical] API: HTTP 503, expected 2xx"
 
 
 @pytest.mark.parametrize("security", ["starttls", "tls"])

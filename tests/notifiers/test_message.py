@@ -51,7 +51,7 @@ def field(message: AlertMessage, label: str) -> str:
         ("PREFERENCE", "Degraded: API: elapsed_ms is 1204, expected <= 800"),
         ("STALE", "No data: API: no result for 5 min"),
         ("NO_VERDICT", "Unknown: API: command not found: ./replication.py"),
-        ("TEST", "Test: Down: API: HTTP 503, expected 2xx"),
+        ("TEST", "Test alert for oncall/slack: API: HTTP 503, expected 2xx"),
         ("RESOLVED", "API recovered (was: HTTP 503, expected 200) · down 54 min"),
         ("MERGED", "API recovered (was: HTTP 503, expected 200) · down 54 min"),
         (
@@ -285,7 +285,7 @@ def test_the_fields_are_in_the_same_order_everywhere() -> None:
     assert field(resolved, "Was") == "HTTP 503, expected 200 · 54 checks"
     assert field(resolved, "Time") == "01:48 to 02:42 UTC"
     assert field(resolved, "Now") == "ok, all expectations are met, response time 190 ms"
-    assert field(resolved, "Severity") == "was critical"
+    assert field(resolved, "Severity") == "critical"
 
 
 def test_the_times_of_a_short_incident_have_seconds() -> None:
@@ -338,7 +338,7 @@ def test_a_removed_probe_has_no_current_result() -> None:
         ("TASK_VANISHED", "[CLOSED] Search MCP: task reindex is no longer listed"),
         ("CHANGED", "[CHANGED critical] Still down: API: connection refused (was: HTTP 503, expected 200)"),
         ("STALE", "[NO DATA warning] API: no result for 5 min"),
-        ("TEST", "[TEST] [DOWN critical] API: HTTP 503, expected 2xx"),
+        ("TEST", "[TEST oncall/slack] [DOWN critical] API: HTTP 503, expected 2xx"),
     ],
 )
 def test_the_subject_of_an_email(name: str, subject: str) -> None:

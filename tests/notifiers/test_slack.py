@@ -113,7 +113,7 @@ def test_a_resolve_edits_that_message_and_is_broadcast_from_its_thread(slack: Fa
     assert send(bot(slack), RESOLVED_ALERT, receipt) == receipt
     root, reply = slack.posts
     assert root["edited"]
-    assert root["text"] == "✅ API recovered (was: HTTP 503, expected 200) · down 54 min · was critical"
+    assert root["text"] == "✅ API recovered (was: HTTP 503, expected 200) · down 54 min"
     header = block(root, "header")["text"]["text"]
     assert header == "✅ API recovered (was: HTTP 503, expected 200) · down 54\u00a0min"
     assert block(root, "actions") is None, "the buttons are gone"

@@ -185,7 +185,7 @@ NO_VERDICT_ALERT = replace(
     ),
     latest=None,
 )
-TEST_ALERT = replace(MINIMAL_ALERT, is_test=True, recent_runs=())
+TEST_ALERT = replace(MINIMAL_ALERT, tested_destination="oncall/slack", recent_runs=())
 
 HOSTILE_TEXTS = (
     "<script>alert(1)</script>",

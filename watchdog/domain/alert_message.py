@@ -71,8 +71,8 @@ class AlertMessageContext:
     """The other destinations that are notified of the incident, and the state of their newest notification."""
     previous_cause: str = ""
     """The cause that the destination's message states so far; empty if it has none."""
-    is_test: bool = False
-    """Sent by `watchdog test-alert`, and marked as a test."""
+    tested_destination: str = ""
+    """The destination that a test alert is sent to, which marks the message as a test; empty: it is no test."""
     members: tuple[IncidentWithProbe, ...] = ()
     """All incidents that the message is about, if there are several."""
     shared_cause: str = ""
@@ -94,3 +94,8 @@ class AlertMessageContext:
     """The newest incidents that are counted while the alert flaps, oldest first."""
     replaced_incidents: tuple[str, ...] = ()
     """Earlier incidents of the flapping alert that the destination was notified of in the same message."""
+
+    @property
+    def is_test(self) -> bool:
+        """Whether it is a test alert."""
+        return bool(self.tested_destination)

@@ -10,7 +10,7 @@ from watchdog.domain.alert_message import AlertMessageContext, IncidentWithProbe
 from watchdog.domain.formatting import format_iso8601
 from watchdog.domain.model import IncidentEvent, Json
 from watchdog.domain.notification import Notification
-from watchdog.notifiers.message import AlertMessage, compose_alert_message
+from watchdog.notifiers.message import AlertMessage, compose_alert_message, format_test_alert_prefix
 from watchdog.notifiers.message_fields import (
     MAX_MESSAGE_CAUSE_CHARS,
     MAX_MESSAGE_NAME_CHARS,
@@ -91,7 +91,7 @@ def _build_alertmanager_annotations(member: IncidentWithProbe, context: AlertMes
     name = to_safe_single_line(probe.name, MAX_MESSAGE_NAME_CHARS)
     cause = to_safe_single_line(incident.message or incident.reason, MAX_MESSAGE_CAUSE_CHARS)
     annotations = {
-        "summary": f"{'Test: ' * context.is_test}{name}: {cause}",
+        "summary": f"{format_test_alert_prefix(context)}{name}: {cause}",
         "description": ""
         if context.members
         else _format_headline_and_body_of_alert_message(compose_alert_message(context)),

@@ -84,7 +84,8 @@ class AlertMessage:
     state_label: str
     """ "Down", "No data", "Up", "Closed"."""
     title: str
-    """Name and cause: "API: HTTP 503, expected 200"; at the end "API recovered (was: HTTP 503, expected 200)"."""
+    """Name and cause: "API: HTTP 503, expected 200"; at the end "API recovered (was: HTTP 503, expected 200)". Of a
+    test alert, "Test alert for oncall/slack: " precedes it."""
     duration_text: str
     """At the end: "down 12 min". Empty while the incident is open, because stored text would become outdated."""
     email_subject: str
@@ -130,9 +131,9 @@ class AlertMessage:
         """The line for a lock screen: "Down: API: connection refused", "API recovered (was: connection refused) · down
         54 min"."""
         if self.is_open:
-            label = [self.state_label] * (not self.is_flapping)
-            return ": ".join(["Test"] * self.is_test + label + [self.title])
-        return f"{'Test: ' * self.is_test}{self.title} · {self.duration_text}"
+            label = [self.state_label] * (not self.is_flapping and not self.is_test)
+            return ": ".join([*label, self.title])
+        return f"{self.title} · {self.duration_text}"
 
     @property
     def change_text_or_headline(self) -> str:
@@ -141,8 +142,10 @@ class AlertMessage:
 
     @property
     def summary_text(self) -> str:
-        """The first line with the severity, without no-break spaces: complete by itself, on one line."""
-        return replace_nbsp(f"{self.change_text_or_headline} · {self.attribute_fields[0].text}")
+        """The first line, with the severity while the incident is open, without no-break spaces: complete by itself, on
+        one line."""
+        severity = f" · {self.attribute_fields[0].text}" * self.is_open
+        return replace_nbsp(f"{self.change_text_or_headline}{severity}")
 
 
 def compose_alert_message(context: AlertMessageContext) -> AlertMessage:
@@ -154,9 +157,15 @@ def compose_alert_message(context: AlertMessageContext) -> AlertMessage:
         message = _adapt_message_to_flapping(_compose_incident_message(context), context)
     return replace(
         message,
+        title=f"{format_test_alert_prefix(context)}{message.title}",
         unacknowledged_count=count_unacknowledged_incidents(context),
         can_run_now=can_run_on_request(context.probe.kind) and (not context.members or is_about_single_probe(context)),
     )
+
+
+def format_test_alert_prefix(context: AlertMessageContext) -> str:
+    """ "Test alert for oncall/slack: "; empty: it is no test."""
+    return f"Test alert for {context.tested_destination}: " if context.is_test else ""
 
 
 def _compose_multi_incident_message(context: AlertMessageContext) -> AlertMessage:
@@ -244,7 +253,7 @@ def _compose_incident_message(context: AlertMessageContext) -> AlertMessage:
         state_label=state_label,
         title=title,
         duration_text=duration_text,
-        email_subject=replace_nbsp(f"{'[TEST] ' * context.is_test}{subject}"),
+        email_subject=replace_nbsp(f"[TEST {context.tested_destination}] {subject}" if context.is_test else subject),
         notice=_format_test_or_opened_and_resolved_notice(context),
         main_fields=main_fields,
         attribute_fields=build_severity_and_group_and_location_fields(context),
@@ -333,7 +342,7 @@ def _format_message_edit(context: AlertMessageContext) -> str:
 
 def _format_test_or_opened_and_resolved_notice(context: AlertMessageContext) -> str:
     if context.is_test:
-        return "This is a test message. Nothing is wrong."
+        return "This is a test alert. Nothing is wrong."
     if context.merged:
         return (
             "The incident was resolved before its first message was sent. This message reports both the "

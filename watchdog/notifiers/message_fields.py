@@ -27,7 +27,6 @@ from watchdog.domain.model import (
     DeliveryState,
     HealthState,
     Incident,
-    IncidentEvent,
     Outcome,
     ProbeInfo,
     ResultWithEvidence,
@@ -102,10 +101,9 @@ def replace_nbsp(text: str) -> str:
 
 def build_severity_and_group_and_location_fields(context: AlertMessageContext) -> tuple[AlertMessageField, ...]:
     """Severity; the group if there is one, and the location if it is not the only one."""
-    is_open, location = context.event is not IncidentEvent.RESOLVED, context.location
-    severity = context.incident.severity
+    location = context.location
     fields = (
-        AlertMessageField("Severity", severity if is_open else f"was {severity}"),
+        AlertMessageField("Severity", context.incident.severity),
         AlertMessageField("Group", to_safe_single_line(context.probe.group, MAX_MESSAGE_NAME_CHARS)),
         AlertMessageField(
             "Location", to_safe_single_line(location, MAX_MESSAGE_NAME_CHARS) if location != LOCAL_LOCATION_NAME else ""

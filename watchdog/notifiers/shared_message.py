@@ -73,9 +73,8 @@ def build_severity_and_group_of_incidents_fields(context: AlertMessageContext) -
     """The highest severity, and the group of the probes if they are in one."""
     severity, groups = find_highest_incident_severity(context), {member.probe.group for member in context.members}
     group = to_safe_single_line(groups.pop(), MAX_MESSAGE_NAME_CHARS) if len(groups) == 1 else ""
-    is_open = context.event is not IncidentEvent.RESOLVED
     fields = (
-        AlertMessageField("Severity", severity if is_open else f"was {severity}"),
+        AlertMessageField("Severity", severity),
         AlertMessageField("Group", group),
     )
     return tuple(field for field in fields if field.text)

@@ -185,10 +185,10 @@ def build_opened_and_resolved_test_alerts(destination: str, now: int) -> list[tu
         reason=first_bad.reason,
         message=first_bad.message,
     )
-    probe = ProbeInfo(0, "test-alert", "Test alert", "http", severity=Severity.INFO, schedule_text="every 60 s")
+    probe = ProbeInfo(0, "test-alert", "Example probe", "http", severity=Severity.INFO, schedule_text="every 60 s")
     common = AlertMessageContext(
         IncidentEvent.OPENED, incident, probe, now, bad_count=3, threshold=3, last_good=runs[-5], first_bad=first_bad,
-        location=LOCAL_LOCATION_NAME, is_test=True,
+        location=LOCAL_LOCATION_NAME, tested_destination=destination,
     )  # fmt: skip
     opened = replace(common, recent_runs=tuple(runs[-21:-1]), latest=last_bad)
     ended = replace(incident, resolved_at=now)
@@ -206,7 +206,7 @@ def _build_sample_result_for_test_alert(run: RunSummary) -> ResultWithEvidence:
         location=LOCAL_LOCATION_NAME,
         outcome=run.outcome,
         reason="delivery.test" if is_bad else "",
-        message="this is a test alert; nothing is wrong" if is_bad else "",
+        message="example failure" if is_bad else "",
         duration=run.duration,
         evidence=Evidence(),
     )
