@@ -78,7 +78,7 @@ FAULTS = [
     ),
     PingFault("time to live exceeded", "icmp.ttl_exceeded", **report(ROUTER, "time to live exceeded")),
     PingFault("prohibited", "icmp.prohibited", **report(ROUTER, "packet filtered")),
-    PingFault("too big", "icmp.packet_too_big", **report(ROUTER, "packet too big, the maximum is 1400 bytes")),
+    PingFault("too big", "icmp.packet_too_big", **report(ROUTER, "packet too big, maximum 1400 bytes")),
     PingFault(
         "IPv6 unreachable",
         "icmp.unreachable",
@@ -100,7 +100,7 @@ FAULTS = [
     PingFault(
         "IPv6 too big",
         "icmp.packet_too_big",
-        **report("::1", "packet too big, the maximum is 1280 bytes"),
+        **report("::1", "packet too big, maximum 1280 bytes"),
         shares_remedy_with="too big",
     ),
 ]

@@ -33,7 +33,7 @@ def test_escapes_are_replaced(text: str, expected: bytes) -> None:
 def test_an_unknown_escape_is_refused(text: str, escape: str) -> None:
     with pytest.raises(ValidationError) as caught:
         TypeAdapter(EscapedText).validate_python(text)
-    assert f"unknown escape '{escape}': known are \\r, \\n, \\t, \\0, two" in caught.value.errors()[0]["msg"]
+    assert f"unknown escape '{escape}': use \\r, \\n, \\t, \\0, \\x with two" in caught.value.errors()[0]["msg"]
 
 
 def test_a_long_text_is_refused_by_its_bytes() -> None:

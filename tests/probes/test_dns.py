@@ -65,7 +65,7 @@ async def observe(script: DnsScript, dns: dict[str, Any] | None = None, **fields
         (
             "one is missing, and others are not expected", RECORDS, "NOERROR", {"equals": "203.0.113.1"}, [], "fail",
             "dns.unexpected_answer",
-            f"{NAME} A is 203.0.113.7, 203.0.113.8; missing: 203.0.113.1; not expected: 203.0.113.7, 203.0.113.8",
+            f"{NAME} A is 203.0.113.7, 203.0.113.8; missing: 203.0.113.1; unexpected: 203.0.113.7, 203.0.113.8",
         ),
         ("an expression", RECORDS, "NOERROR", {}, ["size(answers) == 2 && ttl <= 300"], "pass", "", ""),
         ("answers are sorted", RECORDS, "NOERROR", {}, ["answers[0] == '203.0.113.7'"], "pass", "", ""),
@@ -89,7 +89,7 @@ async def observe(script: DnsScript, dns: dict[str, Any] | None = None, **fields
         (
             "expected answers are missing although the response code is good", (), "NXDOMAIN",
             {"contains": "203.0.113.7"}, ["rcode == 'NXDOMAIN'"], "fail", "dns.unexpected_answer",
-            f"{NAME} A is without an answer; missing: 203.0.113.7",
+            f"{NAME} A has no answer; missing: 203.0.113.7",
         ),
     ],
 )  # fmt: skip
@@ -474,7 +474,7 @@ def test_a_cancelled_run_leaves_nothing_behind(
         ("https://acme.example", "name", "expected the name of a DNS record"),
         ("a..b", "name", "expected the name of a DNS record"),
         ("x" * 64, "name", "expected the name of a DNS record"),
-        ("192.0.2.1", "name", "expected a name, found an IP address: to look up its name, set type: PTR"),
+        ("192.0.2.1", "name", "expected a name, found an IP address: to look up its name, set `type: PTR`"),
         (
             {"name": "a", "contains": "1.2.3"},
             "contains",
@@ -490,12 +490,16 @@ def test_a_cancelled_run_leaves_nothing_behind(
             "contains",
             "`contains` and `equals` cannot be combined: remove one of them",
         ),
-        ({"name": "a", "port": 53}, "port", "port requires server: set it, or remove the port"),
-        ({"name": "a", "protocol": "tls"}, "protocol", "tls requires server, whose certificate is verified: set it"),
+        ({"name": "a", "port": 53}, "port", "`port` requires `server`: set `server`, or remove `port`"),
+        (
+            {"name": "a", "protocol": "tls"},
+            "protocol",
+            "`tls` requires `server`, whose certificate is verified: set `server`",
+        ),
         (
             {"name": "a", "server": "192.0.2.1", "tls": {"verify": False}},
             "tls",
-            "tls applies to `protocol: tls` only: set that, or remove it",
+            "`tls` requires `protocol: tls`: set `protocol`, or remove `tls`",
         ),
     ],
 )

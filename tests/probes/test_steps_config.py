@@ -47,7 +47,7 @@ LOGIN = '{name: Log in, http: "https://a.example/", capture: {token: body.token}
         ('{name: Cart, http: "https://a.example/{id}", capture: {id: body.id}}',
          "6:28: probes.0.steps.1.http: {id} is not captured yet: step 'Cart' captures it from its response"),
         ('{name: Cart, http: "https://{token}@a.example/"}',
-         "6:28: probes.0.steps.1.http: a placeholder can only be in the path or the query of the URL"),
+         "6:28: probes.0.steps.1.http: placeholders are permitted only in the path and the query of the URL"),
         ('{name: Cart, http: "https://{token}.a.example/"}',
          "6:28: probes.0.steps.1.http: invalid host name: {token}.a.example"),
         ('{name: Cart, http: {url: "https://a.example/", auth: {bearer: "{token}"}}}',
@@ -57,14 +57,14 @@ LOGIN = '{name: Log in, http: "https://a.example/", capture: {token: body.token}
          "6:62: probes.0.steps.1.http.auth: placeholders are not filled in here: set the header `Authorization`"
          " instead"),
         ('{name: Log in, http: "https://a.example/"}',
-         "6:16: probes.0.steps.1.name: duplicate name: an earlier step has it"),
+         "6:16: probes.0.steps.1.name: duplicate name: an earlier step has the same name"),
         ('{name: Cart, http: "https://a.example/", capture: {id: body.}}',
          "6:64: probes.0.steps.1.capture.id: 'body.' at character 6: unexpected ''"),
         ('{name: Cart, http: "https://a.example/", capture: {id: boddy.id}}',
          "6:64: probes.0.steps.1.capture.id: 'boddy.id' at character 1: unknown name 'boddy.id'; did you mean 'body'?"),
         ('{name: Cart, http: "https://a.example/", capture: {"cart id": body.id}}',
-         "6:71: probes.0.steps.1.capture.cart id: expected a name of up to 40 letters a-z, digits and '_' that starts"
-         " with no digit"),
+         "6:71: probes.0.steps.1.capture.cart id: expected a name of at most 40 letters a-z, digits and '_' that does"
+         " not start with a digit"),
         ('{name: Cart, http: "https://a.example/", capture: {id: 17}}',
          "6:64: probes.0.steps.1.capture.id: expected text, found a number: put it in quotes"),
         ('{name: Cart, http: "https://a.example/", expect: ["body.a ="]}',
@@ -94,7 +94,7 @@ def test_a_capture_that_follows_is_not_captured_yet() -> None:
         "5:28: probes.0.steps.0.http: {token} is not captured yet: step 'Log in' captures it from its response"
     ]
     assert problems_of(first) == [
-        "5:28: probes.0.steps.0.http: unknown placeholder {token}: no earlier step captures anything"
+        "5:28: probes.0.steps.0.http: unknown placeholder {token}: earlier steps capture no values"
     ]
 
 

@@ -353,7 +353,10 @@ def test_a_secret_is_masked_in_the_evidence() -> None:
     ("fields", "message"),
     [
         ({"tcp": "db.acme.example"}, "no port: add it, as in db.acme.example:5432"),
-        ({"tcp": {"host": "db:1", "send": "x"}}, "the answer is not read: add `contains`, or an `expect` expression"),
+        (
+            {"tcp": {"host": "db:1", "send": "x"}},
+            "the response would not be read: add `contains`, or an `expect` expression",
+        ),
         ({"tcp": {"host": "db:1", "send": r"\q", "contains": "x"}}, r"unknown escape '\\q'"),
         ({"tcp": "db:1", "expect": ["cert_days > 1"]}, "cert_days requires `tls: true`"),
         ({"tcp": "db:1", "prefer": ["cert_days > 1"]}, "cert_days requires `tls: true`"),

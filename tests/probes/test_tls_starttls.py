@@ -66,10 +66,10 @@ def postgres_error(message: str) -> bytes:
     return b"E" + struct.pack("!i", len(fields) + 4) + fields
 
 
-ASKING = "while asking for STARTTLS"
+ASKING = "while requesting STARTTLS"
 CLOSED = f"connection closed by the server {ASKING}"
 TIMED_OUT = f"timed out after 1 s {ASKING}"
-LONG = "starttls.wrong_protocol", "it sends more than 64 KiB before TLS"
+LONG = "starttls.wrong_protocol", "it sent more than 64 KiB before TLS"
 FAULTS: list[tuple[str, str, ConnectionHandler, str, str]] = [
     # SMTP
     ("smtp", "hangs without a greeting", dialogue("", hangs=True), "timeout.starttls", TIMED_OUT),
@@ -78,13 +78,13 @@ FAULTS: list[tuple[str, str, ConnectionHandler, str, str]] = [
     ("smtp", "closes without a greeting", dialogue(), "connection.closed", CLOSED),
     ("smtp", "closes after EHLO", dialogue("220 ready\r\n", ""), "connection.closed", CLOSED),
     ("smtp", "closes within a line", dialogue("220 rea"), "starttls.wrong_protocol",
-     "the server does not speak SMTP: it closes the connection within its first response"),
+     "the server does not speak SMTP: it closed the connection in the middle of a response"),
     ("smtp", "is an SSH server", dialogue("SSH-2.0-OpenSSH_9.2\r\n"), "starttls.wrong_protocol",
-     "the server does not speak SMTP: it sends 'SSH-2.0-OpenSSH_9.2'"),
+     "the server does not speak SMTP: it sent 'SSH-2.0-OpenSSH_9.2'"),
     ("smtp", "is a POP3 server", dialogue("+OK ready\r\n"), "starttls.wrong_protocol",
-     "the server does not speak SMTP: it sends '+OK ready'"),
+     "the server does not speak SMTP: it sent '+OK ready'"),
     ("smtp", "sends bytes that are no text", dialogue("\xff\xfe\n"), "starttls.wrong_protocol",
-     r"the server does not speak SMTP: it sends '\\xff\\xfe'"),
+     r"the server does not speak SMTP: it sent '\\xff\\xfe'"),
     ("smtp", "refuses the session", dialogue("554 your address is blocked\r\n"), "starttls.session_refused",
      "the server refuses the session before STARTTLS: '554 your address is blocked'"),
     ("smtp", "refuses the session in several lines", dialogue("421-sorry\r\n421 too many connections\r\n"),
@@ -111,11 +111,11 @@ FAULTS: list[tuple[str, str, ConnectionHandler, str, str]] = [
     ("imap", "closes without a greeting", dialogue(), "connection.closed", CLOSED),
     ("imap", "closes after STARTTLS", dialogue("* OK ready\r\n", ""), "connection.closed", CLOSED),
     ("imap", "is an SMTP server", dialogue("220 ready\r\n"), "starttls.wrong_protocol",
-     "the server does not speak IMAP: it sends '220 ready'"),
+     "the server does not speak IMAP: it sent '220 ready'"),
     ("imap", "answers with something else", dialogue("* OK ready\r\n", "what?\r\n"), "starttls.wrong_protocol",
-     "the server does not speak IMAP: it sends 'what?'"),
+     "the server does not speak IMAP: it sent 'what?'"),
     ("imap", "answers another command", dialogue("* OK ready\r\n", "x1 OK go\r\n"), "starttls.wrong_protocol",
-     "the server does not speak IMAP: it sends 'x1 OK go'"),
+     "the server does not speak IMAP: it sent 'x1 OK go'"),
     ("imap", "refuses the session", dialogue("* BYE too many connections\r\n"), "starttls.session_refused",
      "the server refuses the session before STARTTLS: '* BYE too many connections'"),
     ("imap", "has authenticated the session", dialogue("* PREAUTH welcome\r\n"), "starttls.session_refused",
@@ -137,7 +137,7 @@ FAULTS: list[tuple[str, str, ConnectionHandler, str, str]] = [
      "starttls.session_refused",
      "the server refuses the session before STARTTLS: 'sorry, too many clients already'"),
     ("postgres", "closes within an error", answer_ssl_request(postgres_error("sorry")[:-4]), "starttls.wrong_protocol",
-     "the server does not speak PostgreSQL: it closes the connection within its first response"),
+     "the server does not speak PostgreSQL: it closed the connection in the middle of a response"),
     ("postgres", "is a memcached server", answer_ssl_request(b"ERROR\r\n"), "starttls.wrong_protocol",
      "the server does not speak PostgreSQL"),
     ("postgres", "is an HTTP server", answer_ssl_request(b"HTTP/1.1 400 Bad Request\r\n\r\n"),

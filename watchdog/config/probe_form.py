@@ -32,8 +32,6 @@ EXPRESSION_FIELDS = frozenset({"expect"})
 """A list of text: one entry on each line of the input."""
 NUMBER_FIELDS = frozenset({"rules.waiting.over", "rules.consumers.under", "icmp.count", "tls.min_days"})
 """Written without quotes, if a whole number was entered."""
-SHORT_FORM_FIELDS = ("url", "host")
-"""The field of a section that its value alone stands for, if the section is a text: `http: https://acme.example/`."""
 PROBE_FORM_KINDS = tuple(
     name
     for kind, probe in PROBE_KINDS.items()
@@ -189,7 +187,7 @@ def _read_form_field_and_text_of_yaml_entry(
 
 
 def _find_field_of_short_form(section: str, paths: Collection[str]) -> str:
-    """The field among these that is meant if the section is written as text alone; empty: none."""
+    """The field among these that the short form of the section sets; empty: none."""
     kind = PROBE_KINDS.get(section)
     short_form = "" if kind is None else getattr(kind.model_fields[section].annotation, "shorthand_field", "")
     return next((path for name in ("url", short_form) if (path := f"{section}.{name}") in paths), "")

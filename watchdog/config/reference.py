@@ -64,7 +64,7 @@ string. It replaces the following values with `•••` wherever they occur, e
   `API_KEY`
 - values that have such a name inside a `body` or `send`, a connection string or a shell script: `"password": "..."`,
   `Pwd=...;`
-- the values that a step of a `steps` probe captures, and the cookies of its run that have 8 or more characters
+- values that a step of a `steps` probe captures, and the cookies of its run that have 8 or more characters
 - every other value of 8 or more characters from a variable or file, even in names and tags, except for the parts of a
   target that are shown (see above)
 

@@ -65,8 +65,8 @@ def _validate_group_wait(ms: int) -> int:
 class NotificationRouteSettings(ConfigModel):
     """Sends matching incidents to receivers. Only the first matching route applies, unless it sets `continue`. When
     the cause of an incident changes, the receivers that were notified of the incident are notified of the change. If
-    the routes select additional receivers for the new cause, those receivers are notified of the incident. An open
-    incident that has notified no one is sent once a reload or a start brings a route that leads to a receiver."""
+    the routes select additional receivers for the new cause, those receivers are notified of the incident. If no
+    one was notified of an open incident, it is sent once a reload or a start adds a route that leads to a receiver."""
 
     match: IncidentMatchSettings = IncidentMatchSettings()
     """The incidents that the route applies to; default: all."""

@@ -25,7 +25,7 @@ _POSSIBLY_SECRET_URL_PARAMETERS = frozenset({"key", "auth", "code"})
 _DISPLAYED_TARGET_CONFIG_FIELD_NAMES = frozenset(
     {"queue", "schema", "table", "prefix", "host", "port", "channel", "tool", "job", "vhost", "tcp", "tls"}
 )
-"""Fields that say what is monitored, and kinds whose short form does. Their values are visible, also those from
+"""Fields that state what is monitored, and kinds whose short form states it. Their values are visible, also those from
 variables."""
 _DISPLAYED_LINK_CONFIG_FIELD_NAMES = frozenset({"runbook", "public_url"})
 """URLs for people: no targets."""
@@ -40,8 +40,8 @@ _URL_PARTS_PATTERN = re.compile(
 _STEP_FIELD_PATH_PATTERN = re.compile(r"(?:probes\.[0-9]+\.)?steps\.[0-9]+\.(?P<capture>capture\.)?")
 """The path of a field of a step of a `steps` probe."""
 _CAPTURE_PLACEHOLDER_ALONE_PATTERN = re.compile(r"(?:[A-Za-z]+ )?\{[A-Za-z_][A-Za-z0-9_]*\}")
-"""A value that a step of a `steps` probe fills in when it runs, also after the scheme of an `Authorization` header: it
-is no secret before."""
+"""A placeholder that a step of a `steps` probe replaces when it runs, also after the scheme of an `Authorization`
+header: the text in the configuration is no secret."""
 _URL_PARAMETER_PATTERN = re.compile(r"(?<=[?&;#])(?P<name>[^=&;#]+)=(?P<value>[^&;#]*)")
 
 

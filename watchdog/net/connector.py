@@ -85,8 +85,8 @@ class TcpConnector:
         *,
         allow_private_addresses: bool,
     ) -> _Closable:
-        """As `connect`, but returns the protocol of the connection, which costs a third less. `create_protocol` is
-        called for each address that is tried."""
+        """As `connect`, but returns the protocol of the connection, which takes a third less CPU. `create_protocol` is
+        called for each attempted address."""
         addresses = await self.list_allowed_addresses(host, port, phase_timer, allow_private_addresses)
         return await self._connect_to_any(
             addresses, phase_timer, partial(connect_protocol_to_resolved_address, create_protocol)
@@ -95,7 +95,7 @@ class TcpConnector:
     async def list_allowed_addresses(
         self, host: str, port: int, phase_timer: PhaseTimer, allow_private_addresses: bool
     ) -> Sequence[SocketAddress]:
-        """The addresses of `host` that may be contacted, at least one. Times the phase `dns`. Raises ProbeError."""
+        """The addresses of `host` that the filter permits, at least one. Times the phase `dns`. Raises ProbeError."""
         addresses = _build_ip_literal_socket_addresses(host, port) or await self.resolve(host, port, phase_timer)
         allowed = [
             (family, address)
@@ -138,7 +138,7 @@ class TcpConnector:
         return next((error for error in errors if error.reason != WATCHDOG_NETWORK_FAULT_REASON), errors[0])
 
     def translate_connect_error(self, family: socket.AddressFamily, os_error: OSError) -> ProbeError:
-        """The error of a socket to an address of this family. Raises an OSError that is none of a network."""
+        """Translates the error of a socket to an address of this family. Raises an OSError that is no network error."""
         own_error = translate_network_error_of_missing_ip_default_route(os_error, family, self.read_default_routes)
         if error := own_error or build_probe_error_from_exception(os_error):
             return error
@@ -194,7 +194,7 @@ class _NoAddressConnectedError(Exception):
 async def _connect_happy_eyeballs(
     addresses: Sequence[SocketAddress], connect_to_address: Callable[[SocketAddress], Coroutine[Any, Any, _Closable]]
 ) -> _Closable:
-    """Returns what connects first; each address has a head start on the next.
+    """Returns the first connection that succeeds; each address has a head start on the next.
 
     If none connects, raises _NoAddressConnectedError.
     """

@@ -1,4 +1,4 @@
-"""Cookies of one run: a server gets back what it set in an earlier response of the run."""
+"""Cookies of one run: a server receives the cookies that its earlier responses in the run have set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_SENT_COOKIE_HEADER_BYTES = 8 * 1024
 
 
 class RunCookieJar:
-    """Cookies by origin. They live for one run, are never stored, and go to the origin that set them alone."""
+    """Cookies by origin. They last for one run, are never stored, and are sent only to the origin that set them."""
 
     def __init__(self) -> None:
         self._cookies: dict[tuple[str, str, int], dict[tuple[str, str], str]] = {}
@@ -33,7 +33,7 @@ class RunCookieJar:
 
     @property
     def values(self) -> list[str]:
-        """The values of all cookies: a session's are secrets."""
+        """The values of all cookies, to be masked: session cookies are secrets."""
         return [value for cookies in self._cookies.values() for value in cookies.values()]
 
     def build_cookie_header(self, url: ParsedHttpUrl) -> str:

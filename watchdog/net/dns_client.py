@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 
 DnsTransport: TypeAlias = Literal["udp", "tcp", "tls"]
 DNS_UDP_ATTEMPT_TIMEOUT_S = 2.0
-"""How long a server may be silent before the next one is queried, or itself again: packets can get lost."""
+"""How long to wait for a response before the next server is queried, or the same one again: packets can get lost."""
 MAX_DNS_RECORDS_IN_EVENT_LOOP = 100
 """A response with more records is parsed outside the event loop: each takes about 0.1 ms."""
 MAX_FOREIGN_DNS_REPLIES = 100
-"""Responses to other queries that are ignored."""
+"""How many responses to other queries are ignored."""
 MAX_QUEUED_DATAGRAMS = 64
 _RCODES_THAT_LEAD_TO_NEXT_SERVER = ("SERVFAIL", "REFUSED", "NOTIMP")
 
 
 class DnsQuestion(NamedTuple):
-    """What is queried, and where."""
+    """A query and its name server."""
 
     name: str
     record_type: str
@@ -53,7 +53,7 @@ class DnsQuestion(NamedTuple):
 
 
 class DnsExchange(NamedTuple):
-    """A response, and who sent it."""
+    """A response and its name server."""
 
     reply: DnsReply
     server: str
@@ -70,7 +70,7 @@ class DnsClient:
     question: DnsQuestion
     phase_timer: PhaseTimer
     now: int
-    """In ms since the epoch; certificates are judged against it."""
+    """In epoch ms; the validity of certificates is checked against it."""
     ends_at: float
     query_bytes: bytes = field(init=False)
     foreign_reply_count: int = field(default=0, init=False)
@@ -80,18 +80,18 @@ class DnsClient:
         self.query_bytes = build_dns_query(self.question.name, self.question.record_type, with_edns=True)
 
     async def query(self) -> DnsExchange:
-        """Raises ProbeError if there is no usable response. The facts of the timer state what is known by then."""
+        """Raises ProbeError if there is no usable response. The facts of the timer are recorded in either case."""
         question, facts = self.question, self.phase_timer.facts
         facts["question"] = f"{question.name} {question.record_type}"
         addresses = await self._list_server_addresses()
-        facts.pop("address", None)  # the same as this, without the protocol
+        facts.pop("address", None)  # `server` has the same addresses, with the protocol
         facts["server"] = f"{self.format_servers(addresses)} ({question.transport.upper()})"
         if question.transport == "udp":
             return await _UdpQuery(self, addresses).run()
         return await self._query_over_connection(addresses, question.transport)
 
     async def _list_server_addresses(self) -> Sequence[SocketAddress]:
-        """The system's own name servers are those that every other lookup uses, so they are not filtered."""
+        """The name servers of this machine are not filtered: every other lookup uses them as well."""
         question = self.question
         if not question.server:
             return read_system_name_servers()
@@ -103,7 +103,7 @@ class DnsClient:
         return ", ".join(format_socket_address(address) for _, address in addresses)
 
     async def parse(self, data: bytes) -> DnsReply | None:
-        """None: it is to be ignored. Raises ProbeError if it is malformed, or if there are too many of those."""
+        """None: the response is ignored. Raises ProbeError if it is malformed, or if too many were ignored."""
         reply = await self.network.run_cpu_work_inline_or_in_worker(
             self.phase_timer,
             parse_dns_reply,
@@ -124,7 +124,7 @@ class DnsClient:
             raise ProbeError.from_reason("dns.malformed_response", "dns_query", problem=problem)
 
     def stop_sending_edns(self, reply: DnsReply) -> bool:
-        """Whether the query has to be sent again in the form of 1987, because the server does not understand EDNS."""
+        """Whether the query must be repeated without EDNS, because the server does not support EDNS."""
         if reply.rcode != "FORMERR" or not self._sends_edns:
             return False
         self._sends_edns = False
@@ -132,7 +132,7 @@ class DnsClient:
         return True
 
     async def repeat_truncated_query_over_tcp(self, address: SocketAddress) -> DnsExchange:
-        """Raises ProbeError, with the reason of the truncation, if that fails as well."""
+        """Raises ProbeError with the reason `dns.truncated` if the query over TCP fails."""
         try:
             async with asyncio.timeout_at(self.ends_at):
                 return await self._query_over_connection([address], "tcp")
@@ -211,7 +211,7 @@ class DnsClient:
             ) from None
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> DnsReply:
-        """Each message over a connection follows its length (RFC 1035, 4.2.2)."""
+        """Over a connection, each message is preceded by its length (RFC 1035, 4.2.2)."""
         _write_dns_message(writer, self.query_bytes)
         while True:
             length = int.from_bytes(await reader.readexactly(2))
@@ -228,7 +228,7 @@ def _write_dns_message(writer: asyncio.StreamWriter, message: bytes) -> None:
 
 
 class _ReceivedDatagram(NamedTuple):
-    """What a socket received: data, or an error that the network reports."""
+    """Data that a socket received, or an error that the network reported."""
 
     address: SocketAddress
     data: bytes
@@ -248,20 +248,21 @@ class _UdpSocketProtocol(asyncio.DatagramProtocol):
 
 
 class _UdpQuery:
-    """Sends a query to several servers in turn, until one of them responds. A silent server is queried again.
+    """Sends a query to several servers in turn, until one of them responds. A server that does not respond is queried
+    again.
 
-    Each socket is connected, so that the kernel drops what comes from any other address.
+    Each socket is connected, so that the kernel drops packets from any other address.
     """
 
     def __init__(self, client: DnsClient, addresses: Sequence[SocketAddress]) -> None:
         self._client, self._addresses = client, addresses
         self._waiting = list(addresses)
-        """The servers that neither responded nor failed, the next one first."""
+        """The servers that have neither responded nor failed, the next one to query first."""
         self._transports: dict[SocketAddress, asyncio.DatagramTransport] = {}
         self._received: asyncio.Queue[_ReceivedDatagram] = asyncio.Queue(MAX_QUEUED_DATAGRAMS)
         self._failures: list[ProbeError] = []
         self._refusal: DnsExchange | None = None
-        """The first response that only another server can better."""
+        """The first error response; it is returned if no other server has a better one."""
         self._sent_count = 0
 
     async def run(self) -> DnsExchange:
@@ -273,7 +274,7 @@ class _UdpQuery:
                 transport.abort()
 
     def put_datagram(self, datagram: _ReceivedDatagram) -> None:
-        if not self._received.full():  # a flood: what is dropped here could be lost on the network as well
+        if not self._received.full():  # under a flood, datagrams are dropped, as they could be on the network
             self._received.put_nowait(datagram)
 
     async def _query_servers_in_turn(self) -> DnsExchange:
@@ -318,8 +319,7 @@ class _UdpQuery:
         return transport
 
     async def _wait_for_response(self, until: float) -> DnsExchange | None:
-        """None: there is none yet, or the next server has to be queried at once. Raises ProbeError if the server that
-        was queried last has failed."""
+        """None: there is none until then, or the next server must be queried at once. Raises ProbeError."""
         client = self._client
         while (datagram := await self._receive(until)) is not None:
             address = datagram.address
@@ -340,7 +340,7 @@ class _UdpQuery:
         return None
 
     async def _read_response(self, datagram: _ReceivedDatagram) -> DnsExchange | None:
-        """None: it is ignored, or the query was sent in another form. Raises ProbeError."""
+        """None: the response is ignored, or the query was repeated without EDNS. Raises ProbeError."""
         client, (family, _) = self._client, datagram.address
         if datagram.error is not None:
             raise client.network.connector.translate_connect_error(family, datagram.error)
@@ -355,11 +355,11 @@ class _UdpQuery:
         return DnsExchange(reply, client.format_servers([datagram.address]), "udp")
 
     async def _receive(self, until: float) -> _ReceivedDatagram | None:
-        """The next datagram; None: there is none until then."""
+        """The next datagram; None: none has arrived until then."""
         try:
             async with asyncio.timeout_at(until):
                 return await self._received.get()
-        except TimeoutError:  # what arrived while the event loop was late counts
+        except TimeoutError:  # data that arrived while the event loop was late counts
             return None if self._received.empty() else self._received.get_nowait()
 
     def _fail(self, address: SocketAddress, error: ProbeError) -> None:

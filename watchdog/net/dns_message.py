@@ -1,4 +1,4 @@
-"""DNS messages: a query as bytes, and what the reply to it states."""
+"""DNS messages: builds queries and parses responses."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 DNS_HEADER_BYTES = 12
 EDNS_UDP_PAYLOAD_BYTES = 1_232
-"""The size of a response over UDP that crosses almost every network in one packet (DNS flag day 2020)."""
+"""The largest response over UDP that passes almost every network unfragmented (DNS flag day 2020)."""
 MAX_DNS_EXCERPT_CHARS = 4_000
 MAX_MALFORMED_REPLY_BYTES_IN_EVIDENCE = 64
 _TRUNCATED_FLAG = 0x02
 """In the third byte of a message."""
 ADDRESS_RECORD_TYPES = ("A", "AAAA")
 _RECORD_TYPES_WITH_NAMES = frozenset({"CNAME", "MX", "NS", "PTR", "SOA", "SRV"})
-"""Host names are equal in upper and lower case."""
+"""Their names are compared without regard to case."""
 
 
 class DnsReply(NamedTuple):
-    """What a response states."""
+    """The content of a response."""
 
     rcode: str
     """The response code, such as "NOERROR"."""
@@ -41,15 +41,15 @@ class DnsReply(NamedTuple):
     """The name that CNAME records lead to; empty: there are none."""
     is_truncated: bool = False
     referred_to: tuple[str, ...] = ()
-    """The name servers that a response without an answer refers to."""
+    """The name servers that a referral lists."""
     extended_error: str = ""
-    """Why the server could not answer, if it states it (RFC 8914). The server's own text: untrusted."""
+    """The cause of an error, if the response contains it (RFC 8914). It is the server's own text: untrusted."""
     excerpt: str = ""
-    """The records, as in a zone file. The server's own text: untrusted."""
+    """The records, as in a zone file. They are the server's own text: untrusted."""
 
 
 def build_dns_query(name: str, record_type: str, *, with_edns: bool) -> bytes:
-    """A query with a random id. `with_edns`: larger responses over UDP are welcome; some old servers reject this."""
+    """A query with a random id. `with_edns`: permits larger responses over UDP; some old servers reject this."""
     import dns.message
 
     edns_version = 0 if with_edns else -1
@@ -57,7 +57,7 @@ def build_dns_query(name: str, record_type: str, *, with_edns: bool) -> bytes:
 
 
 def preload_dns_library(record_type: str) -> None:
-    """Loads dnspython, and its module for this type of records."""
+    """Loads dnspython and its module for this record type."""
     import dns.message
     import dns.rdata
     import dns.rdatatype
@@ -88,7 +88,7 @@ def parse_dns_reply(query: bytes, reply: bytes) -> DnsReply | None:
     is_truncated = len(reply) >= DNS_HEADER_BYTES and bool(reply[2] & _TRUNCATED_FLAG)
     try:
         message = dns.message.from_wire(reply, keyring=False, question_only=is_truncated)
-    except Exception as error:  # of dnspython, or of Python where it does not expect a value
+    except Exception as error:  # of dnspython, or a Python error on an unexpected value
         raise _build_malformed_reply_error(reply, error) from None
     if not dns.message.from_wire(query).is_response(message):
         return None
@@ -110,7 +110,7 @@ def _build_dns_reply(message: QueryMessage, rcode: str) -> DnsReply:
     except dns.message.ChainTooLong:
         raise ProbeError.from_reason("dns.cname_loop", "dns_query", excerpt=excerpt) from None
     except dns.exception.DNSException:  # an answer although the name does not exist
-        problem = "it contains an answer, and states that the name does not exist"
+        problem = "it contains an answer, but states that the name does not exist"
         raise ProbeError.from_reason("dns.malformed_response", "dns_query", excerpt=excerpt, problem=problem) from None
     records = chaining.answer or ()
     return DnsReply(
@@ -125,7 +125,7 @@ def _build_dns_reply(message: QueryMessage, rcode: str) -> DnsReply:
 
 
 def _list_referred_name_servers(message: Message) -> tuple[str, ...]:
-    """Of a response that is neither authoritative nor states that there is no such record."""
+    """Of a response that is neither authoritative nor a negative answer."""
     import dns.flags
     from dns.rdatatype import NS, SOA
 
@@ -149,7 +149,7 @@ def format_dns_record(record: Rdata) -> str:
 
 def normalize_dns_answer(record_type: str, text: str) -> str:
     """The data of a record as in a zone file, but without quotes and final dots, names in lower case, and the text of a
-    TXT record as it is. Addresses that are written in different ways are equal. Never raises."""
+    TXT record unchanged. Different notations of an address give the same text. Never raises."""
     if record_type == "TXT":
         return text
     if record_type in ADDRESS_RECORD_TYPES:
@@ -194,11 +194,11 @@ def _build_malformed_reply_error(reply: bytes, error: Exception) -> ProbeError:
     import dns.message
 
     if isinstance(error, dns.message.ShortHeader):
-        problem = f"it has {len(reply)} bytes, which is less than a header"
+        problem = f"it has only {len(reply)} bytes, less than a header"
     elif isinstance(error, dns.message.TrailingJunk):
-        problem = "there are more bytes after its last record"
+        problem = "it contains bytes after its last record"
     else:
-        problem = "a name or a record in it is malformed"
+        problem = "it contains a malformed name or record"
     malformed = ProbeError.from_reason("dns.malformed_response", "dns_query", problem=problem)
     beginning = reply[:MAX_MALFORMED_REPLY_BYTES_IN_EVIDENCE].hex(" ")
     malformed.facts |= {"detail": type(error).__name__, "reply_bytes": len(reply), "reply": beginning}

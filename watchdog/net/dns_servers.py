@@ -10,11 +10,11 @@ from watchdog.net.name_lookup import SocketAddress
 RESOLVER_CONFIGURATION_FILE = Path("/etc/resolv.conf")
 SYSTEM_DNS_PORT = 53
 MAX_SYSTEM_NAME_SERVERS = 3
-"""As many as the C library uses."""
+"""The C library uses no more."""
 
 
 def read_system_name_servers() -> list[SocketAddress]:
-    """The name servers of this machine: those of resolv.conf, else one on the machine itself, as for the C library."""
+    """Those of resolv.conf, else the local address, as in the C library."""
     try:
         lines = RESOLVER_CONFIGURATION_FILE.read_text("utf-8", errors="replace").splitlines()
     except OSError:

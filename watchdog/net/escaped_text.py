@@ -1,4 +1,4 @@
-"""Text in the configuration that stands for bytes: with escapes, as programming languages write them."""
+"""Text in the configuration that represents bytes, with the escapes of programming languages."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ def _decode_escape(escape: str) -> bytes:
         return bytes.fromhex(escape[1:])
     if escape not in _BYTE_BY_ESCAPE:
         raise ValueError(
-            rf"unknown escape '\{escape}': known are \r, \n, \t, \0, two hexadecimal digits after \x, and \\ for a "
-            "backslash"
+            rf"unknown escape '\{escape}': use \r, \n, \t, \0, \x with two hexadecimal digits, or \\ for a backslash"
         )
     return _BYTE_BY_ESCAPE[escape]
 

@@ -34,7 +34,7 @@ from watchdog.net.url import ParsedHttpUrl
 TlsStarter: TypeAlias = Callable[[ssl.SSLContext, str], Awaitable[Any]]
 """Performs a handshake with this context and server name. Returns the ssl.SSLObject of the connection."""
 TlsRequester: TypeAlias = Callable[[TextConnectionProtocol], Awaitable[None]]
-"""Asks the server to begin TLS on a connection that begins without it."""
+"""Requests TLS on a connection that begins without it."""
 TLS_INSPECTION_TIMEOUT_S = 2.0
 """Timeout for the second handshake that explains why the first one failed."""
 
@@ -55,7 +55,7 @@ class EarliestCertificateExpiry(NamedTuple):
 
 
 class TlsSession(NamedTuple):
-    """What a completed handshake shows."""
+    """The certificates and parameters of a completed handshake."""
 
     chain: tuple[Certificate, ...]
     """The server's own certificate first; without those that cannot be read. Empty if its own is one of them."""
@@ -75,7 +75,7 @@ def find_earliest_certificate_expiry(chain: tuple[Certificate, ...], now: int) -
 
 
 def find_certificate_date_error(certificate: Certificate, now: int) -> ProbeError | None:
-    """None: it is valid now."""
+    """None: the certificate is valid now."""
     if certificate.expires_at < now:
         return ProbeError.from_reason(
             "tls.expired", "tls", when=f" on {format_certificate_time(certificate.expires_at)} UTC"
@@ -103,13 +103,13 @@ class TlsHandshaker:
     tls: TlsConfig
     allow_private_addresses: bool
     now: int
-    """In ms since the epoch; certificates are judged against it."""
+    """In epoch ms; the validity of certificates is checked against it."""
     alpn_protocols: tuple[str, ...] = HTTP_ALPN_PROTOCOLS
-    """What to offer; empty: nothing."""
+    """The protocols to offer; empty: none."""
     tls_remedy: str = USE_HTTPS_TLS_REMEDY
     """What to configure if the port speaks TLS although the URL states that it does not."""
     request_tls: TlsRequester | None = None
-    """Called on a connection of its own before its handshake. None: the server begins with TLS."""
+    """Called before the handshake of the second connection, which reads the certificates. None: TLS from the start."""
     describe_chain: Callable[[tuple[Certificate, ...]], dict[str, Json]] | None = None
     """The facts to add to the error of a failed handshake, about the certificates that the server sends."""
 
@@ -127,7 +127,7 @@ class TlsHandshaker:
         return find_earliest_certificate_expiry(parse_certificates(chain), self.now)
 
     async def perform_and_read_session(self, start_tls: TlsStarter, phase_timer: PhaseTimer) -> TlsSession:
-        """As `perform_and_find_certificate_expiry`, but returns all that the handshake shows."""
+        """As `perform_and_find_certificate_expiry`, but returns the whole session."""
         ssl_object = await self._perform(start_tls, phase_timer)
         encoded_chain = read_peer_certificate_chain(ssl_object, verified=self.tls.verify)
         chain = parse_certificates(encoded_chain) if parse_certificates(encoded_chain[:1]) else ()
@@ -290,4 +290,4 @@ _TLS_REASONS_ABOUT_CERTIFICATES = (
     "tls.invalid_chain",
     "tls.weak_security",
 )
-"""Other reasons of which a second handshake shows the certificates."""
+"""Further reasons for which a second handshake reads the certificates."""

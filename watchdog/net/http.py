@@ -31,7 +31,7 @@ _REDIRECT_STATUSES = (301, 302, 303, 307, 308)
 
 @dataclass(frozen=True)
 class HttpRequest:
-    """A request, which can be sent any number of times. The caller bounds its time."""
+    """A request, which can be sent any number of times. The caller limits the time."""
 
     url: str
     method: str = "GET"
@@ -59,11 +59,11 @@ class HttpRequest:
 
     @cached_property
     def encoded(self) -> bytes:
-        """As it is sent to the URL, and not to one that this redirects to."""
+        """The bytes for the URL itself, not for the target of a redirect."""
         return self.encode_for(self.parsed_url, self.headers_with_credentials)
 
     def encode_for(self, url: ParsedHttpUrl, headers: Mapping[str, str]) -> bytes:
-        """As it is sent to this URL. `headers` replace the default ones."""
+        """The bytes for this URL. `headers` replace the default ones."""
         defaults = {"Host": url.authority, "User-Agent": "watchdog-monitor", "Accept": "*/*", "Accept-Encoding": "gzip"}
         if self.body or self.method not in ("GET", "HEAD", "OPTIONS"):
             defaults["Content-Length"] = str(len(self.body))
@@ -199,7 +199,7 @@ class _RequestRun:
         self._url = url
         headers = _add_cookies_to_headers(self._headers, self._cookies.build_cookie_header(url))
         self._request_bytes = self._request.encode_for(url, headers)
-        # What is known of the response that redirects is evidence of nothing else.
+        # Facts about the redirecting response are not evidence about the next one.
         self._phase_timer.facts.clear()
         self._phase_timer.describe_response = Evidence
         self._phase_timer.facts["redirected_to"] = shown_url
@@ -211,7 +211,7 @@ class _RequestRun:
     async def _send_to_current_url(self) -> HttpResponse:
         request, phase_timer, url = self._request, self._phase_timer, self._url
         if url.scheme == "https":
-            self._connector.get_ssl_context(self._tls)  # fails before connecting if a file is unusable
+            self._connector.get_ssl_context(self._tls)  # if a file is unusable, fails before connecting
         parser = HttpResponseParser(phase_timer, request.max_body_bytes, is_head_request=request.method == "HEAD")
         expiry: EarliestCertificateExpiry | None = None
         connection = await self._connector.connect_protocol(

@@ -12,7 +12,7 @@ from watchdog.net.phases import PhaseTimer
 from watchdog.net.response_parser import HttpResponseParser
 
 HTTP_READ_CHUNK_BYTES = 16 * 1024
-"""Small, because a hostile response costs the most time per byte, and the event loop waits meanwhile."""
+"""Small, because a hostile response takes the most time per byte, and blocks the event loop for that time."""
 
 
 class HttpExchangeProtocol(asyncio.BufferedProtocol):
@@ -25,13 +25,13 @@ class HttpExchangeProtocol(asyncio.BufferedProtocol):
         self._transport: Any  # an asyncio.Transport; uvloop's do not derive from it
         self._parser: HttpResponseParser | None = None
         self._early_data = b""
-        """What the server sent before anything was sent to it: it does not speak HTTP."""
+        """The data that the server sent before the request: it does not speak HTTP."""
         self._is_lost_early = False
         self._early_error: Exception | None = None
 
     @property
     def peer_address(self) -> str:
-        """Address and port of the server; empty if the connection is lost already."""
+        """Address and port of the server; empty if the connection is already lost."""
         peer = self._transport.get_extra_info("peername")
         return format_socket_address(peer) if peer else ""
 

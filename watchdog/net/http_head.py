@@ -37,8 +37,8 @@ _CONTENT_LENGTH_LINE_PATTERN = re.compile(rb"^content-length:[ \t]*([0-9, \t]*)\
 
 
 def normalize_response_head(head: bytes) -> bytes:
-    """The head in a form that every parser accepts: without folded lines, and with one Content-Length if it states the
-    same one several times. Browsers accept both."""
+    """The head in a form that every parser accepts: folded lines are joined, and repeated identical Content-Length
+    headers become one. Browsers accept both."""
     head = _FOLDED_LINE_PATTERN.sub(b" ", head)
     stated = [length.strip() for match in _CONTENT_LENGTH_LINE_PATTERN.findall(head) for length in match.split(b",")]
     if len(stated) < 2 or len(set(stated)) > 1:

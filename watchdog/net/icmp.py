@@ -1,4 +1,4 @@
-"""Echo requests (ping) over the unprivileged sockets of the system, and what comes back."""
+"""Sends echo requests (ping) over unprivileged sockets, and receives replies and reported errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PING_GROUP_RANGE_FILE = Path("/proc/sys/net/ipv4/ping_group_range")
 MAX_ICMP_PACKET_BYTES = 1 << 16
 MAX_PACKETS_READ_AT_ONCE = 100
-"""Then other runs get their turn."""
+"""After these, the event loop continues with other runs."""
 _IS_LINUX = sys.platform == "linux"
 _ECHO_REPLY_TYPE_BY_FAMILY = {socket.AF_INET: 0, socket.AF_INET6: 129}
 _ICMP_ECHO_HEADER = struct.Struct("!BBHHH")
@@ -44,7 +44,7 @@ _ERRNOS_OF_REPORTED_ERRORS = frozenset(
     {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ECONNREFUSED, errno.EPROTO, errno.EMSGSIZE, errno.EACCES}
     | {errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EHOSTDOWN, errno.ENONET}
 )
-"""What an ICMP error becomes at the socket."""
+"""The errors of a socket that a received ICMP error causes."""
 
 
 class EchoFault(NamedTuple):
@@ -52,19 +52,19 @@ class EchoFault(NamedTuple):
 
     reason: str
     problem: str
-    """In words: "destination host unreachable"."""
+    """Such as "destination host unreachable"."""
     reporter: str
     """The address of the router or host that reports it."""
 
 
 class EchoSequence(NamedTuple):
-    """What came back of the echo requests of one run, by their numbers in order."""
+    """The replies and errors of the echo requests of one run, by number, in order."""
 
     sent_count: int
     round_trips_ms: dict[int, float]
     faults: dict[int, EchoFault]
     foreign_reply_count: int
-    """Replies from another address than that of the target, which are ignored."""
+    """Replies from other addresses than the target's; they are ignored."""
 
     @property
     def loss_percent(self) -> float:
@@ -72,7 +72,7 @@ class EchoSequence(NamedTuple):
 
     @property
     def statistics(self) -> dict[str, float]:
-        """By the names of measurements. Without any reply, there is only the loss."""
+        """By the name of the measurement. Without any reply, only the loss."""
         from icmplib import Host
 
         statistics = {"loss": self.loss_percent}
@@ -134,17 +134,17 @@ def _describe_missing_ping_permission() -> str:
     try:
         first, last = map(int, PING_GROUP_RANGE_FILE.read_text("ascii").split())
     except (OSError, ValueError):
-        return "it has no unprivileged ping sockets"
+        return "it does not support unprivileged ping sockets"
     group = os.getegid()
-    permitted = f"only permits the groups {first} to {last}" if first <= last else "permits no group"
+    permitted = f"permits only the groups {first} to {last}" if first <= last else "permits no group"
     return f"net.ipv4.ping_group_range {permitted}, and Watchdog runs with the group {group}"
 
 
 class PingSocket:
     """A socket for echo requests to one address. Use it as a context manager.
 
-    icmplib builds and sends the packets. Its own methods for receiving drop the reports of routers, and use the clock
-    that people set; so packets are received here. Raises OSError if the system permits no such socket.
+    icmplib builds and sends the packets. Packets are received here, because the receiving methods of icmplib drop the
+    errors that routers report, and use the wall clock. Raises OSError if the system does not permit such a socket.
     """
 
     def __init__(self, family: socket.AddressFamily, address: tuple[Any, ...]) -> None:
@@ -158,7 +158,7 @@ class PingSocket:
             raise _find_os_error(error) from None
         self._socket: socket.socket = self._icmp_socket.sock
         self._sent_at: dict[int, tuple[float, float]] = {}
-        """By number, on two clocks: that of this process, and that which the system stamps received packets with."""
+        """By number, on two clocks: the monotonic one, and the wall clock, as for the receive times of the system."""
         self._round_trips_ms: dict[int, float] = {}
         self._faults: dict[int, EchoFault] = {}
         self._foreign_reply_count = 0
@@ -186,7 +186,7 @@ class PingSocket:
 
     @property
     def echo_sequence(self) -> EchoSequence:
-        """What came back so far."""
+        """The replies and errors so far."""
         return EchoSequence(
             len(self._sent_at),
             {number: self._round_trips_ms[number] for number in sorted(self._round_trips_ms)},
@@ -197,8 +197,8 @@ class PingSocket:
     async def ping(
         self, count: int, *, interval_s: float, payload_bytes: int, reply_timeout_s: float, ends_at: float
     ) -> EchoSequence:
-        """Sends the requests at this interval, and waits for replies: `reply_timeout_s` for that to the last request,
-        but not later than `ends_at`, in the time of the event loop. Raises ProbeError if the system refuses to send."""
+        """Sends the requests at this interval, and waits for replies until `reply_timeout_s` after the last request,
+        but not beyond `ends_at`, in the time of the event loop. Raises ProbeError if the system refuses to send."""
         loop = asyncio.get_running_loop()
         started_at = loop.time()
         for number in range(count):
@@ -215,11 +215,11 @@ class PingSocket:
 
         request = ICMPRequest(self._host, id=0, sequence=number, payload_size=payload_bytes)
         for is_last_attempt in (False, True):
-            self._read_reported_faults()  # a report that is not read yet would keep the request from being sent
+            self._read_reported_faults()  # an unread error would make the next send fail
             self._sent_at[number] = perf_counter(), time.time()
             try:
                 self._icmp_socket.send(request)
-                self._sent_at[number] = self._sent_at[number][0], request.time  # building it took time as well
+                self._sent_at[number] = self._sent_at[number][0], request.time  # without the time to build it
             except ICMPLibError as error:
                 os_error = _find_os_error(error)
                 if os_error.errno == errno.EMSGSIZE:
@@ -234,7 +234,7 @@ class PingSocket:
     async def _receive_until(self, until: float, *, until_all_settled: bool) -> None:
         while not (until_all_settled and self._is_all_settled):
             is_in_time = await self._wait_until_readable(until)
-            self._receive_packets()  # what arrived while the event loop was late counts
+            self._receive_packets()  # packets that arrived while the event loop was late count
             if not is_in_time:
                 return
 
@@ -243,7 +243,7 @@ class PingSocket:
         return all(number in self._round_trips_ms or number in self._faults for number in self._sent_at)
 
     async def _wait_until_readable(self, until: float) -> bool:
-        """False: the time has come before that."""
+        """False: `until` has passed first."""
         loop = asyncio.get_running_loop()
         readable = asyncio.Event()
         loop.add_reader(self._socket, readable.set)
@@ -262,7 +262,7 @@ class PingSocket:
                 packet, ancillary, _, sender = self._socket.recvmsg(MAX_ICMP_PACKET_BYTES, 256)
             except BlockingIOError:
                 return
-            except OSError:  # a report
+            except OSError:  # a reported error
                 if not self._read_reported_faults():
                     return
             else:
@@ -271,7 +271,7 @@ class PingSocket:
     def _settle_by_packet(self, packet: bytes, sender: str, received_at: float | None) -> None:
         now = perf_counter()
         if not _IS_LINUX and self._family == socket.AF_INET:
-            packet = packet[(packet[0] & 0xF) * 4 :]  # the header of IP is in front of it
+            packet = packet[(packet[0] & 0xF) * 4 :]  # it begins with the IP header
         if len(packet) < _ICMP_ECHO_HEADER.size:
             return
         type, _, _, _, number = _ICMP_ECHO_HEADER.unpack_from(packet)
@@ -282,12 +282,12 @@ class PingSocket:
             return
         sent_perf, sent_at = self._sent_at[number]
         elapsed_s = now - sent_perf
-        if received_at is not None and 0 <= received_at - sent_at <= elapsed_s:  # else the clock was set meanwhile
+        if received_at is not None and 0 <= received_at - sent_at <= elapsed_s:  # else the clock was set in between
             elapsed_s = received_at - sent_at
         self._round_trips_ms.setdefault(number, elapsed_s * 1000)
 
     def _read_reported_faults(self) -> bool:
-        """Whether there were any."""
+        """Whether any were reported."""
         count = 0
         if _IS_LINUX:
             with suppress(BlockingIOError):
@@ -318,7 +318,7 @@ class PingSocket:
 
 
 def build_echo_fault(family: socket.AddressFamily, type: int, code: int, *, mtu: int, reporter: str) -> EchoFault:
-    """What an ICMP message of this type and code reports. `mtu`: the maximum size of a packet, if it is about that."""
+    """The error that an ICMP message of this type and code reports. `mtu`: the maximum packet size; 0: not reported."""
     from icmplib import DestinationUnreachable, ICMPLibError, ICMPReply, TimeExceeded
 
     version = 6 if family == socket.AF_INET6 else 4
@@ -341,7 +341,7 @@ _PROHIBITED_CODES_BY_IP_VERSION = {4: (9, 10, 13), 6: (1, 5)}
 
 
 def _describe_packet_too_big(mtu: int) -> str:
-    return f"packet too big, the maximum is {mtu} bytes" if mtu else "packet too big"
+    return f"packet too big, maximum {mtu} bytes" if mtu else "packet too big"
 
 
 def _read_reporter_address(family: socket.AddressFamily, sockaddr: bytes) -> str:
@@ -361,6 +361,6 @@ def _read_receive_time(ancillary: Sequence[tuple[int, int, bytes]]) -> float | N
 
 
 def _find_os_error(error: Exception) -> OSError:
-    """The error of the system that icmplib reports without its number."""
+    """The system error behind an error of icmplib."""
     cause = error.__context__
     return cause if isinstance(cause, OSError) else OSError(0, str(error))

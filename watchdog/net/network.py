@@ -91,9 +91,9 @@ class NetworkAccess:
         now: int = 0,
         cookies: RunCookieJar | None = None,
     ) -> HttpResponse:
-        """Sends one HTTP request on a new connection and follows redirects if it asks for that. `now`: in ms since the
-        epoch; certificates are judged against it. `cookies`: as of `watchdog.net.http.send_http_request`. Raises
-        ProbeError."""
+        """Sends one HTTP request on a new connection and follows redirects if the request permits them. `now`: in epoch
+        ms; the validity of certificates is checked against it. `cookies`: as of `watchdog.net.http.send_http_request`.
+        Raises ProbeError."""
         from watchdog.net.errors import ProbeError
         from watchdog.net.http import send_http_request
 

@@ -11,7 +11,7 @@ from watchdog.domain.model import Evidence, Json
 PHASE_DESCRIPTIONS = {
     "dns": "resolving the host name",
     "connect": "connecting",
-    "starttls": "asking for STARTTLS",
+    "starttls": "requesting STARTTLS",
     "tls": "negotiating TLS",
     "spawn": "starting the command",
     "run": "running the command",

@@ -1,4 +1,4 @@
-"""Parses one HTTP/1 response as it arrives. Every length is bounded."""
+"""Parses one HTTP/1 response incrementally. Every length is limited."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from watchdog.net.phases import PhaseTimer
 from watchdog.net.received_body import BoundedBodyCollector
 
 MAX_RESPONSE_HEADER_BYTES = 64 * 1024
-"""Also of the lines between two chunks of a body, and of those that follow the last one."""
+"""Also limits the lines between two chunks of a body, and those after the last one."""
 MIN_RAW_RESPONSE_BYTES_LIMIT = 1024 * 1024
-"""Bytes read from a connection, headers included, if `max_body` is smaller; the rest is not read."""
+"""The minimum of the limit on bytes that are read from a connection, headers included."""
 MAX_INTERIM_RESPONSES = 20
-"""Interim (1xx) responses before the final one."""
+"""The permitted number of interim (1xx) responses before the final one."""
 MAX_RESPONSE_BODY_EXCERPT_BYTES = 5_000
 _HEAD_END_PATTERN = re.compile(rb"\n\r?\n")
 _HEAD_END_OVERLAP_BYTES = 2
 
 
 class HttpResponseParser:
-    """Parses one response within the limits, and keeps in the phase timer what is known of it so far.
+    """Parses one response within the limits, and provides the partial response to the phase timer.
 
-    `feed` it what arrives until `is_complete`, and call `feed_eof` if the server closes the connection before. Both
-    raise ProbeError.
+    Call `feed` with the received data until `is_complete`, or `feed_eof` if the server closes the connection before.
+    Both raise ProbeError.
     """
 
     def __init__(self, phase_timer: PhaseTimer, max_body_bytes: int, *, is_head_request: bool) -> None:
@@ -50,7 +50,7 @@ class HttpResponseParser:
 
     def _create_message_parser(self) -> httptools.HttpResponseParser:
         parser = httptools.HttpResponseParser(self)
-        # What these accept is dangerous only if another response follows on the same connection.
+        # These leniencies are dangerous only if another response follows on the same connection.
         parser.set_dangerous_leniencies(
             lenient_chunked_length=True,
             lenient_version=True,
@@ -74,7 +74,7 @@ class HttpResponseParser:
         )
 
     def build_partial_response_evidence(self) -> Evidence:
-        """What has arrived so far, as evidence."""
+        """The response so far, as evidence."""
         if self._body is None:
             return Evidence({}, self._response_start.decode(errors="replace"))
         head = format_response_head_excerpt(self.http_version, self.status, self.reason_phrase, self.headers)
@@ -83,7 +83,7 @@ class HttpResponseParser:
         return Evidence(facts, f"{head}\n\n{body_start}".rstrip())
 
     def feed(self, data: bytes) -> None:
-        """Parses what has arrived; what follows the response is ignored. Raises ProbeError."""
+        """Parses received data; data after the response is ignored. Raises ProbeError."""
         self._switch_phase_timer_to_body()
         self._raw_bytes_read += len(data)
         if len(self._response_start) < MAX_FOREIGN_BANNER_BYTES:
@@ -94,7 +94,7 @@ class HttpResponseParser:
             self._parse_body_part(data)
 
     def feed_eof(self) -> None:
-        """The server has closed the connection. Raises ProbeError unless that ends the response."""
+        """Handles that the server has closed the connection. Raises ProbeError if the response is incomplete."""
         if self._body is None:
             raise ProbeError("connection.closed", "connection closed by the server", retryable=True)
         expected = self.headers.get("content-length")
@@ -108,7 +108,7 @@ class HttpResponseParser:
         raise ProbeError.from_reason("body.truncated", "body", retryable=True, problem=problem)
 
     def _parse_complete_heads(self, data: bytes) -> bytes:
-        """Parses each head as a whole, up to that of the final response. Returns what follows it."""
+        """Parses complete heads, up to that of the final response. Returns the data after it."""
         search_start = max(len(self._incomplete_head) - _HEAD_END_OVERLAP_BYTES, 0)
         received = self._incomplete_head + data
         if foreign := find_foreign_protocol_error(self._response_start):
@@ -155,7 +155,7 @@ class HttpResponseParser:
                 raise self._build_malformed_response_error(_describe_parser_problem(error), str(error)) from None
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by httptools for each header, and for each that follows a chunked body."""
+        """Called by httptools for each header, and for each trailer of a chunked body."""
         if self._body is None:
             self.raw_headers.append((name, value))
 
@@ -222,7 +222,7 @@ class HttpResponseParser:
         self._phase_timer.end_phase("body")
 
     def _fail(self, error: ProbeError) -> None:
-        """Ends the parsing. What a callback raises, httptools replaces by an exception of its own."""
+        """Ends the parsing. The error is kept, because httptools replaces exceptions of callbacks by its own."""
         self._callback_error = error
         raise error
 
@@ -244,7 +244,7 @@ _REPEATED_TRANSFER_ENCODING_PROBLEM = "there are several Transfer-Encoding heade
 
 
 def _describe_parser_problem(error: httptools.HttpParserError) -> str:
-    """What an error of httptools means. Its text names the place in the response, and quotes nothing of it."""
+    """The cause of an error of httptools. The text of the error contains nothing of the response."""
     text = str(error).lower()
     return next(
         (problem for part, problem in _PROBLEM_BY_PART_OF_PARSER_TEXT.items() if part in text), _STATUS_LINE_PROBLEM

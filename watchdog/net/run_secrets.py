@@ -1,4 +1,4 @@
-"""Masks the secrets that arise within one run, such as a token that a response contains."""
+"""Masks the secrets that appear during one run, such as a token in a response."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from watchdog.net.redact import MASK_PLACEHOLDER, list_encoded_secret_variants
 from watchdog.net.secret_fields import find_value_spans_of_secret_named_fields, replace_spans_with_placeholder
 
 MIN_SECRET_CHARS_MASKED_INSIDE_WORDS = 8
-"""Shorter secrets are masked as whole words: inside words they would garble every text. Of a secret whose end is cut
-off, as many characters are needed."""
+"""Shorter secrets are masked only as whole words, because masking them inside words would make texts unreadable. A
+truncated secret is masked if at least this many characters are left."""
 MAX_SECRET_CHARS_IN_ALL_ENCODINGS = 512
-"""Longer secrets are masked as they are, and as they are in JSON and in URLs: encoding takes time."""
+"""Longer secrets are masked only unencoded and as encoded in JSON and in URLs, because encoding takes time."""
 
 
 class RunSecretMask:
-    """Replaces the secrets of one run by `•••`, also encoded ones, and those whose end is cut off.
+    """Replaces the secrets of one run by `•••`, also encoded and truncated ones.
 
-    Unlike `SecretMask`, it takes little time to build, and is used on few short texts.
+    Unlike `SecretMask`, it is fast to build, and meant for a few short texts.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class RunSecretMask:
         return masked if self._words_pattern is None else self._words_pattern.sub(MASK_PLACEHOLDER, masked)
 
     def _find_secret_end(self, text: str, start: int) -> int:
-        """Where the secret ends that starts here, or where it is cut off; `start` if none does."""
+        """The end of the secret that starts here, or where it is truncated; `start` if there is none."""
         spellings = self._spellings_by_beginning[text[start : start + MIN_SECRET_CHARS_MASKED_INSIDE_WORDS]]
         if complete := _find_longest_that_begins_text(spellings, text[start:]):
             return start + len(complete)
@@ -71,12 +71,12 @@ class RunSecretMask:
         return end if _has_any_with_beginning(spellings, text[start:end]) else start
 
     def mask_evidence(self, evidence: Evidence) -> Evidence:
-        """With an excerpt of a response, in which the values of fields with the name of a secret are masked as well."""
+        """In the excerpt of a response, values of fields with the name of a secret are masked as well."""
         facts = {name: map_json_strings(value, self) for name, value in evidence.facts.items()}
         excerpt = evidence.excerpt
         spans = find_value_spans_of_secret_named_fields(excerpt)
         head, separator, body = replace_spans_with_placeholder(excerpt, spans, MASK_PLACEHOLDER).partition("\n\n")
-        head = "\n".join(map(self, head.split("\n")))  # the query of a location is cut off
+        head = "\n".join(map(self, head.split("\n")))  # the query of a location is removed
         return Evidence(facts, f"{head}{separator}{self(body)}")
 
 
@@ -86,7 +86,7 @@ def _find_longest_that_begins_text(ordered: Sequence[str], text: str) -> str:
         index = bisect_right(ordered, text) - 1
         if index < 0 or text.startswith(ordered[index]):
             return ordered[index] if index >= 0 else ""
-        text = _find_common_beginning(ordered[index], text)  # what begins the text begins this one as well
+        text = _find_common_beginning(ordered[index], text)  # a secret that begins the text also begins this one
     return ""
 
 
@@ -101,7 +101,7 @@ def _has_any_with_beginning(ordered: Sequence[str], beginning: str) -> bool:
 
 
 def _is_maskable(secret: str) -> bool:
-    """Whether a text without it is still readable: punctuation alone is in every text."""
+    """Whether texts stay readable without it; short punctuation occurs in every text."""
     return len(secret) >= MIN_SECRET_CHARS_MASKED_INSIDE_WORDS or any(map(str.isalnum, secret))
 
 

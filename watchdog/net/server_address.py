@@ -16,7 +16,7 @@ MAX_PORT = 65_535
 
 
 class HostAndOptionalPort(NamedTuple):
-    """What a text such as `db.acme.example:5432` names."""
+    """The parts of a text such as `db.acme.example:5432`."""
 
     host: str
     """Lower case; international names in ASCII form, IPv6 addresses without brackets."""
@@ -24,8 +24,8 @@ class HostAndOptionalPort(NamedTuple):
 
 
 def parse_host_and_optional_port(text: str) -> HostAndOptionalPort:
-    """Of "db.acme.example:5432", "[2001:db8::1]:5432", or either without a port. Raises ValueError, with a message for
-    people, for anything else."""
+    """Of "db.acme.example:5432", "[2001:db8::1]:5432", or either without a port. Raises ValueError, with a
+    message for users, for anything else."""
     if "/" in text or "@" in text:  # it may hold a password, so it is not quoted
         raise ValueError("expected a host and a port, such as db.acme.example:5432, found a URL or a path")
     if text.count(":") > 1 and "[" not in text:
@@ -73,7 +73,7 @@ class ServerTarget(ConfigModel):
 
     @property
     def server_host(self) -> str:
-        """As it is looked up."""
+        """The name or address to look up."""
         return self._server_address[0]
 
     @property

@@ -22,7 +22,7 @@ MAX_CERTIFICATES_IN_EVIDENCE, MAX_NAMES_OF_CERTIFICATE_IN_EVIDENCE = 10, 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsHandshakeRequest:
-    """With which server, and how. The caller bounds its time."""
+    """The server and the settings of the handshake. The caller limits the time."""
 
     host: str
     port: int
@@ -34,7 +34,7 @@ class TlsHandshakeRequest:
 
 @dataclass(frozen=True, slots=True)
 class TlsHandshakeResult:
-    """A handshake that was completed."""
+    """The result of a completed handshake."""
 
     session: TlsSession
     elapsed_ms: float
@@ -65,7 +65,7 @@ def _describe_certificate(certificate: Certificate) -> dict[str, Json]:
 async def perform_tls_handshake(
     connector: TcpConnector, request: TlsHandshakeRequest, phase_timer: PhaseTimer, now: int
 ) -> TlsHandshakeResult:
-    """`now`: in ms since the epoch; certificates are judged against it. Raises ProbeError."""
+    """`now`: in epoch ms; the validity of certificates is checked against it. Raises ProbeError."""
     handshaker = TlsHandshaker(
         connector,
         ParsedHttpUrl("https", request.host, request.port, "/"),
@@ -87,7 +87,7 @@ async def perform_tls_handshake(
 
 
 async def _connect_and_perform_handshake(handshaker: TlsHandshaker, phase_timer: PhaseTimer) -> TlsHandshakeResult:
-    handshaker.create_or_get_ssl_context()  # fails before connecting if a file is unusable
+    handshaker.create_or_get_ssl_context()  # if a file is unusable, fails before connecting
     started_monotonic_s = perf_counter()
     connection = await handshaker.connector.connect_protocol(
         TextConnectionProtocol,
@@ -107,7 +107,7 @@ async def _connect_and_perform_handshake(handshaker: TlsHandshaker, phase_timer:
 
 
 async def _request_tls(request_tls: TlsRequester, connection: TextConnectionProtocol, phase_timer: PhaseTimer) -> None:
-    """Times the phase `starttls`. What the server sends in it is evidence, unless it switches to TLS."""
+    """Times the phase `starttls`. If it fails, the text that the server has sent is evidence."""
     phase_timer.describe_response = lambda: Evidence({}, build_text_excerpt(connection.received))
     phase_timer.start_nestable_phase("starttls")
     await request_tls(connection)

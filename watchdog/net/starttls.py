@@ -1,4 +1,4 @@
-"""Asks a server to switch to TLS on a connection that begins without it (STARTTLS), in the protocol that it speaks."""
+"""Requests TLS on a connection that begins without it (STARTTLS), in the protocol of the server."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ _IMAP_TAG = "w1"
 
 
 class _ResponseLines:
-    """The lines that a server sends. Raises ProbeError if it sends none: the connection is closed, or the line is too
-    long."""
+    """Reads the lines that a server sends. Raises ProbeError if the connection is closed, or if a line is too long."""
 
     def __init__(self, connection: TextConnectionProtocol, protocol_name: str) -> None:
         self._connection, self._protocol_name, self._position = connection, protocol_name, 0
@@ -48,10 +47,10 @@ class _ResponseLines:
         if await self._connection.wait_for_more():
             return
         if self._connection.is_full:
-            problem = f": it sends more than {MAX_RECEIVED_TEXT_BYTES >> 10} KiB before TLS"
+            problem = f": it sent more than {MAX_RECEIVED_TEXT_BYTES >> 10} KiB before TLS"
             raise build_wrong_protocol_error(self._protocol_name, problem)
         if self._position < len(self._connection.received):
-            problem = ": it closes the connection within its first response"
+            problem = ": it closed the connection in the middle of a response"
             raise build_wrong_protocol_error(self._protocol_name, problem)
         raise ProbeError("connection.closed", "connection closed by the server", retryable=True)
 
@@ -84,7 +83,7 @@ async def _read_smtp_response(lines: _ResponseLines) -> _SmtpResponse:
         line = await lines.read_line()
         match = _SMTP_RESPONSE_LINE_PATTERN.fullmatch(line)
         if match is None:
-            raise build_wrong_protocol_error("SMTP", f": it sends {_quote_response(line)}")
+            raise build_wrong_protocol_error("SMTP", f": it sent {_quote_response(line)}")
         texts.append(match["text"])
         if match["separator"] != "-":
             return _SmtpResponse(int(match["code"]), tuple(texts))
@@ -108,7 +107,7 @@ async def _request_tls_of_smtp_server(connection: TextConnectionProtocol) -> Non
 
 
 def _format_smtp_client_name(own_ip_address: str) -> str:
-    """An address literal (RFC 5321, 4.1.3), which servers accept of a client without a public name."""
+    """An address literal (RFC 5321, 4.1.3), which servers accept from a client without a public name."""
     try:
         version = ip_address(own_ip_address).version
     except ValueError:
@@ -121,8 +120,8 @@ async def _request_tls_of_imap_server(connection: TextConnectionProtocol) -> Non
     greeting = await lines.read_line()
     word = greeting.upper().removeprefix("* ").partition(" ")[0]
     if not greeting.startswith("* ") or word not in ("OK", "PREAUTH", "BYE"):
-        raise build_wrong_protocol_error("IMAP", f": it sends {_quote_response(greeting)}")
-    if word != "OK":  # PREAUTH: the session is authenticated already, and STARTTLS is not possible any more
+        raise build_wrong_protocol_error("IMAP", f": it sent {_quote_response(greeting)}")
+    if word != "OK":  # PREAUTH: the session is already authenticated, so STARTTLS is no longer possible
         raise ProbeError.from_reason("starttls.session_refused", "starttls", response=_quote_response(greeting))
     connection.send(f"{_IMAP_TAG} STARTTLS\r\n".encode())
     while (line := await lines.read_line()).startswith(("* ", "+ ")):
@@ -131,7 +130,7 @@ async def _request_tls_of_imap_server(connection: TextConnectionProtocol) -> Non
     tag, _, response = line.partition(" ")
     status = response.upper().partition(" ")[0]
     if tag != _IMAP_TAG or status not in ("OK", "NO", "BAD"):
-        raise build_wrong_protocol_error("IMAP", f": it sends {_quote_response(line)}")
+        raise build_wrong_protocol_error("IMAP", f": it sent {_quote_response(line)}")
     if status == "BAD":
         raise ProbeError.from_reason("starttls.not_offered", "starttls", problem=f": {_quote_response(response)}")
     if status == "NO":
@@ -159,4 +158,4 @@ TLS_REQUESTER_BY_STARTTLS_PROTOCOL: Mapping[str, Callable[[TextConnectionProtoco
     "imap": _request_tls_of_imap_server,
     "postgres": _request_tls_of_postgres_server,
 }
-"""What returns once the server has agreed to begin TLS, and raises ProbeError and OSError."""
+"""Each returns once the server has accepted STARTTLS, and raises ProbeError and OSError."""

@@ -1,4 +1,4 @@
-"""A connection to a server over which text is sent and awaited. What arrives is bounded."""
+"""A connection to a server that sends text and waits for text. The received data is bounded."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from watchdog.net.connector import format_socket_address
 
 MAX_RECEIVED_TEXT_BYTES = 64 * 1024
 MAX_TEXT_EXCERPT_BYTES = 5_000
-"""More than is stored: cutting before masking could leave part of a secret."""
+"""More than is stored: truncating before masking could leave a part of a secret."""
 
 
 class TextConnectionProtocol(asyncio.Protocol):
     """Owns a connection: `start_tls`, `send` and `wait_for_more` in any order, and `close` in any case.
 
-    Nothing is read before one of the first three is called, nor once `received` has MAX_RECEIVED_TEXT_BYTES.
+    Nothing is read before one of the first three is called, or once `received` has MAX_RECEIVED_TEXT_BYTES.
     """
 
     def __init__(self) -> None:
         self.received = bytearray()
-        """What has arrived since the connection was made, or since TLS began."""
+        """The data since the connection was made, or since TLS began."""
         self._loop = asyncio.get_running_loop()
         self._transport: Any  # an asyncio.Transport; uvloop's do not derive from it
         self._arrival: asyncio.Future[None] | None = None
@@ -30,19 +30,19 @@ class TextConnectionProtocol(asyncio.Protocol):
 
     @property
     def peer_address(self) -> str:
-        """Address and port of the server; empty if the connection is lost already."""
+        """Address and port of the server; empty if the connection is already lost."""
         peer = self._transport.get_extra_info("peername")
         return format_socket_address(peer) if peer else ""
 
     @property
     def own_ip_address(self) -> str:
-        """Empty if the connection is lost already."""
+        """Empty if the connection is already lost."""
         own = self._transport.get_extra_info("sockname")
         return str(own[0]) if own else ""
 
     @property
     def is_full(self) -> bool:
-        """Whether nothing more is read."""
+        """Whether the limit is reached, so that nothing more is read."""
         return len(self.received) >= MAX_RECEIVED_TEXT_BYTES
 
     async def start_tls(self, context: ssl.SSLContext, server_name: str) -> Any:
@@ -59,8 +59,8 @@ class TextConnectionProtocol(asyncio.Protocol):
         self._resume_reading()
 
     async def wait_for_more(self) -> bool:
-        """Waits until more has arrived than `received` holds now. False: nothing more will, because the server has
-        closed the connection or `received` is full. Raises OSError."""
+        """Waits until `received` has grown. False: it will not grow, because the server has closed the connection or
+        `received` is full. Raises OSError."""
         length = len(self.received)
         self._resume_reading()
         while len(self.received) == length and not self._is_ended and not self.is_full:
@@ -96,7 +96,7 @@ class TextConnectionProtocol(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _keep_reading_paused(self) -> None:
-        """uvloop begins to read after `connection_made`, also if that has paused it."""
+        """uvloop starts reading after `connection_made`, even if that has paused it."""
         if self._is_reading_paused:
             self._pause_reading()
 
@@ -116,5 +116,5 @@ def format_received_text_size(received: bytes | bytearray) -> str:
 
 
 def build_text_excerpt(received: bytes | bytearray) -> str:
-    """The beginning of what arrived, with bytes that are no text as escapes."""
+    """The beginning of the data, with escapes for bytes that are not text."""
     return bytes(received[:MAX_TEXT_EXCERPT_BYTES]).decode(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""Sends text to a server and waits for the text that it answers with, on a connection of its own."""
+"""Sends text to a server and waits for text from it, on a connection of its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from watchdog.net.url import ParsedHttpUrl
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextExchangeRequest:
-    """What to send, and until when to read. The caller bounds its time."""
+    """The text to send and the text to wait for. The caller limits the time."""
 
     host: str
     port: int
@@ -31,14 +31,14 @@ class TextExchangeRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextExchange:
-    """A connection that was made, and what arrived over it."""
+    """A connection and the data that arrived over it."""
 
     received: bytes
     """At most MAX_RECEIVED_TEXT_BYTES."""
     has_awaited: bool
-    """Whether what was awaited has arrived, if anything was."""
+    """Whether the awaited bytes have arrived; true if none were awaited."""
     elapsed_ms: float
-    """From the name lookup to the arrival of what was awaited."""
+    """From the name lookup to the arrival of the awaited bytes."""
     peer_address: str
     """Address and port of the server."""
     expiry: EarliestCertificateExpiry | None
@@ -48,8 +48,8 @@ class TextExchange:
 async def exchange_text(
     connector: TcpConnector, request: TextExchangeRequest, phase_timer: PhaseTimer, now: int
 ) -> TextExchange:
-    """Connects, sends and reads. `now`: in ms since the epoch; certificates are judged against it. Raises ProbeError,
-    also if the server closes the connection before it has sent anything that is awaited."""
+    """Connects, sends and reads. `now`: in epoch ms; the validity of certificates is checked against it. Raises
+    ProbeError, also if the server closes the connection before it has sent any awaited data."""
     try:
         return await _TextExchangeRun(connector, request, phase_timer, now).exchange()
     except ProbeError as error:

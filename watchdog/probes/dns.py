@@ -64,25 +64,26 @@ class DnsTarget(ConfigModel):
     shorthand_field: ClassVar[str] = "name"
 
     name: str
-    """The name to look up, such as `acme.example`. It is complete: no search domain is appended. With `type: PTR`, it
-    may be an IP address."""
+    """The name to look up, such as `acme.example`. No search domain is appended. With `type: PTR`, it can be an IP
+    address."""
     type: DnsRecordType = "A"
-    """The type of the records."""
+    """The type of the records to look up."""
     server: HostName | None = None
     """The name server to query: an IP address or a host name; default: the name servers of Watchdog's own machine, in
-    the order of `/etc/resolv.conf`. The next one is queried if one is silent for 2 s, fails or refuses the query."""
+    the order of `/etc/resolv.conf`. If one does not respond within 2 s, fails or refuses the query, the next one is
+    queried."""
     port: Annotated[StrictInt, Field(ge=1, le=65535)] | None = None
     """The port of `server`; default: 53, or 853 with `protocol: tls`."""
     protocol: Literal["udp", "tcp", "tls"] = "udp"
-    """How to send the query. A response over UDP that is truncated is fetched again over TCP. `tls` is DNS over TLS,
-    and requires `server`."""
+    """How to send the query. If a response over UDP is truncated, the query is repeated over TCP. `tls` is DNS over
+    TLS, and requires `server`."""
     tls: TlsConfig = TlsConfig()
     """For `protocol: tls`: how to verify the server's certificate. The default `server_name` is `server`."""
     contains: ExpectedAnswers = ()
-    """One or several answers that must be among those of the response. Answers are written as in a zone file, but
-    without quotes and final dots: `203.0.113.7`, `10 mail.acme.example`."""
+    """One or several answers that the response must contain. They are written as in a zone file, but without quotes and
+    final dots: `203.0.113.7`, `10 mail.acme.example`."""
     equals: ExpectedAnswers = ()
-    """The answers that the response must have, and no others, in any order. Cannot be combined with `contains`."""
+    """The answers that the response must contain, in any order, and no others. Cannot be combined with `contains`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -100,11 +101,11 @@ class DnsTarget(ConfigModel):
         if self.contains and self.equals:
             errors.append((("contains",), "`contains` and `equals` cannot be combined: remove one of them"))
         if self.server is None and self.port is not None:
-            errors.append((("port",), "port requires server: set it, or remove the port"))
+            errors.append((("port",), "`port` requires `server`: set `server`, or remove `port`"))
         if self.server is None and self.protocol == "tls":
-            errors.append((("protocol",), "tls requires server, whose certificate is verified: set it"))
+            errors.append((("protocol",), "`tls` requires `server`, whose certificate is verified: set `server`"))
         if self.protocol != "tls" and "tls" in self.model_fields_set:
-            errors.append((("tls",), "tls applies to `protocol: tls` only: set that, or remove it"))
+            errors.append((("tls",), "`tls` requires `protocol: tls`: set `protocol`, or remove `tls`"))
         for name in ("contains", "equals"):
             errors += [((name,), text) for text in self._find_expected_answer_problems(getattr(self, name))]
         if errors:
@@ -116,7 +117,7 @@ class DnsTarget(ConfigModel):
             if not _is_ip_address(self.name):
                 parse_dns_name(self.name)
             elif self.type != "PTR":
-                return "expected a name, found an IP address: to look up its name, set type: PTR"
+                return "expected a name, found an IP address: to look up its name, set `type: PTR`"
         except ValueError as error:
             return str(error)
         return ""
@@ -164,7 +165,7 @@ class DnsTarget(ConfigModel):
         wanted = dict.fromkeys(normalize_dns_answer(self.type, text) for text in self.contains or self.equals)
         missing = [text for text in wanted if text not in observed]
         unexpected = sorted(observed - wanted.keys()) if self.equals else []
-        parts = (("missing", missing), ("not expected", unexpected))
+        parts = (("missing", missing), ("unexpected", unexpected))
         return "; ".join(f"{label}: {format_answers(texts)}" for label, texts in parts if texts)
 
 
@@ -186,7 +187,7 @@ def format_answers(answers: Iterable[str]) -> str:
 class DnsProbe(Probe):
     """Sends a DNS query. At least one record of the type is expected, unless an `expect` expression uses the `rcode`
     variable. In expressions, `answers` is sorted and written as in `contains`; `ttl` is the lowest TTL in seconds, or 0
-    without an answer."""
+    without answers."""
 
     kind: ClassVar[str] = "dns"
     example: ClassVar[str] = """
@@ -196,7 +197,7 @@ class DnsProbe(Probe):
             prefer: [ttl <= 3600, elapsed_ms <= 200]
           - name: Mail records
             dns: {name: acme.example, type: MX, equals: [10 mail.acme.example, 20 backup.acme.example]}
-          - name: Own resolvers
+          - name: System resolvers
             dns: acme.example
     """
     expression_variables: ClassVar[Mapping[str, str]] = {
@@ -281,7 +282,7 @@ class DnsProbe(Probe):
         wrong_answers = self.dns.find_wrong_answers(reply.answers)
         if not wrong_answers:
             return None
-        observed = format_answers(reply.answers) or "without an answer"
+        observed = f"is {format_answers(reply.answers)}" if reply.answers else "has no answer"
         return build_reason_and_message(
             "dns.unexpected_answer", question=self._question_text, observed=observed, difference=wrong_answers
         )

@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 
 ECHO_REPLY_TIMEOUT_S = 2.0
 MAX_ECHO_END_MARGIN_S = 0.25
-"""How long before its deadline a run stops waiting, so that it can report what came back."""
+"""How long before its deadline a run stops waiting, so that it can report the replies so far."""
 MAX_ECHO_PAYLOAD_BYTES = 8_972
-"""What fits into a packet of an Ethernet with jumbo frames."""
+"""The largest that fits into an Ethernet jumbo frame."""
 
 Percentage = Annotated[
     float, BeforeValidator(parse_percentage), WithJsonSchema({"type": "string", "pattern": PERCENTAGE_PATTERN})
 ]
-"""A share, written with its sign: 20%, 0.5 %. It is less than 100%."""
+"""A share below 100%, written with its sign: 20%, 0.5 %."""
 
 
 class IcmpTarget(ConfigModel):
@@ -49,23 +49,23 @@ class IcmpTarget(ConfigModel):
     shorthand_field: ClassVar[str] = "host"
 
     host: HostName
-    """A host name or an IP address. Of a host with several addresses, the first one that this machine has a route to is
-    pinged."""
+    """A host name or an IP address. If the host has several addresses, the first one that this machine has a route to
+    is pinged."""
     count: Annotated[StrictInt, Field(ge=1, le=50)] = 3
     """The number of echo requests in each run."""
     interval: Annotated[Duration, create_duration_bounds_validator("20ms", "10s")] = 200
-    """The time between two echo requests. All of them together may take at most half of `timeout`."""
+    """The time between two echo requests. Sending all of them may take at most half of `timeout`."""
     max_loss: Percentage = 0.0
-    """The share of echo requests that may remain without a reply, such as `20%`. A reply that arrives more than 2 s
-    after the last request counts as lost. A run in which no reply arrives always fails."""
+    """The highest permitted share of echo requests without a reply, such as `20%`. A reply that arrives more than 2 s
+    after the last request counts as lost. A run without any reply always fails."""
     size: Annotated[StrictInt, Field(ge=0, le=MAX_ECHO_PAYLOAD_BYTES)] = 56
-    """The number of bytes of data in each echo request. The headers add 28 bytes to it, with IPv6 48."""
+    """The number of bytes of data in each echo request. The headers add 28 bytes with IPv4, and 48 with IPv6."""
 
 
 class IcmpProbe(Probe):
-    """Pings a host. Watchdog needs no special rights for this, but its system must permit it: on Linux,
-    `net.ipv4.ping_group_range` has to include the group that Watchdog runs with. In expressions,
-    `loss` is a percentage, and the round-trip times are in milliseconds."""
+    """Pings a host. Watchdog needs no special privileges for this, but its operating system must permit it: on Linux,
+    `net.ipv4.ping_group_range` must include the group that Watchdog runs with. In expressions, `loss` is a percentage,
+    and the round-trip times are in milliseconds."""
 
     kind: ClassVar[str] = "icmp"
     example: ClassVar[str] = """

@@ -1,4 +1,4 @@
-"""What the steps of a `steps` probe capture: read from a response, and filled in to the following requests."""
+"""Captured values of a `steps` probe: reads them from a response, and fills them in to the following requests."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from watchdog.net.http import HttpResponse
 
 MAX_CAPTURED_VALUE_CHARS = 8_192
-"""Masking takes time for each character."""
+"""The time that masking takes grows with the length."""
 _MIN_INEXACT_NUMBER = 2**63
-"""CEL holds larger whole numbers as decimal ones."""
+"""CEL converts larger integers to floating-point numbers."""
 _HEADER_BREAKING_CHARACTERS_PATTERN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class StepJudgement(NamedTuple):
-    """A response, judged, and what was captured of it, also if the step fails."""
+    """The verdict on a response, and the values captured from it, also if the step fails."""
 
     observation: Observation
     captured_values: Mapping[str, JsonScalar]
     unusable_texts: tuple[str, ...]
-    """The beginnings of texts that were captured and cannot be used: secrets as well."""
+    """The beginnings of captured texts that cannot be used: they are secrets as well."""
 
 
 # --- reading
@@ -76,7 +76,7 @@ def judge_step_response(
 def _evaluate_capture(
     expression: CelExpression, context: ExpressionEvaluationContext
 ) -> tuple[Json, ExpressionVariableValueProblem | None]:
-    """The value, and why there is none."""
+    """The value, or why there is none."""
     if unavailable := sorted(expression.used_variables & context.unavailable_variables.keys()):
         return None, context.unavailable_variables[unavailable[0]]
     try:
@@ -108,8 +108,8 @@ def _find_problem_of_captured_value(value: Json) -> ExpressionVariableValueProbl
 
 
 def fill_captured_values_in_target(target: HttpTarget, values: Mapping[str, JsonScalar]) -> HttpTarget:
-    """The target with its placeholders filled in. Values are percent-encoded in the URL, so that they cannot change its
-    parts. Raises ProbeError if a value is not allowed where it is used."""
+    """The target with its placeholders filled in. In the URL, values are percent-encoded, so that they cannot change
+    its structure. Raises ProbeError if a value is not permitted where it is used."""
     texts = {name: format_json_scalar_as_text(value) for name, value in values.items()}
     quoted_texts = {name: quote(text, safe="") for name, text in texts.items()}
     _require_unchanged_path_segments(target.url, quoted_texts)

@@ -1,4 +1,4 @@
-"""One run of a `steps` probe: its requests one after another, and one observation of all."""
+"""One run of a `steps` probe: sends its requests in order, and returns one observation."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 MIN_SECRET_COOKIE_CHARS = 8
 MAX_MASKED_COOKIES = 20
-"""The newest ones of each step: masking takes time."""
+"""The newest ones, because masking takes time."""
 RUN_END_MARGIN_S = 0.05
 """How long before the deadline of the run the last step is interrupted, so that the verdict can name the step."""
 
 
 class StepsToRun(NamedTuple):
-    """What a run consists of."""
+    """The steps of a run and its limits."""
 
     steps: tuple[HttpStepSettings, ...]
     timeout_ms: int
@@ -39,7 +39,7 @@ class StepsToRun(NamedTuple):
 
 
 class StepsRun:
-    """Runs the steps until one fails. What they capture, and their cookies, are masked in all that is observed."""
+    """Runs the steps until one fails. Masks captured values and cookies in the whole observation."""
 
     def __init__(self, plan: StepsToRun, context: ProbeAttemptContext) -> None:
         self._plan, self._context = plan, context
@@ -54,7 +54,7 @@ class StepsRun:
         self._duration_ms = 0.0
 
     async def observe(self) -> Observation:
-        """The observation of the first step that fails, or of the last one, with what became of all steps."""
+        """The observation of the first step that fails, or of the last one, with the result of every step."""
         for number, step in enumerate(self._plan.steps, start=1):
             observation = await self._observe_step(number, step)
             if observation.outcome is not Outcome.PASS:
@@ -74,7 +74,7 @@ class StepsRun:
         )
 
     def mask_evidence_of_interrupted_step(self) -> None:
-        """Masks what the caller will report if it has interrupted the run."""
+        """Masks the evidence that the caller reports after it has interrupted the run."""
         timer, number = self._context.phase_timer, len(self._records) + 1
         step = self._plan.steps[number - 1]
         evidence = self._mask_evidence_of_unjudged_response(step, timer.attempt_evidence_so_far)
@@ -162,7 +162,7 @@ class StepsRun:
         )
 
     def _mask_evidence_of_unjudged_response(self, step: HttpStepSettings, evidence: Evidence) -> Evidence:
-        """Without the response if the step captures values of it: they are not known, so they cannot be masked."""
+        """Without the response if the step captures values from it: these are unknown, so they cannot be masked."""
         self._mask_cookies()
         excerpt = evidence.excerpt
         if step.capture and excerpt.startswith("HTTP/"):
@@ -171,13 +171,13 @@ class StepsRun:
 
     def _remember_secrets(self, judgement: StepJudgement) -> None:
         self._captured_values |= judgement.captured_values
-        # A truth value is no secret.
+        # A Boolean is no secret.
         values = [value for value in judgement.captured_values.values() if not isinstance(value, bool)]
         self._mask.add([*map(format_json_scalar_as_text, values), *judgement.unusable_texts])
         self._mask_cookies()
 
     def _mask_cookies(self) -> None:
-        """Short cookies hold settings, such as a language."""
+        """Short cookies are settings, such as a language, and are not masked."""
         values = [value for value in self._cookies.values if len(value) >= MIN_SECRET_COOKIE_CHARS]
         self._mask.add(values[-MAX_MASKED_COOKIES:])
 
@@ -188,7 +188,7 @@ class StepsRun:
     def _collect_preferences_and_certificate(
         self, number: int, step: HttpStepSettings, observation: Observation
     ) -> None:
-        """Adds what a good response shows besides its verdict."""
+        """Adds the preferences and the days of the certificate that a good response shows."""
         listing = observation.listings.get(preference.ALERT_RULE_NAME)
         subjects: Mapping[str, preference.PreferenceExpressionResult] = listing.subjects if listing else {}
         for expression, (problem, reason) in subjects.items():

@@ -45,27 +45,28 @@ def _validate_step_name_length(name: str) -> str:
 
 
 class HttpStepSettings(ConfigModel):
-    """One request, what is expected of its response, and what the following steps use of it."""
+    """One request, what is expected of its response, and the values that it provides to the following steps."""
 
     name: Annotated[SingleLineText, AfterValidator(_validate_step_name_length)]
     """The name of the step, at most 80 characters. It must be unique among the steps, because messages name the step
     that failed."""
     http: HttpTarget
-    """The request to send; the short form is the URL alone. `{name}` stands for a value that an earlier step captures:
-    in the path and the query of `url` (percent-encoded), in `headers`, in `body`, and in the strings of `json`. A
-    string in `json` that is nothing but a placeholder becomes the value itself, so that a number stays a number."""
+    """The request to send; the short form is the URL alone. `{name}` is a placeholder for a value that an earlier step
+    captures. It can be in the path and the query of `url` (percent-encoded), in `headers`, in `body`, and in the
+    strings of `json`. A string in `json` that consists of a placeholder only becomes the value itself, so that a number
+    stays a number."""
     expect: tuple[str, ...] = ()
-    """CEL expressions that must be true, as of an `http` probe; otherwise the run fails, and the following steps are
+    """CEL expressions that must be true, as in an `http` probe; otherwise the run fails, and the following steps are
     not run. A 2xx status is expected, unless an expression uses `status`."""
     prefer: tuple[str, ...] = ()
     """CEL expressions that should be true; otherwise the probe is degraded. Each can have at most 2,000 bytes."""
     capture: Annotated[dict[str, str], Field(max_length=MAX_CAPTURES_PER_STEP)] = Field(default_factory=dict)
-    """The values that the following steps use: name → CEL expression over the response, such as `token: body.token`.
-    Besides the variables of `expect`, `cookies` holds those that the response sets, by name. The value must be a text,
-    a number, or true or false; if it is missing, null or empty, the run fails. Captured values are secrets: they are
-    masked in messages and evidence. A step can have at most 10."""
+    """The values for the following steps, at most 10: name → CEL expression over the response, such as
+    `token: body.token`. In addition to the variables of `expect`, `cookies` contains the cookies that the response
+    sets, by name. A value must be text, a number, true or false; if it is missing, null or empty, the run fails.
+    Captured values are secrets: they are masked in messages and evidence."""
     timeout: Annotated[Duration, create_duration_bounds_validator("100ms", "5m")] | None = None
-    """The time limit for this step; default: what is left of the `timeout` of the probe, which applies to all steps
+    """The time limit for this step; default: the remaining part of the probe's `timeout`, which applies to all steps
     together."""
 
     @field_validator("expect", "prefer")
@@ -81,7 +82,7 @@ class HttpStepSettings(ConfigModel):
         errors: list[tuple[FieldPath, str]] = []
         for name, text in captures.items():
             if not re.fullmatch(_CAPTURE_NAME_PATTERN, name):
-                message = "expected a name of up to 40 letters a-z, digits and '_' that starts with no digit"
+                message = "expected a name of at most 40 letters a-z, digits and '_' that does not start with a digit"
                 errors.append(((name,), message))
             try:
                 compile_expression(text, CAPTURE_VARIABLE_TYPES, must_be_bool=False)
@@ -136,7 +137,7 @@ def find_placeholder_errors(
         if name not in earlier
     ]
     if PLACEHOLDER_PATTERN.search(urlsplit(target.url).netloc):
-        errors.append((("url",), "a placeholder can only be in the path or the query of the URL"))
+        errors.append((("url",), "placeholders are permitted only in the path and the query of the URL"))
     if target.auth is not None and {*_list_placeholders_of_credentials(target)} & {*earlier, *later}:
         errors.append((("auth",), "placeholders are not filled in here: set the header `Authorization` instead"))
     return errors
@@ -148,7 +149,7 @@ def list_placeholders(text: str) -> list[str]:
 
 
 def _iter_template_texts(target: HttpTarget) -> Iterator[tuple[FieldPath, str]]:
-    """Every text in which placeholders are filled in, and where it is."""
+    """Every text in which placeholders are filled in, with its path."""
     yield ("url",), target.url
     for name, value in target.headers.items():
         yield ("headers", name), value
@@ -178,5 +179,5 @@ def _describe_unknown_placeholder(name: str, earlier: Collection[str], later: Ma
         return f"{{{name}}} is not captured yet: step {later[name]!r} captures it from its response"
     if close := get_close_matches(name, earlier, 1):
         return f"unknown placeholder {{{name}}}; did you mean {{{close[0]}}}?"
-    captured = f"earlier steps capture {', '.join(earlier)}" if earlier else "no earlier step captures anything"
+    captured = f"earlier steps capture {', '.join(earlier)}" if earlier else "earlier steps capture no values"
     return f"unknown placeholder {{{name}}}: {captured}"

@@ -1,4 +1,4 @@
-"""The `steps` probe: HTTP requests one after another, such as a login, a request with its token, and a purchase."""
+"""The `steps` probe: several HTTP requests in order, such as a login, a request with its token, and a purchase."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def _validate_step_count(steps: tuple[HttpStepSettings, ...]) -> tuple[HttpStepS
 
 
 class StepsProbe(Probe):
-    """Sends several HTTP requests, one after another, and fails at the first step that fails. A step can capture values
-    of its response, such as a token, for the following steps, which also send the cookies that earlier responses of the
+    """Sends several HTTP requests in order. The run ends with the first step that fails. A step can capture values of
+    its response, such as a token, for the following steps. These also send the cookies that earlier responses of the
     same origin have set. `timeout` applies to all steps together; `retries` repeat all of them."""
 
     kind: ClassVar[str] = "steps"
@@ -71,7 +71,7 @@ class StepsProbe(Probe):
         names: set[str] = set()
         for i, step in enumerate(self.steps):
             if step.name in names:
-                yield ("steps", i, "name"), "duplicate name: an earlier step has it"
+                yield ("steps", i, "name"), "duplicate name: an earlier step has the same name"
             names.add(step.name)
 
     def _find_placeholder_errors(self) -> Iterator[tuple[FieldPath, str]]:

@@ -1,4 +1,4 @@
-"""The `tcp` probe: connects to a port, and judges the text that it answers with."""
+"""The `tcp` probe: connects to a port, and checks the text that the server sends."""
 
 from __future__ import annotations
 
@@ -36,14 +36,15 @@ class TcpTarget(ServerTarget):
     r"""A TCP port. The short form is host and port: `db.acme.example:5432`."""
 
     send: EscapedText = ""
-    r"""Text to send after connecting, at most 64 KiB. The escapes `\r`, `\n`, `\t`, `\0`, `\\` and `\xff` (a byte) are
-    replaced. It requires `contains`, or an expression that uses `received`. Use a variable for a password."""
+    r"""The text to send after connecting, at most 64 KiB. It can contain the escapes `\r`, `\n`, `\t`, `\0`, `\\` and
+    `\xff` (any byte). `contains`, or an expression that uses `received`, is then required. Use a variable for a
+    password."""
     contains: EscapedText = ""
-    """Text that the server must send within `timeout` and its first 64 KiB, with the same escapes. It may be anywhere
-    in what the server sends, and is not a pattern."""
+    """The text that the server must send within `timeout`, anywhere in the first 64 KiB. It can contain the same
+    escapes, and is not a pattern."""
     tls: StrictBool | TlsConfig = False
-    """Whether to begin with a TLS handshake that verifies the server's certificate: `true`, or how to verify it and
-    which client certificate to send."""
+    """Whether to use TLS from the start, with the server's certificate verified: `true`, or how to verify it and which
+    client certificate to send."""
 
     @property
     def tls_config(self) -> TlsConfig | None:
@@ -54,7 +55,7 @@ class TcpTarget(ServerTarget):
 
 
 class TcpProbe(Probe):
-    """Connects to a TCP port. It can send text, and expect text in the answer."""
+    """Connects to a TCP port. It can send text, and expect text in the response."""
 
     kind: ClassVar[str] = "tcp"
     example: ClassVar[str] = r"""
@@ -78,14 +79,14 @@ class TcpProbe(Probe):
     form_fields: ClassVar[tuple[str, ...]] = ("tcp.host", "tcp.send", "tcp.contains")
 
     tcp: TcpTarget
-    """The port to connect to. The short form is host and port. In expressions, `received` is the text that had arrived
-    when `contains` was found; without `contains` it is the first line that the server sends."""
+    """The port to connect to. The short form is host and port. In expressions, `received` is all text that had arrived
+    when `contains` was found, or, without `contains`, the first line that the server sends."""
 
     @model_validator(mode="after")
     def _validate_what_is_received(self) -> Self:
         errors: list[tuple[FieldPath, str]] = []
         if self.tcp.send and not self._awaits_text:
-            message = "the answer is not read: add `contains`, or an `expect` expression that uses `received`"
+            message = "the response would not be read: add `contains`, or an `expect` expression that uses `received`"
             errors.append((("tcp", "send"), message))
         if self.tcp.tls_config is None:
             errors += self.find_expressions_with_variable("cert_days", "cert_days requires `tls: true`")

@@ -1,4 +1,4 @@
-"""The `tls` probe: performs one TLS handshake, and judges the certificate of the server."""
+"""The `tls` probe: performs one TLS handshake, and checks the certificate of the server."""
 
 from __future__ import annotations
 
@@ -51,14 +51,15 @@ class CertificateTarget(ServerTarget):
     """What is expected of the certificate of a server."""
 
     min_days: Annotated[StrictInt, Field(ge=0, le=MAX_MIN_CERTIFICATE_DAYS)] = DEFAULT_MIN_CERTIFICATE_DAYS
-    """The number of days for which every certificate of the chain must still be valid; otherwise the probe is degraded.
-    It is as `prefer: ["cert_days >= 14"]`. 0 turns it off: the probe is down once a certificate has expired."""
+    """The number of days for which every certificate of the chain must still be valid; otherwise the probe is
+    degraded, as with `prefer: ["cert_days >= 14"]`. 0 turns this off. Once a certificate has expired, the probe is
+    down."""
     names: tuple[CertificateName, ...] = ()
-    """Names that the certificate must be valid for besides that of the host, such as `www.acme.example`; otherwise the
-    probe is down. A wildcard in the certificate stands for one label. `*.acme.example` requires that wildcard."""
+    """Names that the certificate must be valid for in addition to the host, such as `www.acme.example`; otherwise the
+    probe is down. A wildcard in the certificate stands for one label. `*.acme.example` here requires that wildcard."""
     starttls: Literal["smtp", "imap", "postgres"] | None = None
-    """The protocol in which to ask the server for TLS, if the port begins without it; default: the port begins with
-    TLS. The default of the port is 25 for `smtp`, 143 for `imap`, 5432 for `postgres`, and otherwise 443."""
+    """The protocol in which to request TLS, for a port that begins without it; default: TLS from the start. The default
+    port is 25 for `smtp`, 143 for `imap`, 5432 for `postgres`, and 443 without `starttls`."""
 
     @property
     def default_port(self) -> int:
@@ -66,11 +67,11 @@ class CertificateTarget(ServerTarget):
 
 
 class TlsTarget(TlsConfig, CertificateTarget):
-    """A server that speaks TLS. The short form is host and port; the port can be left out if it is 443."""
+    """A server that speaks TLS. The short form is host and port; the port can be omitted if it is 443."""
 
     verify: StrictBool = True
-    """Whether the certificate must be signed by a trusted authority, and be valid for the host. With `false`, it must
-    only not have expired; `min_days` and `names` apply as well."""
+    """Whether the certificate must be signed by a trusted authority and valid for the host. With `false`, only its
+    dates, `min_days` and `names` are checked."""
 
     @property
     def tls_config(self) -> TlsConfig:
@@ -79,7 +80,7 @@ class TlsTarget(TlsConfig, CertificateTarget):
 
 
 class TlsProbe(Probe):
-    """Performs one TLS handshake. The certificate must be trusted, valid for the host, and not expire soon."""
+    """Performs one TLS handshake. The certificate must be trusted and valid for the host, and must not expire soon."""
 
     kind: ClassVar[str] = "tls"
     example: ClassVar[str] = """
@@ -108,7 +109,8 @@ class TlsProbe(Probe):
 
     tls: TlsTarget
     """The server to connect to. The short form is host and port. In expressions, `cert_days` is the number of days
-    until the first certificate of the chain expires; `subject`, `issuer` and `names` are those of the server's own."""
+    until the first certificate of the chain expires; `subject`, `issuer` and `names` are those of the server's
+    own certificate."""
 
     @property
     def target(self) -> str:

@@ -103,15 +103,15 @@ _TIMEOUT_REASON_ENTRIES = (
     _failure_reason_entry(
         "timeout.starttls",
         "Timed out: STARTTLS",
-        "The server accepted the connection, but did not agree to begin TLS within `timeout`. The evidence shows what "
-        "it sent.",
-        "Check the load of the server, and that `starttls` names the protocol of this port. If the port speaks TLS "
+        "The server accepted the connection, but did not accept STARTTLS within `timeout`. The evidence shows what it "
+        "sent.",
+        "Check the load of the server, and whether `starttls` names the protocol of this port. If the port uses TLS "
         "from the start, as ports 465 and 993 do, remove `starttls`.",
     ),
     _failure_reason_entry(
         "timeout.first_byte",
         "Timed out: no response",
-        "The server accepted the request or the connection, but sent no byte of a response within `timeout`.",
+        "The server accepted the connection or the request, but sent no byte of a response within `timeout`.",
         "Check the load of the service and what it is waiting for. Raise the probe's `timeout` only if slow responses "
         "are normal.",
     ),
@@ -125,9 +125,9 @@ _TIMEOUT_REASON_ENTRIES = (
     _failure_reason_entry(
         "timeout.text",
         "Timed out: expected text",
-        "The server sent something, but not the text of `contains`, or not the end of its first line, within "
-        "`timeout`. The evidence shows what arrived.",
-        "Check what the service answers instead. If it is right, correct `send` or `contains`.",
+        "The server sent data within `timeout`, but not the text of `contains` or, without `contains`, not a complete "
+        "first line. The evidence shows what arrived.",
+        "Check what the service sends instead. If its response is right, correct `send` or `contains`.",
     ),
     _failure_reason_entry(
         "timeout.check",

@@ -49,9 +49,9 @@ _PROTOCOL_REASON_ENTRIES = (
     _failure_reason_entry(
         "protocol.unexpected_text",
         "Unexpected text",
-        "The server sent text without that of `contains`, and closed the connection or sent more than 64 KiB. The "
-        "evidence shows what arrived.",
-        "Check what the service answers instead. If it is right, correct `send` or `contains`.",
+        "The server closed the connection, or sent 64 KiB, without the text of `contains`. The evidence shows what "
+        "arrived.",
+        "Check what the service sends instead. If its response is right, correct `send` or `contains`.",
         sentence="{problem}, expected {expected}",
     ),
     _failure_reason_entry(
@@ -258,31 +258,31 @@ _HTTP_REASON_ENTRIES = (
 _CAPTURE_REASON_ENTRIES = (
     _failure_reason_entry(
         "capture.missing",
-        "Value to capture missing",
-        "The response of a step of a `steps` probe does not contain a value that the step captures: the field is "
+        "Captured value missing",
+        "The response to a step of a `steps` probe does not contain a value that the step captures: the field is "
         "missing, null or empty. The message names the step, the capture and the cause.",
         "Check whether the response has changed, or correct the expression in `capture`.",
     ),
     _failure_reason_entry(
         "capture.unusable",
-        "Value to capture unusable",
-        "A value that a step of a `steps` probe captures cannot be used in a request: it is a list or an object, it is "
-        "longer than 8,192 characters, or it is a number that cannot be sent exactly.",
-        "Correct the expression in `capture`, so that it returns a text, a number, or true or false.",
+        "Captured value unusable",
+        "A value that a step of a `steps` probe captures cannot be used in a request: it is a list or an object, is "
+        "longer than 8,192 characters, or is a number that cannot be sent exactly.",
+        "Correct the expression in `capture`: it must return text, a number, true or false.",
     ),
     _failure_reason_entry(
         "capture.invalid_in_header",
         "Captured value not allowed in a header",
-        "A captured value that a step of a `steps` probe uses in a header contains a line break or another control "
-        "character. The request was not sent, because the server could read such a value as further headers.",
+        "A step of a `steps` probe uses a captured value in a header, but the value contains a line break or another "
+        "control character. The request was not sent, because the server could read the value as further headers.",
         "Find out why the earlier response contains such a value.",
         sentence="{name} cannot be sent in the header {header}: it contains a line break or another control character",
     ),
     _failure_reason_entry(
         "capture.invalid_in_url",
         "Captured value not allowed in a URL",
-        "A captured value that a step of a `steps` probe uses in the path of its URL is `.` or `..`, which would "
-        "change the path. The request was not sent.",
+        "A step of a `steps` probe uses a captured value in the path of its URL, but the value is `.` or `..`, which "
+        "would change the path. The request was not sent.",
         "Find out why the earlier response contains such a value.",
         sentence="{name} cannot be sent in the path of the URL: it is . or .., which would change the path",
     ),

@@ -1,4 +1,4 @@
-"""Reasons why there is no trusted TLS connection, or a certificate that is not as expected."""
+"""Reasons about TLS connections that fail or are not trusted, and certificates that are not as expected."""
 
 from __future__ import annotations
 
@@ -44,9 +44,8 @@ TLS_REASON_ENTRIES = (
     ),
     _failure_reason_entry(
         "tls.missing_names",
-        "Certificate lacks names",
-        "The certificate is valid for the host, but not for all `names` of the probe. A wildcard stands for one label, "
-        "as in browsers.",
+        "Names missing in the certificate",
+        "The certificate is not valid for all `names` of the probe. As in browsers, a wildcard stands for one label.",
         "Issue a certificate with all the names, and install it on this server.",
         sentence="TLS: certificate is not valid for {missing}{names}",
     ),
@@ -119,8 +118,8 @@ TLS_REASON_ENTRIES = (
         "tls.not_tls",
         "Port does not speak TLS",
         "The service on this port does not speak TLS.",
-        "Use `http://` or `ws://`, or for gRPC `tls: false`. Or use the port of the TLS service. If the service "
-        "switches to TLS on request, use a `tls` probe with `starttls`.",
+        "Use `http://` or `ws://`, or for gRPC `tls: false`, or use the port of the TLS service. If the service begins "
+        "TLS with STARTTLS, use a `tls` probe with `starttls`.",
         sentence="TLS: the server does not speak TLS on this port",
     ),
     _failure_reason_entry(
@@ -164,12 +163,13 @@ TLS_REASON_ENTRIES = (
         "tls.unreadable_certificate",
         "Certificate unreadable",
         "OpenSSL accepts the server's certificate, but Watchdog cannot read its dates and names.",
-        "Try `openssl s_client -connect HOST:PORT`, and issue a certificate that follows the standard.",
+        "Inspect it with `openssl s_client -connect HOST:PORT`, and issue a certificate that conforms to the standard "
+        "(X.509).",
         sentence="no verdict: Watchdog cannot read the server's certificate",
     ),
     _failure_reason_entry(
         "starttls.wrong_protocol",
-        "Not the protocol of `starttls`",
+        "Protocol differs from `starttls`",
         "The service on this port does not speak the protocol that `starttls` names. The evidence shows what it sent.",
         "Check the port and the value of `starttls`.",
         sentence="the server does not speak {protocol}{problem}",
@@ -177,7 +177,8 @@ TLS_REASON_ENTRIES = (
     _failure_reason_entry(
         "starttls.session_refused",
         "Session refused before STARTTLS",
-        "The server accepts the connection, but refuses the session before TLS can begin. The message shows its words.",
+        "The server accepts the connection, but refuses the session before TLS can begin. The message shows its "
+        "response.",
         "Check the limits and block lists of the server: it may refuse the address of the machine that Watchdog runs "
         "on.",
         sentence="the server refuses the session before STARTTLS: {response}",
@@ -186,15 +187,15 @@ TLS_REASON_ENTRIES = (
         "starttls.not_offered",
         "STARTTLS not offered",
         "The server does not offer TLS on this port.",
-        "Enable TLS in the server, and check that it can read its certificate and key: many servers turn TLS off if "
+        "Enable TLS in the server, and check that it can read its certificate and key: many servers disable TLS if "
         "they cannot.",
         sentence="the server does not offer STARTTLS{problem}",
     ),
     _failure_reason_entry(
         "starttls.refused",
         "STARTTLS refused",
-        "The server offers TLS, but refuses to begin it. The message shows its words.",
-        "Read the server's log. Often it cannot read its certificate or key.",
+        "The server offers STARTTLS, but refuses it. The message shows its response.",
+        "See the server's log. Often, the server cannot read its certificate or key.",
         sentence="the server refuses STARTTLS: {response}",
     ),
 )
