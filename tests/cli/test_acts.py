@@ -291,7 +291,7 @@ def test_a_silence_that_no_probe_matches_is_stored_with_a_warning(harness: Store
         "watchdog: warning: No probe has the id or name 'apii' now; did you mean 'Api'?",
         "watchdog: warning: No probe has the tag 'prod' now.",
     ]
-    assert "It covers 0 probes; no open incidents yet." in ran.stdout.replace("\xa0", " ")
+    assert "It covers 0 probes and no open incident." in ran.stdout.replace("\xa0", " ")
     assert harness.select_row(silences)["ended_at"] is None
     selecting = invoke_command("silence", "--id", "api", "--for", "2h", "-o", "json")
     assert (selecting.stderr, selecting.json["match"]["id"]) == ("", "api")

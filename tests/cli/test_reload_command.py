@@ -56,13 +56,13 @@ def test_the_service_reloads_and_its_audit_log_names_the_person(process: Watchdo
     change(config, probes=[PROBE, PROBE | {"name": "B"}])
     ran = invoke_command("reload", "--comment", "B is new")
     in_use = "Reloaded: the configuration is valid and in use"
-    assert (ran.exit_code, ran.stdout, ran.stderr) == (0, f"{in_use}: 1\xa0probe added.\n", "")
+    assert (ran.exit_code, ran.stdout, ran.stderr) == (0, f"{in_use}. Changes: 1\xa0probe added.\n", "")
     again = invoke_command("reload")
-    nothing = rf"{in_use}; nothing has changed since it was loaded at \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d UTC\.\n"
+    nothing = rf"{in_use}\. Nothing has changed since it was loaded at \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d UTC\.\n"
     assert re.fullmatch(nothing, again.stdout)
     change(config, routes=[{"match": {"group": "none"}, "receivers": ["oncall"]}])
     lines = invoke_command("reload").stdout.splitlines()
-    assert lines[0] == f"{in_use}: 2\xa0probes rerouted, 1\xa0other section changed."
+    assert lines[0] == f"{in_use}. Changes: 2\xa0probes rerouted, 1\xa0other section changed."
     assert any(line.startswith("warning: ") and "no route matches probe 'B'" in line for line in lines[1:])
     probes = process.get("api/v1/probes", authorization=f"Bearer {KEY}").json()["items"]
     assert {row["probe"] for row in probes} >= {"a", "b"}
@@ -74,8 +74,8 @@ def test_the_service_reloads_and_its_audit_log_names_the_person(process: Watchdo
     assert "watchdog.yaml:1:" in problem
     assert "probes.0.…: unknown field …; did you mean 'every'?" in problem
     assert conclusion == (
-        "watchdog: not reloaded: the configuration is invalid, and the former one stays in use; `watchdog validate` "
-        "shows more"
+        "watchdog: not reloaded: the configuration is invalid, so the former one stays in use; `watchdog validate` "
+        "shows details"
     )
     ran = invoke_command("reload", "-o", "json")
     assert (ran.exit_code, ran.json) == (2, {"result": "invalid", "problems": [problem], **NOTHING_APPLIED})

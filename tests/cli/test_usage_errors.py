@@ -266,7 +266,7 @@ def test_commands_state_that_the_service_goes_on_if_the_file_cannot_be_read(tmp_
     assert (ran.exit_code, ran.stdout) == (2, "")
     assert ran.stderr.splitlines()[-1] == (
         "watchdog: the file does not show which database to use. A `watchdog run` in progress keeps its former "
-        "configuration, and its pages still work: fix the file, or pass -c with another"
+        "configuration, and its pages still work. Fix the file, or choose another one with -c"
     )
 
 

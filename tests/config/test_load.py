@@ -74,7 +74,7 @@ def test_the_full_example_loads() -> None:
         *("website", "api", "checkout", "warm-the-cache", "gateway", "orders"),
         *("price-feed", "postgres-port", "session-store"),
         *("certificate", "mail-certificate", "search-mcp", "files-mcp", "legacy-mcp"),
-        *("website-record", "own-resolvers", "router", "office-link"),
+        *("website-record", "system-resolvers", "router", "office-link"),
         *("email-pipeline", "report-pipeline", "export-through-mcp", "thumbnails", "worker-self-test"),
         *("digest-schedulers", "report-schedules", "celery-beat", "billing-jobs", "email-backlog"),
         *("nightly-backup", "orders-are-fresh", "replication-lag"),

@@ -195,9 +195,9 @@ def test_an_open_incident_that_notified_no_one_is_sent_and_another_stays() -> No
     ]
     changes = compare(snapshot(API, SHOP, routes=without_route), snapshot(API, SHOP, routes=TO_CHAT), *incidents)
     assert [line for line in format_config_changes(changes, str) if "incident" in line] == [
-        "~ open incident of-api of probe api: notified no one; it is sent to chat/slack, chat/email when the new "
+        "~ open incident of-api of probe api: no one was notified; it is sent to chat/slack, chat/email when the new "
         "routes are in force",
-        "~ open incident of-shop of probe shop: notified mail/email; the new routes lead to chat/slack, chat/email",
+        "~ open incident of-shop of probe shop: notified: mail/email; the new routes lead to chat/slack, chat/email",
     ]
 
 

@@ -1,4 +1,4 @@
-"""When an incident that notified no one is sent after a change of the routes: a sentence for each row."""
+"""When an incident of which no one was notified is sent after a change of the routes: a sentence for each row."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ FACTS = {
 @pytest.mark.parametrize(
     ("sentence", "facts", "is_due", "reason"),
     [
-        ("an open incident that notified no one is sent once a route leads somewhere", {}, True, "routes_changed"),
+        (
+            "an open incident of which no one was notified is sent once a route leads to a destination",
+            {},
+            True,
+            "routes_changed",
+        ),
         ("one that is over is not", {"is_open": False}, False, "incident_is_over"),
         ("one that was routed is not sent again", {"is_routed": True}, False, "already_routed"),
         ("without a route, there is no one to notify", {"has_route": False}, False, "no_route"),

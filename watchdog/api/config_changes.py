@@ -92,11 +92,11 @@ def _iter_config_change_lines(changes: ConfigChanges) -> Iterator[str]:
 
 
 def _describe_rerouted_incident(routing: RoutingChange) -> str:
-    """An incident that no one was notified of is sent, and any other stays as it is."""
+    """An incident of which no one was notified is sent; any other is not affected."""
     before, after = _join_destinations_or_no_one(routing.before), _join_destinations_or_no_one(routing.after)
     if routing.after and not routing.before:
-        return f"notified no one; it is sent to {after} when the new routes are in force"
-    return f"notified {before}; the new routes lead to {after}"
+        return f"no one was notified; it is sent to {after} when the new routes are in force"
+    return f"notified: {before}; the new routes lead to {after}"
 
 
 def _iter_field_change_lines(

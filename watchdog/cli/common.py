@@ -39,7 +39,7 @@ ConfigFileOption = Annotated[
 DEFAULT_CONFIG_PATH = Path(DEFAULT_CONFIG_FILE)
 DATABASE_UNKNOWN_ADVICE = (
     "the file does not show which database to use. A `watchdog run` in progress keeps its former configuration, and "
-    "its pages still work: fix the file, or pass -c with another"
+    "its pages still work. Fix the file, or choose another one with -c"
 )
 
 
@@ -83,7 +83,7 @@ def load_config_or_exit(path: Path) -> LoadedConfig:
 
 
 def _print_similar_file_if_missing(path: Path) -> None:
-    """The configuration file that was probably meant: with a similar name, in the same directory."""
+    """Prints a configuration file with a similar name in the same directory, which was probably meant."""
     from watchdog.domain.selection import format_similar_name_hint
 
     if path.exists() or not path.parent.is_dir():

@@ -55,8 +55,8 @@ def incidents_command(
     """List incidents, newest first, or show one in detail.
 
     The detail has the evidence, the notifications and the timeline. The notes on an incident state who acknowledged or
-    closed it, what holds back its notifications, and whether they fail or go to no one. `watchdog explain` shows why an
-    incident opened, and why each destination was notified or not.
+    closed it, what holds back its notifications, which of them fail, and whether no one is notified.
+    `watchdog explain` shows why an incident opened, and why each destination was notified or not.
 
     \b
     Example: watchdog incidents --open --severity critical

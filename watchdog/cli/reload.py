@@ -1,4 +1,4 @@
-"""`watchdog reload`: has the running service read its configuration again."""
+"""`watchdog reload`: reloads the configuration of the running service."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ CHANGED_NOUNS = {
     "destinations": "destination",
     "sections": "other section",
 }
-"""What is counted, for each kind of change."""
+"""The noun for the count of each kind of change."""
 CHANGE_VERBS = {"destinations": "added, removed or changed", "sections": "changed"}
-"""What happened to it, where the kind of change is not the word for it."""
+"""The verb, if it is not the name of the kind."""
 ISO8601_SECONDS_LENGTH = len("2026-11-22T01:48:07")
 RELOAD_RESPONSE_TIMEOUT_S = 90.0
 """Longer than the service takes to load the files, to apply them and to record who requested it."""
@@ -38,9 +38,9 @@ def reload_command(
     """Reload the configuration of the running service.
 
     Sends a request to the service on this machine, at `server.listen`, with an API key from the configuration. The
-    service reads the files with which it was started, and states what has changed, with the warnings of the
-    configuration. If they are invalid, every problem is printed with file, line
-    and field, and the former configuration stays in use.
+    service reads again the files that it was started with. The command prints the number of changes, and the warnings.
+    If the configuration is invalid, it prints every problem with file, line and field, and the former configuration
+    stays in use.
 
     Exits 0 if the configuration is applied, 2 if it is invalid, and 3 if it is applied later because the database is
     unavailable, or if the service cannot be reached.
@@ -65,7 +65,7 @@ def reload_command(
 
 
 def _print_applied_reload(answer: Mapping[str, Any]) -> None:
-    """What changed, and the warnings of the configuration."""
+    """The number of changes, and the warnings of the configuration."""
     from watchdog.cli.output import print_lines
 
     warnings = answer.get("warnings")
@@ -74,7 +74,7 @@ def _print_applied_reload(answer: Mapping[str, Any]) -> None:
 
 
 def _describe_changes(answer: Mapping[str, Any]) -> str:
-    """Empty: an earlier version has answered, which does not state them."""
+    """Empty: the service is an earlier version, which does not return changes."""
     from watchdog.domain.formatting import format_count_with_noun
 
     counts = answer.get("changes")
@@ -86,9 +86,9 @@ def _describe_changes(answer: Mapping[str, Any]) -> str:
         if isinstance(counts.get(kind), int)
     ]
     if parts:
-        return f": {', '.join(parts)}"
+        return f". Changes: {', '.join(parts)}"
     former_applied_at = str(answer.get("former_applied_at") or "")[:ISO8601_SECONDS_LENGTH].replace("T", " ")
-    return f"; nothing has changed since it was loaded at {former_applied_at} UTC"
+    return f". Nothing has changed since it was loaded at {former_applied_at} UTC"
 
 
 def _print_reload_result_and_exit(result: str, problems: list[str], output: CliOutputFormat) -> NoReturn:
@@ -100,6 +100,8 @@ def _print_reload_result_and_exit(result: str, problems: list[str], output: CliO
         case ConfigReloadResultKind.INVALID:
             if output is CliOutputFormat.TABLE:
                 print(*(" ".join(problem.splitlines()) for problem in problems), sep="\n", file=sys.stderr)
-            advice = "the former one stays in use; `watchdog validate` shows more"
-            exit_with_error(f"not reloaded: the configuration is invalid, and {advice}")
+            exit_with_error(
+                "not reloaded: the configuration is invalid, so the former one stays in use; `watchdog validate` shows "
+                "details"
+            )
     exit_with_error("the configuration is applied later, because the database is unavailable", ExitCode.UNKNOWN)

@@ -109,8 +109,8 @@ def _print_started_silence(output: CliOutputFormat, started: StartedSilence, now
         print_json({**body["silence"], **{name: value for name, value in body.items() if name != "silence"}})
         return
     count = started.open_incident_count
-    incidents = f" and {format_count_with_noun(count, 'open incident')}" if count else "; no open incidents yet"
-    covered = f"{format_count_with_noun(selection.probe_count, 'probe')}{incidents}"
+    incidents = format_count_with_noun(count, "open incident") if count else "no open incident"
+    covered = f"{format_count_with_noun(selection.probe_count, 'probe')} and {incidents}"
     _print_silence(started.silence, now, f"It covers {covered}. {{command}} ends it.")
 
 

@@ -167,7 +167,7 @@ def _iter_process_conflict_note_lines(membership: LiveWatchdogProcesses) -> Iter
 
 
 def _load_notes_by_incident(connection: Connection, now: int) -> dict[str, str]:
-    """By incident: who is handling it, what holds back its notifications, and what is wrong with them. Empty: none."""
+    """By incident: who is handling it, what holds back its notifications, and which of them fail. Empty: none."""
     from watchdog.store.read.delivery_problems import load_delivery_problems_of_open_incidents
     from watchdog.store.read.status import list_incidents
     from watchdog.web.pages.incidents import describe_what_holds_back

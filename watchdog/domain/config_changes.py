@@ -124,7 +124,7 @@ class ConfigChanges:
         return self == ConfigChanges()
 
     def count_config_changes_by_kind(self) -> dict[str, int]:
-        """For a log line and the answer to a reload: what there is, such as {"added": 1}."""
+        """For a log line and the result of a reload: the kinds that occur, such as {"added": 1}."""
         counts = {
             "added": len(self.added),
             "removed": len(self.removed),

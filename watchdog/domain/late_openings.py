@@ -1,4 +1,4 @@
-"""Whether an incident that no destination was decided for is sent once other routes lead to one. Pure."""
+"""Decides whether an incident without a destination is sent after a change of the routes. Pure."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ LATE_OPENING_ROUTING_LOG_PREFIX = "the routes changed"
 
 
 class LateOpeningReason(StrEnum):
-    """Why an open incident is sent after a change of the routes, or not."""
+    """Why an open incident is sent after a change of the routes, or is not."""
 
     ROUTES_CHANGED = "routes_changed"
-    """No destination was decided for it so far, and the routes that are in force now lead to one."""
+    """It had no destination so far, and the routes that are in force now lead to one."""
     ALREADY_ROUTED = "already_routed"
-    """A destination was decided for it: it was notified, or its notification waits or is held back."""
+    """It has a destination: this was notified, or its notification waits or is held back."""
     INCIDENT_IS_OVER = "incident_is_over"
     NO_ROUTE = "no_route"
-    """The routes that are in force now lead to no destination, either."""
+    """The routes that are in force now lead to no destination."""
     ACKNOWLEDGED = "acknowledged"
-    """Someone is handling it. It is sent if the acknowledgement is taken back."""
+    """It is sent if the acknowledgement is removed."""
     PAUSED = "paused"
     """It is sent when its probe is resumed."""
     IN_MAINTENANCE = "in_maintenance"
@@ -34,7 +34,7 @@ _HINDRANCE_BY_REASON = {
     LateOpeningReason.PAUSED: "the probe is paused",
     LateOpeningReason.IN_MAINTENANCE: "the probe is in maintenance",
 }
-"""What holds the notification back for a time."""
+"""What holds the notification back temporarily."""
 
 
 class LateOpeningDecision(NamedTuple):
@@ -47,8 +47,8 @@ class LateOpeningDecision(NamedTuple):
         self, destinations: Iterable[str], routing_log: Iterable[str], earlier_steps: Sequence[str], now: int
     ) -> list[str]:
         """ "the routes changed (16:05:12 UTC): oncall/slack is notified (routes_changed)", after each step of the
-        routing. `routing_log`: of the routes that are in force now. A reason that the log states already is not
-        repeated, nor one that holds nothing back."""
+        routing. `routing_log`: of the routes that are in force now. A reason that the log already states is not
+        repeated. A reason that ends the decision is not logged."""
         prefix = f"{LATE_OPENING_ROUTING_LOG_PREFIX} ({format_utc_timestamp(now, now, seconds=True)}): "
         names = ", ".join(destinations)
         if self.is_due:
@@ -72,8 +72,8 @@ def decide_late_opening(
     is_paused: bool,
     is_in_maintenance: bool,
 ) -> LateOpeningDecision:
-    """For one incident. `is_routed`: a destination was decided for it. `has_route`: the routes that are in force now
-    lead to a destination. Silences, muting and flapping hold its notification back like any other that waits."""
+    """For one incident. `is_routed`: it has a destination. `has_route`: the routes that are in force now lead to a
+    destination. Silences, muting and flapping hold its notification back like any other."""
     for is_reason, reason in (
         (not is_open, LateOpeningReason.INCIDENT_IS_OVER),
         (is_routed, LateOpeningReason.ALREADY_ROUTED),

@@ -1,4 +1,4 @@
-"""What results store about queues, canaries, jobs, tasks and steps, and pages read back, with its stored form."""
+"""Measurements of queues, canaries, jobs, tasks and steps in results, and their stored form."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class ListedMcpTaskCounts(NamedTuple):
 
 
 class HttpStepRecord(NamedTuple):
-    """What became of one step of a `steps` probe in one run."""
+    """The result of one step of a `steps` probe in one run."""
 
     name: str
     status: int | None = None

@@ -59,13 +59,13 @@ class ConfigReloadResultKind(StrEnum):
 class ConfigReloadOutcome(NamedTuple):
     result: ConfigReloadResultKind
     problems: tuple[str, ...] = ()
-    """Why the configuration is invalid, a line each, without anything that its files contain."""
+    """Why the configuration is invalid, one line each, without any content of its files."""
     change_counts: tuple[tuple[str, int], ...] = ()
-    """How much changed, by kind of change: ConfigChanges.count_config_changes_by_kind()."""
+    """The number of changes by kind: ConfigChanges.count_config_changes_by_kind()."""
     former_applied_at: int | None = None
     """When the configuration that this one replaces was applied, in epoch ms. None: it was not replaced."""
     warnings: tuple[str, ...] = ()
-    """Of the applied configuration, a line each."""
+    """The warnings of the applied configuration, one line each."""
 
 
 class FinishedConfigReload(NamedTuple):

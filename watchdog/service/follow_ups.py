@@ -1,5 +1,5 @@
-"""Sends reminders of open incidents, escalates them to further receivers, and sends those that notified no one once
-other routes lead to a destination."""
+"""Sends reminders of open incidents, escalates them to further receivers, and sends incidents of which no one was
+notified, once changed routes lead to a destination."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class ProbeRunLimiter:
         self.total, self.per_endpoint = total, per_endpoint
         self._taken: defaultdict[_ConcurrentRunCounterKey, int] = defaultdict(int)
         self._waiting_by_limits: dict[_LimitKeys, list[_RunWithPlace]] = {}
-        """Those that wait for the same limits, in their order."""
+        """The runs that wait for the same limits, in order."""
         self._last_started: dict[int, int] = {}
         self._number = 0
 
@@ -60,7 +60,7 @@ class ProbeRunLimiter:
             self._take_place(run)
 
     def free_place(self, run: _RunWithPlace) -> None:
-        """Give up a place, and start who waits for it."""
+        """Free a place, and start the runs that wait for it."""
         for key in run.counter_keys:
             self._taken[key] -= 1
             if not self._taken[key]:
@@ -76,8 +76,8 @@ class ProbeRunLimiter:
             del self._waiting_by_limits[run.counter_keys]
 
     def _find_next_run(self) -> _RunWithPlace | None:
-        """The first one that no limit keeps from starting. Looks at one run for each set of limits, however many wait:
-        a process that is too slow already must not spend more on each start."""
+        """The first run that no limit blocks. Only one run for each set of limits is examined, however many wait: an
+        overloaded process must not spend more CPU on each start."""
         if not self._waiting_by_limits or self._taken[_TOTAL_CONCURRENT_RUNS_COUNTER_KEY] >= self.total:
             return None
         may_start = (
@@ -104,8 +104,8 @@ class ProbeRunLimiter:
 
 
 class _RunWithPlace:
-    """A run that waits for a place or has one. Sorted by when the probe last started, so that one that found no place
-    comes first the next time."""
+    """A run that waits for a place or has one. Sorted by the last start of the probe, so that a probe that got no place
+    is first the next time."""
 
     __slots__ = (
         "_has_started",

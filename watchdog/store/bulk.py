@@ -1,7 +1,7 @@
-"""Statements for hundreds of rows or ids at once, without SQLAlchemy's work for each of them.
+"""Executes statements for hundreds of rows or ids at once, without the work of SQLAlchemy for each of them.
 
-A statement is compiled once; its rows go to the driver as they are, so their values must need no conversion: numbers,
-text and booleans.
+A statement is compiled once. Its rows are passed to the driver unchanged, so their values must be of types that need no
+conversion: numbers, text and Booleans.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ MAX_COMPILED_BULK_STATEMENTS = 32
 
 
 def execute_for_rows(connection: sa.Connection, statement: sa.UpdateBase, rows: Sequence[Mapping[str, Any]]) -> int:
-    """Executes a statement once for each row, and returns how many rows of the table it has changed. `statement`: built
-    once and kept; the rows have a value for each of its parameters."""
+    """Executes a statement once for each row, and returns how many rows of the table it has changed. `statement`: a
+    constant; each row has a value for each of its parameters."""
     compiled = _compile(statement, connection.dialect)
     names = compiled.positiontup
     values = rows if names is None else [tuple([row[name] for name in names]) for row in rows]
@@ -56,8 +56,8 @@ class _IdRows(FunctionElement[int]):
 
 
 def has_id_of(column: sa.ColumnElement[int], ids: Collection[int]) -> sa.ColumnElement[bool]:
-    """Whether a column has one of these ids. With a parameter for each of them, a statement would be compiled and
-    parsed anew for each number of ids."""
+    """Whether a column has one of these ids. With one parameter for each id, the statement would be compiled
+    and parsed again for each number of ids."""
     rows = _IdRows(sa.bindparam(None, ids, type_=_IdList(), unique=True))
     return column.in_(sa.select(sa.column("value")).select_from(rows))
 

@@ -22,7 +22,7 @@ def encode_storable_json(value: Json) -> str:
 
 
 _encode_as_compact_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-"""`json.dumps` would create an encoder for each value."""
+"""Created once: `json.dumps` with options creates an encoder for each call."""
 
 
 def encode_compact_json(value: Json) -> str:

@@ -1,7 +1,7 @@
-"""Phases and measurements of a result as short text: there is a row for each run, and these were half of it.
+"""Packs phases and measurements of a result into short text. Each run has a row, and they take half of its space.
 
-Numbers under well-known names become a letter and the number: `c0.4f1.2b0.1`. Anything else stays a JSON object, as all
-of them were in rows of earlier versions.
+Numbers with well-known names become a letter and the number: `c0.4f1.2b0.1`. All others are stored as a JSON object.
+Rows of earlier versions contain only JSON objects.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _LETTER_BY_NAME = {
     "oldest": "O",
     "tools": "T",
 }
-"""Stored rows contain the letters: none may get another meaning."""
+"""Stored rows contain the letters: never change the meaning of one."""
 _NAME_BY_LETTER = {letter: name for name, letter in _LETTER_BY_NAME.items()}
 _TEXT_BY_LETTER = {"G": ("http_version", "1.0"), "H": ("http_version", "1.1"), "I": ("http_version", "2")}
 """A letter that stands for a name and its value."""

@@ -1,4 +1,4 @@
-"""Incidents that notified no one, and are sent once other routes lead to a destination."""
+"""Incidents of which no one was notified, and which are sent once other routes lead to a destination."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def test_the_page_shows_the_steps(tmp_path: Path) -> None:
         response: Any = request_page(create_test_app(database), "/probes/checkout")
     assert find_html_problems(response.text) == []
     text = visible_text(response.text).replace("\N{NO-BREAK SPACE}", " ").replace("\N{EN DASH}", "-")
-    assert "Steps of the last run 2 of 3 run" in text
+    assert "Steps of the last run 2 of 3 steps run" in text
     assert "1. Log in Passed 200 85 ms" in text
     assert "2. Cart Failed step 2 (Cart): HTTP 503, expected 2xx 503 12 ms" in text
     assert "3. Buy Not run - -" in text

@@ -17,14 +17,14 @@ class ConfigReloadJson(TypedDict):
     result: str
     """applied; invalid: the former configuration stays; postponed: it is applied when the database is back."""
     problems: list[str]
-    """Why it is invalid: place and field, without anything that the files contain. `watchdog validate` shows more."""
+    """Why it is invalid: place and field, without any content of the files. `watchdog validate` shows details."""
     changes: dict[str, int]
-    """How much changed: probes that were `added`, `removed`, `changed` or `rerouted`, `destinations`, and other
-    `sections`. Empty: nothing."""
+    """The number of changes by kind: `added`, `removed`, `changed` and `rerouted` probes, `destinations`, and other
+    `sections`. Empty: nothing has changed."""
     former_applied_at: str | None
-    """When the configuration that this one replaced was applied; null: it was not replaced."""
+    """When the former configuration was applied; null: it is still in use."""
     warnings: list[str]
-    """What the applied configuration states that is probably a mistake, a line each."""
+    """Probable mistakes in the applied configuration, one line each."""
 
 
 def serialize_config_reload(outcome: ConfigReloadOutcome) -> ConfigReloadJson:

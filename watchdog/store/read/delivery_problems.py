@@ -1,4 +1,4 @@
-"""What is wrong with the notifications of open incidents, as lists of incidents state it."""
+"""Problems with the notifications of open incidents, as lists of incidents show them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _PROBLEM_BY_STATE = {DeliveryState.UNDELIVERED: "undelivered", DeliveryState.UNC
 
 
 def load_delivery_problems_of_open_incidents(connection: sa.Connection) -> dict[str, tuple[str, ...]]:
-    """By incident: "no one is notified", as no destination was decided; "oncall/slack: 3 attempts failed";
-    "oncall/slack: undelivered". Incidents without such a problem are missing."""
+    """By incident: "no one is notified", if it has no destination; "oncall/slack: 3 attempts failed"; "oncall/slack:
+    undelivered". Incidents without a problem are left out."""
     columns = outbox.c.destination, outbox.c.state, outbox.c.attempts
     query = sa.select(incidents.c.id, *columns).outerjoin(outbox, outbox.c.incident == incidents.c.id)
     rows = connection.execute(
@@ -25,7 +25,7 @@ def load_delivery_problems_of_open_incidents(connection: sa.Connection) -> dict[
         of_incident = problems.setdefault(row.id, {})
         if row.destination is None:
             of_incident[""] = NO_ONE_IS_NOTIFIED_TEXT
-        elif row.state == DeliveryState.SENT:  # what failed before may have been sent since
+        elif row.state == DeliveryState.SENT:  # a notification that failed before may have been sent since
             of_incident.pop(row.destination, None)
         elif row.state in _PROBLEM_BY_STATE:
             of_incident[row.destination] = f"{row.destination}: {_PROBLEM_BY_STATE[DeliveryState(row.state)]}"

@@ -32,14 +32,14 @@ from watchdog.store.write.routing_log import append_routing_log_entries
 
 
 class EnqueuedFollowUp(NamedTuple):
-    """A notification that follows without a new result."""
+    """A notification that is sent without a new result."""
 
     incident: str
     destination: str
     event: IncidentEvent
     """`opened` or `reminder`."""
     is_escalation: bool = False
-    """Of `opened`; otherwise the routes have changed since the incident opened, and no one was notified."""
+    """Why `opened` is sent: an escalation; otherwise, the routes have changed, and no one was notified before."""
 
 
 def enqueue_due_reminders_and_escalations(database: Database, now: int) -> list[EnqueuedFollowUp]:

@@ -1,8 +1,8 @@
-"""Notifications of open incidents that no destination was decided for, once other routes lead to one.
+"""Enqueues notifications of open incidents without a destination, once changed routes lead to one.
 
-Decided together with reminders and escalation: a changed configuration makes these due at once for every open incident
-of its probes, and a start does the same. A notification in the outbox is the record that a destination was decided, so
-repeating the decision enqueues nothing.
+This is decided together with reminders and escalation: a changed configuration, or a start, makes these due at once for
+every open incident of its probes. A notification in the outbox records that the incident has a destination, so a
+repeated decision enqueues nothing.
 """
 
 from __future__ import annotations

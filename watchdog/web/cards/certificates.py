@@ -1,4 +1,4 @@
-"""The certificates that a server sends: names, issuers, and how long they are valid."""
+"""The certificates that a server sends, with names, issuers and expiry."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class CertificatesCardRow:
     names: str
     expires_at: int
     days: int
-    """Whole days until it expires, as of now; negative once it has."""
+    """Whole days until it expires, as of now; negative once it has expired."""
     state: HealthState
 
 
@@ -37,7 +37,7 @@ class CertificatesCard:
     connection_text: str
     """ "TLSv1.3, TLS_AES_256_GCM_SHA384"; empty if the handshake failed."""
     min_days: int | None
-    """The limit that the probe has for the days."""
+    """The limit of the probe for the days."""
     rows: tuple[CertificatesCardRow, ...]
     """The server's own first."""
 

@@ -1,4 +1,4 @@
-"""The steps of the newest run: what became of each, and how long it took."""
+"""The steps of the newest run, with the result and the duration of each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class StepsCardRow:
     label: str
     """ "Passed", "Failed", "Not run"."""
     message: str
-    """Why it failed; empty: it did not."""
+    """Why it failed; empty: it did not fail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ def load_steps_card(context: ProbeCardLoadContext) -> StepsCard | None:
 
 
 def build_steps_card(result: ProbeResult) -> StepsCard | None:
-    """None if the run has stored no steps, as one that could not begin."""
+    """None: the run has stored no steps, because it could not begin."""
     steps = read_step_records(result.measurements)
     if not steps:
         return None
