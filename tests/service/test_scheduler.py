@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -94,17 +94,47 @@ async def test_due_slots_are_claimed_run_and_recorded(open_harness: Callable[...
         assert harness.stored_outcomes() == [PASS, FAIL], "each slot once"
 
 
-async def test_more_than_a_batch_is_claimed_in_one_task(
+async def test_more_than_a_batch_is_claimed_and_recorded_in_one_task(
     open_harness: Callable[..., ServiceHarness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_RESULTS_PER_RECORDED_BATCH", 4)
     async with open_harness(*[scripted_probe(f"p{i:02}") for i in range(10)]) as harness:
+        batch_sizes = []
+        record = harness.service.recorder.record_results
+
+        def record_and_count(results: Sequence[ResultToRecord], now: int) -> Any:
+            batch_sizes.append(len(results))
+            return record(results, now)
+
+        monkeypatch.setattr(harness.service.recorder, "record_results", record_and_count)
         await harness.run_next_minute()
         await harness.service.record_buffered_results_and_notify()
-        assert len(harness.stored_outcomes()) == 4
-        await harness.service.record_buffered_results_and_notify()
-        await harness.service.record_buffered_results_and_notify()
-        assert len(harness.stored_outcomes()) == 10
+        assert (len(harness.stored_outcomes()), batch_sizes) == (10, [4, 4, 2])
+
+
+@pytest.mark.parametrize("name", ["claim", "record"])
+async def test_a_store_that_completes_batches_is_not_away_however_many_there_are(
+    name: str, open_harness: Callable[..., ServiceHarness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each batch takes 5 s, and all of them take longer than the store may take to respond."""
+    monkeypatch.setattr(module, "MAX_RESULTS_PER_RECORDED_BATCH", 4)
+    async with open_harness(*[scripted_probe(f"p{i:02}") for i in range(10)]) as harness:
+        owner: Any = harness.service.claims if name == "claim" else harness.service.recorder
+        method = "claim_due_slots" if name == "claim" else "record_results"
+        work, absences = getattr(owner, method), []
+
+        def work_slowly(*args: Any, **kwargs: Any) -> Any:
+            harness.now += 5_000
+            absences.append(harness.service.store_watch.find_store_absence())
+            return work(*args, **kwargs)
+
+        harness.now += INTERVAL_MS
+        if name == "record":
+            await harness.service.claim_due_slots_and_start_runs()
+            await harness.wait_for_runs()
+        monkeypatch.setattr(owner, method, work_slowly)
+        await harness.service.trigger_task(name)
+        assert absences == [None] * 3
 
 
 @pytest.mark.usefixtures("without_ticks")

@@ -43,10 +43,10 @@ from watchdog.store.read.selections import load_active_probe_infos, load_selecte
 from watchdog.store.read.status import list_incidents, list_probe_infos, list_probe_statuses
 from watchdog.store.tables import metadata
 from watchdog.store.write.check_ins import CheckInStore, ProbeCheckIn
+from watchdog.store.write.ended_members import delete_ended_watchdog_processes
 from watchdog.store.write.flapping_ends import end_flapping_of_stable_alerts
 from watchdog.store.write.follow_up_times import schedule_follow_ups_of_probes
 from watchdog.store.write.follow_ups import enqueue_due_reminders_and_escalations
-from watchdog.store.write.members import delete_ended_watchdog_processes
 from watchdog.store.write.muting_ends import announce_muted_alerts, carry_out_due_muting_decisions
 from watchdog.store.write.retention import delete_expired_rows, roll_up_hours
 

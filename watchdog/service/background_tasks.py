@@ -10,7 +10,12 @@ from time import monotonic
 from watchdog.domain.formatting import format_duration, format_duration_rounded
 from watchdog.domain.text import replace_invisible_characters, truncate_to_single_line
 from watchdog.service.counters import BACKGROUND_TASK_DURATION_BUCKET_BOUNDS_S, DurationHistogram
-from watchdog.store.errors import describe_store_error_unmasked
+from watchdog.store.errors import (
+    StoreUnavailableError,
+    WatchdogDatabaseDamagedError,
+    WatchdogDatabaseSchemaError,
+    describe_store_error_unmasked,
+)
 
 BACKGROUND_TASK_OVERDUE_AFTER_INTERVALS = 20
 """A task is overdue after this many intervals without a run that ended."""
@@ -44,12 +49,14 @@ class BackgroundTask:
         default_factory=lambda: DurationHistogram(BACKGROUND_TASK_DURATION_BUCKET_BOUNDS_S)
     )
     """Of all runs, successful or not."""
+    progressed_at: int = 0
+    """When a run last completed one of its steps, of a task whose runs have several."""
     _running_since: list[int] = field(default_factory=list)
 
     @property
-    def running_since(self) -> int | None:
-        """When the oldest run in progress began; None: there is none."""
-        return min(self._running_since, default=None)
+    def waiting_since(self) -> int | None:
+        """When the oldest run in progress began, or completed a step; None: there is none."""
+        return max(min(self._running_since), self.progressed_at) if self._running_since else None
 
     @contextmanager
     def track_run_in_progress(self, started_at: int) -> Iterator[None]:
@@ -68,6 +75,16 @@ class BackgroundTask:
         self.store_failing_since, self.store_damaged = None, False
         return failures
 
+    def record_exception(self, error: Exception, now: int, *, started_at: int, mask: Callable[[str], str]) -> None:
+        """A run that began at `started_at` has raised `error`."""
+        store_failed = isinstance(error, StoreUnavailableError | WatchdogDatabaseSchemaError)
+        self.record_failure(
+            now,
+            format_background_task_error(error, mask),
+            store_failed_at=started_at if store_failed else None,
+            store_damaged=isinstance(error, WatchdogDatabaseDamagedError),
+        )
+
     def record_failure(
         self, now: int, error: str, *, store_failed_at: int | None = None, store_damaged: bool = False
     ) -> None:
@@ -81,6 +98,7 @@ class BackgroundTask:
         """The clock was set to `instant`: nothing is overdue for longer than since then, and what was before is not in
         the future."""
         self.first_due_at = min(max(self.first_due_at, instant), now)
+        self.progressed_at = min(self.progressed_at, now)
         if self.last_ended_at is not None:
             self.last_ended_at = min(max(self.last_ended_at, instant), now)
 

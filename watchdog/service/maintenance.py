@@ -7,7 +7,7 @@ from functools import partial
 
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.store.write.claims import SlotClaimer
-from watchdog.store.write.members import delete_ended_watchdog_processes
+from watchdog.store.write.ended_members import delete_ended_watchdog_processes
 from watchdog.store.write.retention import delete_expired_rows, roll_up_hours
 
 

@@ -37,6 +37,7 @@ class ProcessLeaseKeeper:
     async def acquire_process_lease(self) -> None:
         """Become a member, before anything is claimed."""
         await self.store_executor.run_write_with_now(self.membership.join)
+        await self.store_executor.run_write_with_now(self.membership.postpone_first_slots)
         self._log_process_conflict_changes(self.clock())
 
     async def renew_lease_if_due(self) -> None:

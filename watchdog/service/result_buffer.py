@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import structlog
 
@@ -74,7 +75,7 @@ class ResultBuffer:
 
     def take(self, count: int) -> list[tuple[int, ResultToRecord]]:
         """Remove the oldest results; `put_back_oldest_results` takes them as they are."""
-        numbers = list(self._results)[:count]
+        numbers = list(islice(self._results, count))
         taken = [(number, self._results.pop(number)) for number in numbers]
         for number in numbers:
             self._bytes -= self._sizes.pop(number, 0)

@@ -24,7 +24,7 @@ from watchdog.domain.model import IncidentTransition, ResultToRecord
 from watchdog.domain.watermark import describe_outdated_watermark
 from watchdog.net import NetworkAccess, SecretMask
 from watchdog.probes.base import Probe
-from watchdog.service.background_tasks import BackgroundTask, format_background_task_error
+from watchdog.service.background_tasks import BackgroundTask
 from watchdog.service.batch_recording import compute_latest_next_run_time_by_probe, record_result_batch
 from watchdog.service.clock import Clock
 from watchdog.service.composition import ReloadableServiceParts
@@ -49,7 +49,7 @@ from watchdog.service.runner import RetryingProbeRunner
 from watchdog.service.store_executor import StoreExecutor
 from watchdog.service.store_watch import STORE_WATCH_INTERVAL_S, StoreAbsenceDetector
 from watchdog.service.timers import FixedIntervalTrigger, create_timer_scheduler
-from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseDamagedError, WatchdogDatabaseSchemaError
+from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError
 from watchdog.store.write.absences import record_dropped_results_as_missed
 from watchdog.store.write.claims import SlotClaimer
 from watchdog.store.write.recorder import ResultRecorder
@@ -192,13 +192,7 @@ class MonitoringService:
         except asyncio.CancelledError:
             return  # the service is stopping
         except Exception as e:
-            store_failed = isinstance(e, StoreUnavailableError | WatchdogDatabaseSchemaError)
-            task.record_failure(
-                self.clock(),
-                format_background_task_error(e, self.mask),
-                store_failed_at=started_at if store_failed else None,
-                store_damaged=isinstance(e, WatchdogDatabaseDamagedError),
-            )
+            task.record_exception(e, self.clock(), started_at=started_at, mask=self.mask)
             if task.consecutive_failures > 1:
                 return  # already logged
             event = "store_unavailable" if isinstance(e, StoreUnavailableError) else "task_failed"
@@ -277,6 +271,7 @@ class MonitoringService:
             self.memory_probing.remember_slots_claimed_from_store(slots, states)
             for slot in slots:
                 self.run_executor.start_probe_run(self.probes[slot.probe], slot, states.get(slot.probe, {}))
+            self.tasks["claim"].progressed_at = self.clock()
             if len(slots) < MAX_RESULTS_PER_RECORDED_BATCH:
                 break
 
@@ -326,11 +321,16 @@ class MonitoringService:
             await self._run_background_task_once(self.tasks["record"])
 
     async def record_buffered_results_and_notify(self) -> None:
-        """Store and evaluate a batch of results, and send the notifications that follow."""
+        """Store and evaluate the buffered results until a batch is not full, and send the notifications that follow."""
+        while await self._record_batch_and_notify() == MAX_RESULTS_PER_RECORDED_BATCH:
+            self.tasks["record"].progressed_at = self.clock()
+
+    async def _record_batch_and_notify(self) -> int:
+        """Returns how many results the batch had."""
         async with self._record_lock:
             taken = self._result_buffer.take(MAX_RESULTS_PER_RECORDED_BATCH)
             if not taken:
-                return
+                return 0
             batch = self._result_buffer.relink_results_after_dropped(taken)
             try:
                 transitions = await record_result_batch(
@@ -348,6 +348,7 @@ class MonitoringService:
         if rerun_times := compute_latest_next_run_time_by_probe(batch, self.probes, timeline):
             await self.store_executor.run_write(partial(self.claims.reschedule_sooner, rerun_times, timeline=timeline))
         await self._notify_of_transitions(transitions)
+        return len(batch)
 
     async def _notify_of_transitions(self, transitions: list[IncidentTransition]) -> None:
         """Send the notifications that follow."""

@@ -60,8 +60,8 @@ class StoreAbsenceDetector:
             if task.store_failing_since is not None:
                 since = self._clamp_start_to_last_clock_step(task.store_failing_since, now)
                 absences.append(StoreAbsence(since, task.last_error, task.store_damaged))
-            elif task.running_since is not None:
-                since = self._clamp_start_to_last_clock_step(task.running_since, now)
+            elif task.waiting_since is not None:
+                since = self._clamp_start_to_last_clock_step(task.waiting_since, now)
                 if now - since > STORE_NOT_RESPONDING_AFTER_MS:
                     absences.append(StoreAbsence(since, STORE_NOT_RESPONDING_ERROR_TEXT))
         return min(absences, key=lambda absence: (not absence.is_damaged, absence.since), default=None)
@@ -80,8 +80,8 @@ class StoreAbsenceDetector:
         if task.store_failing_since is not None:
             return False
         return (
-            task.running_since is None
-            or now - self._clamp_start_to_last_clock_step(task.running_since, now) <= STORE_NOT_RESPONDING_AFTER_MS
+            task.waiting_since is None
+            or now - self._clamp_start_to_last_clock_step(task.waiting_since, now) <= STORE_NOT_RESPONDING_AFTER_MS
         )
 
     def _clamp_start_to_last_clock_step(self, since: int, now: int) -> int:

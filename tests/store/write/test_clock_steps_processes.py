@@ -20,7 +20,7 @@ from watchdog.store.write.absences import (
     record_dropped_results_as_missed,
 )
 from watchdog.store.write.clock_steps import adopt_clock_step
-from watchdog.store.write.members import delete_ended_watchdog_processes
+from watchdog.store.write.ended_members import delete_ended_watchdog_processes
 from watchdog.store.write.retention import delete_expired_rows
 
 WRITES: dict[str, Callable[[StoreHarness, int], object]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from unittest.mock import patch
 
 import pytest
 import sqlalchemy as sa
@@ -17,13 +18,13 @@ from tests.support.store import (
     make_result,
 )
 from watchdog.domain.formatting import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
-from watchdog.domain.membership import WATCHDOG_PROCESS_LEASE_MS
+from watchdog.domain.membership import PROBE_RETENTION_AFTER_PROCESS_LAPSE_MS, WATCHDOG_PROCESS_LEASE_MS
 from watchdog.domain.model import IncidentEvent, SubjectListing
 from watchdog.domain.observations import McpScheduledTaskFacts
 from watchdog.domain.registered_probe import RegisteredProbe
 from watchdog.domain.routing import NotificationRoute, NotificationRoutingTable
 from watchdog.domain.rules import service
-from watchdog.domain.schedule import IntervalSchedule
+from watchdog.domain.schedule import CronSchedule, IntervalSchedule
 from watchdog.store.database import Database
 from watchdog.store.read.destinations import load_watchdog_fault_facts
 from watchdog.store.read.members import find_probe_id_by_check_in_token_digest
@@ -38,7 +39,8 @@ from watchdog.store.tables import (
     revision_probes,
     revisions,
 )
-from watchdog.store.write.members import WATCHDOG_PROCESS_LEASE_RENEWAL_INTERVAL_MS, delete_ended_watchdog_processes
+from watchdog.store.write.ended_members import delete_ended_watchdog_processes
+from watchdog.store.write.members import WATCHDOG_PROCESS_LEASE_RENEWAL_INTERVAL_MS
 
 SLOT = START_AT + INTERVAL_MS
 A1, UP, B = (make_registered_probe(name, failure_threshold=1, success_threshold=1) for name in ("a1", "up", "b"))
@@ -405,3 +407,58 @@ def test_configurations_that_differ_for_too_long_are_a_finding_until_they_agree(
     assert observe_service(new, differing_until) == [(IncidentEvent.RESOLVED, "configurations")]
     replayed = new.replay_probe(new.database_id(service.WATCHDOG_SELF_PROBE_ID), differing_until)
     assert [transition.event for transition in replayed[1]] == [IncidentEvent.OPENED, IncidentEvent.RESOLVED]
+
+
+# --- registering takes a while
+
+
+def test_new_probes_start_when_all_are_registered(database: Database) -> None:
+    """What became due meanwhile does not run at once, nor is it reported as missed."""
+    harness = join(database, A1, UP, make_registered_probe("cron", schedule=CronSchedule("* * * * *", "UTC")))
+    registered_at = START_AT + INTERVAL_MS * 5 // 2
+    harness.membership.postpone_first_slots(registered_at)
+    assert claimed_probes(harness, registered_at) == {"cron"}, "people rely on each run of a cron schedule"
+    assert claimed_probes(harness, START_AT + 3 * INTERVAL_MS) == {"a1", "up", "cron"}
+    stored = {harness.registry[row["probe"]].info.id for row in harness.select_rows(results)}
+    assert stored == {"cron"}, "its runs before the newest"
+
+
+def test_a_probe_that_has_run_keeps_its_slot(database: Database) -> None:
+    harness = join(database, A1)
+    assert claimed_probes(harness, SLOT) == {"a1"}
+    late = SLOT + INTERVAL_MS * 3 // 2
+    again = join(database, A1, UP, now=SLOT + INTERVAL_MS // 2)
+    again.membership.postpone_first_slots(late)
+    assert claimed_probes(again, late) == {"a1"}
+
+
+# --- renewals
+
+
+def test_a_renewal_among_the_same_members_leaves_the_probes_alone(databases: DatabasePair) -> None:
+    first = join(databases.first, A1)
+    second = join(databases.second, UP)
+    now = START_AT + WATCHDOG_PROCESS_LEASE_RENEWAL_INTERVAL_MS
+
+    def renew(harness: StoreHarness) -> int:
+        """Returns how often the probes are read."""
+        with patch.object(harness.registry, "replace_probes", wraps=harness.registry.replace_probes) as replace_probes:
+            harness.membership.renew_process_lease_and_update_probes(now)
+        return replace_probes.call_count
+
+    assert renew(first) == 1, "the second has come"
+    assert renew(second) == 0
+    for _ in range(5):
+        now += WATCHDOG_PROCESS_LEASE_RENEWAL_INTERVAL_MS
+        assert (renew(first), renew(second)) == (0, 0)
+        leases = {row["id"]: row["lease_until"] for row in first.select_rows(members)}
+        assert set(leases.values()) == {now + WATCHDOG_PROCESS_LEASE_MS}
+        own = first.membership.status.find_live_process(first.membership.member_id)
+        assert own is not None
+        assert own.member.lease_until == now + WATCHDOG_PROCESS_LEASE_MS
+    now += WATCHDOG_PROCESS_LEASE_MS
+    assert renew(first) == 1, "the second has ended"
+    now += PROBE_RETENTION_AFTER_PROCESS_LAPSE_MS
+    assert renew(first) == 1, "its probe is retired"
+    assert active_probes(first) == {"a1"}
+    assert renew(first) == 0

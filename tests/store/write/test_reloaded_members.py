@@ -24,7 +24,7 @@ from watchdog.domain.schedule import CronSchedule, IntervalSchedule
 from watchdog.store.errors import StoreUnavailableError
 from watchdog.store.read.members import find_probe_id_by_check_in_token_digest, load_live_watchdog_processes
 from watchdog.store.tables import incidents, members, probes, revision_probes, schedule
-from watchdog.store.write.members import delete_ended_watchdog_processes
+from watchdog.store.write.ended_members import delete_ended_watchdog_processes
 
 SLOT = START_AT + INTERVAL_MS
 API, SHOP, NEW = (

@@ -11,8 +11,6 @@ from watchdog.domain.config_changes import ConfigSectionSnapshot
 from watchdog.domain.formatting import SECOND_MS
 from watchdog.domain.maintenance_windows import ConfiguredMaintenanceWindow
 from watchdog.domain.membership import (
-    DEREGISTERED_WATCHDOG_PROCESS_RETENTION_MS,
-    ENDED_WATCHDOG_PROCESS_RETENTION_MS,
     WATCHDOG_PROCESS_LEASE_MS,
     ConfigDefinitionDigestsByRevision,
     LiveWatchdogProcesses,
@@ -20,6 +18,7 @@ from watchdog.domain.membership import (
     compute_probe_retirement_time,
     derive_live_watchdog_processes,
     find_highest_live_config_revision_by_name,
+    find_process_config_difference_start,
 )
 from watchdog.domain.registered_probe import EMPTY_NOTIFICATION_ROUTING_TABLE, RegisteredProbe
 from watchdog.domain.routing import NotificationRoutingTable
@@ -29,8 +28,8 @@ from watchdog.store.database import Database
 from watchdog.store.read.members import load_config_definition_digests, load_watchdog_processes
 from watchdog.store.read.registered_probes import load_active_probes
 from watchdog.store.tables import (
+    END_OF_TIME_MS,
     check_in_tokens,
-    member_faults,
     members,
     probes,
     revision_destinations,
@@ -44,6 +43,7 @@ from watchdog.store.write.probe_rows import (
     PROBE_REGISTRATION_LOCK_KEY,
     mark_probes_removed_keep_schedule,
     mark_probes_retired,
+    postpone_first_slots,
     schedule_immediate_deadline_evaluation,
     stop_alerting_for_retired_probes,
     upsert_probes,
@@ -87,7 +87,10 @@ class WatchdogProcessMembership:
         self.revision = 0
         self.status = LiveWatchdogProcesses()
         """The members as of the last renewal."""
-        self._started_at = self._renewed_at = self._next_change_at = 0
+        self._started_at = self._renewed_at = self._next_change_at = self._next_retirement_at = 0
+        self._registered_with: frozenset[WatchdogProcessRecord] = frozenset()
+        """The members with which the probes were last updated, without the leases of those that lived. Empty: the next
+        renewal updates them."""
         self._has_left = False
 
     def join(self, now: int) -> None:
@@ -97,6 +100,10 @@ class WatchdogProcessMembership:
             self.database.acquire_advisory_lock(connection, PROBE_REGISTRATION_LOCK_KEY)
             self.revision = self._register_config_revision(connection, now)
         self._update_processes_and_probes(now, joining=True)
+
+    def postpone_first_slots(self, now: int) -> None:
+        """Let the new probes of this process start now that all of them are registered, and not when the first was."""
+        postpone_first_slots(self.database, self.registry, self.location, now)
 
     def change_configuration(self, configuration: WatchdogProcessConfiguration, now: int) -> None:
         """Leave in order with the former configuration, and join with another one. If this raises, the former one
@@ -115,7 +122,10 @@ class WatchdogProcessMembership:
             self._update_processes_and_probes(now, joining=True, is_reload=True)
         except BaseException:
             self.configuration, self.registry.configured, self.revision, self._started_at = former
-            self._renewed_at = 0  # renewed at once: the database may have stored the other one all the same
+            self._registered_with, self._renewed_at = (
+                frozenset(),
+                0,
+            )  # renewed at once: the database may have stored the other one all the same
             raise
 
     def _keep_record_of_left_revision(self, connection: sa.Connection, heartbeats: set[str], now: int) -> None:
@@ -144,8 +154,27 @@ class WatchdogProcessMembership:
 
     def renew_process_lease_and_update_probes(self, now: int) -> None:
         """Renew the lease, take over the probes whose member has ended, and retire those that no member has."""
-        if not self._has_left:
+        if not self._has_left and not self._renew_lease_if_members_are_same(now):
             self._update_processes_and_probes(now)
+
+    def _renew_lease_if_members_are_same(self, now: int) -> bool:
+        """Renew the lease alone: which probes there are follows from the members and their revisions. With many probes,
+        an update of them would keep everything else from the database for seconds, every ten."""
+        with self.database.open_write_transaction() as connection:
+            self.database.acquire_advisory_lock(connection, PROBE_REGISTRATION_LOCK_KEY)
+            all_members = self._load_all_processes(connection, now)
+            is_same = self._registered_with == _identify_members(all_members, now) and now < self._next_retirement_at
+            if not is_same or not self._extend_process_lease(connection, now):
+                return False
+        by_id = {member.id: member for member in all_members}
+        live = tuple(status._replace(member=by_id[status.member.id]) for status in self.status.members)
+        self.status = LiveWatchdogProcesses(live, find_process_config_difference_start(all_members, now))
+        self._note_renewal(all_members, now)
+        return True
+
+    def _note_renewal(self, all_members: Iterable[WatchdogProcessRecord], now: int) -> None:
+        leases = [member.lease_until for member in all_members if member.is_live(now)]
+        self._renewed_at, self._next_change_at = now, min([*leases, self._next_retirement_at])
 
     def leave(self, now: int) -> None:
         """End the lease, because this process stops: from now on other members decide about its probes."""
@@ -211,19 +240,21 @@ class WatchdogProcessMembership:
                 message = f"{self.member_id} uses revision {self.revision} of the configuration"
                 record_transition(connection, TransitionKind.RELOADED, now, message=message)
             self.registry.replace_probes(load_active_probes(connection, self.location, self.registry.configured))
-        self._renewed_at = now
         self.status = derive_live_watchdog_processes(all_members, definitions, now)
-        self._next_change_at = self._find_next_process_change_at(all_members, definitions, now)
+        self._registered_with = _identify_members(all_members, now)
+        names = [registered.info.id for registered in self.registry.values()]
+        retirement_times = _compute_probe_retirement_times(names, all_members, definitions, now).values()
+        self._next_retirement_at = min(retirement_times, default=END_OF_TIME_MS)
+        self._note_renewal(all_members, now)
         schedule_immediate_deadline_evaluation(self.database, written, now)
         follow_configured_pauses(self.database, self.location, outdated, now)
 
     def _renew_process_lease(self, connection: sa.Connection, now: int) -> None:
         """Extend the lease, or take a new one if this member has been forgotten meanwhile."""
+        if self._extend_process_lease(connection, now):
+            return
         lease = {"lease_until": now + WATCHDOG_PROCESS_LEASE_MS, "left_in_order": False}
         revision, is_own = self.revision, members.c.id == self.member_id
-        renewal = sa.update(members).where(is_own, members.c.revision == revision).values(**lease)
-        if connection.execute(renewal).rowcount:
-            return
         connection.execute(sa.delete(members).where(is_own))
         connection.execute(sa.delete(check_in_tokens).where(check_in_tokens.c.member == self.member_id))
         values = {"id": self.member_id, "revision": revision, "started_at": self._started_at, **lease}
@@ -258,18 +289,30 @@ class WatchdogProcessMembership:
                     insert.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=values), rows
                 )
 
+    def _extend_process_lease(self, connection: sa.Connection, now: int) -> bool:
+        """False: this member has been forgotten, or has another revision now."""
+        is_own = members.c.id == self.member_id, members.c.revision == self.revision
+        extended = (
+            sa.update(members).where(*is_own).values(lease_until=now + WATCHDOG_PROCESS_LEASE_MS, left_in_order=False)
+        )
+        return bool(connection.execute(extended).rowcount)
+
+    def _load_all_processes(self, connection: sa.Connection, now: int) -> list[WatchdogProcessRecord]:
+        """All members, this one as a live one."""
+        others = [member for member in load_watchdog_processes(connection) if member.id != self.member_id]
+        own = WatchdogProcessRecord(self.member_id, self.revision, self._started_at, now + WATCHDOG_PROCESS_LEASE_MS)
+        return [*others, own]
+
     def _load_all_processes_and_definitions(
         self, connection: sa.Connection, now: int
     ) -> tuple[list[WatchdogProcessRecord], ConfigDefinitionDigestsByRevision]:
         """All members, this one as a live one, and what they define."""
-        others = [member for member in load_watchdog_processes(connection) if member.id != self.member_id]
-        own = WatchdogProcessRecord(self.member_id, self.revision, self._started_at, now + WATCHDOG_PROCESS_LEASE_MS)
-        all_members = [*others, own]
+        all_members = self._load_all_processes(connection, now)
         definitions = load_config_definition_digests(connection, {member.revision for member in all_members})
         own_probes = {id: registered.definition for id, registered in self.registry.configured.items()}
         return all_members, ConfigDefinitionDigestsByRevision(
-            {**definitions.probes, own.revision: own_probes},
-            {**definitions.destinations, own.revision: self.configuration.destinations},
+            {**definitions.probes, self.revision: own_probes},
+            {**definitions.destinations, self.revision: self.configuration.destinations},
         )
 
     def _list_probes_to_retire(
@@ -324,13 +367,10 @@ class WatchdogProcessMembership:
         configured = self.registry.configured
         return {probe_id: configured[probe_id] for probe_id in configured if governing[probe_id] == self.revision}
 
-    def _find_next_process_change_at(
-        self, all_members: Collection[WatchdogProcessRecord], definitions: ConfigDefinitionDigestsByRevision, now: int
-    ) -> int:
-        """The next instant at which a lease ends, or a probe is to be retired."""
-        leases = [member.lease_until for member in all_members if member.is_live(now)]
-        names = [registered.info.id for registered in self.registry.values()]
-        return min([*leases, *_compute_probe_retirement_times(names, all_members, definitions, now).values()])
+
+def _identify_members(all_members: Iterable[WatchdogProcessRecord], now: int) -> frozenset[WatchdogProcessRecord]:
+    """The members without the leases of those that live, which are renewed all the time."""
+    return frozenset(member._replace(lease_until=0) if member.is_live(now) else member for member in all_members)
 
 
 def _compute_probe_retirement_times(
@@ -349,22 +389,6 @@ def _compute_probe_retirement_times(
         )
         for probe_id in orphans
     }
-
-
-def delete_ended_watchdog_processes(database: Database, now: int) -> int:
-    """Forget the members that ended ENDED_WATCHDOG_PROCESS_RETENTION_MS ago, or left in order
-    DEREGISTERED_WATCHDOG_PROCESS_RETENTION_MS ago, and what only they had; returns how many."""
-    with database.open_write_transaction() as connection:
-        database.acquire_advisory_lock(connection, PROBE_REGISTRATION_LOCK_KEY)
-        has_ended = members.c.lease_until < now - ENDED_WATCHDOG_PROCESS_RETENTION_MS
-        has_left = members.c.left_in_order & (members.c.lease_until < now - DEREGISTERED_WATCHDOG_PROCESS_RETENTION_MS)
-        count = connection.execute(sa.delete(members).where(has_ended | has_left)).rowcount
-        if count:
-            for table in (revision_probes, revision_destinations):
-                connection.execute(sa.delete(table).where(table.c.revision.not_in(sa.select(members.c.revision))))
-            for table in (check_in_tokens, member_faults):
-                connection.execute(sa.delete(table).where(table.c.member.not_in(sa.select(members.c.id))))
-    return count
 
 
 def _initialize_claim_watermark(database: Database, connection: sa.Connection, now: int, location: str) -> int:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from watchdog.domain.acts import ActSubjectKind, OperatorActRefusalReason, OperatorActRefusedError
 from watchdog.domain.registered_probe import RegisteredProbe
+from watchdog.domain.schedule import IntervalSchedule
 from watchdog.domain.selection import format_similar_name_hint
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.act_tables import pause_is_in_effect, pauses, requested_runs
@@ -192,6 +193,24 @@ def _upsert_probe_schedules(
         where=is_rescheduled | (schedules.c.probe_definition != insert.excluded.probe_definition),
     )
     connection.execute(upsert, rows)
+
+
+def postpone_first_slots(
+    database: Database, registered: Mapping[int, RegisteredProbe], location: str, now: int
+) -> None:
+    """Move the first slot of each probe with an interval that has passed by `now` to its next one. Registering many
+    probes takes a while, and what became due meanwhile would all run at once. `registered`: by database id."""
+    is_first = schedules.c.location == location, schedules.c.last_slot.is_(None)
+    query = sa.select(schedules.c.probe).where(*is_first, schedules.c.next_due <= now).order_by(schedules.c.probe)
+    update = sa.update(schedules).where(*is_first, schedules.c.probe == sa.bindparam("row_id"))
+    with database.open_write_transaction() as connection:
+        rows = [
+            {"row_id": id, "due": registered[id].schedule.find_next_slot_after(now)}
+            for id in connection.execute(query).scalars()
+            if id in registered and isinstance(registered[id].schedule, IntervalSchedule)
+        ]
+        if rows:
+            connection.execute(update.values(next_due=sa.bindparam("due")), rows)
 
 
 def mark_probes_retired(connection: sa.Connection, ids: Iterable[int], now: int) -> None:
