@@ -2,6 +2,7 @@
 
 Watchdog schedules, checks, judges and stores; blackbox_exporter checks and stores nothing. Both connect anew for each
 check, both at the same rate, and each process is measured alone. A round of one is followed by a round of the other.
+Beside them, the HTTP clients of Python alone, and the stages of a check.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import json
 import shutil
 import sqlite3
+import subprocess
 import sys
 import tempfile
 import time
@@ -19,6 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+from benchmarks.check_budget import measure_budget
 from benchmarks.measurements import Measurement
 from benchmarks.pages import read_cpu_ms
 from tests.support import nginx
@@ -27,6 +30,7 @@ from tests.support.scripted_servers import CertificateAuthority
 from tests.support.third_party import listening_process
 
 BLACKBOX_EXPORTER_NAME = "prometheus-blackbox-exporter"
+CLIENTS = ("httpx", "aiohttp")
 ROUNDS, ROUND_S, WARM_UP_S = 5, 20, 12
 DRIVER_CONNECTIONS = 8
 """How many checks blackbox_exporter makes at once, at most."""
@@ -103,9 +107,12 @@ def prove() -> Iterator[Measurement]:
             url = target.url_of(case.scheme)
             ours: list[float] = []
             theirs: list[float] = []
+            of_clients: dict[str, list[float]] = {client: [] for client in CLIENTS}
             for number in range(1, ROUNDS + 1):
                 ours.append(run_watchdog_round(Path(folder), url, target.ca_file, case).cpu_s_per_1000)
                 theirs.append(run_blackbox_round(Path(folder), binary, url, target.ca_file, case).cpu_s_per_1000)
+                for client, costs in of_clients.items():
+                    costs.append(run_client_round(client, url, target.ca_file, case).cpu_s_per_1000)
                 print(
                     f"  {case.name} at {case.rate}/s, round {number}: Watchdog {ours[-1]:.3f}, blackbox_exporter"
                     f" {theirs[-1]:.3f} CPU s per 1,000; {ours[-1] / theirs[-1]:.2f}",
@@ -113,8 +120,12 @@ def prove() -> Iterator[Measurement]:
                 )
             yield Measurement(f"{case.name}: Watchdog, median", median(ours), "CPU s/1,000")
             yield Measurement(f"{case.name}: blackbox_exporter, median", median(theirs), "CPU s/1,000")
+            for client, costs in of_clients.items():
+                yield Measurement(f"{case.name}: {client} alone, median", median(costs), "CPU s/1,000")
             ratios = [own / other for own, other in zip(ours, theirs, strict=True)]
             yield Measurement(f"{case.name}: ratio, median of {ROUNDS} rounds", median(ratios), "", case.max_ratio)
+            if case.scheme == "http":
+                yield from measure_budget(url, median(ours))
 
 
 def run_watchdog_round(folder: Path, url: str, ca_file: str, case: PeerCase) -> RoundCost:
@@ -163,6 +174,13 @@ def run_blackbox_round(folder: Path, binary: str, url: str, ca_file: str, case: 
         checks = asyncio.run(request_at_rate(port, path, case.rate, ROUND_S))
         cpu_ms = read_cpu_ms(process.pid) - cpu_ms
     return RoundCost(checks, cpu_ms)
+
+
+def run_client_round(client: str, url: str, ca_file: str, case: PeerCase) -> RoundCost:
+    command = [sys.executable, "-m", "benchmarks.peer_clients", client, url, ca_file, str(case.rate), str(ROUND_S)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    measured = json.loads(ran.stdout)
+    return RoundCost(measured["requests"], measured["cpu_ms"])
 
 
 async def request_at_rate(port: int, path: str, rate: int, duration_s: int) -> int:
