@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterable
+from time import process_time
 
 import pytest
 
@@ -188,3 +189,11 @@ def test_reading_ends_beyond_the_limit(max_body_bytes: int) -> None:
     assert fed <= max(1 << 20, max_body_bytes + MAX_RESPONSE_HEADER_BYTES) + 16_384
     assert len(parser.received_body.decompress()) == max_body_bytes
     assert parser.received_body.problem is not None
+
+
+def test_the_time_for_a_malformed_head_does_not_grow_with_the_square_of_its_lines() -> None:
+    line = b"Content-Length:" + b" " * (MAX_RESPONSE_HEADER_BYTES // 4) + b"x\r\n"
+    started_s = process_time()
+    with pytest.raises(ProbeError):
+        parse([OK + b"no header\r\n" + line + b"\r\n"])
+    assert process_time() - started_s < 0.5, "it would be 2 s"

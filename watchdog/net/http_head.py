@@ -33,7 +33,8 @@ def combine_response_headers(raw_headers: Iterable[tuple[bytes, bytes]]) -> dict
 
 
 _FOLDED_LINE_PATTERN = re.compile(rb"\r?\n[ \t]+")
-_CONTENT_LENGTH_LINE_PATTERN = re.compile(rb"^content-length:[ \t]*([0-9, \t]*)\r?\n", re.IGNORECASE | re.MULTILINE)
+_CONTENT_LENGTH_LINE_PATTERN = re.compile(rb"^content-length:([0-9, \t]*)\r?\n", re.IGNORECASE | re.MULTILINE)
+"""Its time grows with the length of a line, not with its square: a server can send a line of 64 KiB."""
 
 
 def normalize_response_head(head: bytes) -> bytes:
