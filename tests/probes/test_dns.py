@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dns.message
 import pytest
 import uvloop
 from pydantic import ValidationError
@@ -22,10 +24,11 @@ from tests.support.scripted_name_server import (
     dns_response,
     running_name_server,
 )
-from tests.support.scripted_servers import count_open_descriptors, running_server, send_parts
+from tests.support.scripted_servers import CertificateAuthority, count_open_descriptors, running_server, send_parts
 from watchdog.domain.model import Outcome, ResultToRecord
 from watchdog.domain.own_network import OwnNetworkFaultSymptomKind, find_own_network_fault_symptom_of_reason
 from watchdog.net import NetworkAccess, connector, dns_client, dns_servers, name_lookup
+from watchdog.net.connector import TcpConnector
 from watchdog.net.dns_servers import read_system_name_servers
 from watchdog.probes.base import ProbeAttemptContext
 from watchdog.probes.dns import DnsProbe
@@ -320,6 +323,60 @@ def test_dns_over_tls_needs_a_server_that_speaks_tls() -> None:
             )
 
     assert asyncio.run(run_scenario()).result.reason == "tls.not_tls"
+
+
+@pytest.fixture
+def slow_to_continue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the server sends right after the connection is made has arrived before anything is done with it."""
+    connect = TcpConnector.connect_to_any_address
+
+    async def connect_and_wait(*args: Any) -> socket.socket:
+        sock, loop, readable = await connect(*args), asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(sock, readable.set)
+        await asyncio.wait_for(readable.wait(), HANG_S)
+        loop.remove_reader(sock)
+        return sock
+
+    monkeypatch.setattr(TcpConnector, "connect_to_any_address", connect_and_wait)
+
+
+@pytest.mark.usefixtures("slow_to_continue")
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_response_before_tls_is_not_read(run: Callable[..., ResultToRecord], tmp_path: Path) -> None:
+    authority = CertificateAuthority(tmp_path)
+    tls_context = authority.server_tls_context("127.0.0.1")
+
+    async def inject_and_serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"\0\x0c" + bytes(12))  # as an attacker on the way would
+        await writer.start_tls(tls_context)
+        query = await reader.readexactly(int.from_bytes(await reader.readexactly(2)))
+        response = dns_response(ReceivedDnsQuery(dns.message.from_wire(query), "tls", ()), *RECORDS)
+        writer.write(len(response).to_bytes(2) + response)
+
+    async def run_scenario() -> ResultToRecord:
+        async with running_server(inject_and_serve, read_request=False) as server:
+            target = {"name": NAME, "server": "127.0.0.1", "port": server.port}
+            return await run_probe(build_probe({**target, "protocol": "tls", "tls": {"ca_file": authority.ca_file}}))
+
+    result = run(run_scenario()).result
+    assert (result.outcome, result.reason) == (Outcome.FAIL, "tls.not_tls"), result.message
+
+
+@pytest.mark.usefixtures("slow_to_continue")
+@pytest.mark.parametrize("protocol", ["tcp", "tls"])
+def test_a_connection_that_is_reset_at_once(protocol: str) -> None:
+    async def reset(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        sock = writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    async def run_scenario() -> ResultToRecord:
+        async with running_server(reset, read_request=False) as server:
+            target = {"name": NAME, "server": "127.0.0.1", "port": server.port, "protocol": protocol}
+            return await run_probe(build_probe(target))
+
+    result = asyncio.run(run_scenario()).result
+    assert (result.outcome, result.reason) == (Outcome.FAIL, "connection.closed"), result.message
 
 
 # --- the name servers of the machine

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from watchdog.net.network import NetworkAccess
 
 DnsTransport: TypeAlias = Literal["udp", "tcp", "tls"]
+_Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 DNS_UDP_ATTEMPT_TIMEOUT_S = 2.0
 """How long to wait for a response before the next server is queried, or the same one again: packets can get lost."""
 MAX_DNS_RECORDS_IN_EVENT_LOOP = 100
@@ -148,15 +149,10 @@ class DnsClient:
 
     async def _query_over_connection(self, addresses: Sequence[SocketAddress], transport: DnsTransport) -> DnsExchange:
         sock = await self.network.connector.connect_to_any_address(addresses, self.phase_timer)
+        writer: asyncio.StreamWriter | None = None
         try:
             server = format_socket_address(sock.getpeername())
-            reader, writer = await asyncio.open_connection(sock=sock)
-        except BaseException:
-            sock.close()
-            raise
-        try:
-            if transport == "tls":
-                await self._start_tls(writer)
+            reader, writer = await (self._open_tls_streams(sock) if transport == "tls" else _open_streams(sock))
             with self.phase_timer.measure("dns_query"):
                 reply = await self._exchange_until_deadline(reader, writer, server)
         except OSError as os_error:
@@ -166,16 +162,23 @@ class DnsClient:
             error.record_interrupted_phase(self.phase_timer)
             raise error from None
         finally:
-            writer.transport.abort()
+            if writer is None:
+                sock.close()
+            else:
+                writer.transport.abort()
         if reply.is_truncated:
             problem = "truncated again"
             raise ProbeError.from_reason("dns.truncated", "dns_query", problem=problem)
         return DnsExchange(reply, server, transport)
 
-    async def _start_tls(self, writer: asyncio.StreamWriter) -> None:
+    async def _open_tls_streams(self, sock: socket.socket) -> _Streams:
+        """Nothing is read before the handshake: what arrived without TLS would be taken for a response."""
+        streams: _Streams
+
         async def start_tls(context: ssl.SSLContext, server_name: str) -> Any:
-            await writer.start_tls(context, server_hostname=server_name)
-            return writer.get_extra_info("ssl_object")
+            nonlocal streams
+            streams = await asyncio.open_connection(sock=sock, ssl=context, server_hostname=server_name)
+            return streams[1].get_extra_info("ssl_object")
 
         question = self.question
         handshaker = TlsHandshaker(
@@ -186,6 +189,7 @@ class DnsClient:
             self.now,
         )
         await handshaker.perform_and_find_certificate_expiry(start_tls, self.phase_timer)
+        return streams
 
     async def _exchange_until_deadline(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: str
@@ -221,6 +225,10 @@ class DnsClient:
             if not self.stop_sending_edns(reply):
                 return reply
             _write_dns_message(writer, self.query_bytes)
+
+
+async def _open_streams(sock: socket.socket) -> _Streams:
+    return await asyncio.open_connection(sock=sock)
 
 
 def _write_dns_message(writer: asyncio.StreamWriter, message: bytes) -> None:
