@@ -24,11 +24,16 @@ from tests.support.scripted_name_server import (
     dns_response,
     running_name_server,
 )
-from tests.support.scripted_servers import CertificateAuthority, count_open_descriptors, running_server, send_parts
+from tests.support.scripted_servers import (
+    CertificateAuthority,
+    count_open_descriptors,
+    running_server,
+    send_parts,
+    wait_for_first_bytes_after_connecting,
+)
 from watchdog.domain.model import Outcome, ResultToRecord
 from watchdog.domain.own_network import OwnNetworkFaultSymptomKind, find_own_network_fault_symptom_of_reason
 from watchdog.net import NetworkAccess, connector, dns_client, dns_servers, name_lookup
-from watchdog.net.connector import TcpConnector
 from watchdog.net.dns_servers import read_system_name_servers
 from watchdog.probes.base import ProbeAttemptContext
 from watchdog.probes.dns import DnsProbe
@@ -327,17 +332,7 @@ def test_dns_over_tls_needs_a_server_that_speaks_tls() -> None:
 
 @pytest.fixture
 def slow_to_continue(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the server sends right after the connection is made has arrived before anything is done with it."""
-    connect = TcpConnector.connect_to_any_address
-
-    async def connect_and_wait(*args: Any) -> socket.socket:
-        sock, loop, readable = await connect(*args), asyncio.get_running_loop(), asyncio.Event()
-        loop.add_reader(sock, readable.set)
-        await asyncio.wait_for(readable.wait(), HANG_S)
-        loop.remove_reader(sock)
-        return sock
-
-    monkeypatch.setattr(TcpConnector, "connect_to_any_address", connect_and_wait)
+    wait_for_first_bytes_after_connecting(monkeypatch)
 
 
 @pytest.mark.usefixtures("slow_to_continue")

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from tests.support.polling import HANG_S
+from watchdog.net.connector import TcpConnector
 
 ConnectionHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 OPEN_DESCRIPTORS = Path("/proc/self/fd")
@@ -101,6 +107,20 @@ def http_response(body: bytes = b"", status: str = "200 OK", **headers: str) -> 
 
 def redirect_to(location: str) -> ConnectionHandler:
     return send_parts(http_response(status="302 Found", Location=location))
+
+
+def wait_for_first_bytes_after_connecting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a server sends right after the connection is made has arrived before the socket is used."""
+    connect = TcpConnector.connect_to_any_address
+
+    async def connect_and_wait(*args: Any) -> socket.socket:
+        sock, loop, readable = await connect(*args), asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(sock, readable.set)
+        await asyncio.wait_for(readable.wait(), HANG_S)
+        loop.remove_reader(sock)
+        return sock
+
+    monkeypatch.setattr(TcpConnector, "connect_to_any_address", connect_and_wait)
 
 
 # --- certificates

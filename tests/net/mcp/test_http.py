@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,8 +21,16 @@ from tests.support.mcp_servers.raw_http import (
     tool_definition,
 )
 from tests.support.polling import HANG_S
-from watchdog.domain.model import Observation, Outcome
+from tests.support.probe_runs import run_probe
+from tests.support.scripted_servers import (
+    CertificateAuthority,
+    http_response,
+    running_server,
+    wait_for_first_bytes_after_connecting,
+)
+from watchdog.domain.model import Observation, Outcome, ResultToRecord
 from watchdog.net import NetworkAccess
+from watchdog.probes.mcp import McpProbe
 
 SESSION = {"Mcp-Session-Id": "abc"}
 HTML = RawMcpResponse(body=b"<html>Welcome to nginx</html>", content_type="text/html")
@@ -385,3 +395,24 @@ def test_an_event_stream_whose_posts_are_refused_does_not_wait_for_the_deadline(
             assert runner.duration_s < 5
 
     asyncio.run(go())
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_a_response_before_tls_is_not_read(
+    run: Callable[..., ResultToRecord], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait_for_first_bytes_after_connecting(monkeypatch)
+    authority = CertificateAuthority(tmp_path)
+    tls_context = authority.server_tls_context("127.0.0.1")
+
+    async def inject_and_wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(http_response(b"", "503 Injected"))  # as an attacker on the way would
+        await writer.start_tls(tls_context)
+        await reader.read()
+
+    async def run_scenario() -> ResultToRecord:
+        async with running_server(inject_and_wait, read_request=False) as server:
+            target = {"url": server.url_of("/mcp", scheme="https"), "tls": {"ca_file": authority.ca_file}}
+            return await run_probe(McpProbe.model_validate({"name": "Tools", "mcp": target, "timeout": "2s"}))
+
+    assert run(run_scenario()).result.reason == "tls.not_tls"

@@ -11,7 +11,7 @@ from typing import Any
 import httpcore2
 
 from watchdog.net.connector import format_socket_address
-from watchdog.net.errors import build_probe_error_from_exception
+from watchdog.net.errors import ProbeError, build_probe_error_from_exception
 from watchdog.net.foreign_protocol import find_foreign_protocol_error
 from watchdog.net.handshake import TlsHandshaker
 from watchdog.net.mcp.http_transport import MCP_HTTP_READ_CHUNK_BYTES, McpHttpTransport
@@ -40,8 +40,12 @@ class McpHttpNetworkBackend(httpcore2.AsyncNetworkBackend):
             sock = await transport.connector.connect(
                 host, port, phase_timer, transport.endpoint.allow_private_addresses
             )
-            transport.facts["address"] = format_socket_address(sock.getpeername())
-            reader, writer = await asyncio.open_connection(sock=sock, limit=MCP_HTTP_READ_CHUNK_BYTES)
+            try:
+                transport.facts["address"] = format_socket_address(sock.getpeername())
+                reader, writer = await asyncio.open_connection(sock=sock, limit=MCP_HTTP_READ_CHUNK_BYTES)
+            except BaseException:
+                sock.close()
+                raise
         return McpHttpNetworkStream(reader, writer, transport, phase_timer)
 
 
@@ -109,6 +113,8 @@ class McpHttpNetworkStream(httpcore2.AsyncNetworkStream):
         return self
 
     async def _upgrade_to_tls(self, ssl_context: ssl.SSLContext, server_name: str) -> Any:
+        if self._reader._buffer:  # type: ignore[attr-defined] # would be taken for the beginning of the response
+            raise ProbeError.from_reason("tls.not_tls", "tls")
         await self._writer.start_tls(ssl_context, server_hostname=server_name)
         return self._writer.get_extra_info("ssl_object")
 
