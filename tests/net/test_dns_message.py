@@ -13,7 +13,6 @@ from watchdog.net.dns_message import (
     MAX_DNS_EXCERPT_CHARS,
     DnsReply,
     build_dns_query,
-    count_dns_records,
     normalize_dns_answer,
     parse_dns_reply,
 )
@@ -44,7 +43,6 @@ def test_a_reply() -> None:
     assert reply is not None
     assert reply[:3] == ("NOERROR", ("10 mail.acme.test", "20 backup.acme.test"), 300)
     assert pickle.loads(pickle.dumps(reply)) == reply, "it may come from another process"
-    assert count_dns_records(REPLY) == 4, "with that of EDNS"
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -64,7 +62,6 @@ def test_no_damage_to_a_reply_is_a_bug(seed: int) -> None:
 def test_less_than_a_header(length: int) -> None:
     outcome = parse_or_describe_fault(REPLY[:length])
     assert outcome == (None if length < 2 else "dns.malformed_response")
-    assert count_dns_records(REPLY[:length]) == 0
 
 
 def test_the_excerpt_is_bounded() -> None:

@@ -33,7 +33,7 @@ from tests.support.scripted_servers import (
 )
 from watchdog.domain.model import Outcome, ResultToRecord
 from watchdog.domain.own_network import OwnNetworkFaultSymptomKind, find_own_network_fault_symptom_of_reason
-from watchdog.net import NetworkAccess, connector, dns_client, dns_servers, name_lookup
+from watchdog.net import NetworkAccess, PhaseTimer, connector, dns_client, dns_servers, name_lookup
 from watchdog.net.dns_servers import read_system_name_servers
 from watchdog.probes.base import ProbeAttemptContext
 from watchdog.probes.dns import DnsProbe
@@ -225,6 +225,53 @@ def test_a_response_from_another_address_is_not_received() -> None:
     recorded = asyncio.run(run_scenario())
     assert recorded.evidence.facts["answers"] == ["203.0.113.7", "203.0.113.8"]
     assert "ignored_responses" not in recorded.evidence.facts
+
+
+@pytest.mark.parametrize(("size_bytes", "in_worker"), [(1_000, False), (40_000, True)])
+def test_a_long_response_is_parsed_outside_the_event_loop(
+    size_bytes: int, in_worker: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However few records it has: many short texts in one take as long."""
+    places: list[bool] = []
+    run_cpu_work = NetworkAccess.run_cpu_work_inline_or_in_worker
+
+    def record_place(*args: Any, in_worker: bool) -> Any:
+        places.append(in_worker)
+        return run_cpu_work(*args, in_worker=in_worker)
+
+    monkeypatch.setattr(NetworkAccess, "run_cpu_work_inline_or_in_worker", record_place)
+
+    def respond_with_empty_texts(query: ReceivedDnsQuery) -> list[bytes]:
+        header = struct.pack("!HHHHHH", query.message.id, 0x8180, 1, 1, 0, 0)
+        question = b"".join(bytes([len(label)]) + label.encode() for label in [*NAME.split("."), ""])
+        record = struct.pack("!HHHIH", 0xC00C, 16, 1, 60, size_bytes)
+        return [header + question + struct.pack("!HH", 16, 1) + record + bytes(size_bytes)]
+
+    recorded = asyncio.run(observe(respond_with_empty_texts, {"type": "TXT"}))
+    assert (recorded.result.outcome, places) == (Outcome.PASS, [in_worker]), recorded.result.message
+
+
+def test_other_runs_get_their_turn_between_responses_to_other_queries() -> None:
+    """Also if they have all arrived."""
+
+    async def run_scenario() -> int:
+        async with NetworkAccess() as network:
+            client = dns_client.DnsClient(network, dns_client.DnsQuestion(NAME, "A"), PhaseTimer(), 0, 0.0)
+            turns = 0
+
+            async def count_turns() -> None:
+                nonlocal turns
+                while True:
+                    turns += 1
+                    await asyncio.sleep(0)
+
+            other = asyncio.create_task(count_turns())
+            for _ in range(10):
+                assert await client.parse(b"\0\0") is None
+            other.cancel()
+            return turns
+
+    assert asyncio.run(run_scenario()) >= 10
 
 
 @pytest.mark.parametrize("protocol", ["udp", "tcp"])

@@ -13,7 +13,6 @@ from watchdog.net.connector import format_socket_address
 from watchdog.net.dns_message import (
     DnsReply,
     build_dns_query,
-    count_dns_records,
     has_same_dns_query_id,
     parse_dns_reply,
 )
@@ -32,8 +31,9 @@ DnsTransport: TypeAlias = Literal["udp", "tcp", "tls"]
 _Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 DNS_UDP_ATTEMPT_TIMEOUT_S = 2.0
 """How long to wait for a response before the next server is queried, or the same one again: packets can get lost."""
-MAX_DNS_RECORDS_IN_EVENT_LOOP = 100
-"""A response with more records is parsed outside the event loop: each takes about 0.1 ms."""
+MAX_DNS_RESPONSE_BYTES_IN_EVENT_LOOP = 4_096
+"""A longer response is parsed outside the event loop: a record, option or question of a few bytes takes about as long
+as a long one, and 64 KiB of them take 0.4 s."""
 MAX_FOREIGN_DNS_REPLIES = 100
 """How many responses to other queries are ignored."""
 MAX_QUEUED_DATAGRAMS = 64
@@ -111,10 +111,11 @@ class DnsClient:
             self.query_bytes,
             data,
             in_worker=has_same_dns_query_id(self.query_bytes, data)
-            and count_dns_records(data) > MAX_DNS_RECORDS_IN_EVENT_LOOP,
+            and len(data) > MAX_DNS_RESPONSE_BYTES_IN_EVENT_LOOP,
         )
         if reply is None:
             self.count_foreign_reply()
+            await asyncio.sleep(0)  # other runs get their turn, also if more responses have arrived already
         return reply
 
     def count_foreign_reply(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from ipaddress import ip_address
@@ -68,13 +67,6 @@ def preload_dns_library(record_type: str) -> None:
 
 def has_same_dns_query_id(query: bytes, reply: bytes) -> bool:
     return reply[:2] == query[:2]
-
-
-def count_dns_records(message: bytes) -> int:
-    """As its header states."""
-    if len(message) < DNS_HEADER_BYTES:
-        return 0
-    return sum(struct.unpack_from("!HHH", message, 6))
 
 
 def parse_dns_reply(query: bytes, reply: bytes) -> DnsReply | None:
