@@ -508,6 +508,17 @@ def test_silent_name_servers_of_the_machine_may_be_its_own_fault(use_system_serv
     assert symptom is OwnNetworkFaultSymptomKind.NO_NAME_SERVER
 
 
+@pytest.mark.parametrize("protocol", ["udp", "tcp"])
+def test_name_servers_of_the_machine_that_are_down_may_be_its_own_fault(
+    use_system_servers: Callable[..., int], protocol: str
+) -> None:
+    port = use_system_servers("127.0.0.1", "127.0.0.2")
+    result = asyncio.run(run_probe(build_probe({"name": NAME, "protocol": protocol}))).result
+    assert result.reason == "dns.no_response", result.message
+    assert f"the name servers of Watchdog's machine (127.0.0.1:{port}, 127.0.0.2:{port})" in result.message
+    assert "connection refused" in result.message
+
+
 def test_the_name_servers_of_resolv_conf(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "resolv.conf"
     monkeypatch.setattr(dns_servers, "RESOLVER_CONFIGURATION_FILE", file)

@@ -37,6 +37,8 @@ as a long one, and 64 KiB of them take 0.4 s."""
 MAX_FOREIGN_DNS_REPLIES = 100
 """How many responses to other queries are ignored."""
 MAX_QUEUED_DATAGRAMS = 64
+_REASONS_OF_ABSENT_SYSTEM_SERVER = ("connection.refused", "connection.reset", "connection.closed", "connection.lost")
+"""A resolver of this machine that is down is not the fault of the name that is looked up."""
 _RCODES_THAT_LEAD_TO_NEXT_SERVER = ("SERVFAIL", "REFUSED", "NOTIMP")
 
 
@@ -87,9 +89,16 @@ class DnsClient:
         addresses = await self._list_server_addresses()
         facts.pop("address", None)  # `server` has the same addresses, with the protocol
         facts["server"] = f"{self.format_servers(addresses)} ({question.transport.upper()})"
-        if question.transport == "udp":
-            return await _UdpQuery(self, addresses).run()
-        return await self._query_over_connection(addresses, question.transport)
+        try:
+            if question.transport == "udp":
+                return await _UdpQuery(self, addresses).run()
+            return await self._query_over_connection(addresses, question.transport)
+        except ProbeError as error:
+            if question.server or error.reason not in _REASONS_OF_ABSENT_SYSTEM_SERVER:
+                raise
+            servers = f"the name servers of Watchdog's machine ({self.format_servers(addresses)})"
+            message = f"no response from {servers}: {error.message}"
+            raise ProbeError("dns.no_response", message, "dns_query", retryable=True) from None
 
     async def _list_server_addresses(self) -> Sequence[SocketAddress]:
         """The name servers of this machine are not filtered: every other lookup uses them as well."""
@@ -168,8 +177,7 @@ class DnsClient:
             else:
                 writer.transport.abort()
         if reply.is_truncated:
-            problem = "truncated again"
-            raise ProbeError.from_reason("dns.truncated", "dns_query", problem=problem)
+            raise ProbeError.from_reason("dns.truncated", "dns_query", problem="truncated again")
         return DnsExchange(reply, server, transport)
 
     async def _open_tls_streams(self, sock: socket.socket) -> _Streams:
