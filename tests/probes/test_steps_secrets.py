@@ -160,6 +160,15 @@ def test_cookies_are_masked_and_short_ones_are_not() -> None:
     assert run.recorded.evidence.excerpt.endswith(f"welcome {MASK_PLACEHOLDER}, language en")
 
 
+def test_the_cookie_of_a_session_is_masked_however_many_follow_it() -> None:
+    cookies = ["session=s3ssion-of-acme", *(f"setting{number}=value-of-{number:04}" for number in range(49))]
+    lines = "".join(f"Set-Cookie: {cookie}\r\n" for cookie in cookies)
+    first = f"HTTP/1.1 200 OK\r\n{lines}Content-Length: 0\r\n\r\n".encode()
+    steps = [{"name": "1", "http": f"{SITE}/login"}, {"name": "2", "http": f"{SITE}/next"}]
+    run = run_steps([first, http_response(b"s3ssion-of-acme", "500 Oops")], steps)
+    assert run.recorded.evidence.excerpt.endswith("\n\n•••")
+
+
 def test_short_values_are_masked_as_whole_words() -> None:
     run = run_with_echo(17, http_response(b"cart 17 of 170: x17, /17/, 17%", "500 Oops"))
     assert run.recorded.evidence.excerpt.endswith("cart ••• of 170: x17, /•••/, •••%")

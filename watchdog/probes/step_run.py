@@ -11,7 +11,7 @@ from watchdog.domain.formatting import format_duration
 from watchdog.domain.measurements import HttpStepRecord, build_step_measurements, describe_steps
 from watchdog.domain.model import Evidence, Json, JsonScalar, Observation, Outcome, SubjectListing
 from watchdog.domain.rules import preference
-from watchdog.net.cookies import RunCookieJar
+from watchdog.net.cookies import MAX_COOKIES_PER_ORIGIN, RunCookieJar
 from watchdog.net.errors import ProbeError, build_timeout_error
 from watchdog.net.run_secrets import RunSecretMask
 from watchdog.probes.base import ProbeAttemptContext
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from watchdog.net.http import HttpRequest
 
 MIN_SECRET_COOKIE_CHARS = 8
-MAX_MASKED_COOKIES = 20
-"""The newest ones, because masking takes time."""
+MAX_MASKED_COOKIES = 4 * MAX_COOKIES_PER_ORIGIN
+"""Those of the first origins, which the configuration names, because masking takes time."""
 RUN_END_MARGIN_S = 0.05
 """How long before the deadline of the run the last step is interrupted, so that the verdict can name the step."""
 
@@ -179,7 +179,7 @@ class StepsRun:
     def _mask_cookies(self) -> None:
         """Short cookies are settings, such as a language, and are not masked."""
         values = [value for value in self._cookies.values if len(value) >= MIN_SECRET_COOKIE_CHARS]
-        self._mask.add(values[-MAX_MASKED_COOKIES:])
+        self._mask.add(values[:MAX_MASKED_COOKIES])
 
     def _build_step_facts(self, number: int, step: HttpStepSettings) -> dict[str, Json]:
         """Which step it is. Its URL has placeholders where values are captured."""
