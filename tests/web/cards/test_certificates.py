@@ -94,6 +94,29 @@ def test_a_run_without_certificate_shows_the_last_one_that_was_read(tmp_path: Pa
     assert "TLS_AES_256_GCM_SHA384 · read 3 h ago" in text.replace(NBSP, " ")
 
 
+@pytest.mark.parametrize(
+    ("cert_days", "note"),
+    [(89, "The newest run received other certificates: the first of them expires in 89 days."), (9, ""), (None, "")],
+)
+def test_certificates_that_were_replaced_meanwhile_are_no_longer_the_newest(
+    tmp_path: Path, cert_days: int | None, note: str
+) -> None:
+    """Only some of the runs that pass store their certificates."""
+    rows = rows_with((40 * MINUTE_MS, Outcome.PASS, {**SESSION, "certificates": CHAIN}))
+    measurements = {} if cert_days is None else {"cert_days": cert_days}
+    rows.add_result(rows.rows["probes"][-1]["id"], NOW - MINUTE_MS, measurements=measurements)
+    text = visible_text(page_of(tmp_path, rows)).replace(NBSP, " ")
+    assert "read 40 min ago" in text
+    assert ("The newest run received" in text, note in text) == (bool(note), True)
+
+
+def test_a_run_during_which_a_day_ends_has_received_the_same_certificates(tmp_path: Path) -> None:
+    ends_during_run = certificate("CN=acme.example", "CN=R11", 7 - MINUTE_MS / DAY_MS + 50 / DAY_MS)
+    rows = rows_with((40 * MINUTE_MS, Outcome.PASS, {"certificates": [ends_during_run]}))
+    rows.add_result(rows.rows["probes"][-1]["id"], NOW - MINUTE_MS, measurements={"cert_days": 6})
+    assert "The newest run received" not in visible_text(page_of(tmp_path, rows))
+
+
 @pytest.mark.parametrize("certificates", [None, "cut", [], ["cut"], [{"subject": "CN=a"}], [{"expires_at": "soon"}]])
 def test_without_a_certificate_there_is_no_card(tmp_path: Path, certificates: Any) -> None:
     facts = {} if certificates is None else {"certificates": certificates}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from watchdog.domain.formatting import DAY_MS
@@ -40,27 +40,45 @@ class CertificatesCard:
     """The limit of the probe for the days."""
     rows: tuple[CertificatesCardRow, ...]
     """The server's own first."""
+    newer_days: int | None = None
+    """The days that are left of the certificates that the newest run received, if those are others. Only some of the
+    runs that pass store their certificates."""
 
 
 def load_certificates_card(context: ProbeCardLoadContext) -> CertificatesCard | None:
     """None: no stored run has read a certificate."""
-    detail = _find_newest_result_with_certificates(context)
+    latest = context.status.last_judged_slot
+    details = _load_newest_results(context)
+    detail = next((each for each in details if _has_certificates(each)), None)
     if detail is None or detail.evidence is None:
         return None
     facts, min_days = detail.evidence.facts, find_certificate_limit_in_preferences(detail)
     rows = tuple(_build_certificate_rows(facts[_EVIDENCE_KEY], context.now, min_days))
+    if not rows:
+        return None
     connection = ", ".join(str(facts[name]) for name in ("tls_version", "cipher") if facts.get(name))
-    return CertificatesCard(detail.result.slot, connection, min_days, rows) if rows else None
+    newer_days = _find_days_of_other_certificates(details[0], rows) if details[0].result.slot == latest else None
+    return CertificatesCard(detail.result.slot, connection, min_days, rows, newer_days)
 
 
-def _find_newest_result_with_certificates(context: ProbeCardLoadContext) -> StoredResultWithEvidence | None:
-    """Of the newest run, or of the newest one that passed and whose evidence is stored."""
+def _load_newest_results(context: ProbeCardLoadContext) -> list[StoredResultWithEvidence]:
+    """Of the newest run, and of the newest one that passed and whose evidence is stored."""
     latest, probe = context.status.last_judged_slot, context.probe_database_id
     end = context.now if latest is None else latest + 1
     passed = history.load_last_good_slot_that_has_evidence(context.connection, probe, end)
     slots = [slot for slot in dict.fromkeys((latest, passed)) if slot is not None]
     details = history.load_results_with_evidence(context.connection, probe, slots)
-    return next((details[slot] for slot in slots if slot in details and _has_certificates(details[slot])), None)
+    return [details[slot] for slot in slots if slot in details]
+
+
+def _find_days_of_other_certificates(
+    newest: StoredResultWithEvidence, rows: Sequence[CertificatesCardRow]
+) -> int | None:
+    """None: the newest run received these, as far as its days show, or none."""
+    days = newest.result.measurements.get("cert_days")
+    expires_at = min(row.expires_at for row in rows)
+    latest_days, earliest_days = ((expires_at - at) // DAY_MS for at in (newest.result.slot, newest.recorded_at))
+    return days if isinstance(days, int) and not earliest_days <= days <= latest_days else None
 
 
 def _has_certificates(detail: StoredResultWithEvidence) -> bool:
