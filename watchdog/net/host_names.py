@@ -1,9 +1,9 @@
-"""Host names and addresses in the configuration, without a URL around them."""
+"""Host names and addresses, without a URL around them."""
 
 from __future__ import annotations
 
 import re
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address
 from typing import Annotated
 
 from pydantic import AfterValidator
@@ -13,26 +13,35 @@ _HOST_NAME_PATTERN = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_.])?")
 _DNS_LABEL_PATTERN = re.compile(r"[A-Za-z0-9_*/-]+")
 
 
-def parse_host(text: str) -> str:
-    """A host name in lower case and ASCII form, or an IP address, without brackets. Raises ValueError."""
-    problem = f"expected a host name or an IP address, without scheme and port, found '{text[:80]}'"
-    has_brackets = text.startswith("[") and text.endswith("]")
-    host = text[1:-1] if has_brackets else text
-    try:
-        address = ip_address(host)
-    except ValueError:
-        pass
-    else:
-        if isinstance(address, IPv6Address):
-            if address.scope_id is not None:  # an interface of this machine
-                raise ValueError(problem)
-        elif has_brackets:
-            raise ValueError(problem)
+def normalize_host_name(host: str) -> str:
+    """A host name in ASCII form, or an address. `host`: in lower case, IPv6 addresses without brackets. Raises
+    ValueError."""
+    if ":" in host:
+        try:
+            address = IPv6Address(host)
+        except ValueError:
+            raise ValueError(f"invalid IPv6 address: {host}") from None
+        if address.scope_id is not None:  # it names a network interface of this machine
+            raise ValueError(f"invalid IPv6 address: {host}")
         return str(address)
-    host = _encode_international_name(text, problem).lower()
+    problem = f"invalid host name: {host}"
+    host = _encode_international_name(host, problem)
     if len(host) > MAX_DNS_NAME_CHARS + host.endswith(".") or not _HOST_NAME_PATTERN.fullmatch(host):
         raise ValueError(problem)
     return host
+
+
+def parse_host(text: str) -> str:
+    """A host name in lower case and ASCII form, or an IP address, without brackets. Raises ValueError."""
+    has_brackets = text.startswith("[") and text.endswith("]")
+    host = text[1:-1] if has_brackets else text
+    try:
+        if has_brackets and ":" not in host:
+            raise ValueError("brackets without an IPv6 address")
+        return normalize_host_name(host.lower())
+    except ValueError:
+        problem = f"expected a host name or an IP address, without scheme and port, found '{text[:80]}'"
+        raise ValueError(problem) from None
 
 
 def parse_dns_name(text: str) -> str:

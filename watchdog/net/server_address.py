@@ -9,7 +9,8 @@ from typing import Annotated, ClassVar, NamedTuple, Self
 from pydantic import AfterValidator, Field, StrictInt, model_validator
 
 from watchdog.config_types import ConfigModel, MultiFieldValidationError
-from watchdog.net.url import format_host_and_port, normalize_host_name
+from watchdog.net.host_names import normalize_host_name
+from watchdog.net.url import format_host_and_port
 
 _HOST_AND_PORT_PATTERN = re.compile(r"(?:\[(?P<address>[^\[\]]*)\]|(?P<name>[^:\[\]]*))(?::(?P<port>.*))?", re.DOTALL)
 MAX_PORT = 65_535

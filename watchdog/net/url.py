@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from ipaddress import IPv6Address
 from typing import Annotated, NamedTuple
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from pydantic import AfterValidator, WithJsonSchema
 
 from watchdog.config_types import FILE_BACKED_FIELD_MARKER
+from watchdog.net.host_names import normalize_host_name
 
 _DEFAULT_PORT_BY_HTTP_SCHEME = {"http": 80, "https": 443}
 
@@ -68,12 +68,14 @@ def parse_http_url(text: str) -> ParsedHttpUrl:
     path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~")
     if parts.query:
         path += "?" + quote(parts.query, safe="/%:@!$&'()*+,;=~?[]")
+    if not parts.hostname:
+        raise ValueError("the URL has no host")
     if "\\" in parts.netloc:  # browsers take it for the end of the host
         raise ValueError("invalid URL: backslash before the path")
     userinfo, at, _ = parts.netloc.rpartition("@")
     return ParsedHttpUrl(
         parts.scheme,
-        normalize_host_name(parts.hostname or ""),
+        normalize_host_name(parts.hostname),
         port or _DEFAULT_PORT_BY_HTTP_SCHEME[parts.scheme],
         path,
         unquote(userinfo) if at else "",
@@ -91,29 +93,6 @@ def parse_websocket_url(text: str) -> ParsedHttpUrl:
     if not text.startswith(("ws://", "wss://")):
         raise ValueError("expected a URL that starts with wss:// or ws://")
     return parse_http_url(f"http{text.removeprefix('ws')}")
-
-
-def normalize_host_name(host: str) -> str:
-    """A host name in ASCII form, or an address. `host`: in lower case, IPv6 addresses without brackets. Raises
-    ValueError."""
-    if ":" in host:
-        try:
-            address = IPv6Address(host)
-        except ValueError:
-            raise ValueError(f"invalid IPv6 address: {host}") from None
-        if address.scope_id is not None:  # it names a network interface of this machine
-            raise ValueError(f"invalid IPv6 address: {host}")
-        return str(address)
-    if not host.isascii():
-        import idna
-
-        try:
-            host = idna.encode(host, uts46=True).decode()
-        except idna.IDNAError:
-            raise ValueError(f"invalid host name: {host}") from None
-    if not re.fullmatch(r"[a-z0-9_]([a-z0-9_.-]{0,252}[a-z0-9_.])?", host):
-        raise ValueError(f"invalid host name: {host}" if host else "the URL has no host")
-    return host
 
 
 def validate_http_url(text: str) -> str:

@@ -12,9 +12,9 @@ from pydantic import AfterValidator, Field, StrictBool, StrictInt
 from watchdog.domain.model import Evidence, Json, Observation
 from watchdog.expressions import CelExpression, compile_expression
 from watchdog.net.errors import ProbeError
+from watchdog.net.host_names import normalize_host_name
 from watchdog.net.server_address import ServerTarget
 from watchdog.net.tls import TlsConfig
-from watchdog.net.url import normalize_host_name
 from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.probes.expectations import (
     ExpressionEvaluationContext,
