@@ -179,6 +179,14 @@ def test_server_name_changes_the_expected_name(run: Run, authority: CertificateA
     assert run(ask(authority.server_tls_context("acme.example"), tls)).status == 200
 
 
+@pytest.mark.parametrize(
+    ("text", "server_name"),
+    [("Acme.Example.", "acme.example"), ("bücher.example", "xn--bcher-kva.example"), ("[::1]", "::1"), ("", "")],
+)
+def test_a_server_name_is_normalized(text: str, server_name: str) -> None:
+    assert TlsConfig(server_name=text).server_name == server_name
+
+
 def demanding(authority: CertificateAuthority) -> ssl.SSLContext:
     context = authority.server_tls_context("127.0.0.1")
     context.verify_mode = ssl.CERT_REQUIRED
@@ -254,9 +262,14 @@ def test_unusable_files_are_an_error(
         ({"key_file": "key.pem"}, "key_file requires cert_file"),
         ({"verify": False, "ca_file": "ca.pem"}, "`ca_file` has no effect with `verify: false`"),
         ({"verfy": True}, "Extra inputs are not permitted"),
+        ({"server_name": "acme..example"}, "expected a host name whose parts have 1 to 63 characters"),
+        ({"server_name": "a" * 64}, "expected a host name whose parts have 1 to 63 characters"),
+        ({"server_name": ".acme.example"}, "expected a host name or an IP address"),
+        ({"server_name": "acme.example:443"}, "expected a host name or an IP address"),
+        ({"server_name": "acme\0.example"}, "expected a host name or an IP address"),
     ],
 )
-def test_contradictory_options_are_refused(options: dict[str, Any], message: str) -> None:
+def test_contradictory_and_invalid_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         TlsConfig.model_validate(options)
 

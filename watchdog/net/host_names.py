@@ -44,6 +44,15 @@ def parse_host(text: str) -> str:
         raise ValueError(problem) from None
 
 
+def parse_tls_server_name(text: str) -> str:
+    """A host name in ASCII form without the dot at its end, or an address, as TLS accepts it. Empty: there is none.
+    Raises ValueError."""
+    host = text and parse_host(text).rstrip(".")
+    if text and not all(0 < len(label) <= MAX_DNS_LABEL_CHARS for label in host.split(".")):
+        raise ValueError(f"expected a host name whose parts have 1 to {MAX_DNS_LABEL_CHARS} characters")
+    return host
+
+
 def parse_dns_name(text: str) -> str:
     """The name of a record in ASCII form, without the dot at its end; "." is the root. Raises ValueError."""
     problem = f"expected the name of a DNS record, such as acme.example, found '{text[:80]}'"
@@ -71,3 +80,5 @@ def _encode_international_name(name: str, problem: str) -> str:
 
 HostName = Annotated[str, AfterValidator(parse_host)]
 """A host name or an IP address that Watchdog connects to."""
+TlsServerName = Annotated[str, AfterValidator(parse_tls_server_name)]
+"""A host name or an IP address that is sent in a TLS handshake, or an empty text."""

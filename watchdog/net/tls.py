@@ -12,6 +12,7 @@ from pydantic import StrictBool, model_validator
 
 from watchdog.config_types import ConfigModel, LocalFilePath, MultiFieldValidationError
 from watchdog.net.errors import ProbeError
+from watchdog.net.host_names import TlsServerName
 
 if TYPE_CHECKING:
     import ssl
@@ -31,7 +32,7 @@ class TlsConfig(ConfigModel):
     allow_legacy: StrictBool = False
     """Whether to accept TLS 1.0 and 1.1, and keys, signatures and renegotiation that OpenSSL refuses as too weak. Use
     this only for servers that cannot be updated. Browsers refuse to connect to such servers."""
-    server_name: str = ""
+    server_name: TlsServerName = ""
     """The server name to send (SNI) and to expect in the certificate; default: the host of the target."""
 
     @model_validator(mode="after")
