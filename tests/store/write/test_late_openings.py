@@ -259,6 +259,43 @@ def test_an_alert_that_flaps_sends_one_notice(database: Database) -> None:
     assert send(harness, now + MINUTE_MS) == []
 
 
+def test_one_that_opens_while_its_alert_flaps_belongs_to_the_notice_that_was_sent(database: Database) -> None:
+    harness = start(database, TO_ONCALL)
+    for number in range(3):
+        record(harness, "fail", SLOT + 2 * number * INTERVAL_MS)
+        send(harness, SLOT + 2 * number * INTERVAL_MS)
+        record(harness, "pass", SLOT + (2 * number + 1) * INTERVAL_MS)
+        send(harness, SLOT + (2 * number + 1) * INTERVAL_MS)
+    (notice,) = harness.select_rows(flapping_alerts)
+    reload(harness, NO_ROUTE, SLOT + 5 * INTERVAL_MS + 1)
+    record(harness, "fail", SLOT + 6 * INTERVAL_MS)
+    now = SLOT + 6 * INTERVAL_MS + 1
+    reload(harness, TO_ONCALL, now)
+    assert send(harness, now) == []
+    newest = max(harness.select_rows(incidents), key=lambda row: row["opened_at"])["id"]
+    (row,) = harness.select_rows(outbox, outbox.c.incident == newest)
+    assert (row["state"], row["lead_incident"]) == ("flapping", notice["id"])
+
+
+def test_the_group_that_it_joins_is_not_reminded_as_well(database: Database) -> None:
+    probes = [
+        replace(make_registered_probe(id, failure_threshold=1, success_threshold=1), repeat_interval_ms=HOUR_MS)
+        for id in ("p0", "p1")
+    ]
+    grouped = NotificationRoute(("oncall",), group_by=())
+    not_p0 = NotificationRoutingTable(RECEIVERS, (NotificationRoute((), ProbeMatcher(probe="p0")), grouped))
+    harness = StoreHarness(database, probes, routes=not_p0, now=START_AT).without_downtime()
+    for number, id in enumerate(("p0", "p1")):
+        harness.record_results(make_result(harness.database_id(id), SLOT + number, "fail"), now=SLOT + number)
+    assert send(harness, SLOT + 1) == [("p1", SLACK, "opened")]
+    now = SLOT + 1 + HOUR_MS
+    harness.routes = NotificationRoutingTable(RECEIVERS, (grouped,))
+    harness.membership.change_configuration(make_member_configuration(probes, harness.routes), now)
+    send(harness, now)
+    assert [event for _, event, _ in list_outbox(harness)] == ["opened", "opened"]
+    assert len({row["lead_incident"] for row in harness.select_rows(outbox)}) == 1
+
+
 def test_one_that_opens_by_routes_that_another_process_has_replaced_is_sent(databases: DatabasePair) -> None:
     """The second process has registered its routes, and the first opens an incident before it knows them."""
     first = start(databases.first, NO_ROUTE)

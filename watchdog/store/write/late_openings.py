@@ -29,8 +29,6 @@ def enqueue_late_opening_if_due(connection: sa.Connection, incident: Any, facts:
     """`incident`: its row. The caller has locked its probe and the incident groups. Returns the destinations, which
     `facts` then contains as notified."""
     registered, histories = facts.registered.get(incident.probe), facts.histories.destinations[incident.id]
-    if registered is None or histories:
-        return []
     routing = decide_present_routing(incident, registered, {})
     decision = decide_late_opening(
         is_open=incident.resolved_at is None,
