@@ -87,8 +87,8 @@ class RunSecretMask:
                 elif len(spelling) >= MIN_SECRET_CHARS_MASKED_INSIDE_WORDS:
                     changed_groups.setdefault(spelling[:MIN_SECRET_CHARS_MASKED_INSIDE_WORDS], set()).add(spelling)
         for beginning, spellings in changed_groups.items():
-            if known := self._groups.get(beginning):
-                spellings.update(known.ordered)
+            if former_group := self._groups.get(beginning):
+                spellings.update(former_group.ordered)
             self._groups[beginning] = _build_spelling_group(spellings)
         if self._words:
             alternatives = "|".join(sorted(map(re.escape, self._words), key=len, reverse=True))
