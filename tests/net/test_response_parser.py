@@ -197,3 +197,32 @@ def test_the_time_for_a_malformed_head_does_not_grow_with_the_square_of_its_line
     with pytest.raises(ProbeError):
         parse([OK + b"no header\r\n" + line + b"\r\n"])
     assert process_time() - started_s < 0.5, "it would be 2 s"
+
+
+SESSION_HEADERS = b"Set-Cookie: s1=s3ssion; Path=/\r\nX-Auth-Token:\r\n folded-t0ken\r\nServer: acme\r\n"
+
+
+@pytest.mark.parametrize(
+    ("response", "reason"),
+    [
+        (OK + SESSION_HEADERS, "connection.closed"),
+        (OK + SESSION_HEADERS + b"no header\r\n\r\n", "protocol.invalid_response"),
+        (b"HTTP/2 200\r\n" + SESSION_HEADERS, "protocol.http2_only"),
+        (b"\r\n" + OK + SESSION_HEADERS, "protocol.not_http"),
+        (b"HTTP/1.1 101 Switching\r\n" + SESSION_HEADERS + b"\r\n", "protocol.unexpected_upgrade"),
+    ],
+)
+def test_no_session_is_shown_of_a_head_that_is_not_usable(response: bytes, reason: str) -> None:
+    phase_timer = PhaseTimer()
+    parser = HttpResponseParser(phase_timer, 1_000, is_head_request=False)
+
+    def feed_all() -> None:
+        parser.feed(response)
+        parser.feed_eof()
+
+    with pytest.raises(ProbeError) as raised:
+        feed_all()
+    excerpt = raised.value.excerpt or phase_timer.attempt_evidence_so_far.excerpt
+    assert raised.value.reason == reason
+    assert ("Set-Cookie: •••" in excerpt, "X-Auth-Token: •••\r\nServer: acme" in excerpt) == (True, True)
+    assert "s3ssion" not in excerpt

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from watchdog.net.errors import ProbeError
+from watchdog.net.http_head import mask_secret_headers
 
 MAX_FOREIGN_BANNER_BYTES = 200
 USE_HTTPS_TLS_REMEDY = "use https://"
@@ -15,7 +16,7 @@ TLS_ALERT_RECORD_STARTS = (b"\x15\x03\x00", b"\x15\x03\x01", b"\x15\x03\x02", b"
 
 def find_foreign_protocol_error(response_start: bytes, tls_remedy: str = USE_HTTPS_TLS_REMEDY) -> ProbeError | None:
     """The error of a response that is not HTTP/1; None if it begins like HTTP/1. The excerpt shows its beginning."""
-    excerpt = response_start[:MAX_FOREIGN_BANNER_BYTES].decode(errors="replace")
+    excerpt = mask_secret_headers(response_start[:MAX_FOREIGN_BANNER_BYTES].decode(errors="replace"))
     if response_start.startswith(TLS_ALERT_RECORD_STARTS):
         return ProbeError.from_reason("protocol.tls_required", excerpt=excerpt, remedy=tls_remedy)
     if response_start[3:9] in (_HTTP2_SETTINGS_FRAME_START, _HTTP2_GOAWAY_FRAME_START) or response_start.startswith(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from watchdog.net.redact import strip_url_to_scheme_host_and_path
+from watchdog.net.redact import MASK_PLACEHOLDER, SECRET_NAME_PATTERN, strip_url_to_scheme_host_and_path
 
 _EXCERPT_RESPONSE_HEADERS = (
     *("content-type", "content-encoding", "location", "retry-after", "www-authenticate", "server", "via", "age"),
@@ -21,6 +21,19 @@ def format_response_head_excerpt(http_version: str, status: int, reason_phrase: 
     if "location" in values:
         values["location"] = strip_url_to_scheme_host_and_path(values["location"])
     return "\n".join([status_line, *(f"{name}: {value}" for name, value in values.items())])
+
+
+_HEADER_LINE_PATTERN = re.compile(r"^(?P<name>[!-9;-~]+):(?P<value>[^\r\n]*(?:\r?\n[ \t][^\r\n]*)*)", re.MULTILINE)
+"""With the lines that it is folded into."""
+
+
+def mask_secret_headers(head: str) -> str:
+    """The beginning of a head as it was received, without the values of headers that hold secrets, such as Set-Cookie.
+    They belong to the target, so no mask knows them."""
+    return _HEADER_LINE_PATTERN.sub(
+        lambda line: f"{line['name']}: {MASK_PLACEHOLDER}" if SECRET_NAME_PATTERN.search(line["name"]) else line[0],
+        head,
+    )
 
 
 def combine_response_headers(raw_headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:

@@ -9,7 +9,12 @@ import httptools
 from watchdog.domain.model import Evidence
 from watchdog.net.errors import ProbeError
 from watchdog.net.foreign_protocol import MAX_FOREIGN_BANNER_BYTES, find_foreign_protocol_error
-from watchdog.net.http_head import combine_response_headers, format_response_head_excerpt, normalize_response_head
+from watchdog.net.http_head import (
+    combine_response_headers,
+    format_response_head_excerpt,
+    mask_secret_headers,
+    normalize_response_head,
+)
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.received_body import BoundedBodyCollector
 
@@ -76,11 +81,15 @@ class HttpResponseParser:
     def build_partial_response_evidence(self) -> Evidence:
         """The response so far, as evidence."""
         if self._body is None:
-            return Evidence({}, self._response_start.decode(errors="replace"))
+            return Evidence({}, self._response_start_excerpt)
         head = format_response_head_excerpt(self.http_version, self.status, self.reason_phrase, self.headers)
         body_start = self._body.decompressed_body_start[:MAX_RESPONSE_BODY_EXCERPT_BYTES].decode(errors="replace")
         facts = {"status": self.status, "received": self._body.progress_text}
         return Evidence(facts, f"{head}\n\n{body_start}".rstrip())
+
+    @property
+    def _response_start_excerpt(self) -> str:
+        return mask_secret_headers(self._response_start.decode(errors="replace"))
 
     def feed(self, data: bytes) -> None:
         """Parses received data; data after the response is ignored. Raises ProbeError."""
@@ -232,9 +241,8 @@ class HttpResponseParser:
             self._phase_timer.start_nestable_phase("body")
 
     def _build_malformed_response_error(self, problem: str, detail: str) -> ProbeError:
-        excerpt = self._response_start.decode(errors="replace")
         error = ProbeError.from_reason(
-            "protocol.invalid_response", retryable=True, excerpt=excerpt, problem=f": {problem}"
+            "protocol.invalid_response", retryable=True, excerpt=self._response_start_excerpt, problem=f": {problem}"
         )
         error.facts["detail"] = detail
         return error
