@@ -32,8 +32,9 @@ from tests.support.scripted_servers import (
 from watchdog.net import NetworkAccess, PhaseTimer, ProbeError
 from watchdog.net.body_limits import DEFAULT_MAX_BODY_BYTES
 from watchdog.net.http import HttpRequest, HttpResponse
+from watchdog.net.http_exchange import HttpExchangeProtocol
 from watchdog.net.received_body import BodyNotFullyReadProblem, BoundedBodyCollector
-from watchdog.net.response_parser import MIN_RAW_RESPONSE_BYTES_LIMIT
+from watchdog.net.response_parser import MIN_RAW_RESPONSE_BYTES_LIMIT, HttpResponseParser
 
 DEADLINE = 0.3
 Run = Callable[[Coroutine[Any, Any, "Exchange"]], "Exchange"]
@@ -764,3 +765,19 @@ def test_no_connection_stays_open_after_faults_and_cancellations(run: Run) -> No
         return Exchange()
 
     run(run_scenario())
+
+
+def test_a_response_that_arrives_in_parts_before_the_request_is_sent_is_complete() -> None:
+    async def run_scenario() -> int:
+        protocol = HttpExchangeProtocol()
+        protocol.connection_made(asyncio.Transport())
+        for part in (b"HTTP/1.1 408 Request Timeout\r\n", b"Content-Length: 0\r\n\r\n"):
+            protocol.get_buffer(-1)[: len(part)] = part
+            protocol.buffer_updated(len(part))
+        protocol.eof_received()
+        phase_timer = PhaseTimer()
+        parser = HttpResponseParser(phase_timer, 1_000, is_head_request=False)
+        await protocol.exchange(b"", parser, phase_timer)
+        return parser.status
+
+    assert asyncio.run(run_scenario()) == 408

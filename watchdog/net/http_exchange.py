@@ -69,7 +69,7 @@ class HttpExchangeProtocol(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         data = bytes(memoryview(self._buffer)[:nbytes])
         if self._parser is None:
-            self._early_data = self._early_data or data
+            self._early_data += data
         elif not self._response_end.done():
             self._feed(self._parser, data)
         if nbytes == HTTP_READ_CHUNK_BYTES and not self._response_end.done():
