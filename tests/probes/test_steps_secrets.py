@@ -80,6 +80,13 @@ def test_a_preference_about_a_value_does_not_show_it() -> None:
     assert facts.problem == "step 2 (Next): body.value is '•••', expected 'x'"
 
 
+def test_a_preference_does_not_show_what_a_later_step_captures() -> None:
+    first = {"name": "Home", "http": {"url": f"{SITE}/home"}, "prefer": ["body.value == 'x'"]}
+    run = run_steps([json_response({"value": TOKEN}), json_response({"value": TOKEN})], [first, FIRST])
+    (facts,) = run.recorded.result.listings["preference"].subjects.values()
+    assert facts.problem == "step 1 (Home): body.value is '•••', expected 'x'"
+
+
 @pytest.mark.parametrize("length", range(4_900, 5_010, 7))
 def test_a_value_that_is_cut_off_with_the_excerpt_is_masked(length: int) -> None:
     body = "x" * (length - 1) + " " + LONG_TOKEN

@@ -49,7 +49,8 @@ class StepsRun:
         self._captured_values: dict[str, JsonScalar] = {}
         self._records: list[HttpStepRecord] = []
         """Of the steps that were run."""
-        self._preferences: dict[str, preference.PreferenceExpressionResult] = {}
+        self._preference_results: dict[str, tuple[int, HttpStepSettings, preference.PreferenceExpressionResult]] = {}
+        """By expression, with its step; not masked."""
         self._cert_days: list[int] = []
         self._duration_ms = 0.0
 
@@ -62,16 +63,23 @@ class StepsRun:
         records = [*self._records, *(HttpStepRecord(step.name) for step in self._plan.steps[len(self._records) :])]
         facts = {**observation.evidence.facts, "steps": describe_steps(records)}
         is_good = observation.outcome is Outcome.PASS
-        listing = SubjectListing(self._context.slot, self._preferences)
         return replace(
             observation,
             duration=self._duration_ms if len(self._records) > 1 or observation.duration is not None else None,
             phases=self._context.phase_timer.phase_durations_ms,
             measurements=build_step_measurements(records)
             | ({"cert_days": min(self._cert_days)} if self._cert_days else {}),
-            listings={preference.ALERT_RULE_NAME: listing} if is_good and self._preferences else {},
+            listings=self._build_masked_listings() if is_good else {},
             evidence=Evidence(facts, observation.evidence.excerpt),
         )
+
+    def _build_masked_listings(self) -> dict[str, SubjectListing]:
+        """At the end of the run: a later step may capture what an earlier response contained as well."""
+        subjects = {
+            expression: result._replace(problem=result.problem and _name_step(number, step, self._mask(result.problem)))
+            for expression, (number, step, result) in self._preference_results.items()
+        }
+        return {preference.ALERT_RULE_NAME: SubjectListing(self._context.slot, subjects)} if subjects else {}
 
     def mask_evidence_of_interrupted_step(self) -> None:
         """Masks the evidence that the caller reports after it has interrupted the run."""
@@ -191,9 +199,8 @@ class StepsRun:
         """Adds the preferences and the days of the certificate that a good response shows."""
         listing = observation.listings.get(preference.ALERT_RULE_NAME)
         subjects: Mapping[str, preference.PreferenceExpressionResult] = listing.subjects if listing else {}
-        for expression, (problem, reason) in subjects.items():
-            message = problem and _name_step(number, step, self._mask(problem))
-            self._preferences[f"{step.name}: {expression}"] = preference.PreferenceExpressionResult(message, reason)
+        for expression, result in subjects.items():
+            self._preference_results[f"{step.name}: {expression}"] = number, step, result
         cert_days = observation.measurements.get("cert_days")
         if isinstance(cert_days, int):
             self._cert_days.append(cert_days)
