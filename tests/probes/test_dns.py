@@ -227,11 +227,8 @@ def test_a_response_from_another_address_is_not_received() -> None:
     assert "ignored_responses" not in recorded.evidence.facts
 
 
-@pytest.mark.parametrize(("size_bytes", "in_worker"), [(1_000, False), (40_000, True)])
-def test_a_long_response_is_parsed_outside_the_event_loop(
-    size_bytes: int, in_worker: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However few records it has: many short texts in one take as long."""
+def record_places_of_cpu_work(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each work was done in the worker process."""
     places: list[bool] = []
     run_cpu_work = NetworkAccess.run_cpu_work_inline_or_in_worker
 
@@ -240,6 +237,15 @@ def test_a_long_response_is_parsed_outside_the_event_loop(
         return run_cpu_work(*args, in_worker=in_worker)
 
     monkeypatch.setattr(NetworkAccess, "run_cpu_work_inline_or_in_worker", record_place)
+    return places
+
+
+@pytest.mark.parametrize(("size_bytes", "in_worker"), [(1_000, False), (40_000, True)])
+def test_a_long_response_is_parsed_outside_the_event_loop(
+    size_bytes: int, in_worker: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However few records it has: many short texts in one take as long."""
+    places = record_places_of_cpu_work(monkeypatch)
 
     def respond_with_empty_texts(query: ReceivedDnsQuery) -> list[bytes]:
         header = struct.pack("!HHHHHH", query.message.id, 0x8180, 1, 1, 0, 0)
@@ -248,7 +254,27 @@ def test_a_long_response_is_parsed_outside_the_event_loop(
         return [header + question + struct.pack("!HH", 16, 1) + record + bytes(size_bytes)]
 
     recorded = asyncio.run(observe(respond_with_empty_texts, {"type": "TXT"}))
-    assert (recorded.result.outcome, places) == (Outcome.PASS, [in_worker]), recorded.result.message
+    assert (recorded.result.outcome, places) == (Outcome.PASS, [in_worker, False]), recorded.result.message
+
+
+@pytest.mark.parametrize(
+    ("count", "expression", "in_worker"),
+    [
+        (30, "answers.map(x, x + '.') != answers", False),
+        (600, "answers.map(x, x + '.') != answers", True),
+        (600, "size(answers) == 600", False),
+    ],
+)
+@pytest.mark.parametrize("field", ["expect", "prefer"])
+def test_a_loop_over_many_answers_runs_outside_the_event_loop(
+    count: int, expression: str, in_worker: bool, field: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loop that builds a list takes quadratic time."""
+    places = record_places_of_cpu_work(monkeypatch)
+    records = [f"{NAME}. 300 IN A 10.0.{number // 256}.{number % 256}" for number in range(count)]
+    recorded = asyncio.run(observe(respond(*records), **{field: [expression]}))
+    assert (recorded.result.outcome, places[-1]) == (Outcome.PASS, in_worker), recorded.result.message
+    assert bool(recorded.result.listings) is (field == "prefer")
 
 
 def test_other_runs_get_their_turn_between_responses_to_other_queries() -> None:

@@ -26,7 +26,7 @@ from watchdog.probes.base import Probe, ProbeAttemptContext
 from watchdog.probes.expectations import (
     ExpressionEvaluationContext,
     build_observation_from_error,
-    evaluate_expectations_to_verdict,
+    judge_expressions_inline_or_in_worker,
 )
 
 if TYPE_CHECKING:
@@ -240,36 +240,37 @@ class DnsProbe(Probe):
         question = self.dns.build_question(self.allow_private_addresses)
         try:
             exchange = await DnsClient(context.network, question, timer, context.started_at, ends_at).query()
+            return await self._judge(exchange, context)
         except ProbeError as error:
             return build_observation_from_error(error, timer)
-        return self._judge(exchange, context)
 
-    def _judge(self, exchange: DnsExchange, context: ProbeAttemptContext) -> Observation:
-        reply, phases = exchange.reply, context.phase_timer.phase_durations_ms
-        elapsed_ms = sum(ms for phase, ms in phases.items() if phase not in RESPONSE_PROCESSING_PHASES)
+    async def _judge(self, exchange: DnsExchange, context: ProbeAttemptContext) -> Observation:
+        """Raises ProbeError."""
+        reply, timer = exchange.reply, context.phase_timer
+        elapsed_ms = sum(
+            ms for phase, ms in timer.phase_durations_ms.items() if phase not in RESPONSE_PROCESSING_PHASES
+        )
         expressions = ExpressionEvaluationContext(
             {"answers": list(reply.answers), "ttl": reply.ttl_s, "elapsed_ms": round(elapsed_ms), "rcode": reply.rcode},
             value_templates={"rcode": "response code {}"},
         )
-        verdict = evaluate_expectations_to_verdict(
-            expressions, self.expectation_expressions, self.preference_expressions
+        verdict, listings = await judge_expressions_inline_or_in_worker(
+            context, expressions, self.expectation_expressions, self.preference_expressions
         )
         outcome, reason, message = verdict.outcome, verdict.reason, verdict.message
         if problem := self._find_answer_problem(exchange):
             broken = message if outcome is Outcome.FAIL else ""
             outcome, (reason, message) = Outcome.FAIL, problem
             message = "; ".join(filter(None, (message, broken)))
-        facts = self._build_evidence_facts(exchange, context.phase_timer.facts)
+        facts = self._build_evidence_facts(exchange, timer.facts)
         return Observation(
             outcome,
             reason,
             message,
             duration=elapsed_ms,
-            phases=phases,
+            phases=timer.phase_durations_ms,
             measurements={"rcode": reply.rcode, "answers": len(reply.answers), "ttl": reply.ttl_s},
-            listings=expressions.evaluate_all_preferences_as_listing_by_rule(self.preference_expressions, context.slot)
-            if outcome is Outcome.PASS
-            else {},
+            listings=listings if outcome is Outcome.PASS else {},
             evidence=Evidence(facts | ({"expect": verdict.evidence} if verdict.evidence else {}), reply.excerpt),
             retryable=reason in ("dns.servfail", "dns.refused"),
         )

@@ -11,8 +11,10 @@ from watchdog.domain.reasons import ReasonCategory, get_reason_entry
 from watchdog.domain.rules import preference
 from watchdog.expression_failures import describe_expression_evaluation_error, describe_false_expression
 from watchdog.expressions import CelBudgetExceededError, CelExpression, CelExpressionError
+from watchdog.net.body_limits import MAX_JSON_ELEMENTS_IN_EVENT_LOOP
 from watchdog.net.errors import ProbeError
 from watchdog.net.phases import PhaseTimer
+from watchdog.probes.base import ProbeAttemptContext
 from watchdog.probes.partial_text import evaluate_expression_decided_by_text_beginning
 
 
@@ -143,6 +145,47 @@ def evaluate_expectations_to_verdict(
     if internal := next((result for result in undecided if result.is_evaluation_error), None):
         return ExpectationsVerdict(Outcome.ERROR, internal.reason, internal.message, evidence)
     return ExpectationsVerdict(Outcome.PASS, "", "", evidence)
+
+
+class JudgedExpressions(NamedTuple):
+    """What the expressions of one run come to."""
+
+    verdict: ExpectationsVerdict
+    listings: dict[str, SubjectListing]
+    """Of the preferences, if the run is good."""
+
+
+def judge_expressions(
+    context: ExpressionEvaluationContext,
+    expectations: tuple[CelExpression, ...],
+    preferences: tuple[CelExpression, ...],
+    slot: int,
+) -> JudgedExpressions:
+    verdict = evaluate_expectations_to_verdict(context, expectations, preferences)
+    is_good = verdict.outcome is Outcome.PASS
+    return JudgedExpressions(
+        verdict, context.evaluate_all_preferences_as_listing_by_rule(preferences, slot) if is_good else {}
+    )
+
+
+async def judge_expressions_inline_or_in_worker(
+    attempt: ProbeAttemptContext,
+    context: ExpressionEvaluationContext,
+    expectations: tuple[CelExpression, ...],
+    preferences: tuple[CelExpression, ...],
+) -> JudgedExpressions:
+    """In the worker process if an expression loops over a list that the target can make long. Raises ProbeError."""
+    lengths = [len(value) for value in context.variables.values() if isinstance(value, list)]
+    loops = any(expression.loops for expression in (*expectations, *preferences))
+    return await attempt.network.run_cpu_work_inline_or_in_worker(
+        attempt.phase_timer,
+        judge_expressions,
+        context,
+        expectations,
+        preferences,
+        attempt.slot,
+        in_worker=loops and max(lengths, default=0) > MAX_JSON_ELEMENTS_IN_EVENT_LOOP,
+    )
 
 
 def build_cert_days_template(days: int | None, expires_at_text: str, whose: str = "certificate") -> str:

@@ -20,7 +20,7 @@ from watchdog.probes.expectations import (
     ExpressionEvaluationContext,
     build_cert_days_template,
     build_observation_from_error,
-    evaluate_expectations_to_verdict,
+    judge_expressions_inline_or_in_worker,
 )
 
 if TYPE_CHECKING:
@@ -153,23 +153,24 @@ class TlsProbe(Probe):
             expiry = find_earliest_certificate_expiry(result.session.chain, now)
             if expiry is None:
                 raise ProbeError.from_reason("tls.unreadable_certificate", "tls")
+            observation = await self._judge(result, expiry, context)
         except ProbeError as error:
             return build_observation_from_error(error, phase_timer)
-        observation = self._judge(result, expiry, context)
         return replace(observation, phases=phase_timer.phase_durations_ms)
 
-    def _judge(
+    async def _judge(
         self, result: TlsHandshakeResult, expiry: EarliestCertificateExpiry, context: ProbeAttemptContext
     ) -> Observation:
-        """Without phases."""
+        """Without phases. Raises ProbeError."""
         facts, measurements = self._build_evidence_facts(result, expiry), {"cert_days": expiry.days}
         if error := self._find_certificate_error(result, context.started_at):
             failed = build_observation_from_error(error, context.phase_timer)
             evidence = replace(failed.evidence, facts={**failed.evidence.facts, **facts})
             return replace(failed, measurements=measurements, evidence=evidence)
         expression_context = self._build_expression_context(result, expiry)
-        preferences = self.preference_expressions
-        verdict = evaluate_expectations_to_verdict(expression_context, self.expectation_expressions, preferences)
+        verdict, listings = await judge_expressions_inline_or_in_worker(
+            context, expression_context, self.expectation_expressions, self.preference_expressions
+        )
         if verdict.evidence:
             facts["expect"] = verdict.evidence
         return Observation(
@@ -178,9 +179,7 @@ class TlsProbe(Probe):
             verdict.message,
             duration=result.elapsed_ms,
             measurements=measurements,
-            listings=expression_context.evaluate_all_preferences_as_listing_by_rule(preferences, context.slot)
-            if not verdict.reason
-            else {},
+            listings=listings,
             evidence=Evidence(facts),
         )
 
