@@ -272,7 +272,8 @@ def test_a_loop_over_many_answers_runs_outside_the_event_loop(
     """A loop that builds a list takes quadratic time."""
     places = record_places_of_cpu_work(monkeypatch)
     records = [f"{NAME}. 300 IN A 10.0.{number // 256}.{number % 256}" for number in range(count)]
-    recorded = asyncio.run(observe(respond(*records), **{field: [expression]}))
+    fields: dict[str, Any] = {field: [expression]}
+    recorded = asyncio.run(observe(respond(*records), None, **fields))
     assert (recorded.result.outcome, places[-1]) == (Outcome.PASS, in_worker), recorded.result.message
     assert bool(recorded.result.listings) is (field == "prefer")
 
