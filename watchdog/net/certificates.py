@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from cryptography import x509
 
 MAX_CERTIFICATE_NAMES_LISTED = 3
+MAX_CACHED_CERTIFICATES = 512
+MAX_CACHED_CERTIFICATE_BYTES = 8 * 1024
+"""Few are larger: one with thousands of names takes 1 MB, and a server may send another one each time."""
 _INTERMEDIATE_CA_NAME_PATTERN = re.compile(r"inter|issuing|\bsub\b|\bsub-?ca|\bmid\b|\bica\b", re.IGNORECASE)
 
 
@@ -66,8 +69,12 @@ def parse_certificates(chain: Iterable[bytes]) -> tuple[Certificate, ...]:
     return tuple(certificate for der in chain if (certificate := _parse_certificate(der)) is not None)
 
 
-@lru_cache(512)
 def _parse_certificate(der: bytes) -> Certificate | None:
+    parse = _parse_and_cache_certificate if len(der) <= MAX_CACHED_CERTIFICATE_BYTES else _parse_uncached_certificate
+    return parse(der)
+
+
+def _parse_uncached_certificate(der: bytes) -> Certificate | None:
     from cryptography import x509
     from cryptography.x509.oid import NameOID
 
@@ -88,6 +95,9 @@ def _parse_certificate(der: bytes) -> Certificate | None:
         names=names,
         issuer_is_published=issuer_is_published,
     )
+
+
+_parse_and_cache_certificate = lru_cache(MAX_CACHED_CERTIFICATES)(_parse_uncached_certificate)
 
 
 def _read_subject_alt_names_and_whether_issuer_published(certificate: x509.Certificate) -> tuple[tuple[str, ...], bool]:
