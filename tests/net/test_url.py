@@ -85,3 +85,12 @@ def test_a_redirect_is_relative_to_its_url(location: str, text: str) -> None:
 
 def test_redirects_carry_no_credentials() -> None:
     assert parse_http_url("https://u:p@h/").join("https://x:y@h/").userinfo == ""
+
+
+@pytest.mark.parametrize(("length", "is_remembered"), [(100, True), (60_000, False)])
+def test_only_short_urls_are_remembered(length: int, is_remembered: bool) -> None:
+    """A redirect can lead to another long one each time."""
+    text = f"https://acme.example/{'x' * length}"
+    first, second = parse_http_url(text), parse_http_url(text)
+    assert first == second
+    assert (first is second) is is_remembered

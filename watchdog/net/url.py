@@ -12,6 +12,10 @@ from pydantic import AfterValidator, WithJsonSchema
 from watchdog.config_types import FILE_BACKED_FIELD_MARKER
 from watchdog.net.host_names import normalize_host_name
 
+MAX_CACHED_URLS = 1024
+"""Most of them change with each canary job, once there are many."""
+MAX_CACHED_URL_CHARS = 2_000
+"""Longer ones are seldom in a configuration, and redirects can lead to ever new ones of 64 KiB."""
 _DEFAULT_PORT_BY_HTTP_SCHEME = {"http": 80, "https": 443}
 
 
@@ -51,9 +55,12 @@ class ParsedHttpUrl(NamedTuple):
         return parse_http_url(urljoin(self.url_without_credentials, location.strip()))._replace(userinfo="")
 
 
-@lru_cache(1024)  # most of them change with each canary job, once there are many
 def parse_http_url(text: str) -> ParsedHttpUrl:
     """Parses an absolute http or https URL. Raises ValueError, with a message for people, for anything else."""
+    return (_parse_and_cache_http_url if len(text) <= MAX_CACHED_URL_CHARS else _parse_uncached_http_url)(text)
+
+
+def _parse_uncached_http_url(text: str) -> ParsedHttpUrl:
     if re.search(r"[\x00-\x1f\x7f]", text) or text != text.strip():
         raise ValueError("a URL must not contain control characters, or spaces at its start or end")
     try:
@@ -80,6 +87,9 @@ def parse_http_url(text: str) -> ParsedHttpUrl:
         path,
         unquote(userinfo) if at else "",
     )
+
+
+_parse_and_cache_http_url = lru_cache(MAX_CACHED_URLS)(_parse_uncached_http_url)
 
 
 def format_host_and_port(host: str, port: int) -> str:
