@@ -144,6 +144,7 @@ class RunningWatchdogService:
             return ConfigChanges()
         await self.service.trigger_task(PLAN_MAINTENANCE_TASK_NAME)
         former, self.loaded_config = self.loaded_config.config, loaded_config
+        self.network.routing = config.network.request_routing
         self.notice = config.status_page.notice
         self.check_in_receiver.database_id_by_probe = map_heartbeats_to_database_ids(self.service.probes)
         if (former.dead_mans_switch, former.receivers) != (config.dead_mans_switch, config.receivers):
@@ -175,7 +176,7 @@ async def start_watchdog_service_and_stop_on_exit(
         await store_executor.run_write(upgrade_schema, database, find_resource_folder("migrations"))
         await store_executor.run_read(database.check_file)
         await asyncio.to_thread(preload_probe_modules, config)
-        async with NetworkAccess() as network, AsyncExitStack() as stack:
+        async with NetworkAccess(config.network.request_routing) as network, AsyncExitStack() as stack:
             network.preload()
             service = await register_probes_and_build_service(
                 loaded_config, store_executor, network, clock_synchronizer.clock, clock_synchronizer

@@ -34,7 +34,8 @@ from watchdog.net.body_limits import DEFAULT_MAX_BODY_BYTES
 from watchdog.net.http import HttpRequest, HttpResponse
 from watchdog.net.http_exchange import HttpExchangeProtocol
 from watchdog.net.received_body import BodyNotFullyReadProblem, BoundedBodyCollector
-from watchdog.net.response_parser import MIN_RAW_RESPONSE_BYTES_LIMIT, HttpResponseParser
+from watchdog.net.received_response import MIN_RAW_RESPONSE_BYTES_LIMIT
+from watchdog.net.response_parser import HttpResponseParser
 
 DEADLINE = 0.3
 Run = Callable[[Coroutine[Any, Any, "Exchange"]], "Exchange"]

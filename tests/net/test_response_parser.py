@@ -9,7 +9,8 @@ from time import process_time
 import pytest
 
 from watchdog.net import PhaseTimer, ProbeError
-from watchdog.net.response_parser import MAX_RESPONSE_HEADER_BYTES, HttpResponseParser
+from watchdog.net.received_response import MAX_RESPONSE_HEADER_BYTES
+from watchdog.net.response_parser import HttpResponseParser
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"

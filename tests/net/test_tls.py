@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -27,9 +26,10 @@ from tests.support.scripted_servers import (
     running_server,
     send_parts,
 )
-from watchdog.net import NetworkAccess, PhaseTimer, ProbeError
+from watchdog.net import NetworkAccess, PhaseTimer, ProbeError, handshake
 from watchdog.net.connector import TcpConnector
 from watchdog.net.http import HttpRequest, HttpResponse
+from watchdog.net.http_exchange import HttpExchangeProtocol
 from watchdog.net.tls import TlsConfig, create_ssl_context
 
 Run = Callable[[Coroutine[Any, Any, HttpResponse]], HttpResponse]
@@ -132,14 +132,19 @@ def test_an_expired_authority_is_distinguished_from_an_expired_certificate(tmp_p
 def test_an_expired_certificate_has_no_date_if_the_second_connection_fails(
     authority: CertificateAuthority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def refuse(self: TcpConnector, *target: Any) -> socket.socket:
+    attempts = 0
+
+    async def refuse(*_: Any) -> HttpExchangeProtocol:
+        nonlocal attempts
+        attempts += 1
         raise ProbeError("connection.refused", "connection refused")
 
-    monkeypatch.setattr(TcpConnector, "connect", refuse)  # the first one is `connect_protocol`
+    monkeypatch.setattr(handshake, "open_connection_by_route", refuse)
     with pytest.raises(ProbeError, match=r"^TLS: certificate expired$"):
         asyncio.run(
             ask(authority.server_tls_context("127.0.0.1", begin=-90, end=-3), TlsConfig(ca_file=authority.ca_file))
         )
+    assert attempts == 1
 
 
 def test_an_unknown_authority_is_an_error(run: Run, authority: CertificateAuthority) -> None:

@@ -261,8 +261,8 @@ def test_the_key_in_a_refusal_is_masked(pagerduty: FakePagerDuty, fail: SendFixt
 @pytest.mark.parametrize("error", [httpx.ReadTimeout("R0bbb"), httpx.ConnectError("R0bbb"), ConnectionResetError()])
 def test_network_faults_are_retried(fail: SendFixture, error: Exception) -> None:
     notifier = PagerDutyNotifier(routing_key=SecretStr("R0" + "b" * 30))
-    with respx.mock:
-        respx.post("https://events.pagerduty.com/v2/enqueue").mock(side_effect=error)
+    with respx.mock(using="httpx") as mock:
+        mock.post("https://events.pagerduty.com/v2/enqueue").mock(side_effect=error)
         failed = fail(notifier, OPENED_ALERT)
     assert failed["retried"] == "always"
     assert "R0bbb" not in failed["message"]

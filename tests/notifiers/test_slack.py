@@ -375,7 +375,7 @@ def test_a_token_that_is_invalid_in_a_header_is_not_quoted(slack: FakeSlack, fai
     ],
 )
 def test_network_faults_are_retried(fail: SendFixture, error: Exception, reason: str) -> None:
-    with respx.mock(base_url="https://slack.com/api/") as mock:
+    with respx.mock(base_url="https://slack.com/api/", using="httpx") as mock:
         mock.post("chat.postMessage").mock(side_effect=error)
         failed = fail(SlackNotifier(bot_token=SecretStr(TOKEN), channel="#oncall"), OPENED_ALERT)
     assert (failed["reason"], failed["retried"]) == (reason, "always")

@@ -358,8 +358,8 @@ def test_connection_errors_have_the_same_messages_as_in_probes(
 
 @pytest.mark.parametrize("error", [httpx.ReadTimeout("secret"), httpx.ConnectError("secret"), ConnectionResetError()])
 def test_network_faults_are_retried(fail: SendFixture, error: Exception) -> None:
-    with respx.mock:
-        respx.post("https://events.acme.example/alert").mock(side_effect=error)
+    with respx.mock(using="httpx") as mock:
+        mock.post("https://events.acme.example/alert").mock(side_effect=error)
         failed = fail(WebhookNotifier(url="https://events.acme.example/alert"), OPENED_ALERT)
     assert failed["retried"] == "always"
     assert "secret" not in str(failed["message"])

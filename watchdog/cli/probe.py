@@ -82,7 +82,8 @@ async def _run_and_serialize_probe(loaded_config: LoadedConfig, probe: Probe) ->
     from watchdog.service.run_once import run_probe_on_demand_without_recording
     from watchdog.service.runner import RetryingProbeRunner
 
-    async with NetworkAccess() as network, EventLoopLagMonitor() as lag:
+    routing = loaded_config.config.network.request_routing
+    async with NetworkAccess(routing) as network, EventLoopLagMonitor() as lag:
         runner = RetryingProbeRunner(network, loaded_config.mask, read_wall_clock_ms, lag)
         return serialize_on_demand_run(await run_probe_on_demand_without_recording(runner, probe))
 

@@ -62,7 +62,7 @@ async def _send_test_alerts_and_collect_results(
     from watchdog.service.receiver_tests import DestinationTestResult, send_opened_and_resolved_test_alerts
 
     results = []
-    async with NetworkAccess() as network:
+    async with NetworkAccess(loaded_config.config.network.request_routing) as network:
         for destination, notifier in notifiers.items():
             alerts = []
             sent = send_opened_and_resolved_test_alerts(

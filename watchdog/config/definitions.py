@@ -16,7 +16,11 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import BaseModel, SecretStr
 
-from watchdog.config.secret_uses import MIN_MASKED_SECRET_CHARS, mask_literal_secret_url_parameters
+from watchdog.config.secret_uses import (
+    FIELD_NAMES_THAT_ONLY_LOOK_SECRET,
+    MIN_MASKED_SECRET_CHARS,
+    mask_literal_secret_url_parameters,
+)
 from watchdog.domain.config_changes import ConfigSectionSnapshot
 from watchdog.domain.text import map_json_strings
 from watchdog.net.redact import MASK_PLACEHOLDER, SECRET_NAME_PATTERN
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
     from watchdog.domain.model import Json
 
 CONFIG_SECTIONS_OF_ONE_PROCESS = frozenset(
-    {"server", "storage", "access", "connectivity", "dead_mans_switch", "reload"}
+    {"server", "storage", "access", "connectivity", "dead_mans_switch", "network", "reload"}
 )
 SECTIONS_NOT_IN_CONFIG_DIGEST = CONFIG_SECTIONS_OF_ONE_PROCESS | {"version", "include", "managed", "defaults"}
 """Sections that concern one process, or that others already contain."""
@@ -107,7 +111,7 @@ class ConfigDigests:
         return self._remove_secrets(value, name) if isinstance(value, str) else repr(value)
 
     def _remove_secrets(self, text: str, name: str) -> str:
-        if SECRET_NAME_PATTERN.search(name):
+        if SECRET_NAME_PATTERN.search(name) and name not in FIELD_NAMES_THAT_ONLY_LOOK_SECRET:
             return self._secret_names.get(text, _UNNAMED_SECRET_PLACEHOLDER)
         if self._secret_values is not None:
             text = self._secret_values.sub(lambda match: self._secret_names[match[0]], text)

@@ -28,6 +28,7 @@ from watchdog.config_types import (
 )
 from watchdog.config_values import DEFAULT_LISTEN_ADDRESS, split_listen_address
 from watchdog.domain.local_hosts import is_loopback_host
+from watchdog.net.proxy import NoProxyEntry, ProxyUrl, RequestRouting, parse_proxy_url
 from watchdog.net.url import HttpUrl
 from watchdog.notifiers import NOTIFIER_KINDS, Notifier, SmtpServerSettings
 from watchdog.probes import AnyProbe, ProbeDefaults
@@ -218,6 +219,32 @@ class AccessSettings(ConfigModel):
         return self
 
 
+class NetworkSettings(ConfigModel):
+    """The proxy and the certificate authorities for all requests of this process over HTTP: those of probes, of
+    notifiers, of `connectivity` and of `dead_mans_switch`. Proxies in environment variables are ignored; refer to one
+    as `proxy: "${HTTPS_PROXY:-}"`."""
+
+    proxy: ProxyUrl = ""
+    """The proxy (docs/network.md): `http://user:password@proxy.example:3128`, `https://` for TLS to the proxy itself,
+    `socks5://`, or `socks5h://` if the proxy should resolve host names; default: none. Requests to localhost and
+    loopback addresses are sent directly."""
+    no_proxy: tuple[NoProxyEntry, ...] = ()
+    """Targets that are connected to directly: host names, which include the names below them, such as `acme.example`,
+    and addresses or networks of URLs that contain an address, such as `10.0.0.0/8`."""
+    ca_file: LocalFilePath = ""
+    """A PEM file with the certificate authorities to trust instead of the system's, also for email."""
+
+    @model_validator(mode="after")
+    def _require_proxy_for_exceptions(self) -> Self:
+        if self.no_proxy and not self.proxy and "proxy" not in self.model_fields_set:
+            raise MultiFieldValidationError([(("no_proxy",), "no_proxy has no effect without proxy: remove it")])
+        return self
+
+    @property
+    def request_routing(self) -> RequestRouting:
+        return RequestRouting(parse_proxy_url(self.proxy) if self.proxy else None, self.no_proxy, self.ca_file)
+
+
 class DeadMansSwitchSettings(ConfigModel):
     """An external service that Watchdog sends requests to, and that raises an alarm when they stop."""
 
@@ -285,6 +312,8 @@ class Config(ConfigModel):
     """Maintenance windows: times, and the probes that they select."""
     inhibit: tuple[InhibitSettings, ...] = ()
     """Which probes mute the alerts of others while they are down, in addition to `needs` of a probe; default: none."""
+    network: NetworkSettings = NetworkSettings()
+    """The proxy and the certificate authorities for requests over HTTP."""
     email: SmtpServerSettings | None = None
     """The SMTP server for all `email` notifiers."""
     connectivity: ConnectivitySettings | None = None

@@ -29,6 +29,8 @@ _DISPLAYED_TARGET_CONFIG_FIELD_NAMES = frozenset(
 variables."""
 _DISPLAYED_LINK_CONFIG_FIELD_NAMES = frozenset({"runbook", "public_url"})
 """URLs for people: no targets."""
+FIELD_NAMES_THAT_ONLY_LOOK_SECRET = frozenset({"token_url"})
+"""Of Watchdog's own fields: the URL of a token endpoint is no secret."""
 _CONFIG_FIELD_NAMES_OF_JSON_SENT_TO_TARGET = frozenset({"json", "payload", "arguments", "args"})
 """Fields whose content is sent to the target, with names that are not Watchdog's."""
 _AUTHORIZATION_SCHEMES = frozenset({"apikey", "basic", "bearer", "token"})
@@ -133,7 +135,10 @@ def is_field_named_like_secret(path: str) -> bool:
     if (step_field := _STEP_FIELD_PATH_PATTERN.match(path)) and step_field["capture"]:
         return False  # what is captured may be named like a secret, but is written as an expression
     start = next((i for i, key in enumerate(keys) if key in _CONFIG_FIELD_NAMES_OF_JSON_SENT_TO_TARGET), None)
-    names = [key for key in keys if not key.isdecimal()][-1:] if start is None else keys[start + 1 :]
+    if start is None:
+        names = [key for key in keys if not key.isdecimal()][-1:]
+        return any(SECRET_NAME_PATTERN.search(name) and name not in FIELD_NAMES_THAT_ONLY_LOOK_SECRET for name in names)
+    names = keys[start + 1 :]
     return any(SECRET_NAME_PATTERN.search(name) for name in names)
 
 

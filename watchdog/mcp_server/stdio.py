@@ -33,7 +33,7 @@ async def serve_mcp_stdio(
     database = Database(config.storage.url)
     store_executor = StoreExecutor(database, partial(read_database_clock, database))
     try:
-        async with NetworkAccess() as network, EventLoopLagMonitor() as lag_monitor:
+        async with NetworkAccess(config.network.request_routing) as network, EventLoopLagMonitor() as lag_monitor:
             remote_service = RemoteBackgroundTaskControl(
                 network,
                 f"{loaded_config.service.base_url}/mcp" if loaded_config.service.base_url else "",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Collection, Mapping
-from typing import Self
+from typing import Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from watchdog.config_types import ConfigModel, FieldPath, Secret, require_exactly_one_of
+from watchdog.net.redact import strip_url_to_scheme_host_and_path
+from watchdog.net.url import HttpUrl
 
 _RESERVED_REQUEST_HEADERS = ("connection", "content-length", "transfer-encoding", "upgrade")
 """Headers that Watchdog sets itself."""
@@ -33,21 +35,67 @@ def build_basic_authorization(userinfo: str) -> str:
     return f"Basic {base64.b64encode(userinfo.encode()).decode()}" if userinfo else ""
 
 
+class HttpDigestAuth(ConfigModel):
+    """Credentials for HTTP digest authentication (RFC 7616, with MD5 or SHA-256). The first request is sent without
+    credentials and repeated with the answer to the server's challenge. Later runs use the same challenge until the
+    server sends another one."""
+
+    username: str
+    """The user name."""
+    password: Secret
+    """The password. It is never sent itself."""
+
+
+class OAuth2ClientCredentials(ConfigModel):
+    """Client credentials of OAuth 2.0. Watchdog requests an access token from `token_url` and sends it as
+    `Authorization: Bearer TOKEN`. All runs with the same credentials share the token. It is renewed shortly before it
+    expires, and once a minute at most if the target refuses it with HTTP 401. A token whose response states no
+    lifetime is used for 5 minutes."""
+
+    token_url: HttpUrl
+    """The URL of the token endpoint."""
+    client_id: str = Field(min_length=1)
+    """The client id."""
+    client_secret: Secret
+    """The client secret."""
+    scope: str = ""
+    """The requested scopes, separated by spaces; default: those that the server chooses."""
+    audience: str = ""
+    """The API that the token is for, if the server requires it."""
+    client_auth: Literal["basic", "body"] = "basic"
+    """How the client id and secret are sent to the token endpoint: in the `Authorization` header, or in the body."""
+
+    @property
+    def endpoint(self) -> str:
+        """The token endpoint, safe to show."""
+        return strip_url_to_scheme_host_and_path(self.token_url)
+
+
 class HttpAuth(ConfigModel):
-    """Credentials for the `Authorization` header: exactly one of `basic` and `bearer`."""
+    """Credentials for the `Authorization` header: exactly one of `basic`, `bearer`, `digest` and `oauth2`."""
 
     basic: HttpBasicAuth | None = None
     """The user name and password for HTTP basic authentication."""
     bearer: Secret | None = None
     """A token, sent as `Authorization: Bearer TOKEN`."""
+    digest: HttpDigestAuth | None = None
+    """The user name and password for HTTP digest authentication. MCP servers do not support it."""
+    oauth2: OAuth2ClientCredentials | None = None
+    """Client credentials with which access tokens are requested."""
 
     @model_validator(mode="after")
     def _require_exactly_one(self) -> Self:
-        require_exactly_one_of(self, ("basic", "bearer"))
+        require_exactly_one_of(self, ("basic", "bearer", "digest", "oauth2"))
         return self
 
     @property
+    def negotiated(self) -> HttpDigestAuth | OAuth2ClientCredentials | None:
+        """The credentials whose header is found out by other requests."""
+        return self.digest or self.oauth2
+
+    @property
     def authorization_header(self) -> str:
+        """Empty: it is found out by other requests."""
         if self.bearer is not None:
             return f"Bearer {self.bearer.get_secret_value()}"
         return self.basic.authorization_header if self.basic else ""

@@ -103,7 +103,7 @@ class TcpConnector:
             if not find_blocked_address_category(address[0], allow_private_addresses)
         ]
         if not allowed:
-            raise _build_address_blocked_error(addresses[0][1][0], allow_private_addresses)
+            raise _build_address_blocked_error(str(addresses[0][1][0]), allow_private_addresses)
         phase_timer.facts["address"] = ", ".join(format_socket_address(address) for _, address in allowed)
         return allowed
 
@@ -171,6 +171,12 @@ _DESCRIPTION_BY_BLOCKED_ADDRESS_CATEGORY = {
     "private": "a private address",
     "reserved": "a reserved address",
 }
+
+
+def require_allowed_address(address: str, allow_private_addresses: bool) -> None:
+    """Raises ProbeError if the address must not be connected to."""
+    if find_blocked_address_category(address, allow_private_addresses):
+        raise _build_address_blocked_error(address, allow_private_addresses)
 
 
 def _build_address_blocked_error(address: str, allow_private_addresses: bool) -> ProbeError:

@@ -283,6 +283,8 @@ def _build_probe_error_from_library_exception(error: BaseException) -> ProbeErro
     name = type(error).__name__
     if not _is_network_library_exception(error):
         return None
+    if isinstance(error.__cause__, ProbeError):  # our own transport raises it for that error
+        return None
     if name == "RemoteProtocolError":
         return _build_probe_error_from_h11_message(str(error))
     if name not in _REASON_MESSAGE_AND_PHASE_BY_EXCEPTION_NAME:

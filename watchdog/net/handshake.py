@@ -21,7 +21,10 @@ from watchdog.net.certificates import (
 from watchdog.net.connector import TcpConnector
 from watchdog.net.errors import ProbeError, build_probe_error_from_exception, refine_probe_error_until_deadline
 from watchdog.net.foreign_protocol import USE_HTTPS_TLS_REMEDY
+from watchdog.net.http_exchange import HttpExchangeProtocol
 from watchdog.net.phases import PhaseTimer
+from watchdog.net.proxy import ProxyAddress
+from watchdog.net.proxy_tunnel import ServerRoute, open_connection_by_route
 from watchdog.net.text_connection import TextConnectionProtocol
 from watchdog.net.tls import (
     HTTP_ALPN_PROTOCOLS,
@@ -112,6 +115,9 @@ class TlsHandshaker:
     """Called before the handshake of the second connection, which reads the certificates. None: TLS from the start."""
     describe_chain: Callable[[tuple[Certificate, ...]], dict[str, Json]] | None = None
     """The facts to add to the error of a failed handshake, about the certificates that the server sends."""
+    proxy: ProxyAddress | None = None
+    """Through which a connection of its own is opened; not together with `request_tls`. None: directly."""
+    proxy_ca_file: str = ""
 
     def create_or_get_ssl_context(self) -> ssl.SSLContext:
         """Raises ProbeError (internal) if a file is unusable."""
@@ -262,17 +268,31 @@ class TlsHandshaker:
     async def _fetch_unverified_certificate_chain(
         self, recorder: ClientCertificateRequestRecorder
     ) -> tuple[Certificate, ...]:
-        sock = await self.connector.connect(self.url.host, self.url.port, PhaseTimer(), self.allow_private_addresses)
-        loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(TextConnectionProtocol, sock=sock)
+        connection = await self._open_connection_before_tls()
         try:
-            if self.request_tls is not None:
-                await self.request_tls(connection)
             context = create_unverified_ssl_context(self.tls, recorder, self.alpn_protocols)
             ssl_object = await connection.start_tls(context, self._server_name)
             return parse_certificates(read_peer_certificate_chain(ssl_object, verified=False))
         finally:
             connection.close()
+
+    async def _open_connection_before_tls(self) -> HttpExchangeProtocol | TextConnectionProtocol:
+        if self.request_tls is None:
+            route = ServerRoute(self.url, self.allow_private_addresses, self.proxy, self.proxy_ca_file)
+            return await open_connection_by_route(self.connector, HttpExchangeProtocol, route, PhaseTimer())
+        connection = await self.connector.connect_protocol(
+            TextConnectionProtocol,
+            self.url.host,
+            self.url.port,
+            PhaseTimer(),
+            allow_private_addresses=self.allow_private_addresses,
+        )
+        try:
+            await self.request_tls(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
 
 _TLS_REASONS_EXPLAINED_BY_INSPECTION = (

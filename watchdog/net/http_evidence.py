@@ -47,6 +47,8 @@ def build_http_response_evidence_facts(response: HttpResponse) -> dict[str, Json
         "elapsed_ms": round(response.elapsed_ms),
         "address": response.peer_address,
     }
+    if response.proxy:
+        facts["proxy"] = response.proxy
     if response.redirect_count:
         facts["redirected_to"] = strip_url_to_scheme_host_and_path(response.url)
     if response.body_problem:

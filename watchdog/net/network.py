@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from watchdog.net.connector import TcpConnector
     from watchdog.net.cookies import RunCookieJar
     from watchdog.net.http import HttpRequest, HttpResponse
+    from watchdog.net.http_send import HttpRequestSender
+    from watchdog.net.proxy import RequestRouting
     from watchdog.net.worker_process import FunctionWorkerProcess
 
 NOTIFIER_HTTP_TIMEOUT_S = 10.0
@@ -25,12 +27,16 @@ _Ts = TypeVarTuple("_Ts")
 class NetworkAccess:
     """The shared network access of a process. Open it inside the event loop: `async with NetworkAccess() as network`.
 
-    Owns the connector (name lookups, address filter, TLS contexts) and the HTTP client of the notifiers. Neither may be
-    used after it is closed.
+    Owns the connector (name lookups, address filter, TLS contexts), what is learned for later requests (access tokens,
+    challenges), and the HTTP client of the notifiers. None may be used after it is closed.
     """
 
     connector: TcpConnector
     """For probes: every connection goes through its address filter."""
+
+    def __init__(self, routing: RequestRouting | None = None) -> None:
+        """`routing`: of all requests that do not have one of their own. A reload of the configuration replaces it."""
+        self._routing = routing
 
     async def __aenter__(self) -> Self:
         from watchdog.net.connector import TcpConnector
@@ -40,10 +46,29 @@ class NetworkAccess:
 
     async def __aexit__(self, *_: object) -> None:
         self.connector.close()
+        if "request_sender" in self.__dict__:
+            self.request_sender.close()
         if "notifier_http_client" in self.__dict__:
             await self.notifier_http_client.aclose()
         if "cpu_worker" in self.__dict__:
             self.cpu_worker.kill()
+
+    @property
+    def routing(self) -> RequestRouting:
+        """Through which proxy requests are sent, and which authorities are trusted."""
+        if self._routing is None:
+            from watchdog.net.proxy import RequestRouting
+
+            self._routing = RequestRouting()
+        return self._routing
+
+    @routing.setter
+    def routing(self, routing: RequestRouting) -> None:
+        self._routing = routing
+
+    def route_by(self, choose_routing: Callable[[RequestRouting], RequestRouting] | None) -> NetworkAccess:
+        """The same network access with a routing that depends on that of the process. None: with the same routing."""
+        return self if choose_routing is None else _RoutedNetworkAccess(self, choose_routing)
 
     @cached_property
     def notifier_http_client(self) -> httpx.AsyncClient:
@@ -51,15 +76,22 @@ class NetworkAccess:
         so they have to be streamed; they are requested uncompressed."""
         import httpx
 
-        from watchdog.net.tls import TlsConfig
+        from watchdog.net.httpx_transport import ExchangeTransport
 
         return httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(verify=self.connector.get_ssl_context(TlsConfig())),
+            transport=ExchangeTransport(self),
             headers={"User-Agent": "watchdog-monitor", "Accept-Encoding": "identity"},
             timeout=NOTIFIER_HTTP_TIMEOUT_S,
             follow_redirects=False,
             trust_env=False,
         )
+
+    @cached_property
+    def request_sender(self) -> HttpRequestSender:
+        """Sends requests whose responses are read as a whole."""
+        from watchdog.net.http_send import HttpRequestSender
+
+        return HttpRequestSender(self.connector)
 
     def preload(self) -> None:
         """Loads httpx and the certificate library, so that neither the first notification nor the first certificate
@@ -75,6 +107,10 @@ class NetworkAccess:
         from watchdog.net.worker_process import FunctionWorkerProcess
 
         return FunctionWorkerProcess()
+
+    def mask_tokens(self, text: str) -> str:
+        """The text without the access tokens that this process has obtained."""
+        return self.request_sender.tokens.mask(text) if "request_sender" in self.__dict__ else text
 
     async def run_cpu_work_inline_or_in_worker(
         self, phase_timer: PhaseTimer, function: Callable[[Unpack[_Ts]], _T], *args: *_Ts, in_worker: bool
@@ -92,14 +128,32 @@ class NetworkAccess:
         cookies: RunCookieJar | None = None,
     ) -> HttpResponse:
         """Sends one HTTP request on a new connection and follows redirects if the request permits them. `now`: in epoch
-        ms; the validity of certificates is checked against it. `cookies`: as of `watchdog.net.http.send_http_request`.
+        ms; the validity of certificates is checked against it. `cookies`: as of `HttpRequestSender.send`.
         Raises ProbeError."""
         from watchdog.net.errors import ProbeError
-        from watchdog.net.http import send_http_request
 
         phase_timer = phase_timer or PhaseTimer()
         try:
-            return await send_http_request(self.connector, request, phase_timer, now, cookies)
+            return await self.request_sender.send(request, phase_timer, now, self.routing, cookies=cookies)
         except ProbeError as error:
             error.record_interrupted_phase(phase_timer)
             raise
+
+
+class _RoutedNetworkAccess(NetworkAccess):
+    """The network access of a process, with another routing."""
+
+    def __init__(self, network: NetworkAccess, choose_routing: Callable[[RequestRouting], RequestRouting]) -> None:
+        super().__init__(choose_routing(network.routing))
+        self._network, self.connector = network, network.connector
+
+    @property
+    def request_sender(self) -> HttpRequestSender:
+        return self._network.request_sender
+
+    @property
+    def cpu_worker(self) -> FunctionWorkerProcess:
+        return self._network.cpu_worker
+
+    def mask_tokens(self, text: str) -> str:
+        return self._network.mask_tokens(text)

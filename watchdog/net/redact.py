@@ -131,7 +131,7 @@ def _list_base64_secret_fragments(raw: bytes) -> Iterator[str]:
 
 
 def mask_and_truncate_json_tree(
-    value: Json, mask: SecretMask, max_chars: int = 2_000, max_items: int = 100, max_depth: int = 8
+    value: Json, mask: Callable[[str], str], max_chars: int = 2_000, max_items: int = 100, max_depth: int = 8
 ) -> Json:
     """Nested JSON that is safe to store and to show: strings masked, cleaned and cut, long lists and nesting cut, and
     numbers that JSON does not have, such as NaN, as text."""

@@ -3,55 +3,43 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 
 import httptools
 
-from watchdog.domain.model import Evidence
 from watchdog.net.errors import ProbeError
 from watchdog.net.foreign_protocol import MAX_FOREIGN_BANNER_BYTES, find_foreign_protocol_error
-from watchdog.net.http_head import (
-    combine_response_headers,
-    format_response_head_excerpt,
-    mask_secret_headers,
-    normalize_response_head,
-)
+from watchdog.net.http_head import combine_response_headers, normalize_response_head
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.received_body import BoundedBodyCollector
+from watchdog.net.received_response import (
+    MAX_RESPONSE_HEADER_BYTES,
+    MIN_RAW_RESPONSE_BYTES_LIMIT,
+    BodyT,
+    ReceivedHttpResponse,
+)
 
-MAX_RESPONSE_HEADER_BYTES = 64 * 1024
-"""Also limits the lines between two chunks of a body, and those after the last one."""
-MIN_RAW_RESPONSE_BYTES_LIMIT = 1024 * 1024
-"""The minimum of the limit on bytes that are read from a connection, headers included."""
-MAX_INTERIM_RESPONSES = 20
-"""The permitted number of interim (1xx) responses before the final one."""
-MAX_RESPONSE_BODY_EXCERPT_BYTES = 5_000
 _HEAD_END_PATTERN = re.compile(rb"\n\r?\n")
 _HEAD_END_OVERLAP_BYTES = 2
 
 
-class HttpResponseParser:
-    """Parses one response within the limits, and provides the partial response to the phase timer.
+class Http1ResponseParser(ReceivedHttpResponse[BodyT]):
+    """Parses one response of HTTP/1. `max_raw_bytes`: read from the connection, headers included."""
 
-    Call `feed` with the received data until `is_complete`, or `feed_eof` if the server closes the connection before.
-    Both raise ProbeError.
-    """
-
-    def __init__(self, phase_timer: PhaseTimer, max_body_bytes: int, *, is_head_request: bool) -> None:
-        self.is_complete = False
-        self.status, self.reason_phrase, self.http_version = 0, "", ""
-        self.headers: dict[str, str] = {}
-        """Lower-case name -> value; repeated ones joined by ", "."""
-        self.raw_headers: list[tuple[bytes, bytes]] = []
-        self._phase_timer, self._max_body_bytes, self._is_head_request = phase_timer, max_body_bytes, is_head_request
-        self._max_raw_bytes = max(MIN_RAW_RESPONSE_BYTES_LIMIT, max_body_bytes + MAX_RESPONSE_HEADER_BYTES)
+    def __init__(
+        self,
+        phase_timer: PhaseTimer,
+        create_body: Callable[[Mapping[str, str]], BodyT],
+        *,
+        is_head_request: bool,
+        max_raw_bytes: int,
+    ) -> None:
+        super().__init__(phase_timer, create_body, is_head_request=is_head_request)
+        self._max_raw_bytes = max_raw_bytes
         self._message_parser = self._create_message_parser()
-        self._body: BoundedBodyCollector | None = None
-        """None until the head is complete."""
-        self._response_start = b""
         self._incomplete_head = b""
-        self._raw_bytes_read = self._bytes_since_body_data = self._interim_response_count = 0
+        self._raw_bytes_read = self._bytes_since_body_data = 0
         self._callback_error: ProbeError | None = None
-        phase_timer.describe_response = self.build_partial_response_evidence
 
     def _create_message_parser(self) -> httptools.HttpResponseParser:
         parser = httptools.HttpResponseParser(self)
@@ -64,35 +52,7 @@ class HttpResponseParser:
         )
         return parser
 
-    @property
-    def received_body(self) -> BoundedBodyCollector:
-        """Of a complete response."""
-        if self._body is None:
-            raise RuntimeError("the head of the response is not complete")
-        return self._body
-
-    @property
-    def set_cookies(self) -> tuple[str, ...]:
-        """The values of the Set-Cookie headers."""
-        return tuple(
-            value.decode(errors="replace") for name, value in self.raw_headers if name.lower() == b"set-cookie"
-        )
-
-    def build_partial_response_evidence(self) -> Evidence:
-        """The response so far, as evidence."""
-        if self._body is None:
-            return Evidence({}, self._response_start_excerpt)
-        head = format_response_head_excerpt(self.http_version, self.status, self.reason_phrase, self.headers)
-        body_start = self._body.decompressed_body_start[:MAX_RESPONSE_BODY_EXCERPT_BYTES].decode(errors="replace")
-        facts = {"status": self.status, "received": self._body.progress_text}
-        return Evidence(facts, f"{head}\n\n{body_start}".rstrip())
-
-    @property
-    def _response_start_excerpt(self) -> str:
-        return mask_secret_headers(self._response_start.decode(errors="replace"))
-
     def feed(self, data: bytes) -> None:
-        """Parses received data; data after the response is ignored. Raises ProbeError."""
         self._switch_phase_timer_to_body()
         self._raw_bytes_read += len(data)
         if len(self._response_start) < MAX_FOREIGN_BANNER_BYTES:
@@ -103,7 +63,6 @@ class HttpResponseParser:
             self._parse_body_part(data)
 
     def feed_eof(self) -> None:
-        """Handles that the server has closed the connection. Raises ProbeError if the response is incomplete."""
         if self._body is None:
             raise ProbeError("connection.closed", "connection closed by the server", retryable=True)
         expected = self.headers.get("content-length")
@@ -182,25 +141,15 @@ class HttpResponseParser:
         if error := self._find_head_error():
             self._fail(error)
         if self.status < 200:
-            self._phase_timer.end_phase("body")  # proxies send interim responses before the service has responded
-            self._phase_timer.start_nestable_phase("first_byte")
-            self.reason_phrase = ""
+            self._wait_for_final_response()
             return
-        self._body = BoundedBodyCollector(
-            self.headers.get("content-encoding", ""), self._max_body_bytes, self.headers.get("content-length", "")
-        )
-        if self._is_head_request:
-            self._complete()
+        self._begin_body()
 
     def _find_head_error(self) -> ProbeError | None:
         if self.status < 100:
             return self._build_malformed_response_error(_STATUS_LINE_PROBLEM, f"status {self.status:03}")
-        if self.status == 101:
-            return ProbeError.from_reason("protocol.unexpected_upgrade")
-        if self.status < 200:
-            self._interim_response_count += 1
-            if self._interim_response_count > MAX_INTERIM_RESPONSES:
-                return ProbeError.from_reason("protocol.no_final_response", limit=str(MAX_INTERIM_RESPONSES))
+        if self.status < 200 and (error := self._find_interim_response_error()):
+            return error
         encoding = self.headers.get("transfer-encoding", "chunked")
         if encoding.lower() == "chunked":
             return None
@@ -225,20 +174,10 @@ class HttpResponseParser:
             except ProbeError as error:
                 self._fail(error)
 
-    def _complete(self) -> None:
-        self.received_body.finish_and_require_complete_body()
-        self.is_complete = True
-        self._phase_timer.end_phase("body")
-
     def _fail(self, error: ProbeError) -> None:
         """Ends the parsing. The error is kept, because httptools replaces exceptions of callbacks by its own."""
         self._callback_error = error
         raise error
-
-    def _switch_phase_timer_to_body(self) -> None:
-        if self._phase_timer.current_phase == "first_byte":
-            self._phase_timer.end_phase("first_byte")
-            self._phase_timer.start_nestable_phase("body")
 
     def _build_malformed_response_error(self, problem: str, detail: str) -> ProbeError:
         error = ProbeError.from_reason(
@@ -246,6 +185,28 @@ class HttpResponseParser:
         )
         error.facts["detail"] = detail
         return error
+
+
+class HttpResponseParser(Http1ResponseParser[BoundedBodyCollector]):
+    """Parses one response of HTTP/1 and collects its body up to a limit."""
+
+    def __init__(self, phase_timer: PhaseTimer, max_body_bytes: int, *, is_head_request: bool) -> None:
+        super().__init__(
+            phase_timer,
+            lambda headers: create_body_collector(headers, max_body_bytes),
+            is_head_request=is_head_request,
+            max_raw_bytes=compute_max_raw_response_bytes(max_body_bytes),
+        )
+
+
+def create_body_collector(headers: Mapping[str, str], max_body_bytes: int) -> BoundedBodyCollector:
+    """`headers`: of the response, by lower-case name."""
+    return BoundedBodyCollector(headers.get("content-encoding", ""), max_body_bytes, headers.get("content-length", ""))
+
+
+def compute_max_raw_response_bytes(max_body_bytes: int) -> int:
+    """The bytes that are read from a connection for a body of which so much is kept."""
+    return max(MIN_RAW_RESPONSE_BYTES_LIMIT, max_body_bytes + MAX_RESPONSE_HEADER_BYTES)
 
 
 _REPEATED_TRANSFER_ENCODING_PROBLEM = "there are several Transfer-Encoding headers"

@@ -61,6 +61,9 @@ class HttpTarget(ConfigModel):
     """Credentials for the `Authorization` header."""
     tls: TlsConfig = TlsConfig()
     """How to verify the server's certificate, and which client certificate to send."""
+    http2: StrictBool = False
+    """Whether to request with HTTP/2 instead of HTTP/1.1. The run fails if the server does not speak it. Requires an
+    https:// URL; requests that are redirected to http:// use HTTP/1.1."""
     follow_redirects: StrictBool = True
     """Whether a GET or HEAD request follows redirects (at most 20). Cookies that a redirect sets are sent with the
     following requests to the same origin. Requests with other methods never follow redirects."""
@@ -71,6 +74,8 @@ class HttpTarget(ConfigModel):
     @model_validator(mode="after")
     def _validate_consistency(self) -> Self:
         errors = find_header_and_auth_problems(self.headers, self.auth)
+        if self.http2 and not self.url.startswith("https:"):
+            errors.append((("http2",), "http2 requires an https:// URL"))
         has_json = "json_body" in self.model_fields_set
         if self.body is not None and has_json:
             errors.append((("json",), "`body` and `json` cannot be combined: remove one of them"))
@@ -107,6 +112,8 @@ class HttpTarget(ConfigModel):
             follow_redirects=self.follow_redirects,
             max_body_bytes=self.max_body,
             allow_private_addresses=allow_private_addresses,
+            auth=self.auth.negotiated if self.auth else None,
+            http2=self.http2,
         )
 
     def build_request_headers(self, idempotency_key: str) -> dict[str, str]:
@@ -116,8 +123,8 @@ class HttpTarget(ConfigModel):
             defaults["Content-Type"] = "application/json"
         if idempotency_key and self.sends_idempotency_key:
             defaults["Idempotency-Key"] = idempotency_key
-        if self.auth:
-            defaults["Authorization"] = self.auth.authorization_header
+        if self.auth and (authorization := self.auth.authorization_header):
+            defaults["Authorization"] = authorization
         configured = {name.lower() for name in self.headers}
         return {k: v for k, v in defaults.items() if k.lower() not in configured} | self.headers
 
@@ -160,6 +167,8 @@ class McpTarget(ConfigModel):
     def _validation_errors(self) -> list[tuple[FieldPath, str]]:
         """Fields that do not fit together. Subclasses add their own errors."""
         errors = find_header_and_auth_problems(self.headers, self.auth)
+        if self.auth and self.auth.digest:
+            errors.append((("auth", "digest"), "not supported for MCP servers: use basic, bearer or oauth2"))
         require_exactly_one_of(self, ("url", "sse", "command"))
         transport = "url" if self.url else "sse" if self.sse else "command"
         for names, transports in ((("env", "cwd"), ("command",)), (("headers", "auth", "tls"), ("url", "sse"))):
@@ -175,6 +184,10 @@ class McpTarget(ConfigModel):
         return redact_command(self.command) if self.command else strip_url_to_scheme_host_and_path(self.url or self.sse)
 
     @property
+    def sends_http_requests(self) -> bool:
+        return not self.command
+
+    @property
     def server_identity_digest(self) -> str:
         """A digest that changes with the server: with its URL, or with the command, its arguments and environment."""
         return compute_short_digest(json.dumps([self.url, self.sse, self.command, self.env, self.cwd]))
@@ -186,8 +199,10 @@ class McpTarget(ConfigModel):
 
     @property
     def request_headers(self) -> Mapping[str, str]:
-        """For `url` and `sse`, the credentials included."""
-        return {"Authorization": self.auth.authorization_header} | self.headers if self.auth else self.headers
+        """For `url` and `sse`, with the credentials that need no other requests."""
+        if self.auth and (authorization := self.auth.authorization_header):
+            return {"Authorization": authorization} | self.headers
+        return self.headers
 
     @property
     def bearer_token_expires_at(self) -> int | None:

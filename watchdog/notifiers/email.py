@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, Field, StrictInt, model_validator
 
-from watchdog.config_types import ConfigModel, Secret
+from watchdog.config_types import ConfigModel, LocalFilePath, MultiFieldValidationError, Secret
 from watchdog.domain.model import IncidentEvent, Json
 from watchdog.domain.text import truncate_with_ellipsis
-from watchdog.net import build_probe_error_from_exception
+from watchdog.net import ProbeError, build_probe_error_from_exception
 from watchdog.notifiers.base import (
     DELIVERY_CONFIG_ERROR_RETRY_DURATION_S,
     NotificationDeliveryError,
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from email.message import EmailMessage
 
     import aiosmtplib
+
+    from watchdog.net import NetworkAccess
 
 
 SMTP_COMMAND_TIMEOUT_S = 10.0
@@ -78,6 +80,12 @@ def _parse_email_sender(sender: str) -> Address:
     return Address(name or "Watchdog", user, domain)
 
 
+def _validate_ehlo_name(text: str) -> str:
+    if text and not re.fullmatch(rf"(?:{_DOMAIN_LABEL_PATTERN}\.)*{_DOMAIN_LABEL_PATTERN}|\[[0-9A-Fa-f:.IPv]+\]", text):
+        raise ValueError("expected a host name such as monitor.acme.example, or an address such as [192.0.2.1]")
+    return text
+
+
 def _validate_email_sender(text: str) -> str:
     _parse_email_sender(text)
     return text
@@ -122,11 +130,19 @@ class SmtpServerSettings(ConfigModel):
     """The password for `username`."""
     sender: Annotated[str, AfterValidator(_validate_email_sender)] = Field(alias="from")
     """The sender's address, optionally with a name: `Watchdog <watchdog@acme.example>`."""
+    ca_file: LocalFilePath = ""
+    """A PEM file with the certificate authorities to trust instead of the system's; default: that of `network`."""
+    ehlo: Annotated[str, AfterValidator(_validate_ehlo_name)] = ""
+    """The name with which Watchdog introduces itself to the server (EHLO), such as `monitor.acme.example` or
+    `[192.0.2.1]`; default: the host name of the machine. Some servers accept only a name that resolves."""
 
     @model_validator(mode="after")
     def _require_username_with_password(self) -> Self:
         if bool(self.username) != (self.password is not None):
             raise ValueError("username and password must be set together: set both or neither")
+        if self.ca_file and self.security == "none":
+            message = "`ca_file` has no effect with `security: none`: remove one of them"
+            raise MultiFieldValidationError([(("ca_file",), message)])
         return self
 
     @property
@@ -134,10 +150,10 @@ class SmtpServerSettings(ConfigModel):
         return _parse_email_sender(self.sender)
 
     async def send_mail_and_get_refused_recipients(
-        self, mail: EmailMessage, recipients: tuple[str, ...]
+        self, mail: EmailMessage, recipients: tuple[str, ...], network: NetworkAccess
     ) -> dict[str, SmtpRefusal]:
         """Sends the email. Returns the recipients that the server refused, maybe all: address -> its reply. Raises
-        NotificationDeliveryError."""
+        NotificationDeliveryError. `network`: whose authorities are trusted by default."""
         import asyncio
 
         import aiosmtplib
@@ -150,10 +166,10 @@ class SmtpServerSettings(ConfigModel):
             port=port,
             use_tls=self.security == "tls",
             start_tls=self.security == "starttls",
-            tls_context=None if self.security == "none" else await asyncio.to_thread(_create_smtp_ssl_context),
+            tls_context=await self._create_ssl_context(network),
             username=self.username or None,
             password=self.password.get_secret_value() if self.password is not None else None,
-            local_hostname=socket.gethostname(),  # the default is a DNS lookup that blocks the event loop
+            local_hostname=self.ehlo or socket.gethostname(),  # the default is a DNS lookup that blocks the event loop
             timeout=SMTP_COMMAND_TIMEOUT_S,
         )
         try:
@@ -177,6 +193,19 @@ class SmtpServerSettings(ConfigModel):
                 client.transport.abort()  # an orderly end of TLS may take 30 s, for nothing
             client.close()
         return {address: SmtpRefusal(reply.code, reply.message) for address, reply in refused.items()}
+
+    async def _create_ssl_context(self, network: NetworkAccess) -> ssl.SSLContext | None:
+        """None: the connection is not encrypted. Raises NotificationDeliveryError if the file is unusable."""
+        import asyncio
+
+        if self.security == "none":
+            return None
+        try:
+            return await asyncio.to_thread(_create_smtp_ssl_context, self.ca_file or network.routing.ca_file)
+        except ProbeError as error:
+            raise NotificationDeliveryError(
+                error.reason, str(error), retry_for_s=DELIVERY_CONFIG_ERROR_RETRY_DURATION_S
+            ) from None
 
 
 class EmailNotifier(Notifier):
@@ -227,7 +256,7 @@ class EmailNotifier(Notifier):
         remaining = tuple(address for address in self.to if address not in completed)
         if remaining:
             try:
-                replies = await self.server.send_mail_and_get_refused_recipients(mail, remaining)
+                replies = await self.server.send_mail_and_get_refused_recipients(mail, remaining, request.network)
             except NotificationDeliveryError as error:
                 error.partial_receipt = {**error.partial_receipt, "message_id": thread_id or message_id}
                 raise
@@ -270,11 +299,11 @@ def _format_smtp_refusals(replies: Mapping[str, SmtpRefusal]) -> str:
     return "; ".join(f"{address}: {reply}" for address, reply in replies.items())
 
 
-def _create_smtp_ssl_context() -> ssl.SSLContext:
-    """Takes about 15 ms, so it runs in a thread."""
+def _create_smtp_ssl_context(ca_file: str) -> ssl.SSLContext:
+    """Takes about 15 ms, so it runs in a thread. Raises ProbeError if the file is unusable."""
     from watchdog.net.tls import TlsConfig, create_ssl_context
 
-    context = create_ssl_context(TlsConfig())
+    context = create_ssl_context(TlsConfig(ca_file=ca_file))
     context.set_alpn_protocols([])  # some mail servers reject the protocols of HTTP
     return context
 

@@ -45,6 +45,7 @@ from watchdog.domain.model import Json, Observation, Severity
 from watchdog.domain.uptime_clock import DowntimeGaps
 from watchdog.expressions import CelExpression, CelExpressionError, compile_expression
 from watchdog.net.phases import PhaseTimer
+from watchdog.probes.http_routing import HttpRoutingSettings
 from watchdog.queues.base import QueueSystemConfig
 from watchdog.remediations import (
     JOB_RUN_ID_REMEDIATION_PARAMETER,
@@ -202,7 +203,7 @@ def find_expression_errors(
     return errors
 
 
-class Probe(ProbeDefaults):
+class Probe(HttpRoutingSettings, ProbeDefaults):
     """The fields that all kinds of probes have. A kind adds `observe()` and one field that is named like the kind."""
 
     kind: ClassVar[str]
@@ -265,6 +266,8 @@ class Probe(ProbeDefaults):
 
     @model_validator(mode="after")
     def _reject_unsupported_fields(self) -> Self:
+        if not self.sends_http_requests:
+            self.require_no_own_routing(self.kind)
         errors = [((name,), text) for name, text in self.unsupported_fields.items() if name in self.model_fields_set]
         if errors:
             raise MultiFieldValidationError(errors)
@@ -285,6 +288,11 @@ class Probe(ProbeDefaults):
             message = f"{self.kind} probes never report {' or '.join(unsupported)}: remove it"
             raise MultiFieldValidationError([(("remediation", "on"), message)])
         return self
+
+    @property
+    def sends_http_requests(self) -> bool:
+        """Whether the probe reaches its target by HTTP requests, which can be routed through a proxy."""
+        return False
 
     @property
     def database_url(self) -> str:

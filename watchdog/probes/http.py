@@ -73,6 +73,10 @@ class HttpProbe(Probe):
         return self.http.target
 
     @property
+    def sends_http_requests(self) -> bool:
+        return True
+
+    @property
     def may_change_target(self) -> bool:
         return self.http.method not in ("GET", "HEAD")
 

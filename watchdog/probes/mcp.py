@@ -106,6 +106,10 @@ class McpProbe(Probe):
         return self.mcp.target
 
     @property
+    def sends_http_requests(self) -> bool:
+        return self.mcp.sends_http_requests
+
+    @property
     def may_change_target(self) -> bool:
         return self.mcp.call is not None and self.mcp.call != "off"
 

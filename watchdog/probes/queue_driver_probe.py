@@ -21,6 +21,10 @@ class ProbeUsingQueueDriver(Probe):
         return self.queue_driver.target
 
     @property
+    def sends_http_requests(self) -> bool:
+        return self.queue_driver.sends_http_requests
+
+    @property
     def network_endpoint(self) -> str:
         return self.queue_driver.host
 

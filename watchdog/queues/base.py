@@ -141,6 +141,11 @@ class QueueSystemConfig(ConfigModel):
         """Where it points, without secrets."""
 
     @property
+    def sends_http_requests(self) -> bool:
+        """Whether it is reached by HTTP requests, which can be routed through a proxy."""
+        return False
+
+    @property
     def host(self) -> str:
         """The host that counts against the limit per host; empty if it is not limited."""
         return ""

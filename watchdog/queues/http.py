@@ -125,6 +125,10 @@ class HttpCanary(CanaryDriver):
         return self.enqueue.target
 
     @property
+    def sends_http_requests(self) -> bool:
+        return True
+
+    @property
     def host(self) -> str:
         return parse_http_url(self.enqueue.url).host
 

@@ -153,10 +153,14 @@ class RemediationRunner:
                     "remediation.parameter_truncated",
                     f"the exact value of {name} is not stored: it was truncated, or contains a masked secret",
                 )
+        network = self.network.route_by(
+            probe.build_routing_change(allow_private_addresses=probe.allow_private_addresses)
+        )
         connect = QueueConnectContext(
-            self.network, PhaseTimer(), probe.allow_private_addresses, REMEDIATION_TIMEOUT_S, self.clock()
+            network, PhaseTimer(), probe.allow_private_addresses, REMEDIATION_TIMEOUT_S, self.clock()
         )
         return await action.execute(context, connect, dry_run=dry_run)
 
     def _sanitize_text(self, text: str) -> str:
-        return truncate_with_note(replace_invisible_characters(self.mask(text)), MAX_REMEDIATION_DETAIL_CHARS)
+        masked = self.network.mask_tokens(self.mask(text))
+        return truncate_with_note(replace_invisible_characters(masked), MAX_REMEDIATION_DETAIL_CHARS)

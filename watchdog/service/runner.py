@@ -72,7 +72,9 @@ class RetryingProbeRunner:
                 remaining_s=remaining_s,
                 idempotency_key=key,
                 probe_state=probe_state,
-                network=self.network,
+                network=self.network.route_by(
+                    probe.build_routing_change(allow_private_addresses=probe.allow_private_addresses)
+                ),
                 phase_timer=PhaseTimer(),
                 generation=generation,
                 previous_slot=slot.previous_slot,
@@ -134,12 +136,14 @@ class RetryingProbeRunner:
             message=self._sanitize_text(observation.message),
             duration=None if observation.duration is None else round(observation.duration),
             phases=observation.phases,
-            measurements=mask_and_truncate_json_tree(measurements, self.mask, max_chars=MAX_SUBJECT_NAME_CHARS),
+            measurements=mask_and_truncate_json_tree(
+                measurements, self._mask_secrets, max_chars=MAX_SUBJECT_NAME_CHARS
+            ),
             listings=listings,
             previous_slot=slot.previous_slot,
         )
         evidence = Evidence(
-            mask_and_truncate_json_tree(dict(observation.evidence.facts), self.mask),
+            mask_and_truncate_json_tree(dict(observation.evidence.facts), self._mask_secrets),
             self._sanitize_text(observation.evidence.excerpt, MAX_EVIDENCE_EXCERPT_CHARS),
         )
         state_updates = {
@@ -162,7 +166,11 @@ class RetryingProbeRunner:
         return value
 
     def _sanitize_text(self, text: str, max_chars: int = MAX_RESULT_MESSAGE_CHARS) -> str:
-        return truncate_with_note(replace_invisible_characters(self.mask(text)), max_chars) if text else ""
+        return truncate_with_note(replace_invisible_characters(self._mask_secrets(text)), max_chars) if text else ""
+
+    def _mask_secrets(self, text: str) -> str:
+        """Those of the configuration, and the access tokens that were obtained with them."""
+        return self.network.mask_tokens(self.mask(text))
 
 
 def _is_cancellation_requested() -> bool:

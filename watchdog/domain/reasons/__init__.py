@@ -56,7 +56,7 @@ REASON_CATALOGUE: Mapping[str, ReasonEntry] = {
 
 MAX_JOB_NAME_CHARS_IN_COMMAND = 80
 TRANSPORT_AND_RESPONSE_REASON_FAMILIES = (
-    *("dns", "connection", "tls", "starttls", "timeout", "protocol", "http", "body", "json"),
+    *("dns", "connection", "proxy", "tls", "starttls", "timeout", "auth", "protocol", "http", "body", "json"),
 )
 """Families about a request and its response, for every probe kind that sends one."""
 

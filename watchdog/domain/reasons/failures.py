@@ -9,6 +9,7 @@ from watchdog.domain.reasons.connection import CONNECTION_REASON_ENTRIES
 from watchdog.domain.reasons.databases import DATABASE_REASON_ENTRIES
 from watchdog.domain.reasons.entry import ReasonCategory, ReasonEntry
 from watchdog.domain.reasons.grpc import GRPC_REASON_ENTRIES
+from watchdog.domain.reasons.proxies import PROXY_AND_TOKEN_REASON_ENTRIES
 from watchdog.domain.reasons.responses import RESPONSE_REASON_ENTRIES
 from watchdog.domain.reasons.tls import TLS_REASON_ENTRIES
 from watchdog.domain.reasons.websocket import WEBSOCKET_REASON_ENTRIES
@@ -318,6 +319,7 @@ _BROKER_AND_JOB_REASON_ENTRIES = (
 
 FAILURE_REASON_ENTRIES = (
     *CONNECTION_REASON_ENTRIES,
+    *PROXY_AND_TOKEN_REASON_ENTRIES,
     *TLS_REASON_ENTRIES,
     *RESPONSE_REASON_ENTRIES,
     *GRPC_REASON_ENTRIES,

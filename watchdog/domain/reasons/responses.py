@@ -21,7 +21,7 @@ _PROTOCOL_REASON_ENTRIES = (
         "protocol.http2_only",
         "HTTP/2 only",
         "The server speaks only HTTP/2, and Watchdog requests HTTP/1.1.",
-        "Enable HTTP/1.1 on the server or on a proxy in front of it.",
+        "Set `http2: true`, or enable HTTP/1.1 on the server or on a proxy in front of it.",
         sentence="the server speaks only HTTP/2",
     ),
     _failure_reason_entry(
@@ -31,6 +31,22 @@ _PROTOCOL_REASON_ENTRIES = (
         "during the handshake (ALPN). The excerpt shows the beginning of a response that is not HTTP/2.",
         "Check the port, and which service listens there. Enable HTTP/2 on a proxy in front of the service.",
         sentence="the server does not speak HTTP/2: {problem}",
+    ),
+    _failure_reason_entry(
+        "protocol.http2_unsupported",
+        "HTTP/2 not supported",
+        "The request requires HTTP/2 (`http2: true`), and the server does not speak it: it chose another protocol in "
+        "the TLS handshake, or requires HTTP/1.1 for this request.",
+        "Enable HTTP/2 on the server or on the proxy in front of it, or remove `http2`.",
+        sentence="the server does not speak HTTP/2",
+    ),
+    _failure_reason_entry(
+        "protocol.http2_aborted",
+        "HTTP/2 request aborted",
+        "The server ends the HTTP/2 stream or connection before its response is complete. The message shows the error "
+        "code.",
+        "See the server's log. `ENHANCE_YOUR_CALM` and `REFUSED_STREAM` mean that it limits requests.",
+        sentence="the server aborts the request: {problem} (HTTP/2)",
     ),
     _failure_reason_entry(
         "protocol.tls_required",

@@ -16,7 +16,9 @@ from watchdog.web.cards.base import ProbeCardLoadContext, ProbePageCardType
 from watchdog.web.latency_points import compute_percentile_of_sorted_values
 from watchdog.web.times import render_time_of_day, render_timestamp
 
-PHASE_INTERRUPTING_REASON_FAMILIES = frozenset({"timeout", "dns", "connection", "tls", "starttls", "protocol", "body"})
+PHASE_INTERRUPTING_REASON_FAMILIES = frozenset(
+    {"timeout", "dns", "connection", "proxy", "tls", "starttls", "auth", "protocol", "body"}
+)
 """Families of reasons that end a run in the middle of a phase."""
 
 

@@ -1,0 +1,96 @@
+"""Reasons about what lies between Watchdog and a target: a proxy, or the server that issues access tokens."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from watchdog.domain.reasons.entry import ReasonCategory, ReasonEntry
+
+_failure_reason_entry = partial(ReasonEntry, ReasonCategory.FAILURE)
+_error_reason_entry = partial(ReasonEntry, ReasonCategory.ERROR)
+
+PROXY_AND_TOKEN_REASON_ENTRIES = (
+    _failure_reason_entry(
+        "proxy.target_unreachable",
+        "Target unreachable through the proxy",
+        "The proxy is reachable, but it reports that it cannot connect to the target: HTTP 502, 503 or 504 in response "
+        "to CONNECT, or an error of SOCKS. The message shows what it reports.",
+        "Check whether the service is running and reachable from the proxy. The proxy also resolves the host name, "
+        "unless its URL begins with `socks5://`.",
+        sentence="the proxy {proxy} cannot reach the target: {problem}",
+    ),
+    _error_reason_entry(
+        "proxy.unreachable",
+        "Proxy unreachable",
+        "There is no connection to the configured proxy: its name cannot be resolved, it does not accept connections, "
+        "or TLS to it fails. Nothing is known about the target.",
+        "Check `proxy` in `network` or in the probe, and whether the proxy is running.",
+        sentence="no verdict: the proxy {proxy} cannot be reached: {problem}",
+    ),
+    _error_reason_entry(
+        "proxy.authentication_required",
+        "Proxy rejects the credentials",
+        "The proxy requires credentials, or rejects those in its URL (HTTP 407, or an error of SOCKS). Watchdog sends "
+        "them as Basic. The message names what the proxy offers instead.",
+        "Check the user name and password in the URL of the proxy: `http://user:password@proxy.example:3128`.",
+        sentence="no verdict: the proxy {proxy} {problem}",
+    ),
+    _error_reason_entry(
+        "proxy.refused",
+        "Proxy refuses the target",
+        "The rules of the proxy do not allow a connection to the target, for example to its port.",
+        "Have the proxy permit the target, or connect to it directly: `no_proxy` in `network`, or `proxy: off` in the "
+        "probe.",
+        sentence="no verdict: the proxy {proxy} refuses to connect to the target: {problem}",
+    ),
+    _error_reason_entry(
+        "proxy.wrong_protocol",
+        "Not such a proxy",
+        "The service at the address of the proxy does not speak the protocol that its URL begins with.",
+        "Check the port, and whether the URL should begin with `http://`, `https://` or `socks5://`.",
+        sentence="no verdict: {proxy} does not speak {protocol} as a proxy",
+    ),
+    _error_reason_entry(
+        "proxy.failed",
+        "Proxy failed",
+        "The proxy did not open a connection to the target, and does not state that the target is at fault.",
+        "See the log of the proxy.",
+        sentence="no verdict: the proxy {proxy} failed: {problem}",
+    ),
+    _failure_reason_entry(
+        "timeout.tunnel",
+        "Timed out: waiting for the proxy",
+        "The proxy accepted the connection, but did not connect to the target within `timeout`.",
+        "Check whether the target accepts connections from the proxy, and the load of the proxy.",
+    ),
+    _failure_reason_entry(
+        "auth.token_refused",
+        "Access token refused",
+        "The token endpoint refuses to issue an access token. The message shows its status and error code.",
+        "Check `client_id`, `client_secret`, `scope` and `audience`. Some servers expect the secret in the body: "
+        "`client_auth: body`.",
+        sentence="the token endpoint refuses an access token: {problem}",
+    ),
+    _failure_reason_entry(
+        "auth.token_unavailable",
+        "Token endpoint not available",
+        "The token endpoint gave no usable response, or HTTP 429 or 5xx, and there is no access token that is still "
+        "valid.",
+        "Check the token endpoint. The evidence shows its status, if it responded.",
+        sentence="no access token: {problem}",
+    ),
+    _failure_reason_entry(
+        "auth.token_invalid",
+        "Access token not usable",
+        "The response of the token endpoint contains no access token that can be sent as `Authorization: Bearer "
+        "TOKEN`.",
+        "Check `token_url`: it must be the token endpoint itself.",
+        sentence="the response of the token endpoint is not usable: {problem}",
+    ),
+    _failure_reason_entry(
+        "timeout.token",
+        "Timed out: requesting an access token",
+        "The token endpoint did not respond within `timeout`.",
+        "Check the load of the token endpoint.",
+    ),
+)

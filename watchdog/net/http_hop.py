@@ -1,0 +1,164 @@
+"""One request to one server and its response, on a connection of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from watchdog.net.connector import TcpConnector
+from watchdog.net.errors import ProbeError, build_probe_error_from_exception
+from watchdog.net.handshake import EarliestCertificateExpiry, TlsHandshaker
+from watchdog.net.http import HttpRequest, HttpResponse
+from watchdog.net.http_exchange import HttpExchangeProtocol
+from watchdog.net.phases import PhaseTimer
+from watchdog.net.proxy import ProxyAddress
+from watchdog.net.proxy_errors import find_proxy_response_error
+from watchdog.net.proxy_tunnel import ServerRoute, open_connection_by_route
+from watchdog.net.received_body import BoundedBodyCollector
+from watchdog.net.received_response import ReceivedHttpResponse
+from watchdog.net.response_parser import HttpResponseParser, compute_max_raw_response_bytes, create_body_collector
+from watchdog.net.tls import HTTP2_ALPN_PROTOCOL, HTTP_ALPN_PROTOCOLS, TlsConfig
+from watchdog.net.url import ParsedHttpUrl
+
+
+@dataclass(slots=True)
+class HttpHop:
+    """A request on its way to one server."""
+
+    connector: TcpConnector
+    request: HttpRequest
+    url: ParsedHttpUrl
+    """That of the request, or one that it was redirected to."""
+    tls: TlsConfig
+    now: int
+    """In ms since the epoch; certificates are judged against it."""
+    proxy: ProxyAddress | None = None
+    proxy_ca_file: str = ""
+
+    @property
+    def uses_http2(self) -> bool:
+        return self.request.http2 and self.url.scheme == "https"
+
+    @property
+    def alpn_protocols(self) -> tuple[str, ...]:
+        return (HTTP2_ALPN_PROTOCOL, *HTTP_ALPN_PROTOCOLS) if self.request.http2 else HTTP_ALPN_PROTOCOLS
+
+    @property
+    def route(self) -> ServerRoute:
+        return ServerRoute(self.url, self.request.allow_private_addresses, self.proxy, self.proxy_ca_file)
+
+    def create_handshaker(self) -> TlsHandshaker:
+        return TlsHandshaker(
+            self.connector,
+            self.url,
+            self.tls,
+            self.request.allow_private_addresses,
+            self.now,
+            alpn_protocols=self.alpn_protocols,
+            proxy=self.proxy,
+            proxy_ca_file=self.proxy_ca_file,
+        )
+
+
+async def exchange_with_server(
+    hop: HttpHop, headers: Mapping[str, str] | None, phase_timer: PhaseTimer
+) -> HttpResponse:
+    """Sends the request and receives the response. `headers`: in place of those of the request. Raises ProbeError."""
+    is_tls, route = hop.url.scheme == "https", hop.route
+    if is_tls:
+        hop.connector.get_ssl_context(hop.tls, hop.alpn_protocols)  # fails before connecting if a file is unusable
+    expiry: EarliestCertificateExpiry | None = None
+    connection = await open_connection_by_route(hop.connector, HttpExchangeProtocol, route, phase_timer)
+    try:
+        phase_timer.facts["address"] = peer_address = connection.peer_address
+        if is_tls:
+            handshaker = hop.create_handshaker()
+            expiry = await handshaker.perform_and_find_certificate_expiry(connection.start_tls, phase_timer)
+            if hop.uses_http2 and connection.selected_alpn_protocol != HTTP2_ALPN_PROTOCOL:
+                raise ProbeError.from_reason("protocol.http2_unsupported", "tls")
+        received = await _exchange(hop, route, headers, connection, phase_timer)
+    except Exception as exception:
+        error = build_probe_error_from_exception(exception)
+        if error is None:
+            raise
+        if phase_timer.current_phase == "first_byte" and not route.is_forwarded:
+            error = await hop.create_handshaker().inspect_and_explain_unanswered_request(error)
+        error.facts.setdefault("address", peer_address)
+        if hop.proxy is not None:
+            error.facts.setdefault("proxy", hop.proxy.host_and_port)
+        raise error from None
+    finally:
+        connection.close()
+    return _build_response(hop, received, peer_address, expiry)
+
+
+async def _exchange(
+    hop: HttpHop,
+    route: ServerRoute,
+    headers: Mapping[str, str] | None,
+    connection: HttpExchangeProtocol,
+    phase_timer: PhaseTimer,
+) -> ReceivedHttpResponse[BoundedBodyCollector]:
+    request, is_head_request = hop.request, hop.request.method == "HEAD"
+    if hop.uses_http2:
+        return await _exchange_over_http2(hop, headers, connection, phase_timer)
+    parser = HttpResponseParser(phase_timer, request.max_body_bytes, is_head_request=is_head_request)
+    if route.is_forwarded or headers is not None:
+        own_headers = request.headers_with_credentials if headers is None else headers
+        request_bytes = request.encode_for(hop.url, own_headers, hop.proxy if route.is_forwarded else None)
+    else:
+        request_bytes = request.encoded
+    await connection.exchange(request_bytes, parser, phase_timer)
+    if (
+        route.is_forwarded
+        and hop.proxy
+        and (error := find_proxy_response_error(parser.status, parser.headers, hop.proxy))
+    ):
+        error.facts["status"], error.excerpt = parser.status, parser.build_partial_response_evidence().excerpt
+        raise error
+    return parser
+
+
+async def _exchange_over_http2(
+    hop: HttpHop, headers: Mapping[str, str] | None, connection: HttpExchangeProtocol, phase_timer: PhaseTimer
+) -> ReceivedHttpResponse[BoundedBodyCollector]:
+    from watchdog.net.http2_response import Http2ResponseParser
+
+    request = hop.request
+    parser = Http2ResponseParser(
+        phase_timer,
+        lambda response_headers: create_body_collector(response_headers, request.max_body_bytes),
+        connection.write,
+        is_head_request=request.method == "HEAD",
+        max_raw_bytes=compute_max_raw_response_bytes(request.max_body_bytes),
+    )
+    own_headers = request.headers_with_credentials if headers is None else headers
+    phase_timer.start_nestable_phase("first_byte")
+    parser.send_request(request.list_http2_head_for(hop.url, own_headers), request.body)
+    await connection.receive(parser)
+    return parser
+
+
+def _build_response(
+    hop: HttpHop,
+    received: ReceivedHttpResponse[BoundedBodyCollector],
+    peer_address: str,
+    expiry: EarliestCertificateExpiry | None,
+) -> HttpResponse:
+    """Without what depends on the hops before."""
+    return HttpResponse(
+        status=received.status,
+        reason_phrase=received.reason_phrase,
+        headers=received.headers,
+        received_body=received.received_body,
+        elapsed_ms=0.0,
+        http_version=received.http_version,
+        peer_address=peer_address,
+        url=hop.url.url_without_credentials,
+        redirect_count=0,
+        cert_days=expiry and expiry.days,
+        cert_expiry=expiry.description if expiry else "",
+        cert_expires_at_text=expiry.expires_at_text if expiry else "",
+        set_cookies=received.set_cookies,
+        proxy=hop.proxy.host_and_port if hop.proxy else "",
+    )

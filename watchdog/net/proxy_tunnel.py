@@ -1,0 +1,139 @@
+"""Connections to a server, directly or through a proxy. Every address that is known passes the address filter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+from watchdog.net.connector import TcpConnector, require_allowed_address
+from watchdog.net.errors import ProbeError, build_probe_error_from_exception
+from watchdog.net.http_exchange import HttpExchangeProtocol
+from watchdog.net.phases import PhaseTimer
+from watchdog.net.proxy import ProxyAddress, list_literal_addresses
+from watchdog.net.proxy_errors import (
+    build_connect_refusal_error,
+    build_proxy_unreachable_error,
+    build_tunnel_error,
+)
+from watchdog.net.response_parser import HttpResponseParser
+from watchdog.net.socks import negotiate_socks_tunnel
+from watchdog.net.tls import TlsConfig
+from watchdog.net.url import ParsedHttpUrl
+
+_ExchangeT = TypeVar("_ExchangeT", bound=HttpExchangeProtocol)
+
+
+class ServerRoute(NamedTuple):
+    """How a server is reached."""
+
+    url: ParsedHttpUrl
+    allow_private_addresses: bool
+    proxy: ProxyAddress | None = None
+    """None: directly."""
+    proxy_ca_file: str = ""
+    """For a proxy that is reached over TLS: the authorities to trust instead of the system's."""
+
+    @property
+    def is_forwarded(self) -> bool:
+        """Whether the proxy gets the request itself, with the whole URL, instead of a tunnel to the server."""
+        return self.proxy is not None and self.proxy.speaks_http and self.url.scheme == "http"
+
+
+async def open_connection_by_route(
+    connector: TcpConnector, create_protocol: Callable[[], _ExchangeT], route: ServerRoute, phase_timer: PhaseTimer
+) -> _ExchangeT:
+    """A connection to the server, before any TLS. Times the phases `dns` and `connect`, through a proxy those of the
+    proxy, and `tunnel`. Raises ProbeError, and OSError if the error is none of a network."""
+    if route.proxy is None:
+        return await connector.connect_protocol(
+            create_protocol,
+            route.url.host,
+            route.url.port,
+            phase_timer,
+            allow_private_addresses=route.allow_private_addresses,
+        )
+    for address in list_literal_addresses(route.url.host):
+        require_allowed_address(address, route.allow_private_addresses)
+    target_host = await _choose_target_host(connector, route, route.proxy, phase_timer)
+    connection = await _connect_to_proxy(connector, create_protocol, route, route.proxy, phase_timer)
+    try:
+        if not route.is_forwarded:
+            await _open_tunnel(connection, route, route.proxy, target_host, phase_timer)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+async def _choose_target_host(
+    connector: TcpConnector, route: ServerRoute, proxy: ProxyAddress, phase_timer: PhaseTimer
+) -> str:
+    """The host that the proxy is asked for: an address, unless the proxy resolves names."""
+    if proxy.resolves_names:
+        return route.url.host
+    addresses = await connector.list_allowed_addresses(
+        route.url.host, route.url.port, phase_timer, route.allow_private_addresses
+    )
+    hosts = [str(address[0]) for _, address in addresses]
+    return next((host for host in hosts if ":" not in host), hosts[0])  # few proxies reach IPv6
+
+
+async def _connect_to_proxy(
+    connector: TcpConnector,
+    create_protocol: Callable[[], _ExchangeT],
+    route: ServerRoute,
+    proxy: ProxyAddress,
+    phase_timer: PhaseTimer,
+) -> _ExchangeT:
+    phase_timer.facts["proxy"] = proxy.host_and_port
+    try:
+        connection = await connector.connect_protocol(
+            create_protocol, proxy.host, proxy.port, phase_timer, allow_private_addresses=proxy.allow_private_address
+        )
+    except ProbeError as error:
+        raise build_proxy_unreachable_error(error, proxy) from None
+    if proxy.scheme != "https":
+        return connection
+    try:
+        context = connector.get_ssl_context(TlsConfig(ca_file=route.proxy_ca_file))
+        with phase_timer.measure("tls"):
+            await connection.start_tls(context, proxy.host.rstrip("."))
+    except Exception as exception:
+        connection.close()
+        tls_error = build_probe_error_from_exception(exception)
+        if tls_error is None:
+            raise
+        raise build_proxy_unreachable_error(tls_error, proxy) from None
+    except BaseException:  # cancelled
+        connection.close()
+        raise
+    return connection
+
+
+async def _open_tunnel(
+    connection: HttpExchangeProtocol, route: ServerRoute, proxy: ProxyAddress, target_host: str, phase_timer: PhaseTimer
+) -> None:
+    """Times the phase `tunnel`."""
+    phase_timer.start_nestable_phase("tunnel")
+    try:
+        if proxy.speaks_http:
+            await _request_http_tunnel(connection, route.url, proxy)
+        else:
+            await negotiate_socks_tunnel(connection, target_host, route.url.port, proxy)
+    except Exception as exception:
+        error = build_probe_error_from_exception(exception)
+        if error is None:
+            raise
+        raise build_tunnel_error(error, proxy) from None
+    phase_timer.end_phase("tunnel")
+
+
+async def _request_http_tunnel(connection: HttpExchangeProtocol, url: ParsedHttpUrl, proxy: ProxyAddress) -> None:
+    lines = [f"CONNECT {url.host_and_port} HTTP/1.1", f"Host: {url.host_and_port}", "User-Agent: watchdog-monitor"]
+    if authorization := proxy.authorization_header:
+        lines.append(f"Proxy-Authorization: {authorization}")
+    connection.write("\r\n".join([*lines, "", ""]).encode())
+    reply = HttpResponseParser(PhaseTimer(), 0, is_head_request=True)  # the tunnel begins after the head
+    await connection.receive_and_pause(reply)
+    if not 200 <= reply.status < 300:
+        raise build_connect_refusal_error(reply.status, reply.reason_phrase, reply.headers, proxy)
