@@ -14,6 +14,7 @@ import pytest
 
 from tests.support import mariadb as mariadb_peer
 from tests.support import nginx as nginx_peer
+from tests.support import proxy_servers as proxy_peers
 from tests.support.check_in_receiver import FakeCheckInReceiver
 from tests.support.mariadb import MariaDbServer
 from tests.support.postgres import PostgresServer, find_postgres, running_postgres
@@ -139,6 +140,24 @@ def nginx() -> Iterator[str]:
         pytest.skip("nginx is missing: apt install nginx-light")
     with nginx_peer.running_nginx() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def tinyproxy() -> Iterator[int]:
+    """The port of a real HTTP proxy that needs no credentials."""
+    if proxy_peers.find_proxy_program("tinyproxy") is None:
+        pytest.skip("tinyproxy is missing: apt install tinyproxy-bin")
+    with proxy_peers.running_tinyproxy() as port:
+        yield port
+
+
+@pytest.fixture(scope="session")
+def microsocks() -> Iterator[int]:
+    """The port of a real SOCKS5 proxy that needs no credentials."""
+    if proxy_peers.find_proxy_program("microsocks") is None:
+        pytest.skip("microsocks is missing: apt install microsocks")
+    with proxy_peers.running_microsocks() as port:
+        yield port
 
 
 @pytest.fixture(scope="session")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from time import monotonic
 from typing import Any
 
 import pytest
 
+from tests.support.fake_network import METADATA_ADDRESS_SPELLINGS, FakeNetwork, install_fake_network
 from tests.support.polling import HANG_S, wait_until_async
 from tests.support.scripted_servers import http_response, redirect_to, running_server, send_parts
 from watchdog.domain.formatting import NBSP
@@ -20,74 +21,10 @@ from watchdog.net.http import HttpRequest
 from watchdog.net.name_lookup import MAX_CONCURRENT_DNS_LOOKUPS, MAX_CONCURRENT_SLOW_HOST_LOOKUPS, SocketAddress
 from watchdog.service.runner import build_timeout_observation
 
-SPELLINGS = (
-    "http://169.254.169.254/latest/meta-data/",
-    "http://user@169.254.169.254/",
-    "http://acme.example@169.254.169.254/",
-    "http://169.254.169.254:80/",
-    "http://169.254.169.254./",
-    "http://2852039166/",
-    "http://0xa9fea9fe/",
-    "http://0xA9FEA9FE:80/",
-    "http://025177524776/",
-    "http://0251.0376.0251.0376/",
-    "http://0xa9.0xfe.0xa9.0xfe/",
-    "http://169.254.43518/",
-    "http://169.16689662/",
-    "http://0251.254.0xa9.254/",
-    "http://①⑥⑨.②⑤④.①⑥⑨.②⑤④/",
-    "http://169。254。169。254/",
-    "http://[::ffff:169.254.169.254]/",
-    "http://[0:0:0:0:0:ffff:a9fe:a9fe]/",
-    "http://[::169.254.169.254]/",
-    "http://[::ffff:0:a9fe:a9fe]/",
-    "http://[64:ff9b::a9fe:a9fe]/",
-    "http://[64:ff9b:1::169.254.169.254]/",
-    "http://[2002:a9fe:a9fe::1]/",
-    "http://[2001:0:a9fe:a9fe::1]/",
-    "http://[fe80::a9fe:a9fe]/",
-    "http://[fd00:ec2::254]/",
-    "http://metadata.acme.example/",
-)
-
-
-class FakeNetwork:
-    """A fake name server, and a list of the addresses that were connected to."""
-
-    def __init__(self) -> None:
-        self.names: dict[str, list[list[str]]] = {}
-        """Name -> its addresses, one list per lookup; the last list is repeated."""
-        self.lookups: list[str] = []
-        self.connected: list[str] = []
-
-    def look_up(self, host: str, port: int) -> list[SocketAddress]:
-        self.lookups.append(host)
-        if host not in self.names:
-            return dial_look_up(host, port)
-        address_lists = self.names[host]
-        addresses = address_lists.pop(0) if len(address_lists) > 1 else address_lists[0]
-        return [(socket.AF_INET6 if ":" in a else socket.AF_INET, (a, port)) for a in addresses]
-
-    async def connect(self, address: SocketAddress) -> socket.socket:
-        self.connected.append(address[1][0])
-        return await dial_connect(address)
-
-    async def connect_protocol(self, create_protocol: Callable[[], Any], address: SocketAddress) -> Any:
-        self.connected.append(address[1][0])
-        return await dial_connect_protocol(create_protocol, address)
-
-
-dial_look_up, dial_connect = name_lookup.resolve_host_blocking, connector.connect_socket_to_resolved_address
-dial_connect_protocol = connector.connect_protocol_to_resolved_address
-
 
 @pytest.fixture
 def network(monkeypatch: pytest.MonkeyPatch) -> FakeNetwork:
-    network = FakeNetwork()
-    monkeypatch.setattr(name_lookup, "resolve_host_blocking", network.look_up)
-    monkeypatch.setattr(connector, "connect_socket_to_resolved_address", network.connect)
-    monkeypatch.setattr(connector, "connect_protocol_to_resolved_address", network.connect_protocol)
-    return network
+    return install_fake_network(monkeypatch)
 
 
 async def _exchange(url: str, **request: Any) -> str:
@@ -104,7 +41,7 @@ async def _exchange(url: str, **request: Any) -> str:
 
 
 @pytest.mark.parametrize("allow_private_addresses", [True, False])
-@pytest.mark.parametrize("url", SPELLINGS)
+@pytest.mark.parametrize("url", METADATA_ADDRESS_SPELLINGS)
 def test_no_spelling_of_a_metadata_address_is_connected_to(
     network: FakeNetwork, url: str, allow_private_addresses: bool
 ) -> None:
@@ -119,14 +56,14 @@ def test_a_redirect_to_a_metadata_address_is_refused(network: FakeNetwork) -> No
 
     async def run_scenario() -> list[str]:
         reasons = []
-        for url in SPELLINGS:
+        for url in METADATA_ADDRESS_SPELLINGS:
             async with running_server(redirect_to(url)) as target:
                 reasons.append(await _exchange(target.url_of(), follow_redirects=True))
         return reasons
 
     reasons = asyncio.run(run_scenario())
     assert set(network.connected) == {"127.0.0.1"}
-    assert len(network.connected) == len(SPELLINGS)
+    assert len(network.connected) == len(METADATA_ADDRESS_SPELLINGS)
     assert set(reasons) <= {"connection.address_blocked", "dns.not_found", "http.invalid_redirect"}
 
 

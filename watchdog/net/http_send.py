@@ -51,17 +51,15 @@ class HttpRequestSender:
         responses are added. Raises ProbeError."""
         authenticator = None
         if request.auth is not None:
-            authenticator = RequestAuthenticator(request, routing, self.tokens, self.challenges)
+            authenticator = RequestAuthenticator(request, routing, self.tokens, self.challenges, now)
         jar = RunCookieJar() if cookies is None else cookies
         return await _RequestRun(self.connector, request, routing, now, authenticator, jar).send(phase_timer)
 
     def close(self) -> None:
         self.tokens.close()
 
-    async def _send_token_request(
-        self, request: HttpRequest, phase_timer: PhaseTimer, routing: RequestRouting
-    ) -> HttpResponse:
-        return await self.send(request, phase_timer, 0, routing)
+    async def _send_token_request(self, request: HttpRequest, routing: RequestRouting, now: int) -> HttpResponse:
+        return await self.send(request, PhaseTimer(), now, routing)
 
 
 @dataclass

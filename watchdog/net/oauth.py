@@ -42,7 +42,7 @@ MIN_MASKED_TOKEN_CHARS = 8
 _OAUTH_ERROR_CODE_PATTERN = re.compile(r"[a-z_]{1,60}")
 
 _TokenRequestTask: TypeAlias = "asyncio.Task[AccessToken | ProbeError]"
-HttpRequestSender: TypeAlias = Callable[[HttpRequest, PhaseTimer, RequestRouting], Awaitable[HttpResponse]]
+TokenRequestSender: TypeAlias = Callable[[HttpRequest, RequestRouting, int], Awaitable[HttpResponse]]
 
 
 class TokenRequester(NamedTuple):
@@ -77,12 +77,12 @@ class OAuthTokenCache:
     """The access tokens of a process. One request at a time is made for each requester, however many runs need its
     token. Close it inside the event loop.
 
-    `send`: sends a request through the network of the process.
+    `send`: sends a request through the network of the process; its last parameter is the time in ms since the epoch.
     """
 
     def __init__(
         self,
-        send: HttpRequestSender,
+        send: TokenRequestSender,
         clock: Callable[[], float] = monotonic,
         choose_fraction: Callable[[], float] = random.random,
     ) -> None:
@@ -92,15 +92,15 @@ class OAuthTokenCache:
         self.mask = SecretMask(())
         """Masks the tokens in use, and each one's predecessor."""
 
-    async def get_token(self, requester: TokenRequester, phase_timer: PhaseTimer) -> str:
-        """A token that is valid now. Times the phase `token` while a request for it is in progress. Raises
-        ProbeError."""
-        entry, now = self._entries.setdefault(requester, _TokenEntry()), self._clock()
-        if entry.token is not None and now < entry.token.expires_at:
-            if now >= entry.token.renew_at and entry.request is None:
-                self._start_request(requester, entry)
+    async def get_token(self, requester: TokenRequester, phase_timer: PhaseTimer, now: int) -> str:
+        """A token that is valid now. Times the phase `token` while a request for it is in progress. `now`: in ms since
+        the epoch; certificates are judged against it. Raises ProbeError."""
+        entry, now_s = self._entries.setdefault(requester, _TokenEntry()), self._clock()
+        if entry.token is not None and now_s < entry.token.expires_at:
+            if now_s >= entry.token.renew_at and entry.request is None:
+                self._start_request(requester, entry, now)
             return entry.token.value
-        request = entry.request or self._start_request(requester, entry)
+        request = entry.request or self._start_request(requester, entry, now)
         phase_timer.start_nestable_phase("token")
         result = await self._wait_for_request(entry, request)
         phase_timer.end_phase("token")
@@ -137,8 +137,8 @@ class OAuthTokenCache:
             entry.waiter_count -= 1
         return request.result()
 
-    def _start_request(self, requester: TokenRequester, entry: _TokenEntry) -> _TokenRequestTask:
-        request = asyncio.get_running_loop().create_task(self._renew_token(requester, entry))
+    def _start_request(self, requester: TokenRequester, entry: _TokenEntry, now: int) -> _TokenRequestTask:
+        request = asyncio.get_running_loop().create_task(self._renew_token(requester, entry, now))
         entry.request = request
 
         def forget(done: _TokenRequestTask) -> None:
@@ -148,11 +148,11 @@ class OAuthTokenCache:
         request.add_done_callback(forget)
         return request
 
-    async def _renew_token(self, requester: TokenRequester, entry: _TokenEntry) -> AccessToken | ProbeError:
+    async def _renew_token(self, requester: TokenRequester, entry: _TokenEntry, now: int) -> AccessToken | ProbeError:
         """The new token of the entry, or why there is none."""
         try:
             async with asyncio.timeout(TOKEN_REQUEST_TIMEOUT_S):
-                response = await self._send(_build_token_request(requester), PhaseTimer(), requester.routing)
+                response = await self._send(_build_token_request(requester), requester.routing, now)
                 token = self._parse_token_response(requester.credentials, response)
         except Exception as exception:
             error = build_probe_error_from_exception(exception)

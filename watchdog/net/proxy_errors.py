@@ -11,7 +11,7 @@ from watchdog.net.foreign_protocol import MAX_FOREIGN_BANNER_BYTES
 from watchdog.net.proxy import ProxyAddress
 
 _TARGET_UNREACHABLE_STATUSES = (502, 503, 504)
-_REFUSAL_STATUSES = (401, 403, 405, 451)
+_REFUSAL_STATUSES = (403, 405, 451)
 _AUTHENTICATION_SCHEME_PATTERN = re.compile(r"(?:^|,)\s*([A-Za-z][A-Za-z0-9-]{1,20})(?=\s*(?:,|$)|\s+[A-Za-z])")
 _SQUID_REFUSALS = ("ERR_ACCESS_DENIED", "ERR_CACHE_ACCESS_DENIED", "ERR_FORWARDING_DENIED")
 _SQUID_TARGET_PROBLEMS = {
@@ -78,7 +78,9 @@ def build_connect_refusal_error(
         error.facts["status"] = status
         return error
     name, answer = proxy.host_and_port, f"HTTP {status} {reason_phrase}".strip()
-    if status in _TARGET_UNREACHABLE_STATUSES:
+    if status == 401:  # as tinyproxy answers wrong credentials
+        error = build_proxy_authentication_error(proxy, is_rejected=bool(proxy.authorization_header))
+    elif status in _TARGET_UNREACHABLE_STATUSES:
         error = ProbeError.from_reason(
             "proxy.target_unreachable", "tunnel", retryable=True, proxy=name, problem=f"HTTP {status}"
         )

@@ -23,6 +23,8 @@ class RequestAuthenticator:
     routing: RequestRouting
     tokens: OAuthTokenCache
     challenges: DigestChallengeCache
+    now: int
+    """In ms since the epoch."""
     _token: str = field(default="", init=False)
     _was_repeated: bool = field(default=False, init=False)
 
@@ -33,7 +35,7 @@ class RequestAuthenticator:
             return ""
         if isinstance(credentials, HttpDigestAuth):
             return self.challenges.build_authorization(credentials, url, self.request.method)
-        self._token = await self.tokens.get_token(self._build_token_requester(credentials), phase_timer)
+        self._token = await self.tokens.get_token(self._build_token_requester(credentials), phase_timer, self.now)
         return f"Bearer {self._token}"
 
     def may_try_again(self, url: ParsedHttpUrl, response: HttpResponse) -> bool:

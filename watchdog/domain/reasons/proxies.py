@@ -61,7 +61,8 @@ PROXY_AND_TOKEN_REASON_ENTRIES = (
         "timeout.tunnel",
         "Timed out: waiting for the proxy",
         "The proxy accepted the connection, but did not connect to the target within `timeout`.",
-        "Check whether the target accepts connections from the proxy, and the load of the proxy.",
+        "Check whether the target accepts connections from the proxy, and whether the URL of the proxy begins with the "
+        "protocol that it speaks: a SOCKS proxy does not answer HTTP, and vice versa.",
     ),
     _failure_reason_entry(
         "auth.token_refused",
