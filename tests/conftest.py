@@ -145,7 +145,7 @@ def nginx() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def tinyproxy() -> Iterator[int]:
     """The port of a real HTTP proxy that needs no credentials."""
-    if proxy_peers.find_proxy_program("tinyproxy") is None:
+    if proxy_peers.find_system_program("tinyproxy") is None:
         pytest.skip("tinyproxy is missing: apt install tinyproxy-bin")
     with proxy_peers.running_tinyproxy() as port:
         yield port
@@ -154,7 +154,7 @@ def tinyproxy() -> Iterator[int]:
 @pytest.fixture(scope="session")
 def microsocks() -> Iterator[int]:
     """The port of a real SOCKS5 proxy that needs no credentials."""
-    if proxy_peers.find_proxy_program("microsocks") is None:
+    if proxy_peers.find_system_program("microsocks") is None:
         pytest.skip("microsocks is missing: apt install microsocks")
     with proxy_peers.running_microsocks() as port:
         yield port

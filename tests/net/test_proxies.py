@@ -17,7 +17,7 @@ from tests.support.polling import HANG_S, wait_until_async
 from tests.support.proxy_servers import (
     PROXY_PASSWORD,
     PROXY_USER,
-    find_proxy_program,
+    find_system_program,
     running_microsocks,
     running_recording_proxy,
     running_tinyproxy,
@@ -156,7 +156,7 @@ def test_a_name_that_the_proxy_cannot_resolve(run: Run, microsocks: int) -> None
 
 
 def _require(program: str) -> None:
-    if find_proxy_program(program) is None:
+    if find_system_program(program) is None:
         pytest.skip(f"{program} is missing: apt install {program}")
 
 

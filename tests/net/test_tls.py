@@ -364,3 +364,21 @@ def test_no_connection_stays_open_after_a_failed_handshake(run: Run, authority: 
             )
 
     run(run_scenario())
+
+
+def test_a_response_in_many_records_is_read_as_it_was_sent(run: Run, authority: CertificateAuthority) -> None:
+    """Several records that arrive at once are read into one buffer."""
+    parts = [bytes([65 + i % 26]) * 100 for i in range(150)]
+
+    async def handle(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 15000\r\n\r\n")
+        for part in parts:
+            writer.write(part)
+
+    async def run_scenario() -> HttpResponse:
+        context = authority.server_tls_context("127.0.0.1")
+        async with running_server(handle, context) as server, NetworkAccess() as network:
+            tls = TlsConfig(ca_file=authority.ca_file)
+            return await network.send_http_request(HttpRequest(server.url_of(scheme="https"), tls=tls))
+
+    assert run(run_scenario()).body == b"".join(parts)

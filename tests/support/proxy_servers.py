@@ -28,14 +28,14 @@ LogLevel Connect
 _SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin:/opt/homebrew/bin"
 
 
-def find_proxy_program(name: str) -> str | None:
+def find_system_program(name: str) -> str | None:
     return shutil.which(name, path=_SYSTEM_PATH)
 
 
 @contextmanager
 def running_tinyproxy(*options: str) -> Iterator[int]:
     """An HTTP proxy. `options`: lines of its configuration. Yields its port."""
-    binary, port = find_proxy_program("tinyproxy"), find_free_port()
+    binary, port = find_system_program("tinyproxy"), find_free_port()
     assert binary is not None
     folder = Path(tempfile.mkdtemp(prefix="watchdog-tinyproxy-"))
     config = folder / "tinyproxy.conf"
@@ -50,7 +50,7 @@ def running_tinyproxy(*options: str) -> Iterator[int]:
 @contextmanager
 def running_microsocks(*options: str) -> Iterator[int]:
     """A SOCKS5 proxy. Yields its port."""
-    binary, port = find_proxy_program("microsocks"), find_free_port()
+    binary, port = find_system_program("microsocks"), find_free_port()
     assert binary is not None
     with listening_process([binary, "-i", "127.0.0.1", "-p", str(port), *options], port):
         yield port

@@ -20,6 +20,8 @@ from watchdog.net.received_response import MAX_RESPONSE_HEADER_BYTES, ReceivedHt
 
 _RECEIVE_WINDOW_BYTES = 1 << 20
 """How much the server may send before it is acknowledged. The default of 64 KiB costs a round trip for each."""
+_FRAME_HEADER_BYTES, _HEADER_BLOCK_FRAME_TYPES = 9, (1, 9)
+"""The types are HEADERS and CONTINUATION (RFC 9113)."""
 _CONNECTION_SPECIFIC_HEADERS = frozenset({"host", "connection", "transfer-encoding", "keep-alive", "upgrade"})
 """HTTP/2 has none of these."""
 
@@ -40,7 +42,9 @@ class Http2ResponseParser(ReceivedHttpResponse[BoundedBodyCollector]):
         self.http_version = "2"
         self._write, self._max_raw_bytes = write, max_raw_bytes
         self._raw_bytes_read = self._bytes_since_body_data = 0
-        self._unsent_body = b""
+        self._unsent_body = self._unparsed = b""
+        self._header_block_bytes = 0
+        """Of headers that are not complete."""
         self._connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding=None))
         self._connection.local_settings = h2.settings.Settings(
             client=True,
@@ -69,26 +73,49 @@ class Http2ResponseParser(ReceivedHttpResponse[BoundedBodyCollector]):
     def feed(self, data: bytes) -> None:
         self._raw_bytes_read += len(data)
         self._bytes_since_body_data += len(data)
-        try:
-            events = self._connection.receive_data(data)
-        except h2.exceptions.ProtocolError as error:
-            self._write(self._connection.data_to_send())
-            raise self._translate_protocol_error(error) from None
-        for event in events:
-            self._handle_event(event)
-            if self.is_complete:
-                return
+        self._unparsed += data
+        while not self.is_complete and (frame := self._take_frame()):
+            self._handle_frame(frame)
+        if self.is_complete:
+            return
         self._send_permitted_body_part()
-        if self._bytes_since_body_data > MAX_RESPONSE_HEADER_BYTES:
+        if self._header_block_bytes > MAX_RESPONSE_HEADER_BYTES:
+            raise ProbeError.from_reason("protocol.headers_too_large")
+        if self._bytes_since_body_data - self._header_block_bytes > MAX_RESPONSE_HEADER_BYTES:
             raise self._build_invalid_response_error("more than 64 KiB of frames without a part of the response")
         if self._raw_bytes_read >= self._max_raw_bytes and self._body is not None:
             self._body.mark_body_too_long()
             self._complete()
 
+    def _take_frame(self) -> bytes:
+        """The next frame; empty: it has not arrived as a whole."""
+        if len(self._unparsed) < _FRAME_HEADER_BYTES:
+            return b""
+        length = int.from_bytes(self._unparsed[:3], "big")
+        if length > self._connection.max_inbound_frame_size:
+            raise self._build_invalid_response_error("it violates HTTP/2", f"a frame of {length} bytes")
+        end = _FRAME_HEADER_BYTES + length
+        if len(self._unparsed) < end:
+            return b""
+        frame, self._unparsed = self._unparsed[:end], self._unparsed[end:]
+        return frame
+
+    def _handle_frame(self, frame: bytes) -> None:
+        """One at a time: the library loses the events before an error, and the response after GOAWAY."""
+        try:
+            events = self._connection.receive_data(frame)
+        except h2.exceptions.ProtocolError as error:
+            self._write(self._connection.data_to_send())
+            raise self._translate_protocol_error(error) from None
+        is_header_block = not events and frame[3] in _HEADER_BLOCK_FRAME_TYPES
+        self._header_block_bytes = self._header_block_bytes + len(frame) if is_header_block else 0
+        for event in events:
+            self._handle_event(event)
+
     def feed_eof(self) -> None:
         if self._body is None:
             raise ProbeError("connection.closed", "connection closed by the server", retryable=True)
-        raise self._build_truncated_body_error(self._body)
+        raise self._build_truncated_body_error(self._body.progress_text)
 
     def _handle_event(self, event: Any) -> None:
         match event:
@@ -123,8 +150,9 @@ class Http2ResponseParser(ReceivedHttpResponse[BoundedBodyCollector]):
     def _end_by_error_code(self, event: h2.events.StreamReset | h2.events.ConnectionTerminated) -> None:
         """The server ends the stream or the connection before the end of the response."""
         code, is_reset = event.error_code, isinstance(event, h2.events.StreamReset)
-        if code == h2.errors.ErrorCodes.NO_ERROR and not is_reset:
-            return  # it still completes the response that it has begun
+        if code == h2.errors.ErrorCodes.NO_ERROR and not is_reset:  # it still completes the response
+            self._connection.state_machine.state = h2.connection.ConnectionState.CLIENT_OPEN
+            return
         if code == h2.errors.ErrorCodes.HTTP_1_1_REQUIRED:
             raise ProbeError.from_reason("protocol.http2_unsupported")
         name = code.name if isinstance(code, h2.errors.ErrorCodes) else f"error {code}"
@@ -142,13 +170,13 @@ class Http2ResponseParser(ReceivedHttpResponse[BoundedBodyCollector]):
     def _translate_protocol_error(self, error: h2.exceptions.ProtocolError) -> ProbeError:
         if isinstance(error, h2.exceptions.DenialOfServiceError):
             return ProbeError.from_reason("protocol.headers_too_large")
-        if isinstance(error, h2.exceptions.InvalidBodyLengthError) and self._body is not None:
-            return self._build_truncated_body_error(self._body)
+        if isinstance(error, h2.exceptions.InvalidBodyLengthError):
+            return self._build_truncated_body_error(f"{error.actual_length} of {error.expected_length} bytes")
         return self._build_invalid_response_error("it violates HTTP/2", str(error))
 
     @staticmethod
-    def _build_truncated_body_error(body: BoundedBodyCollector) -> ProbeError:
-        problem = f"received {body.progress_text}"
+    def _build_truncated_body_error(progress_text: str) -> ProbeError:
+        problem = f"received {progress_text}"
         return ProbeError.from_reason("body.truncated", "body", retryable=True, problem=problem)
 
     @staticmethod
