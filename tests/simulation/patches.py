@@ -116,7 +116,7 @@ def _replace_world(patches: pytest.MonkeyPatch, world: World) -> None:
     patches.setattr(mcp, "McpSessionRunner", build_session)
     patches.setattr(SqlTableJobSource, "fetch_job_source_snapshot", snapshot)
     patches.setattr(BullmqQueueStatsSource, "fetch_queue_stats", stats)
-    patches.setattr(app, "NetworkAccess", lambda: SimulatedNetwork(world))
+    patches.setattr(app, "NetworkAccess", lambda _: SimulatedNetwork(world))
     patches.setattr(composition, "WatchdogSelfProbe", _RareSelfProbe)
     numbers = count(1)
     patches.setattr(process_configuration, "make_watchdog_process_id", lambda: f"member-{next(numbers)}")

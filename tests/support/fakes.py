@@ -342,6 +342,8 @@ class FakeMailServer:
         self.received: list[ReceivedMail] = []
         self.canned_responses: deque[tuple[str, str]] = deque()
         self.login = login
+        self.ehlo_names: list[str | None] = []
+        """The name in EHLO, for each email."""
         context = None
         if security != "none":
             assert certificate is not None
@@ -373,6 +375,7 @@ class FakeMailServer:
     async def handle_MAIL(  # noqa: N802 - aiosmtpd looks for this name
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
+        self.ehlo_names.append(session.host_name)
         if response := self._next_canned_response("MAIL"):
             return response
         envelope.mail_from = address

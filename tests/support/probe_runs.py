@@ -14,6 +14,7 @@ from watchdog.domain.model import ClaimedSlot, Evidence, Json, ProbeResult, Resu
 from watchdog.domain.rules import derive_findings_from_result
 from watchdog.domain.uptime_clock import DowntimeGaps
 from watchdog.net import NetworkAccess, SecretMask
+from watchdog.net.proxy import RequestRouting
 from watchdog.probes import CanaryProbe, Probe, QueueProbe
 from watchdog.service.clock import read_wall_clock_ms
 from watchdog.service.event_loop_lag import EventLoopLagMonitor
@@ -78,9 +79,11 @@ async def run_probe(
     probe_state: Mapping[str, Json] | None = None,
     mask: SecretMask = EMPTY_MASK,
     gaps: DowntimeGaps = (),
+    *,
+    routing: RequestRouting | None = None,
 ) -> ResultToRecord:
     probe.preload()
-    async with NetworkAccess() as network, IgnoringLagMonitor() as lag:
+    async with NetworkAccess(routing) as network, IgnoringLagMonitor() as lag:
         at = read_wall_clock_ms() if slot is None else slot
         return await RetryingProbeRunner(network, mask, read_wall_clock_ms, lag, lambda: gaps).run(
             probe, ClaimedSlot(1, at, "local", previous_slot), probe_state or {}

@@ -84,18 +84,33 @@ async def running_recording_proxy(
         other_reader, other_writer = await asyncio.open_connection("127.0.0.1", port)
         if method == "CONNECT":
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            to_target = _relay(reader, other_writer)
         else:
-            lines = [line for line in head.split("\r\n") if not line.lower().startswith("proxy-")]
-            lines[0] = lines[0].replace(f"http://{authority}", "", 1)
-            other_writer.write("\r\n".join(lines).encode())
+            to_target = _forward_requests(head, authority, reader, other_writer, proxy)
         try:
-            await asyncio.gather(_relay(reader, other_writer), _relay(other_reader, writer))
+            await asyncio.gather(to_target, _relay(other_reader, writer))
         finally:
             other_writer.transport.abort()
 
     async with running_server(handle, tls, read_request=False) as server:
         proxy = RecordingProxy(server)
         yield proxy
+
+
+async def _forward_requests(
+    head: str, authority: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, proxy: RecordingProxy
+) -> None:
+    """One after the other, over one connection."""
+    with suppress(OSError, asyncio.IncompleteReadError):
+        while True:
+            lines = [line for line in head.split("\r\n") if not line.lower().startswith("proxy-")]
+            lines[0] = lines[0].replace(f"http://{authority}", "", 1)
+            writer.write("\r\n".join(lines).encode())
+            length = next((line.split(":")[1] for line in lines if line.lower().startswith("content-length:")), "0")
+            writer.write(await reader.readexactly(int(length)))
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            proxy.request_heads.append(head)
+    writer.close()
 
 
 async def _relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -112,6 +112,12 @@ routes:
 inhibit:
   - {when: {group: Core, state: down}, mute: {group: Search}}
 """,
+    "network": """
+network:
+  proxy: "http://proxy.acme.example:3128"
+  no_proxy: [acme.example, 10.0.0.0/8]
+  ca_file: /etc/ssl/acme-ca.pem
+""",
     "email": """
 email:
   host: smtp.acme.example

@@ -37,8 +37,8 @@ class HttpExchangeProtocol(asyncio.BufferedProtocol):
         """What is being received."""
         self._message_end: asyncio.Future[None] = self._loop.create_future()
         self._early_data = b""
-        """The data that arrived while no message was received. Before TLS or a request, it is not HTTP; at the end of the
-        TLS handshake, a server of HTTP/2 sends its settings."""
+        """The data that arrived while no message was received. Before TLS or a request, it is not HTTP; after the TLS
+        handshake, a server of HTTP/2 sends its settings."""
         self._is_lost_early = False
         self._early_error: Exception | None = None
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections import deque
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from watchdog.net.http_exchange import HttpExchangeProtocol
+from watchdog.net.errors import ProbeError
+from watchdog.net.http_exchange import HTTP_READ_CHUNK_BYTES, HttpExchangeProtocol
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.response_parser import Http1ResponseParser
 
@@ -21,7 +23,7 @@ class StreamedResponseBody:
     def __init__(self, declared_length: str = "") -> None:
         """`declared_length`: the Content-Length header. Empty: none."""
         self.encoded_bytes = self.unread_bytes = 0
-        self._unread: list[bytes] = []
+        self._unread: deque[bytes] = deque()
         self._declared_length = declared_length
 
     @property
@@ -38,10 +40,14 @@ class StreamedResponseBody:
         self.encoded_bytes += len(data)
         self.unread_bytes += len(data)
 
-    def take(self) -> bytes:
-        """What is unread; from now on it counts as read."""
-        data, self._unread, self.unread_bytes = b"".join(self._unread), [], 0
-        return data
+    def take_part(self) -> bytes:
+        """The beginning of what is unread; from now on it counts as read."""
+        parts, size = [self._unread.popleft()], 0
+        while self._unread and (size := size + len(parts[-1])) < HTTP_READ_CHUNK_BYTES:
+            parts.append(self._unread.popleft())
+        part = b"".join(parts)
+        self.unread_bytes -= len(part)
+        return part
 
     def mark_body_too_long(self) -> None:
         raise AssertionError("a stream has no limit")
@@ -56,11 +62,12 @@ StreamingParser: TypeAlias = Http1ResponseParser[StreamedResponseBody]
 def create_streaming_parser(phase_timer: PhaseTimer, *, is_head_request: bool) -> StreamingParser:
     """The reader bounds what it reads."""
     return Http1ResponseParser(
-        phase_timer, _create_streamed_body, is_head_request=is_head_request, max_raw_bytes=sys.maxsize
+        phase_timer, create_streamed_body, is_head_request=is_head_request, max_raw_bytes=sys.maxsize
     )
 
 
-def _create_streamed_body(headers: Mapping[str, str]) -> StreamedResponseBody:
+def create_streamed_body(headers: Mapping[str, str]) -> StreamedResponseBody:
+    """`headers`: of the response, by lower-case name."""
     return StreamedResponseBody(headers.get("content-length", ""))
 
 
@@ -90,14 +97,24 @@ class HttpStreamProtocol(HttpExchangeProtocol):
             raise RuntimeError("no request was sent")
         body = self._response.received_body
         while not body.unread_bytes:
-            if self._message_end.done():
-                self._message_end.result()
+            if self._has_ended:
                 return b""
             await self._wait_for_progress()
-        data = body.take()
+        part = body.take_part()
         if not self._message_end.done():
             self._resume_reading()
-        return data
+        return part
+
+    @property
+    def is_reusable(self) -> bool:
+        """Whether the connection is idle: the server has neither closed it nor sent anything."""
+        return not self._transport.is_closing() and not self._message_end.done() and not self._early_data
+
+    def become_idle(self) -> None:
+        """After a response was read to its end: another request may follow."""
+        self._message = self._response = None
+        self._message_end = self._loop.create_future()
+        self._resume_reading()  # notices when the server closes the connection
 
     @property
     def _is_full(self) -> bool:
@@ -107,11 +124,23 @@ class HttpStreamProtocol(HttpExchangeProtocol):
         return response.received_body.unread_bytes >= MAX_UNREAD_BODY_BYTES
 
     async def _wait_for_progress(self) -> None:
-        if self._message_end.done():
-            return self._message_end.result()
-        self._progress.clear()
-        await self._progress.wait()
-        return None
+        if not self._has_ended:
+            self._progress.clear()
+            await self._progress.wait()
+
+    @property
+    def _has_ended(self) -> bool:
+        """Whether the response is complete. Raises what ended it before."""
+        if self._message_end.cancelled():
+            raise ProbeError("connection.lost", "connection lost")  # it was closed while a task was reading
+        if not self._message_end.done():
+            return False
+        self._message_end.result()
+        return True
+
+    def close(self) -> None:
+        super().close()
+        self._progress.set()
 
     def buffer_updated(self, nbytes: int) -> None:
         super().buffer_updated(nbytes)

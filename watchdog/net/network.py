@@ -33,6 +33,7 @@ class NetworkAccess:
 
     connector: TcpConnector
     """For probes: every connection goes through its address filter."""
+    _routing: RequestRouting | None = None
 
     def __init__(self, routing: RequestRouting | None = None) -> None:
         """`routing`: of all requests that do not have one of their own. A reload of the configuration replaces it."""

@@ -15,8 +15,9 @@ from pydantic import AfterValidator, WithJsonSchema
 
 from watchdog.config_types import FILE_BACKED_FIELD_MARKER, split_and_validate_url
 from watchdog.domain.local_hosts import is_loopback_host
+from watchdog.net.host_names import normalize_host_name
 from watchdog.net.tls import TlsConfig
-from watchdog.net.url import format_host_and_port, normalize_host_name
+from watchdog.net.url import format_host_and_port
 
 _DEFAULT_PORT_BY_PROXY_SCHEME = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 _EXPECTED_PROXY_URL = (

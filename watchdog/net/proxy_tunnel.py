@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 from watchdog.net.connector import TcpConnector, require_allowed_address
 from watchdog.net.errors import ProbeError, build_probe_error_from_exception
-from watchdog.net.http_exchange import HttpExchangeProtocol
+from watchdog.net.http_exchange import HttpExchangeProtocol, ReceivedMessage
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.proxy import ProxyAddress, list_literal_addresses
 from watchdog.net.proxy_errors import (
@@ -16,10 +18,11 @@ from watchdog.net.proxy_errors import (
     build_tunnel_error,
 )
 from watchdog.net.response_parser import HttpResponseParser
-from watchdog.net.socks import negotiate_socks_tunnel
+from watchdog.net.socks import TunnelConnection, negotiate_socks_tunnel
 from watchdog.net.tls import TlsConfig
 from watchdog.net.url import ParsedHttpUrl
 
+_MAX_REPLY_PART_BYTES = 4096
 _ExchangeT = TypeVar("_ExchangeT", bound=HttpExchangeProtocol)
 
 
@@ -52,8 +55,6 @@ async def open_connection_by_route(
             phase_timer,
             allow_private_addresses=route.allow_private_addresses,
         )
-    for address in list_literal_addresses(route.url.host):
-        require_allowed_address(address, route.allow_private_addresses)
     target_host = await _choose_target_host(connector, route, route.proxy, phase_timer)
     connection = await _connect_to_proxy(connector, create_protocol, route, route.proxy, phase_timer)
     try:
@@ -65,10 +66,33 @@ async def open_connection_by_route(
     return connection
 
 
+async def open_socket_by_route(connector: TcpConnector, route: ServerRoute, phase_timer: PhaseTimer) -> socket.socket:
+    """As `open_connection_by_route`, for a protocol other than HTTP: through a proxy always a tunnel."""
+    proxy = route.proxy
+    if proxy is None:
+        return await connector.connect(route.url.host, route.url.port, phase_timer, route.allow_private_addresses)
+    if proxy.scheme == "https":
+        problem = "TLS to the proxy is supported for HTTP requests alone"
+        raise ProbeError.from_reason("proxy.failed", proxy=proxy.host_and_port, problem=problem)
+    target_host = await _choose_target_host(connector, route, proxy, phase_timer)
+    try:
+        sock = await connector.connect(proxy.host, proxy.port, phase_timer, proxy.allow_private_address)
+    except ProbeError as error:
+        raise build_proxy_unreachable_error(error, proxy) from None
+    try:
+        await _open_tunnel(_SocketConnection(sock), route, proxy, target_host, phase_timer)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
 async def _choose_target_host(
     connector: TcpConnector, route: ServerRoute, proxy: ProxyAddress, phase_timer: PhaseTimer
 ) -> str:
     """The host that the proxy is asked for: an address, unless the proxy resolves names."""
+    for address in list_literal_addresses(route.url.host):
+        require_allowed_address(address, route.allow_private_addresses)
     if proxy.resolves_names:
         return route.url.host
     addresses = await connector.list_allowed_addresses(
@@ -111,7 +135,7 @@ async def _connect_to_proxy(
 
 
 async def _open_tunnel(
-    connection: HttpExchangeProtocol, route: ServerRoute, proxy: ProxyAddress, target_host: str, phase_timer: PhaseTimer
+    connection: TunnelConnection, route: ServerRoute, proxy: ProxyAddress, target_host: str, phase_timer: PhaseTimer
 ) -> None:
     """Times the phase `tunnel`."""
     phase_timer.start_nestable_phase("tunnel")
@@ -128,7 +152,7 @@ async def _open_tunnel(
     phase_timer.end_phase("tunnel")
 
 
-async def _request_http_tunnel(connection: HttpExchangeProtocol, url: ParsedHttpUrl, proxy: ProxyAddress) -> None:
+async def _request_http_tunnel(connection: TunnelConnection, url: ParsedHttpUrl, proxy: ProxyAddress) -> None:
     lines = [f"CONNECT {url.host_and_port} HTTP/1.1", f"Host: {url.host_and_port}", "User-Agent: watchdog-monitor"]
     if authorization := proxy.authorization_header:
         lines.append(f"Proxy-Authorization: {authorization}")
@@ -137,3 +161,23 @@ async def _request_http_tunnel(connection: HttpExchangeProtocol, url: ParsedHttp
     await connection.receive_and_pause(reply)
     if not 200 <= reply.status < 300:
         raise build_connect_refusal_error(reply.status, reply.reason_phrase, reply.headers, proxy)
+
+
+class _SocketConnection:
+    """A connection to a proxy whose socket is used for something else afterwards."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock, self._unsent = sock, b""
+
+    def write(self, data: bytes) -> None:
+        self._unsent += data
+
+    async def receive_and_pause(self, message: ReceivedMessage) -> None:
+        loop = asyncio.get_running_loop()
+        data, self._unsent = self._unsent, b""
+        await loop.sock_sendall(self._sock, data)
+        while not message.is_complete:
+            if received := await loop.sock_recv(self._sock, _MAX_REPLY_PART_BYTES):
+                message.feed(received)
+            else:
+                message.feed_eof()

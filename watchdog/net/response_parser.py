@@ -40,6 +40,12 @@ class Http1ResponseParser(ReceivedHttpResponse[BodyT]):
         self._incomplete_head = b""
         self._raw_bytes_read = self._bytes_since_body_data = 0
         self._callback_error: ProbeError | None = None
+        self._keeps_connection = self._has_surplus = False
+
+    @property
+    def allows_another_request(self) -> bool:
+        """Whether the server keeps the connection open after this response, and has sent nothing else."""
+        return self.is_complete and self._keeps_connection and not self._has_surplus
 
     def _create_message_parser(self) -> httptools.HttpResponseParser:
         parser = httptools.HttpResponseParser(self)
@@ -119,8 +125,13 @@ class Http1ResponseParser(ReceivedHttpResponse[BodyT]):
         except httptools.HttpParserError as error:
             if self._callback_error is not None:
                 raise self._callback_error from None
+            self._has_surplus = True
             if not self.is_complete:
                 raise self._build_malformed_response_error(_describe_parser_problem(error), str(error)) from None
+
+    def on_message_begin(self) -> None:
+        """Called by httptools, also for what follows the response."""
+        self._has_surplus = self.is_complete
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by httptools for each header, and for each trailer of a chunked body."""
@@ -143,6 +154,7 @@ class Http1ResponseParser(ReceivedHttpResponse[BodyT]):
         if self.status < 200:
             self._wait_for_final_response()
             return
+        self._keeps_connection = bool(self._message_parser.should_keep_alive())
         self._begin_body()
 
     def _find_head_error(self) -> ProbeError | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from ipaddress import ip_address
+from typing import Protocol
 
 from watchdog.net.errors import ProbeError
-from watchdog.net.http_exchange import HttpExchangeProtocol
+from watchdog.net.http_exchange import ReceivedMessage
 from watchdog.net.proxy import MAX_SOCKS_FIELD_BYTES, ProxyAddress
 from watchdog.net.proxy_errors import build_proxy_authentication_error, build_wrong_proxy_protocol_error
 
@@ -28,7 +29,16 @@ _PROXY_PROBLEM_BY_REPLY_CODE = {
 }
 
 
-async def negotiate_socks_tunnel(connection: HttpExchangeProtocol, host: str, port: int, proxy: ProxyAddress) -> None:
+class TunnelConnection(Protocol):
+    """A connection to a proxy."""
+
+    def write(self, data: bytes) -> None: ...
+
+    async def receive_and_pause(self, message: ReceivedMessage) -> None:
+        """Returns once the message is complete; reads nothing more then. Raises ProbeError and OSError."""
+
+
+async def negotiate_socks_tunnel(connection: TunnelConnection, host: str, port: int, proxy: ProxyAddress) -> None:
     """`host`: a name for the proxy to resolve, or an address. Raises ProbeError and OSError."""
     await _negotiate_authentication(connection, proxy)
     connection.write(bytes([_VERSION, _CONNECT_COMMAND, 0]) + _encode_host(host) + port.to_bytes(2, "big"))
@@ -37,7 +47,7 @@ async def negotiate_socks_tunnel(connection: HttpExchangeProtocol, host: str, po
         raise _build_connect_error(reply[1], proxy)
 
 
-async def _negotiate_authentication(connection: HttpExchangeProtocol, proxy: ProxyAddress) -> None:
+async def _negotiate_authentication(connection: TunnelConnection, proxy: ProxyAddress) -> None:
     has_credentials = bool(proxy.username or proxy.password)
     methods = [_NO_AUTHENTICATION, _USERNAME_AND_PASSWORD] if has_credentials else [_NO_AUTHENTICATION]
     connection.write(bytes([_VERSION, len(methods), *methods]))
@@ -55,7 +65,7 @@ async def _negotiate_authentication(connection: HttpExchangeProtocol, proxy: Pro
 
 
 async def _receive_reply(
-    connection: HttpExchangeProtocol,
+    connection: TunnelConnection,
     compute_length: Callable[[bytes], int],
     proxy: ProxyAddress,
     *,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, StrictBool, model_validator
@@ -29,6 +31,8 @@ from watchdog.net.url import HttpUrl, parse_http_url
 if TYPE_CHECKING:
     from watchdog.net.http import HttpRequest
     from watchdog.net.mcp import McpHttpEndpoint, McpServerCommand
+    from watchdog.net.network import NetworkAccess
+    from watchdog.net.phases import PhaseTimer
 
 
 def _validate_max_body_bytes(size_bytes: int) -> int:
@@ -221,6 +225,31 @@ class McpTarget(ConfigModel):
             self.tls,
             allow_private_addresses,
             max_session_bytes=self._max_session_bytes,
+        )
+
+    async def prepare_mcp_endpoint_or_command(
+        self, network: NetworkAccess, allow_private_addresses: bool, phase_timer: PhaseTimer, now: int
+    ) -> McpHttpEndpoint | McpServerCommand:
+        """Ready for a session: routed as the requests of the network are, and with an access token if `auth` requires
+        one. `now`: in ms since the epoch. Raises ProbeError."""
+        from watchdog.net.mcp import McpServerCommand
+        from watchdog.net.oauth import TokenRequester
+
+        target = self.build_mcp_endpoint_or_command(allow_private_addresses)
+        if isinstance(target, McpServerCommand):
+            return target
+        routing = network.routing
+        proxy, tls = routing.find_proxy_for_host(parse_http_url(target.url).host), routing.add_ca_file(target.tls)
+        endpoint = replace(target, tls=tls, proxy=proxy, proxy_ca_file=routing.ca_file)
+        if self.auth is None or self.auth.oauth2 is None:
+            return endpoint
+        tokens = network.request_sender.tokens
+        requester = TokenRequester(self.auth.oauth2, routing, allow_private_addresses)
+        token = await tokens.get_token(requester, phase_timer, now)
+        return replace(
+            endpoint,
+            headers={**endpoint.headers, "Authorization": f"Bearer {token}"},
+            reject_credentials=partial(tokens.replace_rejected_token, requester, token),
         )
 
     @property

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from watchdog.net.errors import ProbeError, build_probe_error_from_exception
 from watchdog.net.phases import PhaseTimer
+from watchdog.net.proxy import RequestRouting
+from watchdog.net.proxy_tunnel import ServerRoute, open_socket_by_route
 from watchdog.net.received_body import format_binary_byte_size
 from watchdog.net.tls import TlsConfig
 from watchdog.net.url import parse_websocket_url
@@ -22,6 +24,7 @@ WEBSOCKET_OPEN_TIMEOUT_S = 20.0
 WEBSOCKET_PING_INTERVAL_S = WEBSOCKET_PING_TIMEOUT_S = 20.0
 """A connection without any response to a ping counts as lost."""
 WEBSOCKET_CLOSE_TIMEOUT_S = 1.0
+WITHOUT_PROXY = RequestRouting()
 _INVALID_WEBSOCKET_URL_TEXT = "the address of the socket is not valid"
 _MESSAGE_TOO_BIG_CLOSE_CODE, _INTERNAL_ERROR_CLOSE_CODE = 1009, 1011
 
@@ -66,19 +69,20 @@ class WebSocket:
         return ProbeError("connection.lost", "the connection was lost")
 
 
-async def open_websocket(connector: TcpConnector, url: str, *, max_message_bytes: int) -> WebSocket:
+async def open_websocket(
+    connector: TcpConnector, url: str, *, max_message_bytes: int, routing: RequestRouting = WITHOUT_PROXY
+) -> WebSocket:
     """Connects to an allowed address, and follows no redirect. Longer messages end the connection. Raises ProbeError,
     whose message does not quote the URL."""
-    phase_timer = PhaseTimer()
     try:
         async with asyncio.timeout(WEBSOCKET_OPEN_TIMEOUT_S):
-            return await _connect_websocket(connector, url, phase_timer, max_message_bytes)
+            return await _connect_websocket(connector, url, routing, max_message_bytes)
     except TimeoutError:
         raise ProbeError("timeout.exceeded", f"no response within {WEBSOCKET_OPEN_TIMEOUT_S:g} s") from None
 
 
 async def _connect_websocket(
-    connector: TcpConnector, url: str, phase_timer: PhaseTimer, max_message_bytes: int
+    connector: TcpConnector, url: str, routing: RequestRouting, max_message_bytes: int
 ) -> WebSocket:
     from websockets.asyncio.client import connect
     from websockets.exceptions import InvalidStatus, WebSocketException
@@ -87,9 +91,11 @@ async def _connect_websocket(
         parsed = parse_websocket_url(url)
     except ValueError:
         raise ProbeError("protocol.invalid_response", _INVALID_WEBSOCKET_URL_TEXT) from None
-    ssl_context = connector.get_ssl_context(TlsConfig()) if parsed.scheme == "https" else None
+    tls = routing.add_ca_file(TlsConfig())
+    ssl_context = connector.get_ssl_context(tls) if parsed.scheme == "https" else None
+    route = ServerRoute(parsed, True, routing.find_proxy_for_host(parsed.host), routing.ca_file)
     try:
-        sock = await connector.connect(parsed.host, parsed.port, phase_timer, allow_private_addresses=True)
+        sock = await open_socket_by_route(connector, route, PhaseTimer())
     except OSError as os_error:  # one that is none of a network, such as the refusal of a firewall of this machine
         error = build_probe_error_from_exception(os_error)
         raise error or ProbeError(

@@ -11,11 +11,11 @@ from pydantic import AfterValidator, WithJsonSchema
 from watchdog.config_types import FILE_BACKED_FIELD_MARKER, ConfigModel, LocalFilePath, MultiFieldValidationError
 from watchdog.net.proxy import RequestRouting, parse_proxy_url
 
-WITHOUT_PROXY = "off"
+PROXY_OFF = "off"
 
 
 def _validate_probe_proxy(text: str) -> str:
-    if text and text != WITHOUT_PROXY:
+    if text and text != PROXY_OFF:
         parse_proxy_url(text)
     return text
 
@@ -50,7 +50,7 @@ class HttpRoutingSettings(ConfigModel):
         def change_routing(routing: RequestRouting) -> RequestRouting:
             if self.ca_file:
                 routing = replace(routing, ca_file=self.ca_file)
-            if self.proxy == WITHOUT_PROXY:
+            if self.proxy == PROXY_OFF:
                 return replace(routing, proxy=None)
             if self.proxy:
                 proxy = parse_proxy_url(self.proxy, allow_private_address=allow_private_addresses)

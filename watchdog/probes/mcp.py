@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from importlib import import_module
+from time import monotonic
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import model_validator
@@ -136,17 +137,21 @@ class McpProbe(Probe):
         remembered, state_updates = self._load_mcp_state_forgetting_other_server(context)
         era, result = _read_remembered_protocol_era(remembered, context.started_at), McpSessionResult()
         self._note_token_expiry(result, context.started_at)
-        session = McpSessionRunner(
-            context.network.connector,
-            context.network.cpu_worker,
-            self.mcp.build_mcp_endpoint_or_command(self.allow_private_addresses),
-            plan=McpSessionPlan(era, self.mcp.choose_tool_call, self.mcp.resource, self.mcp.name_of_tool_to_call),
-            phase_timer=context.phase_timer,
-            timeout_s=context.remaining_s,
-            now=context.started_at,
-        )
         context.phase_timer.describe_response = lambda: build_interrupted_mcp_session_evidence(result)
+        started = monotonic()
         try:
+            target = await self.mcp.prepare_mcp_endpoint_or_command(
+                context.network, self.allow_private_addresses, context.phase_timer, context.started_at
+            )
+            session = McpSessionRunner(
+                context.network.connector,
+                context.network.cpu_worker,
+                target,
+                plan=McpSessionPlan(era, self.mcp.choose_tool_call, self.mcp.resource, self.mcp.name_of_tool_to_call),
+                phase_timer=context.phase_timer,
+                timeout_s=context.remaining_s - (monotonic() - started),
+                now=context.started_at,
+            )
             await session.run_mcp_session_into_result(result)
         except ProbeError as error:
             if era and not error.is_internal:

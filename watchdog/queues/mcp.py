@@ -128,19 +128,22 @@ class McpCanary(McpTarget, CanaryDriver):
 
         started_monotonic, session = monotonic(), McpSessionResult(facts=context.facts)
         timeout_s = context.cap_timeout_to_run_end(MCP_CANARY_CONNECT_TIMEOUT_S)
-        opening_client = connect_mcp_client(
-            context.network.connector,
-            self.build_mcp_endpoint_or_command(context.allow_private_addresses),
-            session,
-            context.phase_timer,
-            timeout_s=timeout_s,
-            now=context.started_at,
-            worker=context.network.cpu_worker,
-            tool_name=self.tool,
-        )
         async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(timeout_s):
+                    target = await self.prepare_mcp_endpoint_or_command(
+                        context.network, context.allow_private_addresses, context.phase_timer, context.started_at
+                    )
+                    opening_client = connect_mcp_client(
+                        context.network.connector,
+                        target,
+                        session,
+                        context.phase_timer,
+                        timeout_s=timeout_s - (monotonic() - started_monotonic),
+                        now=context.started_at,
+                        worker=context.network.cpu_worker,
+                        tool_name=self.tool,
+                    )
                     client = await stack.enter_async_context(opening_client)
                     with measure_phase_and_tag_errors(context.phase_timer, "list"):
                         await client.list_tools_into_result()

@@ -80,10 +80,16 @@ class McpRemediation(McpTarget, RemediationAction):
                 None if dry_run else (self.tool, fill_braced_placeholders_in_json(self.arguments, **context._asdict()))
             )
 
+        target = await self.prepare_mcp_endpoint_or_command(
+            connect_context.network,
+            connect_context.allow_private_addresses,
+            connect_context.phase_timer,
+            connect_context.started_at,
+        )
         session = McpSessionRunner(
             connect_context.network.connector,
             connect_context.network.cpu_worker,
-            self.build_mcp_endpoint_or_command(connect_context.allow_private_addresses),
+            target,
             plan=McpSessionPlan(choose_tool_call=choose_tool_call, tool_name=self.tool),
             phase_timer=connect_context.phase_timer,
             timeout_s=connect_context.timeout_s,

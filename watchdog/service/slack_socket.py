@@ -243,7 +243,12 @@ class SlackSocket:
         try:
             async with asyncio.timeout(NOTIFICATION_SEND_TIMEOUT_S):
                 url = await request_slack_socket_url(sender.network, *self._app, now=sender.clock())
-            return await open_websocket(sender.network.connector, url, max_message_bytes=MAX_SLACK_SOCKET_MESSAGE_BYTES)
+            return await open_websocket(
+                sender.network.connector,
+                url,
+                max_message_bytes=MAX_SLACK_SOCKET_MESSAGE_BYTES,
+                routing=sender.network.routing,
+            )
         except TimeoutError:
             raise SlackSocketError(f"no response from Slack within {NOTIFICATION_SEND_TIMEOUT_S:g} s") from None
         except ProbeError as error:

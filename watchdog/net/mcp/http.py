@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
-import httpcore2
 import httpx2
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
@@ -26,7 +24,7 @@ from watchdog.net.mcp.event_stream import (
     normalize_mcp_sse_event,
     raise_if_sse_endpoint_has_other_origin,
 )
-from watchdog.net.mcp.http_connection import McpHttpNetworkBackend
+from watchdog.net.mcp.http_connection import McpHttpConnections, McpHttpExchange
 from watchdog.net.mcp.http_response import McpHttpResponse
 from watchdog.net.mcp.http_transport import (
     MCP_HTTP_READ_CHUNK_BYTES,
@@ -63,13 +61,14 @@ async def open_mcp_http_transport(
     ProbeError."""
     loop = asyncio.get_running_loop()
     transport = McpHttpTransport(connector, endpoint, received, facts, now)
-    ssl_context = connector.get_ssl_context(endpoint.tls) if endpoint.url.startswith("https:") else None
+    if endpoint.url.startswith("https:"):
+        connector.get_ssl_context(endpoint.tls)  # fails before connecting if a file is unusable
     with anyio.CancelScope() as scope:
         transport.cancel_session = scope.cancel
         try:
             waiting = loop.call_later(endpoint_event_timeout_s, transport.fail_for_missing_sse_endpoint)
             try:
-                async with _attach_mcp_sdk_streams_to_transport(transport, ssl_context):
+                async with _attach_mcp_sdk_streams_to_transport(transport):
                     waiting.cancel()
                     yield transport
             finally:
@@ -92,14 +91,10 @@ async def open_mcp_http_transport(
 
 
 @asynccontextmanager
-async def _attach_mcp_sdk_streams_to_transport(
-    transport: McpHttpTransport, ssl_context: ssl.SSLContext | None
-) -> AsyncIterator[None]:
+async def _attach_mcp_sdk_streams_to_transport(transport: McpHttpTransport) -> AsyncIterator[None]:
     url = transport.endpoint.url
-    async with httpcore2.AsyncConnectionPool(
-        ssl_context=ssl_context, network_backend=McpHttpNetworkBackend(transport)
-    ) as pool:
-        client = _create_mcp_httpx_client(transport, pool)
+    async with McpHttpConnections(transport) as connections:
+        client = _create_mcp_httpx_client(transport, connections)
         if transport.endpoint.use_sse:
             transport.reads_event_stream = True
             async with sse_client(url, httpx_client_factory=lambda headers=None, timeout=None, auth=None: client) as (
@@ -127,19 +122,17 @@ async def open_mcp_http_client(
     """A client for single requests to the server, with the same limits."""
     received = McpMessageInspector(None, PhaseTimer(), "")
     transport = McpHttpTransport(connector, endpoint, received, {}, now)
-    ssl_context = connector.get_ssl_context(endpoint.tls) if endpoint.url.startswith("https:") else None
-    backend = McpHttpNetworkBackend(transport)
     async with (
-        httpcore2.AsyncConnectionPool(ssl_context=ssl_context, network_backend=backend) as pool,
-        _create_mcp_httpx_client(transport, pool) as client,
+        McpHttpConnections(transport) as connections,
+        _create_mcp_httpx_client(transport, connections) as client,
     ):
         yield client
 
 
-def _create_mcp_httpx_client(transport: McpHttpTransport, pool: httpcore2.AsyncConnectionPool) -> httpx2.AsyncClient:
+def _create_mcp_httpx_client(transport: McpHttpTransport, connections: McpHttpConnections) -> httpx2.AsyncClient:
     defaults = {"User-Agent": "watchdog-monitor", "Accept-Encoding": "identity"}
     return httpx2.AsyncClient(
-        transport=_McpHttpxTransport(transport, pool),
+        transport=_McpHttpxTransport(transport, connections),
         headers=httpx2.Headers(defaults | dict(transport.endpoint.headers), encoding="utf-8"),
         timeout=None,
         trust_env=False,
@@ -149,8 +142,8 @@ def _create_mcp_httpx_client(transport: McpHttpTransport, pool: httpcore2.AsyncC
 class _McpHttpxTransport(httpx2.AsyncBaseTransport):
     """The transport of the SDK's HTTP client. Records responses and errors, which the SDK does not expose."""
 
-    def __init__(self, transport: McpHttpTransport, pool: httpcore2.AsyncConnectionPool) -> None:
-        self._transport, self._pool = transport, pool
+    def __init__(self, transport: McpHttpTransport, connections: McpHttpConnections) -> None:
+        self._transport, self._connections = transport, connections
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         transport = self._transport
@@ -165,17 +158,13 @@ class _McpHttpxTransport(httpx2.AsyncBaseTransport):
             transport.io_deadline = asyncio.get_running_loop().time() + MCP_SESSION_CLOSE_TIMEOUT_S
         logged = transport.request_log.begin(request.method, request.content if request.method == "POST" else b"")
         try:
-            response = await self._pool.handle_async_request(self._to_httpcore_request(request))
-            logged.note_response(response.status)
-            headers = httpx2.Headers(response.headers)
-            info = McpHttpResponse(response.status, headers, request, has_replies=not is_sse_post)
-            transport.response_info = info
-            if info.session_id_error:
-                raise info.session_id_error
-            body = _McpHttpResponseStream(response, info, transport, logged)
-            if info.status == 202 or info.find_mcp_response_error():
-                # The SDK does not read this body. It is evidence, and a connection is reused only once it was read.
-                await body.prefetch_body_start()
+            exchange = await self._connections.send(request)
+            try:
+                logged.note_response(exchange.status)
+                info, body = await self._begin_response(exchange, request, logged, has_replies=not is_sse_post)
+            except BaseException:
+                exchange.close()
+                raise
         except Exception as error:
             logged.note_end()
             transport.record_failure(error)
@@ -184,17 +173,22 @@ class _McpHttpxTransport(httpx2.AsyncBaseTransport):
             transport.unread_responses[_parse_jsonrpc_id_text_of_http_request(request)] = info
             if status_error := info.find_mcp_response_error():
                 transport.record_failure(status_error)
-        kept_headers = [(k, v) for k, v in response.headers if k.lower() != b"content-encoding"]
-        return httpx2.Response(response.status, headers=kept_headers, stream=body, request=request)
+        kept_headers = [(k, v) for k, v in exchange.raw_headers if k.lower() != b"content-encoding"]
+        return httpx2.Response(exchange.status, headers=kept_headers, stream=body, request=request)
 
-    def _to_httpcore_request(self, request: httpx2.Request) -> httpcore2.Request:
-        url = request.url
-        return httpcore2.Request(
-            request.method,
-            httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
-            headers=request.headers.raw,
-            content=request.stream,
-        )
+    async def _begin_response(
+        self, exchange: McpHttpExchange, request: httpx2.Request, logged: LoggedMcpHttpRequest, *, has_replies: bool
+    ) -> tuple[McpHttpResponse, _McpHttpResponseStream]:
+        headers = httpx2.Headers(exchange.raw_headers)
+        info = McpHttpResponse(exchange.status, headers, request, has_replies=has_replies)
+        self._transport.response_info = info
+        if info.session_id_error:
+            raise info.session_id_error
+        body = _McpHttpResponseStream(exchange, info, self._transport, logged)
+        if info.status == 202 or info.find_mcp_response_error():
+            # The SDK does not read this body. It is evidence, and a connection is reused only once it was read.
+            await body.prefetch_body_start()
+        return info, body
 
 
 def _parse_jsonrpc_id_text_of_http_request(request: httpx2.Request) -> str:
@@ -207,12 +201,12 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
 
     def __init__(
         self,
-        response: httpcore2.Response,
+        exchange: McpHttpExchange,
         response_info: McpHttpResponse,
         transport: McpHttpTransport,
         logged: LoggedMcpHttpRequest,
     ) -> None:
-        self._response, self._response_info, self._transport = response, response_info, transport
+        self._exchange, self._response_info, self._transport = exchange, response_info, transport
         self._logged = logged
         max_bytes = transport.endpoint.max_session_bytes
         encoding = str(response_info.headers.get("content-encoding", ""))
@@ -222,7 +216,6 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
             raise ProbeError(
                 "body.invalid_encoding", f"the response is encoded as {error}, which was not requested"
             ) from None
-        self._chunks = aiter(response.stream)  # type: ignore[arg-type] # of an async client
         self._prefetched_chunks: list[bytes] = []
         self._mark_remover = ByteOrderMarkRemover()
         self._json_body: BoundedBodyCollector | None = None
@@ -255,7 +248,7 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
     async def aclose(self) -> None:
         if self._response_info.request.method != "GET":  # an event stream lasts as long as the session
             self._logged.note_end()
-        await self._response.aclose()
+        self._exchange.close()
 
     async def _read_json_body_for_mcp_sdk(self, body: BoundedBodyCollector) -> bytes:
         async for _ in self._iter_decoded_chunks():
@@ -318,8 +311,8 @@ class _McpHttpResponseStream(httpx2.AsyncByteStream):
     async def _read_next_chunk(self) -> bytes | None:
         """The next part of the body, decoded unless it is JSON, which is collected as it was received."""
         try:
-            chunk = await anext(self._chunks, None)
-            if chunk is None:
+            chunk = await self._exchange.read_body()
+            if not chunk:
                 return None
             if self._json_body is not None:
                 self._json_body.feed(chunk)

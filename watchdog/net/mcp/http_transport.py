@@ -19,6 +19,7 @@ from watchdog.net.mcp.large_messages import build_mcp_session_too_large_error
 from watchdog.net.mcp.received_messages import McpMessageInspector
 from watchdog.net.mcp.reply_errors import MAX_MCP_ERROR_EXCERPT_CHARS
 from watchdog.net.mcp.request_log import McpHttpRequestLog
+from watchdog.net.proxy import ProxyAddress
 from watchdog.net.tls import TlsConfig
 
 MCP_HTTP_READ_CHUNK_BYTES = 16 << 10
@@ -37,6 +38,10 @@ class McpHttpEndpoint:
     allow_private_addresses: bool = True
     max_session_bytes: int = MIN_MCP_SESSION_BYTES_LIMIT
     """Bytes read in one session, as received and as decompressed; the SDK has no limit of its own."""
+    proxy: ProxyAddress | None = None
+    proxy_ca_file: str = ""
+    reject_credentials: Callable[[], object] = lambda: None
+    """Called if the server does not accept them."""
 
 
 class McpHttpTransport:

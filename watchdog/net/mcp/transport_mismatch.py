@@ -49,9 +49,10 @@ async def try_other_mcp_transport_and_explain_mismatch(
     `error` itself if the server does not speak the other transport, nor TLS instead of plain HTTP."""
     if endpoint.url.startswith("http:") and get_reason_family(error.reason) == "connection":
         url, allowed = parse_http_url(endpoint.url), endpoint.allow_private_addresses
-        return await TlsHandshaker(connector, url, endpoint.tls, allowed, now).inspect_and_explain_unanswered_request(
-            error
+        handshaker = TlsHandshaker(
+            connector, url, endpoint.tls, allowed, now, proxy=endpoint.proxy, proxy_ca_file=endpoint.proxy_ca_file
         )
+        return await handshaker.inspect_and_explain_unanswered_request(error)
     if not _may_be_transport_mismatch(error):
         return error
     check = _speaks_mcp_streamable_http if endpoint.use_sse else _try_mcp_sse
