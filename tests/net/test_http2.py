@@ -224,10 +224,7 @@ class ScriptedHttp2Connection:
         while not self.request_headers:
             for event in self.h2.receive_data(await self.reader.read(65_536)):
                 if isinstance(event, h2.events.RequestReceived):
-                    self.request_headers = {
-                        (k if isinstance(k, str) else k.decode()): (v if isinstance(v, str) else v.decode())
-                        for k, v in event.headers
-                    }
+                    self.request_headers = {name.decode(): value.decode() for name, value in event.headers}
         self.flush()
 
     def respond(self, headers: dict[str, str], body: bytes = b"", *, ends: bool = False) -> None:
@@ -581,7 +578,7 @@ def test_no_connection_stays_open(run: Run, authority: CertificateAuthority) -> 
     async def run_scenario() -> None:
         async with NetworkAccess() as network:
             descriptors = []
-            for answer, *_ in [*FAULTS.values(), *ENDLESS.values()]:
+            for answer in [answer for answer, _, _ in FAULTS.values()] + [answer for answer, _ in ENDLESS.values()]:
                 async with running_http2_server(answer, authority) as url:
                     tls = TlsConfig(ca_file=authority.ca_file)
                     try:

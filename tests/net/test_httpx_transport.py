@@ -263,7 +263,8 @@ def test_a_reader_that_waits_holds_the_server_up(run: Run[None]) -> None:
             while sent != previous:  # until the buffers of both sides are full
                 previous = sent
                 await asyncio.sleep(0.1)
-            body = response.stream._stream._connection._response.received_body  # type: ignore[attr-defined] # of our transport
+            stream: Any = response.stream
+            body = stream._stream._connection._response.received_body
             assert body.unread_bytes < MAX_UNREAD_BODY_BYTES + 65_536
             read = 0
             async for part in response.aiter_raw():

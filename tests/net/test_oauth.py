@@ -606,7 +606,7 @@ def test_nothing_is_left_when_the_network_is_closed(run: Run) -> None:
             async with running_server(send_parts(delay_s=60)) as tokens, running_server(OK) as target:
                 async with NetworkAccess() as network:
                     entry = await renew_in_background(network, tokens, target)
-                await wait_until_async(lambda entry=entry: entry.request is None)
+                await asyncio.gather(entry.request, return_exceptions=True)
             descriptors.append(count_open_descriptors())
         await wait_until_async(lambda: count_open_descriptors() <= descriptors[0])
         assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []

@@ -16,7 +16,7 @@ from websockets.exceptions import InvalidURI
 
 from tests.support.scripted_servers import CertificateAuthority
 from watchdog.net import NetworkAccess, ProbeError, connector, websocket
-from watchdog.net.tls import TlsConfig, create_ssl_context
+from watchdog.net.proxy import RequestRouting, parse_proxy_url
 from watchdog.net.websocket import open_websocket
 
 TICKET = "t1cket-of-the-address"
@@ -159,11 +159,44 @@ def test_the_certificate_is_verified(tmp_path: Path, loop_factory: Callable[[], 
             (listener,) = server.sockets
             url = f"wss://127.0.0.1:{listener.getsockname()[1]}/link?ticket={TICKET}"
             assert (await describe_failure(network, url)).startswith("TLS: ")
-            trusting = create_ssl_context(TlsConfig(ca_file=authority.ca_file))
-            network.connector.get_ssl_context = lambda *_: trusting  # type: ignore[method-assign] # of this test only
-            connection = await open_websocket(network.connector, url, max_message_bytes=1_000)
+            routing = RequestRouting(ca_file=authority.ca_file)
+            connection = await open_websocket(network.connector, url, max_message_bytes=1_000, routing=routing)
             assert await connection.receive() == "hello"
             await connection.close()
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(connect_with_and_without_the_authority())
+
+
+@pytest.mark.parametrize("proxy", ["tinyproxy", "microsocks"])
+async def test_a_connection_through_a_real_proxy(request: pytest.FixtureRequest, proxy: str) -> None:
+    port = request.getfixturevalue(proxy)
+    scheme = "http" if proxy == "tinyproxy" else "socks5"
+    routing = RequestRouting(parse_proxy_url(f"{scheme}://127.0.0.1:{port}"), proxies_loopback=True)
+
+    async def greet(connection: ServerConnection) -> None:
+        await connection.send("hello")
+        await connection.wait_closed()
+
+    async with serve(greet, "127.0.0.1", 0) as server, NetworkAccess() as network:
+        (listener,) = server.sockets
+        url = f"ws://127.0.0.1:{listener.getsockname()[1]}/link"
+        connection = await open_websocket(network.connector, url, max_message_bytes=1_000, routing=routing)
+        assert await connection.receive() == "hello"
+        await connection.close()
+
+
+@pytest.mark.parametrize(
+    ("proxy", "reason"),
+    [
+        ("http://127.0.0.1:1", "proxy.unreachable"),
+        ("socks5h://127.0.0.1:1", "proxy.unreachable"),
+        ("https://127.0.0.1:1", "proxy.failed"),
+    ],
+)
+async def test_a_proxy_that_opens_no_tunnel(proxy: str, reason: str) -> None:
+    routing = RequestRouting(parse_proxy_url(proxy), proxies_loopback=True)
+    async with NetworkAccess() as network:
+        with pytest.raises(ProbeError) as caught:
+            await open_websocket(network.connector, "ws://link.example/", max_message_bytes=1_000, routing=routing)
+    assert caught.value.reason == reason
