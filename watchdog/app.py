@@ -144,8 +144,7 @@ class RunningWatchdogService:
             return ConfigChanges()
         await self.service.trigger_task(PLAN_MAINTENANCE_TASK_NAME)
         former, self.loaded_config = self.loaded_config.config, loaded_config
-        self.network.routing = config.network.request_routing
-        self.notice = config.status_page.notice
+        self.notice, self.network.routing = config.status_page.notice, config.network.request_routing
         self.check_in_receiver.database_id_by_probe = map_heartbeats_to_database_ids(self.service.probes)
         if (former.dead_mans_switch, former.receivers) != (config.dead_mans_switch, config.receivers):
             add_or_remove_dead_mans_switch(self.service, self.network, config)

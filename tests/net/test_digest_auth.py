@@ -33,7 +33,7 @@ RFC_OPAQUE = "FQhe/qaU925kfnzjCev0ciny7QMkPqMAFRtzCUYo5tdS"
 RFC_CLIENT_NONCE = "f2/wE4q74E6zIJEtWaHKaf5wv/H5QzzpXusqGemxURZJ"
 RFC_CREDENTIALS = HttpDigestAuth(username="Mufasa", password=SecretStr("Circle of Life"))
 CREDENTIALS = HttpDigestAuth(username=DIGEST_USER, password=SecretStr(DIGEST_PASSWORD))
-WRONG = HttpDigestAuth(username=DIGEST_USER, password=SecretStr("wrong"))
+OTHER_CREDENTIALS = HttpDigestAuth(username=DIGEST_USER, password=SecretStr("wrong"))
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
@@ -61,24 +61,24 @@ def response_of(authorization: str) -> str:
     ],
 )
 def test_the_examples_of_rfc_7616(algorithm: str, response: str) -> None:
-    asked = challenge(algorithm=algorithm.lower(), algorithm_as_sent=algorithm)
-    value = build_digest_authorization(asked, RFC_CREDENTIALS, "GET", "/dir/index.html", client_nonce=RFC_CLIENT_NONCE)
+    posed = challenge(algorithm=algorithm.lower(), algorithm_as_sent=algorithm)
+    value = build_digest_authorization(posed, RFC_CREDENTIALS, "GET", "/dir/index.html", client_nonce=RFC_CLIENT_NONCE)
     assert value == (
         f'Digest username="Mufasa", realm="http-auth@example.org", nonce="{RFC_NONCE}", uri="/dir/index.html", '
         f'response="{response}", opaque="{RFC_OPAQUE}", cnonce="{RFC_CLIENT_NONCE}", algorithm={algorithm}, qop=auth, '
         "nc=00000001"
     )
-    again = build_digest_authorization(asked, RFC_CREDENTIALS, "GET", "/dir/index.html", client_nonce=RFC_CLIENT_NONCE)
+    again = build_digest_authorization(posed, RFC_CREDENTIALS, "GET", "/dir/index.html", client_nonce=RFC_CLIENT_NONCE)
     assert "nc=00000002" in again
     assert response_of(again) != response
 
 
 def test_the_example_of_rfc_2069() -> None:
-    asked = challenge(
+    posed = challenge(
         realm="testrealm@host.com", nonce="dcd98b7102dd2f0e8b11d0f600bfb0c093", algorithm_as_sent="", has_qop=False
     )
     credentials = HttpDigestAuth(username="Mufasa", password=SecretStr("CircleOfLife"))
-    value = build_digest_authorization(asked, credentials, "GET", "/dir/index.html", client_nonce="x")
+    value = build_digest_authorization(posed, credentials, "GET", "/dir/index.html", client_nonce="x")
     assert response_of(value) == "1949323746fe6a43ef61f9606e7febea"
     assert "qop" not in value
     assert "cnonce" not in value
@@ -86,8 +86,8 @@ def test_the_example_of_rfc_2069() -> None:
 
 
 def test_a_user_name_may_be_hashed_and_is_escaped() -> None:
-    asked = challenge(algorithm="sha-256", algorithm_as_sent="SHA-256", hashes_username=True)
-    value = build_digest_authorization(asked, CREDENTIALS, "GET", "/", client_nonce="x")
+    posed = challenge(algorithm="sha-256", algorithm_as_sent="SHA-256", hashes_username=True)
+    value = build_digest_authorization(posed, CREDENTIALS, "GET", "/", client_nonce="x")
     assert re.search(r'username="[0-9a-f]{64}"', value)
     assert value.endswith("userhash=true")
     odd = HttpDigestAuth(username='a"b\\c', password=SecretStr("p"))
@@ -166,9 +166,9 @@ def test_a_real_server_accepts_the_answer(run: Run, protected_url: str) -> None:
 def test_a_real_server_refuses_a_wrong_password(run: Run, protected_url: str) -> None:
     async def run_scenario() -> None:
         async with NetworkAccess() as network:
-            assert (await send(network, protected_url, WRONG)).status == 401
+            assert (await send(network, protected_url, OTHER_CREDENTIALS)).status == 401
             assert (await send(network, protected_url, CREDENTIALS)).status == 200
-            assert (await send(network, protected_url, WRONG)).status == 401
+            assert (await send(network, protected_url, OTHER_CREDENTIALS)).status == 401
 
     run(run_scenario())
 
@@ -325,7 +325,7 @@ def test_challenges_are_kept_apart_by_credentials(run: Run) -> None:
 
     async def run_scenario() -> None:
         async with running_server(handler) as server, NetworkAccess() as network:
-            for auth in (CREDENTIALS, WRONG):
+            for auth in (CREDENTIALS, OTHER_CREDENTIALS):
                 assert (await send(network, server.url_of(), auth)).status == 200
             assert nonces(server) == ["", "a 1", "", "b 1"]
 

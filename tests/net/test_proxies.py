@@ -173,13 +173,13 @@ def test_the_credentials_of_a_real_http_proxy(run: Run, authority: CertificateAu
             missing = await request_error(url, through(f"http://{where}"), tls=tls)
             assert (missing.reason, missing.is_internal) == ("proxy.authentication_required", True)
             assert str(missing) == f"no verdict: the proxy {where} requires credentials (Basic)"
-            wrong = through(f"http://x:y@{where}")
+            rejected_routing = through(f"http://x:y@{where}")
             if scheme == "https":
-                rejected = await request_error(url, wrong, tls=tls)
+                rejected = await request_error(url, rejected_routing, tls=tls)
                 assert rejected.reason == "proxy.authentication_required"
                 assert str(rejected) == f"no verdict: the proxy {where} rejects the credentials"
             else:  # tinyproxy answers as a target would
-                assert (await request(url, wrong)).status == 401
+                assert (await request(url, rejected_routing)).status == 401
             assert server.connection_count == 1
 
     with running_tinyproxy(f"BasicAuth {PROXY_USER} {PROXY_PASSWORD}") as port:

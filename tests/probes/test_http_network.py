@@ -97,7 +97,7 @@ def test_the_deadline_names_the_phase_of_the_proxy() -> None:
 
 
 def test_the_authorities_of_a_probe(tmp_path_factory: pytest.TempPathFactory) -> None:
-    right, wrong = (CertificateAuthority(tmp_path_factory.mktemp("authority")) for _ in range(2))
+    right, other = (CertificateAuthority(tmp_path_factory.mktemp("authority")) for _ in range(2))
 
     async def run_scenario() -> None:
         context = right.server_tls_context("127.0.0.1")
@@ -105,10 +105,10 @@ def test_the_authorities_of_a_probe(tmp_path_factory: pytest.TempPathFactory) ->
             url = target.url_of(scheme="https")
             cases = [
                 (http_probe(url), right.ca_file, True),
-                (http_probe(url), wrong.ca_file, False),
-                (http_probe(url, ca_file=right.ca_file), wrong.ca_file, True),
-                (http_probe({"url": url, "tls": {"ca_file": right.ca_file}}, ca_file=wrong.ca_file), "", True),
-                (http_probe({"url": url, "tls": {"verify": False}}), wrong.ca_file, True),
+                (http_probe(url), other.ca_file, False),
+                (http_probe(url, ca_file=right.ca_file), other.ca_file, True),
+                (http_probe({"url": url, "tls": {"ca_file": right.ca_file}}, ca_file=other.ca_file), "", True),
+                (http_probe({"url": url, "tls": {"verify": False}}), other.ca_file, True),
             ]
             for probe, shared_file, passes in cases:
                 recorded = await run_probe(probe, routing=RequestRouting(ca_file=shared_file))

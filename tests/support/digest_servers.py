@@ -16,6 +16,8 @@ from tests.support.third_party import listening_process
 
 DIGEST_USER, DIGEST_PASSWORD, DIGEST_REALM = "prüfer", 'pa"ss:wörd', "Restricted"
 DIGEST_BODY = b"only for you"
+UNPRIVILEGED_ID = 65534
+"""Apache does not run as root."""
 APACHE_MODULES = Path("/usr/lib/apache2/modules")
 APACHE_CONFIG = """
 ServerRoot {folder}
@@ -71,7 +73,7 @@ def running_apache_with_digest(nonce_lifetime_s: int = 300) -> Iterator[str]:
     names = ("mpm_event", "authn_core", "authn_file", "authz_core", "authz_user", "auth_digest")
     modules = "\n".join(f"LoadModule {name}_module {APACHE_MODULES}/mod_{name}.so" for name in names)
     if os.geteuid() == 0:
-        modules += "\nUser nobody\nGroup nogroup"
+        modules += f"\nUser #{UNPRIVILEGED_ID}\nGroup #{UNPRIVILEGED_ID}"
     config = folder / "apache.conf"
     config.write_text(
         APACHE_CONFIG.format(

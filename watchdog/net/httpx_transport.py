@@ -8,22 +8,20 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
 import httpx
 
 from watchdog.domain.reasons import get_reason_family
+from watchdog.net.connector import TcpConnector
 from watchdog.net.errors import ProbeError, build_probe_error_from_exception
 from watchdog.net.handshake import TlsHandshaker
 from watchdog.net.http_stream import HttpStreamProtocol, StreamingParser, create_streaming_parser
 from watchdog.net.phases import PhaseTimer
+from watchdog.net.proxy import RequestRouting
 from watchdog.net.proxy_errors import find_proxy_response_error
 from watchdog.net.proxy_tunnel import ServerRoute, open_connection_by_route
 from watchdog.net.tls import TlsConfig
 from watchdog.net.url import ParsedHttpUrl, parse_http_url
-
-if TYPE_CHECKING:
-    from watchdog.net.network import NetworkAccess
 
 _HEADER_NAME_PATTERN = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _INVALID_HEADER_VALUE_PATTERN = re.compile(rb"[\x00\r\n]|^[ \t]|[ \t]$")
@@ -38,24 +36,29 @@ class ExchangeTransport(httpx.AsyncBaseTransport):
     """Each request has a connection of its own, which ends with its response. The response is streamed, and its body is
     passed on as it was received. Raises the exceptions of httpx, with the ProbeError as their cause.
 
-    `network`: its routing at the time of each request applies. `clock`: in ms since the epoch; the validity of
-    certificates is explained by it.
+    `get_routing`: called for each request. `clock`: in ms since the epoch; the validity of certificates is explained by
+    it.
     """
 
-    def __init__(self, network: NetworkAccess, clock: Callable[[], int] = _read_wall_clock_ms) -> None:
-        self._network, self._clock = network, clock
+    def __init__(
+        self,
+        connector: TcpConnector,
+        get_routing: Callable[[], RequestRouting] = RequestRouting,
+        clock: Callable[[], int] = _read_wall_clock_ms,
+    ) -> None:
+        self._connector, self._get_routing, self._clock = connector, get_routing, clock
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         url, body = _parse_request_url(request), await request.aread()
-        routing, phase_timer = self._network.routing, PhaseTimer()
+        routing, phase_timer = self._get_routing(), PhaseTimer()
         route = ServerRoute(url, True, routing.find_proxy_for_host(url.host), routing.ca_file)
         request_bytes = _encode_request(request, body, route)
         timeouts = request.extensions.get("timeout", {})
         async with _translate_errors(request, httpx.ConnectTimeout, timeouts.get("connect")):
-            connection = await open_connection_by_route(self._network.connector, HttpStreamProtocol, route, phase_timer)
+            connection = await open_connection_by_route(self._connector, HttpStreamProtocol, route, phase_timer)
         try:
             async with _translate_errors(request, httpx.ConnectTimeout, timeouts.get("connect")):
-                await self._start_tls_if_needed(connection, route, phase_timer)
+                await self._start_tls_if_needed(connection, route, routing.add_ca_file(TlsConfig()), phase_timer)
             async with _translate_errors(request, httpx.ReadTimeout, timeouts.get("read"), is_connected=True):
                 response = create_streaming_parser(phase_timer, is_head_request=request.method == "HEAD")
                 await connection.send_and_receive_head(request_bytes, response, phase_timer)
@@ -73,13 +76,12 @@ class ExchangeTransport(httpx.AsyncBaseTransport):
         )
 
     async def _start_tls_if_needed(
-        self, connection: HttpStreamProtocol, route: ServerRoute, phase_timer: PhaseTimer
+        self, connection: HttpStreamProtocol, route: ServerRoute, tls: TlsConfig, phase_timer: PhaseTimer
     ) -> None:
         if route.url.scheme != "https":
             return
-        connector, tls = self._network.connector, self._network.routing.add_ca_file(TlsConfig())
         handshaker = TlsHandshaker(
-            connector, route.url, tls, True, self._clock(), proxy=route.proxy, proxy_ca_file=route.proxy_ca_file
+            self._connector, route.url, tls, True, self._clock(), proxy=route.proxy, proxy_ca_file=route.proxy_ca_file
         )
         await handshaker.perform_and_find_certificate_expiry(connection.start_tls, phase_timer)
 

@@ -80,7 +80,7 @@ class NetworkAccess:
         from watchdog.net.httpx_transport import ExchangeTransport
 
         return httpx.AsyncClient(
-            transport=ExchangeTransport(self),
+            transport=ExchangeTransport(self.connector, lambda: self.routing),
             headers={"User-Agent": "watchdog-monitor", "Accept-Encoding": "identity"},
             timeout=NOTIFIER_HTTP_TIMEOUT_S,
             follow_redirects=False,

@@ -31,8 +31,8 @@ TOKEN_REQUEST_TIMEOUT_S = 10.0
 DEFAULT_TOKEN_LIFETIME_S, MAX_TOKEN_LIFETIME_S = 300.0, 24 * 3600.0
 """Of a token whose response states no lifetime, and of any token."""
 MAX_TOKEN_RENEWAL_LEAD_S, MAX_TOKEN_RENEWAL_LEAD_SHARE = 120.0, 0.4
-"""How long before its end a token is renewed at the most: so many seconds, or this share of its lifetime. At least half
-of that, at random, so that the tokens of many processes are not renewed at once."""
+"""How long before its end a token is renewed at the most: in seconds, and as a share of its lifetime. At least half of
+that, at random, so that the tokens of many processes are not renewed at once."""
 TOKEN_RENEWAL_RETRY_INTERVAL_S = 10.0
 """After the renewal of a token that is still valid has failed."""
 MIN_REJECTED_TOKEN_INTERVAL_S = 60.0

@@ -73,7 +73,7 @@ def parse_proxy_url(text: str, *, allow_private_address: bool = True) -> ProxyAd
         raise ValueError("expected a user name and a password of at most 255 bytes each, which is the limit of SOCKS")
     port = parts.port or _DEFAULT_PORT_BY_PROXY_SCHEME[parts.scheme]
     host = normalize_host_name(parts.hostname or "")
-    return ProxyAddress(parts.scheme, host, port, username, password, allow_private_address)
+    return ProxyAddress(parts.scheme, host, port, username, password, allow_private_address=allow_private_address)
 
 
 def _validate_proxy_url(text: str) -> str:

@@ -90,7 +90,7 @@ async def open_socket_by_route(connector: TcpConnector, route: ServerRoute, phas
 async def _choose_target_host(
     connector: TcpConnector, route: ServerRoute, proxy: ProxyAddress, phase_timer: PhaseTimer
 ) -> str:
-    """The host that the proxy is asked for: an address, unless the proxy resolves names."""
+    """The host that is passed to the proxy: an address, unless the proxy resolves names."""
     for address in list_literal_addresses(route.url.host):
         require_allowed_address(address, route.allow_private_addresses)
     if proxy.resolves_names:

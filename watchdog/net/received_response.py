@@ -1,4 +1,4 @@
-"""What has arrived of one HTTP response, whatever version of HTTP delivers it."""
+"""What has arrived of one HTTP response, over any version of HTTP."""
 
 from __future__ import annotations
 

@@ -91,8 +91,7 @@ async def _connect_websocket(
         parsed = parse_websocket_url(url)
     except ValueError:
         raise ProbeError("protocol.invalid_response", _INVALID_WEBSOCKET_URL_TEXT) from None
-    tls = routing.add_ca_file(TlsConfig())
-    ssl_context = connector.get_ssl_context(tls) if parsed.scheme == "https" else None
+    ssl_context = connector.get_ssl_context(routing.add_ca_file(TlsConfig())) if parsed.scheme == "https" else None
     route = ServerRoute(parsed, True, routing.find_proxy_for_host(parsed.host), routing.ca_file)
     try:
         sock = await open_socket_by_route(connector, route, PhaseTimer())

@@ -36,7 +36,7 @@ from watchdog.probes.mcp_judgement import (
 from watchdog.probes.mcp_settings import McpProbeSettings
 
 if TYPE_CHECKING:
-    from watchdog.net.mcp import McpSessionResult
+    from watchdog.net.mcp import McpSessionResult, McpSessionRunner
 
 NEAR_TOKEN_EXPIRY_DAYS = 14
 MCP_PROTOCOL_ERA_TTL_MS = 24 * HOUR_MS
@@ -132,26 +132,14 @@ class McpProbe(Probe):
     async def observe(self, context: ProbeAttemptContext) -> Observation:
         import asyncio  # not when a configuration is only read
 
-        from watchdog.net.mcp import McpSessionPlan, McpSessionResult, McpSessionRunner
+        from watchdog.net.mcp import McpSessionResult
 
         remembered, state_updates = self._load_mcp_state_forgetting_other_server(context)
         era, result = _read_remembered_protocol_era(remembered, context.started_at), McpSessionResult()
         self._note_token_expiry(result, context.started_at)
         context.phase_timer.describe_response = lambda: build_interrupted_mcp_session_evidence(result)
-        started = monotonic()
         try:
-            target = await self.mcp.prepare_mcp_endpoint_or_command(
-                context.network, self.allow_private_addresses, context.phase_timer, context.started_at
-            )
-            session = McpSessionRunner(
-                context.network.connector,
-                context.network.cpu_worker,
-                target,
-                plan=McpSessionPlan(era, self.mcp.choose_tool_call, self.mcp.resource, self.mcp.name_of_tool_to_call),
-                phase_timer=context.phase_timer,
-                timeout_s=context.remaining_s - (monotonic() - started),
-                now=context.started_at,
-            )
+            session = await self._prepare_session(context, era)
             await session.run_mcp_session_into_result(result)
         except ProbeError as error:
             if era and not error.is_internal:
@@ -206,6 +194,24 @@ class McpProbe(Probe):
             return replace(observation, state_updates={**observation.state_updates, **removed})
         return await reviewer.add_review_to_observation(
             observation, session_contract, _find_discovery_outcome(session, is_era_remembered=is_era_remembered)
+        )
+
+    async def _prepare_session(self, context: ProbeAttemptContext, era: str) -> McpSessionRunner:
+        """Raises ProbeError if no access token can be obtained."""
+        from watchdog.net.mcp import McpSessionPlan, McpSessionRunner
+
+        started = monotonic()
+        target = await self.mcp.prepare_mcp_endpoint_or_command(
+            context.network, self.allow_private_addresses, context.phase_timer, context.started_at
+        )
+        return McpSessionRunner(
+            context.network.connector,
+            context.network.cpu_worker,
+            target,
+            plan=McpSessionPlan(era, self.mcp.choose_tool_call, self.mcp.resource, self.mcp.name_of_tool_to_call),
+            phase_timer=context.phase_timer,
+            timeout_s=context.remaining_s - (monotonic() - started),
+            now=context.started_at,
         )
 
     @cached_property

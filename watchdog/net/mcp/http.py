@@ -182,6 +182,8 @@ class _McpHttpxTransport(httpx2.AsyncBaseTransport):
         headers = httpx2.Headers(exchange.raw_headers)
         info = McpHttpResponse(exchange.status, headers, request, has_replies=has_replies)
         self._transport.response_info = info
+        if info.status == 401:
+            self._transport.endpoint.reject_credentials()
         if info.session_id_error:
             raise info.session_id_error
         body = _McpHttpResponseStream(exchange, info, self._transport, logged)

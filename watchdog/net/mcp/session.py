@@ -139,8 +139,6 @@ async def connect_mcp_client(
         is_cancelled = _count_asyncio_task_cancellations() > cancellations_before
         if is_cancelled and not error.precedes_deadline:
             raise asyncio.CancelledError from error
-        if isinstance(target, McpHttpEndpoint) and error.reason == "http.401":
-            target.reject_credentials()
         error.record_interrupted_phase(phase_timer)
         if isinstance(target, McpHttpEndpoint) and not result.protocol_era and not is_cancelled:
             remaining_s = timeout_s - (perf_counter() - started)
