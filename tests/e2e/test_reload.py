@@ -79,6 +79,21 @@ async def test_an_incident_stays_open_and_follows_its_probe(tmp_path: Path, data
             await wait_until_async(lambda: not list_open())
 
 
+async def test_another_proxy_applies_to_later_requests(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'watchdog.db'}"
+    config = {**copy.deepcopy(BASE), "network": {"proxy": "http://first.example:3128"}}
+    async with running(tmp_path, url, config) as app:
+        for host in ("first.example", "second.example"):
+            config["network"]["proxy"] = f"http://{host}:3128"
+            await app.apply_config(load(tmp_path, url, config))
+            proxy = app.network.routing.find_proxy_for_host("api.example")
+            assert proxy is not None
+            assert proxy.host == host
+        del config["network"]
+        await app.apply_config(load(tmp_path, url, config))
+        assert app.network.routing.proxy is None
+
+
 async def test_no_slot_is_lost_or_run_twice(tmp_path: Path, database_url: str) -> None:
     """While each probe gets another interval over and over."""
     with FakeHttpTarget() as target:
