@@ -308,6 +308,17 @@ def test_an_answer_goes_to_the_first_origin_alone(run: Run) -> None:
     run(run_scenario())
 
 
+def test_another_origin_gets_no_answer_to_its_challenge(run: Run) -> None:
+    async def run_scenario() -> None:
+        async with running_server(send_parts(refusal("x"))) as other:
+            redirecting = send_parts(http_response(status="302 Found", Location=other.url_of()))
+            async with running_server(redirecting) as server, NetworkAccess() as network:
+                assert (await send(network, server.url_of(), follow_redirects=True)).status == 401
+                assert authorizations(other) == [""]
+
+    run(run_scenario())
+
+
 def test_a_redirect_at_the_same_origin_is_answered_for_its_own_path(run: Run) -> None:
     handler = challenging_server(refusal("a"), http_response(status="302 Found", Location="/b?c=d"), OK)
 

@@ -217,14 +217,19 @@ class ScriptedHttp2Connection:
             h2.config.H2Configuration(client_side=False, validate_outbound_headers=False)
         )
         self.request_headers: dict[str, str] = {}
+        self.has_acknowledged_settings = False
 
     async def receive_request(self) -> None:
         self.h2.initiate_connection()
         self.flush()
         while not self.request_headers:
-            for event in self.h2.receive_data(await self.reader.read(65_536)):
-                if isinstance(event, h2.events.RequestReceived):
-                    self.request_headers = {name.decode(): value.decode() for name, value in event.headers}
+            self.receive_events(await self.reader.read(65_536))
+
+    def receive_events(self, data: bytes) -> None:
+        for event in self.h2.receive_data(data):
+            if isinstance(event, h2.events.RequestReceived):
+                self.request_headers = {name.decode(): value.decode() for name, value in event.headers}
+            self.has_acknowledged_settings |= isinstance(event, h2.events.SettingsAcknowledged)
         self.flush()
 
     def respond(self, headers: dict[str, str], body: bytes = b"", *, ends: bool = False) -> None:
@@ -382,6 +387,12 @@ async def _large_headers(connection: ScriptedHttp2Connection) -> None:
     await asyncio.sleep(60)
 
 
+async def _endless_headers(connection: ScriptedHttp2Connection) -> None:
+    connection.send_raw(frame(1, 0, 1, b"\x88"))
+    padding = b"\x00\x01x\x7f\x81\x4d" + b"y" * 10_000  # a literal header with a value of 10,060 bytes
+    await forever(lambda: connection.send_raw(frame(9, 0, 1, padding)), connection.writer)
+
+
 async def _controls_forever(connection: ScriptedHttp2Connection) -> None:
     await forever(lambda: connection.send_raw(frame(6, 0, 0, b"12345678") * 100), connection.writer)
 
@@ -458,6 +469,10 @@ FAULTS: dict[str, tuple[Answer, str, str]] = {
         _large_headers,
         *("protocol.headers_too_large", "the response headers are too long"),
     ),
+    "its headers never end": (
+        _endless_headers,
+        *("protocol.headers_too_large", "the response headers are too long"),
+    ),
     "it sends control frames forever": (
         _controls_forever,
         "protocol.invalid_response",
@@ -521,6 +536,21 @@ def test_a_server_that_goes_away_may_complete_its_response(run: Run, authority: 
     async def run_scenario() -> None:
         async with running_http2_server(answer, authority) as url:
             assert (await request(url, authority)).body == b"done"
+
+    run(run_scenario())
+
+
+def test_the_settings_of_the_server_are_acknowledged(run: Run, authority: CertificateAuthority) -> None:
+    """A server sends them at the end of the handshake, possibly before anything is read."""
+
+    async def answer(connection: ScriptedHttp2Connection) -> None:
+        while not connection.has_acknowledged_settings:
+            connection.receive_events(await connection.reader.read(65_536))
+        connection.respond(OK, ends=True)
+
+    async def run_scenario() -> None:
+        async with running_http2_server(answer, authority) as url:
+            assert (await request(url, authority)).status == 200
 
     run(run_scenario())
 

@@ -241,7 +241,8 @@ def test_a_response_is_read_as_it_arrives(run: Run[list[bytes]]) -> None:
     assert run(stream()) == [b"one", b"two"]
 
 
-def test_a_reader_that_waits_holds_the_server_up(run: Run[None]) -> None:
+@pytest.mark.parametrize("part_bytes", [1_000, 65_536])
+def test_a_reader_that_waits_holds_the_server_up(run: Run[None], part_bytes: int) -> None:
     async def stream() -> None:
         sent = 0
 
@@ -249,9 +250,10 @@ def test_a_reader_that_waits_holds_the_server_up(run: Run[None]) -> None:
             nonlocal sent
             writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
             while True:
-                writer.write(b"x" * 65_536)
+                writer.write(b"x" * part_bytes)
                 await writer.drain()
-                sent += 65_536
+                await asyncio.sleep(0)
+                sent += part_bytes
 
         async with (
             running_server(handle) as server,
@@ -320,6 +322,26 @@ def test_a_response_without_a_body(run: Run[bytes], method: str) -> None:
 
 
 # --- leftovers
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_the_connection_of_a_request_that_times_out_is_closed(run: Run[None], scheme: str) -> None:
+    async def run_scenario() -> None:
+        is_closed = asyncio.Event()
+
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while await reader.read(1_000):
+                pass
+            is_closed.set()
+
+        async with running_server(handle, read_request=False) as server, NetworkAccess() as network:
+            timeout = httpx.Timeout(HANG_S, read=0.1, connect=0.1)
+            with pytest.raises(httpx.TimeoutException):
+                await network.notifier_http_client.post(server.url_of(scheme=scheme), timeout=timeout)
+            async with asyncio.timeout(HANG_S):
+                await is_closed.wait()
+
+    run(run_scenario())
 
 
 @pytest.mark.skipif(not OPEN_DESCRIPTORS.exists(), reason="/proc is missing: open descriptors cannot be counted")

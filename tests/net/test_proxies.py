@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
@@ -36,7 +37,7 @@ from tests.support.scripted_servers import (
 )
 from watchdog.domain.formatting import NBSP
 from watchdog.domain.model import Outcome
-from watchdog.net import NetworkAccess, PhaseTimer, ProbeError, build_probe_error_from_exception
+from watchdog.net import NetworkAccess, PhaseTimer, ProbeError, build_probe_error_from_exception, connector
 from watchdog.net.http import HttpRequest, HttpResponse
 from watchdog.net.proxy import ProxyAddress, RequestRouting, parse_proxy_url
 from watchdog.net.tls import TlsConfig
@@ -410,14 +411,15 @@ def test_other_responses_of_a_forwarding_proxy_count_as_those_of_the_target() ->
     asyncio.run(run_scenario())
 
 
-def socks_replies(*replies: bytes, closes: bool = False) -> ConnectionHandler:
-    """Sends one reply after each message of the client."""
+def socks_replies(*replies: bytes, closes: bool = False, whole: bool = False) -> ConnectionHandler:
+    """Sends one reply after each message of the client, byte by byte unless it is sent as a `whole`: it may be cut
+    anywhere."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for reply in replies:
             await reader.read(600)
-            for i in range(len(reply)):  # byte by byte: a reply may be cut anywhere
-                writer.write(reply[i : i + 1])
+            for part in [reply] if whole else [bytes([byte]) for byte in reply]:
+                writer.write(part)
                 await writer.drain()
                 await asyncio.sleep(0)
         await (reader.read(600) if not replies or not closes else asyncio.sleep(0))
@@ -477,6 +479,10 @@ SOCKS_REPLIES = {
     ),
     "it speaks HTTP": (
         socks_replies(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+        *("proxy.wrong_protocol", "no verdict: PROXY does not speak SOCKS5 as a proxy"),
+    ),
+    "it sends more than a reply": (
+        socks_replies(b"\x05\x00", connect_reply(0) + b"SSH-2.0-OpenSSH_9.2p1", whole=True),
         *("proxy.wrong_protocol", "no verdict: PROXY does not speak SOCKS5 as a proxy"),
     ),
     "it speaks SOCKS4": (
@@ -545,6 +551,25 @@ def test_a_proxy_whose_name_does_not_exist(run: Run) -> None:
     error = run(request_error("http://127.0.0.1:2/", through("http://missing.invalid:3128")))
     assert error.reason == "proxy.unreachable"
     assert str(error).endswith("cannot be reached: cannot resolve missing.invalid: host name not found")
+
+
+@pytest.mark.parametrize("scheme", ["http", "socks5"])
+def test_a_fault_of_this_machine_is_none_of_the_proxy(run: Run, monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    async def fail_to_connect(*_: Any) -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(connector, "connect_protocol_to_resolved_address", fail_to_connect)
+    error = run(request_error("http://127.0.0.1:2/", through(f"{scheme}://127.0.0.1:1")))
+    assert (error.reason, error.is_internal) == ("watchdog.out_of_resources", True)
+
+
+def test_a_tunnel_that_ends_before_the_handshake_is_reported_as_a_server_that_closes(run: Run) -> None:
+    async def run_scenario() -> None:
+        async with running_server(send_parts(b"HTTP/1.1 200 OK\r\n\r\n")) as proxy:
+            error = await request_error("https://127.0.0.1:2/", through(f"http://127.0.0.1:{proxy.port}"))
+            assert (error.reason, error.is_internal) == ("tls.closed", False)
+
+    run(run_scenario())
 
 
 @pytest.mark.parametrize("scheme", ["http", "socks5"])
