@@ -15,7 +15,7 @@ from tests.support.scripted_servers import CertificateAuthority, http_response, 
 from watchdog.domain.model import Outcome, ResultToRecord
 from watchdog.net import SecretMask
 from watchdog.net.proxy import RequestRouting, parse_proxy_url
-from watchdog.probes import CanaryProbe, HttpProbe
+from watchdog.probes import CanaryProbe, HttpProbe, StepsProbe
 
 
 def http_probe(target: Any, **fields: Any) -> HttpProbe:
@@ -139,6 +139,45 @@ def test_a_canary_job_goes_through_the_proxy() -> None:
             assert recorded.result.outcome is Outcome.PASS, recorded.result.message
             paths = [head.partition(" HTTP")[0].rpartition("/jobs")[2] for head in proxy.request_heads]
             assert paths[:2] == ["", "/7"]
+
+    asyncio.run(run_scenario())
+
+
+def test_each_step_goes_through_the_proxy_and_carries_the_cookies_of_the_steps_before() -> None:
+    steps = [
+        {"name": "Log in", "http": "http://shop.example/login", "capture": {"token": "body.token"}},
+        {"name": "Cart", "http": "http://shop.example/carts/{token}"},
+    ]
+
+    async def run_scenario() -> None:
+        reply = http_response(b'{"token": "t0ken-number-1"}', Set_Cookie="session=5e551on-number-1")
+        async with (
+            running_server(send_parts(reply)) as target,
+            running_recording_proxy(destination_port=target.port) as proxy,
+        ):
+            probe = StepsProbe.model_validate({"name": "Shop", "steps": steps, "proxy": proxy.url})
+            recorded = await run_probe(probe)
+            assert recorded.result.outcome is Outcome.PASS, recorded.result.message
+            assert [head.partition(" HTTP")[0] for head in proxy.request_heads] == [
+                "GET http://shop.example/login",
+                "GET http://shop.example/carts/t0ken-number-1",
+            ]
+            assert ["session=5e551on-number-1" in head for head in proxy.request_heads] == [False, True]
+            assert recorded.evidence.facts["proxy"] == f"127.0.0.1:{proxy.server.port}"
+
+    asyncio.run(run_scenario())
+
+
+def test_a_step_trusts_the_authorities_of_its_probe(tmp_path_factory: pytest.TempPathFactory) -> None:
+    authority = CertificateAuthority(tmp_path_factory.mktemp("authority"))
+
+    async def run_scenario() -> None:
+        async with running_server(send_parts(http_response()), authority.server_tls_context("127.0.0.1")) as target:
+            steps = [{"name": "Start", "http": target.url_of(scheme="https")}]
+            for ca_file, passes in ((authority.ca_file, True), ("", False)):
+                probe = StepsProbe.model_validate({"name": "Shop", "steps": steps, "ca_file": ca_file})
+                recorded = await run_probe(probe)
+                assert (recorded.result.outcome is Outcome.PASS) == passes, recorded.result.message
 
     asyncio.run(run_scenario())
 

@@ -52,8 +52,15 @@ class HttpRequestSender:
         authenticator = None
         if request.auth is not None:
             authenticator = RequestAuthenticator(request, routing, self.tokens, self.challenges, now)
-        jar = RunCookieJar() if cookies is None else cookies
-        return await _RequestRun(self.connector, request, routing, now, authenticator, jar).send(phase_timer)
+        run = _RequestRun(
+            self.connector,
+            request,
+            routing,
+            now,
+            authenticator,
+            cookies=RunCookieJar() if cookies is None else cookies,
+        )
+        return await run.send(phase_timer)
 
     def close(self) -> None:
         self.tokens.close()

@@ -19,7 +19,8 @@ from watchdog.net.http_evidence import MAX_RESPONSE_BODY_EXCERPT_CHARS
 from watchdog.net.http_head import format_response_head_excerpt
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.received_body import format_binary_byte_size
-from watchdog.net.response_parser import MAX_RESPONSE_HEADER_BYTES, HttpResponseParser
+from watchdog.net.received_response import MAX_RESPONSE_HEADER_BYTES
+from watchdog.net.response_parser import HttpResponseParser
 from watchdog.net.target_connection import TargetConnection, TargetEndpoint, open_target_connection
 from watchdog.net.text_encoding import decode_body_text
 

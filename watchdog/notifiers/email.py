@@ -303,9 +303,7 @@ def _create_smtp_ssl_context(ca_file: str) -> ssl.SSLContext:
     """Takes about 15 ms, so it runs in a thread. Raises ProbeError if the file is unusable."""
     from watchdog.net.tls import TlsConfig, create_ssl_context
 
-    context = create_ssl_context(TlsConfig(ca_file=ca_file))
-    context.set_alpn_protocols([])  # some mail servers reject the protocols of HTTP
-    return context
+    return create_ssl_context(TlsConfig(ca_file=ca_file), alpn_protocols=())  # some servers reject those of HTTP
 
 
 def _build_smtp_login_error(code: int) -> NotificationDeliveryError:

@@ -87,6 +87,10 @@ class StepsProbe(Probe):
         return self.steps[0].http.target
 
     @property
+    def sends_http_requests(self) -> bool:
+        return True
+
+    @property
     def may_change_target(self) -> bool:
         return any(step.may_change_target for step in self.steps)
 
