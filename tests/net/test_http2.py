@@ -165,11 +165,14 @@ def test_http2_through_real_proxies(
         assert response.proxy == proxy.rpartition("/")[2]
 
 
+NOT_SELECTED = "the server does not speak HTTP/2: the server does not select it during the TLS handshake (ALPN)"
+
+
 def test_a_server_that_speaks_only_http1(
     run: Run, authority: CertificateAuthority, nginx_ports: tuple[int, int]
 ) -> None:
     error = run(request_error(f"https://127.0.0.1:{nginx_ports[1]}/", authority))
-    assert (error.reason, str(error)) == ("protocol.http2_unsupported", "the server does not speak HTTP/2")
+    assert (error.reason, str(error)) == ("protocol.not_http2", NOT_SELECTED)
     assert (error.phase, error.is_internal, error.retryable) == ("tls", False, False)
     assert error.facts["address"] == f"127.0.0.1:{nginx_ports[1]}"
 
@@ -440,7 +443,7 @@ FAULTS: dict[str, tuple[Answer, str, str]] = {
     ),
     "it requires HTTP/1.1": (
         lambda c: _reset(c, HTTP1),
-        *("protocol.http2_unsupported", "the server does not speak HTTP/2"),
+        *("protocol.not_http2", "the server does not speak HTTP/2: the server requires HTTP/1.1 for this request"),
     ),
     "it closes at once": (
         _close,

@@ -79,9 +79,9 @@ class HttpAuth(ConfigModel):
     bearer: Secret | None = None
     """A token, sent as `Authorization: Bearer TOKEN`."""
     digest: HttpDigestAuth | None = None
-    """The user name and password for HTTP digest authentication. MCP servers do not support it."""
+    """The user name and password for HTTP digest authentication. Neither MCP servers nor WebSockets support it."""
     oauth2: OAuth2ClientCredentials | None = None
-    """Client credentials with which access tokens are requested."""
+    """Client credentials with which access tokens are requested. WebSockets do not support them."""
 
     @model_validator(mode="after")
     def _require_exactly_one(self) -> Self:

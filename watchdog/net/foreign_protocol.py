@@ -14,6 +14,12 @@ TLS_ALERT_RECORD_STARTS = (b"\x15\x03\x00", b"\x15\x03\x01", b"\x15\x03\x02", b"
 """What a server that expects TLS may answer to anything else."""
 
 
+def build_http2_not_selected_error() -> ProbeError:
+    """Of a server that does not select HTTP/2, which the client requires, during the TLS handshake."""
+    problem = "the server does not select it during the TLS handshake (ALPN)"
+    return ProbeError.from_reason("protocol.not_http2", "tls", problem=problem)
+
+
 def find_foreign_protocol_error(response_start: bytes, tls_remedy: str = USE_HTTPS_TLS_REMEDY) -> ProbeError | None:
     """The error of a response that is not HTTP/1; None if it begins like HTTP/1. The excerpt shows its beginning."""
     excerpt = mask_secret_headers(response_start[:MAX_FOREIGN_BANNER_BYTES].decode(errors="replace"))

@@ -14,6 +14,7 @@ from watchdog.domain.model import Json
 from watchdog.domain.text import truncate_to_single_line
 from watchdog.net.connector import TcpConnector
 from watchdog.net.errors import ProbeError
+from watchdog.net.foreign_protocol import build_http2_not_selected_error
 from watchdog.net.grpc_relay import MAX_GRPC_RECEIVED_BYTES, GrpcRelay
 from watchdog.net.handshake import EarliestCertificateExpiry
 from watchdog.net.phases import PhaseTimer
@@ -60,10 +61,10 @@ async def check_grpc_health(
         if error.reason != "protocol.http2_only":
             raise
         # Of a server that supports none of the protocols that the client offers, and here that is HTTP/2 alone.
-        raise ProbeError.from_reason("protocol.not_http2", "tls", problem=_NO_ALPN_PROBLEM) from None
+        raise build_http2_not_selected_error() from None
     try:
         if endpoint.uses_tls and connection.selected_alpn_protocol != HTTP2_ALPN_PROTOCOL:
-            raise ProbeError.from_reason("protocol.not_http2", problem=_NO_ALPN_PROBLEM)
+            raise build_http2_not_selected_error()
         await _call_health_check(connection, request, phase_timer)
     except asyncio.CancelledError:
         phase_timer.freeze()
@@ -71,9 +72,6 @@ async def check_grpc_health(
     finally:
         connection.close()
     return connection.certificate_expiry
-
-
-_NO_ALPN_PROBLEM = "the server does not select it during the TLS handshake (ALPN)"
 
 
 async def _call_health_check(connection: TargetConnection, request: GrpcHealthRequest, phase_timer: PhaseTimer) -> None:

@@ -154,7 +154,7 @@ class Http2ResponseParser(ReceivedHttpResponse[BoundedBodyCollector]):
             self._connection.state_machine.state = h2.connection.ConnectionState.CLIENT_OPEN
             return
         if code == h2.errors.ErrorCodes.HTTP_1_1_REQUIRED:
-            raise ProbeError.from_reason("protocol.http2_unsupported")
+            raise ProbeError.from_reason("protocol.not_http2", problem="the server requires HTTP/1.1 for this request")
         name = code.name if isinstance(code, h2.errors.ErrorCodes) else f"error {code}"
         raise ProbeError.from_reason("protocol.http2_aborted", retryable=True, problem=name)
 

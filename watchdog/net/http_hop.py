@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from watchdog.net.connector import TcpConnector
-from watchdog.net.errors import ProbeError, build_probe_error_from_exception
+from watchdog.net.errors import build_probe_error_from_exception
+from watchdog.net.foreign_protocol import build_http2_not_selected_error
 from watchdog.net.handshake import EarliestCertificateExpiry, TlsHandshaker
 from watchdog.net.http import HttpRequest, HttpResponse
 from watchdog.net.http_exchange import HttpExchangeProtocol
@@ -75,7 +76,7 @@ async def exchange_with_server(
             handshaker = hop.create_handshaker()
             expiry = await handshaker.perform_and_find_certificate_expiry(connection.start_tls, phase_timer)
             if hop.uses_http2 and connection.selected_alpn_protocol != HTTP2_ALPN_PROTOCOL:
-                raise ProbeError.from_reason("protocol.http2_unsupported", "tls")
+                raise build_http2_not_selected_error()
         received = await _exchange(hop, route, headers, connection, phase_timer)
     except Exception as exception:
         error = build_probe_error_from_exception(exception)

@@ -72,9 +72,10 @@ async def open_socket_by_route(connector: TcpConnector, route: ServerRoute, phas
     if proxy is None:
         return await connector.connect(route.url.host, route.url.port, phase_timer, route.allow_private_addresses)
     if proxy.scheme == "https":
-        problem = "TLS to the proxy is supported for HTTP requests alone"
+        problem = "TLS to the proxy is supported for HTTP requests alone, and not for WebSockets and gRPC"
         raise ProbeError.from_reason("proxy.failed", proxy=proxy.host_and_port, problem=problem)
     target_host = await _choose_target_host(connector, route, proxy, phase_timer)
+    phase_timer.facts["proxy"] = proxy.host_and_port
     try:
         sock = await connector.connect(proxy.host, proxy.port, phase_timer, proxy.allow_private_address)
     except ProbeError as error:
@@ -173,11 +174,24 @@ class _SocketConnection:
         self._unsent += data
 
     async def receive_and_pause(self, message: ReceivedMessage) -> None:
+        """Takes from the socket nothing that follows the message: the server behind the proxy may be the first that
+        sends."""
         loop = asyncio.get_running_loop()
         data, self._unsent = self._unsent, b""
         await loop.sock_sendall(self._sock, data)
         while not message.is_complete:
-            if received := await loop.sock_recv(self._sock, _MAX_REPLY_PART_BYTES):
-                message.feed(received)
+            if first := await loop.sock_recv(self._sock, 1):
+                self._feed_up_to_end_of_message(message, first)
             else:
                 message.feed_eof()
+
+    def _feed_up_to_end_of_message(self, message: ReceivedMessage, first: bytes) -> None:
+        try:
+            available = first + self._sock.recv(_MAX_REPLY_PART_BYTES, socket.MSG_PEEK)
+        except BlockingIOError:
+            available = first
+        fed_bytes = 0
+        while fed_bytes < len(available) and not message.is_complete:
+            message.feed(available[fed_bytes : fed_bytes + 1])
+            fed_bytes += 1
+        self._sock.recv(fed_bytes - 1)

@@ -7,14 +7,16 @@ import errno
 import socket
 import ssl
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from watchdog.net.connector import TcpConnector, format_socket_address
 from watchdog.net.errors import ProbeError, build_probe_error_from_exception
 from watchdog.net.foreign_protocol import USE_HTTPS_TLS_REMEDY
 from watchdog.net.handshake import EarliestCertificateExpiry, TlsHandshaker
 from watchdog.net.phases import PhaseTimer
+from watchdog.net.proxy import ProxyAddress, RequestRouting
+from watchdog.net.proxy_tunnel import ServerRoute, open_socket_by_route
 from watchdog.net.tls import HTTP_ALPN_PROTOCOLS, TlsConfig
 from watchdog.net.url import ParsedHttpUrl
 
@@ -32,6 +34,18 @@ class TargetEndpoint:
     alpn_protocols: tuple[str, ...] = HTTP_ALPN_PROTOCOLS
     tls_remedy: str = USE_HTTPS_TLS_REMEDY
     """What to configure if the port speaks TLS although the configuration states that it does not."""
+    proxy: ProxyAddress | None = None
+    """None: the target is connected to directly."""
+    proxy_ca_file: str = ""
+
+    def route_by(self, routing: RequestRouting) -> Self:
+        """The same target through the proxy of the routing, and with its authorities."""
+        return replace(
+            self,
+            tls=routing.add_ca_file(self.tls),
+            proxy=routing.find_proxy_for_host(self.url.host),
+            proxy_ca_file=routing.ca_file,
+        )
 
     @property
     def uses_tls(self) -> bool:
@@ -100,8 +114,9 @@ class TargetConnection:
 async def open_target_connection(
     connector: TcpConnector, endpoint: TargetEndpoint, phase_timer: PhaseTimer, now: int
 ) -> TargetConnection:
-    """Connects to an allowed address, and performs the TLS handshake if the endpoint uses TLS. Times the phases `dns`,
-    `connect` and `tls`. `now`: in ms since the epoch; certificates are judged against it. Raises ProbeError."""
+    """Connects to an allowed address, directly or through the proxy of the endpoint, and performs the TLS handshake if
+    the endpoint uses TLS. Times the phases `dns`, `connect`, through a proxy `tunnel`, and `tls`. `now`: in ms since
+    the epoch; certificates are judged against it. Raises ProbeError."""
     url, private = endpoint.url, endpoint.allow_private_addresses
     handshaker = TlsHandshaker(
         connector,
@@ -111,12 +126,13 @@ async def open_target_connection(
         now=now,
         alpn_protocols=endpoint.alpn_protocols,
         tls_remedy=endpoint.tls_remedy,
+        proxy=endpoint.proxy,
+        proxy_ca_file=endpoint.proxy_ca_file,
     )
     if endpoint.uses_tls:
-        connector.get_ssl_context(
-            endpoint.tls, endpoint.alpn_protocols
-        )  # fails before connecting if a file is unusable
-    sock = await connector.connect(url.host, url.port, phase_timer, private)
+        connector.get_ssl_context(endpoint.tls, endpoint.alpn_protocols)  # fails first if a file is unusable
+    route = ServerRoute(url, private, endpoint.proxy, endpoint.proxy_ca_file)
+    sock = await open_socket_by_route(connector, route, phase_timer)
     with suppress(OSError):  # the connection is lost already, as the next step shows
         phase_timer.facts["address"] = format_socket_address(sock.getpeername())
     connection = TargetConnection(sock, handshaker)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, ClassVar, Self
@@ -150,6 +151,10 @@ class GrpcProbe(Probe):
         return f"grpc://{self.network_endpoint}{service}"
 
     @property
+    def sends_http_requests(self) -> bool:
+        return True
+
+    @property
     def may_run_without_store(self) -> bool:
         return True
 
@@ -170,8 +175,9 @@ class GrpcProbe(Probe):
         from watchdog.net.grpc_health import check_grpc_health
 
         timer = context.phase_timer
+        request = replace(self._request, endpoint=self._request.endpoint.route_by(context.network.routing))
         try:
-            expiry = await check_grpc_health(context.network.connector, self._request, timer, context.started_at)
+            expiry = await check_grpc_health(context.network.connector, request, timer, context.started_at)
         except ProbeError as error:
             error.record_interrupted_phase(timer)
             return build_observation_from_error(error, timer)

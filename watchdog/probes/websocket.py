@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from importlib.util import find_spec
 from time import monotonic
@@ -81,6 +82,9 @@ class WebSocketTarget(ConfigModel):
         if find_spec("websockets") is None:
             raise ValueError(f"a WebSocket needs the package websockets: {describe_missing_package_extra('websocket')}")
         errors: list[tuple[FieldPath, str]] = find_header_and_auth_problems(self.headers, self.auth)
+        if self.auth and self.auth.negotiated:
+            name = "digest" if self.auth.digest else "oauth2"
+            errors.append((("auth", name), "not supported for WebSockets: use basic or bearer"))
         for name in self.headers:
             if name.lower() in _RESERVED_HANDSHAKE_HEADERS:
                 errors.append((("headers", name), "Watchdog sets this header itself: remove it"))
@@ -152,6 +156,10 @@ class WebSocketProbe(Probe):
         return strip_url_to_scheme_host_and_path(self.websocket.url)
 
     @property
+    def sends_http_requests(self) -> bool:
+        return True
+
+    @property
     def may_change_target(self) -> bool:
         return self.websocket.send is not None
 
@@ -175,11 +183,10 @@ class WebSocketProbe(Probe):
     async def observe(self, context: ProbeAttemptContext) -> Observation:
         from watchdog.net.websocket_session import open_websocket_session
 
+        request = replace(self._request, endpoint=self._request.endpoint.route_by(context.network.routing))
         timer, deadline = context.phase_timer, monotonic() + context.remaining_s - GOODBYE_RESERVE_S
         try:
-            session = await open_websocket_session(
-                context.network.connector, self._request, timer, now=context.started_at
-            )
+            session = await open_websocket_session(context.network.connector, request, timer, now=context.started_at)
             try:
                 await self._exchange_messages(session, context)
                 observation = build_checked_connection_observation(

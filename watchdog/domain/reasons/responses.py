@@ -27,18 +27,12 @@ _PROTOCOL_REASON_ENTRIES = (
     _failure_reason_entry(
         "protocol.not_http2",
         "Not HTTP/2",
-        "The service on this port does not speak HTTP/2, which gRPC requires. With TLS, the server must select `h2` "
-        "during the handshake (ALPN). The excerpt shows the beginning of a response that is not HTTP/2.",
-        "Check the port, and which service listens there. Enable HTTP/2 on a proxy in front of the service.",
+        "The service on this port does not speak HTTP/2, which gRPC and `http2: true` require. With TLS, the server "
+        "must select `h2` during the handshake (ALPN). The excerpt shows the beginning of a response that is not "
+        "HTTP/2.",
+        "Check the port, and which service listens there. Enable HTTP/2 on the server or on a proxy in front of it, or "
+        "remove `http2`.",
         sentence="the server does not speak HTTP/2: {problem}",
-    ),
-    _failure_reason_entry(
-        "protocol.http2_unsupported",
-        "HTTP/2 not supported",
-        "The request requires HTTP/2 (`http2: true`), and the server does not speak it: it chose another protocol in "
-        "the TLS handshake, or requires HTTP/1.1 for this request.",
-        "Enable HTTP/2 on the server or on the proxy in front of it, or remove `http2`.",
-        sentence="the server does not speak HTTP/2",
     ),
     _failure_reason_entry(
         "protocol.http2_aborted",
