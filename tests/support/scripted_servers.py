@@ -18,8 +18,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.support.polling import HANG_S
+from tests.support.polling import HANG_S, wait_until_async
 from watchdog.net.connector import TcpConnector
+from watchdog.net.http_exchange import HttpExchangeProtocol
 
 ConnectionHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 OPEN_DESCRIPTORS = Path("/proc/self/fd")
@@ -110,8 +111,8 @@ def redirect_to(location: str) -> ConnectionHandler:
 
 
 def wait_for_first_bytes_after_connecting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a server sends right after the connection is made has arrived before the socket is used."""
-    connect = TcpConnector.connect_to_any_address
+    """What a server sends right after the connection is made has arrived before the connection is used."""
+    connect, connect_protocol = TcpConnector.connect_to_any_address, TcpConnector.connect_protocol
 
     async def connect_and_wait(*args: Any) -> socket.socket:
         sock, loop, readable = await connect(*args), asyncio.get_running_loop(), asyncio.Event()
@@ -120,7 +121,14 @@ def wait_for_first_bytes_after_connecting(monkeypatch: pytest.MonkeyPatch) -> No
         loop.remove_reader(sock)
         return sock
 
+    async def connect_protocol_and_wait(*args: Any, **options: Any) -> Any:
+        protocol = await connect_protocol(*args, **options)
+        if isinstance(protocol, HttpExchangeProtocol):
+            await wait_until_async(lambda: protocol._early_data)
+        return protocol
+
     monkeypatch.setattr(TcpConnector, "connect_to_any_address", connect_and_wait)
+    monkeypatch.setattr(TcpConnector, "connect_protocol", connect_protocol_and_wait)
 
 
 # --- certificates
