@@ -12,10 +12,11 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Coroutine, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmarks.measurements import Measurement, percentile
 from tests.support import nginx
@@ -28,47 +29,80 @@ PROBE_COUNT, PROBE_INTERVAL_S = 500, 10
 WARM_UP_S, MEASUREMENT_S = 20, 120
 
 
+class Load(NamedTuple):
+    """Probes to run, and for how long."""
+
+    probe_count: int
+    interval_s: int
+    warm_up_s: int
+    measurement_s: int
+
+
+class LoadFigures(NamedTuple):
+    """What a process measured of itself."""
+
+    lags: list[int]
+    """Start minus slot of each run, in ms."""
+    cpu: float
+    """CPU seconds."""
+    rss: float
+    """Peak memory in MiB."""
+    missed: int
+    bad: int
+    """Runs that did not pass."""
+    first_result_s: float
+    """From the start of the process to the first result that is stored."""
+
+    def list_measurements(self, load: Load, max_lag_p99_ms: float | None, max_rss_mib: float) -> Iterator[Measurement]:
+        runs, due = len(self.lags), load.probe_count * load.measurement_s // load.interval_s
+        yield Measurement(f"runs in {load.measurement_s} s", runs)
+        missing = max(0, due - runs - load.probe_count // 100)
+        yield Measurement("runs that were due and are missing", missing, "", 0)
+        yield Measurement("slots missed", self.missed, "", 0)
+        yield Measurement("runs that did not pass", self.bad, "", 0)
+        yield Measurement("lag p50", percentile(self.lags, 50), "ms")
+        yield Measurement("lag p99", percentile(self.lags, 99), "ms", max_lag_p99_ms)
+        yield Measurement("lag, maximum", max(self.lags), "ms")
+        yield Measurement("CPU per 1,000 runs, everything included", self.cpu / runs * 1000, "s", 1.2)
+        yield Measurement("peak memory (RSS)", self.rss, "MiB", max_rss_mib)
+
+
 def prove() -> Iterator[Measurement]:
+    load = Load(PROBE_COUNT, PROBE_INTERVAL_S, WARM_UP_S, MEASUREMENT_S)
+    yield from measure_load(load).list_measurements(load, 100, 250)
+
+
+def measure_load(load: Load) -> LoadFigures:
+    """Runs the probes in a process of their own, against a local nginx."""
     if nginx.find_nginx() is None:
         raise SystemExit("nginx is missing: apt-get install nginx-light")
     with tempfile.TemporaryDirectory() as folder, nginx.running_nginx() as url:
         config = Path(folder, "watchdog.yaml")
         probes = [
-            {"name": f"Probe {n}", "every": f"{PROBE_INTERVAL_S}s", "http": f"{url}/"} for n in range(PROBE_COUNT)
+            {"name": f"Probe {n}", "every": f"{load.interval_s}s", "http": f"{url}/"} for n in range(load.probe_count)
         ]
         config.write_text(json.dumps({"storage": {"url": f"sqlite:///{folder}/watchdog.db"}, "probes": probes}))
-        command = [sys.executable, "-m", "benchmarks.load", str(config)]
-        ran = subprocess.run(command, capture_output=True, text=True, check=True)
-    figures = json.loads(ran.stdout)
-    runs = len(figures["lags"])
-    yield Measurement(f"runs in {MEASUREMENT_S} s", runs)
-    yield Measurement(
-        "runs that were due and are missing",
-        max(0, PROBE_COUNT * MEASUREMENT_S // PROBE_INTERVAL_S - runs - PROBE_COUNT // 100),
-        "",
-        0,
-    )
-    yield Measurement("slots missed", figures["missed"], "", 0)
-    yield Measurement("runs that did not pass", figures["bad"], "", 0)
-    yield Measurement("lag p50", percentile(figures["lags"], 50), "ms")
-    yield Measurement("lag p99", percentile(figures["lags"], 99), "ms", 100)
-    yield Measurement("lag, maximum", max(figures["lags"]), "ms")
-    yield Measurement("CPU per 1,000 runs, everything included", figures["cpu"] / runs * 1000, "s", 1.2)
-    yield Measurement("peak memory (RSS)", figures["rss"], "MiB", 250)
+        words = map(str, (config, load.warm_up_s, load.measurement_s))
+        ran = subprocess.run([sys.executable, "-m", "benchmarks.load", *words], stdout=subprocess.PIPE, check=True)
+    return LoadFigures(**json.loads(ran.stdout))
 
 
-async def _run_and_measure(config: Path) -> None:
+async def _run_and_measure(config: Path, warm_up_s: float, measurement_s: float) -> None:
     from watchdog.app import create_asgi_app, start_watchdog_service_and_stop_on_exit
     from watchdog.config.load import load_config
     from watchdog.server import WebServer, open_listen_socket
 
+    started_s = time.monotonic() - time.process_time()  # loading the modules takes CPU alone
     loaded = load_config(config)
     lags: list[int] = []
     async with (
         start_watchdog_service_and_stop_on_exit(loaded) as app,
         WebServer(create_asgi_app(app), open_listen_socket("127.0.0.1", 0)),
     ):
-        await asyncio.sleep(WARM_UP_S)
+        while not app.service.last_recorded_at:
+            await asyncio.sleep(0.05)
+        first_result_s = time.monotonic() - started_s
+        await asyncio.sleep(warm_up_s)
         since, before = app.clock(), resource.getrusage(resource.RUSAGE_SELF)
         runner = app.service.run_executor.runner
         run = runner.run
@@ -78,20 +112,20 @@ async def _run_and_measure(config: Path) -> None:
             return run(probe, slot, *more)
 
         runner.run = run_and_record_lag  # type: ignore[assignment, method-assign] # observed from outside
-        await asyncio.sleep(MEASUREMENT_S)
+        await asyncio.sleep(measurement_s)
         runner.run = run  # type: ignore[method-assign] # restore
         after = resource.getrusage(resource.RUSAGE_SELF)
     with closing(sqlite3.connect(loaded.config.storage.url.removeprefix("sqlite:///"))) as database:
         query = "SELECT outcome, sum(slot_count) FROM results WHERE slot >= ? AND slot < ? GROUP BY outcome"
-        outcomes = dict(database.execute(query, (since, since + MEASUREMENT_S * 1000)))
+        outcomes = dict(database.execute(query, (since, since + measurement_s * 1000)))
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     missed = outcomes.pop("missed", 0)
     bad = sum(outcomes.values()) - outcomes.get("pass", 0)
-    print(json.dumps({"lags": lags, "cpu": cpu, "rss": after.ru_maxrss / 1024, "missed": missed, "bad": bad}))
+    print(json.dumps(LoadFigures(lags, cpu, after.ru_maxrss / 1024, missed, bad, first_result_s)._asdict()))
 
 
 if __name__ == "__main__":
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_run_and_measure(Path(sys.argv[1])))
+        runner.run(_run_and_measure(Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])))
