@@ -48,6 +48,7 @@ SERVER_CHANGED = "an address beside this secret, or how its server is verified, 
         ("jobs: {sql: {url: ' SQLITE:////etc/x'}}", ["jobs.sql.url: a database of this machine"]),
         ("queue: {pgboss: {url: 'postgresql://u@h/d?sslmode=require'}}", []),
         ("http: https://a.test/?sslkey=1&file=2", []),
+        ("websocket: wss://a.test/?profile=2", []),
         ("queue: {pgboss: {url: 'postgresql://u@h/d?passfile=x'}}", ["queue.pgboss.url: a file of this machine"]),
         ("queue: {pgboss: {url: 'postgresql://u@h/d?%73slkey=x'}}", ["queue.pgboss.url: a file of this machine"]),
         ("queue: {rq: {redis: 'rediss://h/0?ssl_ca_certs=x'}}", ["queue.rq.redis: a file of this machine"]),
@@ -316,6 +317,19 @@ def test_a_secret_is_not_sent_to_another_site_at_the_same_address(added: str) ->
     assert [problem.message for problem in problems] == [SERVER_CHANGED]
     unchanged = SHARED.replace("}\n", added)
     assert restore_masked_secrets(mask_probe_text(unchanged), unchanged) == (unchanged, [])
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("good.test", "evil.test"), (":50051", ":50052"), ("tls: true", "tls: false"), ("  tls: true\n", "")],
+)
+def test_a_secret_is_not_sent_to_another_target_without_a_scheme(old: str, new: str) -> None:
+    text = "grpc:\n  target: good.test:50051\n  tls: true\n  metadata: {authorization: Bearer s3cret-value-1}\n"
+    masked = mask_probe_text(text)
+    restored, problems = restore_masked_secrets(masked.replace(old, new), text)
+    assert "s3cret" not in restored
+    assert [problem.message for problem in problems] == [SERVER_CHANGED]
+    assert restore_masked_secrets(masked, text) == (text, [])
 
 
 def test_two_fields_with_one_path_are_both_masked() -> None:

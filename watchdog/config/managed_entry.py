@@ -25,8 +25,9 @@ MAX_PROBE_YAML_CHARS = 65_536
 _FIELDS_WITH_FREE_KEYS = frozenset({"json", "payload", "arguments", "args", "headers", "params", "watch", "tasks"})
 """Below these, keys are not Watchdog's: `json: {command: stop}` starts no command."""
 _FILE_PARAMETER_PATTERN = re.compile(r"\w*file|ssl_?\w*(cert|key|ca|crl)\w*", re.IGNORECASE)
-_FIELDS_THAT_CHOOSE_THE_SERVER = frozenset({"host", "port", "server_name", "verify", "allow_legacy"})
-"""Beside the URL: a header or a TLS option decides which server, of many at one address, gets what is sent."""
+_FIELDS_THAT_CHOOSE_THE_SERVER = frozenset({"host", "port", "target", "tls", "server_name", "verify", "allow_legacy"})
+"""Beside the URL: host and port that are no URL, and the headers and TLS options that decide which server, of many at
+one address, gets what is sent, and who else can read it."""
 _EDIT_BY_HAND = "edit the managed file by hand"
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t"}
 
@@ -86,7 +87,7 @@ def _has_file_parameter(text: str) -> bool:
     except ValueError:
         return False
     names = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
-    return parts.scheme not in ("http", "https") and any(map(_FILE_PARAMETER_PATTERN.fullmatch, names))
+    return parts.scheme not in ("http", "https", "ws", "wss") and any(map(_FILE_PARAMETER_PATTERN.fullmatch, names))
 
 
 # --- secrets
