@@ -808,6 +808,28 @@ def test_an_invalid_configuration_states_why(sql: Mapping[str, Any], why: str) -
 @pytest.mark.parametrize(
     "query",
     [
+        r"SELECT '\'' INTO OUTFILE '{path}'",
+        "SELECT 1--1 INTO OUTFILE '{path}'",
+        "SELECT 1 AS $$ INTO DUMPFILE '{path}' -- $$",
+        "SELECT 1 /*M! INTO OUTFILE '{path}' */",
+        "SELECT 1 /*!50000INTO*/ /*!50000OUTFILE '{path}' */",
+    ],
+)
+def test_no_query_writes_a_file_of_mariadb(mariadb_shop: QueriedDatabase, query: str, tmp_path: Path) -> None:
+    """Its rules for quotes and comments are not those of the standard, and a read-only transaction permits it."""
+    path = tmp_path / "written"
+    with pytest.raises(ValidationError, match="and a query may only read: remove it"):
+        mariadb_shop.run(query.replace("{path}", str(path)))
+    assert not path.exists()
+
+
+def test_a_name_may_contain_the_word_for_a_file(mariadb_shop: QueriedDatabase) -> None:
+    assert mariadb_shop.run("SELECT 1 AS outfile_count", ("row.outfile_count == 1",)).result.message == ""
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
         "select 1;", "SELECT ';' AS a", "(SELECT 1)", "/* ; */ WITH x AS (SELECT 1) SELECT * FROM x -- ;",
         "SELECT now()::date, '12:30:00', x[1:2] FROM (SELECT ARRAY[1, 2, 3] AS x) AS t", "SELECT 'into'", "VALUES (1)",
         "SELECT $a$ ; DELETE :x $a$ AS text", r"SELECT (ARRAY[1, 2])[\:n] FROM (SELECT 1 AS n) AS t", "TABLE pg_class",

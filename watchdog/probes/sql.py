@@ -74,8 +74,8 @@ class SqlQuerySettings(ConfigModel):
     def _validate_query_and_parameters(self) -> Self:
         require_installed_modules(self.database.name, [self.database.driver_module], self.database.pip_extra)
         errors: list[tuple[FieldPath, str]] = []
-        is_postgres = self.url.startswith("postgresql:")
-        if problem := find_query_problem(self.query, self.params, is_postgres=is_postgres):
+        is_postgres, is_mysql = (self.url.startswith(f"{scheme}:") for scheme in ("postgresql", "mysql"))
+        if problem := find_query_problem(self.query, self.params, is_postgres=is_postgres, is_mysql=is_mysql):
             errors.append((("query",), problem))
         else:
             unused = find_unused_parameters(self.query, self.params)

@@ -11,12 +11,16 @@ _QUOTED_TEXT_OR_COMMENT_PATTERN = re.compile(
     r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`|--[^\n]*|/\*(?!!).*?\*/|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$", re.DOTALL
 )
 """A comment that begins with `/*!` is code for MySQL."""
+_WRITTEN_FILE_PATTERN = re.compile(r"(?<![A-Za-z_$])(?:OUT|DUMP)FILE(?![\w$])", re.IGNORECASE)
+"""Reserved words of MySQL. Digits may precede one: `/*!50000OUTFILE` is code."""
 _PARAMETER_PATTERN = re.compile(r"(?<![:\w\\]):(?P<name>[A-Za-z_]\w*)(?!:(?!:))(?P<cast>(?=::))?")
 _BINDABLE_PATTERN = re.compile(r"(?<![:\w\\]):(?P<name>\w+)(?P<cast>(?=::))?")
 """What SQLAlchemy would take for a parameter, also inside quotes."""
 
 
-def find_query_problem(text: str, parameters: Collection[str], *, is_postgres: bool) -> str:
+def find_query_problem(
+    text: str, parameters: Collection[str], *, is_postgres: bool = False, is_mysql: bool = False
+) -> str:
     """Why the text is no query that can be configured; empty if it is one. The server has the last word on it."""
     code = _QUOTED_TEXT_OR_COMMENT_PATTERN.sub(" ", text).strip()
     first = re.match(r"[\s(]*([A-Za-z]*)", code)
@@ -29,6 +33,10 @@ def find_query_problem(text: str, parameters: Collection[str], *, is_postgres: b
         return "expected a single statement: remove what follows ';'"
     if re.search(r"\bINTO\b", code, re.IGNORECASE):
         return "INTO writes, and a query may only read: remove it"
+    # Even in quotes and comments, because MySQL has other rules for them than the pattern above, and no transaction
+    # keeps it from writing a file.
+    if is_mysql and (written := _WRITTEN_FILE_PATTERN.search(text)):
+        return f"{written[0].upper()} writes a file, and a query may only read: remove it"
     used = {match["name"] for match in _PARAMETER_PATTERN.finditer(code)}
     if unknown := sorted(used - set(parameters)):
         return f"unknown parameter :{unknown[0]}: add it to params, or write a literal colon as \\:"
