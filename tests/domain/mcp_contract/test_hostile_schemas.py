@@ -140,6 +140,42 @@ def test_the_budget_bounds_a_comparison() -> None:
     ]
 
 
+WIDE = {f"k{number}": 1 for number in range(5_000)}
+LONG_TEXT = "x" * 20_000
+
+
+@pytest.mark.parametrize(
+    ("shared", "referrers"),
+    [
+        (WIDE, {"allOf": [{"$ref": "#/$defs/shared"}] * 2_000}),
+        ({"required": [*WIDE]}, {"properties": {str(i): {"$ref": "#/$defs/shared", "x": i} for i in range(2_000)}}),
+        ({"default": LONG_TEXT}, {"properties": {str(i): {"$ref": "#/$defs/shared", "x": i} for i in range(2_000)}}),
+        ({"$ref": f"#/{'/'.join(LONG_TEXT)}"}, {"allOf": [{"$ref": "#/$defs/shared"}] * 2_000}),
+        ({}, {"allOf": [{"minimum": number} for number in range(9_000)]}),
+    ],
+    ids=["wide schema", "many names", "long text", "long reference", "many parts"],
+)
+def test_a_wide_schema_that_is_visited_again_and_again_takes_many_steps(shared: Any, referrers: Any) -> None:
+    old, new = ({"$defs": {"shared": {**shared, "title": title}}, **referrers, "title": title} for title in "AB")
+    if "default" in shared:
+        new["$defs"]["shared"]["default"] = "y"
+    assert [change.text for change in compare_schemas(old, new)] == [
+        "tool fetch has changed, and is too large to be compared"
+    ]
+
+
+def test_a_large_server_can_be_compared() -> None:
+    """With 250 KB of schemas, all of whose texts are others."""
+
+    def build_tools(text: str) -> Any:
+        arguments = {f"argument_{i}": {"type": "string", "description": text * 4} for i in range(15)}
+        schema = {"type": "object", "properties": arguments, "required": [*arguments]}
+        return {f"tool_{i}": {"inputSchema": schema} for i in range(150)}
+
+    old, new = (EMPTY_CONTRACT._replace(tools=build_tools(f"What {text} argument means.")) for text in ("the", "this"))
+    assert {change.label for change in compare_contracts(old, new)} == {"notice"}
+
+
 def test_the_budget_is_that_of_all_tools() -> None:
     changed = change_contract(SCHEMA_PATH, {"type": "array"}, change_contract("tools/search/title", "Find"))
     labels_by_text = {

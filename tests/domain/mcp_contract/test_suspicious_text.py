@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+import re
 
 import pytest
 
 from tests.support.contracts import SAMPLE_CONTRACT, SEARCH_TOOL, change_argument, change_contract
 from watchdog.domain.mcp_contract.contract import McpContract
 from watchdog.domain.mcp_contract.contract_comparison import compare_contracts
-from watchdog.domain.mcp_contract.suspicious_text import find_suspicions_in_new_texts
+from watchdog.domain.mcp_contract.suspicious_text import _STRONG_PATTERNS, find_suspicions_in_new_texts
 
 STRONG, WEAK = True, False
 IGNORES, CONCEALS, MARKS, CREDENTIALS, HIDES, ADDRESS, ENCODED = (
@@ -73,6 +74,13 @@ def test_an_honest_text(text: str) -> None:
 def test_the_addresses_of_a_new_tool_are_not_suspicious() -> None:
     assert list(find_suspicions_in_new_texts(["See https://x.example"], [])) == []
     assert len(list(find_suspicions_in_new_texts(["<system>", "a\N{ZERO WIDTH SPACE}b"], []))) == 2
+
+
+def test_no_text_takes_long() -> None:
+    """Two unbounded repetitions in a row take quadratic time, so a server could occupy the worker process."""
+    assert list(find_suspicions_in_new_texts([f"<{' ' * 256_000}"], [])) == []
+    assert [pattern for pattern in _STRONG_PATTERNS.values() if re.search(r"[*+]", pattern)] == []
+    assert len(list(find_suspicions_in_new_texts(["< / system >"], []))) == 1
 
 
 @pytest.mark.parametrize(

@@ -250,16 +250,16 @@ def _compare_properties(
 
 
 def _describe_changed_necessity(name: str, before: _Properties, after: _Properties) -> Iterator[SchemaDifference]:
-    if name in after.required - before.required:
+    if name in after.required and name not in before.required:
         yield SchemaDifference(NARROWED, name, "is now required")
-    elif name in before.required - after.required:
+    elif name in before.required and name not in after.required:
         yield SchemaDifference(WIDENED, name, "is no longer required")
 
 
 def _describe_removed_property(
     comparer: SubschemaComparer, name: str, before: _Properties, after: _Properties, depth: int
 ) -> Iterator[SchemaDifference]:
-    if name in after.required - before.required:
+    if name in after.required and name not in before.required:
         yield SchemaDifference(NARROWED, name, "is now required")
     was_required = name in before.required
     if after.are_others_refused:

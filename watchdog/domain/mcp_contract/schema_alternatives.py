@@ -14,6 +14,8 @@ MAX_SCHEMA_ALTERNATIVES = 24
 """Of one schema; a schema with more is compared as a whole."""
 MAX_CONTRACT_COMPARISON_STEPS = 20_000
 """Subschemas that one comparison of two contracts visits."""
+SCHEMA_WIDTH_PER_STEP = 200
+"""A subschema of this width takes one step more."""
 NULL_TYPE = "null"
 JSON_SCHEMA_TYPES = frozenset(("array", "boolean", NULL_TYPE, "number", "object", "string"))
 """`integer` is a number with a restriction."""
@@ -41,9 +43,23 @@ class ComparisonBudget:
 
     def spend_step(self) -> None:
         """Raises ComparisonBudgetExceededError."""
-        self._remaining_steps -= 1
+        self._spend(1)
+
+    def spend_width(self, width: int) -> None:
+        """For what is wider than usual, because it may be visited again for each reference to it. `width`: as of
+        `measure_schema_width`. Raises ComparisonBudgetExceededError."""
+        self._spend(width // SCHEMA_WIDTH_PER_STEP)
+
+    def _spend(self, steps: int) -> None:
+        self._remaining_steps -= steps
         if self._remaining_steps < 0:
             raise ComparisonBudgetExceededError
+
+
+def measure_schema_width(schema: dict[str, Json]) -> int:
+    """About how much there is to look at in a schema, without those below it: keywords, names, listed values and the
+    characters of texts."""
+    return len(schema) + sum(len(value) for value in schema.values() if isinstance(value, str | list | dict))
 
 
 class SchemaAlternative:
@@ -51,6 +67,7 @@ class SchemaAlternative:
 
     def __init__(self, conjunction: Conjunction) -> None:
         self.conjunction = conjunction
+        self.width = sum(map(measure_schema_width, conjunction))
         self.types = JSON_SCHEMA_TYPES
         self.is_integer = False
         """Its numbers are whole numbers."""
@@ -106,28 +123,32 @@ def _expand_schema(schema: Json, root: Json, budget: ComparisonBudget, trail: tu
         return []
     if not isinstance(schema, dict):
         return [[{}]]
+    budget.spend_width(measure_schema_width(schema))
     plain = {keyword: value for keyword, value in schema.items() if keyword not in _COMBINING_KEYWORDS}
     alternatives: list[Conjunction] = [[plain]]
     if isinstance(reference := schema.get("$ref"), str) and reference not in trail:
         for target in resolve_schema_reference(reference, root):
             alternatives = _combine_conjunctions(
-                alternatives, _expand_schema(target, root, budget, (*trail, reference))
+                alternatives, _expand_schema(target, root, budget, (*trail, reference)), budget
             )
             break
         else:
             plain["$ref"] = reference
     for member in _get_list(schema, "allOf"):
-        alternatives = _combine_conjunctions(alternatives, _expand_schema(member, root, budget, trail))
+        alternatives = _combine_conjunctions(alternatives, _expand_schema(member, root, budget, trail), budget)
     for keyword in ("anyOf", "oneOf"):
         if members := _get_list(schema, keyword):
             choices = [choice for member in members for choice in _expand_schema(member, root, budget, trail)]
-            alternatives = _combine_conjunctions(alternatives, choices)
+            alternatives = _combine_conjunctions(alternatives, choices, budget)
     return alternatives
 
 
-def _combine_conjunctions(first: list[Conjunction], second: list[Conjunction]) -> list[Conjunction]:
+def _combine_conjunctions(
+    first: list[Conjunction], second: list[Conjunction], budget: ComparisonBudget
+) -> list[Conjunction]:
     if len(first) * len(second) > MAX_SCHEMA_ALTERNATIVES:
         raise SchemaTooComplexError
+    budget.spend_width(len(second) * sum(map(len, first)) + len(first) * sum(map(len, second)))
     return [[*a, *b] for a, b in product(first, second)]
 
 

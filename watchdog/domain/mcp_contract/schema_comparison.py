@@ -56,7 +56,10 @@ class SchemaComparison:
 
     def compare(self, old: Json, new: Json, path: str, depth: int) -> list[SchemaDifference]:
         """The differences of two parts of the schemas, which are at `path` of the compared one."""
-        old, new = _follow_plain_references(old, self._old_root), _follow_plain_references(new, self._new_root)
+        old, new = (
+            self._follow_plain_references(old, self._old_root),
+            self._follow_plain_references(new, self._new_root),
+        )
         key = (id(old), id(new))
         if key not in self._differences:
             self._differences[key] = []  # for a cycle: if there is a difference, the other parts show it
@@ -73,6 +76,18 @@ class SchemaComparison:
     def are_conditions_equal(self, old: Json, new: Json) -> bool:
         """Whether two parts are certain to mean the same."""
         return old == new and (self._has_equal_definitions or not _has_reference(old))
+
+    def _follow_plain_references(self, schema: Json, root: Json) -> Json:
+        """The target of a schema that is nothing but a reference, so that a cycle leads to the same schema."""
+        for _ in range(MAX_SCHEMA_DEPTH):
+            if not isinstance(schema, dict) or schema.keys() != {"$ref"} or not isinstance(schema["$ref"], str):
+                break
+            self._budget.spend_width(len(schema["$ref"]))
+            target = next(resolve_schema_reference(schema["$ref"], root), schema)
+            if target is schema:
+                break
+            schema = target
+        return schema
 
     def _compare_unless_too_complex(self, old: Json, new: Json, depth: int) -> list[SchemaDifference]:
         self._budget.spend_step()
@@ -124,6 +139,7 @@ class SchemaComparison:
     def _compare_pair(
         self, type_: str, old: SchemaAlternative, new: SchemaAlternative, depth: int
     ) -> Iterator[SchemaDifference]:
+        self._budget.spend_width(old.width + new.width)
         yield from _compare_enumerations(type_, old, new)
         yield from compare_keywords_of_type(self, type_, old, new, depth)
 
@@ -134,6 +150,7 @@ class SchemaComparison:
                 for schema, root in ((old, self._old_root), (new, self._new_root))
             )
             if before != after:
+                self._budget.spend_width(len(before) + len(after))
                 yield describe_text_change(keyword, before, after)
 
     @staticmethod
@@ -183,9 +200,10 @@ def _compare_enumerations(type_: str, old: SchemaAlternative, new: SchemaAlterna
         yield SchemaDifference(WIDENED, "", "no longer only accepts listed values", _format_values(before))
     elif before is not None and after is not None:
         texts = _format_values(before), _format_values(after)
-        if removed := [value for value in before if value not in after]:
+        remaining, known = {*after}, {*before}
+        if removed := [value for value in before if value not in remaining]:
             yield SchemaDifference(NARROWED, "", f"no longer accepts {_format_values(removed)}", *texts)
-        if added := [value for value in after if value not in before]:
+        if added := [value for value in after if value not in known]:
             yield SchemaDifference(WIDENED, "", f"also accepts {_format_values(added)}", *texts)
 
 
@@ -199,18 +217,6 @@ def _list_values_of_type(type_: str, alternative: SchemaAlternative) -> list[str
 
 def _format_values(values: list[str]) -> str:
     return truncate_with_ellipsis(", ".join(values), MAX_CHANGED_TEXT_EXCERPT_CHARS)
-
-
-def _follow_plain_references(schema: Json, root: Json) -> Json:
-    """The target of a schema that is nothing but a reference, so that a cycle leads to the same schema."""
-    for _ in range(MAX_SCHEMA_DEPTH):
-        if not isinstance(schema, dict) or schema.keys() != {"$ref"} or not isinstance(schema["$ref"], str):
-            break
-        target = next(resolve_schema_reference(schema["$ref"], root), schema)
-        if target is schema:
-            break
-        schema = target
-    return schema
 
 
 def _has_reference(schema: Json) -> bool:

@@ -28,13 +28,13 @@ _STRONG_PATTERNS = {
         rf"|without the user{_APOSTROPHE}?s? (?:knowledge|consent|noticing))\b"
     ),
     "it contains a marker for instructions": (
-        r"<\s*/?\s*(?:important|system|instructions?|secret|hidden|admin)\s*>|\[/?INST\]|<\|im_(?:start|end)\|>"
+        r"<\s{0,20}/?\s{0,20}(?:important|system|instructions?|secret|hidden|admin)\s{0,20}>|\[/?INST\]|<\|im_(?:start|end)\|>"
     ),
     "it is about credentials or hidden prompts": (
         r"~/\.ssh\b|\bid_(?:rsa|ed25519)\b|\.aws/credentials\b|/etc/(?:passwd|shadow)\b|\bsystem prompt\b"
     ),
 }
-"""What a text does -> the pattern of such a text."""
+"""What a text does -> the pattern of such a text. Every repetition is bounded: a server chooses the text."""
 _COMPILED_STRONG_PATTERNS = {
     description: re.compile(pattern, re.IGNORECASE | re.DOTALL) for description, pattern in _STRONG_PATTERNS.items()
 }
