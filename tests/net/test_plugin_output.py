@@ -66,3 +66,6 @@ def test_measurements_in_json_are_numbers() -> None:
     parsed = parse_check_output('{"ok": true, "measurements": {"a": 1, "b": 1.5, "c": true, "d": "1", "e": NaN}}')
     assert (parsed.measurements, parsed.reported_ok) == ({"a": 1, "b": 1.5}, True)
     assert parse_check_output('{"measurements": [1]}').measurements == {}
+    assert parse_check_output(f'{{"measurements": {{"a": {10**400}, "b": -{10**400}, "c": 1}}}}').measurements == {
+        "c": 1
+    }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -111,10 +111,10 @@ def _parse_number(text: str) -> int | float | None:
 
 
 def _limit_measurements(measurements: Iterable[tuple[str, Json]]) -> dict[str, int | float]:
-    """The first numbers; anything else is left out."""
+    """The first numbers; anything else is left out, and so is an integer that no floating-point number can hold."""
     limited: dict[str, int | float] = {}
     for name, value in measurements:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if len(limited) < MAX_CHECK_MEASUREMENTS and is_number and math.isfinite(value):
+        if len(limited) < MAX_CHECK_MEASUREMENTS and is_number and abs(value) <= sys.float_info.max:
             limited[name[:MAX_CHECK_MEASUREMENT_NAME_CHARS]] = value
     return limited
