@@ -38,6 +38,7 @@ from watchdog.domain.model import Json, Outcome, ResultToRecord
 from watchdog.net import SecretMask
 from watchdog.probes import SqlProbe
 from watchdog.queues.clients import external_database, sql_query
+from watchdog.queues.clients.sql_values import list_distinct_column_names
 
 NBSP = "\N{NO-BREAK SPACE}"
 SLOW_TIMEOUT = "20s"
@@ -258,6 +259,13 @@ def test_columns_with_one_name_are_numbered(shop: QueriedDatabase) -> None:
     assert recorded.evidence.facts["row"] == {"id": 1, "shop": "a", "id_2": 1}
 
 
+def test_very_many_columns_with_one_name(sqlite_shop: QueriedDatabase) -> None:
+    """Their names are found in linear time: a thread that computes delays everything else."""
+    recorded = sqlite_shop.run(f"SELECT {', '.join(['1 AS n'] * 2_000)}", ("row.n_2000 == 1",))
+    assert brief(recorded) == (Outcome.PASS, "", "")
+    assert list_distinct_column_names(["a", "a_2", "a", "a"]) == ("a", "a_2", "a_3", "a_4")
+
+
 def test_secrets_are_masked_in_evidence(sqlite_shop: QueriedDatabase) -> None:
     mask = SecretMask(["s3cret-0123"])
     probe = sqlite_shop.probe("SELECT 's3cret-0123' AS t UNION ALL SELECT 's3cret-0123'", ("row.t == 'x'",))
@@ -301,6 +309,14 @@ def test_a_query_that_cannot_be_executed(shop: QueriedDatabase, query: str, reas
         (
             "SELECT E'\\'' || ' -- ' /* '; DELETE FROM orders; SELECT ' */", "",
             "",
+        ),
+        (
+            "SELECT (repeat('[', 5000) || repeat(']', 5000))::json", "database.query_failed",
+            "the query failed: the driver cannot read the response (RecursionError: ",
+        ),
+        (
+            "SELECT ('1' || repeat('0', 5000))::json", "database.query_failed",
+            "the query failed: the driver cannot read the response (ValueError: ",
         ),
         ("SELECT 'infinity'::timestamptz", "database.query_failed", "the query failed: timestamp too large"),
         (
@@ -693,15 +709,21 @@ def postgres_with_tls(tls: ssl.SSLContext) -> ConnectionHandler:
     return handle
 
 
+def mysql_packet(payload: bytes, number: int = 0) -> bytes:
+    return len(payload).to_bytes(3, "little") + bytes([number]) + payload
+
+
+MYSQL_GREETING = (
+    b"\x0a8.0.40\0" + b"\1\0\0\0" + b"12345678\0" + b"\x00\x8a" + b"\x2d" + b"\2\0" + b"\x08\0" + b"\x15"
+    + b"\0" * 10 + b"123456789012\0" + b"mysql_native_password\0"
+)  # fmt: skip
+
+
 def mysql_with_tls(tls: ssl.SSLContext) -> ConnectionHandler:
     """The same as a server of MySQL."""
-    greeting = (
-        b"\x0a8.0.40\0" + b"\1\0\0\0" + b"12345678\0" + b"\x00\x8a" + b"\x2d" + b"\2\0" + b"\x08\0" + b"\x15"
-        + b"\0" * 10 + b"123456789012\0" + b"mysql_native_password\0"
-    )  # fmt: skip
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(len(greeting).to_bytes(3, "little") + b"\0" + greeting)
+        writer.write(mysql_packet(MYSQL_GREETING))
         await reader.readexactly(36)
         await writer.start_tls(tls)
         await reader.read(1)
@@ -733,7 +755,17 @@ async def test_a_certificate_that_is_not_trusted(
     assert result.message.startswith(message)
 
 
+async def request_local_file(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """As a server of MySQL that is an attacker's: it asks for a file of the client."""
+    writer.write(mysql_packet(MYSQL_GREETING.replace(b"\x8a", b"\x82")))  # without TLS
+    await reader.read(1_000)
+    writer.write(mysql_packet(b"\0\0\0\2\0\0\0", 2))
+    while await reader.read(1_000):
+        writer.write(mysql_packet(b"\xfb/etc/hostname", 1))
+
+
 SILENT = send_forever(b"", 0.1)
+CUT_GREETING = send_parts(mysql_packet(b"\x0a8.0.40\0\1"), delay_s=0.1)
 CLOSING = send_parts(b"")
 NO_DATABASE = send_parts(b"HTTP/1.1 400 Bad Request\r\n\r\nno database here", delay_s=0.1)
 
@@ -747,6 +779,8 @@ NO_DATABASE = send_parts(b"HTTP/1.1 400 Bad Request\r\n\r\nno database here", de
         (CLOSING, "mysql", ["connection.lost"]),
         (NO_DATABASE, "postgresql", ["database.wrong_protocol"]),
         (NO_DATABASE, "mysql", ["database.wrong_protocol"]),
+        (CUT_GREETING, "mysql", ["database.wrong_protocol"]),
+        (request_local_file, "mysql", ["database.query_failed"]),
     ],
 )
 async def test_a_server_that_is_no_database(handler: ConnectionHandler, scheme: str, reasons: list[str]) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from watchdog.domain.formatting import format_duration
 from watchdog.domain.model import Json, JsonScalar
+from watchdog.domain.text import truncate_to_single_line
 from watchdog.net.errors import ProbeError, build_probe_error_from_exception
 from watchdog.net.received_bytes import count_received_tcp_bytes
 from watchdog.net.threads import run_in_daemon_thread
@@ -179,7 +180,10 @@ class _QueryRun:
     # --- in the thread
 
     def _execute_in_transaction(self) -> SqlQueryResult:
-        with self._database.open_transaction_with_faults(self._address, self._dbapi_connections.append) as connection:
+        with ExitStack() as stack:
+            transaction = self._database.open_transaction_with_faults(self._address, self._dbapi_connections.append)
+            with _blame_server_for_driver_errors(DatabaseFault.WRONG_PROTOCOL):
+                connection = stack.enter_context(transaction)
             if self._address:
                 self._call_in_event_loop(self._replace_login_phase_by_query)
             now_epoch_s = (
@@ -206,10 +210,34 @@ class _QueryRun:
         parameters = [sa.bindparam(name, value, sa.types.NullType()) for name, value in query.parameters.items()]
         statement = sa.text(escape_other_colons(query.text, query.parameters)).bindparams(*parameters)
         self._database.limit_query(connection, MAX_QUERY_ROWS + 1, MAX_RECEIVED_QUERY_BYTES)
-        with connection.execute(statement) as result:
+        with _blame_server_for_driver_errors(DatabaseFault.QUERY_FAILED):
+            result = connection.execute(statement)
+        with result:
             if not result.returns_rows:
                 raise ProbeError.from_reason("database.not_a_query")
             return _read_rows(result, query.timezone)
+
+
+@contextmanager
+def _blame_server_for_driver_errors(fault: DatabaseFault) -> Iterator[None]:
+    """For calls of a driver: it raises any error of Python's for what a server should not send, such as a JSON value
+    that is nested too deeply. Raises DatabaseFaultError instead."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (DatabaseFaultError, SQLAlchemyError):
+        raise
+    except Exception as e:
+        detail = truncate_to_single_line(f"the driver cannot read the response ({type(e).__name__}: {e})")
+        raise DatabaseFaultError(fault, detail) from None
+
+
+def _fetch_row(result: CursorResult[Any]) -> tuple[Any, ...] | None:
+    """None: there are no more rows."""
+    with _blame_server_for_driver_errors(DatabaseFault.QUERY_FAILED):
+        row = result.fetchone()
+    return None if row is None else tuple(row)
 
 
 def _read_rows(result: CursorResult[Any], timezone: str) -> tuple[list[dict[str, Json]], str]:
@@ -217,10 +245,10 @@ def _read_rows(result: CursorResult[Any], timezone: str) -> tuple[list[dict[str,
     names = list_distinct_column_names(list(result.keys()))
     rows: list[dict[str, Json]] = []
     size_bytes = 0
-    for values in result:
+    while (values := _fetch_row(result)) is not None:
         if len(rows) == MAX_QUERY_ROWS:
             return rows, f"the query returns more than {MAX_QUERY_ROWS} rows"
-        row = convert_sql_row_to_json(names, tuple(values), timezone)
+        row = convert_sql_row_to_json(names, values, timezone)
         size_bytes += estimate_json_size_bytes(row)
         if size_bytes > MAX_QUERY_RESULT_BYTES:
             return rows, f"the query returns more than {MAX_QUERY_RESULT_BYTES >> 20} MiB"

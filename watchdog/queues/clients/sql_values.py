@@ -30,13 +30,14 @@ def convert_sql_row_to_json(names: Sequence[str], values: Sequence[Any], timezon
 
 def list_distinct_column_names(names: Sequence[str]) -> tuple[str, ...]:
     """The names, with a number behind those that occur again: id, id_2."""
-    distinct: list[str] = []
+    distinct: dict[str, None] = {}
+    newest_numbers: dict[str, int] = {}
     for name in names:
-        number, candidate = 1, name
+        candidate = name
         while candidate in distinct:
-            number += 1
-            candidate = f"{name}_{number}"
-        distinct.append(candidate)
+            newest_numbers[name] = newest_numbers.get(name, 1) + 1
+            candidate = f"{name}_{newest_numbers[name]}"
+        distinct[candidate] = None
     return tuple(distinct)
 
 
