@@ -365,6 +365,7 @@ def test_a_command_that_writes_without_end_is_killed(monkeypatch: pytest.MonkeyP
     assert brief(recorded) == (Outcome.FAIL, "command.too_much_output", "the command wrote more than 4 MiB")
     assert recorded.evidence.facts["output_bytes"] < 5 << 20
     assert run_check(shell("yes >&2")).result.reason == "command.too_much_output"
+    assert run_check(["cat", "/dev/zero"], ready_within="9s").result.reason == "command.too_much_output"
 
 
 def test_a_large_output_is_judged_outside_the_event_loop() -> None:
@@ -423,6 +424,9 @@ def test_a_script_that_cannot_be_started(tmp_path: Path, content: str, mode: int
             "command.start_failed",
             "cannot use working directory /etc/passwd: Not a directory",
         ),
+        ({"run": [""]}, "command.start_failed", "cannot start an empty name: Invalid argument"),
+        ({"run": ["echo", "a\0b"]}, "command.start_failed", "cannot start echo: Invalid argument"),
+        ({"run": ["echo"], "env": {"A=B": "1"}}, "command.start_failed", "cannot start echo: Invalid argument"),
     ],
 )
 def test_a_command_that_does_not_exist(command: Mapping[str, Any], reason: str, message: str) -> None:

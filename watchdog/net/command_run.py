@@ -147,14 +147,13 @@ async def _wait_until_end(
     ready_within_ms: int | None,
 ) -> None:
     """Raises ProbeError."""
-    ended = asyncio.ensure_future(process.ended.wait())
+    ended, overflows = asyncio.ensure_future(process.ended.wait()), [reader.has_overflown for reader in readers]
     try:
         if ready_within_ms is not None:
             # A command that ends before it has written a line is judged by its end.
-            finished = await _wait_for_any(ended, readers[0].has_line, timeout_s=ready_within_ms / 1000)
+            finished = await _wait_for_any(ended, readers[0].has_line, *overflows, timeout_s=ready_within_ms / 1000)
             if not finished:
                 raise ProbeError.from_reason("command.not_ready", "run", limit=format_duration(ready_within_ms))
-        overflows = [reader.has_overflown for reader in readers]
         await _wait_for_any(ended, *overflows)
         if any(overflow.done() for overflow in overflows):
             limit = f"{MAX_COMMAND_OUTPUT_READ_BYTES >> 20} MiB"

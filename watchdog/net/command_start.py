@@ -53,7 +53,11 @@ def _build_command_start_error(command: CommandToRun, error: SupervisedCommandSt
             message = f"the interpreter that {program} names in its first line does not exist"
             return ProbeError("command.not_found", message, is_internal=True)
         return ProbeError("command.not_found", f"command not found: {program}", is_internal=True)
-    what = f"cannot use working directory {command.cwd}" if is_about_folder else f"cannot start {program}"
+    what = (
+        f"cannot use working directory {command.cwd}"
+        if is_about_folder
+        else f"cannot start {program or 'an empty name'}"
+    )
     reason = "command.start_failed" if is_about_folder or number != errno.EACCES else "command.not_executable"
     return ProbeError(reason, f"{what}: {os.strerror(number or 0)}", is_internal=True)
 

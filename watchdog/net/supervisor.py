@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import select
@@ -143,8 +144,9 @@ def exec_in_new_session(request: dict[str, Any], error_fd: int) -> None:
             os.chdir(request["cwd"])
         step = "exec"
         os.execvpe(request["argv"][0], request["argv"], request["env"])  # noqa: S606 - the configuration names the command
-    except OSError as error:
-        os.write(error_fd, json.dumps({"errno": error.errno, "step": step}).encode())
+    except (OSError, ValueError) as error:  # ValueError: a NUL, or no name of a program or variable
+        number = getattr(error, "errno", None) or errno.EINVAL
+        os.write(error_fd, json.dumps({"errno": number, "step": step}).encode())
     finally:
         os._exit(127)
 
