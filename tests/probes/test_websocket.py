@@ -226,6 +226,20 @@ async def test_the_body_of_a_refusal_does_not_end() -> None:
     assert recorded.evidence.excerpt.endswith("\n\nno such")
 
 
+async def test_the_body_of_a_refusal_is_malformed() -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await send_parts(b"HTTP/1.1 401 Unauthorized\r\nTransfer-Encoding: chunked\r\n\r\nno chunk")(reader, writer)
+
+    recorded = await run_against(refuse)
+    assert (recorded.result.reason, recorded.evidence.facts["status"]) == ("http.401", 401)
+
+
+async def test_the_text_of_a_close_frame_is_put_on_one_line() -> None:
+    recorded = await run_against(open_websocket_and_play(close_frame(1008, "too\r\n\n many"), read_to_end))
+    assert "with code 1008 (policy violation: too many)" in recorded.result.message
+
+
 # --- messages
 
 

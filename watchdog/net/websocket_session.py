@@ -233,9 +233,15 @@ class WebSocketSession:
     async def _build_refusal_error(self, received: bytes, phase_timer: PhaseTimer) -> ProbeError:
         """The error of a server that answers the handshake as an ordinary request."""
         parser = HttpResponseParser(phase_timer, _MAX_REFUSAL_BODY_BYTES, is_head_request=False)
-        parser.feed(received)
+        is_readable = True
+        try:
+            parser.feed(received)
+        except ProbeError:
+            if parser.status < 200:
+                raise
+            is_readable = False  # the body, which only shows more about the error
         error = _build_error_from_http_status(parser.status)
-        if not parser.is_complete:
+        if is_readable and not parser.is_complete:
             error = await refine_probe_error_until_deadline(error, self._read_rest_of_refusal(parser, error))
         error.facts["status"] = parser.status
         head = format_response_head_excerpt(parser.http_version, parser.status, parser.reason_phrase, parser.headers)
@@ -265,7 +271,7 @@ class WebSocketSession:
     def _build_closed_error(self, awaited: str) -> ProbeError:
         close = self._protocol.close_rcvd
         code, text = (close.code, close.reason) if close else (1005, "")
-        explanation = ": ".join(filter(None, [_MEANING_BY_CLOSE_CODE.get(code, ""), text]))
+        explanation = ": ".join(filter(None, [_MEANING_BY_CLOSE_CODE.get(code, ""), truncate_to_single_line(text)]))
         error = ProbeError.from_reason(
             "websocket.closed",
             retryable=code in (1001, 1011, 1012, 1013),
