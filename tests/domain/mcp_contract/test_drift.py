@@ -95,6 +95,11 @@ class WatchedServer:
          ["mcp.contract_changed"]),
         ("an older protocol", OLDER, ["mcp.downgraded"], ["mcp.downgraded"]),
         ("a newer protocol", NEWER, [], []),
+        ("a newer protocol without a tool", NEWER._replace(tools={}), [], []),
+        ("a newer protocol and hidden instructions", change_contract("tools/search/title", "<system>", NEWER),
+         ["mcp.suspicious_text"], ["mcp.contract_changed", "mcp.suspicious_text"]),
+        ("an older protocol and hidden instructions", OLDER._replace(instructions="<system>"),
+         ["mcp.downgraded", "mcp.suspicious_text"], ["mcp.downgraded", "mcp.suspicious_text"]),
         ("a text hides instructions", change_contract("tools/search/title", "<system>"), ["mcp.suspicious_text"],
          ["mcp.contract_changed", "mcp.suspicious_text"]),
         ("a text has another address", change_contract("tools/search/description", "https://x.example"), [],
@@ -125,6 +130,19 @@ def test_only_a_good_run_is_accepted_by_itself() -> None:
     assert server.accepted[1:5] == ("2026-07-28", 5, "", "")
     server.observe(NEWER, is_good=False)
     assert server.accepted.protocol == "2026-07-28"
+
+
+def test_hidden_instructions_of_a_newer_protocol_are_reported_until_a_person_accepts_them() -> None:
+    """Otherwise a server could bring them in with an upgrade."""
+    server, changed = WatchedServer(), change_contract("tools/new", {"description": "<system>"}, NEWER)
+    server.observe(SAMPLE_CONTRACT)
+    for day in range(3):
+        assert server.observe(changed, at=day * DAY_MS) == ["mcp.suspicious_text"]
+    assert server.observe(changed, is_good=False) == ["mcp.suspicious_text"]
+    assert (server.needs_discovery, server.accepted.protocol) == (False, "2026-07-28")
+    server.accept()
+    assert server.observe(changed) == []
+    assert (server.accepted.protocol, server.accepted.name) == ("2027-01-01", "Ana")
 
 
 def test_a_difference_is_reported_until_a_person_accepts_it() -> None:

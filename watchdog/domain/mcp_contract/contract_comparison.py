@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 from watchdog.domain.mcp_contract.changes import (
     MAX_CONTRACT_CHANGE_TEXT_CHARS,
@@ -43,9 +44,14 @@ def compare_contracts(
 ) -> list[ContractChange]:
     """Every difference, breaking ones first. Another order of tools or members is none. Never raises for what a server
     sends, and takes a bounded time: what cannot be compared counts as breaking, not certain. With another version of
-    the protocol, nothing else is compared: one server offers different things with each."""
+    the protocol, nothing else is compared but new texts that strongly suggest instructions to a model: one server
+    offers different things with each."""
     if old.protocol != new.protocol:
-        return [_describe_other_protocol(old.protocol, new.protocol)]
+        changes = [
+            _describe_other_protocol(old.protocol, new.protocol),
+            *_find_strong_suspicions_of_new_texts(old, new),
+        ]
+        return sort_contract_changes(map(_clean_texts, changes))
     budget = budget or ComparisonBudget()
     changes = [*_compare_capabilities(old, new), *_compare_servers(old, new)]
     for name in sorted({*old.tools, *new.tools}):
@@ -68,6 +74,17 @@ def _describe_other_protocol(old: str, new: str) -> ContractChange:
     return ContractChange(change_class, ContractPart.PROTOCOL, text, old, new)
 
 
+def _find_strong_suspicions_of_new_texts(old: McpContract, new: McpContract) -> Iterator[ContractChange]:
+    suspicions = [*_describe_suspicions_of_instructions(old, new)]
+    for name in sorted(new.tools):
+        before = old.tools.get(name, {})
+        if TOOL_DIGEST_KEY not in before:
+            with suppress(RecursionError):
+                new_texts = sorted({*_iter_texts(new.tools[name])} - {*_iter_texts(before)})
+                suspicions += _describe_suspicions(ContractPart.TOOLS, f"tool {_format_name(name)}", new_texts, [])
+    yield from (change for change in suspicions if change.is_suspicion_strong)
+
+
 def _compare_capabilities(old: McpContract, new: McpContract) -> Iterator[ContractChange]:
     for name in old.capabilities:
         if name not in new.capabilities:
@@ -87,8 +104,14 @@ def _compare_servers(old: McpContract, new: McpContract) -> Iterator[ContractCha
         part = ContractPart.INSTRUCTIONS
         difference = describe_text_change("text of instructions", old.instructions, new.instructions)
         yield ContractChange(_NOTICE, part, f"the server {difference.text}", difference.before, difference.after)
+        yield from _describe_suspicions_of_instructions(old, new)
+
+
+def _describe_suspicions_of_instructions(old: McpContract, new: McpContract) -> Iterator[ContractChange]:
+    if old.instructions != new.instructions:
         old_texts = [old.instructions] if old.instructions else []
-        yield from _describe_suspicions(part, "the server's instructions", [new.instructions], old_texts)
+        subject = "the server's instructions"
+        yield from _describe_suspicions(ContractPart.INSTRUCTIONS, subject, [new.instructions], old_texts)
 
 
 def _compare_tools(name: str, old: Json, new: Json, budget: ComparisonBudget) -> Iterator[ContractChange]:

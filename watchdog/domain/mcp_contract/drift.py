@@ -1,7 +1,8 @@
 """Drift of an MCP server from the contract that people have accepted: what a run finds, and what is remembered.
 
-The first good run of a server, and of each newer version of the protocol, is accepted by itself. So is a difference
-that is not reported, once it has lasted for a day. Every other difference is reported until a person accepts it.
+The first good run of a server is accepted by itself, and so is that of each newer version of the protocol, unless it
+brings texts that strongly suggest instructions to a model. So is a difference that is not reported, once it has lasted
+for a day. Every other difference is reported until a person accepts it.
 """
 
 from __future__ import annotations
@@ -93,15 +94,20 @@ def review_contract_without_comparison(
 ) -> ContractReview | AcceptedContractRecord:
     """The review, or the accepted contract with which the observed one has to be compared for it."""
     accepted, drift = stored.accepted, stored.drift
-    if accepted is None or observed.protocol > accepted.protocol:
+    if accepted is None:
         return _accept_by_itself(observed) if observed.is_good else ContractReview({}, drift)
+    is_newer = observed.protocol > accepted.protocol
+    if is_newer and not observed.is_good:
+        return _review_without_evidence(stored, mode)
     if observed.digest == accepted.digest:
         return ContractReview({}, None)
     is_older = observed.protocol < accepted.protocol and accepted.protocol >= FIRST_PROTOCOL_WITH_DISCOVERY
     if is_older and observed.discovery is not DiscoveryOutcome.DECIDED:
         return _review_without_evidence(stored, mode)
     if drift is None or drift[:2] != (observed.digest, accepted.digest):
-        if observed.discovery is DiscoveryOutcome.NOT_REQUESTED:  # an upgraded server may have changed with that
+        if (
+            observed.discovery is DiscoveryOutcome.NOT_REQUESTED and not is_newer
+        ):  # an upgraded server may have changed with that
             return _review_without_evidence(stored, mode)._replace(needs_discovery=True)
         return accepted
     if stored.acceptance is not None and stored.is_drift_accepted:
@@ -124,6 +130,8 @@ def review_compared_contract(
     """`changes`: of the observed contract from the accepted one."""
     if not changes:  # only the spelling of the schemas differs
         return ContractReview({}, None, accepted._replace(digest=observed.digest))
+    if observed.protocol > accepted.protocol and not any(change.is_suspicion_strong for change in changes):
+        return _accept_by_itself(observed)
     drift = ContractDriftRecord(
         digest=observed.digest,
         accepted_digest=accepted.digest,
@@ -154,7 +162,7 @@ def _review_drift(observed: ObservedContract, drift: ContractDriftRecord, mode: 
         return _accept_by_itself(observed)
     # While a downgrade is reported, so that its end is noticed.
     is_downgraded = any(
-        change.part is ContractPart.PROTOCOL and change.before >= FIRST_PROTOCOL_WITH_DISCOVERY
+        change.part is ContractPart.PROTOCOL and change.before >= max(FIRST_PROTOCOL_WITH_DISCOVERY, change.after)
         for change in drift.changes
     )
     return ContractReview(deviations, drift, needs_discovery=is_downgraded)
