@@ -76,6 +76,21 @@ def test_without_secrets_nothing_is_masked(values: tuple[str, ...]) -> None:
     assert SecretMask(values)("anything at all") == "anything at all"
 
 
+def test_the_beginning_of_a_secret_is_masked_where_a_text_was_cut() -> None:
+    """Texts of targets are shortened before they are masked, so a target could have all but the end of one shown."""
+    mask = SecretMask(["s3cret-0123/456789"])
+    for length in range(4, 18):
+        for spelling in ("s3cret-0123/456789"[:length], "s3cret-0123%2F456789"[:length]):
+            assert mask(f"HTTP 403: no {spelling}…; and …") == "HTTP 403: no •••…; and …"
+            assert mask("x" * 1_000 + spelling) == "x" * 1_000 + "•••"
+    for text in ("no s3c…", "no s3cret…x", "s3cret-0", "s3cret-01 …", "s3cres…", "…s3cret-0 ", "no s3cret-01"):
+        assert mask(text) == (text if "s3cret…" not in text else "no •••…x")
+    assert SecretMask(["aaaaabbbb"])("aaaaaaaabbb…") == "aaa•••…"
+    other = SecretMask(())
+    other.use_secrets_of(mask)
+    assert other("s3cret-…") == "•••…"
+
+
 def test_a_short_secret_is_masked_and_similar_text_is_not() -> None:
     mask = SecretMask(["ab1"])
     assert mask("the ab1 and YWIx") == "the ••• and YWIx"

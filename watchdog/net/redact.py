@@ -28,6 +28,10 @@ SECRET_NAME_PATTERN = re.compile(
     re.IGNORECASE,
 )
 """Matches the names of fields, headers, parameters, arguments and environment variables that hold secrets."""
+CUT_TEXT_MARK = "…"
+MIN_CHARS_OF_CUT_SECRET = 4
+"""A shorter beginning of a secret would match by accident."""
+_MIN_CHARS_OF_TEXT_CUT_WITHOUT_MARK = 1_000
 _Trie: TypeAlias = "dict[str, _Trie]"
 """Words as a tree of characters; the key "" ends a word."""
 
@@ -38,28 +42,48 @@ _URL_CREDENTIALS_PATTERN = re.compile(r"(?<=://)(?!user:password@)[^/?#\s$'\"<>]
 
 class SecretMask:
     """Replaces secrets by `•••` wherever they occur, also percent-, base64-, JSON- or HTML-encoded, and the credentials
-    of any URL. `target_secrets` are replaced in targets alone, in paths and commands, as whole words."""
+    of any URL. Where a text was cut, the beginning of a secret is replaced as well. `target_secrets` are replaced in
+    targets alone, in paths and commands, as whole words."""
 
-    __slots__ = ("_substitute", "_target_pattern", "secrets", "target_secrets")
+    __slots__ = ("_beginning_pattern", "_spellings_by_beginning", "_substitute", "_target_pattern", "secrets",
+                 "target_secrets")  # fmt: skip
 
     def __init__(self, secrets: Iterable[str], target_secrets: Iterable[str] = ()) -> None:
         self.secrets, self.target_secrets = frozenset(filter(None, secrets)), frozenset(target_secrets)
-        trie: _Trie = {}
-        for spelling in {s for value in self.secrets for s in list_encoded_secret_variants(value)}:
-            branch = trie
-            for character in spelling:
-                branch = branch.setdefault(character, {})
-            branch[""] = {}
-        self._substitute: Callable[[str, str], str] | None = (
-            re.compile(_build_regex_from_trie(trie)).sub if trie else None
-        )
+        spellings = {s for value in self.secrets for s in list_encoded_secret_variants(value)}
+        self._substitute: Callable[[str, str], str] | None = _compile_words(spellings).sub if spellings else None
+        self._spellings_by_beginning: dict[str, list[str]] = {}
+        for spelling in spellings:
+            if len(spelling) > MIN_CHARS_OF_CUT_SECRET:
+                self._spellings_by_beginning.setdefault(spelling[:MIN_CHARS_OF_CUT_SECRET], []).append(spelling)
+        beginnings = _compile_words(self._spellings_by_beginning).pattern
+        self._beginning_pattern = re.compile(f"(?=({beginnings}))") if beginnings else None  # they may overlap
         words = "|".join(sorted(map(re.escape, self.target_secrets), key=len, reverse=True))
         self._target_pattern = re.compile(rf"(?<![A-Za-z0-9])(?:{words})(?![A-Za-z0-9])") if words else None
 
     def __call__(self, text: str) -> str:
         if "://" in text and "@" in text:
             text = _URL_CREDENTIALS_PATTERN.sub(f"{MASK_PLACEHOLDER}@", text)
-        return self._substitute(MASK_PLACEHOLDER, text) if self._substitute else text
+        text = self._substitute(MASK_PLACEHOLDER, text) if self._substitute else text
+        may_be_cut = CUT_TEXT_MARK in text or len(text) >= _MIN_CHARS_OF_TEXT_CUT_WITHOUT_MARK
+        return self._mask_cut_secrets(text) if may_be_cut and self._beginning_pattern else text
+
+    def _mask_cut_secrets(self, text: str) -> str:
+        """Those of which only the beginning is left, in front of a mark or at the end."""
+        parts, position = [], 0
+        for match in self._beginning_pattern.finditer(text) if self._beginning_pattern else ():
+            start, spellings = match.start(), self._spellings_by_beginning[match[1]]
+            longest = max(map(len, spellings))
+            end = text.find(CUT_TEXT_MARK, start, start + longest)
+            end = len(text) if end < 0 else end
+            if (
+                start >= position
+                and end - start < longest
+                and any(spelling.startswith(text[start:end]) for spelling in spellings)
+            ):
+                parts += [text[position:start], MASK_PLACEHOLDER]
+                position = end
+        return "".join([*parts, text[position:]])
 
     def including(self, other: SecretMask) -> SecretMask:
         """A mask for the secrets of both."""
@@ -71,6 +95,8 @@ class SecretMask:
         """Mask the same as `other` from now on, wherever this mask is used."""
         self.secrets, self.target_secrets = other.secrets, other.target_secrets
         self._substitute, self._target_pattern = other._substitute, other._target_pattern
+        self._beginning_pattern = other._beginning_pattern
+        self._spellings_by_beginning = other._spellings_by_beginning
 
     def mask_target(self, target: str) -> str:
         """A target that is composed without credentials and query. Its scheme, address, queue and database stay as they
@@ -89,6 +115,16 @@ class SecretMask:
     def mask_json(self, value: Json) -> Json:
         """The same for every string inside nested JSON, keys included."""
         return map_json_strings(value, self)
+
+
+def _compile_words(words: Iterable[str]) -> re.Pattern[str]:
+    trie: _Trie = {}
+    for word in words:
+        branch = trie
+        for character in word:
+            branch = branch.setdefault(character, {})
+        branch[""] = {}
+    return re.compile(_build_regex_from_trie(trie))
 
 
 def _build_regex_from_trie(trie: _Trie) -> str:
