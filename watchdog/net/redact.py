@@ -73,12 +73,12 @@ class SecretMask:
         parts, position = [], 0
         for match in self._beginning_pattern.finditer(text) if self._beginning_pattern else ():
             start, spellings = match.start(), self._spellings_by_beginning[match[1]]
-            longest = max(map(len, spellings))
-            end = text.find(CUT_TEXT_MARK, start, start + longest)
+            max_chars = max(map(len, spellings))
+            end = text.find(CUT_TEXT_MARK, start, start + max_chars)
             end = len(text) if end < 0 else end
             if (
                 start >= position
-                and end - start < longest
+                and end - start < max_chars
                 and any(spelling.startswith(text[start:end]) for spelling in spellings)
             ):
                 parts += [text[position:start], MASK_PLACEHOLDER]

@@ -145,8 +145,8 @@ def exec_in_new_session(request: dict[str, Any], error_fd: int) -> None:
         step = "exec"
         os.execvpe(request["argv"][0], request["argv"], request["env"])  # noqa: S606 - the configuration names the command
     except (OSError, ValueError) as error:  # ValueError: a NUL, or no name of a program or variable
-        number = getattr(error, "errno", None) or errno.EINVAL
-        os.write(error_fd, json.dumps({"errno": number, "step": step}).encode())
+        error_number = getattr(error, "errno", None) or errno.EINVAL
+        os.write(error_fd, json.dumps({"errno": error_number, "step": step}).encode())
     finally:
         os._exit(127)
 

@@ -200,10 +200,10 @@ def _compare_enumerations(type_: str, old: SchemaAlternative, new: SchemaAlterna
         yield SchemaDifference(WIDENED, "", "no longer only accepts listed values", _format_values(before))
     elif before is not None and after is not None:
         texts = _format_values(before), _format_values(after)
-        remaining, known = {*after}, {*before}
-        if removed := [value for value in before if value not in remaining]:
+        values_before, values_after = {*before}, {*after}
+        if removed := [value for value in before if value not in values_after]:
             yield SchemaDifference(NARROWED, "", f"no longer accepts {_format_values(removed)}", *texts)
-        if added := [value for value in after if value not in known]:
+        if added := [value for value in after if value not in values_before]:
             yield SchemaDifference(WIDENED, "", f"also accepts {_format_values(added)}", *texts)
 
 
