@@ -10,7 +10,7 @@ import sqlite3
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -720,13 +720,19 @@ MYSQL_GREETING = (
 
 
 def mysql_with_tls(tls: ssl.SSLContext) -> ConnectionHandler:
-    """The same as a server of MySQL."""
+    """The same as a server of MySQL. Its client begins the handshake without waiting, so what has arrived of it already
+    must not be lost."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(mysql_packet(MYSQL_GREETING))
         await reader.readexactly(36)
-        await writer.start_tls(tls)
-        await reader.read(1)
+        received, to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
+        connection = tls.wrap_bio(received, to_send, server_side=True)
+        while data := await reader.read(65_536):
+            received.write(data)
+            with suppress(ssl.SSLError):  # it needs more, or the client has refused the certificate
+                connection.do_handshake()
+            writer.write(to_send.read())
 
     return handle
 
