@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.faults.mcp_fault import McpFault, Setup, http, run_fault
-from tests.support.mcp_servers.raw_http import tool_definition
+from tests.support.mcp_servers.raw_http import RawMcpResponse, tool_definition
 from watchdog.domain.model import Outcome
 
 A_DAY_AGO = (datetime.now(UTC) - timedelta(days=1)).replace(second=0, microsecond=0)
@@ -27,6 +27,24 @@ def health_check(*, is_error: bool = False, **report: Any) -> Setup:
 
 def tool(name: str, **schema: Any) -> dict[str, Any]:
     return {"name": name, "inputSchema": {"type": "object", **schema}}
+
+
+MODERN_RESULT = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
+
+
+def modern(*tools: dict[str, Any], call_result: Any = None) -> Setup:
+    """A server of MCP 2026-07-28."""
+    discovered = {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}}
+    responses = {
+        "server/discover": RawMcpResponse(result={**MODERN_RESULT, **discovered}),
+        "tools/list": RawMcpResponse(result={**MODERN_RESULT, "tools": list(tools)}),
+    }
+    return http(responses | ({"tools/call": RawMcpResponse(result=call_result)} if call_result else {}))
+
+
+HEADER_WITH_SPACE = {"properties": {"zone": {"type": "string", "x-mcp-header": "My Zone"}}}
+CONFIRMATION = {"method": "elicitation/create", "params": {"message": "Delete the index?"}}
+ASKS_FOR_INPUT = {"resultType": "input_required", "inputRequests": {"a": CONFIRMATION}}
 
 
 def passing(name: str, setup: Setup, rule: str, reason: str, *facts: str, **fields: Any) -> McpFault:
@@ -68,6 +86,19 @@ FAULTS = [
         health_check(is_error=True, error="cannot read the tasks", tasks=[]),
         "mcp.tool_error",
         ("health_check reports an error: cannot read the tasks",),
+    ),
+    McpFault(
+        "a tool that asks for input",
+        modern(tool("health_check"), call_result=ASKS_FOR_INPUT),
+        "mcp.input_required",
+        ("tools/call asks for input, which a monitor cannot give (elicitation/create: Delete the index?)",),
+    ),
+    McpFault(
+        "a tool that clients must not call",
+        modern(tool("search", **HEADER_WITH_SPACE)),
+        "mcp.tool_unusable",
+        ("tool search is listed, but MCP clients must not call it: property 'zone'", "'My Zone'"),
+        settings={"call": "search"},
     ),
     McpFault(
         "no list of tasks",
@@ -128,6 +159,12 @@ FAULTS = [
         "an invalid input schema",
         http(tools=[tool("health_check"), tool("search", properties={"q": {"type": "strng"}})]),
         *("tool", "mcp.invalid_schema", "search", "inputSchema.properties.q.type is 'strng', which is not a type"),
+    ),
+    passing(
+        "an invalid header for an argument",
+        modern(tool("search", **HEADER_WITH_SPACE)),
+        *("tool", "mcp.invalid_schema", "search", "'My Zone' is not an RFC 9110 token, so MCP clients must not call"),
+        shares_remedy_with="an invalid input schema",
     ),
     passing(
         "two tools of one name",

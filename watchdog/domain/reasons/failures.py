@@ -83,6 +83,13 @@ _EXPECTATION_AND_MCP_REASON_ENTRIES = (
         "Report it to the author of the server.",
     ),
     _failure_reason_entry(
+        "mcp.input_required",
+        "MCP input required",
+        "The called tool, or the configured `resource`, asks the client for input, such as an answer of a person, "
+        "before it returns a result. The message shows what it asks for. Watchdog has no person to ask.",
+        "Call a tool that needs no input, such as a `health_check` of its own: see `call`.",
+    ),
+    _failure_reason_entry(
         "mcp.unexpected_id",
         "Unexpected MCP response id",
         "The server answers a request that Watchdog did not send.",
@@ -145,6 +152,13 @@ _EXPECTATION_AND_MCP_REASON_ENTRIES = (
         "MCP tool missing",
         "A required tool is not listed.",
         "Deploy it, or remove it from `tools` or from the canary.",
+    ),
+    _failure_reason_entry(
+        "mcp.tool_unusable",
+        "MCP tool unusable",
+        "The server lists the tool to call, but its input schema names HTTP headers for arguments (`x-mcp-header`) "
+        "that MCP does not allow. Clients of MCP 2026-07-28 and newer must not call such a tool.",
+        "Fix the annotation where the message shows it.",
     ),
     _failure_reason_entry(
         "mcp.tool_error",

@@ -32,14 +32,16 @@ from watchdog.domain.model import Evidence, Json
 from watchdog.domain.reasons import generalize_http_status_reason, get_reason_family
 from watchdog.domain.text import truncate_to_single_line, truncate_with_ellipsis
 from watchdog.net.errors import ProbeError, build_probe_error_from_exception
+from watchdog.net.mcp.large_messages import build_mcp_result_with_required_members_only
 from watchdog.net.mcp.received_messages import McpMessageInspector
 from watchdog.net.mcp.reply_errors import (
     build_probe_error_from_mcp_error,
     error_from_invalid_mcp_reply,
     error_from_unsupported_mcp_version,
+    find_mcp_input_required_error,
 )
 from watchdog.net.mcp.results import (
-    add_missing_mcp_result_content,
+    add_missing_mcp_result_members,
     build_mcp_tools_from_list_page,
     extract_mcp_resource_value,
     extract_mcp_tool_result_value_and_text,
@@ -165,16 +167,23 @@ def _record_details_discarded_by_mcp_sdk(
         if message.id is None:  # the session ignores it: nothing shows which request it is about
             text = truncate_to_single_line(f"{message.error.code}: {message.error.message}")
             result.facts["error_without_id"] = truncate_with_ellipsis(text, MAX_MCP_LOG_MESSAGE_CHARS)
-    elif isinstance(message, JSONRPCResponse) and received.requests.find_mcp_method_of_reply(message) == "tools/call":
-        add_missing_mcp_result_content("tools/call", message.result)
-    elif (
-        isinstance(message, JSONRPCResponse)
-        and received.requests.find_mcp_method_of_reply(message) == MCP_LIST_TOOLS_METHOD
-    ):
-        received.tool_problems |= replace_invalid_tool_schemas(message.result, received.schema_budget)
+    elif isinstance(message, JSONRPCResponse):
+        _record_details_of_mcp_result(message, received)
     elif isinstance(message, JSONRPCNotification) and message.method == MCP_LOG_MESSAGE_METHOD:
         line = truncate_to_single_line(str((message.params or {}).get("data")))
         result.facts["last_log_message"] = truncate_with_ellipsis(line, MAX_MCP_LOG_MESSAGE_CHARS)
+
+
+def _record_details_of_mcp_result(message: JSONRPCResponse, received: McpMessageInspector) -> None:
+    method = received.requests.find_mcp_method_of_reply(message)
+    if error := find_mcp_input_required_error(method, message.result):
+        received.input_required_errors[method] = error
+        message.result = build_mcp_result_with_required_members_only(method, message.result)
+    add_missing_mcp_result_members(method, message.result, received.protocol_version)
+    if method == MCP_LIST_TOOLS_METHOD:
+        problems = replace_invalid_tool_schemas(message.result, received.schema_budget, received.protocol_version)
+        received.tool_problems |= problems.schema_problems
+        received.unusable_tools |= problems.unusable_tools
 
 
 class McpClient:
@@ -312,6 +321,8 @@ class McpClient:
         """`on_progress` receives the progress that the tool reports while it runs."""
         # session.call_tool() would discard a result that does not match the tool's own schema.
         request = CallToolRequest(params=CallToolRequestParams(name=tool, arguments=dict(arguments)))
+        if problem := self._received.unusable_tools.get(tool):
+            raise ProbeError("mcp.tool_unusable", f"tool {tool} is listed, but MCP clients must not call it: {problem}")
         self.result.called_tool = tool
         response = await self._await_mcp_reply_translating_errors(
             "tools/call", self.session.send_request(request, CallToolResult, progress_callback=on_progress)
@@ -349,11 +360,13 @@ class McpClient:
             error.facts["rpc_method"] = method
             raise error from mcp_error
         except ValidationError as validation_error:
-            error = error_from_invalid_mcp_reply(method, validation_error)
+            error = self._received.find_error_of_result(method) or error_from_invalid_mcp_reply(
+                method, validation_error
+            )
             error.facts["rpc_method"] = method
             raise error from validation_error
-        if large_error := self._received.get_validation_error_of_large_result(method):
-            raise large_error
+        if result_error := self._received.find_error_of_result(method):
+            raise result_error
         return response
 
     async def _build_error_from_mcp_error(self, method: str, mcp_error: MCPError) -> ProbeError:

@@ -11,11 +11,10 @@ import pickle
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
 
-from mcp.shared.inbound import find_invalid_x_mcp_header
 from mcp.types import (
     CallToolResult,
     DiscoverResult,
@@ -28,7 +27,6 @@ from mcp.types import (
     jsonrpc_message_adapter,
 )
 from mcp_types import methods
-from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import BaseModel, ValidationError
 
 from watchdog.domain.model import Json
@@ -40,9 +38,9 @@ from watchdog.net.mcp.event_stream import (
     replace_sse_event_data,
 )
 from watchdog.net.mcp.message_text import normalize_jsonrpc_message
-from watchdog.net.mcp.reply_errors import error_from_invalid_mcp_reply
+from watchdog.net.mcp.reply_errors import error_from_invalid_mcp_reply, find_mcp_input_required_error
 from watchdog.net.mcp.results import (
-    add_missing_mcp_result_content,
+    add_missing_mcp_result_members,
     build_mcp_tools_from_list_page,
     extract_mcp_resource_value,
     extract_mcp_tool_result_value_and_text,
@@ -80,7 +78,9 @@ class WorkerParsedMcpResult:
     """The beginning of the text of a tool's result."""
     tool_count: int = 0
     error: ProbeError | None = None
-    """Why it is no valid result."""
+    """Why it is no valid result, or no final one."""
+    unusable_tools: Mapping[str, str] = field(default_factory=dict)
+    """Why the tool that may be called must not be, by its name; empty if it may be."""
 
     def unpack(self) -> Any:
         """The content. May take long."""
@@ -200,9 +200,13 @@ def _separate_large_mcp_result_content(
     method: str, result: dict[str, Any], context: LargeMcpMessageReadInputs
 ) -> tuple[WorkerParsedMcpResult, dict[str, Any]]:
     """The result, and its short parts, which the SDK accepts."""
-    add_missing_mcp_result_content(method, result)
-    problems = replace_invalid_tool_schemas(result, context.schema_budget) if method == "tools/list" else {}
+    if input_required := find_mcp_input_required_error(method, result):
+        short = build_mcp_result_with_required_members_only(method, result)
+        return WorkerParsedMcpResult(method, error=input_required), short
     version = context.protocol_version or PRE_NEGOTIATION_MCP_VERSION
+    add_missing_mcp_result_members(method, result, version)
+    tool_list = result if method == "tools/list" else None
+    problems = replace_invalid_tool_schemas(tool_list, context.schema_budget, version)
     try:
         with suppress(KeyError):
             methods.validate_server_result(method, version, result)
@@ -214,19 +218,17 @@ def _separate_large_mcp_result_content(
     except ValidationError as validation_error:
         error = error_from_invalid_mcp_reply(method, validation_error)
         error.facts["rpc_method"] = method
-        return WorkerParsedMcpResult(method, error=error), _build_mcp_result_with_required_members_only(method, result)
-    short = _select_short_json_members(result) | _build_mcp_result_with_required_members_only(method, result)
+        return WorkerParsedMcpResult(method, error=error), build_mcp_result_with_required_members_only(method, result)
+    short = _select_short_json_members(result) | build_mcp_result_with_required_members_only(method, result)
     match model:
         case ListToolsResult():
-            if version in MODERN_PROTOCOL_VERSIONS:  # the SDK drops these tools
-                model.tools = [tool for tool in model.tools if find_invalid_x_mcp_header(tool.input_schema) is None]
-            tools = build_mcp_tools_from_list_page(model, problems)
+            tools = build_mcp_tools_from_list_page(model, problems.schema_problems)
             short["tools"] = [
                 tool for tool in result["tools"] if tool["name"] == context.tool_name and len(json.dumps(tool)) < 16_000
             ][:1]
-            return WorkerParsedMcpResult(
-                method, pickle.dumps([tuple(tool) for tool in tools]), tool_count=len(tools)
-            ), short
+            unusable = {name: why for name, why in problems.unusable_tools.items() if name == context.tool_name}
+            content = pickle.dumps([tuple(tool) for tool in tools])
+            return WorkerParsedMcpResult(method, content, tool_count=len(tools), unusable_tools=unusable), short
         case CallToolResult():
             value, text = extract_mcp_tool_result_value_and_text(model)
             excerpt = text[:MAX_MCP_MESSAGE_EXCERPT_BYTES]
@@ -241,7 +243,7 @@ def _separate_large_mcp_result_content(
     return WorkerParsedMcpResult(method), short
 
 
-def _build_mcp_result_with_required_members_only(method: str, result: dict[str, Any]) -> dict[str, Any]:
+def build_mcp_result_with_required_members_only(method: str, result: dict[str, Any]) -> dict[str, Any]:
     """The required members of a result, without content."""
     match method:
         case "tools/list":

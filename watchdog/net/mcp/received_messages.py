@@ -27,6 +27,10 @@ class McpMessageInspector:
         """Every JSON-RPC error."""
         self.tool_problems: dict[str, str] = {}
         """Tool -> what is invalid about its schemas."""
+        self.unusable_tools: dict[str, str] = {}
+        """Tool -> why MCP clients must not call it."""
+        self.input_required_errors: dict[str, ProbeError] = {}
+        """Method -> the error of its result, which asks for input."""
         self.schema_budget = ToolSchemaCheckBudget()
         self.protocol_version = ""
         self._worker, self.phase_timer, self._tool_name = worker, phase_timer, tool_name
@@ -55,12 +59,13 @@ class McpMessageInspector:
         self.schema_budget = replacement.schema_budget
         if replacement.result is not None:
             self._large_results[replacement.result.method] = replacement.result
+            self.unusable_tools |= replacement.result.unusable_tools
         return replacement
 
-    def get_validation_error_of_large_result(self, method: str) -> ProbeError | None:
-        """Why a large result is invalid; None if it is not large, or valid."""
-        result = self._large_results.get(method)
-        return None if result is None else result.error
+    def find_error_of_result(self, method: str) -> ProbeError | None:
+        """Why a result that the SDK accepts is not to be used: a large one is invalid, or it asks for input."""
+        large = self._large_results.get(method)
+        return self.input_required_errors.get(method) or (large.error if large else None)
 
     def take_large_mcp_result(self, method: str) -> WorkerParsedMcpResult | None:
         """The last response to the method, if it was large."""

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import islice
 
 from mcp import MCPError
 from mcp.types import INVALID_PARAMS, METHOD_NOT_FOUND
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from watchdog.domain.model import Json
 from watchdog.domain.text import quote_json_value, truncate_to_single_line, truncate_with_ellipsis, truncate_with_note
 from watchdog.net.errors import ProbeError
 
 MAX_MCP_ERROR_EXCERPT_CHARS = 2_000
+MAX_DESCRIBED_INPUT_REQUESTS, MAX_INPUT_REQUEST_CHARS = 10, 200
+MCP_METHODS_THAT_MAY_REQUIRE_INPUT = ("tools/call", "resources/read")
 MCP_RESOURCE_NOT_FOUND_CODE = -32002
 """Not in the newest version of the protocol, which uses INVALID_PARAMS."""
 _MCP_ERROR_REASONS_BY_METHOD_AND_CODE = {
@@ -88,6 +92,33 @@ def _format_mcp_reply_field_path(location: Sequence[int | str]) -> str:
     """ "content[0].text". Names of classes, which are part of pydantic's location, begin with a capital letter."""
     parts = [part for part in location if isinstance(part, int) or not part[:1].isupper()]
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
+
+
+def find_mcp_input_required_error(method: str, result: Mapping[str, Json]) -> ProbeError | None:
+    """The error of a result that asks the client for input, such as an answer of a person, and to repeat the request
+    with it. None: it is a final result."""
+    if result.get("resultType") != "input_required" or method not in MCP_METHODS_THAT_MAY_REQUIRE_INPUT:
+        return None
+    requests = result.get("inputRequests")
+    described = [
+        _describe_mcp_input_request(request)
+        for request in islice(requests.values() if isinstance(requests, dict) else (), MAX_DESCRIBED_INPUT_REQUESTS)
+    ]
+    error = ProbeError(
+        "mcp.input_required",
+        f"{method} asks for input, which a monitor cannot give ({described[0] if described else 'requestState'})",
+    )
+    error.facts |= {"rpc_method": method, "input_requests": list[Json](described)}
+    return error
+
+
+def _describe_mcp_input_request(request: Json) -> str:
+    """ "elicitation/create: Confirm the deletion"."""
+    members = request if isinstance(request, dict) else {}
+    params = members.get("params")
+    texts = (members.get("method"), params.get("message") if isinstance(params, dict) else None)
+    text = ": ".join(text for text in texts if isinstance(text, str) and text)
+    return truncate_with_ellipsis(truncate_to_single_line(text or "an unknown request"), MAX_INPUT_REQUEST_CHARS)
 
 
 def error_from_unsupported_mcp_version(error: RuntimeError) -> ProbeError:

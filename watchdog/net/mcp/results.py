@@ -15,12 +15,14 @@ from mcp.types import (
     TextResourceContents,
     Tool,
 )
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ConfigDict, TypeAdapter
 
 from watchdog.domain.mcp_contract.contract import INVALID_SCHEMA_KEY, build_storable_definition
 from watchdog.domain.model import Json
 from watchdog.net.text_encoding import parse_json_with_lone_surrogates_and_huge_numbers
 
+MCP_METHODS_WITH_RESULT_TYPE = ("tools/list", "tools/call", "resources/read")
 MAX_CAPABILITY_NAMES, MAX_CAPABILITY_NAME_CHARS = 100, 100
 _JSON_ADAPTER: TypeAdapter[Any] = TypeAdapter(Any, config=ConfigDict(ser_json_inf_nan="null"))
 
@@ -115,7 +117,10 @@ def _parse_json_strictly_or_else_leniently(text: str) -> Json:
         return parse_json_with_lone_surrogates_and_huge_numbers(text)
 
 
-def add_missing_mcp_result_content(method: str, result: dict[str, Any]) -> None:
-    """Servers that return structured content alone leave out the list of other content, which MCP requires."""
+def add_missing_mcp_result_members(method: str, result: dict[str, Any], protocol_version: str) -> None:
+    """Adds what MCP requires, and servers leave out: the list of other content beside structured content, and the type
+    of a result, which clients must assume to be complete."""
     if method == "tools/call" and isinstance(result.get("structuredContent"), dict):
         result.setdefault("content", [])
+    if method in MCP_METHODS_WITH_RESULT_TYPE and protocol_version in MODERN_PROTOCOL_VERSIONS:
+        result.setdefault("resultType", "complete")

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
+
+from mcp.shared.inbound import find_invalid_x_mcp_header
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from watchdog.domain.model import Json
-from watchdog.domain.text import quote_json_value
+from watchdog.domain.text import quote_json_value, truncate_with_ellipsis
 
 MAX_SUBSCHEMAS_PER_SESSION = 20_000
 """Subschemas that are checked in one session; those beyond are not judged."""
+MAX_HEADER_ANNOTATION_PROBLEM_CHARS = 200
 _JSON_SCHEMA_TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
 _SUBSCHEMA_KEYWORDS = (
     "additionalItems", "additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then",
@@ -34,21 +39,43 @@ class ToolSchemaCheckBudget:
         self.nodes = nodes
 
 
-def replace_invalid_tool_schemas(result: Json, budget: ToolSchemaCheckBudget) -> dict[str, str]:
-    """Replaces the invalid schemas in a result of `tools/list`, so that the SDK accepts the other tools. Returns the
-    problem of each tool, by its name."""
-    problems: dict[str, str] = {}
+class ToolListProblems(NamedTuple):
+    """What is wrong with listed tools, by their names."""
+
+    schema_problems: dict[str, str]
+    """Tool -> what is invalid about its schemas."""
+    unusable_tools: dict[str, str]
+    """Tool -> why MCP clients must not call it."""
+
+
+def replace_invalid_tool_schemas(
+    result: Json, budget: ToolSchemaCheckBudget, protocol_version: str
+) -> ToolListProblems:
+    """Replaces the invalid schemas in a result of `tools/list`, so that the SDK accepts the other tools, and keeps
+    those that clients must not call."""
+    problems = ToolListProblems({}, {})
     tools = result.get("tools") if isinstance(result, dict) else None
     for tool in tools if isinstance(tools, list) else ():
         if not isinstance(tool, dict) or not isinstance(tool.get("name"), str) or tool.get("inputSchema") is None:
             continue
-        if problem := find_tool_schema_problem(tool["inputSchema"], tool.get("outputSchema"), budget):
-            problems.setdefault(tool["name"], problem)
+        problem = find_tool_schema_problem(tool["inputSchema"], tool.get("outputSchema"), budget)
+        if header_problem := _find_header_annotation_problem(tool["inputSchema"], protocol_version):
+            problems.unusable_tools.setdefault(tool["name"], header_problem)
+            problem = problem or f"{header_problem}, so MCP clients must not call the tool"
+        if problem:
+            problems.schema_problems.setdefault(tool["name"], problem)
             required = tool["inputSchema"].get("required") if isinstance(tool["inputSchema"], dict) else None
             names = [name for name in required if isinstance(name, str)] if isinstance(required, list) else []
             tool["inputSchema"] = {"type": "object", "required": names}
             tool.pop("outputSchema", None)
     return problems
+
+
+def _find_header_annotation_problem(input_schema: Json, protocol_version: str) -> str:
+    """What is invalid about the HTTP headers that a schema names for arguments (`x-mcp-header`); empty if nothing is.
+    Older versions of MCP ignore the annotation."""
+    problem = find_invalid_x_mcp_header(input_schema) if protocol_version in MODERN_PROTOCOL_VERSIONS else None
+    return truncate_with_ellipsis(problem or "", MAX_HEADER_ANNOTATION_PROBLEM_CHARS)
 
 
 def find_tool_schema_problem(input_schema: Json, output_schema: Json, budget: ToolSchemaCheckBudget) -> str:
