@@ -75,6 +75,26 @@ def test_a_result_without_a_type_is_complete(method: str, pad: Mapping[str, Any]
     assert observation.measurements["protocol"] == "2026-07-28"
 
 
+@pytest.mark.parametrize("is_slow", [True, False])
+def test_a_server_of_the_modern_era_alone_that_is_slow_to_discover(is_slow: bool) -> None:
+    discovered = [RawMcpResponse(hang=True), RawMcpResponse(**({"hang": True} if is_slow else {"result": DISCOVERED}))]
+    tools = {**LISTED, "tools": [tool_definition("fetch", "url")]}
+    refused = RawMcpResponse(error=(-32601, "Method not found"))
+
+    async def go() -> Observation:
+        responses: dict[str, RawMcpResponse | list[RawMcpResponse]] = {
+            "server/discover": discovered,
+            "tools/list": RawMcpResponse(result=tools),
+            "initialize": refused,
+        }
+        async with NetworkAccess() as network, running_raw_server(responses) as raw:
+            return await McpProbeRunner(network).run_probe({"url": raw.url}, timeout_s=6)
+
+    observation = asyncio.run(go())
+    message = "timed out while negotiating the protocol version"
+    assert (observation.reason, observation.message) == (("timeout.exceeded", message) if is_slow else ("", ""))
+
+
 def annotated(name: str, **annotation: Any) -> dict[str, Any]:
     properties = {"zone": {"type": "string", **annotation}}
     return {"name": name, "inputSchema": {"type": "object", "properties": properties}}

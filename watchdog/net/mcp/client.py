@@ -273,11 +273,13 @@ class McpClient:
         try:
             await self._await_mcp_reply_translating_errors("initialize", self.session.initialize())
         except ProbeError as error:
-            if error.facts.get("rpc_error_code") != UNSUPPORTED_PROTOCOL_VERSION:
+            code = error.facts.get("rpc_error_code")
+            is_modern_only = code == METHOD_NOT_FOUND and not self.result.has_refused_modern_era
+            if code != UNSUPPORTED_PROTOCOL_VERSION and not is_modern_only:
                 raise
-            await (
-                self._negotiate_by_discover()
-            )  # a slow server processed the earlier request after its timeout: the era is settled
+            # A slow server processed the earlier request after its timeout, so that the era is settled; or it knows the
+            # modern era alone.
+            await self._negotiate_by_discover()
         except RuntimeError as runtime_error:
             raise error_from_unsupported_mcp_version(runtime_error) from runtime_error
 
