@@ -38,6 +38,7 @@ BENCHMARKS = {
     "peer": "CPU of a check, stored and judged, beside blackbox_exporter's, which stores nothing",
     "capacity": "the highest rate on one core beside blackbox_exporter's; 2,000 probes at 10 s, 100,000 at 60 s",
     "mcp_cycle": "CPU of a cycle with an MCP server beside the bare SDK's",
+    "storage": "bytes of a result on both databases, a year of 1,000 probes, and write pauses of retention",
     "startup": "CPU of starting each kind of command, as multiples of an empty Python process",
 }
 BenchmarkFunction: TypeAlias = Callable[[], Iterable[Measurement]]

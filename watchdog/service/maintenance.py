@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from watchdog.service.store_executor import StoreExecutor
+from watchdog.store.database import Database
 from watchdog.store.write.claims import SlotClaimer
 from watchdog.store.write.ended_members import delete_ended_watchdog_processes
-from watchdog.store.write.retention import delete_expired_rows, roll_up_hours
+from watchdog.store.write.retention import TABLES_WITH_EXPIRING_ROWS, delete_expired_rows_of_table, roll_up_hours
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +32,11 @@ async def maintain_store(store_executor: StoreExecutor, claims: SlotClaimer, ret
         lambda now: roll_up_hours(database, claims.record_lost_runs_and_get_settled_until(now))
     ):
         pass
-    while await store_executor.run_write_with_now(
-        lambda now: delete_expired_rows(database, now, retention.results_ms, retention.rollups_ms)
-    ):
-        pass
+    for table in TABLES_WITH_EXPIRING_ROWS:
+        delete = partial(_delete_chunk, database, table, retention)
+        while await store_executor.run_write_with_now(delete):
+            pass
+
+
+def _delete_chunk(database: Database, table: sa.Table, retention: RetentionPolicy, now: int) -> int:
+    return delete_expired_rows_of_table(database, table, now, retention.results_ms, retention.rollups_ms)

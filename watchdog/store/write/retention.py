@@ -37,7 +37,7 @@ from watchdog.store.write.transitions import build_transition_is_expired_conditi
 
 MAX_PROBES_PER_ROLLUP = 25
 """Probes that are rolled up in one transaction."""
-MAX_ROWS_PER_DELETE = 2_000
+MAX_ROWS_PER_DELETE = 1_000
 """Rows that are deleted in one transaction: a single DELETE would block writers for seconds."""
 RETENTION_GRACE_AFTER_CLOCK_STEP_MS = DAY_MS
 """For so long, no row is deleted because the time went ahead at once."""
@@ -92,9 +92,28 @@ def delete_expired_rows(database: Database, now: int, results_retention_ms: int,
     as long as roll-ups, and those of a group as long as its last incident: they identify its next message. So do acts,
     silences, pauses and maintenance that have ended, and downtime, by which every deadline is measured.
     """
+    retention = results_retention_ms, rollups_retention_ms
+    return sum(delete_expired_rows_of_table(database, table, now, *retention) for table in TABLES_WITH_EXPIRING_ROWS)
+
+
+def delete_expired_rows_of_table(
+    database: Database, table: sa.Table, now: int, results_retention_ms: int, rollups_retention_ms: int
+) -> int:
+    """As `delete_expired_rows`, from one table: other writes wait for one chunk."""
     now -= _sum_recent_downtime(database, now)
     results_cutoff = (now - results_retention_ms) // HOUR_MS * HOUR_MS
     rollups_cutoff = (now - rollups_retention_ms) // HOUR_MS * HOUR_MS
+    is_expired = _build_expired_row_conditions(results_cutoff, rollups_cutoff, now)[table]
+    key = list(table.primary_key.columns)
+    chunk = sa.select(*key).where(is_expired).limit(MAX_ROWS_PER_DELETE)
+    with database.open_write_transaction() as connection:
+        return connection.execute(sa.delete(table).where(sa.tuple_(*key).in_(chunk))).rowcount
+
+
+def _build_expired_row_conditions(
+    results_cutoff: int, rollups_cutoff: int, now: int
+) -> dict[sa.Table, sa.ColumnElement[bool]]:
+    """In the order in which rows are deleted: what refers to others first."""
     rolled_up_until = sa.select(sa.func.max(rollups.c.hour) + HOUR_MS).where(rollups.c.probe == results.c.probe)
     evidence_expired = _build_not_first_bad_condition(evidence) | (evidence.c.slot < rollups_cutoff)
     result_expired = _build_not_first_bad_condition(results) & (results.c.slot < rolled_up_until.scalar_subquery()) | (
@@ -102,58 +121,45 @@ def delete_expired_rows(database: Database, now: int, results_retention_ms: int,
     )
     result_expired &= results.c.slot < sa.func.coalesce(_build_newest_evaluated_slot_subquery(), results_cutoff)
     expired_incidents = sa.select(incidents.c.id).where(incidents.c.resolved_at < rollups_cutoff)
-    deleted = 0
-    for table, is_expired in (
-        (evidence, _build_older_than_condition(evidence.c.probe, evidence.c.slot, results_cutoff) & evidence_expired),
-        (results, _build_older_than_condition(results.c.probe, results.c.slot, results_cutoff) & result_expired),
-        (check_ins, _build_older_than_condition(check_ins.c.probe, check_ins.c.occurred_at, results_cutoff)),
-        (
-            staleness_events,
-            _build_older_than_condition(staleness_events.c.probe, staleness_events.c.last_result_slot, results_cutoff),
+    return {
+        evidence: _build_older_than_condition(evidence.c.probe, evidence.c.slot, results_cutoff) & evidence_expired,
+        results: _build_older_than_condition(results.c.probe, results.c.slot, results_cutoff) & result_expired,
+        check_ins: _build_older_than_condition(check_ins.c.probe, check_ins.c.occurred_at, results_cutoff),
+        staleness_events: _build_older_than_condition(
+            staleness_events.c.probe, staleness_events.c.last_result_slot, results_cutoff
         ),
-        (
-            rollups,
-            _build_older_than_condition(rollups.c.probe, rollups.c.hour, rollups_cutoff)
-            & (rollups.c.hour < _build_newest_rollup_hour_subquery()),
-        ),
-        (downtime, downtime.c.ended_at < rollups_cutoff),
-        (remediations, remediations.c.incident.in_(expired_incidents)),
-        (outbox, outbox.c.incident.in_(expired_incidents) & ~_build_outbox_row_still_needed_condition(rollups_cutoff)),
-        (messages, messages.c.incident.in_(expired_incidents) & ~_build_is_outbox_lead_condition(messages.c.incident)),
-        (
-            incident_groups,
-            incident_groups.c.lead_incident.in_(expired_incidents)
-            & ~_build_is_outbox_lead_condition(incident_groups.c.lead_incident),
-        ),
-        (cause_changes, cause_changes.c.incident.in_(expired_incidents)),
-        *_list_expired_row_conditions_by_table(expired_incidents, rollups_cutoff, now),
-        (incidents, (incidents.c.resolved_at < rollups_cutoff) & ~_build_incident_is_referenced_condition()),
-    ):
-        key = list(table.primary_key.columns)
-        chunk = sa.select(*key).where(is_expired).limit(MAX_ROWS_PER_DELETE)
-        with database.open_write_transaction() as connection:
-            deleted += connection.execute(sa.delete(table).where(sa.tuple_(*key).in_(chunk))).rowcount
-    return deleted
+        rollups: _build_older_than_condition(rollups.c.probe, rollups.c.hour, rollups_cutoff)
+        & (rollups.c.hour < _build_newest_rollup_hour_subquery()),
+        downtime: downtime.c.ended_at < rollups_cutoff,
+        remediations: remediations.c.incident.in_(expired_incidents),
+        outbox: outbox.c.incident.in_(expired_incidents) & ~_build_outbox_row_still_needed_condition(rollups_cutoff),
+        messages: messages.c.incident.in_(expired_incidents) & ~_build_is_outbox_lead_condition(messages.c.incident),
+        incident_groups: incident_groups.c.lead_incident.in_(expired_incidents)
+        & ~_build_is_outbox_lead_condition(incident_groups.c.lead_incident),
+        cause_changes: cause_changes.c.incident.in_(expired_incidents),
+        **_build_expired_row_conditions_of_acts(expired_incidents, rollups_cutoff, now),
+        incidents: (incidents.c.resolved_at < rollups_cutoff) & ~_build_incident_is_referenced_condition(),
+    }
 
 
-def _list_expired_row_conditions_by_table(
+def _build_expired_row_conditions_of_acts(
     expired_incidents: sa.Select[tuple[str]], cutoff: int, now: int
-) -> tuple[tuple[sa.Table, sa.ColumnElement[bool]], ...]:
+) -> dict[sa.Table, sa.ColumnElement[bool]]:
     """A silence stays as long as the incidents that it selected; transitions expire by a time of their own."""
     selects_incident = sa.exists().where(silenced_incidents.c.silence == silences.c.id)
     has_incident = sa.exists().where(flapping_incidents.c.flapping == flapping_alerts.c.id)
-    return (
-        (silenced_incidents, silenced_incidents.c.incident.in_(expired_incidents)),
-        (muted_incidents, muted_incidents.c.incident.in_(expired_incidents)),
-        (flapping_incidents, flapping_incidents.c.incident.in_(expired_incidents)),
-        (flapping_alerts, (flapping_alerts.c.ended_at < cutoff) & ~has_incident),
-        (acts, acts.c.occurred_at < cutoff),
-        (silences, (silences.c.ended_at < cutoff) & ~selects_incident),
-        (pauses, pauses.c.ended_at < cutoff),
-        (maintenance_periods, maintenance_periods.c.ends_at < cutoff),
-        (maintenance_windows, maintenance_windows.c.ends_at < cutoff),
-        (transitions, build_transition_is_expired_condition(now)),
-    )
+    return {
+        silenced_incidents: silenced_incidents.c.incident.in_(expired_incidents),
+        muted_incidents: muted_incidents.c.incident.in_(expired_incidents),
+        flapping_incidents: flapping_incidents.c.incident.in_(expired_incidents),
+        flapping_alerts: (flapping_alerts.c.ended_at < cutoff) & ~has_incident,
+        acts: acts.c.occurred_at < cutoff,
+        silences: (silences.c.ended_at < cutoff) & ~selects_incident,
+        pauses: pauses.c.ended_at < cutoff,
+        maintenance_periods: maintenance_periods.c.ends_at < cutoff,
+        maintenance_windows: maintenance_windows.c.ends_at < cutoff,
+        transitions: build_transition_is_expired_condition(now),
+    }
 
 
 def _sum_recent_downtime(database: Database, now: int) -> int:
@@ -211,3 +217,7 @@ def _build_newest_evaluated_slot_subquery() -> sa.ScalarSelect[int]:
 def _build_not_first_bad_condition(table: sa.Table) -> sa.ColumnElement[bool]:
     """Rows that are not the first bad slot of an incident."""
     return ~sa.exists().where(incidents.c.probe == table.c.probe, incidents.c.since == table.c.slot)
+
+
+TABLES_WITH_EXPIRING_ROWS: tuple[sa.Table, ...] = tuple(_build_expired_row_conditions(0, 0, 0))
+"""In the order in which rows are deleted."""
