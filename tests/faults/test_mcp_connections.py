@@ -105,7 +105,7 @@ PROCESSES = [
     McpFault(
         "the command is not executable",
         command("/etc/passwd"),
-        "command.start_failed",
+        "command.not_executable",
         ("cannot start /etc/passwd", "Permission denied"),
         Outcome.ERROR,
     ),
