@@ -143,7 +143,7 @@ def test_credentials_that_are_negotiated() -> None:
     token = probe_with(http={"url": "https://a.example/", "auth": {"oauth2": oauth2}})
     auth = token.http.build_http_request("", True).auth
     assert isinstance(auth, OAuth2ClientCredentials)
-    assert auth.endpoint == "https://login.example/token"
+    assert auth.token_url == "https://login.example/token?tenant=x"
     mcp = McpProbe.model_validate({"name": "M", "mcp": {"url": "https://a.example/mcp", "auth": {"oauth2": oauth2}}})
     assert mcp.mcp.auth is not None
 

@@ -30,8 +30,9 @@ from watchdog.domain.model import Outcome
 from watchdog.net import NetworkAccess, PhaseTimer, ProbeError, oauth
 from watchdog.net.auth import OAuth2ClientCredentials
 from watchdog.net.http import HttpRequest, HttpResponse
-from watchdog.net.oauth import MAX_TOKEN_LIFETIME_S, OAuthTokenCache, TokenRequester
+from watchdog.net.oauth import MAX_TOKEN_LIFETIME_S, OAuthTokenCache
 from watchdog.net.proxy import RequestRouting, parse_proxy_url
+from watchdog.net.token_endpoint import TokenRequester
 from watchdog.service.runner import build_timeout_observation
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -590,10 +591,11 @@ def test_tokens_are_masked(run: Run) -> None:
 async def renew_in_background(network: NetworkAccess, tokens: ScriptedServer, target: ScriptedServer) -> Any:
     """The entry of a token that is being renewed."""
     cache = network.request_sender.tokens
-    requester = TokenRequester(credentials_for(tokens.url_of()), RequestRouting(), True)
+    credentials = credentials_for(tokens.url_of())
+    requester = TokenRequester(credentials, RequestRouting(), True)
     entry = cache._entries.setdefault(requester, oauth._TokenEntry())
     entry.token = oauth.AccessToken("t0ken-number-1", renew_at=0, expires_at=float("inf"))
-    assert (await send(network, target, requester.credentials)).status == 200
+    assert (await send(network, target, credentials)).status == 200
     assert entry.request is not None
     return entry
 

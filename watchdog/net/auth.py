@@ -10,8 +10,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from watchdog.config_types import ConfigModel, FieldPath, Secret, require_exactly_one_of
-from watchdog.net.redact import strip_url_to_scheme_host_and_path
-from watchdog.net.url import HttpUrl
+from watchdog.domain.local_hosts import is_loopback_host
+from watchdog.net.url import HttpUrl, parse_http_url
 
 _RESERVED_REQUEST_HEADERS = ("connection", "content-length", "transfer-encoding", "upgrade")
 """Headers that Watchdog sets itself."""
@@ -65,10 +65,31 @@ class OAuth2ClientCredentials(ConfigModel):
     client_auth: Literal["basic", "body"] = "basic"
     """How the client id and secret are sent to the token endpoint: in the `Authorization` header, or in the body."""
 
-    @property
-    def endpoint(self) -> str:
-        """The token endpoint, safe to show."""
-        return strip_url_to_scheme_host_and_path(self.token_url)
+
+class McpOAuthCredentials(ConfigModel):
+    """Client credentials of OAuth 2.0 for an MCP server over HTTP. Watchdog finds the token endpoint as the MCP
+    authorization specification states, requests an access token for this server, and sends it as
+    `Authorization: Bearer TOKEN`. All runs with the same credentials and server share the token, as with
+    `auth.oauth2`."""
+
+    client_id: str = Field(min_length=1)
+    """The client id."""
+    client_secret: Secret
+    """The client secret. It is only sent to an https:// endpoint, or from and to a loopback address if the MCP server
+    is on this machine, too."""
+    token_url: HttpUrl = ""
+    """The URL of the token endpoint; default: the one that the metadata of the server and of its authorization server
+    name. The client id and secret are sent to it in the `Authorization` header."""
+    scope: str = ""
+    """The requested scopes, separated by spaces; default: those that the server names in its challenge, otherwise
+    those in its metadata."""
+
+
+def may_send_client_secret(token_url: str, server_url: str) -> bool:
+    """Whether the client secret of an MCP server stays unreadable for others on its way to this token endpoint."""
+    endpoint, server = parse_http_url(token_url), parse_http_url(server_url)
+    is_local = server.scheme == "http" and is_loopback_host(server.host) and is_loopback_host(endpoint.host)
+    return endpoint.scheme == "https" or is_local
 
 
 class HttpAuth(ConfigModel):

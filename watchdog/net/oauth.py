@@ -1,31 +1,31 @@
-"""Access tokens of OAuth 2.0 by client credentials (RFC 6749, 4.4): requested once for all runs, and renewed early."""
+"""Access tokens of OAuth 2.0 by client credentials (RFC 6749, 4.4): requested once for all runs, and renewed early.
+
+The token endpoint is configured, or found by `watchdog.net.oauth_discovery`."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import copy
-import json
 import math
 import random
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 from urllib.parse import quote, urlencode
 
 from watchdog.domain.model import Json
+from watchdog.net.auth import McpOAuthCredentials
 from watchdog.net.errors import ProbeError, build_probe_error_from_exception
 from watchdog.net.http import HttpRequest, HttpResponse
 from watchdog.net.http_evidence import build_http_response_evidence_facts, build_response_head_and_body_excerpt
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.proxy import RequestRouting
-from watchdog.net.redact import SecretMask
+from watchdog.net.redact import SecretMask, strip_url_to_scheme_host_and_path
+from watchdog.net.token_endpoint import TokenEndpoint, TokenRequester, parse_json_object
 from watchdog.net.url import parse_http_url
-
-if TYPE_CHECKING:
-    from watchdog.net.auth import OAuth2ClientCredentials
 
 TOKEN_REQUEST_TIMEOUT_S = 10.0
 DEFAULT_TOKEN_LIFETIME_S, MAX_TOKEN_LIFETIME_S = 300.0, 24 * 3600.0
@@ -45,14 +45,6 @@ _TokenRequestTask: TypeAlias = "asyncio.Task[AccessToken | ProbeError]"
 TokenRequestSender: TypeAlias = Callable[[HttpRequest, RequestRouting, int], Awaitable[HttpResponse]]
 
 
-class TokenRequester(NamedTuple):
-    """Whose token, and how its endpoint is reached."""
-
-    credentials: OAuth2ClientCredentials
-    routing: RequestRouting
-    allow_private_addresses: bool
-
-
 class AccessToken(NamedTuple):
     """A token, with instants of the monotonic clock, in seconds."""
 
@@ -68,9 +60,25 @@ class _TokenEntry:
     token: AccessToken | None = None
     request: _TokenRequestTask | None = None
     """The request for a token that is in progress."""
+    discovered_endpoint: TokenEndpoint | None = None
     waiter_count: int = 0
     rejected_at: float = -math.inf
     """When a token was last replaced because a server did not accept it."""
+
+
+@dataclass(slots=True)
+class _TokenRequestRun:
+    """The requests for one token."""
+
+    requester: TokenRequester
+    now: int
+    send_request: TokenRequestSender
+    urls: list[str] = field(default_factory=list)
+    """Those requested so far."""
+
+    async def send(self, request: HttpRequest) -> HttpResponse:
+        self.urls.append(request.url)
+        return await self.send_request(request, self.requester.routing, self.now)
 
 
 class OAuthTokenCache:
@@ -114,6 +122,7 @@ class OAuthTokenCache:
         if entry is None or now - entry.rejected_at < MIN_REJECTED_TOKEN_INTERVAL_S:
             return False
         entry.rejected_at = now
+        entry.discovered_endpoint = None  # the server may trust another authorization server by now
         if entry.token is not None and entry.token.value == value:
             entry.token = None
         return True
@@ -150,10 +159,10 @@ class OAuthTokenCache:
 
     async def _renew_token(self, requester: TokenRequester, entry: _TokenEntry, now: int) -> AccessToken | ProbeError:
         """The new token of the entry, or why there is none."""
+        run = _TokenRequestRun(requester, now, self._send)
         try:
             async with asyncio.timeout(TOKEN_REQUEST_TIMEOUT_S):
-                response = await self._send(_build_token_request(requester), requester.routing, now)
-                token = self._parse_token_response(requester.credentials, response)
+                token = await self._request_token(run, entry)
         except Exception as exception:
             error = build_probe_error_from_exception(exception)
             if error is None:
@@ -161,7 +170,7 @@ class OAuthTokenCache:
             if entry.token is not None:
                 retry_at = self._clock() + TOKEN_RENEWAL_RETRY_INTERVAL_S
                 entry.token = entry.token._replace(renew_at=retry_at)
-            return _build_token_error(error, requester.credentials)
+            return _build_token_error(error, run)
         if entry.token is not None:
             self._former_values[requester] = entry.token.value
         entry.token = token
@@ -169,11 +178,34 @@ class OAuthTokenCache:
         self.mask = SecretMask(value for value in values if len(value) >= MIN_MASKED_TOKEN_CHARS)
         return token
 
-    def _parse_token_response(self, credentials: OAuth2ClientCredentials, response: HttpResponse) -> AccessToken:
+    async def _request_token(self, run: _TokenRequestRun, entry: _TokenEntry) -> AccessToken:
+        """An endpoint that was discovered earlier is discovered anew if it refuses, or cannot be reached."""
+        if endpoint := _find_configured_endpoint(run.requester):
+            return await self._request_token_from(endpoint, run)
+        known_endpoint, entry.discovered_endpoint = entry.discovered_endpoint, None
+        try:
+            endpoint = known_endpoint or await _discover_endpoint(run)
+            token = await self._request_token_from(endpoint, run)
+        except ProbeError as error:
+            if known_endpoint is None or error.is_internal:
+                raise
+            if error.reason == "auth.token_unavailable":  # it responds, and is overloaded or out of order
+                entry.discovered_endpoint = known_endpoint
+                raise
+            endpoint = await _discover_endpoint(run)
+            token = await self._request_token_from(endpoint, run)
+        entry.discovered_endpoint = endpoint
+        return token
+
+    async def _request_token_from(self, endpoint: TokenEndpoint, run: _TokenRequestRun) -> AccessToken:
+        response = await run.send(_build_token_request(run.requester, endpoint))
+        return self._parse_token_response(endpoint, response)
+
+    def _parse_token_response(self, endpoint: TokenEndpoint, response: HttpResponse) -> AccessToken:
         """Raises ProbeError."""
-        body = _parse_json_object(response)
+        body = parse_json_object(response)
         if not 200 <= response.status < 300:
-            raise _build_refusal_error(credentials, response, body)
+            raise _build_refusal_error(endpoint, response, body)
         value, token_type = body.get("access_token"), body.get("token_type", "Bearer")
         problem = ""
         if not isinstance(value, str) or not value:
@@ -184,7 +216,10 @@ class OAuthTokenCache:
             problem = "its token_type is not Bearer"
         if problem:
             error = ProbeError.from_reason("auth.token_invalid", problem=problem)
-            error.facts |= {**build_http_response_evidence_facts(response), "token_endpoint": credentials.endpoint}
+            error.facts |= {
+                **build_http_response_evidence_facts(response),
+                "token_endpoint": strip_url_to_scheme_host_and_path(endpoint.url),
+            }
             raise error  # the excerpt would show the token
         now, lifetime_s = self._clock(), _parse_token_lifetime_s(body.get("expires_in"))
         lead_s = min(MAX_TOKEN_RENEWAL_LEAD_S, lifetime_s * MAX_TOKEN_RENEWAL_LEAD_SHARE)
@@ -192,33 +227,50 @@ class OAuthTokenCache:
         return AccessToken(str(value), now + lifetime_s - lead_s, now + lifetime_s)
 
 
-def _build_token_request(requester: TokenRequester) -> HttpRequest:
+def _find_configured_endpoint(requester: TokenRequester) -> TokenEndpoint | None:
+    """None: it has to be discovered."""
+    credentials, resource = requester.credentials, requester.resource
+    if isinstance(credentials, McpOAuthCredentials):
+        identifier = resource.identifier if resource else ""
+        url = credentials.token_url
+        return TokenEndpoint(url, credentials.scope, resource=identifier) if url else None
+    return TokenEndpoint(
+        credentials.token_url, credentials.scope, credentials.audience, client_auth=credentials.client_auth
+    )
+
+
+async def _discover_endpoint(run: _TokenRequestRun) -> TokenEndpoint:
+    """Raises ProbeError."""
+    from watchdog.net.oauth_discovery import TokenEndpointDiscovery  # only for MCP servers
+
+    if run.requester.resource is None:
+        raise ValueError("a token endpoint can be discovered only for a server")
+    return await TokenEndpointDiscovery(run.requester, run.requester.resource, run.send).discover()
+
+
+def _build_token_request(requester: TokenRequester, endpoint: TokenEndpoint) -> HttpRequest:
     credentials = requester.credentials
     client_secret = credentials.client_secret.get_secret_value()
-    fields = {"grant_type": "client_credentials", "scope": credentials.scope, "audience": credentials.audience}
+    fields = {
+        "grant_type": "client_credentials",
+        "scope": endpoint.scope,
+        "audience": endpoint.audience,
+        "resource": endpoint.resource,
+    }
     headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
-    if credentials.client_auth == "body":
+    if endpoint.client_auth == "body":
         fields |= {"client_id": credentials.client_id, "client_secret": client_secret}
     else:  # each part is form-encoded first (RFC 6749, 2.3.1)
         pair = f"{quote(credentials.client_id, safe='')}:{quote(client_secret, safe='')}"
         headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
     return HttpRequest(
-        credentials.token_url,
+        endpoint.url,
         method="POST",
         headers=headers,
         body=urlencode({name: value for name, value in fields.items() if value}).encode(),
         max_body_bytes=MAX_TOKEN_RESPONSE_BYTES,
         allow_private_addresses=requester.allow_private_addresses,
     )
-
-
-def _parse_json_object(response: HttpResponse) -> dict[str, Json]:
-    """The body; empty if it is no JSON object."""
-    try:
-        body = json.loads(response.body)
-    except (ValueError, RecursionError):
-        return {}
-    return body if isinstance(body, dict) else {}
 
 
 def _parse_token_lifetime_s(value: Json) -> float:
@@ -233,9 +285,7 @@ def _parse_token_lifetime_s(value: Json) -> float:
     return min(max(lifetime_s, 0.0), MAX_TOKEN_LIFETIME_S)
 
 
-def _build_refusal_error(
-    credentials: OAuth2ClientCredentials, response: HttpResponse, body: dict[str, Json]
-) -> ProbeError:
+def _build_refusal_error(endpoint: TokenEndpoint, response: HttpResponse, body: dict[str, Json]) -> ProbeError:
     code = body.get("error")
     is_code = isinstance(code, str) and _OAUTH_ERROR_CODE_PATTERN.fullmatch(code)
     problem = f"HTTP {response.status}{f' ({code})' if is_code else ''}"
@@ -243,23 +293,30 @@ def _build_refusal_error(
         error = ProbeError.from_reason("auth.token_unavailable", retryable=True, problem=problem)
     else:
         error = ProbeError.from_reason("auth.token_refused", problem=problem)
-    error.facts |= {**build_http_response_evidence_facts(response), "token_endpoint": credentials.endpoint}
+    error.facts |= {
+        **build_http_response_evidence_facts(response),
+        "token_endpoint": strip_url_to_scheme_host_and_path(endpoint.url),
+    }
     error.excerpt = build_response_head_and_body_excerpt(response)
     return error
 
 
-def _build_token_error(error: ProbeError, credentials: OAuth2ClientCredentials) -> ProbeError:
-    """`error`: of the request for a token. A fault of this machine stays what it is."""
-    if error.is_internal or error.reason.startswith("auth."):
+def _build_token_error(error: ProbeError, run: _TokenRequestRun) -> ProbeError:
+    """`error`: of the requests for a token. A fault of this machine, or of the server that the token is for, stays
+    what it is."""
+    resource = run.requester.resource
+    url = parse_http_url(run.urls[-1])
+    is_timeout = error.reason.startswith("timeout.")
+    is_of_server = resource is not None and not is_timeout and url.origin == parse_http_url(resource.url).origin
+    if error.is_internal or error.reason.startswith("auth.") or is_of_server:
         translated = error
     else:
-        address = parse_http_url(credentials.token_url).host_and_port
-        problem = f"{error.message} ({address})"
-        if error.reason.startswith("timeout."):
-            problem = f"no response within {TOKEN_REQUEST_TIMEOUT_S:g} s ({address})"
+        problem = f"{error.message} ({url.host_and_port})"
+        if is_timeout:
+            problem = f"no response within {TOKEN_REQUEST_TIMEOUT_S:g} s ({url.host_and_port})"
         translated = ProbeError.from_reason("auth.token_unavailable", retryable=True, problem=problem)
         translated.excerpt = error.excerpt
-        translated.facts = {**error.facts, "token_endpoint": credentials.endpoint}
+        translated.facts = {**error.facts, "token_endpoint": strip_url_to_scheme_host_and_path(run.urls[-1])}
     translated.phase = "token"
     return translated
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from watchdog.net.auth import HttpDigestAuth, OAuth2ClientCredentials
 from watchdog.net.digest_auth import DigestChallengeCache
 from watchdog.net.http import HttpRequest, HttpResponse
-from watchdog.net.oauth import OAuthTokenCache, TokenRequester
+from watchdog.net.oauth import OAuthTokenCache
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.proxy import RequestRouting
+from watchdog.net.token_endpoint import TokenRequester
 from watchdog.net.url import ParsedHttpUrl
 
 _UNAUTHORIZED_STATUS = 401

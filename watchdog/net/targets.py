@@ -20,7 +20,12 @@ from watchdog.config_types import (
 )
 from watchdog.domain.model import Json
 from watchdog.domain.probe_state import compute_short_digest
-from watchdog.net.auth import HttpAuth, find_header_and_auth_problems
+from watchdog.net.auth import (
+    HttpAuth,
+    McpOAuthCredentials,
+    find_header_and_auth_problems,
+    may_send_client_secret,
+)
 from watchdog.net.bearer_token import find_bearer_token_expiry
 from watchdog.net.body_limits import DEFAULT_MAX_BODY_BYTES, MAX_CONFIGURABLE_BODY_BYTES, MIN_MCP_SESSION_BYTES_LIMIT
 from watchdog.net.command_line import redact_command
@@ -156,6 +161,9 @@ class McpTarget(ConfigModel):
     """For `url` and `sse`: headers to send with every request."""
     auth: HttpAuth | None = None
     """For `url` and `sse`: credentials for the `Authorization` header."""
+    oauth: McpOAuthCredentials | None = None
+    """For `url` and `sse`: client credentials whose token endpoint the server names itself. Cannot be combined with
+    `auth`."""
     tls: TlsConfig = TlsConfig()
     """For `url` and `sse`: how to verify the server's certificate, and which client certificate to send."""
     max_body: MaxBodySize = DEFAULT_MAX_BODY_BYTES
@@ -174,12 +182,28 @@ class McpTarget(ConfigModel):
         if self.auth and self.auth.digest:
             errors.append((("auth", "digest"), "not supported for MCP servers: use basic, bearer or oauth2"))
         require_exactly_one_of(self, ("url", "sse", "command"))
+        if self.oauth and not self.command:
+            errors += self._find_oauth_problems(self.oauth)
         transport = "url" if self.url else "sse" if self.sse else "command"
-        for names, transports in ((("env", "cwd"), ("command",)), (("headers", "auth", "tls"), ("url", "sse"))):
+        for names, transports in (
+            (("env", "cwd"), ("command",)),
+            (("headers", "auth", "oauth", "tls"), ("url", "sse")),
+        ):
             if transport not in transports:
                 given = [name for name in names if name in self.model_fields_set]
                 message = f"applies to {' and '.join(transports)}, not to {transport}: remove it"
                 errors += [((name,), message) for name in given]
+        return errors
+
+    def _find_oauth_problems(self, oauth: McpOAuthCredentials) -> list[tuple[FieldPath, str]]:
+        errors: list[tuple[FieldPath, str]] = []
+        if self.auth:
+            errors.append((("oauth",), "`oauth` and `auth` cannot be combined: remove one of them"))
+        if "authorization" in map(str.lower, self.headers):
+            message = "`oauth` and an `Authorization` header cannot be combined: remove one of them"
+            errors.append((("oauth",), message))
+        if oauth.token_url and not may_send_client_secret(oauth.token_url, self.url or self.sse):
+            errors.append((("oauth", "token_url"), "expected https://, because the client secret is sent there"))
         return errors
 
     @property
@@ -230,10 +254,10 @@ class McpTarget(ConfigModel):
     async def prepare_mcp_endpoint_or_command(
         self, network: NetworkAccess, allow_private_addresses: bool, phase_timer: PhaseTimer, now: int
     ) -> McpHttpEndpoint | McpServerCommand:
-        """Ready for a session: routed as the requests of the network are, and with an access token if `auth` requires
-        one. `now`: in ms since the epoch. Raises ProbeError."""
+        """Ready for a session: routed as the requests of the network are, and with an access token if `auth` or
+        `oauth` requires one. `now`: in ms since the epoch. Raises ProbeError."""
         from watchdog.net.mcp import McpServerCommand
-        from watchdog.net.oauth import TokenRequester
+        from watchdog.net.token_endpoint import ProtectedResource, TokenRequester
 
         target = self.build_mcp_endpoint_or_command(allow_private_addresses)
         if isinstance(target, McpServerCommand):
@@ -241,10 +265,13 @@ class McpTarget(ConfigModel):
         routing = network.routing
         proxy, tls = routing.find_proxy_for_host(parse_http_url(target.url).host), routing.add_ca_file(target.tls)
         endpoint = replace(target, tls=tls, proxy=proxy, proxy_ca_file=routing.ca_file)
-        if self.auth is None or self.auth.oauth2 is None:
+        credentials = self.oauth or (self.auth.oauth2 if self.auth else None)
+        if credentials is None:
             return endpoint
-        tokens = network.request_sender.tokens
-        requester = TokenRequester(self.auth.oauth2, routing, allow_private_addresses)
+        tokens, resource = network.request_sender.tokens, None
+        if self.oauth:
+            resource = ProtectedResource(target.url, target.use_sse, tuple(target.headers.items()), self.tls)
+        requester = TokenRequester(credentials, routing, allow_private_addresses, resource)
         token = await tokens.get_token(requester, phase_timer, now)
         return replace(
             endpoint,

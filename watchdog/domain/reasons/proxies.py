@@ -69,15 +69,15 @@ PROXY_AND_TOKEN_REASON_ENTRIES = (
         "Access token refused",
         "The token endpoint refuses to issue an access token. The message shows its status and error code.",
         "Check `client_id`, `client_secret`, `scope` and `audience`. Some servers expect the secret in the body: "
-        "`client_auth: body`.",
+        "`client_auth: body` of `auth.oauth2`.",
         sentence="the token endpoint refuses an access token: {problem}",
     ),
     _failure_reason_entry(
         "auth.token_unavailable",
         "Token endpoint not available",
-        "The token endpoint gave no usable response, or HTTP 429 or 5xx, and there is no access token that is still "
-        "valid.",
-        "Check the token endpoint. The evidence shows its status, if it responded.",
+        "The token endpoint, or the metadata that names it, gave no usable response, or HTTP 429 or 5xx, and there is "
+        "no access token that is still valid.",
+        "Check the server that the message names. The evidence shows its status, if it responded.",
         sentence="no access token: {problem}",
     ),
     _failure_reason_entry(
@@ -87,6 +87,54 @@ PROXY_AND_TOKEN_REASON_ENTRIES = (
         "TOKEN`.",
         "Check `token_url`: it must be the token endpoint itself.",
         sentence="the response of the token endpoint is not usable: {problem}",
+    ),
+    _failure_reason_entry(
+        "auth.metadata_missing",
+        "Token endpoint not stated",
+        "The token endpoint of an MCP server is found through the metadata of the server (RFC 9728) and of its "
+        "authorization server (RFC 8414 or OpenID discovery). One of them does not exist where it is expected.",
+        "Check whether the server publishes it, or set `token_url`. The evidence lists the URLs that were requested.",
+        sentence="no access token: there is no metadata of the {owner}: {problem}",
+    ),
+    _failure_reason_entry(
+        "auth.metadata_invalid",
+        "Metadata for tokens not usable",
+        "The metadata that leads to the token endpoint of an MCP server is no JSON object, lacks a member that is "
+        "required, or is about another server.",
+        "Correct the metadata of the server that the message names, or set `token_url`.",
+        sentence="no access token: the metadata of the {owner} is not usable: {problem}",
+    ),
+    _failure_reason_entry(
+        "auth.issuer_mismatch",
+        "Metadata of another authorization server",
+        "The metadata of the authorization server states another `issuer` than the MCP server does. Watchdog sends no "
+        "client secret there, because the metadata may be forged.",
+        "Make `authorization_servers` of the MCP server and `issuer` of the authorization server the same URL.",
+        sentence="no access token: the metadata of the authorization server {issuer} states the issuer {other}",
+    ),
+    _failure_reason_entry(
+        "auth.grant_not_supported",
+        "Client credentials not supported",
+        "The metadata of the authorization server states which grants it supports, and `client_credentials` is not "
+        "one of them.",
+        "Enable client credentials at the authorization server, or set `token_url` if its metadata is incomplete.",
+        sentence="no access token: the authorization server {issuer} does not support client credentials",
+    ),
+    _failure_reason_entry(
+        "auth.client_auth_not_supported",
+        "No common way to send the client secret",
+        "The authorization server accepts the client secret neither in the `Authorization` header "
+        "(`client_secret_basic`) nor in the body (`client_secret_post`), as its metadata states.",
+        "Permit one of them for this client, or send a token of another source in `headers`.",
+        sentence="no access token: the authorization server {issuer} accepts no client secret",
+    ),
+    _failure_reason_entry(
+        "auth.endpoint_insecure",
+        "Token endpoint not encrypted",
+        "A server names an `http://` URL for its metadata, authorization server or token endpoint. Watchdog follows it "
+        "only on this machine, and sends no client secret to it unless the MCP server is on this machine as well.",
+        "Correct the metadata: it should name an `https://` URL.",
+        sentence="no access token: the {owner} names a URL that is not encrypted: {url}",
     ),
     _failure_reason_entry(
         "timeout.token",

@@ -51,11 +51,10 @@ def parse_auth_challenge(header: str) -> AuthChallenge | None:
     scheme = _SCHEME_PATTERN.match(header)
     if scheme is None:
         return None
-    parameters: dict[str, str] = {}
-    for match in _PARAMETER_PATTERN.finditer(header, scheme.end()):
-        value = re.sub(r"\\(.)", r"\1", match[2]) if match[2] is not None else match[3]
-        text = replace_invisible_characters(truncate_to_single_line(value, _MAX_CHALLENGE_VALUE_CHARS))
-        parameters.setdefault(match[1].lower(), text)
+    parameters = {
+        name: replace_invisible_characters(truncate_to_single_line(value, _MAX_CHALLENGE_VALUE_CHARS))
+        for name, value in parse_challenge_parameters(header).items()
+    }
     metadata = parameters.get("resource_metadata", "")
     return AuthChallenge(
         scheme[1],
@@ -64,3 +63,15 @@ def parse_auth_challenge(header: str) -> AuthChallenge | None:
         parameters.get("scope", ""),
         strip_url_to_scheme_host_and_path(metadata) if metadata else "",
     )
+
+
+def parse_challenge_parameters(header: str) -> dict[str, str]:
+    """Lower-case name -> value, as the server sent it; of those with the same name, the first. Empty: there is no
+    challenge."""
+    header = header[:MAX_AUTH_CHALLENGE_CHARS]
+    parameters: dict[str, str] = {}
+    if scheme := _SCHEME_PATTERN.match(header):
+        for match in _PARAMETER_PATTERN.finditer(header, scheme.end()):
+            value = re.sub(r"\\(.)", r"\1", match[2]) if match[2] is not None else match[3]
+            parameters.setdefault(match[1].lower(), value)
+    return parameters
