@@ -29,7 +29,7 @@ FLEET_ENV = {
     for name in (
         *("API_TOKEN", "GATEWAY_PASSWORD", "MCP_TOKEN", "SLACK_BOT_TOKEN", "WEBHOOK_SECRET", "SMTP_PASSWORD"),
         *("WATCHDOG_CI_KEY", "WATCHDOG_READ_KEY", "BACKUP_CHECKIN_TOKEN", "PING_KEY", "SLACK_SIGNING_SECRET"),
-        "SHOP_PASSWORD",
+        *("SHOP_PASSWORD", "MCP_SECRET"),
     )
 } | {
     "SLACK_WEBHOOK_URL": "https://hooks.slack.example/services/T0/B0/abcdefgh",
@@ -73,7 +73,7 @@ def test_the_full_example_loads() -> None:
     assert list(probes) == [
         *("website", "api", "checkout", "warm-the-cache", "gateway", "orders"),
         *("price-feed", "postgres-port", "session-store"),
-        *("certificate", "mail-certificate", "search-mcp", "files-mcp", "legacy-mcp"),
+        *("certificate", "mail-certificate", "search-mcp", "files-mcp", "legacy-mcp", "accounts-mcp"),
         *("website-record", "system-resolvers", "router", "office-link"),
         *("email-pipeline", "report-pipeline", "export-through-mcp", "thumbnails", "worker-self-test"),
         *("digest-schedulers", "report-schedules", "celery-beat", "billing-jobs", "email-backlog"),

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from watchdog.probes.mcp import McpProbe
 
 URL = "https://mcp.example/mcp"
+OAUTH = {"client_id": "watchdog", "client_secret": "cl1ent-s3cret"}
 
 
 def made(mcp: Any, **fields: Any) -> McpProbe:
@@ -37,6 +38,22 @@ def test_a_command_is_shown_without_its_secrets() -> None:
     assert (probe.target, probe.network_endpoint) == ("python server.py --token=•••", "")
 
 
+@pytest.mark.parametrize(
+    "mcp",
+    [
+        {"url": URL, "oauth": OAUTH},
+        {"sse": URL, "oauth": OAUTH | {"scope": "tools"}},
+        {"url": URL, "oauth": OAUTH | {"token_url": "https://login.example/token"}},
+        {"url": "http://localhost:8000/mcp", "oauth": OAUTH | {"token_url": "http://127.0.0.1:9000/token"}},
+    ],
+)
+def test_credentials_whose_token_endpoint_the_server_names(mcp: dict[str, Any]) -> None:
+    probe = made(mcp)
+    assert probe.mcp.oauth is not None
+    assert "cl1ent-s3cret" not in f"{probe!r}"
+    assert "Authorization" not in probe.mcp.request_headers
+
+
 def test_limits_of_tasks_are_milliseconds() -> None:
     probe = made({"url": URL, "tasks": {"sync": "15m", "*": "2h"}})
     assert probe.max_task_ages == {"sync": 900_000, "*": 7_200_000}
@@ -62,6 +79,13 @@ def test_limits_of_tasks_are_milliseconds() -> None:
         ({"url": URL, "tasks": {"*": "often"}}, "expected a duration"),
         ({"url": URL, "drift": "sometimes"}, "Input should be 'breaking', 'any' or 'off'"),
         ({"url": URL, "tols": ["x"]}, "Extra inputs are not permitted"),
+        ({"url": URL, "auth": {"bearer": "t"}, "oauth": OAUTH}, "`oauth` and `auth` cannot be combined"),
+        ({"url": URL, "headers": {"AUTHORIZATION": "b"}, "oauth": OAUTH}, "`oauth` and an `Authorization` header"),
+        ({"command": ["x"], "oauth": OAUTH}, "applies to url and sse, not to command"),
+        ({"url": URL, "oauth": {"client_id": "w"}}, "Field required"),
+        ({"url": URL, "oauth": OAUTH | {"token_url": "http://127.0.0.1/token"}}, "expected https://"),
+        ({"sse": "http://mcp.example/", "oauth": OAUTH | {"token_url": "http://a.example/"}}, "expected https://"),
+        ({"url": "http://[::1]/mcp", "oauth": OAUTH | {"token_url": "http://a.example/"}}, "expected https://"),
     ],
 )
 def test_invalid_configurations_are_refused(mcp: Any, complaint: str) -> None:

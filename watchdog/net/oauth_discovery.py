@@ -39,12 +39,13 @@ class _Metadata(NamedTuple):
     response: HttpResponse
     members: Mapping[str, Json]
 
-    def build_error(self, reason: str, **facts: str) -> ProbeError:
-        error = ProbeError.from_reason(reason, "token", retryable=False, excerpt="", **facts)
-        return _attach_evidence(error, self.response, self.url)
+    def add_evidence(self, error: ProbeError) -> ProbeError:
+        """The same error."""
+        return _add_evidence(error, self.response, self.url)
 
     def build_invalid_error(self, problem: str) -> ProbeError:
-        return self.build_error("auth.metadata_invalid", owner=self.owner, problem=problem)
+        error = ProbeError.from_reason("auth.metadata_invalid", "token", owner=self.owner, problem=problem)
+        return self.add_evidence(error)
 
 
 class TokenEndpointDiscovery:
@@ -131,7 +132,10 @@ class TokenEndpointDiscovery:
         if url is None:
             raise metadata.build_invalid_error("its token_endpoint is not a URL")
         if not may_send_client_secret(url.url_without_credentials, self._resource.url):
-            raise metadata.build_error("auth.endpoint_insecure", owner=metadata.owner, url=_shorten_url(text))
+            error = ProbeError.from_reason(
+                "auth.endpoint_insecure", "token", owner=metadata.owner, url=_shorten_url(text)
+            )
+            raise metadata.add_evidence(error)
         return url.url_without_credentials
 
     def _parse_url(self, text: str, owner: str) -> ParsedHttpUrl | None:
@@ -154,7 +158,7 @@ class TokenEndpointDiscovery:
             if response.status == 429 or response.status >= 500:
                 problem = f"HTTP {response.status} at {_shorten_url(shown_url)}"
                 error = ProbeError.from_reason("auth.token_unavailable", "token", retryable=True, problem=problem)
-                raise _attach_evidence(error, response, shown_url)
+                raise _add_evidence(error, response, shown_url)
             if response.status != 200:
                 continue
             metadata = _Metadata(owner, shown_url, response, parse_json_object(response))
@@ -166,7 +170,7 @@ class TokenEndpointDiscovery:
         problem = f"HTTP {response.status} at {_shorten_url(shown_url)}"
         error = ProbeError.from_reason("auth.metadata_missing", "token", owner=owner, problem=problem)
         error.facts["requested_urls"] = [strip_url_to_scheme_host_and_path(u.url_without_credentials) for u in urls]
-        raise _attach_evidence(error, response, shown_url)
+        raise _add_evidence(error, response, shown_url)
 
     def _build_request(self, url: ParsedHttpUrl, headers: Mapping[str, str]) -> HttpRequest:
         """The configured headers and the client certificate are sent to the origin of the server only."""
@@ -198,14 +202,16 @@ def _list_server_metadata_urls(issuer: ParsedHttpUrl) -> list[ParsedHttpUrl]:
 
 def _check_issuer_and_grant(metadata: _Metadata, issuer: str) -> None:
     """Raises ProbeError. A final slash makes no difference: some libraries add it to URLs without a path."""
-    stated = metadata.members.get("issuer")
+    stated, shown_issuer = metadata.members.get("issuer"), _shorten_url(issuer)
     if not isinstance(stated, str) or not stated:
         raise metadata.build_invalid_error("it has no issuer")
     if stated.rstrip("/") != issuer.rstrip("/"):
-        raise metadata.build_error("auth.issuer_mismatch", issuer=_shorten_url(issuer), other=_shorten_url(stated))
+        other = _shorten_url(stated)
+        error = ProbeError.from_reason("auth.issuer_mismatch", "token", issuer=shown_issuer, other=other)
+        raise metadata.add_evidence(error)
     grants = metadata.members.get("grant_types_supported")
     if grants is not None and not (isinstance(grants, list) and "client_credentials" in grants):
-        raise metadata.build_error("auth.grant_not_supported", issuer=_shorten_url(issuer))
+        raise metadata.add_evidence(ProbeError.from_reason("auth.grant_not_supported", "token", issuer=shown_issuer))
 
 
 def _choose_client_auth(metadata: _Metadata, issuer: str) -> Literal["basic", "body"]:
@@ -215,7 +221,8 @@ def _choose_client_auth(metadata: _Metadata, issuer: str) -> Literal["basic", "b
         return "basic"
     if isinstance(methods, list) and "client_secret_post" in methods:
         return "body"
-    raise metadata.build_error("auth.client_auth_not_supported", issuer=_shorten_url(issuer))
+    error = ProbeError.from_reason("auth.client_auth_not_supported", "token", issuer=_shorten_url(issuer))
+    raise metadata.add_evidence(error)
 
 
 def _get_path(url: ParsedHttpUrl) -> str:
@@ -228,7 +235,7 @@ def _shorten_url(url: str) -> str:
     return truncate_with_ellipsis(strip_url_to_scheme_host_and_path(url), _MAX_SHOWN_URL_CHARS)
 
 
-def _attach_evidence(error: ProbeError, response: HttpResponse, url: str) -> ProbeError:
+def _add_evidence(error: ProbeError, response: HttpResponse, url: str) -> ProbeError:
     error.facts |= {**build_http_response_evidence_facts(response), "metadata_url": url}
     error.excerpt = build_response_head_and_body_excerpt(response)
     return error
