@@ -48,8 +48,8 @@ def play(scenario: Scenario) -> None:
     asyncio.run(run_scenario())
 
 
-async def probe(sites: OAuthSites, runner: McpProbeRunner, timeout_s: float = 10, **fields: str) -> Observation:
-    return await runner.run_probe(with_oauth(sites.mcp.url, **fields), timeout_s=timeout_s)
+async def probe(sites: OAuthSites, runner: McpProbeRunner, **fields: str) -> Observation:
+    return await runner.run_probe(with_oauth(sites.mcp.url, **fields))
 
 
 async def require_pass(sites: OAuthSites, runner: McpProbeRunner, **fields: str) -> dict[str, str]:

@@ -75,11 +75,12 @@ class McpOAuthCredentials(ConfigModel):
     client_id: str = Field(min_length=1)
     """The client id."""
     client_secret: Secret
-    """The client secret. It is only sent to an https:// endpoint, or from and to a loopback address if the MCP server
-    is on this machine, too."""
+    """The client secret. It is sent to `https://` only, or to `http://` if both the MCP server and the token endpoint
+    are on this machine."""
     token_url: HttpUrl = ""
     """The URL of the token endpoint; default: the one that the metadata of the server and of its authorization server
-    name. The client id and secret are sent to it in the `Authorization` header."""
+    name. If it is set, nothing is requested from these, and the client id and secret are sent to it alone, in the
+    `Authorization` header."""
     scope: str = ""
     """The requested scopes, separated by spaces; default: those that the server names in its challenge, otherwise
     those in its metadata."""
