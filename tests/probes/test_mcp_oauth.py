@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import uvicorn
 from mcp.server import MCPServer
 from mcp.server.auth.provider import AccessToken, TokenVerifier
+from mcp.server.auth.routes import create_auth_routes
 from mcp.server.auth.settings import AuthSettings
 from pydantic import AnyHttpUrl
+from starlette.applications import Starlette
 
 from tests.support.leftovers import requiring_no_leftovers
 from tests.support.mcp_probe_runs import McpProbeRunner
@@ -27,7 +29,7 @@ from tests.support.mcp_servers.oauth_sites import (
     running_oauth_sites,
 )
 from tests.support.polling import wait_until_async
-from tests.support.scripted_servers import CertificateAuthority, http_response, running_server, send_parts
+from tests.support.scripted_servers import CertificateAuthority, http_response, running_server
 from watchdog.domain.model import Observation, Outcome
 from watchdog.net import NetworkAccess, oauth
 from watchdog.net.proxy import RequestRouting
@@ -518,28 +520,31 @@ class IssuedTokens(TokenVerifier):
         return AccessToken(token=token, client_id="watchdog", scopes=["tools"], resource=self._resource)
 
 
-@asynccontextmanager
-async def running_sdk_server(issuer: str) -> AsyncIterator[str]:
-    """The URL of a server of the SDK that accepts only tokens for itself, with the scope `tools`."""
-    async with running_server(send_parts()) as free:
-        port = free.port
-    url = f"http://127.0.0.1:{port}/mcp"
+def build_sdk_server(url: str, issuer: str) -> Starlette:
+    """Accepts only tokens for itself, with the scope `tools`."""
     settings = AuthSettings(
         issuer_url=AnyHttpUrl(issuer),
-        resource_server_url=AnyHttpUrl(url),
+        resource_server_url=AnyHttpUrl(f"{url}/mcp"),
         required_scopes=["tools"],
         validate_token_resource=True,
     )
-    server = MCPServer("Protected", auth=settings, token_verifier=IssuedTokens(url))
+    server = MCPServer("Protected", auth=settings, token_verifier=IssuedTokens(f"{url}/mcp"))
     server.tool()(health_check)
-    http = uvicorn.Server(uvicorn.Config(server.streamable_http_app(), port=port, log_config=None))
-    with contextlib.suppress(asyncio.CancelledError):
-        serving = asyncio.create_task(http._serve())
-        await wait_until_async(lambda: http.started)
+    return server.streamable_http_app()
+
+
+@asynccontextmanager
+async def running_application(build: Callable[[str], Starlette]) -> AsyncIterator[str]:
+    """The URL of an application, which is built for it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server = uvicorn.Server(uvicorn.Config(build(url), log_config=None))
+        serving = asyncio.create_task(server._serve([listener]))
+        await wait_until_async(lambda: server.started)
         try:
             yield url
         finally:
-            http.should_exit = True
+            server.should_exit = True
             await serving
 
 
@@ -549,7 +554,8 @@ def health_check() -> str:
 
 def test_a_server_of_the_sdk() -> None:
     async def scenario(sites: OAuthSites, runner: McpProbeRunner) -> None:
-        async with running_sdk_server(sites.issuer.url_of("")) as url:
+        async with running_application(lambda url: build_sdk_server(url, sites.issuer.url_of(""))) as site:
+            url = f"{site}/mcp"
             observation = await runner.run_probe({**with_oauth(url), "tools": ["health_check"]})
             assert observation.outcome is Outcome.PASS, observation.message
             form = sites.issuer.requests[-1].form
@@ -557,5 +563,19 @@ def test_a_server_of_the_sdk() -> None:
             sites.issuer.pages["POST /token"] = json_page({"access_token": "another-t0ken"})
             expire_token(runner)
             assert (await runner.run_probe(with_oauth(url))).reason == "http.401"
+
+    play(scenario)
+
+
+def test_the_authorization_server_of_the_sdk_does_not_support_client_credentials() -> None:
+    def build(url: str) -> Starlette:
+        return Starlette(routes=create_auth_routes(cast("Any", None), AnyHttpUrl(url)))
+
+    async def scenario(sites: OAuthSites, runner: McpProbeRunner) -> None:
+        async with running_application(build) as url:
+            sites.set_server_metadata(authorization_servers=[url])
+            observation = await probe(sites, runner)
+            assert observation.reason == "auth.grant_not_supported", observation.message
+            assert url in observation.message
 
     play(scenario)
