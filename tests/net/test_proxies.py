@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 import uvloop
+from pydantic import TypeAdapter
 
 from tests.support.fake_network import METADATA_ADDRESS_SPELLINGS, install_fake_network
 from tests.support.hostile_http import ENDLESS_RESPONSES, FAULTY_RESPONSES
@@ -39,7 +40,7 @@ from watchdog.domain.formatting import NBSP
 from watchdog.domain.model import Outcome
 from watchdog.net import NetworkAccess, PhaseTimer, ProbeError, build_probe_error_from_exception, connector
 from watchdog.net.http import HttpRequest, HttpResponse
-from watchdog.net.proxy import ProxyAddress, RequestRouting, parse_proxy_url
+from watchdog.net.proxy import NoProxyEntry, ProxyAddress, RequestRouting, parse_proxy_url
 from watchdog.net.tls import TlsConfig
 from watchdog.service.runner import build_timeout_observation
 
@@ -815,10 +816,19 @@ PROXY = ProxyAddress("http", "proxy.example", 3128)
         ("localhost", (), False),
         ("127.0.0.1", (), False),
         ("::1", (), False),
+        ("127.1", (), False),
+        ("0x7f000001.", (), False),
+        ("api.localhost", (), False),
     ],
 )
 def test_no_proxy(host: str, no_proxy: tuple[str, ...], is_proxied: bool) -> None:
     assert (RequestRouting(PROXY, no_proxy).find_proxy_for_host(host) is not None) == is_proxied
+
+
+@pytest.mark.parametrize("text", ["1.2.3", "10.0", "300.1.1.1", ".1.2", "123"])
+def test_what_is_neither_a_name_nor_an_address_is_refused_in_no_proxy(text: str) -> None:
+    with pytest.raises(ValueError, match="expected a host name"):
+        TypeAdapter(NoProxyEntry).validate_python(text)
 
 
 def test_a_proxy_for_a_target_is_used_for_loopback_addresses() -> None:

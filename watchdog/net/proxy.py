@@ -95,7 +95,8 @@ def _validate_no_proxy_entry(text: str) -> str:
     try:
         ip_network(text)
     except ValueError:
-        if not re.fullmatch(r"(?:\*?\.)?[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,250}[A-Za-z0-9_])?", text) or "/" in text:
+        is_name = re.fullmatch(r"(?:\*?\.)?[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,250}[A-Za-z0-9_])?", text)
+        if not is_name or re.fullmatch(r"[0-9.]+", text):
             raise ValueError(
                 "expected a host name, which includes the names below it, such as acme.example, or an address or "
                 "network without host bits, such as 10.0.0.0/8"
@@ -120,7 +121,7 @@ class RequestRouting:
 
     def find_proxy_for_host(self, host: str) -> ProxyAddress | None:
         """`host`: as of a parsed URL."""
-        if self.proxy is None or (not self.proxies_loopback and is_loopback_host(host)):
+        if self.proxy is None or (not self.proxies_loopback and _is_loopback(host)):
             return None
         return None if _matches_no_proxy(host, self.no_proxy) else self.proxy
 
@@ -129,6 +130,11 @@ class RequestRouting:
         if not self.ca_file or tls.ca_file or not tls.verify:
             return tls
         return tls.model_copy(update={"ca_file": self.ca_file})
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether the host is localhost or a spelling of a loopback address, such as 127.1."""
+    return is_loopback_host(host) or any(is_loopback_host(address) for address in list_literal_addresses(host))
 
 
 def _matches_no_proxy(host: str, entries: Sequence[str]) -> bool:
