@@ -415,6 +415,12 @@ async def _respond(connection: ScriptedHttp2Connection, headers: dict[str, str],
     await asyncio.sleep(60)
 
 
+async def _end_early_with_trailers(connection: ScriptedHttp2Connection) -> None:
+    connection.respond({**OK, "content-length": "9"}, b"abc")
+    connection.respond({"x-checksum": "1"}, ends=True)
+    await asyncio.sleep(60)
+
+
 REFUSED, CALM, HTTP1 = (
     h2.errors.ErrorCodes.REFUSED_STREAM,
     h2.errors.ErrorCodes.ENHANCE_YOUR_CALM,
@@ -452,6 +458,18 @@ FAULTS: dict[str, tuple[Answer, str, str]] = {
     "it closes in the body": (
         lambda c: _close(c, after_head=True),
         *("body.truncated", "the response body is incomplete: received 3 of 100 bytes"),
+    ),
+    "it goes away before it has read the request": (
+        lambda c: _raw(c, frame(7, 0, 0, bytes(8))),
+        *("protocol.http2_aborted", "the server aborts the request: NO_ERROR (HTTP/2)"),
+    ),
+    "it has a length and no body": (
+        lambda c: _respond(c, {**OK, "content-length": "9"}),
+        *("body.truncated", "the response body is incomplete: received 0 of 9 bytes"),
+    ),
+    "its body is shorter than its length, and trailers follow": (
+        _end_early_with_trailers,
+        *("body.truncated", "the response body is incomplete: received 3 of 9 bytes"),
     ),
     "its body is shorter than its length": (
         lambda c: _respond(c, {**OK, "content-length": "9"}, b"abc"),
@@ -492,6 +510,10 @@ FAULTS: dict[str, tuple[Answer, str, str]] = {
     ),
     "its status is no number": (
         lambda c: _respond(c, {":status": "abc"}),
+        *("protocol.invalid_response", "the response is not valid HTTP: the status is not a number"),
+    ),
+    "its status is very long": (
+        lambda c: _respond(c, {":status": "2" * 5_000}),
         *("protocol.invalid_response", "the response is not valid HTTP: the status is not a number"),
     ),
     "it has no status": (
@@ -543,6 +565,30 @@ def test_a_server_that_goes_away_may_complete_its_response(run: Run, authority: 
     run(run_scenario())
 
 
+@pytest.mark.parametrize("status", ["204", "304"])
+def test_a_status_without_a_body_may_state_a_length(authority: CertificateAuthority, status: str) -> None:
+    async def run_scenario() -> None:
+        headers = {":status": status, "content-length": "9"}
+        async with running_http2_server(lambda c: _respond(c, headers), authority) as url:
+            assert (await request(url, authority)).status == int(status)
+
+    asyncio.run(run_scenario())
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_length_that_is_stated_twice(authority: CertificateAuthority, method: str) -> None:
+    async def answer(connection: ScriptedHttp2Connection) -> None:
+        connection.h2.send_headers(1, [*OK.items(), ("content-length", "4"), ("content-length", "4")])
+        connection.h2.send_data(1, b"done" if method == "GET" else b"", end_stream=True)
+        connection.flush()
+
+    async def run_scenario() -> None:
+        async with running_http2_server(answer, authority) as url:
+            assert (await request(url, authority, method=method)).body == (b"done" if method == "GET" else b"")
+
+    asyncio.run(run_scenario())
+
+
 def test_the_settings_of_the_server_are_acknowledged(run: Run, authority: CertificateAuthority) -> None:
     """A server sends them at the end of the handshake, possibly before anything is read."""
 
@@ -567,7 +613,8 @@ def test_the_request_that_is_sent(run: Run, authority: CertificateAuthority) -> 
 
     async def run_scenario() -> None:
         async with running_http2_server(answer, authority) as url:
-            await request(url, authority, method="PUT", body=b"abc", headers={"X-Tag": "a", "user-agent": "mine"})
+            headers = {"X-Tag": "a", "user-agent": "mine", "TE": "gzip"}
+            await request(url, authority, method="PUT", body=b"abc", headers=headers)
             assert received == {
                 ":method": "PUT",
                 ":scheme": "https",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -23,7 +24,9 @@ _RECEIVE_WINDOW_BYTES = 1 << 20
 _FRAME_HEADER_BYTES, _HEADER_BLOCK_FRAME_TYPES = 9, (1, 9)
 """The types are HEADERS and CONTINUATION (RFC 9113)."""
 _CONNECTION_SPECIFIC_HEADERS = frozenset({"host", "connection", "transfer-encoding", "keep-alive", "upgrade"})
-"""HTTP/2 has none of these."""
+"""HTTP/2 has none of these, and of TE only `trailers`."""
+_STATUSES_WITHOUT_BODY = (204, 304)
+"""Their Content-Length is that of the response to another request."""
 
 
 class Http2ResponseParser(ReceivedHttpResponse[BoundedBodyCollector]):
@@ -65,6 +68,7 @@ class Http2ResponseParser(ReceivedHttpResponse[BoundedBodyCollector]):
             (name.lower().encode(), value.encode())
             for name, value in head
             if name.lower() not in _CONNECTION_SPECIFIC_HEADERS
+            and (name.lower() != "te" or value.lower() == "trailers")
         ]
         connection.send_headers(self._stream_id, headers, end_stream=not body)
         self._unsent_body = body
@@ -133,6 +137,7 @@ class Http2ResponseParser(ReceivedHttpResponse[BoundedBodyCollector]):
                     self._bytes_since_body_data = 0
                 self._body.feed(event.data)
             case h2.events.StreamEnded():
+                self._require_declared_length()
                 self._complete()
             case h2.events.StreamReset() | h2.events.ConnectionTerminated():
                 self._end_by_error_code(event)
@@ -142,15 +147,23 @@ class Http2ResponseParser(ReceivedHttpResponse[BoundedBodyCollector]):
         self._bytes_since_body_data = 0
         headers = [(bytes(name), bytes(value)) for name, value in raw_headers]
         status = dict(headers).get(b":status", b"")
-        if not status.isdigit() or not 100 <= int(status) <= 999:
+        if not re.fullmatch(rb"[1-9][0-9]{2}", status):
             raise self._build_invalid_response_error("the status is not a number")
         self.status, self.raw_headers = int(status), [pair for pair in headers if not pair[0].startswith(b":")]
         self.headers = combine_response_headers(self.raw_headers)
 
+    def _require_declared_length(self) -> None:
+        """The library compares the length only if the last frame is one of data, and not headers or trailers."""
+        declared, body = self.headers.get("content-length", "").partition(",")[0], self.received_body
+        has_body = not self._is_head_request and self.status not in _STATUSES_WITHOUT_BODY
+        if declared and has_body and int(declared) != body.encoded_bytes:  # the library requires equal numbers
+            raise self._build_truncated_body_error(body.progress_text)
+
     def _end_by_error_code(self, event: h2.events.StreamReset | h2.events.ConnectionTerminated) -> None:
         """The server ends the stream or the connection before the end of the response."""
         code, is_reset = event.error_code, isinstance(event, h2.events.StreamReset)
-        if code == h2.errors.ErrorCodes.NO_ERROR and not is_reset:  # it still completes the response
+        is_request_ignored = not is_reset and event.last_stream_id < self._stream_id
+        if code == h2.errors.ErrorCodes.NO_ERROR and not is_reset and not is_request_ignored:  # it still completes it
             self._connection.state_machine.state = h2.connection.ConnectionState.CLIENT_OPEN
             return
         if code == h2.errors.ErrorCodes.HTTP_1_1_REQUIRED:
