@@ -41,7 +41,9 @@ from watchdog.domain.model import Outcome
 from watchdog.net import NetworkAccess, PhaseTimer, ProbeError, build_probe_error_from_exception, connector
 from watchdog.net.http import HttpRequest, HttpResponse
 from watchdog.net.proxy import NoProxyEntry, ProxyAddress, RequestRouting, parse_proxy_url
+from watchdog.net.proxy_tunnel import ServerRoute, open_socket_by_route
 from watchdog.net.tls import TlsConfig
+from watchdog.net.url import parse_http_url
 from watchdog.service.runner import build_timeout_observation
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -584,6 +586,74 @@ def test_a_proxy_that_hangs_is_a_phase_of_its_own(run: Run, scheme: str) -> None
         assert observation.evidence.facts["proxy"] == f"127.0.0.1:{proxy.port}"
 
     run(run_scenario())
+
+
+async def _wait_forever(*_: Any) -> None:
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(
+    ("is_socket", "proxy", "phase", "activity"),
+    [
+        (False, "http://proxy.example:8", "dns", "resolving the host name"),
+        (False, "http://127.0.0.1:PORT", "connect", "connecting"),
+        (False, "socks5://127.0.0.1:PORT", "connect", "connecting"),
+        (False, "https://127.0.0.1:PORT", "tls", "negotiating TLS"),
+        (True, "http://proxy.example:8", "dns", "resolving the host name"),
+        (True, "socks5://127.0.0.1:PORT", "connect", "connecting"),
+    ],
+)
+def test_a_proxy_that_cannot_be_reached_in_time_is_not_the_fault_of_the_target(
+    run: Run, monkeypatch: pytest.MonkeyPatch, is_socket: bool, proxy: str, phase: str, activity: str
+) -> None:
+    if phase == "dns":
+        monkeypatch.setattr(connector.TcpConnector, "resolve", _hang_in_dns_phase)
+    elif phase == "connect":
+        monkeypatch.setattr(connector, "connect_protocol_to_resolved_address", _wait_forever)
+        monkeypatch.setattr(connector, "connect_socket_to_resolved_address", _wait_forever)
+
+    async def run_scenario() -> None:
+        timer, handler = PhaseTimer(), send_parts(delay_s=60)
+        async with running_server(handler, read_request=False) as server, NetworkAccess() as network:
+            url = proxy.replace("PORT", str(server.port))
+            route = ServerRoute(parse_http_url("https://127.0.0.1:2/"), True, parse_proxy_url(url))
+            opening = (
+                open_socket_by_route(network.connector, route, timer)
+                if is_socket
+                else request("https://127.0.0.1:2/", through(url), timer)
+            )
+            task = asyncio.create_task(opening)
+            await wait_until_async(lambda: timer.current_phase == phase)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        observation, where = build_timeout_observation(5_000, timer), url.rpartition("/")[2]
+        assert (observation.outcome, observation.reason) == (Outcome.ERROR, "proxy.unreachable")
+        problem = f"timed out after 5{NBSP}s while {activity}"
+        assert observation.message == f"no verdict: the proxy {where} cannot be reached: {problem}"
+        assert observation.evidence.facts["proxy"] == where
+
+    run(run_scenario())
+
+
+def test_a_target_that_hangs_behind_a_proxy_is_no_fault_of_the_proxy(run: Run, authority: CertificateAuthority) -> None:
+    async def run_scenario() -> None:
+        timer, tls = PhaseTimer(), authority.server_tls_context("127.0.0.1")
+        hanging = running_server(send_parts(delay_s=60), read_request=False)
+        async with hanging as server, running_recording_proxy(tls) as proxy:
+            routing = through(f"https://127.0.0.1:{proxy.server.port}", ca_file=authority.ca_file)
+            task = asyncio.create_task(request(server.url_of(scheme="https"), routing, timer))
+            await wait_until_async(lambda: timer.current_phase == "tls" and bool(proxy.request_heads))
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        observation = build_timeout_observation(5_000, timer)
+        assert (observation.outcome, observation.reason) == (Outcome.FAIL, "timeout.tls")
+
+    run(run_scenario())
+
+
+async def _hang_in_dns_phase(_: Any, __: str, ___: int, phase_timer: PhaseTimer) -> None:
+    with phase_timer.measure("dns"):
+        await _wait_forever()
 
 
 # --- TLS to the proxy

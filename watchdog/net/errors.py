@@ -92,11 +92,14 @@ def build_while_phase_suffix(phase: str | None, message: str = "") -> str:
     return f" while {activity}" if activity and " while " not in message else ""
 
 
-def build_timeout_error(timeout_s: float, phase: str | None) -> ProbeError:
-    """A step of a run took longer than `timeout_s`, in this phase."""
+def build_timeout_error(timeout_s: float, phase_timer: PhaseTimer) -> ProbeError:
+    """A step of a run took longer than `timeout_s`, in the current phase."""
+    phase, proxy = phase_timer.current_phase, phase_timer.connecting_proxy
     message = f"timed out after {format_duration(timeout_s * 1000)}{build_while_phase_suffix(phase)}"
     reason = get_timeout_reason_of_phase(phase)
     is_internal = get_reason_entry(reason).scope is ReasonCategory.ERROR
+    if proxy and not is_internal:
+        return ProbeError.from_reason("proxy.unreachable", phase, retryable=True, proxy=proxy, problem=message)
     return ProbeError(reason, message, phase, retryable=True, is_internal=is_internal)
 
 

@@ -82,13 +82,15 @@ class PhaseTimer:
     total. A phase that occurs again (a redirect connects again) adds to its own time.
     """
 
-    __slots__ = ("_clock", "_completed_ms", "_open_phases", "describe_response", "facts")
+    __slots__ = ("_clock", "_completed_ms", "_open_phases", "connecting_proxy", "describe_response", "facts")
 
     def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
         self.facts: dict[str, Json] = {}
         """What is known of the attempt so far: evidence, if it is interrupted."""
         self.describe_response: Callable[[], Evidence] = Evidence
         """What has arrived of the response so far."""
+        self.connecting_proxy = ""
+        """Host and port of the proxy that is being connected to. Empty: none."""
         self._clock = clock
         self._completed_ms: dict[str, float] = {}
         self._open_phases: list[_OpenPhase] = []

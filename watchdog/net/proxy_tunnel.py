@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
 from watchdog.net.connector import TcpConnector, require_allowed_address
@@ -75,11 +76,8 @@ async def open_socket_by_route(connector: TcpConnector, route: ServerRoute, phas
         problem = "TLS to the proxy is supported for HTTP requests alone, and not for WebSockets and gRPC"
         raise ProbeError.from_reason("proxy.failed", proxy=proxy.host_and_port, problem=problem)
     target_host = await _choose_target_host(connector, route, proxy, phase_timer)
-    phase_timer.facts["proxy"] = proxy.host_and_port
-    try:
+    with _connecting_to_proxy(proxy, phase_timer):
         sock = await connector.connect(proxy.host, proxy.port, phase_timer, proxy.allow_private_address)
-    except ProbeError as error:
-        raise build_proxy_unreachable_error(error, proxy) from None
     try:
         await _open_tunnel(_SocketConnection(sock), route, proxy, target_host, phase_timer)
     except BaseException:
@@ -110,29 +108,34 @@ async def _connect_to_proxy(
     proxy: ProxyAddress,
     phase_timer: PhaseTimer,
 ) -> _ExchangeT:
-    phase_timer.facts["proxy"] = proxy.host_and_port
-    try:
+    with _connecting_to_proxy(proxy, phase_timer):
         connection = await connector.connect_protocol(
             create_protocol, proxy.host, proxy.port, phase_timer, allow_private_addresses=proxy.allow_private_address
         )
-    except ProbeError as error:
-        raise build_proxy_unreachable_error(error, proxy) from None
-    if proxy.scheme != "https":
-        return connection
-    try:
-        context = connector.get_ssl_context(TlsConfig(ca_file=route.proxy_ca_file))
-        with phase_timer.measure("tls"):
-            await connection.start_tls(context, proxy.host.rstrip("."))
-    except Exception as exception:
-        connection.close()
-        tls_error = build_probe_error_from_exception(exception)
-        if tls_error is None:
+        try:
+            if proxy.scheme == "https":
+                context = connector.get_ssl_context(TlsConfig(ca_file=route.proxy_ca_file))
+                with phase_timer.measure("tls"):
+                    await connection.start_tls(context, proxy.host.rstrip("."))
+        except BaseException:
+            connection.close()
             raise
-        raise build_proxy_unreachable_error(tls_error, proxy) from None
-    except BaseException:  # cancelled
-        connection.close()
-        raise
     return connection
+
+
+@contextmanager
+def _connecting_to_proxy(proxy: ProxyAddress, phase_timer: PhaseTimer) -> Iterator[None]:
+    """What fails or times out here is the fault of the proxy, and not of the server behind it."""
+    phase_timer.facts["proxy"] = phase_timer.connecting_proxy = proxy.host_and_port
+    try:
+        yield
+    except Exception as exception:
+        phase_timer.connecting_proxy = ""
+        error = build_probe_error_from_exception(exception)
+        if error is None:
+            raise
+        raise build_proxy_unreachable_error(error, proxy) from None
+    phase_timer.connecting_proxy = ""
 
 
 async def _open_tunnel(

@@ -150,7 +150,7 @@ class StepsRun:
             limit_ms, limited = self._plan.timeout_ms, "all steps"
         except TimeoutError:
             pass
-        error = build_timeout_error(limit_ms / 1000, self._context.phase_timer.current_phase)
+        error = build_timeout_error(limit_ms / 1000, self._context.phase_timer)
         error.facts["timeout"] = f"{format_duration(limit_ms)} for {limited}"
         raise error
 

@@ -207,7 +207,7 @@ class _HttpCanaryConnection:
                     timer, function, response, *args, in_worker=in_worker
                 )
         except TimeoutError:
-            raise build_timeout_error(timeout_s, timer.current_phase) from None
+            raise build_timeout_error(timeout_s, timer) from None
 
     async def _send_request(self, request: HttpTarget, idempotency_key: str, timeout_s: float) -> HttpResponse:
         import asyncio
@@ -222,7 +222,7 @@ class _HttpCanaryConnection:
                     now=context.started_at,
                 )
         except TimeoutError:
-            raise build_timeout_error(timeout_s, timer.current_phase) from None
+            raise build_timeout_error(timeout_s, timer) from None
 
 
 def parse_enqueue_response_job_id(response: HttpResponse, config: HttpCanary, sentinel_id: str) -> str:

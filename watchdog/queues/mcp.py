@@ -148,7 +148,7 @@ class McpCanary(McpTarget, CanaryDriver):
                     with measure_phase_and_tag_errors(context.phase_timer, "list"):
                         await client.list_tools_into_result()
             except TimeoutError:
-                raise build_timeout_error(timeout_s, context.phase_timer.current_phase) from None
+                raise build_timeout_error(timeout_s, context.phase_timer) from None
             if session.server_name:
                 context.facts["server"] = f"{session.server_name} {session.server_version}".strip()
             if all(tool.name != self.tool for tool in (*session.tools, *session.callable_tools)):
@@ -288,9 +288,9 @@ class _McpToolCallCanaryConnection:
 
     def _raise_timeout_if_still_processing_response(self, timeout_s: float) -> None:
         """Raises ProbeError if a time limit has ended while Watchdog was judging a large response."""
-        phase = self.context.phase_timer.current_phase
-        if phase in RESPONSE_PROCESSING_PHASES:
-            raise build_timeout_error(timeout_s, phase)
+        phase_timer = self.context.phase_timer
+        if phase_timer.current_phase in RESPONSE_PROCESSING_PHASES:
+            raise build_timeout_error(timeout_s, phase_timer)
 
     async def _determine_job_stage(self) -> tuple[CanaryJobStage | None, str]:
         """The stage by the configured expressions, and why one of them could not be computed."""

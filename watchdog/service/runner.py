@@ -182,7 +182,7 @@ def _is_cancellation_requested() -> bool:
 def build_timeout_observation(timeout_ms: int, phase_timer: PhaseTimer) -> Observation:
     """A timeout, with the phase that was in progress."""
     phase = phase_timer.current_phase
-    error = build_timeout_error(timeout_ms / 1000, phase)
+    error = build_timeout_error(timeout_ms / 1000, phase_timer)
     progress = phase_timer.attempt_evidence_so_far
     facts = {"timeout": format_duration(timeout_ms), **({} if phase is None else {"phase": phase}), **progress.facts}
     evidence = Evidence(facts, progress.excerpt)

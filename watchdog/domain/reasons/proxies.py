@@ -23,7 +23,7 @@ PROXY_AND_TOKEN_REASON_ENTRIES = (
         "proxy.unreachable",
         "Proxy unreachable",
         "There is no connection to the configured proxy: its name cannot be resolved, it does not accept connections, "
-        "or TLS to it fails. Nothing is known about the target.",
+        "TLS to it fails, or that takes longer than `timeout`. Nothing is known about the target.",
         "Check `proxy` in `network` or in the probe, and whether the proxy is running.",
         sentence="no verdict: the proxy {proxy} cannot be reached: {problem}",
     ),
