@@ -516,6 +516,10 @@ FAULTS: dict[str, tuple[Answer, str, str]] = {
         lambda c: _respond(c, {":status": "2" * 5_000}),
         *("protocol.invalid_response", "the response is not valid HTTP: the status is not a number"),
     ),
+    "its header has a line break": (
+        lambda c: _respond(c, {":status": "401", "www-authenticate": 'Digest realm="a\r\nX-Key: b", nonce="c"'}),
+        *("protocol.invalid_response", "the response is not valid HTTP: it violates HTTP/2"),
+    ),
     "it has no status": (
         lambda c: _respond(c, {"x-tag": "a"}),
         *("protocol.invalid_response", "the response is not valid HTTP: it violates HTTP/2"),
