@@ -348,14 +348,26 @@ CONNECT_REPLIES = {
 }
 
 
+async def tunnel_error(url: str, proxy: str, *, is_socket: bool) -> ProbeError:
+    """As a request gets it, or a protocol that opens a socket through the proxy."""
+    if not is_socket:
+        return await request_error(url, through(proxy))
+    async with NetworkAccess() as network, asyncio.timeout(HANG_S):
+        route = ServerRoute(parse_http_url(url), True, parse_proxy_url(proxy))
+        with pytest.raises(ProbeError) as caught:
+            await open_socket_by_route(network.connector, route, PhaseTimer())
+        return caught.value
+
+
+@pytest.mark.parametrize("is_socket", [False, True], ids=["a request", "a socket"])
 @pytest.mark.parametrize("name", CONNECT_REPLIES)
-def test_a_proxy_that_opens_no_tunnel(run: Run, name: str) -> None:
+def test_a_proxy_that_opens_no_tunnel(run: Run, name: str, is_socket: bool) -> None:
     handler, reason, message = CONNECT_REPLIES[name]
 
     async def run_scenario() -> None:
         async with running_server(handler) as proxy:
             where = f"127.0.0.1:{proxy.port}"
-            error = await request_error("https://127.0.0.1:1/", through(f"http://{where}"))
+            error = await tunnel_error("https://127.0.0.1:1/", f"http://{where}", is_socket=is_socket)
             assert (error.reason, str(error)) == (reason, message.replace("PROXY", where))
             assert error.is_internal == message.startswith("no verdict")
             assert (error.phase, error.facts["proxy"]) == ("tunnel", where)
@@ -485,7 +497,7 @@ SOCKS_REPLIES = {
         *("proxy.wrong_protocol", "no verdict: PROXY does not speak SOCKS5 as a proxy"),
     ),
     "it sends more than a reply": (
-        socks_replies(b"\x05\x00", connect_reply(0) + b"SSH-2.0-OpenSSH_9.2p1", whole=True),
+        socks_replies(b"\x05\x00" + connect_reply(0), whole=True),
         *("proxy.wrong_protocol", "no verdict: PROXY does not speak SOCKS5 as a proxy"),
     ),
     "it speaks SOCKS4": (
@@ -495,17 +507,54 @@ SOCKS_REPLIES = {
 }
 
 
-@pytest.mark.parametrize("name", SOCKS_REPLIES)
-def test_a_socks_proxy_that_opens_no_tunnel(run: Run, name: str) -> None:
+_DEPENDS_ON_PACKETS = "it sends more than a reply"
+"""A socket takes from its packet no more than the reply."""
+
+
+@pytest.mark.parametrize(
+    ("name", "is_socket"),
+    [
+        *((name, False) for name in SOCKS_REPLIES),
+        *((name, True) for name in SOCKS_REPLIES if name != _DEPENDS_ON_PACKETS),
+    ],
+)
+def test_a_socks_proxy_that_opens_no_tunnel(run: Run, name: str, is_socket: bool) -> None:
     handler, reason, message = SOCKS_REPLIES[name]
 
     async def run_scenario() -> None:
         async with running_server(handler, read_request=False) as proxy:
             where = f"127.0.0.1:{proxy.port}"
-            error = await request_error("http://127.0.0.1:1/", through(f"socks5://{where}"))
+            error = await tunnel_error("http://127.0.0.1:1/", f"socks5://{where}", is_socket=is_socket)
             assert (error.reason, str(error)) == (reason, message.replace("PROXY", where))
             assert error.is_internal == message.startswith("no verdict")
             assert (error.phase, error.facts["proxy"]) == ("tunnel", where)
+
+    run(run_scenario())
+
+
+@pytest.mark.parametrize("closes_at_once", [True, False])
+def test_what_a_target_behind_a_socks_proxy_sends_first_is_no_fault_of_the_proxy(
+    run: Run, closes_at_once: bool
+) -> None:
+    async def run_scenario() -> None:
+        reply = connect_reply(0) + b"SSH-2.0-OpenSSH_9.2p1\r\n"
+        handler = socks_replies(b"\x05\x00", reply, whole=True, closes=closes_at_once)
+        async with running_server(handler, read_request=False) as proxy:
+            error = await request_error("http://127.0.0.1:1/", through(f"socks5://127.0.0.1:{proxy.port}"))
+            assert error.reason in ("connection.closed", "connection.reset")
+            assert not error.is_internal
+
+    run(run_scenario())
+
+
+def test_a_long_reply_of_a_proxy_is_not_read_byte_by_byte_to_its_end(run: Run) -> None:
+    async def run_scenario() -> None:
+        head = b"HTTP/1.1 200 OK\r\nX: " + b"x" * 20_000 + b"\r\n\r\n"
+        async with running_server(send_parts(head)) as proxy:
+            where = f"http://127.0.0.1:{proxy.port}"
+            error = await tunnel_error("https://127.0.0.1:1/", where, is_socket=True)
+            assert (error.reason, error.is_internal) == ("proxy.failed", True)
+            assert str(error).endswith("failed: the response headers are too long")
 
     run(run_scenario())
 

@@ -24,6 +24,8 @@ from watchdog.net.tls import TlsConfig
 from watchdog.net.url import ParsedHttpUrl
 
 _MAX_REPLY_PART_BYTES = 4096
+_MAX_SOCKET_REPLY_BYTES = 16 * 1024
+"""It is parsed byte by byte, so its time grows with the square of its length."""
 _ExchangeT = TypeVar("_ExchangeT", bound=HttpExchangeProtocol)
 
 
@@ -182,13 +184,17 @@ class _SocketConnection:
         loop = asyncio.get_running_loop()
         data, self._unsent = self._unsent, b""
         await loop.sock_sendall(self._sock, data)
+        received_bytes = 0
         while not message.is_complete:
             if first := await loop.sock_recv(self._sock, 1):
-                self._feed_up_to_end_of_message(message, first)
+                received_bytes += self._feed_up_to_end_of_message(message, first)
             else:
                 message.feed_eof()
+            if received_bytes > _MAX_SOCKET_REPLY_BYTES and not message.is_complete:
+                raise ProbeError.from_reason("protocol.headers_too_large")
 
-    def _feed_up_to_end_of_message(self, message: ReceivedMessage, first: bytes) -> None:
+    def _feed_up_to_end_of_message(self, message: ReceivedMessage, first: bytes) -> int:
+        """Returns how many bytes of the socket that took."""
         try:
             available = first + self._sock.recv(_MAX_REPLY_PART_BYTES, socket.MSG_PEEK)
         except BlockingIOError:
@@ -198,3 +204,4 @@ class _SocketConnection:
             message.feed(available[fed_bytes : fed_bytes + 1])
             fed_bytes += 1
         self._sock.recv(fed_bytes - 1)
+        return fed_bytes

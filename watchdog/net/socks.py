@@ -42,7 +42,7 @@ async def negotiate_socks_tunnel(connection: TunnelConnection, host: str, port: 
     """`host`: a name for the proxy to resolve, or an address. Raises ProbeError and OSError."""
     await _negotiate_authentication(connection, proxy)
     connection.write(bytes([_VERSION, _CONNECT_COMMAND, 0]) + _encode_host(host) + port.to_bytes(2, "big"))
-    reply = await _receive_reply(connection, _compute_connect_reply_length, proxy)
+    reply = await _receive_reply(connection, _compute_connect_reply_length, proxy, is_last=True)
     if reply[1] != _SUCCEEDED:
         raise _build_connect_error(reply[1], proxy)
 
@@ -70,25 +70,29 @@ async def _receive_reply(
     proxy: ProxyAddress,
     *,
     version: int = _VERSION,
+    is_last: bool = False,
 ) -> bytes:
-    reply = _SocksReply(compute_length, version, proxy)
+    reply = _SocksReply(compute_length, version, proxy, is_last=is_last)
     await connection.receive_and_pause(reply)
     return reply.data
 
 
 class _SocksReply:
-    """One reply of the proxy. `compute_length`: of the whole reply, from its beginning."""
+    """One reply of the proxy. `compute_length`: of the whole reply, from its beginning. `is_last`: what follows is the
+    target's, which may be the first that sends."""
 
-    def __init__(self, compute_length: Callable[[bytes], int], version: int, proxy: ProxyAddress) -> None:
-        self.is_complete, self.data = False, b""
+    def __init__(
+        self, compute_length: Callable[[bytes], int], version: int, proxy: ProxyAddress, *, is_last: bool
+    ) -> None:
+        self.is_complete, self.data, self._is_last = False, b"", is_last
         self._compute_length, self._version, self._proxy = compute_length, version, proxy
 
     def feed(self, data: bytes) -> None:
         self.data += data
         length = self._compute_length(self.data)
-        if self.data[0] != self._version or len(self.data) > length:
+        if self.data[0] != self._version or (len(self.data) > length and not self._is_last):
             raise build_wrong_proxy_protocol_error(self._proxy, self.data)
-        self.is_complete = len(self.data) == length
+        self.is_complete = len(self.data) >= length
 
     def feed_eof(self) -> None:
         raise ProbeError("connection.closed", "connection closed", retryable=True)
