@@ -18,7 +18,7 @@ import uvloop
 from tests.support.http2_servers import LARGE_BODY, running_nghttpd, running_nginx_with_http2
 from tests.support.nginx import find_nginx
 from tests.support.polling import HANG_S, wait_until_async
-from tests.support.proxy_servers import find_system_program
+from tests.support.proxy_servers import find_system_program, running_recording_proxy
 from tests.support.scripted_servers import (
     NOW,
     OPEN_DESCRIPTORS,
@@ -555,6 +555,28 @@ def test_an_error_has_a_reason_and_a_plain_message(run: Run, authority: Certific
             assert not error.is_internal
 
     run(run_scenario())
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "socks5h"])
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_behind_a_proxy_is_reported_as_without_it(
+    authority: CertificateAuthority, microsocks: int, scheme: str, name: str
+) -> None:
+    answer, reason, message = FAULTS[name]
+
+    async def run_scenario() -> None:
+        proxy_tls = authority.server_tls_context("127.0.0.1") if scheme == "https" else None
+        async with running_http2_server(answer, authority) as url, running_recording_proxy(proxy_tls) as recording:
+            proxy = recording.url.replace("http", scheme, 1)
+            if scheme == "socks5h":
+                proxy = f"socks5h://127.0.0.1:{microsocks}"
+            routing = RequestRouting(parse_proxy_url(proxy), ca_file=authority.ca_file, proxies_loopback=True)
+            error = await request_error(url, authority, routing=routing)
+            assert (error.reason, str(error)) == (reason, message)
+            assert error.facts["proxy"] == parse_proxy_url(proxy).host_and_port
+            assert not error.is_internal
+
+    uvloop.run(run_scenario())
 
 
 def test_a_server_that_goes_away_may_complete_its_response(run: Run, authority: CertificateAuthority) -> None:
