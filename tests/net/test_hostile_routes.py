@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ from tests.support.scripted_servers import (
 )
 from watchdog.net import NetworkAccess, ProbeError, build_probe_error_from_exception
 from watchdog.net.http import HttpRequest
+from watchdog.net.http_exchange import HttpExchangeProtocol
 from watchdog.net.mcp.http import open_mcp_http_client
 from watchdog.net.mcp.http_transport import McpHttpEndpoint
 from watchdog.net.proxy import RequestRouting, parse_proxy_url
@@ -198,6 +200,12 @@ def test_no_spelling_of_a_metadata_address_is_connected_to(
     asyncio.run(run_scenario())
 
 
+def list_open_connections() -> list[HttpExchangeProtocol]:
+    """Those of clients."""
+    protocols = (thing for thing in gc.get_objects() if isinstance(thing, HttpExchangeProtocol))
+    return [protocol for protocol in protocols if not protocol._transport.is_closing()]
+
+
 @pytest.mark.skipif(not OPEN_DESCRIPTORS.exists(), reason="/proc is missing: open descriptors cannot be counted")
 @by_route
 @by_client
@@ -213,6 +221,7 @@ def test_a_request_to_a_server_that_never_ends_leaves_nothing_behind(
                 sending.cancel()
                 results = await asyncio.gather(sending, return_exceptions=True)
                 assert isinstance(results[0], asyncio.CancelledError)
+                assert list_open_connections() == []
         await wait_until_async(lambda: count_open_descriptors() <= before)
         assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
 
