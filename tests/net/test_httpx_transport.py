@@ -324,6 +324,35 @@ def test_a_response_without_a_body(run: Run[bytes], method: str) -> None:
 # --- leftovers
 
 
+@pytest.mark.parametrize("ends_by_timeout", [False, True])
+def test_a_cancellation_while_an_error_is_being_explained_is_not_lost(
+    tmp_path: Path, run: Run[None], ends_by_timeout: bool
+) -> None:
+    """A second handshake looks at the certificate that is not trusted."""
+    context = CertificateAuthority(tmp_path).server_tls_context("127.0.0.1")
+    connections: list[asyncio.StreamWriter] = []
+
+    async def handle(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        if len(connections) == 1:
+            await writer.start_tls(context)
+        await asyncio.sleep(60)
+
+    async def run_scenario() -> None:
+        async with running_server(handle, read_request=False) as server, NetworkAccess() as network:
+            timeout = httpx.Timeout(HANG_S, connect=0.3 if ends_by_timeout else HANG_S)
+            url = server.url_of(scheme="https")
+            sending = asyncio.create_task(network.notifier_http_client.post(url, timeout=timeout))
+            await wait_until_async(lambda: len(connections) == 2)
+            if not ends_by_timeout:
+                sending.cancel()
+            (result,) = await asyncio.gather(sending, return_exceptions=True)
+            assert isinstance(result, httpx.ConnectError if ends_by_timeout else asyncio.CancelledError)
+            assert sending.cancelled() != ends_by_timeout
+
+    run(run_scenario())
+
+
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_the_connection_of_a_request_that_times_out_is_closed(run: Run[None], scheme: str) -> None:
     async def run_scenario() -> None:

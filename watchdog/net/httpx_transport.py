@@ -155,6 +155,8 @@ async def _translate_errors(
         if isinstance(exception, TimeoutError) and deadline.expired():
             raise timeout_exception("timed out", request=request) from None
         error = build_probe_error_from_exception(exception)
+        if error is not None and error.precedes_deadline and not deadline.expired():
+            raise asyncio.CancelledError from error  # by the caller, who must not wait for what goes on then
         if error is None and not isinstance(exception, OSError):
             raise
         exception_class = _choose_httpx_exception(error, is_connected=is_connected)
