@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -39,7 +39,7 @@ from watchdog.net.tls import TlsConfig
 NOW_MS = round(NOW.timestamp() * 1000)
 SECRET_HEADERS = {"Authorization": "Bearer t0ken-1", "Cookie": "a=t0ken-2", "X-API-Key": "t0ken-3"}
 Headers = dict[str, str]
-Client = Callable[[NetworkAccess, str, Headers], Awaitable[bytes]]
+Client = Callable[[NetworkAccess, str, Headers], Coroutine[Any, Any, bytes]]
 
 
 async def send_as_probe(network: NetworkAccess, url: str, headers: Headers) -> bytes:

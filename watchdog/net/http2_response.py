@@ -161,9 +161,11 @@ class Http2ResponseParser(ReceivedHttpResponse[BoundedBodyCollector]):
 
     def _end_by_error_code(self, event: h2.events.StreamReset | h2.events.ConnectionTerminated) -> None:
         """The server ends the stream or the connection before the end of the response."""
-        code, is_reset = event.error_code, isinstance(event, h2.events.StreamReset)
-        is_request_ignored = not is_reset and event.last_stream_id < self._stream_id
-        if code == h2.errors.ErrorCodes.NO_ERROR and not is_reset and not is_request_ignored:  # it still completes it
+        code = event.error_code
+        is_processing = isinstance(event, h2.events.ConnectionTerminated) and (
+            event.last_stream_id is None or event.last_stream_id >= self._stream_id
+        )
+        if code == h2.errors.ErrorCodes.NO_ERROR and is_processing:  # it still completes the response
             self._connection.state_machine.state = h2.connection.ConnectionState.CLIENT_OPEN
             return
         if code == h2.errors.ErrorCodes.HTTP_1_1_REQUIRED:
