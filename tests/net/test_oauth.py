@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import socket
 from collections.abc import Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
@@ -218,6 +219,36 @@ def test_a_request_goes_through_the_proxy(run: Run, microsocks: int) -> None:
     run(run_scenario())
 
 
+@pytest.mark.parametrize("ends_by", ["the deadline of the run", "the limit of token requests"])
+def test_a_silent_proxy_is_not_the_fault_of_the_target(run: Run, ends_by: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It accepts connections, and never begins TLS."""
+
+    async def run_scenario(listener: socket.socket) -> None:
+        proxy = f"127.0.0.1:{listener.getsockname()[1]}"
+        routing = RequestRouting(parse_proxy_url(f"https://{proxy}"), proxies_loopback=True)
+        async with running_token_server() as tokens, running_server(OK) as target, NetworkAccess(routing) as network:
+            timer = PhaseTimer()
+            request = HttpRequest(target.url_of(), auth=tokens.credentials())
+            sending = asyncio.create_task(network.send_http_request(request, timer))
+            if ends_by == "the limit of token requests":
+                with pytest.raises(ProbeError) as caught:
+                    await sending
+                assert (caught.value.reason, caught.value.is_internal) == ("proxy.unreachable", True)
+                assert proxy in caught.value.message
+                return
+            accepted, _ = await asyncio.get_running_loop().run_in_executor(None, listener.accept)
+            with accepted:
+                await asyncio.get_running_loop().run_in_executor(None, accepted.recv, 1)  # TLS has begun
+                sending.cancel()
+                await asyncio.gather(sending, return_exceptions=True)
+            observation = build_timeout_observation(5_000, timer)
+            assert (observation.outcome, observation.reason) == (Outcome.ERROR, "proxy.unreachable")
+
+    monkeypatch.setattr(oauth, "TOKEN_REQUEST_TIMEOUT_S", 0.5 if ends_by == "the limit of token requests" else 30)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        run(run_scenario(listener))
+
+
 def test_addresses_of_token_endpoints_are_filtered() -> None:
     async def run_scenario() -> ProbeError:
         async with running_server(OK) as target, NetworkAccess() as network:
@@ -254,7 +285,9 @@ class TokenScenario:
         self.cache = OAuthTokenCache(self._send, self.clock, choose_fraction=lambda: 1.0)
         self.requester = TokenRequester(credentials_for("http://idp.example/token"), RequestRouting(), True)
 
-    async def _send(self, request: HttpRequest, routing: RequestRouting, now: int) -> HttpResponse:
+    async def _send(
+        self, request: HttpRequest, _timer: PhaseTimer, _now: int, _routing: RequestRouting
+    ) -> HttpResponse:
         self.request_count += 1
         reply = self.replies.pop(0)
         await self.may_reply.wait()

@@ -34,7 +34,7 @@ class HttpRequestSender:
 
     def __init__(self, connector: TcpConnector) -> None:
         self.connector = connector
-        self.tokens = OAuthTokenCache(self._send_token_request)
+        self.tokens = OAuthTokenCache(self.send)
         self.challenges = DigestChallengeCache()
 
     async def send(
@@ -64,9 +64,6 @@ class HttpRequestSender:
 
     def close(self) -> None:
         self.tokens.close()
-
-    async def _send_token_request(self, request: HttpRequest, routing: RequestRouting, now: int) -> HttpResponse:
-        return await self.send(request, PhaseTimer(), now, routing)
 
 
 @dataclass

@@ -18,7 +18,7 @@ from urllib.parse import quote, urlencode
 
 from watchdog.domain.model import Json
 from watchdog.net.auth import McpOAuthCredentials
-from watchdog.net.errors import ProbeError, build_probe_error_from_exception
+from watchdog.net.errors import ProbeError, build_probe_error_from_exception, build_timeout_error
 from watchdog.net.http import HttpRequest, HttpResponse
 from watchdog.net.http_evidence import build_http_response_evidence_facts, build_response_head_and_body_excerpt
 from watchdog.net.phases import PhaseTimer
@@ -42,7 +42,7 @@ MIN_MASKED_TOKEN_CHARS = 8
 _OAUTH_ERROR_CODE_PATTERN = re.compile(r"[a-z_]{1,60}")
 
 _TokenRequestTask: TypeAlias = "asyncio.Task[AccessToken | ProbeError]"
-TokenRequestSender: TypeAlias = Callable[[HttpRequest, RequestRouting, int], Awaitable[HttpResponse]]
+TokenRequestSender: TypeAlias = Callable[[HttpRequest, PhaseTimer, int, RequestRouting], Awaitable[HttpResponse]]
 
 
 class AccessToken(NamedTuple):
@@ -61,6 +61,8 @@ class _TokenEntry:
     request: _TokenRequestTask | None = None
     """The request for a token that is in progress."""
     discovered_endpoint: TokenEndpoint | None = None
+    phase_timer: PhaseTimer = field(default_factory=PhaseTimer)
+    """Of the newest request."""
     waiter_count: int = 0
     rejected_at: float = -math.inf
     """When a token was last replaced because a server did not accept it."""
@@ -73,19 +75,20 @@ class _TokenRequestRun:
     requester: TokenRequester
     now: int
     send_request: TokenRequestSender
+    phase_timer: PhaseTimer
     urls: list[str] = field(default_factory=list)
     """Those requested so far."""
 
     async def send(self, request: HttpRequest) -> HttpResponse:
         self.urls.append(request.url)
-        return await self.send_request(request, self.requester.routing, self.now)
+        return await self.send_request(request, self.phase_timer, self.now, self.requester.routing)
 
 
 class OAuthTokenCache:
     """The access tokens of a process. One request at a time is made for each requester, however many runs need its
     token. Close it inside the event loop.
 
-    `send`: sends a request through the network of the process; its last parameter is the time in ms since the epoch.
+    `send`: sends a request through the network of the process; its third parameter is the time in ms since the epoch.
     """
 
     def __init__(
@@ -110,7 +113,11 @@ class OAuthTokenCache:
             return entry.token.value
         request = entry.request or self._start_request(requester, entry, now)
         phase_timer.start_nestable_phase("token")
-        result = await self._wait_for_request(entry, request)
+        try:
+            result = await self._wait_for_request(entry, request)
+        except asyncio.CancelledError:
+            phase_timer.connecting_proxy = entry.phase_timer.connecting_proxy  # the fault of the proxy, if it is silent
+            raise
         phase_timer.end_phase("token")
         if isinstance(result, ProbeError):
             raise _copy_error(result)
@@ -159,12 +166,15 @@ class OAuthTokenCache:
 
     async def _renew_token(self, requester: TokenRequester, entry: _TokenEntry, now: int) -> AccessToken | ProbeError:
         """The new token of the entry, or why there is none."""
-        run = _TokenRequestRun(requester, now, self._send)
+        entry.phase_timer = PhaseTimer()
+        run = _TokenRequestRun(requester, now, self._send, entry.phase_timer)
         try:
             async with asyncio.timeout(TOKEN_REQUEST_TIMEOUT_S):
                 token = await self._request_token(run, entry)
         except Exception as exception:
             error = build_probe_error_from_exception(exception)
+            if run.phase_timer.connecting_proxy and isinstance(exception, TimeoutError):
+                error = build_timeout_error(TOKEN_REQUEST_TIMEOUT_S, run.phase_timer)
             if error is None:
                 raise
             if entry.token is not None:
