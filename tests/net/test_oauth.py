@@ -238,7 +238,7 @@ def test_a_silent_proxy_is_not_the_fault_of_the_target(run: Run, ends_by: str, m
                 return
             accepted, _ = await asyncio.get_running_loop().run_in_executor(None, listener.accept)
             with accepted:
-                await asyncio.get_running_loop().run_in_executor(None, accepted.recv, 1)  # TLS has begun
+                await asyncio.get_running_loop().run_in_executor(None, accepted.recv, 1)  # the client hello has arrived
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
             observation = build_timeout_observation(5_000, timer)
