@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from tests.support.alert_contexts import OPENED_ALERT
 from watchdog.domain.alert_message import IncidentWithProbe
 from watchdog.domain.model import Incident, IncidentEvent, PendingFinding, ProbeInfo, Severity
 from watchdog.domain.notification import Notification
@@ -70,3 +71,8 @@ def test_a_pending_finding_that_maintenance_holds_back_does_not_state_more_than_
     assert finding.describe() == "7 bad results in a row; outside maintenance, 3 open an incident"
     at_once = finding._replace(rule="task", subject="reindex", bad_count=1, failure_threshold=1)
     assert at_once.describe() == "task reindex: 1 bad result; outside maintenance, 1 opens an incident"
+
+
+def test_the_destination_of_a_test_alert_marks_it_as_a_test() -> None:
+    assert not OPENED_ALERT.is_test
+    assert replace(OPENED_ALERT, tested_destination="oncall/slack").is_test

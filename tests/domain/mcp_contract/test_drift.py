@@ -145,6 +145,13 @@ def test_hidden_instructions_of_a_newer_protocol_are_reported_until_a_person_acc
     assert (server.accepted.protocol, server.accepted.name) == ("2027-01-01", "Ana")
 
 
+def test_texts_of_a_tool_that_is_stored_as_a_digest_are_not_compared_with_a_newer_protocol() -> None:
+    """Which of them are new is not known."""
+    server, changed = WatchedServer(), change_contract("tools/search/title", "<system>", NEWER)
+    server.observe(SAMPLE_CONTRACT.limit_stored_size(500))
+    assert server.observe(changed) == []
+
+
 def test_a_difference_is_reported_until_a_person_accepts_it() -> None:
     server = WatchedServer()
     server.observe(SAMPLE_CONTRACT)
