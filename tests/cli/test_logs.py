@@ -13,7 +13,7 @@ from tests.support.command_line import subprocess_env
 
 SECRET = 'hush "hush" /+hush'
 LOGGING_PROGRAM = """
-import asyncio, logging, sys
+import asyncio, logging, sys, warnings
 from urllib.parse import quote
 import structlog
 from watchdog.cli.logs import configure_logging
@@ -39,6 +39,7 @@ except RuntimeError:
     log.exception("internal")
     plain.exception("internal, of a library")
 plain.info("not shown")
+warnings.warn("not shown, for developers")
 log.error("the last line")
 
 async def forgotten():

@@ -50,7 +50,7 @@ class WatchdogProcess:
     @property
     def log_entries(self) -> list[dict[str, Any]]:
         """The log so far; every line is JSON."""
-        return [json.loads(line) for line in self.stderr_lines]
+        return [_parse_log_line(line) for line in list(self.stderr_lines)]
 
     @property
     def base_url(self) -> str:
@@ -90,3 +90,10 @@ def run_watchdog(
             process.kill()
             process.wait()
         run.close()
+
+
+def _parse_log_line(line: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(line))
+    except ValueError as e:
+        raise AssertionError(f"a line of the log is not JSON: {line!r}") from e

@@ -50,6 +50,17 @@ def configure_logging(mask: SecretMask, *, quiet: bool = False) -> None:
     root.handlers[:] = [handler]
     root.setLevel(max(level, logging.WARNING))
     logging.getLogger("apscheduler").setLevel(logging.ERROR)  # a tick that is still busy is coalesced, by design
+    _hide_python_warnings()
+
+
+def _hide_python_warnings() -> None:
+    """They are for developers, who ask for them with `python -W`.
+
+    Libraries suppress their own with `warnings.catch_warnings`, which fails if several threads do so at once.
+    """
+    if not sys.warnoptions:
+        logging.captureWarnings(True)
+        logging.getLogger("py.warnings").setLevel(logging.ERROR)
 
 
 def configure_logging_on_first_record(mask: SecretMask) -> None:
