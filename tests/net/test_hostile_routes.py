@@ -47,6 +47,11 @@ async def send_as_probe(network: NetworkAccess, url: str, headers: Headers) -> b
     return (await network.send_http_request(request, now=NOW_MS)).body
 
 
+async def send_as_probe_with_keep_alive(network: NetworkAccess, url: str, headers: Headers) -> bytes:
+    request = HttpRequest(url, headers=headers, follow_redirects=True, keep_alive=True)
+    return (await network.send_http_request(request, now=NOW_MS)).body
+
+
 async def send_as_notifier(network: NetworkAccess, url: str, headers: Headers) -> bytes:
     return (await network.notifier_http_client.get(url, headers=headers)).content
 
@@ -65,7 +70,12 @@ async def send_as_mcp_client(network: NetworkAccess, url: str, headers: Headers)
         return response.content
 
 
-CLIENTS: dict[str, Client] = {"probe": send_as_probe, "notifier": send_as_notifier, "MCP": send_as_mcp_client}
+CLIENTS: dict[str, Client] = {
+    "probe": send_as_probe,
+    "probe with keep_alive": send_as_probe_with_keep_alive,
+    "notifier": send_as_notifier,
+    "MCP": send_as_mcp_client,
+}
 
 
 class Route(NamedTuple):

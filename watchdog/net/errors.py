@@ -79,9 +79,10 @@ class ProbeError(Exception):
             self.message += build_while_phase_suffix(self.phase, self.message)
 
 
+CONNECTION_LOSS_REASONS = ("connection.lost", "connection.closed", "connection.reset")
+"""Reasons of a connection that ends while it is in use."""
 _INTERRUPTED_CONNECTION_REASONS = (
-    "connection.lost", "connection.closed", "connection.reset",
-    "mcp.server_exited", "mcp.output_closed", "mcp.session_lost",
+    *CONNECTION_LOSS_REASONS, "mcp.server_exited", "mcp.output_closed", "mcp.session_lost",
 )  # fmt: skip
 """Their messages name the phase that they interrupted."""
 

@@ -19,7 +19,12 @@ from watchdog.net.certificates import (
     read_peer_certificate_chain,
 )
 from watchdog.net.connector import TcpConnector
-from watchdog.net.errors import ProbeError, build_probe_error_from_exception, refine_probe_error_until_deadline
+from watchdog.net.errors import (
+    CONNECTION_LOSS_REASONS,
+    ProbeError,
+    build_probe_error_from_exception,
+    refine_probe_error_until_deadline,
+)
 from watchdog.net.foreign_protocol import USE_HTTPS_TLS_REMEDY
 from watchdog.net.http_exchange import HttpExchangeProtocol
 from watchdog.net.phases import PhaseTimer
@@ -51,6 +56,12 @@ class EarliestCertificateExpiry(NamedTuple):
     """As "CN=api.example"."""
     expires_at_text: str
     """ "1 Dec 2026 10:00 UTC"."""
+    expires_at: int
+    """In ms since the epoch."""
+
+    def count_days_from(self, now: int) -> EarliestCertificateExpiry:
+        """The same expiry, with the days from this instant on."""
+        return self._replace(days=(self.expires_at - now) // DAY_MS)
 
     @property
     def description(self) -> str:
@@ -74,7 +85,8 @@ def find_earliest_certificate_expiry(chain: tuple[Certificate, ...], now: int) -
     if first is None:
         return None
     expires_at_text = f"{format_certificate_time(first.expires_at)} UTC"
-    return EarliestCertificateExpiry((first.expires_at - now) // DAY_MS, first.subject, expires_at_text)
+    days = (first.expires_at - now) // DAY_MS
+    return EarliestCertificateExpiry(days, first.subject, expires_at_text, first.expires_at)
 
 
 def find_certificate_date_error(certificate: Certificate, now: int) -> ProbeError | None:
@@ -204,9 +216,8 @@ class TlsHandshaker:
     async def _inspect_and_explain_lost_connection(self, error: ProbeError) -> ProbeError:
         """From TLS 1.3 on, a server that misses the client certificate completes the handshake and closes the
         connection then; some do so without a TLS alert."""
-        is_lost = error.reason in ("connection.closed", "connection.reset", "connection.lost")
         if (
-            not is_lost
+            error.reason not in CONNECTION_LOSS_REASONS
             or self.tls.cert_file
             or not (await self._inspect_server_without_verification()).requests_client_certificate
         ):

@@ -38,6 +38,9 @@ class HttpRequest:
     """Credentials whose `Authorization` header depends on what a server answers. They go to the first origin only."""
     http2: bool = False
     """Whether HTTP/2 is required of every https:// URL."""
+    keep_alive: bool = False
+    """Whether the connection is kept for the next request to the same server. Only for methods that change nothing: a
+    request is sent again if the server closes a kept connection at the same moment."""
 
     @cached_property
     def parsed_url(self) -> ParsedHttpUrl:
@@ -62,7 +65,7 @@ class HttpRequest:
         """The bytes for this URL over HTTP/1.1. `headers` replace the default ones. `forwarding_proxy`: which gets
         the request in place of the server."""
         lines = [f"{name}: {value}" for name, value in self.list_headers_for(url, headers)]
-        if "connection" not in (name.lower() for name in headers):
+        if not self.keep_alive and "connection" not in (name.lower() for name in headers):
             lines.append("Connection: close")
         target = url.path_and_query
         if forwarding_proxy is not None:
@@ -121,6 +124,8 @@ class HttpResponse:
     """The values of the Set-Cookie headers."""
     proxy: str = ""
     """Host and port of the proxy that the request was sent through."""
+    is_connection_reused: bool = False
+    """Whether the connection was kept from an earlier request."""
 
     @property
     def body(self) -> bytes:

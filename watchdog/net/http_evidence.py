@@ -47,6 +47,8 @@ def build_http_response_evidence_facts(response: HttpResponse) -> dict[str, Json
         "elapsed_ms": round(response.elapsed_ms),
         "address": response.peer_address,
     }
+    if response.is_connection_reused:
+        facts["connection_reused"] = True
     if response.proxy:
         facts["proxy"] = response.proxy
     if response.redirect_count:

@@ -1,4 +1,4 @@
-"""One request and its response on a connection of their own."""
+"""A connection for HTTP: one request and its response at a time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class ReceivedMessage(Protocol):
 
 
 class HttpExchangeProtocol(asyncio.BufferedProtocol):
-    """Owns a connection for one exchange: `start_tls` if needed, then `exchange`, and `close` in any case."""
+    """Owns a connection: `start_tls` if needed, then `exchange`, and `close` in any case. Between two exchanges,
+    `become_idle`."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -86,6 +87,16 @@ class HttpExchangeProtocol(asyncio.BufferedProtocol):
         if not self._transport.is_closing():
             self._transport.pause_reading()
         self._message, self._message_end = None, self._loop.create_future()
+
+    @property
+    def is_reusable(self) -> bool:
+        """Whether the connection is idle: the server has neither closed it nor sent anything."""
+        return not self._transport.is_closing() and not self._message_end.done() and not self._early_data
+
+    def become_idle(self) -> None:
+        """After a response was received as a whole: another request may follow."""
+        self._message, self._message_end = None, self._loop.create_future()
+        self._resume_reading()  # notices when the server closes the connection
 
     def close(self) -> None:
         self._transport.abort()

@@ -1,16 +1,18 @@
-"""One request to one server and its response, on a connection of their own."""
+"""One request to one server and its response: on a connection of their own, or on one that is kept."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
 from watchdog.net.connector import TcpConnector
-from watchdog.net.errors import build_probe_error_from_exception
+from watchdog.net.errors import CONNECTION_LOSS_REASONS, ProbeError, build_probe_error_from_exception
 from watchdog.net.foreign_protocol import build_http2_not_selected_error
 from watchdog.net.handshake import EarliestCertificateExpiry, TlsHandshaker
 from watchdog.net.http import HttpRequest, HttpResponse
 from watchdog.net.http_exchange import HttpExchangeProtocol
+from watchdog.net.kept_connections import KeepableConnection, KeptConnections
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.proxy import ProxyAddress
 from watchdog.net.proxy_errors import find_proxy_response_error
@@ -27,6 +29,7 @@ class HttpHop:
     """A request on its way to one server."""
 
     connector: TcpConnector
+    kept_connections: KeptConnections
     request: HttpRequest
     url: ParsedHttpUrl
     """That of the request, or one that it was redirected to."""
@@ -43,6 +46,11 @@ class HttpHop:
     @property
     def alpn_protocols(self) -> tuple[str, ...]:
         return (HTTP2_ALPN_PROTOCOL, *HTTP_ALPN_PROTOCOLS) if self.request.http2 else HTTP_ALPN_PROTOCOLS
+
+    @property
+    def server(self) -> Hashable:
+        """What a connection that may be used for this request has in common with it."""
+        return self.url.origin, self.tls, self.request.allow_private_addresses, self.proxy, self.proxy_ca_file
 
     @property
     def route(self) -> ServerRoute:
@@ -65,32 +73,91 @@ async def exchange_with_server(
     hop: HttpHop, headers: Mapping[str, str] | None, phase_timer: PhaseTimer
 ) -> HttpResponse:
     """Sends the request and receives the response. `headers`: in place of those of the request. Raises ProbeError."""
+    if hop.request.keep_alive and (connection := hop.kept_connections.take(hop.server, hop.now)):
+        response = await _exchange_on_kept_connection(hop, headers, connection, phase_timer)
+        if response is not None:
+            return response
+    return await _exchange_on_new_connection(hop, headers, phase_timer)
+
+
+async def _exchange_on_kept_connection(
+    hop: HttpHop, headers: Mapping[str, str] | None, connection: KeepableConnection, phase_timer: PhaseTimer
+) -> HttpResponse | None:
+    """None: the server has closed the connection without a response."""
+    phase_timer.facts |= {"address": connection.protocol.peer_address, "connection_reused": True}
+    try:
+        response = await _exchange_and_keep_or_close(hop, headers, connection, phase_timer)
+    except Exception as exception:
+        error = build_probe_error_from_exception(exception)
+        if error is None:
+            raise
+        if phase_timer.current_phase == "first_byte" and error.reason in CONNECTION_LOSS_REASONS:
+            phase_timer.end_phase("first_byte")
+            del phase_timer.facts["address"], phase_timer.facts["connection_reused"]
+            return None
+        raise _add_connection_facts(error, hop, phase_timer) from None
+    response.is_connection_reused = True
+    return response
+
+
+async def _exchange_on_new_connection(
+    hop: HttpHop, headers: Mapping[str, str] | None, phase_timer: PhaseTimer
+) -> HttpResponse:
     is_tls, route = hop.url.scheme == "https", hop.route
     if is_tls:
         hop.connector.get_ssl_context(hop.tls, hop.alpn_protocols)  # fails before connecting if a file is unusable
-    expiry: EarliestCertificateExpiry | None = None
-    connection = await open_connection_by_route(hop.connector, HttpExchangeProtocol, route, phase_timer)
+    protocol = await open_connection_by_route(hop.connector, HttpExchangeProtocol, route, phase_timer)
+    connection = KeepableConnection(protocol, asyncio.get_running_loop().time())
     try:
-        phase_timer.facts["address"] = peer_address = connection.peer_address
+        phase_timer.facts["address"] = protocol.peer_address
         if is_tls:
-            handshaker = hop.create_handshaker()
-            expiry = await handshaker.perform_and_find_certificate_expiry(connection.start_tls, phase_timer)
-            if hop.uses_http2 and connection.selected_alpn_protocol != HTTP2_ALPN_PROTOCOL:
-                raise build_http2_not_selected_error()
-        received = await _exchange(hop, route, headers, connection, phase_timer)
+            connection.certificate_expiry = await _start_tls(hop, protocol, phase_timer)
+        return await _exchange_and_keep_or_close(hop, headers, connection, phase_timer)
     except Exception as exception:
         error = build_probe_error_from_exception(exception)
         if error is None:
             raise
         if phase_timer.current_phase == "first_byte" and not route.is_forwarded:
             error = await hop.create_handshaker().inspect_and_explain_unanswered_request(error)
-        error.facts.setdefault("address", peer_address)
-        if hop.proxy is not None:
-            error.facts.setdefault("proxy", hop.proxy.host_and_port)
-        raise error from None
+        raise _add_connection_facts(error, hop, phase_timer) from None
+
+
+async def _start_tls(
+    hop: HttpHop, protocol: HttpExchangeProtocol, phase_timer: PhaseTimer
+) -> EarliestCertificateExpiry | None:
+    """Closes the connection if that fails."""
+    try:
+        expiry = await hop.create_handshaker().perform_and_find_certificate_expiry(protocol.start_tls, phase_timer)
+        if hop.uses_http2 and protocol.selected_alpn_protocol != HTTP2_ALPN_PROTOCOL:
+            raise build_http2_not_selected_error()
+    except BaseException:
+        protocol.close()
+        raise
+    return expiry
+
+
+def _add_connection_facts(error: ProbeError, hop: HttpHop, phase_timer: PhaseTimer) -> ProbeError:
+    error.facts.setdefault("address", phase_timer.facts.get("address", ""))
+    if hop.proxy is not None:
+        error.facts.setdefault("proxy", hop.proxy.host_and_port)
+    return error
+
+
+async def _exchange_and_keep_or_close(
+    hop: HttpHop, headers: Mapping[str, str] | None, connection: KeepableConnection, phase_timer: PhaseTimer
+) -> HttpResponse:
+    """Keeps the connection, or closes it, also if it raises."""
+    protocol, expiry, is_kept = connection.protocol, connection.certificate_expiry, False
+    peer_address = protocol.peer_address
+    try:
+        received = await _exchange(hop, hop.route, headers, protocol, phase_timer)
+        is_kept = hop.request.keep_alive and received.allows_another_request
     finally:
-        connection.close()
-    return _build_response(hop, received, peer_address, expiry)
+        if not is_kept:
+            protocol.close()
+    if is_kept:
+        hop.kept_connections.keep(hop.server, connection)
+    return _build_response(hop, received, peer_address, expiry and expiry.count_days_from(hop.now))
 
 
 async def _exchange(

@@ -1,4 +1,4 @@
-"""Sends one HTTP request, each hop on a new connection: follows redirects, and answers challenges."""
+"""Sends one HTTP request: follows redirects, and answers challenges."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from watchdog.net.digest_auth import DigestChallengeCache
 from watchdog.net.errors import ProbeError
 from watchdog.net.http import HttpRequest, HttpResponse
 from watchdog.net.http_hop import HttpHop, exchange_with_server
+from watchdog.net.kept_connections import KeptConnections
 from watchdog.net.oauth import OAuthTokenCache
 from watchdog.net.phases import PhaseTimer
 from watchdog.net.proxy import RequestRouting
@@ -27,13 +28,14 @@ _REDIRECT_STATUSES = (301, 302, 303, 307, 308)
 
 
 class HttpRequestSender:
-    """Sends the requests of a process. Owns what is learned for later requests: access tokens, and challenges.
+    """Sends the requests of a process. Owns what later requests use: kept connections, access tokens, and challenges.
 
     Close it inside the event loop.
     """
 
     def __init__(self, connector: TcpConnector) -> None:
         self.connector = connector
+        self.kept_connections = KeptConnections()
         self.tokens = OAuthTokenCache(self.send)
         self.challenges = DigestChallengeCache()
 
@@ -54,23 +56,26 @@ class HttpRequestSender:
             authenticator = RequestAuthenticator(request, routing, self.tokens, self.challenges, now)
         run = _RequestRun(
             self.connector,
+            self.kept_connections,
             request,
             routing,
             now,
-            authenticator,
+            authenticator=authenticator,
             cookies=RunCookieJar() if cookies is None else cookies,
         )
         return await run.send(phase_timer)
 
     def close(self) -> None:
         self.tokens.close()
+        self.kept_connections.close()
 
 
 @dataclass
 class _RequestRun:
-    """One request and the redirects that it follows, each on a connection of its own."""
+    """One request and the redirects that it follows."""
 
     connector: TcpConnector
+    kept_connections: KeptConnections
     request: HttpRequest
     routing: RequestRouting
     now: int
@@ -139,10 +144,11 @@ class _RequestRun:
             headers = _add_cookies_to_headers(headers, cookie_header)
         hop = HttpHop(
             self.connector,
+            self.kept_connections,
             request,
             url,
             routing.add_ca_file(self._tls),
-            self.now,
+            now=self.now,
             proxy=routing.find_proxy_for_host(url.host) if routing.proxy else None,
             proxy_ca_file=routing.ca_file,
         )

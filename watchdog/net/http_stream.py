@@ -105,16 +105,10 @@ class HttpStreamProtocol(HttpExchangeProtocol):
             self._resume_reading()
         return part
 
-    @property
-    def is_reusable(self) -> bool:
-        """Whether the connection is idle: the server has neither closed it nor sent anything."""
-        return not self._transport.is_closing() and not self._message_end.done() and not self._early_data
-
     def become_idle(self) -> None:
         """After a response was read to its end: another request may follow."""
-        self._message = self._response = None
-        self._message_end = self._loop.create_future()
-        self._resume_reading()  # notices when the server closes the connection
+        self._response = None
+        super().become_idle()
 
     @property
     def _is_full(self) -> bool:

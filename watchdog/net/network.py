@@ -27,8 +27,8 @@ _Ts = TypeVarTuple("_Ts")
 class NetworkAccess:
     """The shared network access of a process. Open it inside the event loop: `async with NetworkAccess() as network`.
 
-    Owns the connector (name lookups, address filter, TLS contexts), what is learned for later requests (access tokens,
-    challenges), and the HTTP client of the notifiers. None may be used after it is closed.
+    Owns the connector (name lookups, address filter, TLS contexts), what later requests use (kept connections, access
+    tokens, challenges), and the HTTP client of the notifiers. None may be used after it is closed.
     """
 
     connector: TcpConnector
@@ -128,7 +128,7 @@ class NetworkAccess:
         now: int = 0,
         cookies: RunCookieJar | None = None,
     ) -> HttpResponse:
-        """Sends one HTTP request on a new connection and follows redirects if the request permits them. `now`: in epoch
+        """Sends one HTTP request and follows redirects if the request permits them. `now`: in epoch
         ms; the validity of certificates is checked against it. `cookies`: as of `HttpRequestSender.send`.
         Raises ProbeError."""
         from watchdog.net.errors import ProbeError

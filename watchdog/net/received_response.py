@@ -77,6 +77,11 @@ class ReceivedHttpResponse(ABC, Generic[BodyT]):
         """Handles that the server has closed the connection. Raises ProbeError if the response is incomplete."""
 
     @property
+    def allows_another_request(self) -> bool:
+        """Whether another request may follow on the same connection once this response is complete."""
+        return False
+
+    @property
     def has_head(self) -> bool:
         """Whether status and headers of the final response have arrived."""
         return self._body is not None

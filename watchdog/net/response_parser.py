@@ -117,6 +117,7 @@ class Http1ResponseParser(ReceivedHttpResponse[BodyT]):
             raise ProbeError.from_reason("protocol.headers_too_large")
         if self._raw_bytes_read >= self._max_raw_bytes and not self.is_complete:
             self.received_body.mark_body_too_long()
+            self._keeps_connection = False  # the rest of the body would follow
             self._complete()
 
     def _feed_message_parser(self, data: bytes) -> None:
