@@ -19,7 +19,12 @@ from watchdog.cli.acts import build_cli_actor_from_os_user
 
 KEY, OTHER_KEY = "operator-key-0123456789abcdef", "operator-key-fedcba9876543210"
 PROBE = {"name": "A", "every": "1h", "http": "http://127.0.0.1:9/"}
-NOTHING_APPLIED: dict[str, Any] = {"changes": {}, "former_applied_at": None, "warnings": []}
+NOTHING_APPLIED: dict[str, Any] = {
+    "changes": {},
+    "former_applied_at": None,
+    "former_changes": {},
+    "warnings": [],
+}
 RUNNING = "is `watchdog run` running on this machine, with this configuration?"
 
 
@@ -58,7 +63,8 @@ def test_the_service_reloads_and_its_audit_log_names_the_person(process: Watchdo
     in_use = "Reloaded: the configuration is valid and in use"
     assert (ran.exit_code, ran.stdout, ran.stderr) == (0, f"{in_use}. Changes: 1\xa0probe added.\n", "")
     again = invoke_command("reload")
-    nothing = rf"{in_use}\. Nothing has changed since it was loaded at \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d UTC\.\n"
+    loaded_at = r"it was loaded at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
+    nothing = rf"{in_use}\. Nothing has changed since {loaded_at}, with these changes: 1\xa0probe added\.\n"
     assert re.fullmatch(nothing, again.stdout)
     change(config, routes=[{"match": {"group": "none"}, "receivers": ["oncall"]}])
     lines = invoke_command("reload").stdout.splitlines()
@@ -72,7 +78,7 @@ def test_the_service_reloads_and_its_audit_log_names_the_person(process: Watchdo
     problem, conclusion = ran.stderr.splitlines()
     assert (ran.exit_code, ran.stdout) == (2, "")
     assert "watchdog.yaml:1:" in problem
-    assert "probes.0.…: unknown field …; did you mean 'every'?" in problem
+    assert "probes.0.evry: unknown field 'evry'; did you mean 'every'?" in problem
     assert conclusion == (
         "watchdog: not reloaded: the configuration is invalid, so the former one stays in use; `watchdog validate` "
         "shows details"

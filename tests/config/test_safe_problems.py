@@ -42,6 +42,9 @@ def describe(text: str, tmp_path: Path, secrets: Sequence[str] = ()) -> str:
         f"probes: [{{name: A, every: '${{{SECRET.replace('-', '_')}}}', http: 'http://a.example/'}}]",
         f"probes: [{{name: A, every: '${{X:?{SECRET}}}', http: 'http://a.example/'}}]",
         f"probes: [{{name: A, every: '${{{SECRET}', http: 'http://a.example/'}}]",
+        "probes: [{name: A, heartbeat: {token-hunter: 1}}]",
+        "probes: [{name: A, heartbeat: {tokenKx93: 1}}]",
+        "probes: [{name: A, every: '${URL:?hunter2 Kx93}', http: 'http://a.example/'}]",
         f"include: [{SECRET}]",
         f"receivers: {{{SECRET}: {{log: {{}}, lug: 1}}}}",
         "receivers: {'4711471147': {log: {}, lug: 1}}",
@@ -71,11 +74,16 @@ def test_a_secret_anywhere_is_not_repeated(text: str, tmp_path: Path) -> None:
     [
         (
             "probes:\n  - {name: A, http: 'http://a.example/', evry: 1s}\n  - {name: B}",
-            "watchdog.yaml:2:42: probes.0.…: unknown field …; did you mean 'every'? (and 1\u00a0other problem)",
+            "watchdog.yaml:2:42: probes.0.evry: unknown field 'evry'; did you mean 'every'? (and 1\u00a0other problem)",
         ),
         (
             "probes: [{name: A, every: 5, http: 'http://a.example/'}]",
             "watchdog.yaml:1:27: probes.0.every: a duration needs a unit, such as … or …",
+        ),
+        (
+            "probes: [{name: A, http: '${DOCS_URL}'}]",
+            "watchdog.yaml:1:26: probes.0.http: variable DOCS_URL is not set in the environment of the running service;"
+            " restart it with the variable",
         ),
         ("", "watchdog.yaml: the file is empty; … creates a starter configuration"),
     ],

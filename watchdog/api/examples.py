@@ -336,7 +336,7 @@ RELOAD_EXAMPLE = serialize_config_reload(
 )
 
 CONFIG_CHECK_EXAMPLE = serialize_config_check(
-    ConfigCheckOutcome(None, ("watchdog.yaml:4:5: probes.0.…: unknown field …; did you mean 'every'?",))
+    ConfigCheckOutcome(None, ("watchdog.yaml:4:5: probes.0.evry: unknown field 'evry'; did you mean 'every'?",))
 )
 
 MANAGED_PROBE_EXAMPLE = serialize_managed_probe(

@@ -75,20 +75,27 @@ def _print_applied_reload(answer: Mapping[str, Any]) -> None:
 
 def _describe_changes(answer: Mapping[str, Any]) -> str:
     """Empty: the service is an earlier version, which does not return changes."""
-    from watchdog.domain.formatting import format_count_with_noun
-
     counts = answer.get("changes")
     if not isinstance(counts, dict):
         return ""
-    parts = [
+    if changes := _format_change_counts(counts):
+        return f". Changes: {changes}"
+    former_applied_at = str(answer.get("former_applied_at") or "")[:ISO8601_SECONDS_LENGTH].replace("T", " ")
+    former_changes = _format_change_counts(answer.get("former_changes"))
+    changed_then = f", with these changes: {former_changes}" if former_changes else ""
+    return f". Nothing has changed since it was loaded at {former_applied_at} UTC{changed_then}"
+
+
+def _format_change_counts(counts: object) -> str:
+    """ "1 probe added, 2 destinations added, removed or changed"; empty: there are none."""
+    from watchdog.domain.formatting import format_count_with_noun
+
+    counts = counts if isinstance(counts, dict) else {}
+    return ", ".join(
         f"{format_count_with_noun(counts[kind], noun)} {CHANGE_VERBS.get(kind, kind)}"
         for kind, noun in CHANGED_NOUNS.items()
         if isinstance(counts.get(kind), int)
-    ]
-    if parts:
-        return f". Changes: {', '.join(parts)}"
-    former_applied_at = str(answer.get("former_applied_at") or "")[:ISO8601_SECONDS_LENGTH].replace("T", " ")
-    return f". Nothing has changed since it was loaded at {former_applied_at} UTC"
+    )
 
 
 def _print_reload_result_and_exit(result: str, problems: list[str], output: CliOutputFormat) -> NoReturn:

@@ -63,7 +63,9 @@ class ConfigReloadOutcome(NamedTuple):
     change_counts: tuple[tuple[str, int], ...] = ()
     """The number of changes by kind: ConfigChanges.count_config_changes_by_kind()."""
     former_applied_at: int | None = None
-    """When the configuration that this one replaces was applied, in epoch ms. None: it was not replaced."""
+    """When the configuration that was in use before was applied, in epoch ms. None: it is still in use."""
+    former_change_counts: tuple[tuple[str, int], ...] = ()
+    """The number of changes that it made then. Empty: it is that of the start."""
     warnings: tuple[str, ...] = ()
     """The warnings of the applied configuration, one line each."""
 
@@ -125,6 +127,7 @@ class ConfigReloader:
         self._requested = requested or asyncio.Event()
         self._reload_lock = asyncio.Lock()
         self._applied_at = clock()
+        self._applied_change_counts: tuple[tuple[str, int], ...] = ()
 
     async def run_forever(self) -> None:
         """Reload whenever it is requested, the files have changed, or the database is back for a postponed one."""
@@ -250,11 +253,15 @@ class ConfigReloader:
 
     def _build_outcome_of_applied_config(self, loaded: LoadedConfig, changes: ConfigChanges) -> ConfigReloadOutcome:
         log_config_warnings(loaded)
-        former_applied_at, self._applied_at = self._applied_at, self._clock()
+        former_applied_at, former_change_counts = self._applied_at, self._applied_change_counts
+        change_counts = tuple(changes.count_config_changes_by_kind().items())
+        if change_counts:
+            self._applied_at, self._applied_change_counts = self._clock(), change_counts
         return ConfigReloadOutcome(
             ConfigReloadResultKind.APPLIED,
-            change_counts=tuple(changes.count_config_changes_by_kind().items()),
+            change_counts=change_counts,
             former_applied_at=former_applied_at,
+            former_change_counts=former_change_counts,
             warnings=tuple(self._mask(str(warning)) for warning in loaded.warnings),
         )
 

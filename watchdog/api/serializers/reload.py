@@ -23,6 +23,8 @@ class ConfigReloadJson(TypedDict):
     `sections`. Empty: nothing has changed."""
     former_applied_at: str | None
     """When the former configuration was applied; null: it is still in use."""
+    former_changes: dict[str, int]
+    """The number of changes that the former configuration made when it was applied; empty: it is that of the start."""
     warnings: list[str]
     """Probable mistakes in the applied configuration, one line each."""
 
@@ -33,5 +35,6 @@ def serialize_config_reload(outcome: ConfigReloadOutcome) -> ConfigReloadJson:
         "problems": list(outcome.problems),
         "changes": dict(outcome.change_counts),
         "former_applied_at": format_optional_iso8601(outcome.former_applied_at),
+        "former_changes": dict(outcome.former_change_counts),
         "warnings": list(outcome.warnings),
     }

@@ -565,7 +565,12 @@ def test_missing_jobs_are_forgotten(app: FastAPI, database: Database) -> None:
     ]
 
 
-NOTHING_APPLIED: dict[str, Any] = {"changes": {}, "former_applied_at": None, "warnings": []}
+NOTHING_APPLIED: dict[str, Any] = {
+    "changes": {},
+    "former_applied_at": None,
+    "former_changes": {},
+    "warnings": [],
+}
 
 
 async def refuse_to_check(_: str) -> ConfigCheckOutcome:
@@ -578,6 +583,7 @@ def test_a_reload_is_answered_with_its_outcome_and_recorded(database: Database) 
             ConfigReloadResultKind.APPLIED,
             change_counts=(("added", 1),),
             former_applied_at=1_700_000_040_000,
+            former_change_counts=(("removed", 2),),
             warnings=("a:1:2: b",),
         ): {"result": "applied", "problems": []},
         ConfigReloadOutcome(ConfigReloadResultKind.POSTPONED): {"result": "postponed", "problems": []},
@@ -596,7 +602,12 @@ def test_a_reload_is_answered_with_its_outcome_and_recorded(database: Database) 
     assert waiting == list(outcomes), "neither has reloaded"
     for body in outcomes.values():
         response = call(app, "POST", "/reload", {"on_behalf_of": "Ana", "comment": "new probe"})
-        details = {"changes": {"added": 1}, "former_applied_at": "2023-11-14T22:14:00.000Z", "warnings": ["a:1:2: b"]}
+        details = {
+            "changes": {"added": 1},
+            "former_applied_at": "2023-11-14T22:14:00.000Z",
+            "former_changes": {"removed": 2},
+            "warnings": ["a:1:2: b"],
+        }
         expected = body | (details if body["result"] == "applied" else NOTHING_APPLIED)
         assert (response.status_code, response.json()) == (200, expected)
         assert response.headers["cache-control"] == "no-store"

@@ -77,7 +77,7 @@ def test_every_problem_is_listed_with_its_position(app: FastAPI) -> None:
     text = "probes:\n- name: API\n  http: http://127.0.0.1:9/\n  evry: 30s\n- name: Shop\n  every: hush\n  http: x\n"
     body = post(app, "validate", text).json()
     assert (body["is_valid"], body["warnings"]) == (False, [])
-    assert body["problems"][0] == "watchdog.yaml:4:3: probes.0.…: unknown field …; did you mean 'every'?"
+    assert body["problems"][0] == "watchdog.yaml:4:3: probes.0.evry: unknown field 'evry'; did you mean 'every'?"
     assert [problem.partition(": ")[0] for problem in body["problems"]] == [
         "watchdog.yaml:4:3",
         "watchdog.yaml:6:10",
@@ -111,7 +111,8 @@ def test_a_configuration_that_is_not_valid_has_no_diff(app: FastAPI) -> None:
     response = post(app, "diff", "probes: [{name: API, evry: 1s}]")
     assert response.status_code == 422
     assert response.json()["detail"] == (
-        "The configuration is not valid: watchdog.yaml:1:22: probes.0.…: unknown field …; did you mean 'every'?. "
+        "The configuration is not valid: watchdog.yaml:1:22: probes.0.evry: unknown field 'evry'; did you mean 'every'?"
+        ". "
         "POST it to /api/v1/config/validate for every problem."
     )
 
