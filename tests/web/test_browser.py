@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.fixture_rows import FixtureRows, epoch_ms
+from tests.support.fixture_rows import NOW, FixtureRows, epoch_ms
 from tests.support.page_checks import NO_PROBLEMS, page_problems, violations
 from tests.support.web import create_test_app, filled_database, running_app
+from watchdog.domain.model import Outcome
 from watchdog.store.database import Database
 from watchdog.web import ApiKey
 
@@ -63,6 +64,27 @@ def test_a_page_of_the_fixtures(small: Page, wide: Page, site: str, acme: Fixtur
     assert page_problems(small, address) == NO_PROBLEMS
     assert page_problems(wide, address) == NO_PROBLEMS
     assert violations(wide, axe) == []
+
+
+@pytest.mark.parametrize("width", [320, 480, 700, 1000, 1280])
+def test_long_names_and_the_navigation_fit(browser: Browser, tmp_path: Path, width: int) -> None:
+    rows = FixtureRows()
+    for name in ("Checkout service with a rather long name of its own", "billing-reconciliation-" * 3, "短い" * 30):
+        probe = rows.add_probe(name, group=name)
+        rows.add_result(probe, NOW - 60_000, Outcome.FAIL, "HTTP 503, expected 2xx", "http.503")
+        incident = rows.add_incident(probe, "availability", "HTTP 503, expected 2xx", NOW - 60_000, reason="http.503")
+    with (
+        filled_database(f"sqlite:///{tmp_path}/watchdog.db", rows) as database,
+        running_app(create_test_app(database)) as address,
+    ):
+        page = browser.new_page(viewport={"width": width, "height": 800})
+        for path in ("/", "/probes", "/incidents", f"/incidents/{incident}", "/silences", "/service"):
+            assert page_problems(page, address + path) == NO_PROBLEMS, path
+        links = page.get_by_label("Main").get_by_role("link").all()
+        ends = [box["x"] + box["width"] for link in links if (box := link.bounding_box())]
+        assert len(ends) == 8
+        assert max(ends) <= width
+        page.close()
 
 
 def test_signing_in_and_out_without_javascript(browser: Browser, acme_database: Database) -> None:
