@@ -6,7 +6,6 @@ have the other one. A rate is sustained if every check of a minute has passed, n
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import shutil
@@ -19,6 +18,8 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import uvloop
+
 from benchmarks.load import Load, measure_load
 from benchmarks.measurements import Measurement
 from benchmarks.pages import read_cpu_ms
@@ -28,8 +29,8 @@ from tests.support.third_party import listening_process
 
 MIN_RATE_RATIO = 1.3
 INTERVAL_S, WARM_UP_S, SUSTAINED_S = 4, 15, 60
-STEP, FIRST_SHARE, MAX_TRIES = 0.05, 0.9, 6
-"""The search begins at this share of an estimate, and goes up or down by steps until the outcome changes."""
+FIRST_SHARE, GROWTH, PRECISION, MAX_TRIES = 0.9, 1.25, 0.07, 9
+"""The search begins at this share of an estimate, grows or shrinks until the outcome changes, and then halves."""
 ESTIMATE_RATE, ESTIMATE_S = 300, 10
 MAX_DRIVER_DELAY_S = 1.0
 """A rate is not sustained if the last response is later than this."""
@@ -70,20 +71,20 @@ def prove_rate() -> Iterator[Measurement]:
 
 
 def find_highest_rate(name: str, estimate: float, is_sustained: Callable[[int], bool]) -> int:
-    """The highest rate that is sustained, of those that differ by STEP."""
-    share, highest, is_rising = FIRST_SHARE, 0, None
+    """The highest rate that is sustained, to within PRECISION: one that is higher by so much was not."""
+    rate, highest, lowest_failed = round(estimate * FIRST_SHARE), 0, 0
     for _ in range(MAX_TRIES):
-        rate = round(estimate * share)
         sustained = is_sustained(rate)
         print(f"  {name}: {rate}/s is {'' if sustained else 'not '}sustained", flush=True)
-        highest = max(highest, rate) if sustained else highest
-        if is_rising is not None and sustained is not is_rising:
-            break
-        is_rising = sustained
-        share += STEP if sustained else -STEP
-    if not highest:
-        raise RuntimeError(f"{name} sustains no rate that was tried")
-    return highest
+        highest, lowest_failed = (rate, lowest_failed) if sustained else (highest, rate)
+        if highest and lowest_failed and lowest_failed <= highest * (1 + PRECISION):
+            return highest
+        rate = round((highest + lowest_failed) / 2)
+        if not lowest_failed:
+            rate = round(highest * GROWTH)
+        elif not highest:
+            rate = round(lowest_failed / GROWTH)
+    raise RuntimeError(f"the highest rate of {name} was not found in {MAX_TRIES} tries")
 
 
 def find_rate_of_blackbox(folder: Path, command: list[str], target: Target) -> int:
@@ -97,7 +98,7 @@ def find_rate_of_blackbox(folder: Path, command: list[str], target: Target) -> i
 
         def is_sustained(rate: int, duration_s: int = SUSTAINED_S) -> bool:
             started = time.monotonic()
-            asyncio.run(request_at_rate(port, path, rate, duration_s))
+            uvloop.run(request_at_rate(port, path, rate, duration_s))
             return time.monotonic() - started < duration_s + MAX_DRIVER_DELAY_S
 
         cpu_ms = read_cpu_ms(process.pid)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from array import array
 from collections.abc import Coroutine, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -88,13 +89,23 @@ def measure_load(load: Load) -> LoadFigures:
 
 
 async def _run_and_measure(config: Path, warm_up_s: float, measurement_s: float) -> None:
+    from watchdog.cli.logs import configure_logging, do_without_rich_and_pygments
+
+    do_without_rich_and_pygments()
     from watchdog.app import create_asgi_app, start_watchdog_service_and_stop_on_exit
+    from watchdog.cli.common import freeze_heap_and_enable_gc
     from watchdog.config.load import load_config
     from watchdog.server import WebServer, open_listen_socket
+    from watchdog.service.process_resources import limit_heap_fragmentation, raise_file_descriptor_limit
 
+    # all of this as in `watchdog run`
     started_s = time.monotonic() - time.process_time()  # loading the modules takes CPU alone
     loaded = load_config(config)
-    lags: list[int] = []
+    configure_logging(loaded.mask, quiet=True)
+    raise_file_descriptor_limit()
+    limit_heap_fragmentation()
+    freeze_heap_and_enable_gc()
+    lags = array("i")
     async with (
         start_watchdog_service_and_stop_on_exit(loaded) as app,
         WebServer(create_asgi_app(app), open_listen_socket("127.0.0.1", 0)),
@@ -121,7 +132,7 @@ async def _run_and_measure(config: Path, warm_up_s: float, measurement_s: float)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     missed = outcomes.pop("missed", 0)
     bad = sum(outcomes.values()) - outcomes.get("pass", 0)
-    print(json.dumps(LoadFigures(lags, cpu, after.ru_maxrss / 1024, missed, bad, first_result_s)._asdict()))
+    print(json.dumps(LoadFigures(lags.tolist(), cpu, after.ru_maxrss / 1024, missed, bad, first_result_s)._asdict()))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.command_line import invoke_command, run_command
+from tests.support.command_line import run_command
 from tests.support.fakes import FakeHttpTarget
 from tests.support.watchdog_process import run_watchdog
 from watchdog.cli.run import print_page_address_on_terminal
@@ -60,13 +60,17 @@ def test_a_port_in_use_is_an_error_before_anything_starts(write: Write, tmp_path
         config = write(server={"listen": listen})
         ran = run_command("run", "-c", config, cwd=tmp_path)
     assert (ran.exit_code, ran.stdout) == (3, "")
-    assert ran.stderr == f"watchdog: cannot listen on {listen}: Address already in use\n"
+    assert ran.stderr == (
+        f"watchdog: cannot listen on {listen}: another program, perhaps another `watchdog run`, uses this address: "
+        "stop it, or change `server.listen`\n"
+    )
     assert not (tmp_path / "watchdog.db").exists()
 
 
 def test_an_address_of_another_machine(write: Write, tmp_path: Path) -> None:
-    write(server={"listen": "192.0.2.1:8080"}, access={"api_keys": [{"name": "a", "role": "reader", "key": "k" * 20}]})
-    ran = invoke_command("run")
+    keys = [{"name": "a", "role": "reader", "key": "k" * 20}]
+    config = write(server={"listen": "192.0.2.1:8080"}, access={"api_keys": keys})
+    ran = run_command("run", "-c", config, cwd=tmp_path)
     assert (ran.exit_code, ran.stdout) == (3, "")
     assert ran.stderr == "watchdog: cannot listen on 192.0.2.1:8080: Cannot assign requested address\n"
     assert not (tmp_path / "watchdog.db").exists()

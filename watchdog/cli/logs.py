@@ -10,6 +10,14 @@ from typing import Any
 from watchdog.net.redact import SecretMask
 
 
+def do_without_rich_and_pygments() -> None:
+    """Call it at the start of a service. structlog, httpx and Mako load these packages if they are installed, to print
+    errors and source code in colour, which takes 10 MiB. With structlog they would also show the values of local
+    variables, which may hold secrets."""
+    for package in ("rich", "pygments"):
+        sys.modules.setdefault(package, None)  # type: ignore[arg-type] # as if it were not installed
+
+
 def configure_logging(mask: SecretMask, *, quiet: bool = False) -> None:
     """`quiet`: only errors of Watchdog itself."""
     import structlog

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 
 from watchdog.cli.common import (
@@ -26,8 +27,10 @@ def run_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     \b
     Example: watchdog run -c /etc/watchdog/watchdog.yaml
     """
+    from watchdog.cli.logs import configure_logging, do_without_rich_and_pygments
     from watchdog.signals import hold_back_sighup
 
+    do_without_rich_and_pygments()
     hold_back_sighup()
     loaded_config = load_config_or_exit(config)
 
@@ -40,7 +43,6 @@ def run_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     import uvloop
 
     from watchdog.app import serve_until_shutdown
-    from watchdog.cli.logs import configure_logging
     from watchdog.server import open_listen_socket
     from watchdog.service.process_resources import limit_heap_fragmentation, raise_file_descriptor_limit
     from watchdog.store.errors import StoreUnavailableError, WatchdogDatabaseSchemaError
@@ -52,7 +54,7 @@ def run_command(config: ConfigFileOption = DEFAULT_CONFIG_PATH) -> None:
     try:
         listen_socket = open_listen_socket(*server.bind_address)
     except OSError as e:
-        exit_with_error(f"cannot listen on {server.listen}: {e.strerror or e}", ExitCode.UNKNOWN)
+        exit_with_error(f"cannot listen on {server.listen}: {_describe_listen_problem(e)}", ExitCode.UNKNOWN)
     print_page_address_on_terminal(server.public_url, *listen_socket.getsockname()[:2])
     freeze_heap_and_enable_gc()
     try:
@@ -72,3 +74,9 @@ def print_page_address_on_terminal(public_url: str, host: str, port: int) -> Non
 
         local_url = build_local_base_url(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
         print(f"Watchdog is starting. Pages: {public_url or local_url} · Ctrl-C stops it.", flush=True)
+
+
+def _describe_listen_problem(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "another program, perhaps another `watchdog run`, uses this address: stop it, or change `server.listen`"
+    return error.strerror or str(error)
