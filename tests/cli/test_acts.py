@@ -70,10 +70,10 @@ def test_an_incident_is_acknowledged_in_the_name_of_the_user(
     assert [row["kind"] for row in harness.select_rows(acts)] == ["acknowledge", "unacknowledge"]
 
 
-@pytest.mark.parametrize("name", ["api", "Api", "an id", "the beginning of an id"])
+@pytest.mark.parametrize("name", ["api", "Api", "an id", "the beginning of an id", "an id that a table cuts"])
 def test_an_incident_is_named_by_its_probe_or_the_beginning_of_its_id(harness: StoreHarness, name: str) -> None:
     id = incident_id(harness)
-    name = {"an id": id, "the beginning of an id": id[:6]}.get(name, name)
+    name = {"an id": id, "the beginning of an id": id[:6], "an id that a table cuts": f"{id[:11]}…"}.get(name, name)
     assert invoke_command("ack", name).stdout == f"Acknowledged: {id}\n"
     assert invoke_command("unack", name).stdout == f"No longer acknowledged: {id}\n"
     assert "until the incident is resolved" in invoke_command("silence", "--incident", name).stdout

@@ -128,7 +128,7 @@ def test_as_json() -> None:
 
 
 @pytest.mark.usefixtures("since")
-@pytest.mark.parametrize("id", ["nothing", f"{2:024x}", "", "%", "0" * 5, "1'; DROP TABLE incidents"])
+@pytest.mark.parametrize("id", ["nothing", f"{2:024x}", "", "%", "1'; DROP TABLE incidents"])
 def test_an_unknown_incident(id: str) -> None:
     ran = invoke_command("explain", id)
     assert (ran.exit_code, ran.stdout) == (2, "")

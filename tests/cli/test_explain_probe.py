@@ -27,6 +27,8 @@ ROUTES = NotificationRoutingTable(
         NotificationRoute(("oncall",)),
     ),
 )
+NOTHING_IS_SENT = "Until it ends, nothing is sent about"
+EXCEPT_RECOVERIES = "except recoveries of those that were sent before."
 
 
 @pytest.fixture
@@ -99,8 +101,10 @@ def test_what_holds_an_incident_back(harness: StoreHarness) -> None:
     begins = ["Paused until ", "In maintenance until ", "Silenced until ", "Muted while Db is down (needs). "]
     holds = {begin: [line for line in lines if line.startswith(begin)] for begin in begins}
     assert {begin: len(held) for begin, held in holds.items()} == dict.fromkeys(begins, 1)
-    assert holds["Silenced until "][0].endswith(", id api: upgrade). No one is notified before it ends.")
+    silence = holds["Silenced until "][0]
+    assert silence.endswith(f", id api: upgrade). {NOTHING_IS_SENT} incidents, {EXCEPT_RECOVERIES}")
     assert "move" in holds["In maintenance until "][0]
+    assert any(line.startswith("After that, a new incident would notify: ") for line in lines)
     body = invoke_command("explain", "api", "-o", "json").json["new_incident"]
     assert ([each["comment"] for each in body["silences"]], body["muted_because_of"]) == (["upgrade"], ["db"])
     assert len(body["maintenance"]) == 1
@@ -109,7 +113,9 @@ def test_what_holds_an_incident_back(harness: StoreHarness) -> None:
 def test_a_silence_of_one_subject_does_not_hold_back_the_others(harness: StoreHarness) -> None:
     assert invoke_command("silence", "--id", "api", "--subject", "nightly-*", "--for", "2h").exit_code == 0
     (line,) = (line for line in explain() if line.startswith("Silenced until "))
-    assert line.endswith(", subject nightly-*). No one is notified of an incident with this subject before it ends.")
+    end = f"{NOTHING_IS_SENT} incidents with this subject, {EXCEPT_RECOVERIES}"
+    assert line.endswith(f", subject nightly-*). {end}")
+    assert any(line.startswith("A new incident would notify: ") for line in explain())
 
 
 def test_a_silence_is_described_once_although_it_also_covers_the_open_incident(harness: StoreHarness) -> None:

@@ -21,6 +21,7 @@ from watchdog.store.migrate import upgrade_schema
 MINUTE = 60_000
 SINCE = NOW // MINUTE * MINUTE - 30 * MINUTE
 OPENED_AT = SINCE + 2 * MINUTE + 2_000
+PREFIX = "the beginning of an id needs at least 6 characters"
 Write = Callable[..., Path]
 
 
@@ -129,8 +130,11 @@ def test_the_link_to_its_page(incident: str, write: Write, server: dict[str, Any
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["f00"], "no incident has the id f00, and no probe has this id or name: `watchdog incidents` lists"),
-        (["f00", "-o", "json"], "no incident has the id f00, and no probe has this id or name"),
+        (
+            ["f00"],
+            f"no incident has the id f00, and no probe has this id or name; {PREFIX}: `watchdog incidents` lists",
+        ),
+        (["f00", "-o", "json"], f"no incident has the id f00, and no probe has this id or name; {PREFIX}"),
         (["f00", "--open"], "the id of an incident cannot be combined with --open, --probe or --severity"),
         (["f00", "--severity", "critical"], "the id of an incident cannot be combined with --open, --probe or"),
     ],

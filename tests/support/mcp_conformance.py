@@ -30,6 +30,7 @@ from watchdog.service.run_once import OnDemandRun, run_probe_on_demand_without_r
 from watchdog.service.runner import RetryingProbeRunner
 
 CLIENT_PROGRAM = Path(__file__).with_name("mcp_conformance_client.py")
+CLIENT_CREDENTIALS_SCENARIO = "auth/client-credentials-basic"
 MAX_CONCURRENT_SCENARIOS = 4
 MAX_HANDED_OVER_BYTES = 1 << 20
 CLIENT_TIMEOUT_MS = 120_000
@@ -102,7 +103,9 @@ _STEPS_BY_SCENARIO = {
 
 def _plan_steps(scenario: str, context: Mapping[str, Any], runs: list[OnDemandRun]) -> Iterator[ScenarioStep]:
     """`runs`: of the steps so far."""
-    if scenario.startswith("auth/"):
+    if scenario == CLIENT_CREDENTIALS_SCENARIO:
+        yield ScenarioStep({"oauth": {name: context[name] for name in ("client_id", "client_secret")}})
+    elif scenario.startswith("auth/"):
         yield ScenarioStep({}, "http.401")
     elif scenario == "http-custom-headers":
         yield from (ScenarioStep(_call(call["name"], call["arguments"])) for call in context["toolCalls"])

@@ -76,8 +76,17 @@ def iter_probe_explanation_lines(explained: ExplainedProbe) -> Iterator[str]:
     yield from _iter_hold_lines(explained)
     yield ""
     names = ", ".join(routing.destinations) or "no one"
-    yield f"{'Another' if count else 'A new'} incident would notify: {names}{_describe_flapping_hold(explained)}"
+    which = "another" if count else "a new"
+    subject = f"after that, {which} incident" if _holds_every_incident(explained) else f"{which} incident"
+    yield f"{capitalize_first(subject)} would notify: {names}{_describe_flapping_hold(explained)}"
     yield from (f"{INDENT}{capitalize_first(step)}" for step in routing.routing_log)
+
+
+def _holds_every_incident(explained: ExplainedProbe) -> bool:
+    """Whether something keeps each new incident of the probe from opening, or from being sent."""
+    outlook = explained.outlook
+    silenced = any(not silence.matcher.subject_pattern for silence in outlook.silences)
+    return bool(silenced or explained.status.pause or outlook.maintenance_windows or outlook.muting_probes)
 
 
 def _describe_flapping_hold(explained: ExplainedProbe) -> str:
@@ -123,8 +132,9 @@ def _iter_hold_lines(explained: ExplainedProbe) -> Iterator[str]:
     for silence in outlook.silences:
         comment = f": {silence.comment}" if silence.comment else ""
         selection = f"{silence.id} by {silence.actor.name}, {silence.describe_selection()}{comment}"
-        which = " of an incident with this subject" if silence.matcher.subject_pattern else ""
-        yield f"Silenced {silence.describe_end(now)} ({selection}). No one is notified{which} before it ends."
+        incidents = "incidents with this subject" if silence.matcher.subject_pattern else "incidents"
+        effect = f"Until it ends, nothing is sent about {incidents}, except recoveries of those that were sent before."
+        yield f"Silenced {silence.describe_end(now)} ({selection}). {effect}"
     for muting in outlook.muting_probes:
         cause = f"{muting.display_name} is down ({muting.probe.setting})"
         yield f"Muted while {cause}. No one is notified until that probe is no longer down."

@@ -118,12 +118,19 @@ class SlackNotifier(Notifier):
     def _require_webhook_or_bot(self) -> SlackNotifier:
         require_exactly_one_of(self, ("webhook", "bot_token"))
         if self.webhook is not None:
-            validate_http_url(self.webhook.get_secret_value())
+            self._require_webhook_url(self.webhook.get_secret_value())
         if bool(self.channel) != (self.bot_token is not None):
             raise ValueError("bot_token and channel must be set together: set both, or only webhook")
         if errors := list(self._list_click_secret_problems()):
             raise MultiFieldValidationError(errors)
         return self
+
+    @staticmethod
+    def _require_webhook_url(url: str) -> None:
+        try:
+            validate_http_url(url)
+        except ValueError as error:
+            raise MultiFieldValidationError([(("webhook",), str(error))]) from None
 
     def _list_click_secret_problems(self) -> Iterator[tuple[tuple[str], str]]:
         for name, secret in (("signing_secret", self.signing_secret), ("app_token", self.app_token)):

@@ -58,6 +58,14 @@ def delivery(
         ),
         ([delivery("a/slack", WAITING)], "No one has been notified yet. a/slack: waits to be sent"),
         (
+            [delivery("a/slack", WAITING)._replace(lead_incident="i0")],
+            "No one has been notified yet. a/slack: waits for the next message of its group",
+        ),
+        (
+            [delivery("a/slack", WAITING)._replace(lead_incident="i1")],
+            "No one has been notified yet. a/slack: waits to be sent",
+        ),
+        (
             [delivery("a/slack", WAITING, 40, 2, "[timeout]"), delivery("b/email", DeliveryState.SILENCED)],
             "No one has been notified yet. a/slack: 2 attempts failed ([timeout]), next at 00:00:40 UTC; b/email: held "
             "back by a silence",

@@ -20,6 +20,7 @@ from watchdog.store.tables import incidents
 MIN_INCIDENT_ID_PREFIX_CHARS = 6
 MAX_INCIDENT_IDS_IN_REFUSAL = 5
 _ID_PREFIX_PATTERN = re.compile(f"[0-9a-f]{{{MIN_INCIDENT_ID_PREFIX_CHARS},}}")
+_HEX_PATTERN = re.compile("[0-9a-f]+")
 _AFTER_LAST_HEX_DIGIT = "g"
 
 
@@ -27,7 +28,7 @@ def find_incident_id_or_probe(connection: sa.Connection, text: str) -> str | Pro
     """The id of an incident, or a probe that is not retired. `text`: a whole id of an incident, which comes first, the
     id or name of a probe, or the beginning of the id of a single incident. A probe that is named like such a beginning
     is refused: otherwise the person who names a probe could choose what others act on."""
-    text = replace_unstorable_characters(text)
+    text = replace_unstorable_characters(text).removesuffix("…")  # as in tables
     if connection.execute(sa.select(incidents.c.id).where(incidents.c.id == text)).first():
         return text
     infos = load_active_probe_infos(connection).values()
@@ -41,11 +42,14 @@ def find_incident_id_or_probe(connection: sa.Connection, text: str) -> str | Pro
         raise _build_ambiguity_refusal(f"several incidents have an id that begins with {text}", beginning)
     if beginning:
         return beginning[0]
-    hint = format_similar_name_hint(text, (name for info in infos for name in (info.name, info.id)))
+    hint = similar = format_similar_name_hint(text, (name for info in infos for name in (info.name, info.id)))
+    is_short_prefix = _HEX_PATTERN.fullmatch(text) and len(text) < MIN_INCIDENT_ID_PREFIX_CHARS
+    prefix_hint = f"; the beginning of an id needs at least {MIN_INCIDENT_ID_PREFIX_CHARS} characters"
+    hint += prefix_hint if is_short_prefix else ""
     raise OperatorActRefusedError(
         OperatorActRefusalReason.NOT_FOUND,
         f"no incident has the id {text}, and no probe has this id or name{hint}",
-        unknown_subject=None if hint else ActSubjectKind.INCIDENT,
+        unknown_subject=None if similar else ActSubjectKind.INCIDENT,
     )
 
 

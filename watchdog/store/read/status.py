@@ -152,6 +152,13 @@ class DeliveryRecord(NamedTuple):
     detail: str
     """The last error."""
     finished_at: int | None
+    lead_incident: str = ""
+    """The incident whose message at the destination states this one. Of a group, it is another one."""
+
+    @property
+    def joins_message_of_group(self) -> bool:
+        """Whether the group has a message at the destination, which may state enough for a while."""
+        return self.lead_incident not in ("", self.incident)
 
 
 RESULT_ROW_COLUMNS = [effective_results.c[name] for name in ResultRow._fields]

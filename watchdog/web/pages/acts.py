@@ -70,7 +70,8 @@ def build_acknowledgement_and_silence_banners(
     for silence in list_silences_of_incident(connection, record.incident.id):
         if silence.ended_at is None:
             title = Markup("Silenced {}").format(render_silence_end(silence, now))
-            text = f"{_describe_silence(silence)}. No one is notified before it ends."
+            effect = "Until it ends, nothing is sent, except the recovery of an incident that was sent before."
+            text = f"{_describe_silence(silence)}. {effect}"
             yield PageBanner(HealthState.UNKNOWN, title, text, silence_id=silence.id)
     yield from build_maintenance_banner(connection, record.incident.probe, now)
 

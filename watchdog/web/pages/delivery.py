@@ -37,6 +37,7 @@ _STATE_AND_GLYPH_BY_DELIVERY_STATE = {
 }
 """State (for its colour) and glyph."""
 MUTED_DELIVERY_TEXT = "held back because of another probe"
+WAITS_FOR_GROUP_TEXT = "waits for the next message of its group"
 _NOT_SENT_TEXTS = (UNEDITABLE_MESSAGE_TEXT, UNACKNOWLEDGED_MESSAGE_TEXT)
 """Details of notifications that only edit a message, and were dropped."""
 _GIVEN_UP_STATES = (DeliveryState.UNDELIVERED, DeliveryState.UNCONFIRMED)
@@ -93,6 +94,8 @@ def _format_delivery_detail(delivery: DeliveryRecord) -> Markup:
             return Markup("{} · {}").format(at, format_duration(finished_at - delivery.created_at))
         case DeliveryState.WAITING if _is_undecided_edit(delivery):
             return Markup("sent if the receiver can show it")
+        case DeliveryState.WAITING if delivery.joins_message_of_group and not delivery.attempts:
+            return Markup("{}").format(WAITS_FOR_GROUP_TEXT)
         case DeliveryState.WAITING:
             attempt = Markup("attempt {} at {}").format(delivery.attempts + 1, at)
             return Markup(" · ").join(filter(None, (attempt, delivery.detail)))
@@ -174,6 +177,8 @@ def _describe_wait(delivery: DeliveryRecord, now: int, *, is_muted: bool) -> str
             return f"{format_delivery_attempts(delivery)} failed{error}, {following}"
         case DeliveryState.WAITING if delivery.due_at > now:
             return f"to be sent at {format_utc_timestamp(delivery.due_at, now, seconds=True)}"
+        case DeliveryState.WAITING if delivery.joins_message_of_group:
+            return WAITS_FOR_GROUP_TEXT
         case DeliveryState.SILENCED:
             return "held back by a silence"
         case DeliveryState.MUTED:
