@@ -9,12 +9,19 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from watchdog.config_types import ConfigModel, FieldPath, Secret, require_exactly_one_of
+from watchdog.config_types import (
+    ConfigModel,
+    FieldPath,
+    MultiFieldValidationError,
+    Secret,
+    require_exactly_one_of,
+)
 from watchdog.domain.local_hosts import is_loopback_host
 from watchdog.net.url import HttpUrl, parse_http_url
 
-_RESERVED_REQUEST_HEADERS = ("connection", "content-length", "transfer-encoding", "upgrade")
+_RESERVED_REQUEST_HEADERS = ("connection", "content-length", "proxy-authorization", "transfer-encoding", "upgrade")
 """Headers that Watchdog sets itself."""
+_CONTROL_CHARACTER_PATTERN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class HttpBasicAuth(ConfigModel):
@@ -108,6 +115,14 @@ class HttpAuth(ConfigModel):
     @model_validator(mode="after")
     def _require_exactly_one(self) -> Self:
         require_exactly_one_of(self, ("basic", "bearer", "digest", "oauth2"))
+        texts_in_header: dict[FieldPath, str] = {
+            ("bearer",): self.bearer.get_secret_value() if self.bearer else "",
+            ("digest", "username"): self.digest.username if self.digest else "",
+        }
+        problem = "expected text without line breaks and control characters, because it is sent in a header"
+        invalid = [path for path, text in texts_in_header.items() if _CONTROL_CHARACTER_PATTERN.search(text)]
+        if invalid:
+            raise MultiFieldValidationError([(path, problem) for path in invalid])
         return self
 
     @property
@@ -148,7 +163,7 @@ def _find_header_problem(name: str, value: str, reserved_headers: Collection[str
         return "not a valid header name: use letters, digits and '-'"
     if name.lower() in reserved_headers:
         return "Watchdog sets this header itself: remove it"
-    if value != value.strip() or re.search(r"[\x00-\x08\x0a-\x1f\x7f]", value):
+    if value != value.strip() or _CONTROL_CHARACTER_PATTERN.search(value):
         return "expected a header value without line breaks, control characters or surrounding spaces"
     if ascii_only and not value.isascii():
         return "expected a header value of ASCII characters"

@@ -42,10 +42,10 @@ def find_incident_id_or_probe(connection: sa.Connection, text: str) -> str | Pro
         raise _build_ambiguity_refusal(f"several incidents have an id that begins with {text}", beginning)
     if beginning:
         return beginning[0]
-    hint = similar = format_similar_name_hint(text, (name for info in infos for name in (info.name, info.id)))
+    similar = format_similar_name_hint(text, (name for info in infos for name in (info.name, info.id)))
     is_short_prefix = _HEX_PATTERN.fullmatch(text) and len(text) < MIN_INCIDENT_ID_PREFIX_CHARS
     prefix_hint = f"; the beginning of an id needs at least {MIN_INCIDENT_ID_PREFIX_CHARS} characters"
-    hint += prefix_hint if is_short_prefix else ""
+    hint = similar or (prefix_hint if is_short_prefix else "")
     raise OperatorActRefusedError(
         OperatorActRefusalReason.NOT_FOUND,
         f"no incident has the id {text}, and no probe has this id or name{hint}",
