@@ -96,7 +96,11 @@ async def _run_and_measure(config: Path, warm_up_s: float, measurement_s: float)
     from watchdog.cli.common import freeze_heap_and_enable_gc
     from watchdog.config.load import load_config
     from watchdog.server import WebServer, open_listen_socket
-    from watchdog.service.process_resources import limit_heap_fragmentation, raise_file_descriptor_limit
+    from watchdog.service.process_resources import (
+        keep_heap_small,
+        limit_heap_fragmentation,
+        raise_file_descriptor_limit,
+    )
 
     # all of this as in `watchdog run`
     started_s = time.monotonic() - time.process_time()  # loading the modules takes CPU alone
@@ -110,6 +114,7 @@ async def _run_and_measure(config: Path, warm_up_s: float, measurement_s: float)
         start_watchdog_service_and_stop_on_exit(loaded) as app,
         WebServer(create_asgi_app(app), open_listen_socket("127.0.0.1", 0)),
     ):
+        heap_task = asyncio.create_task(keep_heap_small())
         while not app.service.last_recorded_at:
             await asyncio.sleep(0.05)
         first_result_s = time.monotonic() - started_s
@@ -126,6 +131,7 @@ async def _run_and_measure(config: Path, warm_up_s: float, measurement_s: float)
         await asyncio.sleep(measurement_s)
         runner.run = run  # type: ignore[method-assign] # restore
         after = resource.getrusage(resource.RUSAGE_SELF)
+        heap_task.cancel()
     with closing(sqlite3.connect(loaded.config.storage.url.removeprefix("sqlite:///"))) as database:
         query = "SELECT outcome, sum(slot_count) FROM results WHERE slot >= ? AND slot < ? GROUP BY outcome"
         outcomes = dict(database.execute(query, (since, since + measurement_s * 1000)))

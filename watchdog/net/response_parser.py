@@ -187,6 +187,10 @@ class Http1ResponseParser(ReceivedHttpResponse[BodyT]):
             except ProbeError as error:
                 self._fail(error)
 
+    def _complete(self) -> None:
+        super()._complete()
+        del self._message_parser  # it refers to this object: without it, no garbage collection is needed
+
     def _fail(self, error: ProbeError) -> None:
         """Ends the parsing. The error is kept, because httptools replaces exceptions of callbacks by its own."""
         self._callback_error = error

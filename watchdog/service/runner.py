@@ -108,6 +108,8 @@ class RetryingProbeRunner:
             return Observation(
                 Outcome.ERROR, "watchdog.internal_error", message, phases=context.phase_timer.phase_durations_ms
             )
+        finally:
+            context.phase_timer.describe_response = Evidence  # a response refers to its timer in turn
 
     def build_masked_result_from_observation(self, slot: ClaimedSlot, observation: Observation) -> ResultToRecord:
         """Give an observation its identity, and mask, strip and truncate every text of it."""

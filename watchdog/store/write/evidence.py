@@ -27,7 +27,8 @@ class EvidenceWriter:
 
     def __init__(self, database: Database):
         self.database = database
-        self._last_pass: dict[int, tuple[ProbeResult, Evidence]] = {}
+        self._last_pass: dict[int, tuple[tuple[int, int, str], Evidence]] = {}
+        """Probe -> the key of the result, and its evidence."""
 
     def save_notable_and_sampled_evidence(
         self,
@@ -49,11 +50,11 @@ class EvidenceWriter:
                 or result.previous_slot // EVIDENCE_SAMPLE_INTERVAL_MS != result.slot // EVIDENCE_SAMPLE_INTERVAL_MS
             )
             if notable and (last_pass := self._last_pass.get(result.probe)):
-                selected[last_pass[0][:3]] = last_pass[1]
+                selected[last_pass[0]] = last_pass[1]
             if notable or sampled:
                 selected[result[:3]] = result_evidence
             if result.outcome is Outcome.PASS:
-                self._last_pass[result.probe] = (result, result_evidence)
+                self._last_pass[result.probe] = (result[:3], result_evidence)
         rows = [
             {"probe": probe, "slot": slot, "location": location,
              "facts": encode_storable_json(dict(content.facts)),
