@@ -33,6 +33,12 @@ UNTIL_CLOSED = b"HTTP/1.1 200 OK\r\n\r\nok"
 INTERIM = b"HTTP/1.1 103 Early Hints\r\n\r\n"
 
 
+async def respond_to_each_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while True:
+        writer.write(http_response(b"ok"))
+        await reader.readuntil(b"\r\n\r\n")
+
+
 @contextmanager
 def collecting_garbage() -> Iterator[Counter[str]]:
     """Counts, at its end, the objects of Watchdog and of httptools that only the garbage collector frees, by class."""
@@ -60,7 +66,7 @@ def collecting_garbage() -> Iterator[Counter[str]]:
         (send_parts(http_response()), {"method": "HEAD"}, [], ""),
         (send_parts(CHUNKED), {}, [], ""),
         (send_parts(INTERIM + UNTIL_CLOSED), {}, [], ""),
-        (send_parts(http_response(b"ok")), {"keep_alive": True}, [], ""),
+        (respond_to_each_request, {"keep_alive": True}, [], ""),
         (send_parts(http_response(b"no", status="503 Service Unavailable")), {}, [], "http.503"),
         (redirect_to("/"), {"follow_redirects": False}, ["status == 302"], ""),
     ],
@@ -74,10 +80,10 @@ def test_complete_response_leaves_no_reference_cycle(
                 {"name": "Shop", "every": "1m", "http": {"url": server.url_of(), **target}, "expect": expect}
             )
             runner = RetryingProbeRunner(network, EMPTY_MASK, lambda: NOW_MS, lag)
-            for n in range(RUN_COUNT):
-                recorded = await runner.run(probe, ClaimedSlot(1, NOW_MS + n, "here", None), {})
-                assert recorded.result.reason == reason
+            with collecting_garbage() as counts:
+                for n in range(RUN_COUNT):
+                    recorded = await runner.run(probe, ClaimedSlot(1, NOW_MS + n, "here", None), {})
+                    assert recorded.result.reason == reason
+            assert not counts
 
-    with collecting_garbage() as counts:
-        asyncio.run(run_probe())
-    assert not counts
+    asyncio.run(run_probe())

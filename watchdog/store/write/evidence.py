@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 import sqlalchemy as sa
 
 from watchdog.domain.formatting import HOUR_MS
-from watchdog.domain.model import Evidence, Outcome, ProbeResult, ResultToRecord
+from watchdog.domain.model import Evidence, Outcome, ResultToRecord
 from watchdog.domain.rules import missed_run
 from watchdog.domain.text import replace_unstorable_characters
 from watchdog.store.database import Database
