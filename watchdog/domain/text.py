@@ -42,7 +42,7 @@ _WHITESPACE_PATTERN = re.compile("[\\s\0\x85\u2028\u2029]+")
 def replace_invisible_characters(text: str) -> str:
     """Replaces every character that is invisible, or changes how its neighbours look, by `�`. Keeps tabs and line ends;
     CRLF becomes LF."""
-    if text.isascii() and text.isprintable():  # most names: much faster than the pattern
+    if text.isascii() and text.replace("\n", "").isprintable():  # most texts: much faster than the pattern
         return text
     return _INVISIBLE_CHARACTERS_PATTERN.sub(REPLACEMENT_CHARACTER, text.replace("\r\n", "\n"))
 

@@ -27,7 +27,7 @@ class ContentEncodingDecoder:
     """
 
     def __init__(self, content_encoding: str, max_bytes: int) -> None:
-        names = [name.strip().lower() for name in content_encoding.split(",")]
+        names = [name.strip().lower() for name in content_encoding.split(",")] if content_encoding else []
         names = [name for name in names if name not in ("", "identity")]
         if len(names) > MAX_CONTENT_ENCODINGS or not _DECOMPRESSOR_BY_ENCODING.keys() >= set(names):
             raise UnsupportedContentEncodingError(content_encoding.strip().lower())

@@ -38,6 +38,8 @@ class RunCookieJar:
 
     def build_cookie_header(self, url: ParsedHttpUrl) -> str:
         """The value of the Cookie header; empty: there is none to send."""
+        if not self._cookies:
+            return ""
         path = url.path_and_query.partition("?")[0]
         matching = [
             (cookie_path, f"{name}={value}")

@@ -22,13 +22,12 @@ def build_http2_not_selected_error() -> ProbeError:
 
 def find_foreign_protocol_error(response_start: bytes, tls_remedy: str = USE_HTTPS_TLS_REMEDY) -> ProbeError | None:
     """The error of a response that is not HTTP/1; None if it begins like HTTP/1. The excerpt shows its beginning."""
+    is_http2 = response_start.startswith(b"HTTP/2")
+    if b"HTTP/".startswith(response_start[:5]) and not is_http2:
+        return None
     excerpt = mask_secret_headers(response_start[:MAX_FOREIGN_BANNER_BYTES].decode(errors="replace"))
     if response_start.startswith(TLS_ALERT_RECORD_STARTS):
         return ProbeError.from_reason("protocol.tls_required", excerpt=excerpt, remedy=tls_remedy)
-    if response_start[3:9] in (_HTTP2_SETTINGS_FRAME_START, _HTTP2_GOAWAY_FRAME_START) or response_start.startswith(
-        b"HTTP/2"
-    ):
+    if is_http2 or response_start[3:9] in (_HTTP2_SETTINGS_FRAME_START, _HTTP2_GOAWAY_FRAME_START):
         return ProbeError.from_reason("protocol.http2_only", excerpt=excerpt)
-    if b"HTTP/".startswith(response_start[:5]):
-        return None
     return ProbeError.from_reason("protocol.not_http", excerpt=excerpt)

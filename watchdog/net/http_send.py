@@ -100,7 +100,8 @@ class _RequestRun:
                 if self.redirect_count:
                     error.facts["redirected_to"] = strip_url_to_scheme_host_and_path(self._url.url_without_credentials)
                 raise
-            self.cookies.store(self._url, response.set_cookies)
+            if response.set_cookies:
+                self.cookies.store(self._url, response.set_cookies)
             if self.authenticator is not None and self.authenticator.may_try_again(self._url, response):
                 self._forget_response(phase_timer)
                 continue

@@ -96,6 +96,8 @@ class ReceivedHttpResponse(ABC, Generic[BodyT]):
     @property
     def set_cookies(self) -> tuple[str, ...]:
         """The values of the Set-Cookie headers."""
+        if "set-cookie" not in self.headers:
+            return ()
         return tuple(
             value.decode(errors="replace") for name, value in self.raw_headers if name.lower() == b"set-cookie"
         )

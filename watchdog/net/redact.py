@@ -7,7 +7,7 @@ import html
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeAlias
 from urllib.parse import quote, quote_plus, urlsplit
 
@@ -32,6 +32,8 @@ CUT_TEXT_MARK = "…"
 MIN_CHARS_OF_CUT_SECRET = 4
 """A shorter beginning of a secret would match by accident."""
 _MIN_CHARS_OF_TEXT_CUT_WITHOUT_MARK = 1_000
+"""A text of so many characters may end within a secret."""
+MAX_JSON_ITEMS = 100
 _Trie: TypeAlias = "dict[str, _Trie]"
 """Words as a tree of characters; the key "" ends a word."""
 
@@ -166,8 +168,30 @@ def _list_base64_secret_fragments(raw: bytes) -> Iterator[str]:
             yield from (inner, inner.replace("+", "-").replace("/", "_"))
 
 
+def join_texts_of_flat_mapping(values: Mapping[str, Json]) -> str | None:
+    """The keys of a mapping and its strings, one after the other. None: it holds more than text and finite numbers, or
+    more than MAX_JSON_ITEMS entries."""
+    texts = [*values]
+    for value in values.values():
+        if isinstance(value, str):
+            texts.append(value)
+        elif isinstance(value, dict | list | tuple) or (isinstance(value, float) and not math.isfinite(value)):
+            return None
+    return "\n".join(texts) if len(values) <= MAX_JSON_ITEMS else None
+
+
+def needs_no_masking_or_cleaning(short_texts: Iterable[str], last_text: str, mask: Callable[[str], str]) -> bool:
+    """Whether no text would change if it were masked and cleaned: one look at all of them takes much less time than one
+    at each. Texts that were cut, or could have been, have to be masked one by one."""
+    texts = [*short_texts, last_text]
+    joined = "\n".join(texts)
+    if CUT_TEXT_MARK in joined or any(len(text) >= _MIN_CHARS_OF_TEXT_CUT_WITHOUT_MARK for text in texts[:-1]):
+        return False
+    return replace_invisible_characters(mask(joined)) == joined
+
+
 def mask_and_truncate_json_tree(
-    value: Json, mask: Callable[[str], str], max_chars: int = 2_000, max_items: int = 100, max_depth: int = 8
+    value: Json, mask: Callable[[str], str], max_chars: int = 2_000, max_items: int = MAX_JSON_ITEMS, max_depth: int = 8
 ) -> Json:
     """Nested JSON that is safe to store and to show: strings masked, cleaned and cut, long lists and nesting cut, and
     numbers that JSON does not have, such as NaN, as text."""

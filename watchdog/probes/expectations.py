@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -128,13 +128,15 @@ class ExpectationsVerdict(NamedTuple):
 
 def evaluate_expectations_to_verdict(
     context: ExpressionEvaluationContext,
-    expectations: Iterable[CelExpression],
-    preferences: Iterable[CelExpression] = (),
+    expectations: Collection[CelExpression],
+    preferences: Collection[CelExpression] = (),
 ) -> ExpectationsVerdict:
     """The target fails if an expectation is certainly broken; the reason is that of the first, the message names all.
 
     Otherwise it cannot be judged if Watchdog could not evaluate an expectation or a preference for a reason of its own.
     """
+    if not expectations and not preferences:
+        return ExpectationsVerdict(Outcome.PASS, "", "", {})
     results = {expression.text: context.evaluate_expectation(expression) for expression in expectations}
     evidence = {text: result.evidence for text, result in results.items()}
     broken = [result for result in results.values() if result.reason and not result.is_evaluation_error]

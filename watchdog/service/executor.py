@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Container, Mapping
 
 from watchdog.domain.formatting import format_duration
@@ -48,7 +49,7 @@ class ConcurrentProbeRunExecutor:
     ):
         self.runner, self.clock, self.on_result = runner, clock, on_result
         self.places, self.on_overload = places, on_overload
-        self.counts_by_probe: dict[int, ProbeRunCounters] = {}
+        self.counts_by_probe: defaultdict[int, ProbeRunCounters] = defaultdict(ProbeRunCounters)
         """What each probe's slots led to."""
         self._slow_probes: set[int] = set()
         """Those that timed out the last time."""
@@ -63,7 +64,7 @@ class ConcurrentProbeRunExecutor:
 
     def start_probe_run(self, probe: Probe, slot: ClaimedSlot, probe_state: Mapping[str, Json]) -> None:
         """Run the probe at its slot, which may be up to MAX_PROBE_RUN_START_BEFORE_SLOT_MS in the future."""
-        task = asyncio.create_task(self._run_at_slot(probe, slot, probe_state), name=f"run {probe.id}")
+        task = asyncio.create_task(self._run_at_slot(probe, slot, probe_state))
         self._slot_by_task[task] = slot
         task.add_done_callback(lambda done: self._slot_by_task.pop(done, None))
 
@@ -96,7 +97,7 @@ class ConcurrentProbeRunExecutor:
             raise
 
     def _count_and_hand_on_result(self, recorded: ResultToRecord) -> None:
-        self.counts_by_probe.setdefault(recorded.result.probe, ProbeRunCounters()).add(recorded.result)
+        self.counts_by_probe[recorded.result.probe].add(recorded.result)
         self.on_result(recorded)
 
     def _build_missed_run_result(self, probe: Probe, slot: ClaimedSlot, reason: str) -> ResultToRecord:

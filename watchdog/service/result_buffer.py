@@ -14,7 +14,7 @@ from watchdog.domain.model import Json, Outcome, ResultToRecord
 log = structlog.get_logger()
 
 MAX_BUFFERED_RESULT_BYTES = 64 * 1024 * 1024
-MIN_BUFFERED_RESULTS_TO_MEASURE_SIZE = 1_000
+MIN_BUFFERED_RESULTS_TO_MEASURE_SIZE = 3_000
 """With fewer results than this, their size is not measured: that would cost more than they can take. Results that list
 more than MAX_RESULT_SUBJECTS_WITHOUT_MEASURING_SIZE are."""
 MAX_RESULT_SUBJECTS_WITHOUT_MEASURING_SIZE = 50

@@ -110,7 +110,7 @@ class _RunWithPlace:
     __slots__ = (
         "_has_started",
         "_limiter",
-        "_started_event",
+        "_wait_end",
         "_wait_s",
         "counter_keys",
         "order",
@@ -124,35 +124,37 @@ class _RunWithPlace:
         self.probe, self.order, self.counter_keys = probe, order, counter_keys
         self._limiter, self._wait_s = limiter, wait_s
         self._has_started = False
-        self._started_event: asyncio.Event | None = None
+        self._wait_end: asyncio.Future[None] | None = None
 
     def __lt__(self, other: _RunWithPlace) -> bool:
         return self.order < other.order
 
     def start(self) -> None:
         self._has_started = True
-        if self._started_event is not None:
-            self._started_event.set()
+        self._end_wait()
+
+    def _end_wait(self) -> None:
+        if self._wait_end is not None and not self._wait_end.done():
+            self._wait_end.set_result(None)
 
     async def __aenter__(self) -> None:
         self._limiter.start_or_queue(self)
         if self._has_started:
             return
-        self._started_event = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        self._wait_end = loop.create_future()
+        timer = loop.call_later(self._wait_s, self._end_wait)  # takes less CPU than an Event with a timeout
         try:
-            async with asyncio.timeout(self._wait_s):
-                await self._started_event.wait()
-        except TimeoutError:
-            if not self._has_started:
-                full_limit = self._limiter.describe_full_limit(self.counter_keys)
-                self._limiter.stop_waiting(self)
-                raise ConcurrentRunLimitTimeoutError(full_limit) from None
+            await self._wait_end
         except BaseException:
-            self._give_up()
+            (self._limiter.free_place if self._has_started else self._limiter.stop_waiting)(self)
             raise
-
-    def _give_up(self) -> None:
-        (self._limiter.free_place if self._has_started else self._limiter.stop_waiting)(self)
+        finally:
+            timer.cancel()
+        if not self._has_started:
+            full_limit = self._limiter.describe_full_limit(self.counter_keys)
+            self._limiter.stop_waiting(self)
+            raise ConcurrentRunLimitTimeoutError(full_limit)
 
     async def __aexit__(self, *_: object) -> None:
         self._limiter.free_place(self)

@@ -19,6 +19,7 @@ from watchdog.domain.text import replace_invisible_characters, truncate_with_not
 from watchdog.domain.uptime_clock import DowntimeGaps
 from watchdog.net import NetworkAccess, PhaseTimer, SecretMask, mask_and_truncate_json_tree
 from watchdog.net.errors import build_timeout_error
+from watchdog.net.redact import join_texts_of_flat_mapping, needs_no_masking_or_cleaning
 from watchdog.probes.base import Probe, ProbeAttemptContext, derive_slot_idempotency_key
 from watchdog.service.clock import Clock
 from watchdog.service.event_loop_lag import MAX_EVENT_LOOP_LAG_S, EventLoopLagMonitor
@@ -129,30 +130,45 @@ class RetryingProbeRunner:
             measurements[missed_run.LATE_START_MEASUREMENT_NAME] = slot.late_ms
         if slot.is_requested:
             measurements[missed_run.REQUESTED_RUN_MEASUREMENT_NAME] = True
+        message, evidence = observation.message, observation.evidence
+        if not self._needs_no_sanitizing(message, measurements, evidence):
+            message = self._sanitize_text(message)
+            measurements = mask_and_truncate_json_tree(
+                measurements, self._mask_secrets, max_chars=MAX_SUBJECT_NAME_CHARS
+            )
+            evidence = Evidence(
+                mask_and_truncate_json_tree(dict(evidence.facts), self._mask_secrets),
+                self._sanitize_text(evidence.excerpt, MAX_EVIDENCE_EXCERPT_CHARS),
+            )
         result = ProbeResult(
             slot.probe,
             slot.slot,
             slot.location,
             observation.outcome,
             observation.reason,
-            message=self._sanitize_text(observation.message),
+            message=message,
             duration=None if observation.duration is None else round(observation.duration),
             phases=observation.phases,
-            measurements=mask_and_truncate_json_tree(
-                measurements, self._mask_secrets, max_chars=MAX_SUBJECT_NAME_CHARS
-            ),
+            measurements=measurements,
             listings=listings,
             previous_slot=slot.previous_slot,
-        )
-        evidence = Evidence(
-            mask_and_truncate_json_tree(dict(observation.evidence.facts), self._mask_secrets),
-            self._sanitize_text(observation.evidence.excerpt, MAX_EVIDENCE_EXCERPT_CHARS),
         )
         state_updates = {
             key: self._sanitize_name_in_probe_state(value) for key, value in observation.state_updates.items()
         }
         return ResultToRecord(
             result, evidence, state_updates, observation.rerun_at, observation.transport_reason or observation.reason
+        )
+
+    def _needs_no_sanitizing(self, message: str, measurements: Mapping[str, Json], evidence: Evidence) -> bool:
+        values, facts = join_texts_of_flat_mapping(measurements), join_texts_of_flat_mapping(evidence.facts)
+        return (
+            values is not None
+            and facts is not None
+            and len(message) <= MAX_RESULT_MESSAGE_CHARS
+            and len(values) <= MAX_SUBJECT_NAME_CHARS
+            and len(evidence.excerpt) <= MAX_EVIDENCE_EXCERPT_CHARS
+            and needs_no_masking_or_cleaning((message, values, facts), evidence.excerpt, self._mask_secrets)
         )
 
     def _sanitize_listed_subject(self, rule: str, subject: str) -> str:

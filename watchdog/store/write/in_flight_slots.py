@@ -15,6 +15,11 @@ def encode_in_flight_slots(starts: Mapping[InFlightSlot, int], current_timeline:
     """Slots in flight: the number of a slot; [slot, when it was claimed] if it is caught up; [slot, start, timeline] if
     it was claimed before the last step of the clock."""
 
+    if len(starts) == 1:  # the usual case
+        [((slot, timeline), start)] = starts.items()
+        if timeline == current_timeline and start == slot:
+            return f"[{slot}]"
+
     def encode_in_flight_slot(slot: int, timeline: str, start: int) -> int | list[int | str]:
         if timeline != current_timeline:
             return [slot, start, timeline]
