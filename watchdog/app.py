@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -176,7 +175,6 @@ async def start_watchdog_service_and_stop_on_exit(
         await store_executor.run_write(upgrade_schema, database, find_resource_folder("migrations"))
         await store_executor.run_read(database.check_file)
         await asyncio.to_thread(preload_probe_modules, config)
-        gc.collect()  # Alembic leaves reference cycles, which would stay for good once the heap is frozen
         async with NetworkAccess(config.network.request_routing) as network, AsyncExitStack() as stack:
             network.preload()
             service = await register_probes_and_build_service(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -51,4 +52,5 @@ def upgrade_schema(database: Database, migrations: Path) -> tuple[str, str]:
                 " Watchdog; run that version or newer"
             ) from e
     database.sync_to_disk()
+    gc.collect()  # Alembic leaves reference cycles, which would stay for good once the service freezes its heap
     return before, head
