@@ -8,7 +8,6 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
-import uvloop
 from pydantic import SecretStr
 
 from tests.support.digest_servers import (
@@ -34,12 +33,6 @@ RFC_CLIENT_NONCE = "f2/wE4q74E6zIJEtWaHKaf5wv/H5QzzpXusqGemxURZJ"
 RFC_CREDENTIALS = HttpDigestAuth(username="Mufasa", password=SecretStr("Circle of Life"))
 CREDENTIALS = HttpDigestAuth(username=DIGEST_USER, password=SecretStr(DIGEST_PASSWORD))
 OTHER_CREDENTIALS = HttpDigestAuth(username=DIGEST_USER, password=SecretStr("wrong"))
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Run:
-    """Runs a test on both event loops."""
-    return uvloop.run if request.param == "uvloop" else asyncio.run
 
 
 def challenge(**changes: Any) -> DigestChallenge:

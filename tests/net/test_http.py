@@ -41,12 +41,6 @@ DEADLINE = 0.3
 Run = Callable[[Coroutine[Any, Any, "Exchange"]], "Exchange"]
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Run:
-    """Runs a test on both event loops."""
-    return uvloop.run if request.param == "uvloop" else asyncio.run
-
-
 @dataclass
 class Exchange:
     """One request and its outcome: a response, an error, or neither after the deadline."""

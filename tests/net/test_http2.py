@@ -40,12 +40,6 @@ Run: TypeAlias = Callable[[Coroutine[Any, Any, Any]], Any]
 Answer: TypeAlias = "Callable[[ScriptedHttp2Connection], Awaitable[None]]"
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Run:
-    """Runs a test on both event loops."""
-    return uvloop.run if request.param == "uvloop" else asyncio.run
-
-
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
     return CertificateAuthority(tmp_path_factory.mktemp("authority"))

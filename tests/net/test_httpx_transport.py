@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import httpx
 import pytest
-import uvloop
 
 from tests.support.fake_network import METADATA_ADDRESS_SPELLINGS, install_fake_network
 from tests.support.hostile_http import FAULTY_RESPONSES
@@ -31,12 +30,6 @@ from watchdog.net.proxy import RequestRouting
 
 _T = TypeVar("_T")
 Run = Callable[[Coroutine[Any, Any, _T]], _T]
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, Any]], Any]:
-    """Runs a test on both event loops."""
-    return uvloop.run if request.param == "uvloop" else asyncio.run
 
 
 async def post(handler: ConnectionHandler, **request: Any) -> httpx.Response:

@@ -12,7 +12,6 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
-import uvloop
 from pydantic import SecretStr
 
 from tests.support.polling import HANG_S, wait_until_async
@@ -38,12 +37,6 @@ from watchdog.service.runner import build_timeout_observation
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 CLIENT_SECRET = "cl1ent s:cret/+&"
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Run:
-    """Runs a test on both event loops."""
-    return uvloop.run if request.param == "uvloop" else asyncio.run
 
 
 def credentials_for(token_url: str, **fields: Any) -> OAuth2ClientCredentials:

@@ -51,12 +51,6 @@ CREDENTIALS = f"{PROXY_USER}:{PROXY_PASSWORD}@"
 SECRET_HEADERS = {"Authorization": "Bearer t0ken-1", "X-API-Key": "t0ken-2"}
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Run:
-    """Runs a test on both event loops."""
-    return uvloop.run if request.param == "uvloop" else asyncio.run
-
-
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
     return CertificateAuthority(tmp_path_factory.mktemp("authority"))

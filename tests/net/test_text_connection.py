@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
 
 from tests.support.polling import wait_until_async
 from tests.support.scripted_servers import CertificateAuthority, ConnectionHandler, running_server, send_forever
@@ -23,11 +22,6 @@ from watchdog.net.text_connection import (
 from watchdog.net.tls import TlsConfig, create_ssl_context
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Run:
-    return uvloop.run if request.param == "uvloop" else asyncio.run
 
 
 @asynccontextmanager

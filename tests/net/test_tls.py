@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
 from cryptography import x509
 from pydantic import ValidationError
 
@@ -39,11 +38,6 @@ NOW = round(scripted_servers.NOW.timestamp() * 1000)
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
     return CertificateAuthority(tmp_path_factory.mktemp("certificates"))
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Run:
-    return uvloop.run if request.param == "uvloop" else asyncio.run
 
 
 async def ask(
