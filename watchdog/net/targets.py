@@ -158,6 +158,22 @@ class HttpTarget(ConfigModel):
         return (self.body or "").encode()
 
 
+class HttpActionTarget(HttpTarget):
+    """An HTTP request that changes something, so it is sent once at most."""
+
+    method: HttpMethod = "POST"
+    """The HTTP method. GET and HEAD take no body."""
+    keep_alive: StrictBool = False
+    """Must not be `true`: a request on a connection that stays open may be sent twice."""
+
+    @model_validator(mode="after")
+    def _refuse_keep_alive(self) -> Self:
+        if self.keep_alive:
+            problem = "must not be set for this request, which must not be sent twice: remove it"
+            raise MultiFieldValidationError([(("keep_alive",), problem)])
+        return self
+
+
 class McpTarget(ConfigModel):
     """An MCP server: exactly one of `url`, `sse` and `command`."""
 

@@ -22,7 +22,7 @@ from watchdog.net.http_evidence import (
     parse_response_body,
 )
 from watchdog.net.phases import PhaseTimer
-from watchdog.net.targets import HttpMethod, HttpTarget
+from watchdog.net.targets import HttpActionTarget, HttpTarget
 from watchdog.net.url import parse_http_url
 from watchdog.queues.base import CanaryConnection, CanaryDriver, CanaryJobRequest, QueueConnectContext
 from watchdog.queues.job_status import (
@@ -51,12 +51,9 @@ HTTP_CANARY_EXPRESSION_VARIABLE_TYPES: Mapping[str, str] = {
 }
 
 
-class HttpEnqueueRequest(HttpTarget):
+class HttpEnqueueRequest(HttpActionTarget):
     """The request that starts the canary job. `{nonce}` in its URL, headers and body is replaced by the id that
     Watchdog generates for the canary job."""
-
-    method: HttpMethod = "POST"
-    """The HTTP method. GET and HEAD take no body."""
 
 
 class HttpCanary(CanaryDriver):

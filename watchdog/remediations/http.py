@@ -10,7 +10,7 @@ from pydantic import model_validator
 from watchdog.config_types import MultiFieldValidationError
 from watchdog.domain.model import Json
 from watchdog.net.errors import ProbeError
-from watchdog.net.targets import HttpMethod, HttpTarget
+from watchdog.net.targets import HttpActionTarget
 from watchdog.queues.base import QueueConnectContext
 from watchdog.queues.job_status import describe_http_status_and_json_error, fill_braced_placeholders_in_json
 from watchdog.remediations.base import (
@@ -22,7 +22,7 @@ from watchdog.remediations.base import (
 )
 
 
-class HttpRemediation(HttpTarget, RemediationAction):
+class HttpRemediation(HttpActionTarget, RemediationAction):
     """One HTTP request, which must be answered with a 2xx status. `url` and the string values in `json` can contain
     parameters such as `{id}` and `{subject}`. POST and PATCH requests include an `Idempotency-Key` header. The short
     form is the URL alone."""
@@ -36,9 +36,6 @@ class HttpRemediation(HttpTarget, RemediationAction):
               on: connection.refused
               http: {url: "https://ops.acme.example/restart", method: POST, json: {incident: "{incident}"}}
     """
-
-    method: HttpMethod = "POST"
-    """The HTTP method. GET and HEAD take no body."""
 
     @model_validator(mode="after")
     def _validate_placeholder_positions(self) -> Self:
