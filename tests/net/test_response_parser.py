@@ -66,6 +66,28 @@ def test_a_response(name: str) -> None:
     assert (parser.is_complete, parser.status, parser.received_body.decompress()) == (True, status, body)
 
 
+NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("parts", "is_head_request", "allows"),
+    [
+        ([RESPONSES["with a length"][0]], False, True),
+        ([RESPONSES["in chunks"][0]], False, True),
+        ([RESPONSES["with its length and chunks"][0]], False, False),
+        ([RESPONSES["with data behind its end"][0]], False, False),
+        ([NO_CONTENT], False, True),
+        ([NO_CONTENT + b"x"], False, False),
+        ([NO_CONTENT, b"x"], False, False),
+        ([OK + b"Content-Length: 3\r\n\r\n"], True, True),
+        ([OK + b"Content-Length: 3\r\n\r\nabc"], True, False),
+        ([OK + b"Content-Length: 0\r\n\r\nabc"], False, False),
+    ],
+)
+def test_whether_another_request_may_follow(parts: list[bytes], is_head_request: bool, allows: bool) -> None:
+    assert parse(parts, is_head_request=is_head_request).allows_another_request is allows
+
+
 def test_folded_lines_and_repeated_headers_are_joined() -> None:
     assert parse([RESPONSES["with a folded line"][0]]).headers == {"x-tag": "a b", "content-length": "3"}
     assert parse([RESPONSES["with a length"][0]]).headers["x-tag"] == "a, b"

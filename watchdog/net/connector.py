@@ -25,7 +25,7 @@ from watchdog.net.tls import (
     TlsConfig,
     TlsFileVersions,
     create_ssl_context,
-    read_tls_file_change_stamps,
+    read_tls_file_versions,
 )
 
 HAPPY_EYEBALLS_DELAY_S = 0.25
@@ -55,7 +55,7 @@ class TcpConnector:
         (internal) if one of their files is unusable."""
         tls = tls.model_copy(update={"server_name": ""})  # belongs to the connection, not to the context
         key = tls, alpn_protocols
-        versions, cached = read_tls_file_change_stamps(tls), self._ssl_contexts.get(key)
+        versions, cached = read_tls_file_versions(*tls.files), self._ssl_contexts.get(key)
         if cached is None or cached[0] != versions:
             cached = self._ssl_contexts[key] = versions, create_ssl_context(tls, alpn_protocols)
         return cached[1]

@@ -111,11 +111,11 @@ class HttpExchangeProtocol(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         data = bytes(self._buffer[:nbytes])
-        if self._message is None:
+        if self._message is None or self._message_end.done():
             self._early_data += data
             if len(self._early_data) >= HTTP_READ_CHUNK_BYTES:
                 self._transport.pause_reading()  # until something is received
-        elif not self._message_end.done():
+        else:
             self._feed(self._message, data)
             if nbytes == HTTP_READ_CHUNK_BYTES and not self._message_end.done():
                 self._transport.pause_reading()  # the event loop would go on reading while there is data

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
+from watchdog.domain.model import Evidence
 from watchdog.net.connector import TcpConnector
 from watchdog.net.errors import CONNECTION_LOSS_REASONS, ProbeError, build_probe_error_from_exception
 from watchdog.net.foreign_protocol import build_http2_not_selected_error
@@ -20,8 +21,11 @@ from watchdog.net.proxy_tunnel import ServerRoute, open_connection_by_route
 from watchdog.net.received_body import BoundedBodyCollector
 from watchdog.net.received_response import ReceivedHttpResponse
 from watchdog.net.response_parser import HttpResponseParser, compute_max_raw_response_bytes, create_body_collector
-from watchdog.net.tls import HTTP2_ALPN_PROTOCOL, HTTP_ALPN_PROTOCOLS, TlsConfig
+from watchdog.net.tls import HTTP2_ALPN_PROTOCOL, HTTP_ALPN_PROTOCOLS, TlsConfig, read_tls_file_versions
 from watchdog.net.url import ParsedHttpUrl
+
+_TIMED_OUT_BEFORE_REQUEST_STATUS = 408
+"""A server sends it when a connection was idle for too long, and closes the connection (RFC 9110, 15.5.9)."""
 
 
 @dataclass(slots=True)
@@ -47,10 +51,11 @@ class HttpHop:
     def alpn_protocols(self) -> tuple[str, ...]:
         return (HTTP2_ALPN_PROTOCOL, *HTTP_ALPN_PROTOCOLS) if self.request.http2 else HTTP_ALPN_PROTOCOLS
 
-    @property
-    def server(self) -> Hashable:
-        """What a connection that may be used for this request has in common with it."""
-        return self.url.origin, self.tls, self.request.allow_private_addresses, self.proxy, self.proxy_ca_file
+    def find_server(self) -> Hashable:
+        """What a connection that may be used for this request has in common with it. Once a file for TLS is replaced
+        or missing, none has."""
+        files = read_tls_file_versions(*self.tls.files, self.proxy_ca_file)
+        return self.url.origin, self.tls, files, self.request.allow_private_addresses, self.proxy
 
     @property
     def route(self) -> ServerRoute:
@@ -73,41 +78,59 @@ async def exchange_with_server(
     hop: HttpHop, headers: Mapping[str, str] | None, phase_timer: PhaseTimer
 ) -> HttpResponse:
     """Sends the request and receives the response. `headers`: in place of those of the request. Raises ProbeError."""
-    if hop.request.keep_alive and (connection := hop.kept_connections.take(hop.server, hop.now)):
+    server = hop.find_server() if hop.request.keep_alive else None
+    if hop.request.keep_alive and (connection := hop.kept_connections.take(server, hop.now)):
         response = await _exchange_on_kept_connection(hop, headers, connection, phase_timer)
         if response is not None:
             return response
-    return await _exchange_on_new_connection(hop, headers, phase_timer)
+    return await _exchange_on_new_connection(hop, server, headers, phase_timer)
 
 
 async def _exchange_on_kept_connection(
     hop: HttpHop, headers: Mapping[str, str] | None, connection: KeepableConnection, phase_timer: PhaseTimer
 ) -> HttpResponse | None:
-    """None: the server has closed the connection without a response."""
-    phase_timer.facts |= {"address": connection.protocol.peer_address, "connection_reused": True}
-    try:
-        response = await _exchange_and_keep_or_close(hop, headers, connection, phase_timer)
-    except Exception as exception:
-        error = build_probe_error_from_exception(exception)
-        if error is None:
-            raise
-        if phase_timer.current_phase == "first_byte" and error.reason in CONNECTION_LOSS_REASONS:
-            phase_timer.end_phase("first_byte")
-            del phase_timer.facts["address"], phase_timer.facts["connection_reused"]
-            return None
-        raise _add_connection_facts(error, hop, phase_timer) from None
+    """None: the server has closed the connection without a response to this request."""
+    facts = {"address": connection.protocol.peer_address, "connection_reused": True}
+    if hop.proxy is not None:
+        facts["proxy"] = hop.proxy.host_and_port
+    phase_timer.facts |= facts
+    response = await _exchange_unless_connection_is_lost(hop, headers, connection, phase_timer)
+    if response is None or (response.status == _TIMED_OUT_BEFORE_REQUEST_STATUS and not connection.is_idle):
+        phase_timer.describe_response = Evidence
+        for name in facts:
+            del phase_timer.facts[name]
+        return None
     response.is_connection_reused = True
     return response
 
 
+async def _exchange_unless_connection_is_lost(
+    hop: HttpHop, headers: Mapping[str, str] | None, connection: KeepableConnection, phase_timer: PhaseTimer
+) -> HttpResponse | None:
+    """None: the connection was lost before the first byte."""
+    try:
+        return await _exchange_and_keep_or_close(hop, headers, connection, phase_timer)
+    except BaseException as exception:
+        is_unanswered = phase_timer.current_phase == "first_byte"
+        if is_unanswered:
+            hop.kept_connections.close_idle(connection.server)
+        error = build_probe_error_from_exception(exception) if isinstance(exception, Exception) else None
+        if error is None:
+            raise
+        if is_unanswered and error.reason in CONNECTION_LOSS_REASONS:
+            phase_timer.end_phase("first_byte")
+            return None
+        raise _add_connection_facts(error, hop, phase_timer) from None
+
+
 async def _exchange_on_new_connection(
-    hop: HttpHop, headers: Mapping[str, str] | None, phase_timer: PhaseTimer
+    hop: HttpHop, server: Hashable, headers: Mapping[str, str] | None, phase_timer: PhaseTimer
 ) -> HttpResponse:
     is_tls, route = hop.url.scheme == "https", hop.route
     if is_tls:
         hop.connector.get_ssl_context(hop.tls, hop.alpn_protocols)  # fails before connecting if a file is unusable
     protocol = await open_connection_by_route(hop.connector, HttpExchangeProtocol, route, phase_timer)
-    connection = KeepableConnection(protocol, asyncio.get_running_loop().time())
+    connection = KeepableConnection(server, protocol, asyncio.get_running_loop().time())
     try:
         phase_timer.facts["address"] = protocol.peer_address
         if is_tls:
@@ -156,7 +179,7 @@ async def _exchange_and_keep_or_close(
         if not is_kept:
             protocol.close()
     if is_kept:
-        hop.kept_connections.keep(hop.server, connection)
+        hop.kept_connections.keep(connection)
     return _build_response(hop, received, peer_address, expiry and expiry.count_days_from(hop.now))
 
 

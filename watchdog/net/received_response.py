@@ -70,7 +70,7 @@ class ReceivedHttpResponse(ABC, Generic[BodyT]):
 
     @abstractmethod
     def feed(self, data: bytes) -> None:
-        """Parses received data; data after the response is ignored. Raises ProbeError."""
+        """Parses received data; of data after the response, only its existence is noted. Raises ProbeError."""
 
     @abstractmethod
     def feed_eof(self) -> None:

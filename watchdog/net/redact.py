@@ -32,7 +32,7 @@ CUT_TEXT_MARK = "…"
 MIN_CHARS_OF_CUT_SECRET = 4
 """A shorter beginning of a secret would match by accident."""
 _MIN_CHARS_OF_TEXT_CUT_WITHOUT_MARK = 1_000
-"""A text of so many characters may end within a secret."""
+"""A text of this length may end within a secret."""
 MAX_JSON_ITEMS = 100
 _Trie: TypeAlias = "dict[str, _Trie]"
 """Words as a tree of characters; the key "" ends a word."""

@@ -49,7 +49,8 @@ class Http1ResponseParser(ReceivedHttpResponse[BodyT]):
 
     def _create_message_parser(self) -> httptools.HttpResponseParser:
         parser = httptools.HttpResponseParser(self)
-        # These leniencies are dangerous only if another response follows on the same connection.
+        # Where such a response ends is disputable. So no request follows it on the same connection if it has two
+        # lengths, or if anything follows the end that is found here.
         parser.set_dangerous_leniencies(
             lenient_chunked_length=True,
             lenient_version=True,
@@ -65,7 +66,9 @@ class Http1ResponseParser(ReceivedHttpResponse[BodyT]):
             self._response_start += data[: MAX_FOREIGN_BANNER_BYTES - len(self._response_start)]
         if self._body is None:
             data = self._parse_complete_heads(data)
-        if data and not self.is_complete:
+        if data and self.is_complete:
+            self._has_surplus = True
+        elif data:
             self._parse_body_part(data)
 
     def feed_eof(self) -> None:
@@ -155,7 +158,8 @@ class Http1ResponseParser(ReceivedHttpResponse[BodyT]):
         if self.status < 200:
             self._wait_for_final_response()
             return
-        self._keeps_connection = bool(self._message_parser.should_keep_alive())
+        has_two_lengths = "transfer-encoding" in self.headers and "content-length" in self.headers
+        self._keeps_connection = self._message_parser.should_keep_alive() and not has_two_lengths
         self._begin_body()
 
     def _find_head_error(self) -> ProbeError | None:

@@ -35,6 +35,11 @@ class TlsConfig(ConfigModel):
     server_name: TlsServerName = ""
     """The server name to send (SNI) and to expect in the certificate; default: the host of the target."""
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Empty: there is none."""
+        return self.ca_file, self.cert_file, self.key_file
+
     @model_validator(mode="after")
     def _validate_consistency(self) -> TlsConfig:
         if self.key_file and not self.cert_file:
@@ -50,8 +55,9 @@ TlsFileVersions: TypeAlias = tuple[tuple[int, ...], ...]
 """Equal as long as no file is replaced."""
 
 
-def read_tls_file_change_stamps(tls: TlsConfig) -> TlsFileVersions:
-    return tuple(_read_file_change_stamp(path) for path in (tls.ca_file, tls.cert_file, tls.key_file) if path)
+def read_tls_file_versions(*paths: str) -> TlsFileVersions:
+    """`paths`: empty ones are ignored. A file that is missing has a version of its own."""
+    return tuple(_read_file_change_stamp(path) for path in paths if path)
 
 
 def _read_file_change_stamp(path: str) -> tuple[int, ...]:
