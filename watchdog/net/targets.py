@@ -78,7 +78,7 @@ class HttpTarget(ConfigModel):
     """Whether to request with HTTP/2 instead of HTTP/1.1. The run fails if the server does not speak it. Requires an
     https:// URL; requests that are redirected to http:// use HTTP/1.1."""
     keep_alive: StrictBool = False
-    """Whether the connection stays open for the next request to the same server, for up to 2 minutes of rest and 10
+    """Whether the connection stays open for the next request to the same server, for up to 2 minutes while idle and 10
     minutes in all. Runs then take less CPU on both sides, but most of them neither measure nor check the name lookup,
     the connection and TLS. Requires the method GET, HEAD or OPTIONS. Cannot be combined with `http2`."""
     follow_redirects: StrictBool = True
