@@ -64,7 +64,7 @@ class ConcurrentProbeRunExecutor:
 
     def start_probe_run(self, probe: Probe, slot: ClaimedSlot, probe_state: Mapping[str, Json]) -> None:
         """Run the probe at its slot, which may be up to MAX_PROBE_RUN_START_BEFORE_SLOT_MS in the future."""
-        task = asyncio.create_task(self._run_at_slot(probe, slot, probe_state))
+        task = asyncio.create_task(self._run_at_slot(probe, slot, probe_state), name=f"run {probe.id}")
         self._slot_by_task[task] = slot
         task.add_done_callback(lambda done: self._slot_by_task.pop(done, None))
 
