@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -40,7 +41,7 @@ class _IdList(sa.types.TypeDecorator[Collection[int]]):
 
     def load_dialect_impl(self, dialect: sa.Dialect) -> Any:
         is_postgres = dialect.name == "postgresql"
-        return dialect.type_descriptor(sa.ARRAY(sa.BigInteger) if is_postgres else sa.Text())
+        return dialect.type_descriptor(postgresql.ARRAY(sa.BigInteger) if is_postgres else sa.Text())
 
     def process_bind_param(self, value: Collection[int] | None, dialect: sa.Dialect) -> Any:
         ids = list(value or ())

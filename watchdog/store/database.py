@@ -19,7 +19,7 @@ from time import monotonic, sleep
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects import postgresql, sqlite
 
 from watchdog.store.bulk import execute_for_rows
 from watchdog.store.errors import StoreUnavailableError, translate_store_driver_errors
@@ -220,11 +220,7 @@ class Database:
 
     def build_insert_statement(self, table: sa.Table) -> Any:
         """An INSERT that supports ON CONFLICT, in the dialect of this database."""
-        if not self.is_postgres:
-            return sqlite.insert(table)
-        from sqlalchemy.dialects import postgresql
-
-        return postgresql.insert(table)
+        return postgresql.insert(table) if self.is_postgres else sqlite.insert(table)
 
     def insert_new_rows(
         self, connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]
@@ -234,14 +230,7 @@ class Database:
         PostgreSQL gets all rows as one JSON parameter: bound parameters cost four times as much.
         """
         if self.is_postgres:
-            return set(
-                map(
-                    tuple,
-                    connection.execute(
-                        _build_pg_insert_from_json_sql(table, connection.dialect), {"j": json.dumps(rows)}
-                    ),
-                )
-            )
+            return set(map(tuple, connection.execute(_build_pg_insert_from_json_sql(table), {"j": json.dumps(rows)})))
         insert, key_names = _build_sqlite_insert(table), [column.name for column in table.primary_key.columns]
         connection.exec_driver_sql("SAVEPOINT new_rows")
         if execute_for_rows(connection, insert, rows) == len(rows):  # the usual case
@@ -283,6 +272,7 @@ def run_after_commit(connection: sa.Connection, action: Callable[[], None]) -> N
 
 _WITHOUT_BEGIN_EXECUTION_OPTION = "watchdog_without_begin"
 _RESULT_COLUMNS_SQL = ", ".join(f"r.{column.name}" for column in RESULT_COLUMNS)
+_POSTGRES_TYPE_COMPILER = postgresql.dialect().type_compiler_instance  # type: ignore[no-untyped-call] # SQLAlchemy's, untyped
 _PG_PROBE_SLOT_PAIRS_SQL = "unnest(CAST(:p AS bigint[]), CAST(:s AS bigint[])) v(p, s)"
 _IS_VALID_AFTER_CLOCK_STEPS_SQL = (  # as is_effective_result
     "r.slot <= COALESCE((SELECT valid_until FROM clock_steps WHERE ended_timeline = r.location), r.slot)"
@@ -317,8 +307,8 @@ def _build_sqlite_insert(table: sa.Table) -> sqlite.Insert:
 
 
 @cache
-def _build_pg_insert_from_json_sql(table: sa.Table, dialect: sa.Dialect) -> sa.TextClause:
-    typed = ", ".join(f"{column.name} {column.type.compile(dialect)}" for column in table.c)
+def _build_pg_insert_from_json_sql(table: sa.Table) -> sa.TextClause:
+    typed = ", ".join(f"{column.name} {_POSTGRES_TYPE_COMPILER.process(column.type)}" for column in table.c)
     keys = ", ".join(column.name for column in table.primary_key.columns)
     return sa.text(
         f"INSERT INTO {table.name} ({', '.join(table.c.keys())}) SELECT * FROM jsonb_to_recordset(CAST(:j AS jsonb))"
